@@ -1,0 +1,177 @@
+"""What was found: values for a slice and for a series, and the rule that leads from the one to the other.
+
+Plain data and pure functions; no DICOM, no torch. A slice that was not looked at is never "absent": it is left out, with the
+reason, and enough of those keep the whole series from being "absent" (see `conclude`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+LOCATIONS = ("deep", "lobar", "subtentorial")
+"""Classes of the location head, in its output order (Fan et al. 2024, section 2.1)."""
+
+
+class Outcome(StrEnum):
+    """Answer to "is there intracerebral hemorrhage?"; the last two are answers of their own, never a kind of absent."""
+
+    PRESENT = "present"
+    ABSENT = "absent"
+    UNDETERMINED = "undetermined"
+    NOT_EVALUATED = "not evaluated"
+
+
+class Region(StrEnum):
+    """What a slice shows, from feet to head. Only `BRAIN` slices are put to the model."""
+
+    BELOW_BRAIN = "below the brain"  # neck, face, skull base without brain
+    BRAIN = "brain"
+    ABOVE_BRAIN = "above the brain"  # vertex: scalp and bone, no brain
+    NO_HEAD = "no head"  # air, or the holder alone
+    UNKNOWN = "unknown"  # could not be read
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Two cuts in a probability: below `absent_below` absent, from `present_at` on present, between them undetermined."""
+
+    absent_below: float
+    present_at: float
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.absent_below <= self.present_at <= 1.0:
+            raise ValueError(
+                f"thresholds must satisfy 0 <= absent_below <= present_at <= 1, got {self.absent_below}, {self.present_at}"
+            )
+
+    def judge(self, probability: float) -> Outcome:
+        if not math.isfinite(probability):
+            raise ValueError(f"a probability must be a finite number, got {probability}")
+        if probability >= self.present_at:
+            return Outcome.PRESENT
+        return Outcome.ABSENT if probability < self.absent_below else Outcome.UNDETERMINED
+
+
+@dataclass(frozen=True)
+class SliceFinding:
+    """One slice of the series: looked at (`presence` and `location` are set) or left out (`left_out` says why)."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    instance_number: int | None
+    position_mm: float | None
+    """Along the slice normal, growing from feet to head; None where the slice has no usable geometry."""
+    region: Region
+    outcome: Outcome
+    presence: float | None = None
+    """Probability of intracerebral hemorrhage, 0..1."""
+    location: tuple[float, float, float] | None = None
+    """Probabilities in the order of `LOCATIONS`, summing to 1; meaningful only where hemorrhage is present."""
+    left_out: str | None = None
+    frame: int | None = None
+    """1-based frame of a multi-frame image, None for a single-frame one."""
+
+    @property
+    def evaluated(self) -> bool:
+        return self.left_out is None
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How much of the brain the slices show. `complete` is what Absent needs; `gaps` says in words what is missing."""
+
+    complete: bool
+    extent_mm: float
+    lower_end_seen: bool
+    upper_end_seen: bool
+    gaps: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class SeriesFindings:
+    """The conclusion for a series and all that stands behind it; what a report says, and no more."""
+
+    outcome: Outcome
+    presence: float | None
+    """The series output, 0..1: see `conclude`; None when nothing was evaluated."""
+    location: str | None
+    """One of `LOCATIONS` when the outcome is present, else None."""
+    location_probabilities: tuple[float, float, float] | None
+    slices: tuple[SliceFinding, ...]
+    """Every received slice, from feet to head."""
+    coverage: Coverage
+    reasons: tuple[str, ...] = ()
+    """Why the outcome is not a plain present or absent, or what limits it, one sentence each."""
+
+    @property
+    def evaluated(self) -> tuple[SliceFinding, ...]:
+        return tuple(s for s in self.slices if s.evaluated)
+
+    @property
+    def positive(self) -> tuple[SliceFinding, ...]:
+        return tuple(s for s in self.slices if s.outcome is Outcome.PRESENT)
+
+
+RUN_LENGTH = 2  # one slice alone is more often noise or a calcification than a bleed: 5 mm slices show a 5 ml bleed twice
+
+
+def series_output(slices: Sequence[SliceFinding]) -> float | None:
+    """The highest mean probability over `RUN_LENGTH` neighbouring evaluated slices (over all, where fewer were evaluated)."""
+    presences = [s.presence for s in slices if s.evaluated and s.presence is not None]
+    if not presences:
+        return None
+    run = min(RUN_LENGTH, len(presences))
+    return max(sum(presences[i : i + run]) / run for i in range(len(presences) - run + 1))
+
+
+def _location(slices: Sequence[SliceFinding]) -> tuple[float, float, float] | None:
+    """Location probabilities over the positive slices, each weighted by how sure the model is that it shows blood."""
+    voters = [s for s in slices if s.outcome is Outcome.PRESENT and s.location and s.presence]
+    if not voters:
+        voters = sorted((s for s in slices if s.location and s.presence), key=lambda s: -(s.presence or 0.0))[
+            :RUN_LENGTH
+        ]
+    if not voters:
+        return None
+    total = sum(s.presence or 0.0 for s in voters)
+    deep, lobar, subtentorial = (
+        sum((s.presence or 0.0) * s.location[i] for s in voters if s.location) / total
+        for i in range(len(LOCATIONS))
+    )
+    return deep, lobar, subtentorial
+
+
+def conclude(
+    slices: Sequence[SliceFinding], coverage: Coverage, thresholds: Thresholds, *, whole: bool = True
+) -> SeriesFindings:
+    """From slices, ordered feet to head, to the series.
+
+    Nothing evaluated: not evaluated. Otherwise the series output is held against the two series thresholds; "absent" is
+    given only when the brain was covered without a gap and the series is known to be `whole`, else it becomes undetermined.
+    """
+    output = series_output(slices)
+    ordered = tuple(slices)
+    if output is None:
+        why = tuple(dict.fromkeys(s.left_out for s in ordered if s.left_out)) or ("no slice was received",)
+        return SeriesFindings(Outcome.NOT_EVALUATED, None, None, None, ordered, coverage, why)
+    outcome = thresholds.judge(output)
+    reasons: list[str] = []
+    if outcome is Outcome.UNDETERMINED:
+        reasons.append("the output lies between the two thresholds")
+    limits = list(coverage.gaps)
+    if not coverage.complete and not limits:
+        limits.append("the brain was not covered from skull base to vertex")
+    if not whole:
+        limits.append("the series is not known to be whole")
+    if outcome is Outcome.ABSENT and limits:
+        outcome = Outcome.UNDETERMINED
+    if outcome is not Outcome.ABSENT:
+        reasons += limits
+    if outcome is not Outcome.PRESENT:
+        return SeriesFindings(outcome, output, None, None, ordered, coverage, tuple(reasons))
+    probabilities = _location(ordered)
+    location = LOCATIONS[max(range(len(LOCATIONS)), key=probabilities.__getitem__)] if probabilities else None
+    return SeriesFindings(outcome, output, location, probabilities, ordered, coverage, tuple(reasons))

@@ -1,0 +1,71 @@
+"""The rule that leads from slices to a series: absent must be earned."""
+
+import pytest
+
+from dtvit.findings import Coverage, Outcome, Region, SliceFinding, Thresholds, conclude
+
+WHOLE = Coverage(complete=True, extent_mm=140.0, lower_end_seen=True, upper_end_seen=True)
+CUTS = Thresholds(absent_below=0.3, present_at=0.7)
+
+
+def evaluated(presence: float, location=(0.2, 0.7, 0.1)) -> SliceFinding:
+    return SliceFinding("1.2", "1.2.3", 1, 0.0, Region.BRAIN, CUTS.judge(presence), presence, location)
+
+
+def left_out(reason: str) -> SliceFinding:
+    return SliceFinding("1.2", "1.2.3", 1, 0.0, Region.UNKNOWN, Outcome.NOT_EVALUATED, left_out=reason)
+
+
+def test_absent_needs_coverage():
+    slices = [evaluated(0.05)] * 5
+    gap = Coverage(False, 60.0, True, False, ("the upper end of the brain was not seen",))
+    assert conclude(slices, WHOLE, CUTS).outcome is Outcome.ABSENT
+    without_top = conclude(slices, gap, CUTS)
+    assert without_top.outcome is Outcome.UNDETERMINED
+    assert without_top.reasons == gap.gaps
+
+
+def test_absent_needs_a_series_known_to_be_whole():
+    findings = conclude([evaluated(0.05)] * 5, WHOLE, CUTS, whole=False)
+    assert findings.outcome is Outcome.UNDETERMINED
+    assert "not known to be whole" in findings.reasons[0]
+
+
+def test_nothing_evaluated_is_never_absent():
+    findings = conclude([left_out("cannot be decoded")] * 3, WHOLE, CUTS)
+    assert findings.outcome is Outcome.NOT_EVALUATED
+    assert findings.presence is None
+    assert findings.reasons == ("cannot be decoded",)
+    assert conclude([], WHOLE, CUTS).outcome is Outcome.NOT_EVALUATED
+
+
+def test_one_bright_slice_is_undetermined_and_two_neighbours_are_present():
+    quiet = [evaluated(0.05)] * 4
+    assert conclude([*quiet, evaluated(0.95), *quiet], WHOLE, CUTS).outcome is Outcome.UNDETERMINED
+    findings = conclude([*quiet, evaluated(0.95), evaluated(0.9), *quiet], WHOLE, CUTS)
+    assert (findings.outcome, findings.location) == (Outcome.PRESENT, "lobar")
+    assert len(findings.positive) == 2
+
+
+def test_location_is_never_given_without_hemorrhage():
+    findings = conclude([evaluated(0.1)] * 4, WHOLE, CUTS)
+    assert findings.location is None
+    assert findings.location_probabilities is None
+
+
+def test_a_gap_does_not_hide_blood_but_is_told():
+    gap = Coverage(False, 60.0, True, False, ("slices are missing between 20 and 35 mm",))
+    findings = conclude([evaluated(0.9)] * 3, gap, CUTS, whole=False)
+    assert findings.outcome is Outcome.PRESENT
+    assert gap.gaps[0] in findings.reasons
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_an_output_that_is_no_number_is_refused(bad):
+    with pytest.raises(ValueError, match="finite"):
+        CUTS.judge(bad)
+
+
+def test_thresholds_out_of_order_are_refused():
+    with pytest.raises(ValueError, match="absent_below <= present_at"):
+        Thresholds(0.8, 0.2)
