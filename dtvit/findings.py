@@ -1,7 +1,7 @@
 """What was found: values for a slice and for a series, and the rule that leads from the one to the other.
 
-Plain data and pure functions; no DICOM, no torch. A slice that was not looked at is never "absent": it is left out, with the
-reason, and enough of those keep the whole series from being "absent" (see `conclude`).
+Plain data and pure functions; no DICOM, no torch. A slice that was not looked at is never "absent": it is left out,
+with the reason, and one such slice inside the brain keeps the whole series from being "absent" (see `conclude`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ LOCATIONS = ("deep", "lobar", "subtentorial")
 
 
 class Outcome(StrEnum):
-    """Answer to "is there intracerebral hemorrhage?"; the last two are answers of their own, never a kind of absent."""
+    """Answer to "is there intracerebral hemorrhage?"; the last two are answers of their own, no kind of absent."""
 
     PRESENT = "present"
     ABSENT = "absent"
@@ -36,7 +36,7 @@ class Region(StrEnum):
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Two cuts in a probability: below `absent_below` absent, from `present_at` on present, between them undetermined."""
+    """Two cuts in a probability: below `absent_below` absent, from `present_at` on present, else undetermined."""
 
     absent_below: float
     present_at: float
@@ -44,7 +44,8 @@ class Thresholds:
     def __post_init__(self) -> None:
         if not 0.0 <= self.absent_below <= self.present_at <= 1.0:
             raise ValueError(
-                f"thresholds must satisfy 0 <= absent_below <= present_at <= 1, got {self.absent_below}, {self.present_at}"
+                "thresholds must satisfy 0 <= absent_below <= present_at <= 1, "
+                f"got {self.absent_below} and {self.present_at}"
             )
 
     def judge(self, probability: float) -> Outcome:
@@ -115,11 +116,11 @@ class SeriesFindings:
         return tuple(s for s in self.slices if s.outcome is Outcome.PRESENT)
 
 
-RUN_LENGTH = 2  # one slice alone is more often noise or a calcification than a bleed: 5 mm slices show a 5 ml bleed twice
+RUN_LENGTH = 2  # one slice alone is often a calcification or noise; 5 mm slices show a bleed of 5 ml at least twice
 
 
 def series_output(slices: Sequence[SliceFinding]) -> float | None:
-    """The highest mean probability over `RUN_LENGTH` neighbouring evaluated slices (over all, where fewer were evaluated)."""
+    """The highest mean probability over `RUN_LENGTH` neighbouring evaluated slices (over all, where there are fewer)."""
     presences = [s.presence for s in slices if s.evaluated and s.presence is not None]
     if not presences:
         return None
@@ -138,8 +139,7 @@ def _location(slices: Sequence[SliceFinding]) -> tuple[float, float, float] | No
         return None
     total = sum(s.presence or 0.0 for s in voters)
     deep, lobar, subtentorial = (
-        sum((s.presence or 0.0) * s.location[i] for s in voters if s.location) / total
-        for i in range(len(LOCATIONS))
+        sum((s.presence or 0.0) * s.location[i] for s in voters if s.location) / total for i in range(len(LOCATIONS))
     )
     return deep, lobar, subtentorial
 
@@ -149,8 +149,9 @@ def conclude(
 ) -> SeriesFindings:
     """From slices, ordered feet to head, to the series.
 
-    Nothing evaluated: not evaluated. Otherwise the series output is held against the two series thresholds; "absent" is
-    given only when the brain was covered without a gap and the series is known to be `whole`, else it becomes undetermined.
+    Nothing evaluated: not evaluated. Otherwise the series output is held against the two series thresholds; "absent"
+    is given only when the brain was covered without a gap and the series is known to be `whole`, else it becomes
+    undetermined.
     """
     output = series_output(slices)
     ordered = tuple(slices)
