@@ -120,7 +120,7 @@ RUN_LENGTH = 2  # one slice alone is often a calcification or noise; 5 mm slices
 
 
 def series_output(slices: Sequence[SliceFinding]) -> float | None:
-    """The highest mean probability over `RUN_LENGTH` neighbouring evaluated slices (over all, where there are fewer)."""
+    """The highest mean probability over `RUN_LENGTH` neighbouring evaluated slices (all, where there are fewer)."""
     presences = [s.presence for s in slices if s.evaluated and s.presence is not None]
     if not presences:
         return None
