@@ -1,0 +1,250 @@
+"""Checkpoints: one safetensors file that holds the weights and says, in its header, all that is needed to use them.
+
+The header has one entry, `dtvit`: a JSON object with the fields of `Metadata` and `format`. Weights are stored as
+float16. A checkpoint is known by its digest, the SHA-256 of the file; renaming the file does not change who it is.
+torch is imported only when weights are read or written, so that `describe` answers at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import safetensors
+
+from dtvit.findings import LOCATIONS, Thresholds
+
+if TYPE_CHECKING:
+    import torch
+
+    from dtvit.model import DTViT, Head
+
+FORMAT = "dtvit-checkpoint-1"
+HEADER_KEY = "dtvit"
+NONE = "none"  # fourth location class of the papers' released code: no hemorrhage
+NOTICE = "NOT FOR CLINICAL USE"
+SHIPPED = Path(__file__).parent / "weights" / "dtvit-tiny-phantom.safetensors"
+"""The checkpoint that comes with the project, used where none is named."""
+
+
+class UnusableCheckpoint(Exception):  # noqa: N818
+    """The file is no checkpoint, or not one that this node can run; the text names the file, the reason, the remedy."""
+
+    def __init__(self, path: Path, reason: str, remedy: str) -> None:
+        super().__init__(f"{path}: {reason}; {remedy}")
+        self.path = path
+
+
+@dataclass(frozen=True)
+class Metadata:
+    name: str
+    encoder: str
+    """A timm name."""
+    training_data: str
+    patients_seen: str
+    """What of the training data came from people, in words; "none" for phantoms alone."""
+    preprocessing: tuple[str, ...]
+    """Versions of `dtvit.preprocess` whose pictures the weights were trained for."""
+    slice_thresholds: Thresholds
+    series_thresholds: Thresholds
+    presence_temperature: float = 1.0
+    location_temperature: float = 1.0
+    """Logits are divided by it before softmax."""
+    location_classes: tuple[str, ...] = LOCATIONS
+    head: Head = "linear"
+    window_hu: tuple[float, float] = (0.0, 80.0)
+    resize_pixels: int = 256
+    crop_pixels: int = 224
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    licence: str = "research use only; see dtvit/weights/LICENSE"
+    notice: str = NOTICE
+    created: str = ""
+    """ISO 8601 date."""
+    training: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of the run that made the weights."""
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    """What was measured on data kept out of training, as in the run's metrics.json."""
+
+    def __post_init__(self) -> None:
+        if self.location_classes[:3] != LOCATIONS or self.location_classes[3:] not in ((), (NONE,)):
+            raise ValueError(f"location_classes must be {LOCATIONS}, with {NONE!r} after them or not")
+        for key in ("presence_temperature", "location_temperature"):
+            if not 0.01 <= getattr(self, key) <= 100:
+                raise ValueError(f"{key} must lie between 0.01 and 100, got {getattr(self, key)}")
+        if not self.preprocessing:
+            raise ValueError("preprocessing must name at least one version")
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+            raise ValueError("mean and std must hold three numbers each, std above 0")
+        if not self.notice:
+            raise ValueError("notice must not be empty")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A file that was read and found whole, without its weights."""
+
+    path: Path
+    digest: str
+    """SHA-256 of the file, 64 hexadecimal digits."""
+    metadata: Metadata
+    shapes: Mapping[str, tuple[int, ...]] = field(repr=False)
+
+    @property
+    def parameters(self) -> int:
+        return sum(_product(shape) for shape in self.shapes.values())
+
+
+def describe(path: Path) -> Checkpoint:
+    """Header and digest of a checkpoint; no torch. Raises UnusableCheckpoint."""
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as exc:
+        raise UnusableCheckpoint(path, f"cannot be read ({exc.strerror})", "name a checkpoint that exists") from exc
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            header = file.metadata() or {}
+            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+    except (safetensors.SafetensorError, ValueError) as exc:
+        raise UnusableCheckpoint(
+            path, f"is not a whole safetensors file ({exc})", "copy it again and compare its SHA-256"
+        ) from exc
+    return Checkpoint(path, digest, _metadata(path, header), shapes)
+
+
+def load(path: Path, *, preprocessing: Collection[str] | None = None) -> tuple[DTViT, Checkpoint]:
+    """The model in float32, in evaluation mode, on the CPU. Raises UnusableCheckpoint.
+
+    `preprocessing`: versions that the caller can make; a checkpoint that was trained for none of them is refused.
+    """
+    from safetensors.torch import load_file
+
+    checkpoint = describe(path)
+    if preprocessing is not None and not set(preprocessing) & set(checkpoint.metadata.preprocessing):
+        raise UnusableCheckpoint(
+            checkpoint.path,
+            f"was trained for preprocessing {', '.join(checkpoint.metadata.preprocessing)}, "
+            f"and this program offers {', '.join(preprocessing)}",
+            "use a checkpoint of this program's version, or retrain with dicom-node train",
+        )
+    model = _empty_model(checkpoint)
+    wanted = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    if wanted != dict(checkpoint.shapes):
+        raise UnusableCheckpoint(
+            checkpoint.path,
+            f"its weights are not those of {checkpoint.metadata.encoder} ({_difference(wanted, checkpoint.shapes)})",
+            "the metadata names another encoder than the weights come from, or timm has changed it: export it again",
+        )
+    state = {key: _widen(value) for key, value in load_file(checkpoint.path).items()}
+    model.load_state_dict(state, assign=True)
+    return model.eval(), checkpoint
+
+
+def save(path: Path, state: Mapping[str, torch.Tensor], metadata: Metadata) -> str:
+    """Write weights as float16 in one step: the file under `path` is whole, old or new, at any moment. Its digest."""
+    import torch
+    from safetensors.torch import save as to_bytes
+
+    stored = {
+        key: value.detach().to("cpu", torch.float16 if value.is_floating_point() else value.dtype).contiguous()
+        for key, value in state.items()
+    }
+    if not all(bool(value.isfinite().all()) for value in stored.values() if value.is_floating_point()):
+        raise ValueError("weights that are not finite in float16 cannot be saved: the training has diverged")
+    fields = {"format": FORMAT, **dataclasses.asdict(metadata)}
+    content = to_bytes(stored, {HEADER_KEY: json.dumps(fields, sort_keys=True)})
+    write_whole(path, content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Replace a file by a new one that is on disk before it takes the name; on failure the old one stays as it was."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+
+
+def _metadata(path: Path, header: Mapping[str, str]) -> Metadata:
+    if HEADER_KEY not in header:
+        raise UnusableCheckpoint(
+            path, "is a safetensors file without DTViT metadata", "use a file written by dicom-node train"
+        )
+    try:
+        fields = json.loads(header[HEADER_KEY])
+        found = fields.pop("format", None)
+    except (ValueError, AttributeError) as exc:
+        raise UnusableCheckpoint(
+            path, "its metadata is not a JSON object", "use a file written by dicom-node train"
+        ) from exc
+    if found != FORMAT:
+        raise UnusableCheckpoint(
+            path, f"its format is {found!r}, this program reads {FORMAT!r}", "use the program version that wrote it"
+        )
+    try:
+        for key in ("slice_thresholds", "series_thresholds"):
+            fields[key] = Thresholds(**fields[key])
+        for key in ("preprocessing", "location_classes", "window_hu", "mean", "std"):
+            if key in fields:
+                fields[key] = tuple(fields[key])
+        return Metadata(**fields)
+    except (KeyError, TypeError, ValueError) as exc:
+        raise UnusableCheckpoint(
+            path, f"its metadata is incomplete or wrong ({exc})", "use a file written by dicom-node train"
+        ) from exc
+
+
+def _empty_model(checkpoint: Checkpoint) -> DTViT:
+    """The model without memory for its weights, so that none are drawn at random only to be replaced."""
+    import torch
+
+    from dtvit.model import DTViT, UnknownEncoder
+
+    metadata = checkpoint.metadata
+    try:
+        with torch.device("meta"):
+            return DTViT(metadata.encoder, len(metadata.location_classes), metadata.head)
+    except UnknownEncoder as exc:
+        raise UnusableCheckpoint(checkpoint.path, str(exc), "install the timm version it was made with") from exc
+    except ValueError as exc:
+        raise UnusableCheckpoint(checkpoint.path, str(exc), "use a file written by dicom-node train") from exc
+
+
+def _difference(wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> str:
+    for key, shape in wanted.items():
+        if key not in found:
+            return f"{key} is missing"
+        if found[key] != shape:
+            return f"{key} has shape {found[key]}, {shape} is needed"
+    return f"{next(iter(set(found) - set(wanted)))} has no place in it"
+
+
+def _widen(value: torch.Tensor) -> torch.Tensor:
+    return value.float() if value.is_floating_point() else value
+
+
+def _product(shape: tuple[int, ...]) -> int:
+    product = 1
+    for size in shape:
+        product *= size
+    return product

@@ -1,0 +1,113 @@
+"""From pictures to probabilities: one checkpoint on one device."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dtvit import checkpoint as checkpoints
+from dtvit.checkpoint import Checkpoint
+from dtvit.findings import LOCATIONS
+from dtvit.model import INPUT_PIXELS, DTViT
+
+BATCH = 32  # slices of one series at a time; a ViT-L then needs less than 1 GiB on the CPU
+
+
+class UnavailableDevice(Exception):  # noqa: N818
+    """The device that was asked for is not on this machine."""
+
+
+class NotFinite(ArithmeticError):  # noqa: N818
+    """The model gave a number that is not finite, from which nothing may be concluded."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    presence: NDArray[np.float64]
+    """(N,): probability that the slice shows intracerebral hemorrhage."""
+    location: NDArray[np.float64]
+    """(N, 3): probabilities in the order of `findings.LOCATIONS`, summing to 1; given that there is hemorrhage."""
+
+
+def choose_device(wanted: str = "auto") -> torch.device:
+    """`auto`: cuda, else mps, else cpu. Raises UnavailableDevice for one that is not there."""
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if wanted == "auto":
+        return torch.device(next(name for name, available in there.items() if available))
+    kind, _, index = wanted.partition(":")
+    available = there.get(kind, False) and (not index or (index.isdecimal() and _has(kind, int(index))))
+    if not available:
+        found = ", ".join(name for name, is_there in there.items() if is_there)
+        raise UnavailableDevice(f"device {wanted!r} is not available; this machine has: {found} (or set auto)")
+    return torch.device(wanted)
+
+
+def _has(kind: str, index: int) -> bool:
+    return index < torch.cuda.device_count() if kind == "cuda" else index == 0
+
+
+class Classifier:
+    """A loaded checkpoint. Equal batches give equal numbers; another batch size may move the sixth digit."""
+
+    def __init__(self, model: DTViT, checkpoint: Checkpoint, device: torch.device, batch: int = BATCH) -> None:
+        self.checkpoint = checkpoint
+        self.device = device
+        self._batch = batch
+        self._model = model.to(device).eval()
+        metadata = checkpoint.metadata
+        self._mean = torch.tensor(metadata.mean, device=device).view(1, 3, 1, 1)
+        self._std = torch.tensor(metadata.std, device=device).view(1, 3, 1, 1)
+
+    @classmethod
+    def load(
+        cls,
+        path: Path | None = None,
+        device: str = "auto",
+        *,
+        threads: int | None = None,
+        batch: int = BATCH,
+        preprocessing: Collection[str] | None = None,
+    ) -> Classifier:
+        """The checkpoint at `path`, or the shipped one. Raises UnusableCheckpoint and UnavailableDevice.
+
+        `threads` sets torch's CPU threads for the whole process; `preprocessing`: see `dtvit.checkpoint.load`.
+        """
+        if threads is not None:
+            torch.set_num_threads(threads)
+        chosen = choose_device(device)
+        model, checkpoint = checkpoints.load(path or checkpoints.SHIPPED, preprocessing=preprocessing)
+        return cls(model, checkpoint, chosen, batch)
+
+    def predict(self, inputs: NDArray[np.uint8]) -> Predictions:
+        """`inputs`: (N, 224, 224) uint8, as `dtvit.preprocess` makes them; N may be 0. Raises NotFinite."""
+        if inputs.dtype != np.uint8 or inputs.ndim != 3 or inputs.shape[1:] != (INPUT_PIXELS, INPUT_PIXELS):
+            raise ValueError(
+                f"inputs must be uint8 of shape (N, {INPUT_PIXELS}, {INPUT_PIXELS}), "
+                f"got {inputs.dtype} of shape {inputs.shape}"
+            )
+        presence, location = np.empty(len(inputs)), np.empty((len(inputs), len(LOCATIONS)))
+        for start in range(0, len(inputs), self._batch):
+            part = slice(start, min(start + self._batch, len(inputs)))
+            presence[part], location[part] = self._forward(inputs[part])
+        if not (np.isfinite(presence).all() and np.isfinite(location).all()):
+            raise NotFinite(f"checkpoint {self.checkpoint.digest[:12]} gave a probability that is not a finite number")
+        return Predictions(presence, location)
+
+    @torch.inference_mode()
+    def _forward(self, inputs: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        pixels = torch.from_numpy(np.ascontiguousarray(inputs)).to(self.device)  # (B, 224, 224)
+        images = (pixels[:, None].float() / 255 - self._mean) / self._std  # (B, 3, 224, 224)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            presence, location = self._model(images)  # (B, 2), (B, 3 or 4)
+        metadata = self.checkpoint.metadata
+        # Softmax over the three locations alone is what is left of four after "none" is dropped and the rest scaled.
+        location = location[:, : len(LOCATIONS)]
+        return (
+            (presence.cpu().double() / metadata.presence_temperature).softmax(1)[:, 1].numpy(),
+            (location.cpu().double() / metadata.location_temperature).softmax(1).numpy(),
+        )

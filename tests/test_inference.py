@@ -1,0 +1,119 @@
+import numpy as np
+import pytest
+import torch
+from untrained import untrained_checkpoint
+
+from dtvit.findings import LOCATIONS
+from dtvit.inference import Classifier, NotFinite, UnavailableDevice, choose_device
+
+
+@pytest.fixture
+def pictures():
+    return np.random.default_rng(4).integers(0, 256, (5, 224, 224), dtype=np.uint8)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return untrained_checkpoint(tmp_path / "untrained.safetensors")
+
+
+def test_probabilities_come_for_each_picture_in_order(path, pictures):
+    classifier = Classifier.load(path, device="cpu")
+
+    found = classifier.predict(pictures)
+    turned = classifier.predict(pictures[::-1])
+
+    assert found.presence.shape == (5,)
+    assert found.location.shape == (5, len(LOCATIONS))
+    assert np.all((found.presence > 0) & (found.presence < 1))
+    assert np.allclose(found.location.sum(1), 1)
+    assert len(set(found.presence.round(6))) == 5
+    assert np.allclose(turned.presence[::-1], found.presence, atol=1e-6)
+
+
+def test_repeating_gives_the_same_numbers_and_batches_do_not_matter(path, pictures):
+    whole = Classifier.load(path, device="cpu").predict(pictures)
+    again = Classifier.load(path, device="cpu").predict(pictures)
+    parts = Classifier.load(path, device="cpu", batch=2).predict(pictures)
+
+    assert np.array_equal(whole.presence, again.presence)
+    assert np.array_equal(whole.location, again.location)
+    assert np.allclose(whole.presence, parts.presence, atol=1e-5)
+
+
+def test_pixels_reach_the_model_normalised_as_the_checkpoint_says(path, pictures):
+    classifier = Classifier.load(path, device="cpu")
+    seen = []
+    classifier._model.encoder.register_forward_pre_hook(lambda _module, args: seen.append(args[0]))
+
+    classifier.predict(pictures)
+
+    expected = torch.from_numpy(pictures).float() / 127.5 - 1  # mean and std of 0.5 are the default
+    assert torch.allclose(seen[0], expected[:, None].expand(-1, 3, -1, -1), atol=1e-6)
+
+
+def test_a_fourth_location_is_dropped_and_the_rest_scaled(tmp_path, pictures):
+    path = untrained_checkpoint(tmp_path / "four.safetensors", location_classes=(*LOCATIONS, "none"))
+    classifier = Classifier.load(path, device="cpu")
+    logits = []
+    classifier._model.location.register_forward_hook(lambda _module, _args, output: logits.append(output))
+
+    found = classifier.predict(pictures).location
+
+    of_four = logits[0].double().softmax(1).numpy()
+    assert of_four.shape == (5, 4)
+    assert np.allclose(found, of_four[:, :3] / of_four[:, :3].sum(1, keepdims=True))
+
+
+def test_temperature_flattens_both_heads(tmp_path, pictures):
+    plain = Classifier.load(untrained_checkpoint(tmp_path / "a.safetensors"), device="cpu").predict(pictures)
+    path = untrained_checkpoint(tmp_path / "b.safetensors", presence_temperature=4.0, location_temperature=4.0)
+    flat = Classifier.load(path, device="cpu").predict(pictures)
+
+    def logit(p):
+        return np.log(p / (1 - p))
+
+    assert np.allclose(logit(flat.presence), logit(plain.presence) / 4)
+    assert np.all(flat.location.max(1) < plain.location.max(1))
+
+
+def test_no_pictures_give_no_probabilities(path):
+    found = Classifier.load(path, device="cpu").predict(np.empty((0, 224, 224), np.uint8))
+
+    assert found.presence.shape == (0,)
+    assert found.location.shape == (0, 3)
+
+
+@pytest.mark.parametrize(
+    "wrong", [np.zeros((2, 224, 224), np.float32), np.zeros((224, 224), np.uint8), np.zeros((1, 256, 256), np.uint8)]
+)
+def test_pictures_of_another_kind_are_refused(path, wrong):
+    with pytest.raises(ValueError, match="uint8 of shape"):
+        Classifier.load(path, device="cpu").predict(wrong)
+
+
+def test_a_number_that_is_not_finite_is_no_result(path, pictures):
+    classifier = Classifier.load(path, device="cpu")
+    with torch.no_grad():
+        next(classifier._model.encoder.parameters()).fill_(float("nan"))
+    with pytest.raises(NotFinite, match=classifier.checkpoint.digest[:12]):
+        classifier.predict(pictures)
+
+
+def test_auto_takes_what_is_there():
+    assert choose_device("auto").type in ("cuda", "mps", "cpu")
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "tpu", "cpu:one"])
+def test_a_device_that_is_not_there_is_refused(device):
+    with pytest.raises(UnavailableDevice, match=f"{device}.*this machine has.*cpu"):
+        choose_device(device)
+
+
+def test_threads_can_be_limited(path):
+    before = torch.get_num_threads()
+    try:
+        Classifier.load(path, device="cpu", threads=1)
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
