@@ -1,0 +1,99 @@
+"""What a report says besides the findings: who made it, when, with what, and which series it stands in. Plain data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from dtvit.findings import Outcome, SeriesFindings
+
+SERIES_NUMBER = 9001  # fixed and high, so that the report sorts behind every series of a scanner
+
+
+class Title(StrEnum):
+    """The root title. A viewer's text pane needs `VIEWER`; IHE AIR to the letter asks for `MEASUREMENT_REPORT`."""
+
+    VIEWER = "viewer"
+    MEASUREMENT_REPORT = "imaging-measurement-report"
+
+
+class UnusableFindings(ValueError):
+    """The findings hold no number, or contradict themselves: the job has failed and there is nothing to report."""
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """TID 4019 and Contributing Equipment say the same strings: what it takes to repeat the result."""
+
+    name: str
+    version: str
+    manufacturer: str
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    """Weights digest, thresholds, window, preprocessing and the like, in the order in which they are reported."""
+
+    def parameter_lines(self) -> tuple[str, ...]:
+        return tuple(f"{key} = {value}" for key, value in self.parameters.items())
+
+
+@dataclass(frozen=True)
+class Predecessor:
+    """The report that this one replaces."""
+
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_class_uid: str
+    sop_instance_uid: str
+
+
+@dataclass(frozen=True)
+class ReportContext:
+    """All that `build` needs to know besides headers and findings; the same context builds the same bytes."""
+
+    device_uid: str
+    """UID of this node, made at its first start."""
+    device_name: str
+    """AE title of this node."""
+    sop_instance_uid: str
+    series_instance_uid: str
+    """One report, one series: viewers show only one object of a series."""
+    content_datetime: datetime
+    """When the result was made; with a time zone."""
+    algorithm: Algorithm
+    completion_rule: str
+    """Why the node took the series as complete, in words."""
+    series_number: int = SERIES_NUMBER
+    whole: bool = True
+    partial_because: str | None = None
+    """Why the series is not known to be whole; set where `whole` is false."""
+    run: int = 1
+    predecessor: Predecessor | None = None
+    notice: str | None = None
+    """Said right after the conclusion, such as NOT FOR CLINICAL USE and why."""
+    title: Title | str = Title.VIEWER
+
+    def __post_init__(self) -> None:
+        if self.content_datetime.utcoffset() is None:
+            raise ValueError("content_datetime needs a time zone")
+        if not self.whole and not self.partial_because:
+            raise ValueError("a partial report says why it is partial")
+        Title(self.title)
+
+
+def check_findings(findings: SeriesFindings) -> None:
+    """Raises `UnusableFindings` where a number is not finite or a statement contradicts another."""
+    numbers = [findings.presence, *(findings.location_probabilities or ())]
+    for s in findings.slices:
+        numbers += [s.presence, *(s.location or ())]
+        if s.evaluated != (s.presence is not None):
+            raise UnusableFindings("a slice has an output exactly where it was evaluated, and one of these does not")
+        if s.evaluated == (s.outcome is Outcome.NOT_EVALUATED):
+            raise UnusableFindings("the outcome of a slice contradicts whether it was evaluated")
+    if any(n is not None and not (math.isfinite(n) and 0.0 <= n <= 1.0) for n in numbers):
+        raise UnusableFindings("an output is not a number between 0 and 1; nothing may be reported from it")
+    if (findings.presence is None) != (findings.outcome is Outcome.NOT_EVALUATED):
+        raise UnusableFindings("a series has an output exactly where something was evaluated")
+    if findings.outcome is not Outcome.PRESENT and findings.location is not None:
+        raise UnusableFindings("a location is given only where hemorrhage is present")

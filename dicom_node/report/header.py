@@ -1,0 +1,244 @@
+"""Patient, study and evidence of a report, taken from the headers of the images it is about.
+
+Sources are odd in every way (missing Type 2 attributes, values too long, undeclared character sets, wrong VRs). What
+identifies the patient and the study is carried exactly as it came; any other attribute that cannot be carried legally
+is left out and named in the log, by keyword and never by value. The report itself is always UTF-8.
+PS3.3 C.7.1.1 Patient, C.7.2.1 General Study, C.7.2.2 Patient Study, C.17.2 SR Document General.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Sequence
+from datetime import timedelta, timezone
+from typing import Any
+
+from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.dataelem import DataElement
+from pydicom.dataset import Dataset
+
+from dicom_node import uids
+
+logger = logging.getLogger(__name__)
+
+UNREADABLE = (
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    IndexError,
+    OverflowError,
+    NotImplementedError,
+    LookupError,
+)
+"""What pydicom raises on reading an element whose bytes do not fit its VR or its character set."""
+
+IDENTITY = ("PatientID", "PatientName", "PatientBirthDate", "IssuerOfPatientID")
+STUDY_IDENTITY = ("StudyInstanceUID", "SeriesInstanceUID", "AccessionNumber")
+
+EXACT = ("PatientName", "PatientID", "IssuerOfPatientID", "AccessionNumber", "StudyID")
+"""Carried even where longer than their VR allows: a shortened Patient ID is another patient."""
+TYPE_2 = (
+    "PatientName", "PatientID", "PatientBirthDate", "PatientSex",
+    "StudyDate", "StudyTime", "ReferringPhysicianName", "StudyID", "AccessionNumber",
+)  # fmt: skip
+TYPE_3 = (
+    "IssuerOfPatientID", "PatientBirthTime", "EthnicGroup", "StudyDescription", "InstitutionName",
+    "PatientAge", "PatientSize", "PatientWeight",
+)  # fmt: skip
+
+_DATE = re.compile(r"\d{4}(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])")
+_TIME = re.compile(r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?")
+_AGE = re.compile(r"\d{3}[DWMY]")
+_DECIMAL = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\ufffd]")
+
+_LONGEST = {"SH": 16, "LO": 64, "DS": 16}
+_LEGAL: dict[str, Callable[[str], object]] = {
+    "DA": _DATE.fullmatch,
+    "TM": _TIME.fullmatch,
+    "AS": _AGE.fullmatch,
+    "DS": _DECIMAL.fullmatch,
+}
+
+
+class InconsistentSeries(Exception):
+    """The instances do not belong to one patient, study and series: no report may be made from them."""
+
+
+def read_text(ds: Dataset, keyword: str) -> str | None:
+    """The value as text in Unicode (several values joined by a backslash); None where absent or not decodable."""
+    try:
+        if keyword not in ds:
+            return None
+        value = ds[keyword].value
+        if isinstance(value, (list, tuple)) or type(value).__name__ == "MultiValue":
+            text = "\\".join(str(v) for v in value)
+        elif isinstance(value, bytes):
+            text = value.decode("ascii")
+        else:
+            text = "" if value is None else str(value)
+    except UNREADABLE:
+        logger.warning("source attribute %s cannot be read and is left out of the report", keyword)
+        return None
+    return text.strip(" \0")
+
+
+def check_one_series(headers: Sequence[Dataset]) -> None:
+    """Raises `InconsistentSeries` unless all headers name the same patient, study and series; it holds no value."""
+    if not headers:
+        raise InconsistentSeries("a report needs the header of at least one image")
+    for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID"):
+        if any(not uids.is_valid(read_text(ds, keyword) or "") for ds in headers):
+            raise InconsistentSeries(f"an image has no valid {keyword}")
+    for keyword in IDENTITY + STUDY_IDENTITY:
+        values = {_comparable(keyword, read_text(ds, keyword)) for ds in headers}
+        if len(values) > 1:
+            raise InconsistentSeries(
+                f"the images of this series disagree about {keyword} ({len(values)} different values); "
+                "a report could be filed under the wrong patient or study, so none is made"
+            )
+
+
+def _comparable(keyword: str, text: str | None) -> str:
+    """Spelling that is the same value in DICOM: trailing name delimiters and padding mean nothing (PS3.5 6.2.1)."""
+    text = text or ""
+    if keyword == "PatientName":
+        return "=".join(group.rstrip("^ ") for group in text.split("=")).rstrip("=")
+    return text
+
+
+def patient_and_study(source: Dataset) -> Dataset:
+    """Attributes to merge into the report: every Type 2 one is there, empty where the source gives nothing legal."""
+    header = Dataset()
+    header.SpecificCharacterSet = "ISO_IR 192"
+    header.StudyInstanceUID = read_text(source, "StudyInstanceUID")
+    for keyword in TYPE_2 + TYPE_3:
+        text = read_text(source, keyword)
+        if text and not _carriable(keyword, text):
+            logger.warning("source attribute %s has no legal value and is left out of the report", keyword)
+            text = None
+        if text or keyword in TYPE_2:
+            _put(header, keyword, text or "")
+    for keyword in ("IssuerOfAccessionNumberSequence", "IssuerOfPatientIDQualifiersSequence"):
+        items = [item for item in map(_issuer, _items(source, keyword)) if item is not None]
+        if items:
+            setattr(header, keyword, items[:1])
+    request = _request(source, header)
+    if request is not None:
+        header.ReferencedRequestSequence = [request]
+    offset = read_text(source, "TimezoneOffsetFromUTC")
+    if offset and zone(offset) is not None:
+        header.TimezoneOffsetFromUTC = offset  # without it the copied times would change their meaning
+    return header
+
+
+def zone(offset: str | None) -> timezone | None:
+    """The time zone that `+0100` stands for (PS3.3 C.12.1.1.8), None where there is none or it is not one."""
+    match = re.fullmatch(r"([+-])(\d\d)([0-5]\d)", offset or "")
+    if not match:
+        return None
+    minutes = int(match[2]) * 60 + int(match[3])
+    if not -12 * 60 <= (minutes if match[1] == "+" else -minutes) <= 14 * 60:
+        return None
+    return timezone(timedelta(minutes=minutes if match[1] == "+" else -minutes))
+
+
+def evidence(headers: Sequence[Dataset]) -> list[Dataset]:
+    """The least that names each image; highdicom builds the evidence sequence from it and copies nothing else."""
+    stubs = []
+    for source in headers:
+        stub = Dataset()
+        for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID"):
+            setattr(stub, keyword, read_text(source, keyword))
+        for keyword in TYPE_2:
+            _put(stub, keyword, "")
+        stubs.append(stub)
+    return stubs
+
+
+def procedure_codes(source: Dataset) -> list[tuple[str, str, str]]:
+    """(value, scheme, meaning) of the imaging procedure, where the source says it in legal codes."""
+    found = []
+    for item in _items(source, "ProcedureCodeSequence"):
+        triple = tuple(read_text(item, k) or "" for k in ("CodeValue", "CodingSchemeDesignator", "CodeMeaning"))
+        value, scheme, meaning = triple
+        fits = all(triple) and len(value) <= 16 and len(scheme) <= 16 and len(meaning) <= 64
+        if fits and not any(_CONTROL.search(t) or "\\" in t for t in triple):
+            found.append((value, scheme, meaning))
+    return found
+
+
+def _carriable(keyword: str, text: str) -> bool:
+    """Whether the value may stand in the report: legal by its VR, or needed exactly as it is."""
+    if _CONTROL.search(text):
+        return False
+    if keyword in EXACT:
+        return True
+    if keyword == "PatientSex":
+        return text in {"M", "F", "O"}
+    vr = dictionary_VR(keyword)
+    if vr == "PN":
+        return all(len(group) <= 64 for group in text.split("=")) and text.count("=") <= 2 and "\\" not in text
+    if "\\" in text or len(text) > _LONGEST.get(vr, 1024):
+        return False
+    return bool(_LEGAL[vr](text)) if vr in _LEGAL else True
+
+
+def _put(ds: Dataset, keyword: str, text: str) -> None:
+    """Set an element from text without pydicom's checks of length, which would stop an exact copy."""
+    tag = tag_for_keyword(keyword)
+    assert tag is not None, keyword
+    ds.add(DataElement(tag, dictionary_VR(tag), text, validation_mode=0))
+
+
+def _items(source: Dataset, keyword: str) -> list[Dataset]:
+    try:
+        value: Any = source.get(keyword) or []
+        return [item for item in value if isinstance(item, Dataset)]
+    except UNREADABLE:
+        logger.warning("source attribute %s cannot be read and is left out of the report", keyword)
+        return []
+
+
+def _issuer(item: Dataset) -> Dataset | None:
+    """HL7v2 Hierarchic Designator (PS3.3 table 10-17), None where it says nothing usable."""
+    issuer = Dataset()
+    local, universal, kind = (
+        read_text(item, k) for k in ("LocalNamespaceEntityID", "UniversalEntityID", "UniversalEntityIDType")
+    )
+    if local and not _CONTROL.search(local):
+        _put(issuer, "LocalNamespaceEntityID", local)
+    if universal and kind in {"DNS", "EUI64", "ISO", "URI", "UUID", "X400", "X500"}:
+        _put(issuer, "UniversalEntityID", universal)
+        _put(issuer, "UniversalEntityIDType", kind)
+    return issuer if len(issuer) else None
+
+
+def _request(source: Dataset, header: Dataset) -> Dataset | None:
+    """Referenced Request Sequence item (PS3.3 table C.17-2) where the images say which order they answer."""
+    order: Dataset = next(iter(_items(source, "RequestAttributesSequence")), Dataset())
+    wanted = {
+        "PlacerOrderNumberImagingServiceRequest": (order, source),
+        "FillerOrderNumberImagingServiceRequest": (order, source),
+        "RequestedProcedureID": (order, source),
+        "RequestedProcedureDescription": (order, source),
+    }
+    texts = {}
+    for keyword, places in wanted.items():
+        found = (read_text(place, keyword) for place in places)
+        texts[keyword] = next((t for t in found if t and _carriable(keyword, t)), "")
+    accession = header.get("AccessionNumber")
+    if not accession and not any(texts.values()):
+        return None
+    request = Dataset()
+    request.StudyInstanceUID = header.StudyInstanceUID
+    request.ReferencedStudySequence = []
+    request.RequestedProcedureCodeSequence = []
+    _put(request, "AccessionNumber", str(accession or ""))
+    for keyword, text in texts.items():
+        _put(request, keyword, text)
+    if "IssuerOfAccessionNumberSequence" in header:
+        request.IssuerOfAccessionNumberSequence = header.IssuerOfAccessionNumberSequence
+    return request

