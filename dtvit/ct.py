@@ -1,0 +1,375 @@
+"""CT objects to Hounsfield units: the only module of this package that knows DICOM, and it trusts no header.
+
+A header that lies (sizes, bit depth, sign, padding) costs its own slice and no more: sizes are bounded before anything
+is allocated, and a compressed frame's own size is read before a decoder sees it. Sources: PS3.3 C.8.2 (CT Image),
+C.8.15 (Enhanced CT), C.7.6.2 (Image Plane), C.11.1 (Modality LUT), C.7.5.1.1.2 (padding); PS3.5 8 (encodings).
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+import pydicom
+from pydicom import uid
+from pydicom.errors import InvalidDicomError
+
+from dtvit.codestream import codestream
+from dtvit.storedvalues import as_stored, interpret
+
+SINGLE_FRAME = frozenset({uid.CTImageStorage})
+MULTI_FRAME = frozenset({uid.EnhancedCTImageStorage, uid.LegacyConvertedEnhancedCTImageStorage})
+
+MAX_SIDE = 2048  # the largest matrix any CT scanner reconstructs; 4 mebipixels bound what one slice may cost
+MAX_FRAMES = 2048  # a head at 0.1 mm; beyond that the number is a lie or no head
+MAX_READ_PIXELS = 512 * 1024 * 1024  # `read` returns all frames at once: 2 GiB as float32
+MAX_TILES = 1024  # a JPEG 2000 decoder allocates for each tile before it sees data
+MAX_INFLATED = 1 << 30  # bytes a deflated data set may grow to
+AIR_HU = -1024.0
+HIGHEST_PADDING_HU = -300.0  # a padding value above this would blank tissue: the header is wrong, the pixels are kept
+
+_HU_TYPES = frozenset({"", "HU", "HU_MOD", "US"})  # absent means HU for CT (C.11.1.1.2); US, unspecified, is common
+_OVERLAYS = range(0x6000, 0x6020, 2)  # (60xx,0102) Overlay Bit Position: above 0 in the retired in-pixel kind
+# What pydicom and the decoders behind it raise on broken input; they promise no class of their own.
+_BROKEN = (
+    ArithmeticError, AttributeError, EOFError, ImportError, LookupError, MemoryError, NotImplementedError, OSError,
+    RecursionError, RuntimeError, TypeError, ValueError, struct.error, zlib.error, InvalidDicomError,
+)  # fmt: skip
+
+
+class UnreadableSlice(Exception):
+    """This slice cannot be used; the message says why in words for a person and names no patient.
+
+    `frame` is the 1-based frame it concerns in a multi-frame object, None where it concerns the object.
+    """
+
+    def __init__(self, reason: str, frame: int | None = None) -> None:
+        super().__init__(reason)
+        self.frame = frame
+
+
+@dataclass(frozen=True, eq=False)
+class CTSlice:
+    """One axial (or other) CT plane as it stands in the object, rows and columns untouched."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    instance_number: int | None
+    frame: int | None
+    """1-based frame of a multi-frame object, None for a single-frame one."""
+    hu: npt.NDArray[np.float32]
+    """(row, column), Hounsfield units, padding and everything below air at -1024."""
+    pixel_mm: tuple[float, float]
+    """Distance between rows, between columns (C.7.6.3.1.7)."""
+    thickness_mm: float | None
+    position_mm: float | None
+    """Image Position (Patient) projected on the slice normal, growing from feet to head; None without geometry."""
+    orientation: tuple[float, float, float, float, float, float] | None
+    """Direction cosines of a row and of a column (C.7.6.2.1.1); None where they are missing or no unit vectors."""
+    tilt_deg: float | None
+    """Gantry/Detector Tilt, or the angle between slice and axial plane; for people, nothing is computed from it."""
+
+    @property
+    def axial(self) -> bool | None:
+        """Whether the plane lies within 45 degrees of axial; None without orientation."""
+        return None if self.orientation is None else bool(abs(_normal(self.orientation)[2]) > math.sqrt(0.5))
+
+
+def read(source: Path | bytes | BinaryIO) -> tuple[CTSlice, ...]:
+    """All slices of one object: one of a CT Image, one a frame of an Enhanced CT Image, in frame order.
+
+    Raises UnreadableSlice when the object, or any frame of it, cannot be used; `CTObject` gives frame by frame.
+    """
+    image = CTObject(source)
+    if image.frames * image.rows * image.columns > MAX_READ_PIXELS:
+        raise UnreadableSlice(f"{image.frames} frames of {image.rows} x {image.columns} are too much to read at once")
+    return tuple(image)
+
+
+def order(slices: Sequence[CTSlice]) -> list[CTSlice]:
+    """From feet to head; equal positions by instance number, slices without position last. None is dropped."""
+
+    def key(s: CTSlice) -> tuple[bool, float, float, int, str]:
+        number = math.inf if s.instance_number is None else s.instance_number
+        return s.position_mm is None, s.position_mm or 0.0, number, s.frame or 0, s.sop_instance_uid
+
+    return sorted(slices, key=key)
+
+
+class CTObject:
+    """One CT object, parsed and bounded but not yet decoded; iterate for its slices or ask `slice` for one frame.
+
+    Raises UnreadableSlice when it is no CT image, cannot be parsed, or says something that cannot be.
+    """
+
+    def __init__(self, source: Path | bytes | BinaryIO) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pydicom's warnings quote values
+            try:
+                self._dataset = _parse(source)
+                self._check()
+            except _BROKEN as exc:
+                raise UnreadableSlice(f"the object cannot be parsed as DICOM ({type(exc).__name__})") from exc
+
+    def __len__(self) -> int:
+        return self.frames
+
+    def __iter__(self) -> Iterator[CTSlice]:
+        return (self.slice(index) for index in range(self.frames))
+
+    def _check(self) -> None:
+        ds = self._dataset
+        self._sop_class = str(ds.get("SOPClassUID", ""))
+        if self._sop_class not in SINGLE_FRAME | MULTI_FRAME:
+            kind = uid.UID(self._sop_class).name if self._sop_class else "an object without SOP class"
+            raise UnreadableSlice(f"{kind} is no CT image")
+        if not ds.get("SOPInstanceUID"):
+            raise UnreadableSlice("SOP Instance UID is missing")
+        self._multi = self._sop_class in MULTI_FRAME
+        self._syntax = ds.file_meta.TransferSyntaxUID
+        self.rows, self.columns = _integer(ds, "Rows"), _integer(ds, "Columns")
+        self.frames = _integer(ds, "NumberOfFrames", 1)
+        for name, value, limit in (("Rows", self.rows, MAX_SIDE), ("Columns", self.columns, MAX_SIDE)):
+            if not 16 <= value <= limit:
+                raise UnreadableSlice(f"{name} is {value}, a CT slice has 16 to {limit}")
+        if not 1 <= self.frames <= MAX_FRAMES or (self.frames > 1 and not self._multi):
+            raise UnreadableSlice(f"Number of Frames is {self.frames}, which this kind of object cannot have")
+        if _integer(ds, "SamplesPerPixel", 1) != 1:
+            raise UnreadableSlice("the pixels are coloured, CT has one sample a pixel")
+        allocated, stored = _integer(ds, "BitsAllocated"), _integer(ds, "BitsStored")
+        if allocated not in (8, 16, 32) or not 1 <= stored <= allocated:
+            raise UnreadableSlice(f"{stored} bits stored in {allocated} allocated is no CT encoding")
+        if "PixelData" not in ds:
+            raise UnreadableSlice("the object holds no pixels")
+        if not self._syntax.is_compressed:
+            needed, there = self.frames * self.rows * self.columns * (allocated // 8), len(ds.PixelData)
+            if there < needed:
+                raise UnreadableSlice(f"pixels are cut short: {needed} bytes announced, {there} there")
+
+    def slice(self, index: int) -> CTSlice:
+        """Decode the frame with this 0-based index; raises UnreadableSlice for this frame alone."""
+        frame = index + 1 if self._multi else None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                return self._slice(index, frame)
+            except UnreadableSlice as exc:
+                exc.frame = frame
+                raise
+            except _BROKEN as exc:
+                name = self._syntax.name
+                raise UnreadableSlice(f"{name} pixels cannot be decoded ({type(exc).__name__})", frame) from exc
+
+    def _slice(self, index: int, frame: int | None) -> CTSlice:
+        ds = self._dataset
+        groups = _Groups(ds, index if self._multi else None)
+        orientation = _orientation(groups.get("PlaneOrientationSequence", "ImageOrientationPatient"))
+        position = _numbers(groups.get("PlanePositionSequence", "ImagePositionPatient"), 3)
+        thickness = _number(groups.get("PixelMeasuresSequence", "SliceThickness"))
+        return CTSlice(
+            sop_class_uid=self._sop_class,
+            sop_instance_uid=str(ds.SOPInstanceUID),
+            instance_number=_optional_integer(ds.get("InstanceNumber")),
+            frame=frame,
+            hu=self._hounsfield(groups, index),
+            pixel_mm=_pixel_mm(groups.get("PixelMeasuresSequence", "PixelSpacing"), self.rows, self.columns),
+            thickness_mm=thickness if thickness is not None and 0 < thickness <= 100 else None,
+            position_mm=None
+            if orientation is None or position is None
+            else float(np.dot(_headward(orientation), position)),
+            orientation=orientation,
+            tilt_deg=_tilt(groups.get("CTAcquisitionDetailsSequence", "GantryDetectorTilt"), orientation),
+        )
+
+    def _hounsfield(self, groups: _Groups, index: int) -> npt.NDArray[np.float32]:
+        slope = _number(groups.get("PixelValueTransformationSequence", "RescaleSlope"))
+        intercept = _number(groups.get("PixelValueTransformationSequence", "RescaleIntercept"))
+        kind = str(groups.get("PixelValueTransformationSequence", "RescaleType") or "").strip().upper()
+        if slope is None or intercept is None or slope == 0:
+            raise UnreadableSlice("Rescale Slope and Intercept are missing or unusable: no Hounsfield units")
+        if kind not in _HU_TYPES:
+            raise UnreadableSlice("Rescale Type says that the values are no Hounsfield units")
+        stored = self._stored(index)
+        hu = stored.astype(np.float32) * np.float32(slope) + np.float32(intercept)
+        padded = self._padded(stored, slope, intercept)
+        if padded is not None:
+            hu[padded] = AIR_HU
+        if not np.isfinite(hu).all():
+            raise UnreadableSlice("the rescaled values are no finite numbers")
+        np.maximum(hu, np.float32(AIR_HU), out=hu)
+        return hu
+
+    def _stored(self, index: int) -> npt.NDArray[Any]:
+        """Stored values (row, column) of one frame, signed as they are meant."""
+        from pydicom.pixels import get_decoder
+
+        ds = self._dataset
+        if self._syntax.is_compressed:
+            self._check_codestream(index)
+        # pydicom cuts to Bits Stored without asking (correct_unused_bits); `interpret` asks
+        array, _ = get_decoder(self._syntax).as_array(ds, index=index, raw=True, correct_unused_bits=False)
+        if array.shape != (self.rows, self.columns) or array.dtype.kind not in "iu":
+            raise UnreadableSlice("the decoded pixels do not have the announced size")
+        if self._syntax.is_compressed and self._syntax != uid.RLELossless:
+            return np.asarray(array)  # a decoder gives values, pydicom has mended their sign
+        return interpret(
+            array,
+            bits_stored=_integer(ds, "BitsStored"),
+            high_bit=_integer(ds, "HighBit", _integer(ds, "BitsStored") - 1),
+            signed=_integer(ds, "PixelRepresentation", 0) == 1,
+            shared_bits=any((group, 0x0102) in ds and ds[group, 0x0102].value for group in _OVERLAYS),
+        )
+
+    def _check_codestream(self, index: int) -> None:
+        """Refuse a frame whose own header asks the decoder for more than the data set announces."""
+        from pydicom.encaps import get_frame
+
+        data = get_frame(self._dataset.PixelData, index, number_of_frames=self.frames)
+        found = codestream(data)
+        if found is None:
+            if self._syntax == uid.RLELossless:
+                return  # no header of its own; grows 64-fold at most
+            raise UnreadableSlice(f"the pixels hold no {self._syntax.name} stream")
+        if (found.rows, found.columns) != (self.rows, self.columns):
+            raise UnreadableSlice(
+                f"the compressed pixels are {found.rows} x {found.columns}, announced are {self.rows} x {self.columns}"
+            )
+        if found.components != 1 or found.bits > 16 or found.tiles > MAX_TILES:
+            raise UnreadableSlice("the compressed pixels are no single grey image of at most 16 bits")
+
+    def _padded(self, stored: npt.NDArray[Any], slope: float, intercept: float) -> npt.NDArray[np.bool_] | None:
+        """Where the stored values are padding; a padding value that would blank tissue is not believed."""
+        ds = self._dataset
+        low = _optional_integer(ds.get("PixelPaddingValue"))
+        if low is None:
+            return None
+        high = _optional_integer(ds.get("PixelPaddingRangeLimit"))
+        low, high = (as_stored(v, stored.dtype) for v in (low, low if high is None else high))
+        low, high = min(low, high), max(low, high)
+        if max(low * slope, high * slope) + intercept > HIGHEST_PADDING_HU:
+            return None
+        return (stored >= low) & (stored <= high)
+
+
+class _Groups:
+    """Attributes of a slice: plain in a CT Image, in per-frame, then shared functional groups of an Enhanced one."""
+
+    def __init__(self, ds: pydicom.Dataset, index: int | None) -> None:
+        self._sources: list[pydicom.Dataset] = []
+        if index is not None:
+            per_frame = ds.get("PerFrameFunctionalGroupsSequence") or []
+            shared = ds.get("SharedFunctionalGroupsSequence") or []
+            self._sources = [*per_frame[index : index + 1], *shared[:1]]
+        self._plain = None if index is not None else ds
+
+    def get(self, group: str, keyword: str) -> Any:
+        if self._plain is not None:
+            return self._plain.get(keyword)
+        for source in self._sources:
+            items = source.get(group)
+            if items and items[0].get(keyword) is not None:
+                return items[0].get(keyword)
+        return None
+
+
+def _parse(source: Path | bytes | BinaryIO) -> pydicom.Dataset:
+    if isinstance(source, Path):
+        with source.open("rb") as opened:
+            return _parse(opened)
+    file = io.BytesIO(source) if isinstance(source, bytes) else source
+    _refuse_inflation(file)
+    ds = pydicom.dcmread(file, force=True)  # a missing preamble alone is no reason to lose a slice
+    if not ds.get("SOPClassUID"):
+        raise UnreadableSlice("this is not a DICOM object")
+    if "TransferSyntaxUID" not in ds.file_meta:
+        ds.file_meta.TransferSyntaxUID = uid.ImplicitVRLittleEndian  # the default of a data set without file meta
+    return ds
+
+
+def _refuse_inflation(file: BinaryIO) -> None:
+    """Refuse a deflated data set that grows beyond MAX_INFLATED: pydicom would inflate all of it at once."""
+    start = file.tell()
+    head = file.read(4096)
+    if head[128:132] == b"DICM" and uid.DeflatedExplicitVRLittleEndian.encode() in head:
+        file.seek(start + 144 + int.from_bytes(head[140:144], "little"))  # behind (0002,0000) and the group it counts
+        if len(zlib.decompressobj(-zlib.MAX_WBITS).decompress(file.read(), MAX_INFLATED + 1)) > MAX_INFLATED:
+            raise UnreadableSlice(f"the deflated object grows beyond {MAX_INFLATED >> 20} MiB")
+    file.seek(start)
+
+
+def _integer(ds: pydicom.Dataset, keyword: str, default: int | None = None) -> int:
+    value = _optional_integer(ds.get(keyword))
+    if value is None:
+        if default is None:
+            raise UnreadableSlice(f"{keyword} is missing")
+        return default
+    return value
+
+
+def _optional_integer(value: Any) -> int | None:
+    number = _number(value)
+    return None if number is None else int(number)
+
+
+def _number(value: Any) -> float | None:
+    """A finite number, or None for what is absent, empty, several values or no number."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _numbers(values: Any, count: int) -> tuple[float, ...] | None:
+    if values is None or isinstance(values, str) or not hasattr(values, "__len__") or len(values) != count:
+        return None
+    numbers = [_number(v) for v in values]
+    return None if None in numbers else tuple(n for n in numbers if n is not None)
+
+
+def _pixel_mm(value: Any, rows: int, columns: int) -> tuple[float, float]:
+    spacing = _numbers(value, 2)
+    if spacing is None:
+        raise UnreadableSlice("Pixel Spacing is missing: sizes are unknown")
+    if not all(0.05 <= s <= 5.0 for s in spacing) or not 60 <= min(rows * spacing[0], columns * spacing[1]) <= 1000:
+        raise UnreadableSlice(f"Pixel Spacing {spacing[0]:g} x {spacing[1]:g} mm cannot be right")
+    return spacing[0], spacing[1]
+
+
+def _orientation(value: Any) -> tuple[float, float, float, float, float, float] | None:
+    cosines = _numbers(value, 6)
+    if cosines is None:
+        return None
+    row, column = np.array(cosines[:3]), np.array(cosines[3:])
+    # 0.01: headers are rounded to three or four digits, never worse
+    unit = abs(np.linalg.norm(row) - 1) < 0.01 and abs(np.linalg.norm(column) - 1) < 0.01
+    if not unit or abs(float(row @ column)) > 0.01:
+        return None
+    a, b, c, d, e, f = cosines
+    return a, b, c, d, e, f
+
+
+def _normal(orientation: Sequence[float]) -> npt.NDArray[np.float64]:
+    return np.asarray(np.cross(orientation[:3], orientation[3:]), dtype=np.float64)
+
+
+def _headward(orientation: Sequence[float]) -> npt.NDArray[np.float64]:
+    """The slice normal, turned towards the head (+z of the patient, C.7.6.2.1.1)."""
+    normal = _normal(orientation)
+    return -normal if normal[2] < 0 else normal
+
+
+def _tilt(header: Any, orientation: Sequence[float] | None) -> float | None:
+    angle = _number(header)
+    if angle is not None:
+        return angle
+    return None if orientation is None else math.degrees(math.asin(max(-1.0, min(1.0, -float(orientation[5])))))

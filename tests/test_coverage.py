@@ -1,0 +1,133 @@
+"""What may be called a whole brain, and what is a hole."""
+
+import pytest
+
+from dtvit.coverage import assess, holes
+from dtvit.findings import Region
+
+BELOW, BRAIN, ABOVE, NONE, UNKNOWN = (
+    Region.BELOW_BRAIN,
+    Region.BRAIN,
+    Region.ABOVE_BRAIN,
+    Region.NO_HEAD,
+    Region.UNKNOWN,
+)
+
+
+def series(count: int = 28, step: float = 5.0) -> tuple[list[float | None], list[float | None], list[Region]]:
+    """Two slices below the brain, two above, the rest brain."""
+    regions = [BELOW] * 2 + [BRAIN] * (count - 4) + [ABOVE, NONE]
+    return [step * i for i in range(count)], [step] * count, regions
+
+
+def test_equal_steps_have_no_hole() -> None:
+    assert holes([5.0 * i for i in range(20)], [5.0] * 20) == ()
+
+
+def test_a_missing_slice_is_a_hole_wherever_it_is_missing() -> None:
+    for missing in range(1, 19):
+        positions = [5.0 * i for i in range(20) if i != missing]
+        assert holes(positions, [5.0] * 19) == ((5.0 * (missing - 1), 5.0 * (missing + 1)),)
+
+
+def test_a_missing_slice_is_found_without_thickness() -> None:
+    positions = [1.0 * i for i in range(40) if i != 17]
+    assert holes(positions, [None] * 39) == ((16.0, 18.0),)
+
+
+def test_a_change_of_spacing_is_no_hole() -> None:
+    """4 mm at the base, an overlap of 1.08 mm, then 7 mm: a scanner's ordinary protocol."""
+    positions = [4.0 * i for i in range(14)] + [52.0 + 1.08 + 7.0 * i for i in range(14)]
+    assert holes(positions, [4.0] * 14 + [7.0] * 14) == ()
+
+
+def test_a_missing_slice_beside_a_change_of_spacing_is_a_hole() -> None:
+    positions = [4.0 * i for i in range(14)] + [52.0 + 1.08 + 7.0 * i for i in range(14) if i != 1]
+    assert holes(positions, [4.0] * 14 + [7.0] * 13) == ((53.08, 67.08),)
+
+
+def test_every_second_slice_missing_shows_by_the_thickness() -> None:
+    assert len(holes([10.0 * i for i in range(10)], [5.0] * 10)) == 9
+
+
+def test_a_position_given_twice_makes_no_hole() -> None:
+    assert holes([0.0, 5.0, 5.0, 10.0, 15.0, 15.0], [5.0] * 6) == ()
+
+
+def test_a_whole_head_is_covered() -> None:
+    positions, thicknesses, regions = series()
+    coverage = assess(positions, thicknesses, regions, [r is BRAIN for r in regions])
+    assert coverage.complete
+    assert coverage.extent_mm == pytest.approx(115.0)
+    assert coverage.lower_end_seen
+    assert coverage.upper_end_seen
+    assert coverage.gaps == ()
+
+
+def test_a_brain_slice_left_out_uncovers_the_brain() -> None:
+    positions, thicknesses, regions = series()
+    evaluated = [r is BRAIN for r in regions]
+    evaluated[9] = False
+    coverage = assess(positions, thicknesses, regions, evaluated)
+    assert not coverage.complete
+    assert coverage.gaps == ("1 slice inside the brain left out",)
+
+
+def test_an_unreadable_slice_inside_the_brain_uncovers_it() -> None:
+    positions, thicknesses, regions = series()
+    regions[9] = UNKNOWN
+    coverage = assess(positions, thicknesses, regions, [r is BRAIN for r in regions])
+    assert not coverage.complete
+    assert coverage.gaps == ("1 slice inside the brain left out",)
+
+
+def test_an_unreadable_slice_without_position_uncovers_the_brain() -> None:
+    positions, thicknesses, regions = series()
+    coverage = assess(
+        [*positions, None], [*thicknesses, None], [*regions, UNKNOWN], [*(r is BRAIN for r in regions), False]
+    )
+    assert not coverage.complete
+
+
+def test_a_series_that_begins_or_ends_within_the_brain_is_not_covered() -> None:
+    positions, thicknesses, regions = series()
+    evaluated = [r is BRAIN for r in regions]
+    base = assess(positions[2:], thicknesses[2:], regions[2:], evaluated[2:])
+    vertex = assess(positions[:-2], thicknesses[:-2], regions[:-2], evaluated[:-2])
+    assert not base.complete
+    assert not base.lower_end_seen
+    assert base.upper_end_seen
+    assert not vertex.complete
+    assert not vertex.upper_end_seen
+    assert vertex.lower_end_seen
+
+
+def test_a_hole_between_the_brain_and_the_slice_beyond_it_counts() -> None:
+    positions, thicknesses, regions = series()
+    keep = [i for i in range(28) if i not in (2, 3)]
+    coverage = assess(
+        [positions[i] for i in keep],
+        [thicknesses[i] for i in keep],
+        [regions[i] for i in keep],
+        [regions[i] is BRAIN for i in keep],
+    )
+    assert not coverage.complete
+    assert coverage.gaps == ("slices are missing between 5.0 and 20.0 mm",)
+
+
+def test_a_hole_in_the_neck_is_none_of_the_brain() -> None:
+    positions, thicknesses, regions = series()
+    positions, thicknesses, regions = [-40.0, *positions], [5.0, *thicknesses], [BELOW, *regions]
+    assert assess(positions, thicknesses, regions, [r is BRAIN for r in regions]).complete
+
+
+def test_no_brain_is_no_coverage() -> None:
+    coverage = assess([0.0, 5.0], [5.0, 5.0], [NONE, NONE], [False, False])
+    assert not coverage.complete
+    assert coverage.extent_mm == 0.0
+    assert coverage.gaps == ("no slice shows brain",)
+
+
+def test_a_few_centimetres_are_no_whole_brain() -> None:
+    positions, thicknesses, regions = series(count=12)
+    assert not assess(positions, thicknesses, regions, [r is BRAIN for r in regions]).complete

@@ -1,0 +1,124 @@
+"""Which slices are put to the model."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from dtvit import brace, ct
+from dtvit.findings import Region
+from dtvit.selection import SliceContent, assign_regions, classify_content, is_head
+
+BELOW, BRAIN, ABOVE, NONE, UNKNOWN = (
+    Region.BELOW_BRAIN,
+    Region.BRAIN,
+    Region.ABOVE_BRAIN,
+    Region.NO_HEAD,
+    Region.UNKNOWN,
+)
+
+
+def content(brain_cm2: float, head_cm2: float = 200.0, closed: float = 1.0, brain_hu: float = 35.0) -> SliceContent:
+    return SliceContent(head_cm2, brain_cm2, closed, brain_hu)
+
+
+WHOLE = [content(b, h) for b, h in ((3, 150), (2, 150), (30, 180), (90, 200), (170, 230), (120, 180), (30, 90))] + [
+    content(0, 40),
+    content(0, 0),
+]
+
+
+def oval(scale: float = 1.0, gap_deg: float = 0.0, inside: float = 35.0) -> npt.NDArray[np.float32]:
+    """A skull of 15 x 18 cm times `scale`, open to the left over `gap_deg`, 0.5 mm pixels."""
+    y, x = np.mgrid[:512, :512].astype(np.float32) - 256.0
+    distance = np.hypot(x / 150.0, y / 180.0) / scale
+    hu = np.where(distance < 1.06, 40.0, -1000.0).astype(np.float32)
+    hu[distance < 1.0] = 900.0
+    hu[distance < 0.93] = inside
+    hu[(np.abs(np.degrees(np.arctan2(y, -x))) < gap_deg / 2) & (distance >= 0.93) & (distance < 1.06)] = 40.0
+    return hu
+
+
+def measured(hu: npt.NDArray[np.float32], pixel_mm: float = 0.5) -> SliceContent:
+    return classify_content(hu, brace.head_mask(hu, (pixel_mm, pixel_mm)), (pixel_mm, pixel_mm))
+
+
+def test_the_area_of_a_brain_is_measured_in_square_centimetres() -> None:
+    found = measured(oval())
+    assert abs(found.brain_cm2 - np.pi * 6.975 * 8.37) < 10
+    assert found.surely_brain
+
+
+def test_the_area_does_not_depend_on_the_matrix() -> None:
+    fine = np.kron(oval(), np.ones((2, 2), np.float32))
+    assert abs(measured(fine, 0.25).brain_cm2 - measured(oval()).brain_cm2) < 3
+    assert abs(measured(oval()[::2, ::2], 1.0).brain_cm2 - measured(oval()).brain_cm2) < 5
+
+
+def test_an_infant_and_an_open_skull_are_brain() -> None:
+    assert measured(oval(scale=0.6)).surely_brain
+    assert measured(oval(gap_deg=60)).brain_cm2 > 40
+
+
+def test_a_head_cut_by_the_field_of_view_is_brain() -> None:
+    assert measured(np.ascontiguousarray(oval()[:, 130:])).surely_brain
+
+
+def test_bone_without_brain_is_none() -> None:
+    assert measured(oval(scale=0.3, inside=800.0)).brain_cm2 == 0
+
+
+def test_water_and_acrylic_are_no_brain() -> None:
+    assert not measured(oval(inside=0.0)).surely_brain
+    assert not measured(oval(inside=120.0)).surely_brain
+
+
+def test_regions_follow_from_feet_to_head() -> None:
+    assert assign_regions(WHOLE) == [BELOW, BELOW, BRAIN, BRAIN, BRAIN, BRAIN, BRAIN, ABOVE, NONE]
+
+
+def test_a_tongue_below_the_skull_base_is_no_brain() -> None:
+    assert assign_regions([content(22, closed=0.1), content(3), *WHOLE])[:2] == [BELOW, BELOW]
+
+
+def test_a_spoilt_slice_between_brain_is_brain() -> None:
+    spoilt = [*WHOLE[:4], content(0), *WHOLE[4:]]
+    assert assign_regions(spoilt)[4] is BRAIN
+
+
+def test_an_unreadable_slice_stays_unknown_and_brain_goes_on_beyond_it() -> None:
+    regions = assign_regions([*WHOLE[:2], WHOLE[2], None, *WHOLE[3:]])
+    assert regions == [BELOW, BELOW, BRAIN, UNKNOWN, BRAIN, BRAIN, BRAIN, BRAIN, ABOVE, NONE]
+
+
+def test_a_blank_slice_inside_the_brain_is_not_called_brain() -> None:
+    assert assign_regions([*WHOLE[:4], content(0, 0), *WHOLE[4:]])[4] is NONE
+
+
+def test_only_brain_in_a_closed_skull_makes_a_head() -> None:
+    assert is_head(WHOLE)
+    assert not is_head([content(100, head_cm2=700)] * 20)  # a thorax: too large
+    assert not is_head([content(100, head_cm2=350, closed=0.05)] * 20)  # ribs: gaps
+    assert not is_head([content(100, brain_hu=0.0)] * 20)  # water
+    assert not is_head([content(0), content(0)])
+    assert not is_head([])
+
+
+def test_the_human_head_is_brain_from_the_foramen_magnum_to_the_vertex(shared_data: Path) -> None:
+    paths = (shared_data / "head-ct" / "ge_hispeed_human_28").glob("*.dcm")
+    slices = ct.order([s for path in paths for s in ct.read(path)])
+    contents = [classify_content(s.hu, brace.head_mask(s.hu, s.pixel_mm), s.pixel_mm) for s in slices]
+    regions = assign_regions(contents)
+    assert is_head(contents)
+    assert [s.instance_number for s in slices] == list(range(1, 29))
+    assert set(regions[:4]) == {BELOW}  # C1, C2 and face
+    assert set(regions[5:26]) == {BRAIN}  # cerebellum to the last convolutions
+    assert regions[27] is ABOVE  # bone alone
+
+
+def test_the_dry_skull_is_no_head(shared_data: Path) -> None:
+    for folder in ("philips_phantom_5mm_28", "philips_phantom_tilt-18.5_9"):
+        slices = [s for path in (shared_data / "head-ct" / folder).glob("*.dcm") for s in ct.read(path)]
+        contents = [classify_content(s.hu, brace.head_mask(s.hu, s.pixel_mm), s.pixel_mm) for s in ct.order(slices)]
+        assert len(contents) >= 9
+        assert not is_head(contents)
