@@ -173,11 +173,11 @@ def test_a_slice_left_out_gives_its_reason_and_never_a_presence(kind: str) -> No
         if slice_.left_out:
             seen += 1
             assert told.isdisjoint({codes.PRESENCE.key, codes.IMAGE_OUTPUT.key, codes.LOCATION.key})
-            assert {codes.EVALUABILITY.key, codes.EVALUABILITY_REASON.key} <= told
+            assert codes.EVALUABILITY.key in told
         else:
             assert codes.PRESENCE.key in told
     assert seen >= 4
-    assert sr.parse(ds).left_out
+    assert "the pixel data could not be decoded" in sr.parse(ds).left_out
 
 
 @pytest.mark.parametrize(
@@ -194,10 +194,10 @@ def test_the_conclusion_says_in_words_what_was_found_where_and_what_was_not_look
     kind: str, words: tuple[str, ...]
 ) -> None:
     ds = sr.build(headers(), findings(kind), context())
-    conclusion = sr.parse(ds).conclusion
+    conclusion = "\n".join(sr.parse(ds).conclusion)
     assert all(word in conclusion for word in words), conclusion
     assert ("PRESENT" in conclusion) == (kind == "deep")
-    assert conclusion.split(".")[0] in " ".join(text.render(ds).split())
+    assert sr.parse(ds).conclusion[0] in text.render(ds)
 
 
 def test_a_finding_is_coded_only_where_hemorrhage_is_present() -> None:
@@ -250,7 +250,7 @@ def test_frames_of_a_multi_frame_image_are_named_and_listed_once() -> None:
     ds = sr.build(headers(1, SOPClassUID=ENHANCED_CT), dataclasses.replace(found, slices=frames), context())
     told = sr.parse(sr.to_bytes(ds))
     assert [s.frame for s in told.slices] == list(range(1, 13))
-    assert "frames 6-8" in told.conclusion
+    assert "frames 6-8" in " ".join(told.conclusion)
     assert in_evidence(ds) == [uid]
 
 

@@ -118,7 +118,6 @@ IMAGES = Concept("{images}", "UCUM", "images", "UCUM annotation")
 
 # --- What limits the answer -----------------------------------------------------------------------------------------
 REASON = _own("ICH-REASON", "Reason", "Why the answer is not a plain present or absent, or what limits it")
-LEFT_OUT = _own("LEFT-OUT", "Images left out", "How many images were not evaluated, by reason")
 COMPLETION_RULE = _own("COMPLETION-RULE", "Series taken as complete because", "The rule by which the node decided")
 PARTIAL_BECAUSE = _own("PARTIAL-BECAUSE", "Partial report because", "Why the series is not known to be whole")
 NOT_ASSESSED = _own("NOT-ASSESSED", "Not assessed", "What the algorithm does not look for")

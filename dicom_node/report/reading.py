@@ -20,6 +20,7 @@ from dtvit.findings import LOCATIONS, Outcome
 
 OUTCOMES = {concept.key: outcome for outcome, concept in codes.PRESENCE_ANSWERS.items()}
 LOCATION_NAMES = {concept.key: name for name, concept in codes.LOCATION_CLASSES.items()}
+LEFT_OUT = {concept.key: region.value for region, concept in codes.EVALUABILITIES.items()}
 
 
 class NotAReport(ValueError):
@@ -53,7 +54,8 @@ class ParsedReport:
     series_description: str
     complete: bool
     outcome: Outcome
-    conclusion: str
+    conclusion: tuple[str, ...]
+    """One sentence a line; the first is the answer."""
     output: float | None
     highest_output: float | None
     location: str | None
@@ -62,7 +64,6 @@ class ParsedReport:
     images_evaluated: int
     images_positive: int
     reasons: tuple[str, ...]
-    left_out: tuple[str, ...]
     notices: tuple[str, ...]
     not_assessed: str
     completion_rule: str
@@ -74,6 +75,12 @@ class ParsedReport:
     slices: tuple[ParsedSlice, ...]
     predecessor: str | None
     """SOP Instance UID of the report that this one replaces."""
+
+    @property
+    def left_out(self) -> dict[str, tuple[str, ...]]:
+        """Reason -> names of the slices that were not evaluated for it."""
+        reasons = dict.fromkeys(s.left_out for s in self.slices if s.left_out is not None)
+        return {reason: tuple(s.name for s in self.slices if s.left_out == reason) for reason in reasons}
 
 
 def parse(source: bytes | Path | str | Dataset) -> ParsedReport:
@@ -121,7 +128,7 @@ def _report(ds: Dataset) -> ParsedReport:
         series_description=str(ds.get("SeriesDescription", "")),
         complete=ds.CompletionFlag == "COMPLETE",
         outcome=_outcome(whole),
-        conclusion=_text(whole, codes.CONCLUSION) or "",
+        conclusion=tuple((_text(whole, codes.CONCLUSION) or "").splitlines()),
         output=_share(whole, codes.SERIES_OUTPUT),
         highest_output=_share(whole, codes.HIGHEST_OUTPUT),
         location=_location(whole),
@@ -130,7 +137,6 @@ def _report(ds: Dataset) -> ParsedReport:
         images_evaluated=_count(whole, codes.IMAGES_EVALUATED),
         images_positive=_count(whole, codes.IMAGES_POSITIVE),
         reasons=_texts(whole, codes.REASON),
-        left_out=_texts(whole, codes.LEFT_OUT),
         notices=_texts(whole, codes.NOTICE),
         not_assessed=_text(whole, codes.NOT_ASSESSED) or "",
         completion_rule=_text(whole, codes.COMPLETION_RULE) or "",
@@ -148,7 +154,7 @@ def _report(ds: Dataset) -> ParsedReport:
 
 def _slice(group: Dataset) -> ParsedSlice:
     sop_class_uid, sop_instance_uid, frame = _reference(next(_children(group, codes.SOURCE_IMAGE)))
-    out = next(_children(group, codes.EVALUABILITY), None)
+    out = _code_key(group, codes.EVALUABILITY)
     return ParsedSlice(
         name=_text(group, codes.TRACKING_IDENTIFIER) or "",
         sop_class_uid=sop_class_uid,
@@ -158,7 +164,7 @@ def _slice(group: Dataset) -> ParsedSlice:
         output=_share(group, codes.IMAGE_OUTPUT),
         location=_location(group),
         location_outputs=_location_outputs(group),
-        left_out=None if out is None else _text(group, codes.EVALUABILITY_REASON),
+        left_out=None if out is None else _text(group, codes.EVALUABILITY_REASON) or LEFT_OUT[out],
     )
 
 

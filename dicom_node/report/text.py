@@ -1,20 +1,23 @@
-"""An SR as a person reads it: plain text for a terminal, HTML for a browser. Works on the SR of anyone.
+"""An SR as a person reads it: plain text for a terminal, HTML for a browser.
 
-The tree is shown in its own order; UIDs and the observer's details, which nobody reads first, come at the end.
+A report of this project gets its slices as one table with a bar for each; of any other SR the whole tree is shown.
+What nobody reads first (language, observer) comes last, and UIDs are left out.
 """
 
 from __future__ import annotations
 
 import html as markup
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from textwrap import fill
 
 from pydicom.dataset import Dataset
 
 from dicom_node.report import codes
+from dicom_node.report.reading import NotAReport, ParsedSlice, parse
 
 WIDTH = 100
+BAR = 20  # characters for 100 %
 
 
 @dataclass(frozen=True)
@@ -23,47 +26,117 @@ class Line:
 
     depth: int
     name: str
-    value: str
+    value: str = ""
     container: bool = False
-
-
-def lines(ds: Dataset) -> Iterator[Line]:
-    """All content items but UIDs, in the order of the tree; references are given as the name of the image."""
-    yield from _walk(ds, 0, _image_names(ds))
 
 
 def render(ds: Dataset) -> str:
     """Plain text, at most `WIDTH` columns."""
-    out = [_title(ds), "=" * len(_title(ds)), *(f"{k}: {v}" for k, v in _header(ds)), ""]
-    for line in lines(ds):
+    slices = _slices(ds)
+    out = [_title(ds), "=" * len(_title(ds)), *(f"{k}: {v}" for k, v in _header(ds))]
+    for line in _lines(ds, with_slices=not slices):
         indent = "  " * line.depth
         if line.container:
             out += ["", f"{indent}{line.name}"]
             continue
-        text = f"{line.name}: {line.value}"
-        out.append(fill(text, WIDTH, initial_indent=indent, subsequent_indent=indent + "    "))
+        first, *more = f"{line.name}: {line.value}".splitlines()
+        out.append(fill(first, WIDTH, initial_indent=indent, subsequent_indent=indent + "    "))
+        out += [fill(m, WIDTH, initial_indent=indent + "  ", subsequent_indent=indent + "    ") for m in more]
+    if slices:
+        out += ["", "Images from feet to head"]
+        widest = max(len(s.name) for s in slices)
+        for s in slices:
+            filled = round(BAR * (s.output or 0.0))
+            bar = "" if s.output is None else f"{'#' * filled}{'.' * (BAR - filled)} {100 * s.output:5.1f} %"
+            out.append(f"  {s.name:<{widest}}  {bar:<{BAR + 8}}  {_words(s)}"[:WIDTH].rstrip())
     return "\n".join(out) + "\n"
 
 
 def html(ds: Dataset) -> str:
     """One page without scripts or outside files; readable on a dark and on a light screen."""
+    slices = _slices(ds)
     rows = []
-    for line in lines(ds):
+    for line in _lines(ds, with_slices=not slices):
         pad = f' style="padding-left:{1.2 * line.depth:.1f}em"'
         if line.container:
             rows.append(f"<tr><th colspan=2{pad}>{markup.escape(line.name)}</th></tr>")
         else:
-            rows.append(f"<tr><td{pad}>{markup.escape(line.name)}</td><td>{markup.escape(line.value)}</td></tr>")
+            rows.append(f"<tr><td{pad}>{markup.escape(line.name)}</td><td>{_paragraphs(line.value)}</td></tr>")
     head = "".join(f"<dt>{markup.escape(k)}</dt><dd>{markup.escape(v)}</dd>" for k, v in _header(ds))
     title = markup.escape(_title(ds))
+    table = "".join(map(_html_slice, slices))
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="color-scheme" content="light dark">'
         f"<title>{title}</title><style>body{{font:16px/1.4 sans-serif;max-width:60em;margin:2em auto;padding:0 1em}}"
         "table{border-collapse:collapse;width:100%}th{text-align:left;padding-top:1em}"
         "td{vertical-align:top;padding:.15em .5em .15em 0}td:first-child{opacity:.75;width:35%}"
-        "dl{display:grid;grid-template-columns:max-content 1fr;gap:.1em 1em}dd{margin:0}</style>"
-        f"<h1>{title}</h1><dl>{head}</dl><table>{''.join(rows)}</table></html>\n"
+        "meter{width:10em}dl{display:grid;grid-template-columns:max-content 1fr;gap:.1em 1em}dd{margin:0}</style>"
+        f"<h1>{title}</h1><dl>{head}</dl><table>{''.join(rows)}</table>"
+        + (f"<h2>Images from feet to head</h2><table>{table}</table>" if slices else "")
+        + "</html>\n"
     )
+
+
+def _html_slice(s: ParsedSlice) -> str:
+    bar = "" if s.output is None else f"<meter value={s.output:.3f}></meter> {100 * s.output:.1f} %"
+    return f"<tr><td>{markup.escape(s.name)}</td><td>{bar}</td><td>{markup.escape(_words(s))}</td></tr>"
+
+
+def _words(s: ParsedSlice) -> str:
+    if s.left_out is not None:
+        return f"not evaluated: {s.left_out}"
+    return f"{s.outcome.value}, {s.location}" if s.location else s.outcome.value
+
+
+def _slices(ds: Dataset) -> tuple[ParsedSlice, ...]:
+    """The slices of a report of ours; nothing for an SR that somebody else made."""
+    try:
+        return parse(ds).slices
+    except NotAReport:
+        return ()
+
+
+def _lines(ds: Dataset, *, with_slices: bool) -> Iterator[Line]:
+    top: list[Dataset] = list(ds.get("ContentSequence") or [])
+    containers = [item for item in top if item.get("ValueType") == "CONTAINER"]
+    names = _image_names(ds)
+    yield from _walk(containers, 0, names, with_slices)
+    others = list(_walk([item for item in top if item not in containers], 1, names, with_slices))
+    if others:
+        yield Line(0, "About this report", container=True)
+        yield from others
+
+
+def _walk(items: Iterable[Dataset], depth: int, images: dict[tuple[str, str], str], slices: bool) -> Iterator[Line]:
+    for item in items:
+        kind, name = item.get("ValueType", ""), _meaning(item.get("ConceptNameCodeSequence"))
+        children = item.get("ContentSequence") or []
+        if kind == "CONTAINER":
+            if not slices and any(_named(item, codes.SOURCE_IMAGE)):
+                continue
+            tracked = next((str(c.get("TextValue", "")) for c in _named(item, codes.TRACKING_IDENTIFIER)), "")
+            yield Line(depth, tracked or name, container=True)
+        elif kind != "UIDREF" and _key(item) != codes.TRACKING_IDENTIFIER.key:
+            yield Line(depth, name, _value(item, kind, images))
+        yield from _walk(children, depth + 1, images, slices)
+
+
+def _value(item: Dataset, kind: str, images: dict[tuple[str, str], str]) -> str:
+    if kind == "TEXT":
+        return str(item.get("TextValue", ""))
+    if kind == "CODE":
+        return _meaning(item.get("ConceptCodeSequence"))
+    if kind == "NUM":
+        measured = (item.get("MeasuredValueSequence") or [Dataset()])[0]
+        unit = (measured.get("MeasurementUnitsCodeSequence") or [Dataset()])[0]
+        sign = "%" if unit.get("CodeValue") == codes.PERCENT.value else unit.get("CodeMeaning", "")
+        return f"{measured.get('NumericValue', '')} {sign}".strip()
+    if kind == "IMAGE":
+        return images.get(_reference(item)) or _reference(item)[0]
+    for keyword in ("PersonName", "DateTime", "Date", "Time"):
+        if keyword in item:
+            return str(item.get(keyword))
+    return f"[{kind}]"
 
 
 def _title(ds: Dataset) -> str:
@@ -78,28 +151,29 @@ def _header(ds: Dataset) -> list[tuple[str, str]]:
         ("Series", str(ds.get("SeriesDescription") or "")),
         (
             "Report",
-            f"{ds.get('CompletionFlag', '')}, {ds.get('VerificationFlag', '')}, {ds.get('PreliminaryFlag', '')}",
+            ", ".join(str(ds.get(k, "")) for k in ("CompletionFlag", "VerificationFlag", "PreliminaryFlag")),
         ),
     ]
     return [(name, value) for name, value in shown if value]
 
 
-def _image_names(ds: Dataset) -> dict[tuple[str, str], str]:
+def _image_names(item: Dataset) -> dict[tuple[str, str], str]:
     """(SOP Instance UID, frame) -> the name that the group about this image gives it."""
     names: dict[tuple[str, str], str] = {}
-    for item in ds.get("ContentSequence") or []:
-        names.update(_image_names(item))
-        name = next((str(c.TextValue) for c in _named(item, codes.TRACKING_IDENTIFIER)), None)
-        for image in _named(item, codes.SOURCE_IMAGE):
-            names[_reference(image)] = name or ""
+    for child in item.get("ContentSequence") or []:
+        names.update(_image_names(child))
+    for name in _named(item, codes.TRACKING_IDENTIFIER):
+        names.update({_reference(image): str(name.get("TextValue", "")) for image in _named(item, codes.SOURCE_IMAGE)})
     return names
 
 
 def _named(item: Dataset, concept: codes.Concept) -> Iterator[Dataset]:
-    for child in item.get("ContentSequence") or []:
-        name = (child.get("ConceptNameCodeSequence") or [Dataset()])[0]
-        if (name.get("CodeValue"), name.get("CodingSchemeDesignator")) == concept.key:
-            yield child
+    return (child for child in item.get("ContentSequence") or [] if _key(child) == concept.key)
+
+
+def _key(item: Dataset) -> tuple[str | None, str | None]:
+    name = (item.get("ConceptNameCodeSequence") or [Dataset()])[0]
+    return name.get("CodeValue"), name.get("CodingSchemeDesignator")
 
 
 def _reference(item: Dataset) -> tuple[str, str]:
@@ -107,39 +181,9 @@ def _reference(item: Dataset) -> tuple[str, str]:
     return str(reference.get("ReferencedSOPInstanceUID", "")), str(reference.get("ReferencedFrameNumber", ""))
 
 
-def _walk(item: Dataset, depth: int, images: dict[tuple[str, str], str]) -> Iterator[Line]:
-    for child in item.get("ContentSequence") or []:
-        kind = child.get("ValueType", "")
-        name = _meaning(child.get("ConceptNameCodeSequence"))
-        if kind == "CONTAINER":
-            tracked = next((str(c.TextValue) for c in _named(child, codes.TRACKING_IDENTIFIER)), "")
-            yield Line(depth, tracked or name, "", container=True)
-            yield from _walk(child, depth + 1, images)
-            continue
-        own = (child.get("ConceptNameCodeSequence") or [Dataset()])[0].get("CodeValue")
-        if kind == "UIDREF" or own == codes.TRACKING_IDENTIFIER.value:
-            continue
-        yield Line(depth, name, _value(child, kind, images))
-        yield from _walk(child, depth + 1, images)
-
-
-def _value(item: Dataset, kind: str, images: dict[tuple[str, str], str]) -> str:
-    if kind == "TEXT":
-        return str(item.get("TextValue", ""))
-    if kind == "CODE":
-        return _meaning(item.get("ConceptCodeSequence"))
-    if kind == "NUM":
-        measured = (item.get("MeasuredValueSequence") or [Dataset()])[0]
-        unit = (measured.get("MeasurementUnitsCodeSequence") or [Dataset()])[0]
-        sign = unit.get("CodeMeaning", "") if unit.get("CodeValue") != codes.PERCENT.value else "%"
-        return f"{measured.get('NumericValue', '')} {sign}".strip()
-    if kind == "IMAGE":
-        return images.get(_reference(item)) or _reference(item)[0]
-    for keyword in ("PersonName", "DateTime", "Date", "Time"):
-        if keyword in item:
-            return str(item.get(keyword))
-    return f"[{kind}]"
-
-
 def _meaning(sequence: list[Dataset] | None) -> str:
     return str((sequence or [Dataset()])[0].get("CodeMeaning", ""))
+
+
+def _paragraphs(value: str) -> str:
+    return "<br>".join(markup.escape(line) for line in value.splitlines())

@@ -61,7 +61,7 @@ def _conclusion(findings: SeriesFindings, context: ReportContext, source: Datase
     """The group for the series; what a hurried reader needs stands first."""
     items = [
         *_tracking("Whole series", context.device_uid, str(source.SeriesInstanceUID)),
-        _text(codes.CONCLUSION, wording.conclusion(findings)),
+        _text(codes.CONCLUSION, "\r\n".join(wording.conclusion(findings))),
         *([_text(codes.NOTICE, context.notice)] if context.notice else []),
         _coded(codes.PRESENCE, codes.PRESENCE_ANSWERS[findings.outcome]),
     ]
@@ -78,7 +78,6 @@ def _conclusion(findings: SeriesFindings, context: ReportContext, source: Datase
         _count(codes.IMAGES_EVALUATED, len(findings.evaluated)),
         _count(codes.IMAGES_POSITIVE, len(findings.positive)),
     ]
-    items += [_text(codes.LEFT_OUT, line) for line in wording.left_out(findings)]
     items.append(_text(codes.NOT_ASSESSED, wording.NOT_ASSESSED))
     if context.partial_because:
         items.append(_text(codes.PARTIAL_BECAUSE, context.partial_because))
@@ -104,7 +103,8 @@ def _slice(s: SliceFinding, context: ReportContext) -> Dataset:
     items = _tracking(name, context.device_uid, s.sop_instance_uid, str(s.frame or 0))
     if s.left_out is not None:
         items.append(_coded(codes.EVALUABILITY, codes.EVALUABILITIES[s.region]))
-        items.append(_text(codes.EVALUABILITY_REASON, s.left_out))
+        if s.left_out != s.region.value:
+            items.append(_text(codes.EVALUABILITY_REASON, s.left_out))
     elif s.presence is not None:
         items.append(_percent(codes.IMAGE_OUTPUT, s.presence))
         items.append(_coded(codes.PRESENCE, codes.PRESENCE_ANSWERS[s.outcome]))

@@ -6,15 +6,17 @@ Plain ASCII throughout: it reads the same in every viewer, whatever the characte
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from dtvit.findings import LOCATIONS, Outcome, SeriesFindings, SliceFinding
+from dtvit.findings import LOCATIONS, Outcome, Region, SeriesFindings, SliceFinding
 
 NOT_ASSESSED = (
     "Looks for intracerebral hemorrhage only (blood within cerebrum, cerebellum or brain stem). Does not exclude "
     "subdural, epidural, subarachnoid or isolated intraventricular hemorrhage, or any other disease."
 )
+
+OUTSIDE = (Region.BELOW_BRAIN, Region.ABOVE_BRAIN, Region.NO_HEAD)
+"""Where leaving a slice out costs nothing."""
 
 
 def percent(probability: float) -> str:
@@ -89,50 +91,51 @@ def series_description(findings: SeriesFindings) -> str:
     }[findings.outcome]
 
 
-def conclusion(findings: SeriesFindings) -> str:
-    """The whole answer as plain sentences."""
-    parts = [headline(findings) + "."]
+def conclusion(findings: SeriesFindings) -> tuple[str, ...]:
+    """The whole answer, a sentence a line: what, how sure and where, why not more, what was looked at."""
+    return tuple(
+        f"{line}." for line in (headline(findings), *_certainty(findings), *_limits(findings), counts(findings))
+    )
+
+
+def _certainty(findings: SeriesFindings) -> list[str]:
     top = highest(findings)
-    output = findings.presence if findings.presence is not None else 0.0
-    if findings.outcome is Outcome.PRESENT and top is not None:
-        positive = findings.positive
-        seen = f"Seen in {_images(positive)}, highest" if positive else "Highest"
-        parts.append(f"Output {percent(output)}. {seen} in image {label(top)} ({percent(top.presence or 0.0)}).")
-        if findings.location and findings.location_probabilities:
-            shares = zip(LOCATIONS, findings.location_probabilities, strict=True)
-            parts.append("Location outputs: " + ", ".join(f"{name} {percent(p)}" for name, p in shares) + ".")
-    elif findings.outcome is Outcome.ABSENT:
-        parts.append(f"The algorithm found no intracerebral hemorrhage. Output {percent(output)}.")
-    elif findings.outcome is Outcome.UNDETERMINED and top is not None:
-        parts.append("Neither present nor absent.")
-        parts.append(f"Output {percent(output)}, highest in image {label(top)} ({percent(top.presence or 0.0)}).")
-    if findings.reasons:
-        parts.append(("Limits: " if findings.outcome is Outcome.PRESENT else "Reason: ") + sentence(findings.reasons))
-    parts.append(counts(findings))
-    return " ".join(parts)
+    if findings.presence is None or top is None:
+        return []
+    at_most = f"image {label(top)} ({percent(top.presence or 0.0)})"
+    output = f"Output {percent(findings.presence)}"
+    if findings.outcome is Outcome.ABSENT:
+        return [f"The algorithm found no intracerebral hemorrhage. {output}, highest in {at_most}"]
+    if findings.outcome is Outcome.UNDETERMINED:
+        return [f"Neither present nor absent. {output}, highest in {at_most}"]
+    seen = f"seen in {images(findings.positive)}, " if findings.positive else ""
+    lines = [f"{output}, {seen}highest in {at_most}"]
+    if findings.location_probabilities:
+        shares = sorted(zip(findings.location_probabilities, LOCATIONS, strict=True), reverse=True)
+        lines.append("Location outputs: " + ", ".join(f"{name} {percent(p)}" for p, name in shares))
+    return lines
 
 
-def sentence(reasons: Sequence[str]) -> str:
-    """Reasons as one sentence, each said once."""
-    return "; ".join(dict.fromkeys(reason.rstrip(". ") for reason in reasons)) + "."
+def _limits(findings: SeriesFindings) -> list[str]:
+    if not findings.reasons:
+        return []
+    word = "Limits" if findings.outcome is Outcome.PRESENT else "Reason"
+    return [f"{word}: " + "; ".join(dict.fromkeys(reason.rstrip(". ") for reason in findings.reasons))]
 
 
 def counts(findings: SeriesFindings) -> str:
-    """`27 of 28 images evaluated.`"""
-    return f"{len(findings.evaluated)} of {len(findings.slices)} images evaluated."
+    """`23 of 28 images evaluated; not evaluated: 13 (unreadable), 1-3 (below the brain)`; gaps in the brain first."""
+    said = f"{len(findings.evaluated)} of {len(findings.slices)} images evaluated"
+    if not findings.evaluated:
+        return said
+    out = sorted((s for s in findings.slices if not s.evaluated), key=lambda s: s.region in OUTSIDE)
+    reasons = dict.fromkeys(s.left_out or "" for s in out)
+    which = [f"{labels([s for s in out if s.left_out == reason])} ({reason})" for reason in reasons]
+    return f"{said}; not evaluated: {', '.join(which)}" if which else said
 
 
-def left_out(findings: SeriesFindings) -> tuple[str, ...]:
-    """Per reason: `3 images below the brain: 1-3`. Empty where every image was evaluated."""
-    out = [s for s in findings.slices if not s.evaluated]
-    lines = []
-    for reason, count in Counter(s.left_out or "" for s in out).items():
-        which = labels([s for s in out if s.left_out == reason])
-        lines.append(f"{count} {'image' if count == 1 else 'images'}, {reason}: {which}")
-    return tuple(lines)
-
-
-def _images(findings: Sequence[SliceFinding]) -> str:
+def images(findings: Sequence[SliceFinding]) -> str:
+    """`image 12`, `images 12-17`, `frames 3-5`."""
     names = labels(findings)
     if names.startswith("frame"):
         return names
