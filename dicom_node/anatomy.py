@@ -1,0 +1,111 @@
+"""What the slices of a series show together: their order, their regions, the coverage, and so the findings.
+
+The slices are judged one by one while they arrive (`store.results`); everything that needs the whole series is here,
+as functions of values, and `dtvit` does the judging.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from dicom_node.store.results import SliceResult
+from dicom_node.store.series import Instance
+from dtvit import findings, selection
+from dtvit.coverage import assess
+from dtvit.findings import Coverage, Outcome, Region, SeriesFindings, SliceFinding, Thresholds
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """The checkpoint's thresholds for one slice and for the series."""
+
+    slice: Thresholds
+    series: Thresholds
+
+
+def in_order(found: Sequence[SliceResult]) -> list[SliceResult]:
+    """From feet to head; those without a position last, by number. None is dropped."""
+
+    def key(r: SliceResult) -> tuple[bool, float, int, int, int]:
+        number = 2**31 if r.instance_number is None else r.instance_number
+        return r.position_mm is None, r.position_mm or 0.0, number, r.instance_id, r.frame
+
+    return sorted(found, key=key)
+
+
+def regions(ordered: Sequence[SliceResult]) -> list[Region]:
+    return selection.assign_regions([_content(r) for r in ordered])
+
+
+def is_head(found: Sequence[SliceResult]) -> bool:
+    return selection.is_head([_content(r) for r in in_order(found)])
+
+
+def coverage(found: Sequence[SliceResult]) -> Coverage:
+    """How much of the brain these slices show, provided that they are all there is."""
+    ordered = in_order(found)
+    shown = regions(ordered)
+    evaluated = [region is Region.BRAIN and r.left_out is None for r, region in zip(ordered, shown, strict=True)]
+    return assess([r.position_mm for r in ordered], [r.thickness_mm for r in ordered], shown, evaluated)
+
+
+def conclude(
+    found: Sequence[SliceResult],
+    instances: Sequence[Instance],
+    *,
+    ruled_out: Mapping[int, str],
+    cuts: Cuts,
+    whole: bool,
+) -> SeriesFindings:
+    """The findings of a series; `ruled_out` names the instances (by id) that are no slices of it, and why."""
+    of_id = {i.id: i for i in instances}
+    ordered = in_order([r for r in found if r.instance_id not in ruled_out])
+    slices = [
+        _finding(result, of_id[result.instance_id], region, cuts.slice)
+        for result, region in zip(ordered, regions(ordered), strict=True)
+    ]
+    slices += [_left_out(of_id[i], why) for i, why in ruled_out.items()]
+    return findings.conclude(slices, coverage(ordered), cuts.series, whole=whole)
+
+
+def nothing_evaluated(instances: Sequence[Instance], reason: str) -> SeriesFindings:
+    """Findings for a series that could not be processed: every slice left out, for the one reason."""
+    none = Coverage(complete=False, extent_mm=0.0, lower_end_seen=False, upper_end_seen=False)
+    slices = tuple(_left_out(i, reason) for i in instances)
+    return SeriesFindings(Outcome.NOT_EVALUATED, None, None, None, slices, none, (reason,))
+
+
+def _finding(result: SliceResult, instance: Instance, region: Region, cuts: Thresholds) -> SliceFinding:
+    left_out = result.left_out
+    if left_out is None and region is not Region.BRAIN:
+        left_out = region.value
+    evaluated = left_out is None and result.presence is not None
+    return SliceFinding(
+        sop_class_uid=instance.sop_class_uid,
+        sop_instance_uid=instance.sop_instance_uid,
+        instance_number=result.instance_number,
+        position_mm=result.position_mm,
+        region=region,
+        outcome=cuts.judge(result.presence or 0.0) if evaluated else Outcome.NOT_EVALUATED,
+        presence=result.presence if evaluated else None,
+        location=result.location if evaluated else None,
+        left_out=left_out,
+        frame=result.frame or None,
+    )
+
+
+def _left_out(instance: Instance, reason: str) -> SliceFinding:
+    return SliceFinding(
+        sop_class_uid=instance.sop_class_uid,
+        sop_instance_uid=instance.sop_instance_uid,
+        instance_number=instance.facts.instance_number,
+        position_mm=instance.facts.position_mm,
+        region=Region.UNKNOWN,
+        outcome=Outcome.NOT_EVALUATED,
+        left_out=reason,
+    )
+
+
+def _content(result: SliceResult) -> selection.SliceContent | None:
+    return None if result.content is None else selection.SliceContent(**result.content)

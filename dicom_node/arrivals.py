@@ -1,0 +1,225 @@
+"""Arrivals: from a received object to a filed instance, and from a quiet series to a job or a refusal.
+
+`accept` is what the receiver calls for each object; when it returns, the object is durable. `tick` is called every
+moment; all that it goes by stands in the database, so that a restart changes nothing. No SQL here, no DIMSE.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection
+
+from dicom_node import anatomy, completion, eligibility, header
+from dicom_node.config import Completion, Eligibility
+from dicom_node.errors import InvalidObject, StoreFull, StoreUnavailable
+from dicom_node.logs import fields
+from dicom_node.status import StoreStatus
+from dicom_node.store import jobs, results, series
+from dicom_node.store.database import Database
+from dicom_node.store.series import Arrival, Filed, Series
+from dicom_node.store.spool import Spool
+from dicom_node.tables import SeriesState
+from dtvit.findings import Coverage
+
+log = logging.getLogger("dicom_node.arrivals")
+
+
+@dataclass(frozen=True)
+class Received:
+    """One C-STORE request, as the receiver hands it over."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+    meta: bytes
+    """Preamble, prefix and File Meta Information (PS3.10 7.1), ready to stand before the data set in a file."""
+    data_set: bytes
+    calling_aet: str
+    association: int
+    """The node's own number of the association, for the log."""
+
+
+class Arrivals:
+    def __init__(
+        self,
+        database: Database,
+        spool: Spool,
+        *,
+        waits: Completion,
+        rules: Eligibility,
+        version: results.Version,
+        clock: Callable[[], float],
+        association_open: Callable[[str], bool],
+    ) -> None:
+        self._database = database
+        self._spool = spool
+        self._waits = waits
+        self._rules = rules
+        self._version = version
+        self._clock = clock
+        self._association_open = association_open
+
+    def accept(self, received: Received) -> StoreStatus:
+        """Keep one object. Success is returned only when file and row are on disk (promise 1)."""
+        try:
+            filed, series_id = self._keep(received)
+        except InvalidObject as exc:
+            log.warning("rejected %s", fields(association=received.association, status=f"{exc.status:04X}", reason=exc))
+            return exc.status
+        except StoreFull as exc:
+            log.error("refused %s", fields(association=received.association, status="A700", reason=exc))
+            return StoreStatus.OUT_OF_RESOURCES
+        except StoreUnavailable as exc:
+            log.error("refused %s", fields(association=received.association, status="A700", reason=exc))
+            return StoreStatus.OUT_OF_RESOURCES
+        log.debug("kept %s", fields(association=received.association, series=series_id, was=filed))
+        if filed is Filed.CONTRADICTED:
+            log.error(
+                "contradiction %s", fields(series=series_id, reason="other pixels under the same SOP Instance UID")
+            )
+        return StoreStatus.SUCCESS
+
+    def _keep(self, received: Received) -> tuple[Filed, int | None]:
+        head = header.read(
+            received.data_set,
+            transfer_syntax_uid=received.transfer_syntax_uid,
+            sop_class_uid=received.sop_class_uid,
+            sop_instance_uid=received.sop_instance_uid,
+        )
+        sha256 = hashlib.sha256(received.data_set).hexdigest()
+        name = self._spool.keep(received.meta, received.data_set)
+        arrival = Arrival(
+            header=head,
+            transfer_syntax_uid=received.transfer_syntax_uid,
+            file=name,
+            size=len(received.meta) + len(received.data_set),
+            sha256=sha256,
+            ruled_out=eligibility.ruled_out(head.sop_class_uid, head.facts, self._rules),
+            calling_aet=received.calling_aet,
+            at=self._clock(),
+        )
+        with self._database.write() as connection:
+            filed, series_id = series.file(connection, arrival, reopen_wait_s=self._waits.reopen_wait_s)
+        if filed in (Filed.AGAIN, Filed.OWN):
+            self._spool.remove(name)  # only now: the row that says "again" names another, durable file
+        return filed, series_id
+
+    def tick(self) -> None:
+        """Complete what is complete; judge it; make jobs."""
+        now = self._clock()
+        with self._database.read() as connection:
+            open_series = series.receiving(connection)
+        for one in open_series:
+            if one.last_at > now:
+                self._clock_was_put_back(one, now)
+            elif now - one.last_at >= self._waits.settle_s or one.expected is not None:
+                self._look_at(one, now)
+
+    def _look_at(self, one: Series, now: float) -> None:
+        if one.not_before is not None and one.not_before > now:
+            return
+        with self._database.read() as connection:
+            members = series.instances_of(connection, one.id)
+            found = results.of_series(connection, one.id, self._version)
+        decision = completion.decide(
+            now=now,
+            last_at=one.last_at,
+            received=len(members),
+            expected=one.expected,
+            association_open=self._association_open(one.calling_aet),
+            coverage=_coverage(members, found),
+            waits=self._waits,
+        )
+        hopeless = eligibility.judge(_members(members), self._rules)
+        if decision is None and not (hopeless and all(m.ruled_out for m in members)):
+            return
+        with self._database.write() as connection:
+            if self._changed_meanwhile(connection, one, len(members)):
+                return
+            if len({m.identity for m in members}) > 1:
+                reason = (
+                    "the instances disagree about the patient or the study; no report that could attach to the wrong "
+                    "patient is made. Correct them at the sender and send them again"
+                )
+                series.fail(connection, one.id, reason, now=now)
+                log.error("failed %s", fields(series=one.id, reason="instances disagree about patient or study"))
+            elif hopeless:
+                series.refuse(connection, one.id, hopeless, now=now)
+                log.info("refused %s", fields(series=one.id, instances=len(members), reason=hopeless))
+            else:
+                assert decision is not None
+                self._choose(connection, one, members, decision, now)
+
+    def _choose(
+        self,
+        connection: Connection,
+        one: Series,
+        members: Sequence[series.Instance],
+        decision: completion.Decision,
+        now: float,
+    ) -> None:
+        """One result a study: make the job, or leave the word to another series of it."""
+        holder = None if one.forced else jobs.of_study_with_result(connection, one.study_uid)
+        if holder not in (None, one.id):
+            reason = f"series {holder} gives the study's result; to have this one reported: dicom-node retry {one.id}"
+            series.not_chosen(connection, one.id, reason, now=now)
+            log.info("not_chosen %s", fields(series=one.id, chosen=holder))
+            return
+        if holder is None and not one.forced and not self._is_best(connection, one, members, now):
+            return
+        job_id = series.complete(
+            connection, one.id, rule=decision.rule, whole=decision.whole, now=now, priority=jobs.LIVE
+        )
+        log.info("complete %s", fields(series=one.id, job=job_id, instances=len(members), rule=decision.rule))
+
+    def _is_best(self, connection: Connection, one: Series, members: Sequence[series.Instance], now: float) -> bool:
+        """Whether no other series of the study that is still arriving would be the better choice.
+
+        A rival that is not complete yet is waited for only while it may still become eligible; silence ends the wait.
+        """
+        candidates = [eligibility.candidate(one.id, _members(members))]
+        for rival in series.of_study(connection, one.study_uid):
+            if rival.id == one.id or rival.state is not SeriesState.RECEIVING:
+                continue
+            theirs = _members(series.instances_of(connection, rival.id))
+            may_grow = now - rival.last_at < self._waits.silence_s
+            may_be_eligible = any(m.ruled_out is None for m in theirs)
+            if may_be_eligible and (may_grow or eligibility.judge(theirs, self._rules) is None):
+                candidates.append(eligibility.candidate(rival.id, theirs))
+        return eligibility.choose(candidates, self._rules).series_id == one.id
+
+    def _changed_meanwhile(self, connection: Connection, one: Series, received: int) -> bool:
+        """Whether something arrived between the look and the decision; then the next tick looks again."""
+        fresh = series.get(connection, one.id, lock=True)
+        if fresh is None or fresh.state is not SeriesState.RECEIVING or fresh.last_at != one.last_at:
+            return True
+        return series.count(connection, one.id) != received
+
+    def _clock_was_put_back(self, one: Series, now: float) -> None:
+        with self._database.write() as connection:
+            series.restart_wait(connection, one.id, now=now)
+        log.warning("clock_put_back %s", fields(series=one.id, by_s=one.last_at - now))
+
+
+def judge_again(connection: Connection, series_id: int, rules: Eligibility, *, now: float) -> None:
+    """Judge a series afresh because a person said so, under the rules as they are now."""
+    for instance in series.instances_of(connection, series_id):
+        reason = eligibility.ruled_out(instance.sop_class_uid, instance.facts, rules)
+        series.set_ruled_out(connection, instance.id, reason)
+    series.receive_again(connection, series_id, now=now, why="by command", forced=True)
+
+
+def _members(instances: Sequence[series.Instance]) -> list[eligibility.Member]:
+    return [eligibility.Member(i.facts, i.ruled_out) for i in instances]
+
+
+def _coverage(members: Sequence[series.Instance], found: Sequence[results.SliceResult]) -> Coverage | None:
+    """How much of the brain the usable slices show; None until each of them has been looked at."""
+    usable = {m.id for m in members if m.ruled_out is None}
+    if not usable or usable - {r.instance_id for r in found}:
+        return None
+    return anatomy.coverage([r for r in found if r.instance_id in usable])

@@ -1,0 +1,339 @@
+"""The command line. Everything heavy is imported inside the commands, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dicom_node import __version__
+from dicom_node.errors import NodeError, NotFound, NotPossible
+
+if TYPE_CHECKING:
+    from dicom_node.config import Config
+    from dicom_node.store.database import Database
+    from dicom_node.store.series import Series
+    from dicom_node.store.spool import Spool
+
+CONFIG = click.option(
+    "--config",
+    "config_path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path("config.toml"),
+    envvar="DICOM_NODE_CONFIG",
+    show_default=True,
+    help="Configuration file.",
+)
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+
+
+class _Commands(click.Group):
+    """Shows what the node raises on purpose as one error, without a traceback; exit status 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except NodeError as exc:
+            click.echo(f"dicom-node: {exc}", err=True)
+            ctx.exit(1)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def main() -> None:
+    """Receives head CT, looks for intracerebral hemorrhage, sends a DICOM Structured Report back.
+
+    NOT FOR CLINICAL USE.
+    """
+
+
+@main.command()
+@CONFIG
+def serve(config_path: Path) -> None:
+    """Receive, classify, report, deliver; until SIGTERM or Ctrl-C."""
+    from dicom_node import logs
+    from dicom_node.service import Service
+
+    config = _load(config_path)
+    logs.configure(config.logging.level)
+    Service(config, config_path, _version(config)).run()
+
+
+@main.command(hidden=True)
+@CONFIG
+@click.option("--owner", required=True)
+def worker(config_path: Path, owner: str) -> None:
+    """The process beside `serve` that classifies; started by it."""
+    from dicom_node import logs
+    from dicom_node.worker_process import work
+
+    config = _load(config_path)
+    logs.configure(config.logging.level)
+    work(config, owner)
+
+
+@main.command()
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("demo-output"),
+    show_default=True,
+    help="Folder for reports and pictures.",
+)
+@click.option("--seed", type=int, default=7, show_default=True, help="Of the synthetic patients.")
+def demo(output: Path, seed: int) -> None:
+    """Send four synthetic patients through a node and a stand-in PACS on this machine, and show the reports."""
+    from dicom_node.demo import run
+
+    sys.exit(run(output, seed))
+
+
+@main.command("check-config")
+@CONFIG
+def check_config(config_path: Path) -> None:
+    """Read the configuration and the checkpoint it names; say what is wrong, or that nothing is."""
+    config = _load(config_path)
+    version = _version(config)
+    to = ", ".join(peer.name for peer in config.destinations) or "nobody"
+    click.echo(f"{config_path}: good. {config.node.ae_title} on port {config.node.port}; results go to {to};")
+    click.echo(f"checkpoint {version.model_digest[:12]}, preprocessing {version.preprocessing}")
+
+
+@main.command()
+@click.argument("peer")
+@CONFIG
+def echo(peer: str, config_path: Path) -> None:
+    """Ask PEER of the configuration whether it is there (C-ECHO)."""
+    from dicom_node.network import scu
+
+    config = _load(config_path)
+    took_s = scu.echo(config.peer(peer), config.node.ae_title)
+    click.echo(f"{peer} answered in {took_s * 1000:.0f} ms")
+
+
+@main.command()
+@click.argument("folder", type=click.Path(exists=True, path_type=Path))
+@click.option("--to", "peer", help="Peer of the configuration  [default: this node itself]")
+@CONFIG
+def send(folder: Path, peer: str | None, config_path: Path) -> None:
+    """Send all DICOM files under FOLDER (C-STORE) to a peer, or to this node."""
+    from rich.progress import track
+
+    from dicom_node.config import Peer
+    from dicom_node.network import scu
+
+    config = _load(config_path)
+    node = config.node
+    myself = Peer(name="this node", host="127.0.0.1", port=node.port or 11112, ae_title=node.ae_title)
+    items = [scu.outgoing(path) for path in dicom_files([folder])]
+    if not items:
+        raise NotFound(f"no DICOM file under {folder}")
+    failed = 0
+    sent = scu.send(config.peer(peer) if peer else myself, node.ae_title, items)
+    for answer in track(sent, total=len(items), description="sending", transient=True):
+        if answer.error is not None:
+            failed += 1
+            click.echo(f"{answer.item.path}: {answer.error}", err=True)
+    click.echo(f"{len(items) - failed} of {len(items)} stored")
+    sys.exit(1 if failed else 0)
+
+
+@main.command()
+@CONFIG
+@JSON
+def status(config_path: Path, as_json: bool) -> None:
+    """How many series are in which state, what waits how long, what is owed."""
+    from dataclasses import asdict
+
+    from rich.console import Console
+
+    from dicom_node import present
+    from dicom_node.store.overview import overview
+
+    with _store(config_path) as (config, database, spool):
+        now = time.time()
+        with database.read() as connection:
+            found = overview(connection, now=now)
+        free_mib = spool.free_mib()
+    if as_json:
+        click.echo(json.dumps(asdict(found) | {"free_mib": free_mib, "ae_title": config.node.ae_title}, indent=2))
+    else:
+        present.overview(Console(), found, free_mib=free_mib, now=now)
+
+
+@main.command()
+@click.argument("series")
+@CONFIG
+@JSON
+def show(series: str, config_path: Path, as_json: bool) -> None:
+    """Everything known of SERIES: its number in `status`, or a Study or Series Instance UID."""
+    from rich.console import Console
+
+    from dicom_node import present
+    from dicom_node.store.overview import history
+
+    with _store(config_path) as (_, database, _spool), database.read() as connection:
+        known = history(connection, _find(connection, series).id)
+    if as_json:
+        click.echo(json.dumps(known, indent=2, default=str))
+    else:
+        present.history(Console(), known)
+
+
+@main.command()
+@click.argument("series")
+@click.option("--again", is_flag=True, help="Also make a new report where one was delivered; it supersedes the first.")
+@click.option(
+    "--keep",
+    type=click.Choice(["first", "last"]),
+    help="Of two objects with one SOP Instance UID and different pixels, the one to go by.",
+)
+@CONFIG
+def retry(series: str, again: bool, keep: str | None, config_path: Path) -> None:
+    """Try SERIES again: a delivery that was refused, a series that failed, was refused or not chosen."""
+    from dicom_node.retrying import retry as try_again
+
+    with _store(config_path) as (config, database, _), database.write() as connection:
+        one = _find(connection, series)
+        said = try_again(connection, one, config.eligibility, again=again, keep=keep, now=time.time())
+    click.echo(f"series {one.id}: {said}")
+
+
+@main.group()
+def model() -> None:
+    """The checkpoint."""
+
+
+@model.command("info")
+@click.argument("checkpoint", required=False, type=click.Path(path_type=Path))
+@CONFIG
+@JSON
+def model_info(checkpoint: Path | None, config_path: Path, as_json: bool) -> None:
+    """What CHECKPOINT says of itself; without one, the checkpoint of the configuration, or the shipped one."""
+    from dataclasses import asdict
+
+    from rich.console import Console
+
+    from dicom_node import present
+
+    if checkpoint is None and config_path.exists():
+        checkpoint = _load(config_path).model.checkpoint
+    described = _describe(checkpoint)
+    known = {
+        "file": str(described.path),
+        "sha256": described.digest,
+        "parameters": described.parameters,
+        **asdict(described.metadata),
+    }
+    if as_json:
+        click.echo(json.dumps(known, indent=2))
+    else:
+        present.mapping(Console(), known)
+
+
+@main.command()
+@click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--sr", type=click.Path(dir_okay=False, path_type=Path), help="Write the Structured Report here.")
+@click.option("--checkpoint", type=click.Path(path_type=Path), help="Instead of the shipped one.")
+@click.option("--device", default="auto", show_default=True, type=click.Choice(["auto", "cpu", "cuda", "mps"]))
+@JSON
+def classify(paths: tuple[Path, ...], sr: Path | None, checkpoint: Path | None, device: str, as_json: bool) -> None:
+    """Classify the CT series in PATHS (files or folders): the node's own pipeline, without the network."""
+    from rich.console import Console
+
+    from dicom_node import present
+    from dicom_node.offline import classify as run
+
+    results = run(dicom_files(paths), checkpoint=checkpoint, device=device)
+    if not results:
+        raise NotFound("no DICOM file in what was named")
+    if sr is not None:
+        reports = [r.report for r in results if r.report is not None]
+        if len(reports) != 1:
+            raise NotPossible(f"--sr takes the report of one series, and there are {len(reports)}; name one series")
+        sr.write_bytes(reports[0])
+    if as_json:
+        click.echo(json.dumps([r.to_json() for r in results], indent=2))
+    else:
+        present.classified(Console(), results)
+    sys.exit(0 if any(r.report is not None for r in results) else 1)
+
+
+def dicom_files(paths: tuple[Path, ...] | list[Path]) -> list[Path]:
+    """All files under `paths` that bear the DICOM prefix (PS3.10 7.1), in order."""
+    files = [file for path in paths for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
+    return [file for file in files if file.is_file() and _has_prefix(file)]
+
+
+def _has_prefix(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
+
+
+def _load(path: Path) -> Config:
+    from dicom_node.config import load
+
+    return load(path)
+
+
+def _describe(checkpoint: Path | None) -> Any:
+    from dicom_node.errors import ConfigError
+    from dtvit.checkpoint import SHIPPED, UnusableCheckpoint, describe
+
+    try:
+        return describe(checkpoint or SHIPPED)
+    except UnusableCheckpoint as exc:
+        raise ConfigError(f"model.checkpoint: {exc}") from exc
+
+
+def _version(config: Config) -> Any:
+    """What results will depend on; refuses a checkpoint that was not trained for the configured preprocessing."""
+    from dicom_node.errors import ConfigError
+    from dicom_node.store.results import Version
+    from dtvit.preprocess import preprocessing
+
+    described = _describe(config.model.checkpoint)
+    version = preprocessing(config.model.brace_removal)
+    if version not in described.metadata.preprocessing:
+        raise ConfigError(
+            f"model.brace_removal = {config.model.brace_removal!r} makes pictures of {version}, and the checkpoint "
+            f"was trained for {', '.join(described.metadata.preprocessing)}"
+        )
+    return Version(described.digest, version)
+
+
+@contextmanager
+def _store(config_path: Path) -> Iterator[tuple[Config, Database, Spool]]:
+    """The node's memory, for a command beside a running (or a stopped) service."""
+    from dicom_node.store.opening import open_store
+
+    config = _load(config_path)
+    database, spool = open_store(config)
+    try:
+        yield config, database, spool
+    finally:
+        database.close()
+
+
+def _find(connection: Any, named: str) -> Series:
+    """The series that a person means. Raises NotFound, also where a UID names several."""
+    from dicom_node.store import series
+
+    if named.isdecimal():
+        one = series.get(connection, int(named))
+        if one is None:
+            raise NotFound(f"there is no series {named}; see dicom-node status")
+        return one
+    found = series.find(connection, named)
+    if not found:
+        raise NotFound(f"no series or study has the UID {named}")
+    if len(found) > 1:
+        numbers = ", ".join(str(one.id) for one in found)
+        raise NotFound(f"this study has several series here: {numbers}; name one by its number")
+    return found[0]

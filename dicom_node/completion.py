@@ -1,0 +1,66 @@
+"""When is a series complete? No prefix of it proves its end, so the first of three rules that fires:
+
+    count     as many instances as a PACS said there are
+    covered   quiet for a short while, no association open, and contiguous slices show the brain from end to end
+    silence   quiet for long
+
+Pure functions of values; the clock comes in as an argument.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from dtvit.findings import Coverage
+
+
+class Rule(StrEnum):
+    COUNT = "count"
+    COVERED = "covered"
+    SILENCE = "silence"
+
+
+class Waits(Protocol):
+    """The part of the configuration that counts here."""
+
+    @property
+    def settle_s(self) -> float: ...
+    @property
+    def silence_s(self) -> float: ...
+    @property
+    def min_cover_mm(self) -> float: ...
+
+
+@dataclass(frozen=True)
+class Decision:
+    rule: Rule
+    whole: bool
+    """False where fewer instances came than were announced; what the geometry says is judged with the slices."""
+
+
+def decide(
+    *,
+    now: float,
+    last_at: float,
+    received: int,
+    expected: int | None,
+    association_open: bool,
+    coverage: Coverage | None,
+    waits: Waits,
+) -> Decision | None:
+    """The rule that fires now, or None. `coverage` is None as long as a received slice has not been looked at."""
+    quiet_s = now - last_at
+    if expected is not None and received >= expected:
+        return Decision(Rule.COUNT, whole=True)
+    none_missing = expected is None
+    if quiet_s >= waits.settle_s and not association_open and none_missing and covers(coverage, waits.min_cover_mm):
+        return Decision(Rule.COVERED, whole=True)
+    if quiet_s >= waits.silence_s:
+        return Decision(Rule.SILENCE, whole=none_missing)
+    return None
+
+
+def covers(coverage: Coverage | None, min_cover_mm: float) -> bool:
+    return coverage is not None and coverage.complete and coverage.extent_mm >= min_cover_mm

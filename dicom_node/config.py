@@ -1,0 +1,229 @@
+"""config.toml: read, checked whole, and frozen. Every key stands in the shipped config.toml with its meaning.
+
+An error names the key, the value, and what is allowed; an unknown key names the nearest known one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+
+from dicom_node.errors import ConfigError
+
+
+def _ae_title(value: str) -> str:
+    """PS3.5 6.2, VR AE: 1..16 characters of the default repertoire, no backslash; spaces at the ends do not count."""
+    title = value.strip(" ")
+    if not 1 <= len(title) <= 16 or not re.fullmatch(r"[ -\[\]-~]+", title):
+        raise ValueError("an AE title has 1 to 16 printable ASCII characters and no backslash")
+    return title
+
+
+def _pattern(value: str) -> str:
+    try:
+        re.compile(value)
+    except re.error as exc:
+        raise ValueError(f"not a regular expression: {exc}") from exc
+    return value
+
+
+AETitle = Annotated[str, AfterValidator(_ae_title)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Pattern = Annotated[str, AfterValidator(_pattern)]
+PeerName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+
+class NodeSection(Section):
+    ae_title: AETitle = "DICOM_NODE"
+    bind: str = "0.0.0.0"
+    port: Annotated[int, Field(ge=0, le=65535)] = 11112
+    allowed_senders: tuple[str, ...] = ()
+    data_folder: Path = Path("data")
+    database_url: str = ""
+    min_free_mib: NonNegativeInt = 1024
+    max_associations: PositiveInt = 64
+
+    @model_validator(mode="after")
+    def _check_senders(self) -> NodeSection:
+        for sender in self.allowed_senders:
+            if sender != "*":
+                _ae_title(sender)
+        return self
+
+
+class Peer(Section):
+    name: PeerName
+    host: Annotated[str, Field(min_length=1)]
+    port: Port
+    ae_title: AETitle
+    results: bool = True
+    timeout_s: PositiveFloat = 30.0
+
+
+class Completion(Section):
+    settle_s: PositiveFloat = 2.0
+    silence_s: PositiveFloat = 30.0
+    min_cover_mm: PositiveFloat = 100.0
+    reopen_wait_s: NonNegativeFloat = 60.0
+
+
+class Eligibility(Section):
+    min_slices: PositiveInt = 8
+    min_thickness_mm: NonNegativeFloat = 0.4
+    max_thickness_mm: PositiveFloat = 10.0
+    preferred_thickness_mm: PositiveFloat = 5.0
+    max_tilt_deg: Annotated[float, Field(gt=0, le=60)] = 40.0
+    contrast: bool = False
+    refused_kernels: tuple[Pattern, ...] = (
+        *("BONE.*", "EDGE", "LUNG", "DETAIL"),
+        r"[BHJU][rvuf]?[67]\d.*",
+        *("Y[A-D]", "E[A-D]?"),
+        r"FC(30|31|35|8\d).*",
+    )
+    refused_image_types: tuple[str, ...] = ("LOCALIZER", "MIP", "MINIP", "DOSE_INFO", "SCREEN SAVE")
+    refused_body_parts: tuple[Pattern, ...] = (
+        *("CHEST", "ABDOMEN.*", "PELVIS", ".*SPINE", "EXTREMITY", "HEART", "KNEE", "FOOT", "HAND"),
+    )
+
+
+class Model(Section):
+    checkpoint: Path | None = None
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    batch: Annotated[int, Field(ge=1, le=1024)] = 16
+    threads: NonNegativeInt = 0
+    brace_removal: Literal["paper", "robust"] = "paper"
+
+
+class Results(Section):
+    title: Literal["viewer", "imaging-measurement-report"] = "viewer"
+    series_number: Annotated[int, Field(ge=1, le=99999)] = 9301
+    retry_first_s: PositiveFloat = 10.0
+    retry_longest_s: PositiveFloat = 3600.0
+    tries: Annotated[int, Field(ge=1, le=10)] = 3
+    lease_s: PositiveFloat = 60.0
+
+
+class Retention(Section):
+    keep_days: PositiveFloat = 30.0
+
+
+class Logging(Section):
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Config(Section):
+    node: NodeSection = NodeSection()
+    peers: tuple[Peer, ...] = ()
+    completion: Completion = Completion()
+    eligibility: Eligibility = Eligibility()
+    model: Model = Model()
+    results: Results = Results()
+    retention: Retention = Retention()
+    logging: Logging = Logging()
+
+    @model_validator(mode="after")
+    def _check_across(self) -> Config:
+        names = [peer.name for peer in self.peers]
+        doubled = {name for name in names if names.count(name) > 1}
+        if doubled:
+            raise ValueError(f"peers: the name {min(doubled)!r} stands twice; each peer needs its own")
+        if self.completion.silence_s < self.completion.settle_s:
+            raise ValueError(
+                f"completion.silence_s = {self.completion.silence_s:g} must not be shorter than "
+                f"completion.settle_s = {self.completion.settle_s:g}"
+            )
+        if self.eligibility.min_thickness_mm > self.eligibility.max_thickness_mm:
+            raise ValueError("eligibility.min_thickness_mm must not exceed eligibility.max_thickness_mm")
+        return self
+
+    @property
+    def destinations(self) -> tuple[Peer, ...]:
+        return tuple(peer for peer in self.peers if peer.results)
+
+    @property
+    def database_url(self) -> str:
+        return self.node.database_url or f"sqlite:///{self.node.data_folder / 'node.sqlite'}"
+
+    def peer(self, name: str) -> Peer:
+        for peer in self.peers:
+            if peer.name == name:
+                return peer
+        known = ", ".join(p.name for p in self.peers) or "none"
+        raise ConfigError(f"no peer is named {name!r} in the configuration; known: {known}")
+
+
+def load(path: Path) -> Config:
+    """Read and check `path`; paths in it are relative to its folder. Raises ConfigError with all faults found."""
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as exc:
+        raise ConfigError(f"{path}: cannot be read: {exc.strerror}") from exc
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"{path}: is not valid TOML: {exc}") from exc
+    try:
+        config = Config.model_validate(raw)
+    except ValidationError as exc:
+        faults = "\n".join(f"  {_explain(error)}" for error in exc.errors())
+        raise ConfigError(f"{path}:\n{faults}") from exc
+    folder = path.resolve().parent
+    node = config.node.model_copy(update={"data_folder": folder / config.node.data_folder.expanduser()})
+    model = config.model
+    if model.checkpoint is not None:
+        model = model.model_copy(update={"checkpoint": folder / model.checkpoint.expanduser()})
+    return config.model_copy(update={"node": node, "model": model})
+
+
+def _explain(error: Any) -> str:
+    """One line for one fault: the key, what is wrong, the value given."""
+    where = ".".join(f"[{part + 1}]" if isinstance(part, int) else str(part) for part in error["loc"]).replace(
+        ".[", "["
+    )
+    if error["type"] == "extra_forbidden":
+        *parents, key = error["loc"]
+        known = _known_keys(tuple(p for p in parents if isinstance(p, str)))
+        near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(sorted(known))}"
+        return f"{where}: unknown key; {hint}"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if not where:
+        return message
+    if error["type"] == "missing":
+        return f"{where}: is missing"
+    return f"{where} = {error['input']!r}: {message[0].lower()}{message[1:]}"
+
+
+def _known_keys(path: tuple[str, ...]) -> list[str]:
+    model: type[BaseModel] = Config
+    for key in path:
+        model = _model_in(model.model_fields[key].annotation)
+    return list(model.model_fields)
+
+
+def _model_in(annotation: Any) -> type[BaseModel]:
+    """The section class inside an annotation such as `tuple[Peer, ...]`."""
+    if get_origin(annotation) in (tuple, Union, UnionType):
+        annotation = next(a for a in get_args(annotation) if isinstance(a, type) and issubclass(a, BaseModel))
+    assert isinstance(annotation, type)
+    assert issubclass(annotation, BaseModel)
+    return annotation

@@ -1,0 +1,113 @@
+"""Which series is a head CT to look at? First by headers (here), then by content (the worker, `dtvit.selection`).
+
+Every refusal is a sentence that a PACS administrator understands. Image Type alone decides nothing: lossy compression
+makes DERIVED\\SECONDARY, and many sites send their 5 mm brain series as an axial reformat.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from dicom_node.config import Eligibility
+from dicom_node.header import CT_IMAGE_STORAGE, Facts
+
+
+@dataclass(frozen=True)
+class Member:
+    """What counts here of one instance of the series."""
+
+    facts: Facts
+    ruled_out: str | None
+    """What `ruled_out` said when the instance arrived."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An eligible series of a study, as far as the choice among several needs it."""
+
+    series_id: int
+    thickness_mm: float | None
+    slices: int
+    kernel_known: bool
+    series_number: int | None
+
+
+def ruled_out(sop_class_uid: str, facts: Facts, rules: Eligibility) -> str | None:
+    """Why this instance, by its own header, is no slice to look at; None if it may be one."""
+    if sop_class_uid not in CT_IMAGE_STORAGE:
+        return "no CT image (by its SOP class)"
+    if facts.modality is not None and facts.modality.upper() != "CT":
+        return f"modality is not CT but {facts.modality}"
+    for value in rules.refused_image_types:
+        if value.upper() in facts.image_type:
+            return f"Image Type says {value.upper()}"
+    tilt = facts.tilt_deg
+    if tilt is not None and tilt > rules.max_tilt_deg:
+        return f"not axial: {tilt:.0f} degrees between slice and axial plane"
+    if facts.contrast and not rules.contrast:
+        return "contrast agent given"
+    if facts.kernel and _matches(facts.kernel, rules.refused_kernels):
+        return f"not a soft-tissue kernel: {facts.kernel}"
+    if facts.body_part and _matches(facts.body_part, rules.refused_body_parts):
+        return f"body part is {facts.body_part}"
+    return None
+
+
+def judge(members: Sequence[Member], rules: Eligibility) -> str | None:
+    """Why the series is not eligible by its headers, or None if it is."""
+    reasons = Counter(m.ruled_out for m in members if m.ruled_out)
+    usable = [m for m in members if m.ruled_out is None]
+    if not usable:
+        return reasons.most_common(1)[0][0] if reasons else "no instance was received"
+    slices = sum(m.facts.frames for m in usable)
+    if slices < rules.min_slices:
+        return f"only {slices} slices; eligibility.min_slices asks for {rules.min_slices}"
+    thickness = typical_thickness(usable)
+    if thickness is not None and not rules.min_thickness_mm <= thickness <= rules.max_thickness_mm:
+        return (
+            f"slices are {thickness:g} mm thick; eligibility allows "
+            f"{rules.min_thickness_mm:g} to {rules.max_thickness_mm:g} mm"
+        )
+    return None
+
+
+def typical_thickness(members: Sequence[Member]) -> float | None:
+    known = [m.facts.thickness_mm for m in members if m.facts.thickness_mm is not None]
+    return median(known) if known else None
+
+
+def candidate(series_id: int, members: Sequence[Member]) -> Candidate:
+    usable = [m for m in members if m.ruled_out is None]
+    numbers = [m.facts.series_number for m in usable if m.facts.series_number is not None]
+    return Candidate(
+        series_id,
+        typical_thickness(usable),
+        slices=sum(m.facts.frames for m in usable),
+        kernel_known=any(m.facts.kernel for m in usable),
+        series_number=min(numbers, default=None),
+    )
+
+
+def choose(candidates: Sequence[Candidate], rules: Eligibility) -> Candidate:
+    """Of several eligible series of one study the one that gives the study's result.
+
+    In this order: a known (and so not refused) kernel, a thickness near to the preferred one, more slices, the lower
+    series number, the one that came first.
+    """
+
+    def rank(c: Candidate) -> tuple[bool, float, int, int, int]:
+        off = float("inf") if c.thickness_mm is None else abs(c.thickness_mm - rules.preferred_thickness_mm)
+        number = 2**31 if c.series_number is None else c.series_number
+        return not c.kernel_known, round(off, 1), -c.slices, number, c.series_id
+
+    return min(candidates, key=rank)
+
+
+def _matches(value: str, patterns: Sequence[str]) -> bool:
+    """Whole and without case; a multi-valued attribute matches by its first value."""
+    first = value.split("\\")[0].strip()
+    return any(re.fullmatch(pattern, first, re.IGNORECASE) for pattern in patterns)

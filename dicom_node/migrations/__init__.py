@@ -1,0 +1,1 @@
+"""Migrations of the schema, by alembic; run at start by `store.database`."""

@@ -1,0 +1,1 @@
+"""DIMSE, both ways; the only place that knows pynetdicom."""

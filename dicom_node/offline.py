@@ -1,0 +1,117 @@
+"""`dicom-node classify`: the node's own pipeline without the network, in a folder that is gone afterwards.
+
+Files are accepted, series completed, judged, classified and reported by the very code that `serve` runs; only the clock
+is moved on, as nothing more will come. The temporary node has a Device UID of its own, so the UIDs are new each time.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pynetdicom.dsutils import split_dataset
+
+from dicom_node.arrivals import Arrivals, Received
+from dicom_node.config import Config, Model, NodeSection
+from dicom_node.status import StoreStatus
+from dicom_node.store import overview
+from dicom_node.store.opening import open_store
+from dicom_node.worker import Node, Worker
+from dicom_node.worker_process import load_classifier
+
+AE_TITLE = "CLASSIFY"
+
+
+@dataclass(frozen=True)
+class Classified:
+    """What became of one series."""
+
+    series_uid: str
+    state: str
+    reason: str | None
+    findings: dict[str, Any] | None
+    report: bytes | None
+    """The Structured Report as a Part 10 file; None where the series was refused or failed."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "series_uid": self.series_uid,
+            "state": self.state,
+            "reason": self.reason,
+            "findings": self.findings,
+        }
+
+
+def classify(paths: Sequence[Path], *, checkpoint: Path | None = None, device: str = "auto") -> list[Classified]:
+    """Classify all series among the files; one result a series, in order of arrival. Raises NodeError."""
+    with tempfile.TemporaryDirectory(prefix="dicom-node-") as folder:
+        config = Config(
+            node=NodeSection(ae_title=AE_TITLE, data_folder=Path(folder), min_free_mib=0),
+            model=Model(checkpoint=checkpoint, device=device),  # type: ignore[arg-type]
+        )
+        database, spool = open_store(config)
+        try:
+            ahead_s = 0.0
+
+            def clock() -> float:
+                return time.time() + ahead_s
+
+            classifier = load_classifier(config)
+            node = Node(database.device_uid(), AE_TITLE)
+            worker = Worker(database, spool, classifier, config, node=node, owner="classify", clock=clock)
+            arrivals = Arrivals(
+                database,
+                spool,
+                waits=config.completion,
+                rules=config.eligibility,
+                version=worker.version,
+                clock=clock,
+                association_open=lambda _: False,
+            )
+            for path in paths:
+                accept(arrivals, path)
+            while worker.step():
+                pass
+            ahead_s = 2.0 * config.completion.silence_s
+            arrivals.tick()
+            arrivals.tick()  # a series passed over in favour of a better one is settled once that one has its job
+            while worker.step():
+                ahead_s += config.results.lease_s
+            with database.read() as connection:
+                lines = sorted(overview.lines(connection, limit=100_000), key=lambda line: line.id)
+                return [_result(overview.history(connection, line.id), line, spool) for line in lines]
+        finally:
+            database.close()
+
+
+def accept(arrivals: Arrivals, path: Path) -> StoreStatus:
+    """Hand a Part 10 file to the node as if it had come over an association."""
+    meta, offset = split_dataset(path)
+    content = path.read_bytes()
+    return arrivals.accept(
+        Received(
+            sop_class_uid=str(meta.MediaStorageSOPClassUID),
+            sop_instance_uid=str(meta.MediaStorageSOPInstanceUID),
+            transfer_syntax_uid=str(meta.TransferSyntaxUID),
+            meta=content[:offset],
+            data_set=content[offset:],
+            calling_aet=AE_TITLE,
+            association=0,
+        )
+    )
+
+
+def _result(known: dict[str, Any], line: overview.Line, spool: Any) -> Classified:
+    runs = known["runs"]
+    files = [row["file"] for row in known["deliveries"] if row["kind"] == "report"]
+    return Classified(
+        series_uid=known["series"]["series_uid"],
+        state=line.state,
+        reason=line.reason,
+        findings=runs[-1]["findings"] if runs else None,
+        report=spool.read(files[-1]) if files else None,
+    )

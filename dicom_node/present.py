@@ -1,0 +1,129 @@
+"""What commands print for people: tables of plain values, by rich. Machines get JSON from the same values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from dicom_node.store.overview import Overview
+
+if TYPE_CHECKING:
+    from dicom_node.offline import Classified
+
+OUTCOME_STYLE = {"present": "bold red", "absent": "green", "undetermined": "yellow", "not evaluated": "yellow"}
+
+
+def age(seconds: float | None) -> str:
+    """`4 s`, `12 min`, `5.0 h`, `3.2 d`."""
+    if seconds is None:
+        return "none"
+    for size, unit in ((86400.0, "d"), (3600.0, "h")):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"
+
+
+def overview(console: Console, found: Overview, *, free_mib: int, now: float) -> None:
+    states = Table("state", "series", title="Series by state", title_justify="left")
+    for name, count in sorted(found.by_state.items()):
+        states.add_row(name, str(count))
+    console.print(states)
+    console.print(f"oldest not yet reported: {age(found.oldest_waiting_s)}")
+    console.print(
+        f"undelivered: {found.undelivered} (oldest {age(found.oldest_undelivered_s)}, "
+        f"oldest positive {age(found.oldest_undelivered_positive_s)}; refused for good: {found.failed_deliveries})"
+    )
+    console.print(f"free disk: {free_mib} MiB")
+    if found.newest:
+        newest = Table("id", "state", "images", "run", "outcome", "last image", "reason", title="Newest series")
+        newest.title_justify = "left"
+        for line in found.newest:
+            last = f"{age(now - line.last_at)} ago"
+            outcome = line.outcome or ""
+            newest.add_row(
+                str(line.id),
+                line.state,
+                str(line.instances),
+                str(line.run),
+                f"[{OUTCOME_STYLE.get(outcome, 'none')}]{outcome}[/]",
+                last,
+                line.reason or "",
+            )
+        console.print(newest)
+
+
+def history(console: Console, known: Mapping[str, Any]) -> None:
+    one = known["series"]
+    console.print(f"[bold]series {one['id']}[/]: {one['state']}, {one['instances']} images from {one['calling_aet']}")
+    if one["reason"]:
+        console.print(f"reason: {one['reason']}", markup=False)
+    console.print(f"Study Instance UID  {one['study_uid']}\nSeries Instance UID {one['series_uid']}")
+    for run in known["runs"]:
+        console.print(f"\n[bold]run {run['run']}[/] (job {run['id']}): {run['state']}, tries {run['tries']}")
+        if run["findings"]:
+            findings(console, run["findings"])
+        elif run["reason"]:
+            console.print(run["reason"], markup=False)
+    if known["deliveries"]:
+        owed = Table("object", "to", "state", "tries", "last answer", title="Deliveries", title_justify="left")
+        for row in known["deliveries"]:
+            answer = when(row["delivered_at"]) if row["delivered_at"] else row["last_error"] or ""
+            owed.add_row(row["kind"], row["destination"] or "-", row["state"] or "-", str(row["tries"] or 0), answer)
+        console.print(owed)
+    events = Table("at", "what", "detail", title="History", title_justify="left")
+    for event in known["events"]:
+        events.add_row(when(event["at"]), event["kind"], event["detail"] or "")
+    console.print(events)
+
+
+def findings(console: Console, found: Mapping[str, Any]) -> None:
+    """Findings as a mapping (`dataclasses.asdict` of SeriesFindings, or the same read back from the database)."""
+    outcome = str(found["outcome"])
+    output = "" if found["presence"] is None else f", output {found['presence']:.1%}"
+    place = f", {found['location']}" if found["location"] else ""
+    console.print(f"[{OUTCOME_STYLE[outcome]}]intracerebral hemorrhage: {outcome}[/]{place}{output}")
+    for reason in found["reasons"]:
+        console.print(f"  {reason}", markup=False)
+    console.print(slices(found["slices"]))
+
+
+def slices(rows: Sequence[Mapping[str, Any]]) -> Table:
+    table = Table("image", "position", "region", "output", "outcome")
+    for row in rows:
+        position = "" if row["position_mm"] is None else f"{row['position_mm']:.1f} mm"
+        output = "" if row["presence"] is None else f"{row['presence']:.1%}"
+        outcome = str(row["outcome"])
+        said = row["left_out"] or f"[{OUTCOME_STYLE[outcome]}]{outcome}[/]"
+        number = "?" if row["instance_number"] is None else str(row["instance_number"])
+        if row["frame"]:
+            number += f" frame {row['frame']}"
+        table.add_row(number, position, str(row["region"]), output, said)
+    return table
+
+
+def when(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def mapping(console: Console, known: Mapping[str, Any]) -> None:
+    table = Table(show_header=False)
+    for key, value in known.items():
+        if isinstance(value, Mapping):
+            value = "\n".join(f"{k}: {v}" for k, v in value.items())
+        elif isinstance(value, list | tuple):
+            value = ", ".join(map(str, value))
+        table.add_row(key.replace("_", " "), str(value))
+    console.print(table)
+
+
+def classified(console: Console, results: Sequence[Classified]) -> None:
+    for result in results:
+        console.print(f"\n[bold]series {result.series_uid}[/]: {result.state}")
+        if result.findings is not None:
+            findings(console, result.findings)
+        elif result.reason:
+            console.print(result.reason, markup=False)

@@ -1,0 +1,39 @@
+"""What `dicom-node retry` does: a person's decision about a series, whatever state it is in."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection
+
+from dicom_node.arrivals import judge_again
+from dicom_node.config import Eligibility
+from dicom_node.errors import NotPossible
+from dicom_node.store import jobs, outbox, series
+from dicom_node.store.series import Series
+from dicom_node.tables import JobState, SeriesState
+
+
+def retry(connection: Connection, one: Series, rules: Eligibility, *, again: bool, keep: str | None, now: float) -> str:
+    """Do what helps in this state; returns what was done, in words. Raises NotPossible where nothing would."""
+    contradicted = series.contradicted(connection, one.id)
+    if contradicted:
+        if keep is None:
+            raise NotPossible(
+                f"{len(contradicted)} images came twice under one SOP Instance UID with different pixels; "
+                "say which to go by: --keep first, or --keep last"
+            )
+        series.decide_for(connection, one.id, keep)
+    if one.state is SeriesState.RECEIVING:
+        raise NotPossible("it is still being received")
+    newest = jobs.newest(connection, one.id)
+    undone = one.state is not SeriesState.COMPLETE
+    if not undone and newest is not None:
+        if newest.state in (JobState.READY, JobState.RUNNING):
+            raise NotPossible(f"its job {newest.id} is {newest.state}")
+        undone = newest.state in (JobState.REFUSED, JobState.FAILED, JobState.CANCELLED)
+    owed = outbox.try_again(connection, one.id, now=now)
+    if undone or again or contradicted:
+        judge_again(connection, one.id, rules, now=now)
+        return "will be judged again" + (f", and {owed} deliveries tried again" if owed else "")
+    if owed:
+        return f"{owed} deliveries will be tried again"
+    raise NotPossible("everything is delivered; --again makes a new report that supersedes the last")

@@ -1,0 +1,141 @@
+"""The sender: takes what the outbox owes to one destination and sends it until it is stored. No SQL here, no DIMSE.
+
+One sender a destination, so that a slow PACS holds up nobody else. A delivery that fails for a reason that may pass is
+tried again, each time later; one that the PACS refuses for good waits for a person.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import random
+import time
+from collections.abc import Callable
+
+import pydicom
+
+from dicom_node import uids
+from dicom_node.config import Peer, Results
+from dicom_node.errors import PeerError, PeerRefused
+from dicom_node.logs import fields
+from dicom_node.network import scu
+from dicom_node.report import sr
+from dicom_node.store import outbox
+from dicom_node.store.database import Database
+from dicom_node.store.outbox import Delivery
+from dicom_node.store.spool import Spool
+
+log = logging.getLogger("dicom_node.sender")
+
+EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
+
+
+class Sender:
+    def __init__(
+        self,
+        database: Database,
+        spool: Spool,
+        peer: Peer,
+        settings: Results,
+        *,
+        ae_title: str,
+        clock: Callable[[], float] = time.time,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._database = database
+        self._spool = spool
+        self._peer = peer
+        self._settings = settings
+        self._ae_title = ae_title
+        self._clock = clock
+        self._jitter = jitter
+
+    def tick(self) -> int:
+        """Send what is due; returns how many deliveries were tried."""
+        with self._database.read() as connection:
+            due = outbox.due(
+                connection, self._peer.name, now=self._clock(), longest_wait_s=self._settings.retry_longest_s
+            )
+            taken = outbox.sr_class_of(connection, self._peer.name)
+        for delivery in due:
+            if taken and delivery.sop_class_uid in sr.SR_CLASSES and delivery.sop_class_uid != taken:
+                self._replace(delivery, taken)
+                return 1  # what is owed has changed: look again
+        unanswered = {delivery.sop_instance_uid: delivery for delivery in due}
+        try:
+            for sent in scu.send(self._peer, self._ae_title, [self._outgoing(d) for d in due]):
+                self._settle(unanswered.pop(sent.item.sop_instance_uid), sent)
+        except PeerError as exc:
+            for delivery in unanswered.values():
+                self._failed(delivery, exc)
+        return len(due)
+
+    def _settle(self, delivery: Delivery, sent: scu.Sent) -> None:
+        if isinstance(sent.error, scu.NoContext) and self._offer_next_class(delivery):
+            return
+        if sent.error is not None:
+            self._failed(delivery, sent.error)
+            return
+        assert sent.status is not None
+        now = self._clock()
+        with self._database.write() as connection:
+            whole = outbox.delivered(connection, delivery, sent.status, now=now)
+            if delivery.sop_class_uid in sr.SR_CLASSES:
+                outbox.remember_sr_class(connection, self._peer.name, delivery.sop_class_uid, now=now)
+        state = "delivered" if whole else None
+        log.info("stored %s", fields(job=delivery.job_id, to=self._peer.name, status=f"{sent.status:04X}", state=state))
+
+    def _failed(self, delivery: Delivery, error: PeerError) -> None:
+        now = self._clock()
+        if isinstance(error, PeerRefused) and not isinstance(error, scu.NoAssociation):
+            with self._database.write() as connection:
+                outbox.give_up(connection, delivery, now=now, status=error.status, error=str(error))
+            log.error("delivery_failed %s", fields(job=delivery.job_id, to=self._peer.name, reason=error))
+            return
+        wait_s = self._wait_s(delivery.tries)
+        with self._database.write() as connection:
+            outbox.postpone(connection, delivery, until=now + wait_s, status=error.status, error=str(error))
+        log.warning("delivery_waits %s", fields(job=delivery.job_id, to=self._peer.name, wait_s=wait_s, reason=error))
+
+    def _wait_s(self, tries: int) -> float:
+        """Twice as long each time, up to the longest; a quarter of chance keeps reports from coming back in step."""
+        settings = self._settings
+        doubled = settings.retry_first_s * 2.0 ** min(tries, 30)
+        return min(doubled, settings.retry_longest_s) * (1.0 - 0.25 * self._jitter())
+
+    def _offer_next_class(self, delivery: Delivery) -> bool:
+        """This destination takes no such SR class: owe it the report in the next one; False if there is none left."""
+        if delivery.sop_class_uid not in sr.SR_CLASSES:
+            return False
+        following = sr.SR_CLASSES[sr.SR_CLASSES.index(delivery.sop_class_uid) + 1 :]
+        if not following:
+            return False
+        log.info("other_sr_class %s", fields(job=delivery.job_id, to=self._peer.name, sop_class=following[0]))
+        self._replace(delivery, following[0])
+        return True
+
+    def _replace(self, delivery: Delivery, sop_class_uid: str) -> None:
+        """Build the report in the other class, once: its UIDs follow from those of the first."""
+        original = pydicom.dcmread(self._spool.path(delivery.file))
+        root = (str(original.SOPInstanceUID), sop_class_uid)
+        instance_uid, series_uid = uids.derived(*root, "instance"), uids.derived(*root, "series")
+        content = sr.to_bytes(sr.as_sop_class(original, sop_class_uid, instance_uid, series_uid))
+        made = outbox.MadeObject(
+            kind="report",
+            sop_class_uid=sop_class_uid,
+            sop_instance_uid=instance_uid,
+            series_uid=series_uid,
+            file=self._spool.keep(content),
+            size=len(content),
+            sha256=hashlib.sha256(content).hexdigest(),
+        )
+        with self._database.write() as connection:
+            outbox.replace(connection, delivery, made, now=self._clock())
+
+    def _outgoing(self, delivery: Delivery) -> scu.Outgoing:
+        return scu.Outgoing(
+            self._spool.path(delivery.file),
+            delivery.sop_class_uid,
+            delivery.sop_instance_uid,
+            EXPLICIT_VR_LITTLE_ENDIAN,
+        )

@@ -1,0 +1,28 @@
+"""DIMSE status codes this node sends and reads, by name. Source: PS3.4 B.2.3, PS3.7 annex C."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class StoreStatus(IntEnum):
+    """Answers to C-STORE. Temporary trouble of ours is A7xx, so that the sender keeps its copy and tries again."""
+
+    SUCCESS = 0x0000
+    PROCESSING_FAILURE = 0x0110
+    OUT_OF_RESOURCES = 0xA700
+    DATA_SET_DOES_NOT_MATCH_SOP_CLASS = 0xA900
+    CANNOT_UNDERSTAND = 0xC000
+
+
+WARNINGS = frozenset({0xB000, 0xB006, 0xB007})
+"""Coercion, elements discarded, data set does not match: stored all the same (PS3.4 table B.2-1)."""
+
+
+def is_stored(status: int) -> bool:
+    return status == StoreStatus.SUCCESS or status in WARNINGS
+
+
+def is_temporary(status: int) -> bool:
+    """Whether the same object may be taken later: out of resources (A7xx), or trouble inside the peer (0110)."""
+    return status & 0xFF00 == 0xA700 or status == StoreStatus.PROCESSING_FAILURE

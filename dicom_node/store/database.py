@@ -1,0 +1,160 @@
+"""The database: opening it, bringing its schema up to date, and transactions.
+
+SQLite by default (WAL, synchronous=FULL: a committed row survives a power cut), PostgreSQL by `database_url`. Writing
+transactions on SQLite take the write lock at their start (BEGIN IMMEDIATE), so that they wait for each other instead of
+failing half-way.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Connection, Engine, event
+from sqlalchemy.exc import DatabaseError, OperationalError, SQLAlchemyError
+
+from dicom_node import tables, uids
+from dicom_node.errors import StoreFull, StoreUnavailable
+
+BUSY_TIMEOUT_S = 30.0  # longer than the longest writing transaction by far
+NETWORK_FILE_SYSTEMS = frozenset(
+    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "fuse.sshfs", "9p", "glusterfs", "ceph"}
+)
+
+
+class Database:
+    def __init__(self, url: str) -> None:
+        self.url = sa.make_url(url)
+        self.engine = self._open()
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """A transaction that is committed, durably, when the block ends without an exception."""
+        with _translated(), self.engine.execution_options(writes=True).begin() as connection:
+            yield connection
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        with _translated(), self.engine.connect() as connection:
+            yield connection
+
+    def prepare(self) -> None:
+        """Create or upgrade the schema. Several processes may do this at once."""
+        from alembic import command
+        from alembic.config import Config
+        from alembic.runtime.migration import MigrationContext
+        from alembic.script import ScriptDirectory
+
+        settings = Config()
+        settings.set_main_option("script_location", str(Path(__file__).parents[1] / "migrations"))
+        head = ScriptDirectory.from_config(settings).get_current_head()
+        with self.write() as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execute(sa.text("SELECT pg_advisory_xact_lock(4711)"))
+            if MigrationContext.configure(connection).get_current_revision() != head:
+                settings.attributes["connection"] = connection
+                command.upgrade(settings, "head")
+
+    def device_uid(self, now: float | None = None) -> str:
+        """The UID of this node, made at first start and kept for ever."""
+        with self.write() as connection:
+            known = connection.scalar(sa.select(tables.node.c.device_uid))
+            if known is not None:
+                return str(known)
+            made = uids.fresh()
+            created_at = time.time() if now is None else now
+            connection.execute(tables.node.insert().values(id=1, device_uid=made, created_at=created_at))
+            return made
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+    def _open(self) -> Engine:
+        if self.url.get_backend_name() != "sqlite":
+            return sa.create_engine(self.url, pool_size=10, max_overflow=50, pool_pre_ping=True)
+        if self.url.database in (None, "", ":memory:"):
+            raise StoreUnavailable("the database must be a file: nothing in memory survives a restart")
+        path = Path(str(self.url.database))
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        file_system = _file_system_of(path.parent)
+        if file_system in NETWORK_FILE_SYSTEMS:
+            raise StoreUnavailable(
+                f"SQLite loses data on a network file system, and {path.parent} is {file_system}; "
+                "use a local disk for node.data_folder, or PostgreSQL by node.database_url"
+            )
+        path.touch(mode=0o600)
+        engine = sa.create_engine(
+            self.url,
+            pool_size=10,
+            max_overflow=100,
+            connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False},
+        )
+        event.listen(engine, "connect", _set_up_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+        return engine
+
+
+def _set_up_sqlite(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None  # BEGIN is ours to say, see _begin_sqlite
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    writes = connection.get_execution_options().get("writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Turn what the database says about itself into what the node does about it."""
+    try:
+        yield
+    except (OperationalError, DatabaseError) as exc:
+        if isinstance(exc, sa.exc.IntegrityError):
+            raise
+        text = str(exc.orig).lower()
+        if "full" in text or "no space" in text or "53100" in str(getattr(exc.orig, "sqlstate", "")):
+            raise StoreFull("the disk of the database is full") from exc
+        raise StoreUnavailable(f"the database cannot be used: {exc.orig}") from exc
+    except SQLAlchemyError as exc:
+        if isinstance(exc, sa.exc.TimeoutError):
+            raise StoreUnavailable("no database connection became free in time") from exc
+        raise
+
+
+def _file_system_of(folder: Path) -> str | None:
+    """Type of the file system that holds `folder`, where the kernel tells (Linux); None elsewhere."""
+    try:
+        mounts = Path("/proc/mounts").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    target = os.path.realpath(folder)
+    best: tuple[str, str | None] = ("", None)
+    for line in mounts:
+        _, point, kind, *_ = line.split(" ")
+        point = point.replace("\\040", " ")
+        inside = target == point or target.startswith(point.rstrip("/") + "/")
+        if inside and len(point) >= len(best[0]):
+            best = (point, kind)
+    return best[1]
+
+
+def note(
+    connection: Connection,
+    kind: str,
+    *,
+    now: float,
+    series_id: int | None = None,
+    job_id: int | None = None,
+    detail: str | None = None,
+) -> None:
+    """Add one line to the history that `dicom-node show` prints; no identity in `detail`."""
+    connection.execute(
+        tables.events.insert().values(at=now, series_id=series_id, job_id=job_id, kind=kind, detail=detail)
+    )

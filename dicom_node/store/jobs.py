@@ -1,0 +1,179 @@
+"""The job queue: one row a run of a series, leased by a worker, never locked. Knows nothing of DICOM.
+
+    ready -> running -> reported -> delivered        running -> ready (lease expired, or a try failed)
+    ready -> cancelled (superseded)                  running -> refused | failed
+
+A lease is owner and deadline in the row: a worker that dies holding one loses it by time, wherever it ran. Every step
+by a worker names the owner, so that one who lost the job changes nothing any more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from dicom_node.errors import LeaseLost
+from dicom_node.store.database import note
+from dicom_node.tables import DeliveryState, JobState, deliveries, jobs, objects, series
+
+LIVE, BACKLOG = 0, 10
+"""Priorities; lower is claimed first."""
+
+LONGEST_WAIT_S = 300.0
+"""Between two tries of a job."""
+
+
+@dataclass(frozen=True)
+class Job:
+    id: int
+    series_id: int
+    run: int
+    tries: int
+    """How often it was claimed, this time included."""
+    created_at: float
+    owner: str
+
+
+def claim(connection: Connection, *, owner: str, now: float, lease_s: float) -> Job | None:
+    """Lease the next job: one that is ready and due, or one whose lease ran out.
+
+    A deadline further away than any that is ever set was set before the clock was put back, and has passed.
+    """
+    due = sa.or_(
+        sa.and_(jobs.c.state == JobState.READY, _passed(jobs.c.not_before, now, LONGEST_WAIT_S)),
+        sa.and_(jobs.c.state == JobState.RUNNING, _passed(jobs.c.lease_until, now, lease_s)),
+    )
+    order = (jobs.c.priority, jobs.c.not_before, jobs.c.id)
+    query = sa.select(jobs).where(due).order_by(*order).limit(1).with_for_update(skip_locked=True)
+    row = connection.execute(query).first()
+    if row is None:
+        return None
+    connection.execute(
+        jobs.update()
+        .where(jobs.c.id == row.id)
+        .values(
+            state=JobState.RUNNING,
+            lease_owner=owner,
+            lease_until=now + lease_s,
+            tries=row.tries + 1,
+            started_at=sa.func.coalesce(jobs.c.started_at, now),
+        )
+    )
+    return Job(row.id, row.series_id, row.run, row.tries + 1, row.created_at, owner)
+
+
+def _passed(deadline: sa.Column[float], now: float, longest_s: float) -> sa.ColumnElement[bool]:
+    return sa.or_(deadline <= now, deadline > now + longest_s + 1.0)
+
+
+def extend(connection: Connection, job: Job, *, now: float, lease_s: float) -> None:
+    """The heartbeat. Raises LeaseLost."""
+    _update(connection, job, lease_until=now + lease_s)
+
+
+def finish(
+    connection: Connection,
+    job: Job,
+    state: JobState,
+    *,
+    now: float,
+    reason: str | None = None,
+    outcome: str | None = None,
+    findings: dict[str, Any] | None = None,
+    model_digest: str | None = None,
+    preprocessing: str | None = None,
+) -> None:
+    """The end of a run, in the same transaction as what it made. Raises LeaseLost, and then nothing is kept."""
+    _update(
+        connection,
+        job,
+        state=state,
+        reason=reason,
+        outcome=outcome,
+        findings=findings,
+        model_digest=model_digest,
+        preprocessing=preprocessing,
+        finished_at=now,
+        lease_owner=None,
+        lease_until=None,
+    )
+    detail = " ".join(filter(None, (outcome, reason))) or None
+    note(connection, state, now=now, series_id=job.series_id, job_id=job.id, detail=detail)
+
+
+def give_back(connection: Connection, job: Job, *, now: float, wait_s: float, reason: str | None) -> None:
+    """Not done: another try after `wait_s`. A worker told to stop (no reason) does not use up a try."""
+    _update(
+        connection,
+        job,
+        state=JobState.READY,
+        not_before=now + wait_s,
+        reason=reason,
+        lease_owner=None,
+        lease_until=None,
+        tries=job.tries if reason else job.tries - 1,
+    )
+    if reason:
+        note(connection, "try failed", now=now, series_id=job.series_id, job_id=job.id, detail=reason)
+
+
+def settle_delivered(connection: Connection, job_id: int, *, now: float) -> bool:
+    """Mark a reported job delivered once nothing it owes is open."""
+    owed = (
+        sa.select(deliveries.c.id)
+        .join(objects)
+        .where(objects.c.job_id == job_id, deliveries.c.state.in_((DeliveryState.WAITING, DeliveryState.FAILED)))
+    )
+    changed = connection.execute(
+        jobs.update()
+        .where(jobs.c.id == job_id, jobs.c.state == JobState.REPORTED, ~sa.exists(owed))
+        .values(state=JobState.DELIVERED)
+    )
+    if changed.rowcount:
+        series_id = connection.scalar(sa.select(jobs.c.series_id).where(jobs.c.id == job_id))
+        note(connection, JobState.DELIVERED, now=now, series_id=series_id, job_id=job_id)
+    return bool(changed.rowcount)
+
+
+def free(connection: Connection, *, owner: str | None = None, now: float) -> int:
+    """Take leases away before they run out: of a worker known to be dead, or at start of all there were.
+
+    Safe even if the owner lives after all: what it does without the lease changes nothing.
+    """
+    held = jobs.c.state == JobState.RUNNING
+    if owner is not None:
+        held = sa.and_(held, jobs.c.lease_owner == owner)
+    freed = connection.execute(jobs.update().where(held).values(lease_until=now, lease_owner=None))
+    return int(freed.rowcount)
+
+
+def newest(connection: Connection, series_id: int) -> sa.Row[Any] | None:
+    query = sa.select(jobs).where(jobs.c.series_id == series_id).order_by(jobs.c.run.desc()).limit(1)
+    return connection.execute(query).first()
+
+
+def of_study_with_result(connection: Connection, study_uid: str) -> int | None:
+    """Id of the series that already gives the study its result, or is about to; None while the choice is open."""
+    live = (JobState.READY, JobState.RUNNING, JobState.REPORTED, JobState.DELIVERED, JobState.FAILED)
+    query = (
+        sa.select(series.c.id)
+        .join(jobs, jobs.c.series_id == series.c.id)
+        .where(series.c.study_uid == study_uid, jobs.c.state.in_(live))
+        .order_by(jobs.c.id)
+        .limit(1)
+    )
+    found = connection.scalar(query)
+    return None if found is None else int(found)
+
+
+def _update(connection: Connection, job: Job, **values: object) -> None:
+    changed = connection.execute(
+        jobs.update()
+        .where(jobs.c.id == job.id, jobs.c.state == JobState.RUNNING, jobs.c.lease_owner == job.owner)
+        .values(**values)
+    )
+    if not changed.rowcount:
+        raise LeaseLost(f"job {job.id} is no longer leased by this worker")

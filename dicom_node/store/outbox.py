@@ -1,0 +1,178 @@
+"""The outbox: objects this node made, and for each a delivery a destination; the same bytes until they are taken.
+
+waiting -> delivered          waiting -> failed (refused for good) -> waiting (`retry`)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from dicom_node.store import jobs as job_queue
+from dicom_node.store.database import note
+from dicom_node.store.series import insert_for
+from dicom_node.tables import DeliveryState, deliveries, destinations, jobs, objects
+
+
+@dataclass(frozen=True)
+class MadeObject:
+    """An object ready to be sent: stored in the spool under `file`, never built again."""
+
+    kind: str
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_uid: str
+    file: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Delivery:
+    id: int
+    object_id: int
+    job_id: int
+    series_id: int
+    destination: str
+    tries: int
+    """How often it was tried before."""
+    sop_class_uid: str
+    sop_instance_uid: str
+    file: str
+
+
+def put(connection: Connection, job_id: int, made: Sequence[MadeObject], to: Sequence[str], *, now: float) -> None:
+    """Store what a job made and what it owes; belongs into the transaction that ends the job."""
+    for item in made:
+        values = vars(item) | {"job_id": job_id, "created_at": now}
+        object_id = connection.execute(objects.insert().values(values).returning(objects.c.id)).scalar_one()
+        for destination in to:
+            _owe(connection, int(object_id), destination, now=now)
+
+
+def due(
+    connection: Connection, destination: str, *, now: float, longest_wait_s: float, limit: int = 50
+) -> list[Delivery]:
+    """What this destination is owed now, oldest object first, so that a report never overtakes its predecessor.
+
+    A deadline further away than the longest wait was set before the clock was put back, and is due.
+    """
+    is_due = sa.or_(deliveries.c.next_at <= now, deliveries.c.next_at > now + longest_wait_s)
+    query = (
+        sa.select(
+            deliveries.c.id,
+            deliveries.c.object_id,
+            objects.c.job_id,
+            jobs.c.series_id,
+            deliveries.c.destination,
+            deliveries.c.tries,
+            objects.c.sop_class_uid,
+            objects.c.sop_instance_uid,
+            objects.c.file,
+        )
+        .join(objects, objects.c.id == deliveries.c.object_id)
+        .join(jobs, jobs.c.id == objects.c.job_id)
+        .where(
+            deliveries.c.destination == destination,
+            deliveries.c.state == DeliveryState.WAITING,
+            is_due,
+        )
+        .order_by(objects.c.id)
+        .limit(limit)
+    )
+    return [Delivery(**row._asdict()) for row in connection.execute(query)]
+
+
+def delivered(connection: Connection, delivery: Delivery, status: int, *, now: float) -> bool:
+    """The destination has it. Returns whether this settled all that the job owed."""
+    _update(connection, delivery, state=DeliveryState.DELIVERED, last_status=status, last_error=None, delivered_at=now)
+    detail = f"object={delivery.object_id} to={delivery.destination} status={status:04X}"
+    note(connection, "stored", now=now, series_id=delivery.series_id, job_id=delivery.job_id, detail=detail)
+    return job_queue.settle_delivered(connection, delivery.job_id, now=now)
+
+
+def postpone(connection: Connection, delivery: Delivery, *, until: float, status: int | None, error: str) -> None:
+    _update(connection, delivery, next_at=until, last_status=status, last_error=error)
+
+
+def give_up(connection: Connection, delivery: Delivery, *, now: float, status: int | None, error: str) -> None:
+    """Refused for good: kept, shown, and tried again only when a person says so."""
+    _update(connection, delivery, state=DeliveryState.FAILED, last_status=status, last_error=error)
+    detail = f"object={delivery.object_id} to={delivery.destination}: {error}"
+    note(connection, "delivery failed", now=now, series_id=delivery.series_id, job_id=delivery.job_id, detail=detail)
+
+
+def replace(connection: Connection, delivery: Delivery, made: MadeObject, *, now: float) -> None:
+    """This destination takes the report only as another SR class: owe it that object instead, built once."""
+    known = connection.scalar(sa.select(objects.c.id).where(objects.c.sop_instance_uid == made.sop_instance_uid))
+    if known is None:
+        values = vars(made) | {"job_id": delivery.job_id, "created_at": now}
+        known = connection.execute(objects.insert().values(values).returning(objects.c.id)).scalar_one()
+    connection.execute(deliveries.update().where(deliveries.c.id == delivery.id).values(state=DeliveryState.CANCELLED))
+    _owe(connection, int(known), delivery.destination, now=now)
+
+
+def sr_class_of(connection: Connection, destination: str) -> str | None:
+    """The SR class this destination was last seen to take."""
+    query = sa.select(destinations.c.sr_class_uid).where(destinations.c.name == destination)
+    found = connection.scalar(query)
+    return None if found is None else str(found)
+
+
+def remember_sr_class(connection: Connection, destination: str, sr_class_uid: str, *, now: float) -> None:
+    values = {"sr_class_uid": sr_class_uid, "noted_at": now}
+    insert = insert_for(connection)(destinations).values(name=destination, **values)
+    connection.execute(insert.on_conflict_do_update(index_elements=["name"], set_=values))
+
+
+def objects_of(connection: Connection, job_id: int) -> list[sa.Row[Any]]:
+    return list(connection.execute(sa.select(objects).where(objects.c.job_id == job_id).order_by(objects.c.id)))
+
+
+def predecessor(connection: Connection, series_id: int, run: int) -> list[sa.Row[Any]]:
+    """The objects of the newest earlier run that made any."""
+    earlier = (
+        sa.select(jobs.c.id)
+        .join(objects, objects.c.job_id == jobs.c.id)
+        .where(jobs.c.series_id == series_id, jobs.c.run < run)
+        .order_by(jobs.c.run.desc())
+        .limit(1)
+    )
+    job_id = connection.scalar(earlier)
+    return [] if job_id is None else objects_of(connection, int(job_id))
+
+
+def try_again(connection: Connection, series_id: int, *, now: float) -> int:
+    """Owe again what was given up, and at once what waits; returns how many deliveries that were."""
+    of_series = sa.select(objects.c.id).join(jobs, jobs.c.id == objects.c.job_id).where(jobs.c.series_id == series_id)
+    open_states = (DeliveryState.FAILED, DeliveryState.WAITING)
+    changed = connection.execute(
+        deliveries.update()
+        .where(deliveries.c.object_id.in_(of_series), deliveries.c.state.in_(open_states))
+        .values(state=DeliveryState.WAITING, next_at=now)
+    )
+    return int(changed.rowcount)
+
+
+def _owe(connection: Connection, object_id: int, destination: str, *, now: float) -> None:
+    values = {
+        "object_id": object_id,
+        "destination": destination,
+        "state": DeliveryState.WAITING,
+        "tries": 0,
+        "next_at": now,
+    }
+    insert = insert_for(connection)(deliveries).values(values)
+    connection.execute(insert.on_conflict_do_nothing(index_elements=["object_id", "destination"]))
+
+
+def _update(connection: Connection, delivery: Delivery, **values: object) -> None:
+    connection.execute(
+        deliveries.update()
+        .where(deliveries.c.id == delivery.id, deliveries.c.state == DeliveryState.WAITING)
+        .values(tries=delivery.tries + 1, **values)
+    )

@@ -1,0 +1,137 @@
+"""What `dicom-node status` and `show` tell: how much there is in which state, and the history of one series."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from dicom_node.tables import (
+    DeliveryState,
+    JobState,
+    SeriesState,
+    deliveries,
+    events,
+    instances,
+    jobs,
+    objects,
+    series,
+)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One series as a list shows it."""
+
+    id: int
+    state: str
+    reason: str | None
+    instances: int
+    run: int
+    outcome: str | None
+    first_at: float
+    last_at: float
+
+
+@dataclass(frozen=True)
+class Overview:
+    by_state: dict[str, int]
+    oldest_waiting_s: float | None
+    """Age of the oldest series that is received or in work and not reported yet."""
+    undelivered: int
+    oldest_undelivered_s: float | None
+    oldest_undelivered_positive_s: float | None
+    failed_deliveries: int
+    newest: tuple[Line, ...]
+
+
+def _shown_state() -> sa.ColumnElement[str]:
+    """The state people see: that of the series, or once it is complete that of its newest job."""
+    return sa.case((series.c.state == SeriesState.COMPLETE, jobs.c.state), else_=series.c.state)
+
+
+def _with_newest_job() -> sa.Join:
+    return series.outerjoin(jobs, sa.and_(jobs.c.series_id == series.c.id, jobs.c.run == series.c.run))
+
+
+def overview(connection: Connection, *, now: float, newest: int = 10) -> Overview:
+    state = _shown_state().label("state")
+    counts = sa.select(state, sa.func.count()).select_from(_with_newest_job()).group_by(state)
+    waiting = sa.select(sa.func.min(series.c.first_at)).select_from(_with_newest_job())
+    waiting = waiting.where(state.in_((SeriesState.RECEIVING, JobState.READY, JobState.RUNNING)))
+    owed = sa.select(sa.func.count(), sa.func.min(objects.c.created_at)).select_from(
+        deliveries.join(objects).join(jobs, jobs.c.id == objects.c.job_id)
+    )
+    open_ = deliveries.c.state.in_((DeliveryState.WAITING, DeliveryState.FAILED))
+    undelivered, oldest = connection.execute(owed.where(open_)).one()
+    positive = connection.execute(owed.where(open_, jobs.c.outcome == "present")).one()[1]
+    failed = connection.execute(owed.where(deliveries.c.state == DeliveryState.FAILED)).one()[0]
+    oldest_waiting = connection.scalar(waiting)
+    return Overview(
+        by_state={str(name): int(count) for name, count in connection.execute(counts)},
+        oldest_waiting_s=None if oldest_waiting is None else now - oldest_waiting,
+        undelivered=int(undelivered),
+        oldest_undelivered_s=None if oldest is None else now - oldest,
+        oldest_undelivered_positive_s=None if positive is None else now - positive,
+        failed_deliveries=int(failed),
+        newest=tuple(lines(connection, limit=newest)),
+    )
+
+
+def lines(connection: Connection, *, limit: int) -> list[Line]:
+    """The series that changed last."""
+    count = (
+        sa.select(sa.func.count())
+        .where(instances.c.series_id == series.c.id, instances.c.current.is_(True))
+        .scalar_subquery()
+    )
+    query = (
+        sa.select(
+            series.c.id,
+            _shown_state().label("state"),
+            sa.func.coalesce(series.c.reason, jobs.c.reason).label("reason"),
+            count.label("instances"),
+            series.c.run,
+            jobs.c.outcome,
+            series.c.first_at,
+            series.c.last_at,
+        )
+        .select_from(_with_newest_job())
+        .order_by(series.c.last_at.desc(), series.c.id.desc())
+        .limit(limit)
+    )
+    return [Line(**row._asdict()) for row in connection.execute(query)]
+
+
+def history(connection: Connection, series_id: int) -> dict[str, Any]:
+    """Everything that is known of one series, as plain values."""
+    one = connection.execute(sa.select(series).where(series.c.id == series_id)).one()
+    runs = connection.execute(sa.select(jobs).where(jobs.c.series_id == series_id).order_by(jobs.c.run)).all()
+    sent = connection.execute(
+        sa.select(
+            objects.c.job_id,
+            objects.c.kind,
+            objects.c.file,
+            objects.c.sop_class_uid,
+            objects.c.sop_instance_uid,
+            deliveries.c.destination,
+            deliveries.c.state,
+            deliveries.c.tries,
+            deliveries.c.next_at,
+            deliveries.c.last_error,
+            deliveries.c.delivered_at,
+        )
+        .select_from(objects.join(jobs, jobs.c.id == objects.c.job_id).outerjoin(deliveries))
+        .where(jobs.c.series_id == series_id)
+        .order_by(objects.c.id, deliveries.c.id)
+    ).all()
+    noted = connection.execute(sa.select(events).where(events.c.series_id == series_id).order_by(events.c.id)).all()
+    received = connection.scalar(sa.select(sa.func.count()).where(instances.c.series_id == series_id))
+    return {
+        "series": one._asdict() | {"instances": received},
+        "runs": [row._asdict() for row in runs],
+        "deliveries": [row._asdict() for row in sent],
+        "events": [row._asdict() for row in noted],
+    }

@@ -1,0 +1,73 @@
+"""Deleting for good: a series with all that belongs to it, when its time is over and nothing of it is owed."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from dicom_node.tables import (
+    DeliveryState,
+    JobState,
+    SeriesState,
+    deliveries,
+    events,
+    instances,
+    jobs,
+    objects,
+    series,
+    slice_results,
+)
+
+
+def deletable(connection: Connection, *, quiet_since: float) -> list[int]:
+    """Series to which nothing came or was made since then, not in work, with no delivery owed."""
+    in_work = sa.exists().where(jobs.c.series_id == series.c.id, jobs.c.state.in_((JobState.READY, JobState.RUNNING)))
+    owed = sa.exists().where(
+        jobs.c.series_id == series.c.id,
+        objects.c.job_id == jobs.c.id,
+        deliveries.c.object_id == objects.c.id,
+        deliveries.c.state.in_((DeliveryState.WAITING, DeliveryState.FAILED)),
+    )
+    young_report = sa.exists().where(
+        jobs.c.series_id == series.c.id, objects.c.job_id == jobs.c.id, objects.c.created_at >= quiet_since
+    )
+    query = sa.select(series.c.id).where(
+        series.c.last_at < quiet_since,
+        series.c.state != SeriesState.RECEIVING,
+        ~in_work,
+        ~owed,
+        ~young_report,
+    )
+    return list(connection.scalars(query))
+
+
+def delete(connection: Connection, series_id: int) -> list[str]:
+    """Delete all rows of a series; returns the files that belonged to it."""
+    own_instances = sa.select(instances.c.id).where(instances.c.series_id == series_id)
+    own_jobs = sa.select(jobs.c.id).where(jobs.c.series_id == series_id)
+    own_objects = sa.select(objects.c.id).where(objects.c.job_id.in_(own_jobs))
+    files = [
+        *connection.scalars(sa.select(instances.c.file).where(instances.c.series_id == series_id)),
+        *connection.scalars(sa.select(objects.c.file).where(objects.c.job_id.in_(own_jobs))),
+    ]
+    connection.execute(deliveries.delete().where(deliveries.c.object_id.in_(own_objects)))
+    connection.execute(objects.delete().where(objects.c.job_id.in_(own_jobs)))
+    connection.execute(slice_results.delete().where(slice_results.c.instance_id.in_(own_instances)))
+    connection.execute(events.delete().where(events.c.series_id == series_id))
+    connection.execute(jobs.delete().where(jobs.c.series_id == series_id))
+    connection.execute(instances.delete().where(instances.c.series_id == series_id))
+    connection.execute(series.delete().where(series.c.id == series_id))
+    return files
+
+
+def named_files(connection: Connection, names: Collection[str]) -> set[str]:
+    """Those of `names` that a row still names."""
+    named: set[str] = set()
+    ordered = sorted(names)
+    for start in range(0, len(ordered), 500):  # databases bound the number of parameters
+        part = ordered[start : start + 500]
+        for table in (instances, objects):
+            named |= set(connection.scalars(sa.select(table.c.file).where(table.c.file.in_(part))))
+    return named

@@ -1,0 +1,112 @@
+"""What a model said of each slice, kept by instance, frame, model and preprocessing; written early, read at the end.
+
+Nothing here needs a lease: two workers that classify the same slice write the same row, and the second changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from dicom_node.store.series import Instance, columns_of_instance, insert_for, instance_from
+from dicom_node.tables import SeriesState, instances, series, slice_results
+
+
+@dataclass(frozen=True)
+class Version:
+    """What a result depends on besides the slice."""
+
+    model_digest: str
+    preprocessing: str
+
+
+@dataclass(frozen=True)
+class SliceResult:
+    """One slice as read, and as the model saw it; `presence` and `location` are None where it was left out."""
+
+    instance_id: int
+    frame: int
+    """1-based frame of a multi-frame image, 0 for a single-frame one."""
+    instance_number: int | None
+    position_mm: float | None
+    thickness_mm: float | None
+    content: dict[str, Any] | None
+    """`dtvit.selection.SliceContent` as a mapping; None where the slice could not be read."""
+    left_out: str | None = None
+    presence: float | None = None
+    location: tuple[float, float, float] | None = None
+
+
+def keep(connection: Connection, found: Iterable[SliceResult], version: Version, *, now: float) -> None:
+    rows = []
+    for result in found:
+        deep, lobar, subtentorial = result.location or (None, None, None)
+        content = {k: v for k, v in asdict(result).items() if k in _CONTENT}
+        rows.append(
+            {
+                "instance_id": result.instance_id,
+                "frame": result.frame,
+                "model_digest": version.model_digest,
+                "preprocessing": version.preprocessing,
+                "left_out": result.left_out,
+                "content": content,
+                "presence": result.presence,
+                "deep": deep,
+                "lobar": lobar,
+                "subtentorial": subtentorial,
+                "created_at": now,
+            }
+        )
+    if rows:
+        key = ["instance_id", "frame", "model_digest", "preprocessing"]
+        connection.execute(insert_for(connection)(slice_results).on_conflict_do_nothing(index_elements=key), rows)
+
+
+_CONTENT = ("instance_number", "position_mm", "thickness_mm", "content")
+
+
+def of_series(connection: Connection, series_id: int, version: Version) -> list[SliceResult]:
+    """Results of the series' current instances under this version, in no particular order."""
+    query = (
+        sa.select(slice_results)
+        .join(instances)
+        .where(
+            instances.c.series_id == series_id,
+            instances.c.current.is_(True),
+            slice_results.c.model_digest == version.model_digest,
+            slice_results.c.preprocessing == version.preprocessing,
+        )
+    )
+    return [_result(row) for row in connection.execute(query)]
+
+
+def unread(connection: Connection, version: Version, *, limit: int, series_id: int | None = None) -> list[Instance]:
+    """Current instances to classify that have no result: of one series, or of all still arriving, oldest first."""
+    done = sa.exists().where(
+        slice_results.c.instance_id == instances.c.id,
+        slice_results.c.model_digest == version.model_digest,
+        slice_results.c.preprocessing == version.preprocessing,
+    )
+    query = (
+        sa.select(*columns_of_instance())
+        .join(series)
+        .where(instances.c.current.is_(True), instances.c.ruled_out.is_(None), ~done)
+        .order_by(instances.c.id)
+        .limit(limit)
+    )
+    if series_id is None:
+        query = query.where(series.c.state == SeriesState.RECEIVING)
+    else:
+        query = query.where(instances.c.series_id == series_id)
+    return [instance_from(row) for row in connection.execute(query)]
+
+
+def _result(row: sa.Row[Any]) -> SliceResult:
+    location = None if row.deep is None else (row.deep, row.lobar, row.subtentorial)
+    return SliceResult(
+        row.instance_id, row.frame, left_out=row.left_out, presence=row.presence, location=location, **row.content
+    )

@@ -1,0 +1,333 @@
+"""Series and their instances: filing what arrives, and what becomes of a series before it is a job.
+
+States and arrows: docs/architecture.md. Knows of UIDs, times and digests; nothing of pixels or associations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from dicom_node.header import Facts, Header
+from dicom_node.store.database import note
+from dicom_node.tables import JobState, SeriesState, instances, jobs, objects, series
+
+
+class Filed(StrEnum):
+    """What an arriving instance was."""
+
+    NEW = "new"
+    AGAIN = "again"  # the same bytes as before; nothing changed
+    CORRECTED = "corrected"  # the same pixels under another header; the newer header counts
+    CONTRADICTED = "contradicted"  # other pixels under the same SOP Instance UID; both are kept
+    OWN = "own"  # made by this node and routed back to it
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """One received instance, durable in the spool, about to be filed."""
+
+    header: Header
+    transfer_syntax_uid: str
+    file: str
+    size: int
+    sha256: str
+    ruled_out: str | None
+    calling_aet: str
+    at: float
+
+
+@dataclass(frozen=True)
+class Series:
+    id: int
+    series_uid: str
+    study_uid: str
+    calling_aet: str
+    state: SeriesState
+    reason: str | None
+    run: int
+    expected: int | None
+    first_at: float
+    last_at: float
+    not_before: float | None
+    rule: str | None
+    whole: bool | None
+    forced: bool
+
+
+@dataclass(frozen=True)
+class Instance:
+    id: int
+    series_id: int
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+    file: str
+    identity: str
+    facts: Facts
+    ruled_out: str | None
+    tries: int
+
+
+_SERIES_COLUMNS = [series.c[name] for name in Series.__dataclass_fields__]
+
+
+def columns_of_instance() -> list[sa.Column[Any]]:
+    """What `instance_from` needs of a row."""
+    return [instances.c[name] for name in Instance.__dataclass_fields__]
+
+
+def file(connection: Connection, arrival: Arrival, *, reopen_wait_s: float) -> tuple[Filed, int | None]:
+    """File one instance; returns what it was and the id of its series. Runs twice without harm."""
+    header = arrival.header
+    own = connection.scalar(sa.select(objects.c.id).where(objects.c.sop_instance_uid == header.sop_instance_uid))
+    if own is not None:
+        return Filed.OWN, None
+    series_id = _series_for(connection, arrival)
+    earlier = connection.execute(
+        sa.select(instances.c.id, instances.c.sha256, instances.c.pixel_sha256, instances.c.current).where(
+            instances.c.sop_instance_uid == header.sop_instance_uid
+        )
+    ).all()
+    if any(row.sha256 == arrival.sha256 for row in earlier):
+        return Filed.AGAIN, series_id
+    filed = Filed.NEW
+    if earlier:
+        same_pixels = header.pixel_sha256 is not None and all(r.pixel_sha256 == header.pixel_sha256 for r in earlier)
+        filed = Filed.CORRECTED if same_pixels else Filed.CONTRADICTED
+    if filed is Filed.CORRECTED:
+        connection.execute(
+            instances.update().where(instances.c.sop_instance_uid == header.sop_instance_uid).values(current=False)
+        )
+    connection.execute(
+        instances.insert().values(
+            series_id=series_id,
+            sop_class_uid=header.sop_class_uid,
+            sop_instance_uid=header.sop_instance_uid,
+            transfer_syntax_uid=arrival.transfer_syntax_uid,
+            file=arrival.file,
+            size=arrival.size,
+            sha256=arrival.sha256,
+            pixel_sha256=header.pixel_sha256,
+            identity=header.identity,
+            facts=header.facts.to_json(),
+            ruled_out=arrival.ruled_out,
+            calling_aet=arrival.calling_aet,
+            received_at=arrival.at,
+            current=True,
+            tries=0,
+        )
+    )
+    if filed is Filed.CONTRADICTED:
+        reason = (
+            "an instance arrived a second time under the same SOP Instance UID with other pixel data; both are kept. "
+            "Find out at the sender which one is right, then: dicom-node retry"
+        )
+        fail(connection, series_id, reason, now=arrival.at)
+    else:
+        _touch(connection, series_id, filed, now=arrival.at, reopen_wait_s=reopen_wait_s)
+    return filed, series_id
+
+
+def _series_for(connection: Connection, arrival: Arrival) -> int:
+    header = arrival.header
+    find = sa.select(series.c.id).where(series.c.series_uid == header.series_uid)
+    known = connection.scalar(find)
+    if known is not None:
+        return int(known)
+    new = {
+        "series_uid": header.series_uid,
+        "study_uid": header.study_uid,
+        "calling_aet": arrival.calling_aet,
+        "state": SeriesState.RECEIVING,
+        "run": 0,
+        "forced": False,
+        "first_at": arrival.at,
+        "last_at": arrival.at,
+    }
+    insert = insert_for(connection)(series).values(new).on_conflict_do_nothing(index_elements=["series_uid"])
+    connection.execute(insert)  # the first instances of a series may come over several associations at once
+    made = connection.scalar(find)
+    assert made is not None
+    return int(made)
+
+
+def insert_for(connection: Connection) -> Any:
+    """INSERT .. ON CONFLICT is spelled alike on both databases, but imported from each."""
+    if connection.dialect.name == "postgresql":
+        from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+
+        return postgresql_insert
+    from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+
+    return sqlite_insert
+
+
+def _touch(connection: Connection, series_id: int, filed: Filed, *, now: float, reopen_wait_s: float) -> None:
+    """Something new belongs to the series: it is (again) being received. A failed one waits for a person."""
+    # Locked, so that a completion going on in another process either sees this instance or is seen here.
+    row = connection.execute(sa.select(series.c.state).where(series.c.id == series_id).with_for_update()).one()
+    values: dict[str, object] = {"last_at": now}
+    if row.state in (SeriesState.COMPLETE, SeriesState.REFUSED, SeriesState.NOT_CHOSEN):
+        last_report = connection.scalar(sa.select(sa.func.max(jobs.c.created_at)).where(jobs.c.series_id == series_id))
+        values |= {"state": SeriesState.RECEIVING, "reason": None}
+        if last_report is not None:
+            values["not_before"] = last_report + reopen_wait_s
+        note(connection, "reopened", now=now, series_id=series_id, detail=f"by a {filed} instance")
+    connection.execute(series.update().where(series.c.id == series_id).values(values))
+
+
+def receiving(connection: Connection) -> list[Series]:
+    query = sa.select(*_SERIES_COLUMNS).where(series.c.state == SeriesState.RECEIVING).order_by(series.c.id)
+    return [_series(row) for row in connection.execute(query)]
+
+
+def of_study(connection: Connection, study_uid: str) -> list[Series]:
+    query = sa.select(*_SERIES_COLUMNS).where(series.c.study_uid == study_uid).order_by(series.c.id)
+    return [_series(row) for row in connection.execute(query)]
+
+
+def get(connection: Connection, series_id: int, *, lock: bool = False) -> Series | None:
+    query = sa.select(*_SERIES_COLUMNS).where(series.c.id == series_id)
+    row = connection.execute(query.with_for_update() if lock else query).first()
+    return None if row is None else _series(row)
+
+
+def find(connection: Connection, uid: str) -> list[Series]:
+    """Series by their own or their study's UID."""
+    matches = sa.or_(series.c.series_uid == uid, series.c.study_uid == uid)
+    return [_series(row) for row in connection.execute(sa.select(*_SERIES_COLUMNS).where(matches))]
+
+
+def instances_of(connection: Connection, series_id: int) -> list[Instance]:
+    """The current instances, in order of arrival."""
+    query = (
+        sa.select(*columns_of_instance())
+        .where(instances.c.series_id == series_id, instances.c.current.is_(True))
+        .order_by(instances.c.id)
+    )
+    return [instance_from(row) for row in connection.execute(query)]
+
+
+def count(connection: Connection, series_id: int) -> int:
+    """How many current instances there are."""
+    query = sa.select(sa.func.count()).where(instances.c.series_id == series_id, instances.c.current.is_(True))
+    return int(connection.scalar(query) or 0)
+
+
+def begin_reading(connection: Connection, instance_ids: Sequence[int]) -> None:
+    """Count a try before the pixels are touched: what kills the process that reads them is known to the next one."""
+    connection.execute(instances.update().where(instances.c.id.in_(instance_ids)).values(tries=instances.c.tries + 1))
+
+
+def complete(connection: Connection, series_id: int, *, rule: str, whole: bool, now: float, priority: int) -> int:
+    """The series is whole as far as the rule can tell: make the next run's job; returns its id."""
+    cancelled = (
+        jobs.update()
+        .where(jobs.c.series_id == series_id, jobs.c.state == JobState.READY)
+        .values(state=JobState.CANCELLED, reason="more instances arrived before it was begun", finished_at=now)
+    )
+    connection.execute(cancelled)
+    run = int(connection.scalar(sa.select(series.c.run).where(series.c.id == series_id)) or 0) + 1
+    connection.execute(
+        series.update()
+        .where(series.c.id == series_id)
+        .values(state=SeriesState.COMPLETE, run=run, rule=rule, whole=whole, reason=None, not_before=None)
+    )
+    made = connection.execute(
+        jobs.insert()
+        .values(
+            series_id=series_id,
+            run=run,
+            state=JobState.READY,
+            priority=priority,
+            not_before=now,
+            tries=0,
+            created_at=now,
+        )
+        .returning(jobs.c.id)
+    )
+    job_id = int(made.scalar_one())
+    note(connection, "complete", now=now, series_id=series_id, job_id=job_id, detail=f"rule={rule} whole={whole}")
+    return job_id
+
+
+def restart_wait(connection: Connection, series_id: int, *, now: float) -> None:
+    """The clock was put back since the last instance came: count the quiet time from now."""
+    connection.execute(series.update().where(series.c.id == series_id).values(last_at=now))
+
+
+def refuse(connection: Connection, series_id: int, reason: str, *, now: float) -> None:
+    connection.execute(series.update().where(series.c.id == series_id).values(state=SeriesState.REFUSED, reason=reason))
+    note(connection, "refused", now=now, series_id=series_id, detail=reason)
+
+
+def not_chosen(connection: Connection, series_id: int, reason: str, *, now: float) -> None:
+    connection.execute(
+        series.update().where(series.c.id == series_id).values(state=SeriesState.NOT_CHOSEN, reason=reason)
+    )
+    note(connection, "not chosen", now=now, series_id=series_id, detail=reason)
+
+
+def choose_again(connection: Connection, study_uid: str, *, now: float) -> None:
+    """The chosen series of the study turned out not to be one: those passed over are candidates again."""
+    passed_over = sa.select(series.c.id).where(
+        series.c.study_uid == study_uid, series.c.state == SeriesState.NOT_CHOSEN
+    )
+    for series_id in connection.scalars(passed_over).all():
+        receive_again(connection, series_id, now=now, why="the chosen series was refused")
+
+
+def fail(connection: Connection, series_id: int, reason: str, *, now: float) -> None:
+    connection.execute(series.update().where(series.c.id == series_id).values(state=SeriesState.FAILED, reason=reason))
+    note(connection, "failed", now=now, series_id=series_id, detail=reason)
+
+
+def receive_again(connection: Connection, series_id: int, *, now: float, why: str, forced: bool = False) -> None:
+    """Judge the series afresh from what is there; `forced`: whatever else the study holds."""
+    connection.execute(
+        series.update()
+        .where(series.c.id == series_id)
+        .values(state=SeriesState.RECEIVING, reason=None, not_before=None, forced=forced)
+    )
+    connection.execute(instances.update().where(instances.c.series_id == series_id).values(tries=0))
+    note(connection, "retry", now=now, series_id=series_id, detail=why)
+
+
+def contradicted(connection: Connection, series_id: int) -> list[str]:
+    """SOP Instance UIDs under which two current instances with different pixels are kept."""
+    query = (
+        sa.select(instances.c.sop_instance_uid)
+        .where(instances.c.series_id == series_id, instances.c.current.is_(True))
+        .group_by(instances.c.sop_instance_uid)
+        .having(sa.func.count() > 1)
+    )
+    return [str(uid) for uid in connection.scalars(query)]
+
+
+def decide_for(connection: Connection, series_id: int, keep: str) -> None:
+    """Where instances contradict each other, let the one that came `first` or `last` count; the others stay on disk."""
+    pick = sa.func.min if keep == "first" else sa.func.max
+    for uid in contradicted(connection, series_id):
+        same = instances.c.sop_instance_uid == uid
+        chosen = connection.scalar(sa.select(pick(instances.c.id)).where(same, instances.c.current.is_(True)))
+        connection.execute(instances.update().where(same).values(current=instances.c.id == chosen))
+
+
+def set_ruled_out(connection: Connection, instance_id: int, reason: str | None) -> None:
+    connection.execute(instances.update().where(instances.c.id == instance_id).values(ruled_out=reason))
+
+
+def _series(row: sa.Row[Any]) -> Series:
+    values = row._asdict()
+    return Series(**values | {"state": SeriesState(values["state"])})
+
+
+def instance_from(row: sa.Row[Any]) -> Instance:
+    values = row._asdict()
+    return Instance(**values | {"facts": Facts.from_json(values["facts"])})

@@ -1,0 +1,202 @@
+"""The tables, valid on SQLite and PostgreSQL. Their meaning and the arrows between states: docs/architecture.md.
+
+Times are seconds since 1970 UTC (`*_at`): deadlines live here and not in timers, so that a restart forgets nothing.
+No column holds a patient's name or number; `identity` is a digest that tells whether two instances speak of the same
+patient and study. File names are relative to the data folder and our own.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+
+class SeriesState(StrEnum):
+    RECEIVING = "receiving"
+    COMPLETE = "complete"  # its newest job says how far it is
+    REFUSED = "refused"  # not an eligible head CT
+    NOT_CHOSEN = "not chosen"  # eligible, but another series of the study gives the result
+    FAILED = "failed"  # contradicts itself; a person decides
+
+
+class JobState(StrEnum):
+    READY = "ready"
+    RUNNING = "running"
+    REPORTED = "reported"  # the report is in the outbox
+    DELIVERED = "delivered"  # and every object owed is stored at its destination
+    REFUSED = "refused"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class DeliveryState(StrEnum):
+    WAITING = "waiting"
+    DELIVERED = "delivered"
+    FAILED = "failed"  # permanently refused; `dicom-node retry` tries again
+    CANCELLED = "cancelled"
+
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+node = Table(
+    "node",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("device_uid", String(64), nullable=False),
+    Column("created_at", Float, nullable=False),
+)
+
+series = Table(
+    "series",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("series_uid", String(64), nullable=False, unique=True),
+    Column("study_uid", String(64), nullable=False, index=True),
+    Column("calling_aet", String(16), nullable=False),
+    Column("state", String(16), nullable=False, index=True),
+    Column("reason", Text),  # why it was refused or failed
+    Column("run", Integer, nullable=False),  # number of the newest run, 0 before the first
+    Column("rule", String(32)),  # which completion rule fired last
+    Column("whole", Boolean),  # and whether it could vouch for the series
+    Column("expected", Integer),  # Number of Series Related Instances, where a PACS told it
+    Column("first_at", Float, nullable=False),
+    Column("last_at", Float, nullable=False),
+    Column("not_before", Float),  # a reopened series is not completed again before this
+    Column("forced", Boolean, nullable=False),  # a person wants it reported, whatever else the study holds
+)
+
+instances = Table(
+    "instances",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("series_id", ForeignKey("series.id"), nullable=False, index=True),
+    Column("sop_class_uid", String(64), nullable=False),
+    Column("sop_instance_uid", String(64), nullable=False),
+    Column("transfer_syntax_uid", String(64), nullable=False),
+    Column("file", String(128), nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("sha256", String(64), nullable=False),  # of the encoded data set, without the file meta information
+    Column("pixel_sha256", String(64)),
+    Column("identity", String(64), nullable=False),
+    Column("facts", JSON, nullable=False),  # header.Facts
+    Column("ruled_out", Text),  # why its header says that it is no slice to classify
+    Column("calling_aet", String(16), nullable=False),
+    Column("received_at", Float, nullable=False),
+    Column("current", Boolean, nullable=False),  # False once a corrected header replaced it
+    Column("tries", Integer, nullable=False),  # how often a worker began to read it without finishing
+    UniqueConstraint("sop_instance_uid", "sha256"),
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("series_id", ForeignKey("series.id"), nullable=False),
+    Column("run", Integer, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("priority", Integer, nullable=False),  # lower first
+    Column("not_before", Float, nullable=False),
+    Column("lease_owner", String(64)),
+    Column("lease_until", Float),
+    Column("tries", Integer, nullable=False),
+    Column("reason", Text),
+    Column("outcome", String(16)),
+    Column("findings", JSON),
+    Column("model_digest", String(64)),
+    Column("preprocessing", String(64)),
+    Column("created_at", Float, nullable=False),
+    Column("started_at", Float),
+    Column("finished_at", Float),
+    UniqueConstraint("series_id", "run"),
+    Index(None, "state", "priority", "not_before"),
+)
+
+slice_results = Table(
+    "slice_results",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("instance_id", ForeignKey("instances.id"), nullable=False),
+    Column("frame", Integer, nullable=False),  # 0 for a single-frame image
+    Column("model_digest", String(64), nullable=False),
+    Column("preprocessing", String(64), nullable=False),
+    Column("left_out", Text),  # why it was not put to the model
+    Column("content", JSON, nullable=False),  # geometry and what the slice shows: results.SliceRecord
+    Column("presence", Float),
+    Column("deep", Float),
+    Column("lobar", Float),
+    Column("subtentorial", Float),
+    Column("created_at", Float, nullable=False),
+    UniqueConstraint("instance_id", "frame", "model_digest", "preprocessing"),
+)
+
+objects = Table(
+    "objects",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("job_id", ForeignKey("jobs.id"), nullable=False, index=True),
+    Column("kind", String(16), nullable=False),  # report; later also picture
+    Column("sop_class_uid", String(64), nullable=False),
+    Column("sop_instance_uid", String(64), nullable=False, unique=True),
+    Column("series_uid", String(64), nullable=False),
+    Column("file", String(128), nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("created_at", Float, nullable=False),
+)
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("object_id", ForeignKey("objects.id"), nullable=False),
+    Column("destination", String(64), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("tries", Integer, nullable=False),
+    Column("next_at", Float, nullable=False),
+    Column("last_status", Integer),
+    Column("last_error", Text),
+    Column("delivered_at", Float),
+    UniqueConstraint("object_id", "destination"),
+    Index(None, "destination", "state", "next_at"),
+)
+
+destinations = Table(
+    "destinations",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("sr_class_uid", String(64), nullable=False),  # the SR class this destination was seen to take
+    Column("noted_at", Float, nullable=False),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("at", Float, nullable=False),
+    Column("series_id", ForeignKey("series.id"), index=True),
+    Column("job_id", ForeignKey("jobs.id")),
+    Column("kind", String(32), nullable=False),
+    Column("detail", Text),
+)

@@ -1,0 +1,94 @@
+"""The process around the worker: loads the model once, works until told to stop, gives a sign of life on stdout.
+
+It stops when its standard input ends, which is what happens when the service stops it and when the service dies.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from dicom_node.config import Config
+from dicom_node.errors import ConfigError, StoreFull, StoreUnavailable
+from dicom_node.logs import fields
+from dicom_node.store.opening import open_store
+from dicom_node.worker import Node, Worker
+
+if TYPE_CHECKING:
+    from dtvit.inference import Classifier
+
+log = logging.getLogger("dicom_node.worker")
+
+IDLE_S = 0.1
+
+
+def work(config: Config, owner: str) -> None:
+    """Raises ConfigError where the model cannot be used as configured."""
+    stopping = threading.Event()
+    threading.Thread(target=_wait_for_end_of_input, args=(stopping,), daemon=True).start()
+    with contextlib.suppress(AttributeError, OSError):
+        os.nice(10)  # receiving goes before classifying: a sender waits, a report does not mind a moment
+    database, spool = open_store(config)
+    classifier = load_classifier(config)
+    worker = Worker(
+        database,
+        spool,
+        classifier,
+        config,
+        node=Node(database.device_uid(), config.node.ae_title),
+        owner=owner,
+        alive=_sign_of_life,
+        stopping=stopping.is_set,
+    )
+    log.info("worker_ready %s", fields(device=classifier.device, checkpoint=classifier.checkpoint.metadata.name))
+    while not stopping.is_set():
+        _sign_of_life()
+        try:
+            busy = worker.step()
+        except (StoreFull, StoreUnavailable) as exc:
+            log.error("waits %s", fields(part="worker", reason=exc))
+            stopping.wait(5.0)
+            continue
+        if not busy:
+            stopping.wait(IDLE_S)
+    database.close()
+
+
+def load_classifier(config: Config) -> Classifier:
+    """The configured checkpoint on the configured device. Raises ConfigError."""
+    from dtvit import preprocess
+    from dtvit.checkpoint import UnusableCheckpoint
+    from dtvit.inference import Classifier, UnavailableDevice
+
+    begun = time.monotonic()
+    try:
+        classifier = Classifier.load(
+            config.model.checkpoint,
+            config.model.device,
+            threads=config.model.threads or None,
+            batch=config.model.batch,
+            preprocessing=[preprocess.preprocessing(config.model.brace_removal)],
+        )
+    except UnusableCheckpoint as exc:
+        raise ConfigError(f"model.checkpoint: {exc}") from exc
+    except UnavailableDevice as exc:
+        raise ConfigError(f"model.device: {exc}") from exc
+    log.debug("model_loaded %s", fields(took_s=time.monotonic() - begun))
+    return classifier
+
+
+def _sign_of_life() -> None:
+    with contextlib.suppress(OSError):
+        os.write(sys.stdout.fileno(), b".")
+
+
+def _wait_for_end_of_input(stopping: threading.Event) -> None:
+    with contextlib.suppress(OSError, ValueError):
+        while sys.stdin.buffer.read(1):
+            pass
+    stopping.set()
