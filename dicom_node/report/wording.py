@@ -62,9 +62,8 @@ def highest(findings: SeriesFindings) -> SliceFinding | None:
 
 def best(findings: SeriesFindings, count: int = 3) -> tuple[SliceFinding, ...]:
     """The slices to look at first, highest output first; none where nothing speaks for hemorrhage."""
-    if findings.outcome not in (Outcome.PRESENT, Outcome.UNDETERMINED):
-        return ()
-    pool = findings.positive or findings.evaluated
+    doubtful = [s for s in findings.evaluated if s.outcome is not Outcome.ABSENT]
+    pool = (findings.positive or doubtful) if findings.outcome is not Outcome.ABSENT else ()
     return tuple(sorted(pool, key=lambda s: -(s.presence or 0.0))[:count])
 
 

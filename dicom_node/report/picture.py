@@ -1,0 +1,273 @@
+"""The result as one picture, made to be looked at: the answer, the slices that speak for it, and every slice's output.
+
+Nothing in it names the patient. Colours are those of Okabe and Ito (2008), told apart with any colour vision, and
+none says anything that words, height or hatching do not say too. Pillow alone, with the font that comes with it.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+from dicom_node.report import wording
+from dicom_node.report.context import check_findings
+from dtvit.findings import Outcome, SeriesFindings, SliceFinding, Thresholds
+
+WIDTH = 1024
+MARGIN = 24
+COLUMNS = 3  # slices shown
+WINDOW_HU = (0.0, 80.0)
+STRIP_HEIGHT = 110
+TALLEST = 4000  # room for reasons of any length; what is left over is cut off
+
+INK, DIM, GROUND, PANEL = (238, 238, 238), (170, 170, 170), (14, 14, 16), (44, 44, 48)
+COLOURS = {
+    Outcome.PRESENT: (213, 94, 0),
+    Outcome.ABSENT: (86, 180, 233),
+    Outcome.UNDETERMINED: (240, 228, 66),
+    Outcome.NOT_EVALUATED: (187, 187, 187),
+}
+WARNING = COLOURS[Outcome.UNDETERMINED]
+
+Array = npt.NDArray[Any]
+Colour = tuple[int, int, int]
+
+
+@dataclass
+class _Page:
+    """A growing page: `y` is where the next block begins."""
+
+    image: Image.Image
+    draw: ImageDraw.ImageDraw
+    y: int = 0
+
+    def text(
+        self, text: str, size: int, colour: Colour = INK, x: int = MARGIN, width: int = WIDTH - 2 * MARGIN
+    ) -> None:
+        """Lines broken at `width` pixels, below one another."""
+        for line in _wrapped(text, size, width):
+            self.draw.text((x, self.y), line, font=_font(size), fill=colour)
+            self.y += round(1.35 * size)
+
+
+def shown(findings: SeriesFindings) -> tuple[int, ...]:
+    """Indices in `findings.slices` of the images that the picture shows: the highest outputs, highest first."""
+    evaluated = [i for i, s in enumerate(findings.slices) if s.evaluated]
+    return tuple(sorted(evaluated, key=lambda i: -(findings.slices[i].presence or 0.0))[:COLUMNS])
+
+
+def montage(
+    findings: SeriesFindings,
+    pictures: Mapping[int, Array],
+    *,
+    algorithm: str,
+    notice: str | None,
+    thresholds: Thresholds | None = None,
+    relevance: Mapping[int, Array] | None = None,
+) -> bytes:
+    """A PNG, `WIDTH` pixels wide; see `compose`."""
+    page = compose(
+        findings, pictures, algorithm=algorithm, notice=notice, thresholds=thresholds, relevance=relevance or {}
+    )
+    with io.BytesIO() as buffer:
+        page.save(buffer, "PNG")
+        return buffer.getvalue()
+
+
+def compose(
+    findings: SeriesFindings,
+    pictures: Mapping[int, Array],
+    *,
+    algorithm: str,
+    notice: str | None,
+    thresholds: Thresholds | None = None,
+    relevance: Mapping[int, Array] | None = None,
+) -> Image.Image:
+    """The page as RGB.
+
+    `pictures`: index in `findings.slices` (those of `shown`) -> (row, column), HU as floats, or 0..255 as uint8.
+    `relevance`: the same index -> (row, column) 0..1, shown under the untouched slice, never over it.
+    `thresholds`: those for slices, drawn as lines. Raises `UnusableFindings` as `sr.build` does.
+    """
+    check_findings(findings)
+    image = Image.new("RGB", (WIDTH, TALLEST), GROUND)
+    page = _Page(image, ImageDraw.Draw(image))
+    _banner(page, findings)
+    for line in wording.conclusion(findings)[1:]:
+        page.text(line, 21)
+    page.y += 12
+    _slices(page, findings, pictures, relevance or {})
+    _strip(page, findings, thresholds)
+    if notice:
+        _notice(page, notice)
+    page.text(f"Not for diagnosis. {wording.NOT_ASSESSED}", 17, DIM)
+    page.text(algorithm, 17, DIM)
+    return image.crop((0, 0, WIDTH, page.y + 12))
+
+
+def _banner(page: _Page, findings: SeriesFindings) -> None:
+    """The answer, large enough to be read in a thumbnail."""
+    colour = COLOURS[findings.outcome]
+    ink = GROUND
+    page.draw.rectangle((0, 0, WIDTH, 148), fill=colour)
+    page.draw.text((MARGIN, 12), "Intracerebral hemorrhage on head CT, AI result", font=_font(26), fill=ink)
+    word = findings.outcome.value.upper()
+    page.draw.text((MARGIN, 46), word, font=_font(82), fill=ink)
+    if findings.location:
+        x = MARGIN + round(_font(82).getlength(word)) + 30
+        page.draw.text((x, 72), findings.location, font=_font(52), fill=ink)
+    if findings.presence is not None:
+        output = wording.percent(findings.presence)
+        _right(page, output, 46, 64, ink)
+        _right(page, "output", 112, 22, ink)
+    page.y = 164
+
+
+def _right(page: _Page, text: str, y: int, size: int, colour: Colour) -> None:
+    page.draw.text((WIDTH - MARGIN - _font(size).getlength(text), y), text, font=_font(size), fill=colour)
+
+
+def _slices(page: _Page, findings: SeriesFindings, pictures: Mapping[int, Array], maps: Mapping[int, Array]) -> None:
+    chosen = shown(findings)
+    if not chosen:
+        return
+    side = (WIDTH - 2 * MARGIN - (COLUMNS - 1) * 12) // COLUMNS
+    rows = 2 if any(i in maps for i in chosen) else 1
+    for column, i in enumerate(chosen):
+        x = MARGIN + column * (side + 12)
+        s = findings.slices[i]
+        caption = f"image {wording.label(s)}: {wording.percent(s.presence or 0.0)}, {s.outcome.value}"
+        page.draw.text((x, page.y), caption, font=_font(21), fill=INK)
+        page.draw.rectangle((x, page.y + 30, x + side, page.y + 35), fill=COLOURS[s.outcome])
+        _tile(page, pictures.get(i), (x, page.y + 36), side, "picture not available")
+        if i in maps:
+            heat = Image.fromarray(_heat(maps[i]))
+            _paste(page, heat, (x, page.y + 36 + side + 6), side)
+    page.y += 36 + side * rows + (6 if rows == 2 else 0) + 14
+    if rows == 2:
+        page.text("Lower row: where the network looked; it is no outline of a hemorrhage.", 17, DIM)
+
+
+def _tile(page: _Page, picture: Array | None, corner: tuple[int, int], side: int, otherwise: str) -> None:
+    if picture is None:
+        page.draw.rectangle((*corner, corner[0] + side, corner[1] + side), fill=PANEL)
+        page.draw.text((corner[0] + 20, corner[1] + side // 2), otherwise, font=_font(21), fill=DIM)
+        return
+    _paste(page, Image.fromarray(_brain_window(picture)).convert("RGB"), corner, side)
+
+
+def _paste(page: _Page, picture: Image.Image, corner: tuple[int, int], side: int) -> None:
+    """The whole picture in a square of `side`, its shape kept."""
+    scale = side / max(picture.size)
+    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    page.draw.rectangle((*corner, corner[0] + side - 1, corner[1] + side - 1), fill=(0, 0, 0))
+    place = (corner[0] + (side - size[0]) // 2, corner[1] + (side - size[1]) // 2)
+    page.image.paste(picture.resize(size, Image.Resampling.LANCZOS), place)
+
+
+def _brain_window(picture: Array) -> npt.NDArray[np.uint8]:
+    """(row, column) 0..255; HU are windowed, eight-bit pictures are taken as they are."""
+    if picture.dtype == np.uint8:
+        return picture
+    low, high = WINDOW_HU
+    scaled = np.clip((np.nan_to_num(picture.astype(np.float32)) - low) / (high - low), 0.0, 1.0)
+    eight: npt.NDArray[np.uint8] = np.rint(255.0 * scaled).astype(np.uint8)
+    return eight
+
+
+def _heat(relevance: Array) -> npt.NDArray[np.uint8]:
+    """(row, column, 3): black over purple and orange to white, ever brighter, so that it reads in grey too."""
+    stops = np.array([[0, 0, 0], [87, 16, 110], [213, 94, 0], [255, 250, 200]], dtype=np.float32)
+    place = np.clip(np.nan_to_num(relevance.astype(np.float32)), 0.0, 1.0) * (len(stops) - 1)
+    grid = np.arange(len(stops), dtype=np.float32)
+    bands = [np.interp(place, grid, stops[:, c]).astype(np.uint8) for c in range(3)]
+    return np.stack(bands, axis=-1)
+
+
+def _strip(page: _Page, findings: SeriesFindings, thresholds: Thresholds | None) -> None:
+    """One bar per slice from feet to head; a slice that was left out is hatched over the whole height."""
+    if not findings.slices:
+        return
+    page.text("Output of every image from feet (left) to head (right)", 19)
+    left, right, top = MARGIN + 44, WIDTH - MARGIN, page.y + 4
+    bottom = top + STRIP_HEIGHT
+    page.draw.rectangle((left, top, right, bottom), fill=PANEL)
+    count = len(findings.slices)
+    edges = [left + round(i * (right - left) / count) for i in range(count + 1)]
+    order = sorted(range(count), key=lambda i: (findings.slices[i].evaluated, findings.slices[i].presence or 0.0))
+    for i in order:
+        _bar(page, findings.slices[i], (edges[i], max(edges[i], edges[i + 1] - 2)), top, bottom)
+    for value in (0.0, 1.0):
+        label = f"{100 * value:.0f} %"
+        page.draw.text((left - 6 - _font(15).getlength(label), bottom - 17 - round(value * (STRIP_HEIGHT - 17))), label,
+                       font=_font(15), fill=DIM)  # fmt: skip
+    for cut in (thresholds.absent_below, thresholds.present_at) if thresholds else ():
+        y = bottom - round(cut * STRIP_HEIGHT)
+        for x in range(left, right - 4, 10):
+            page.draw.line((x, y, x + 4, y), fill=INK)
+    page.y = bottom + 4
+    _numbers(page, findings.slices, edges)
+    legend = ["hatched: not evaluated"] if any(not s.evaluated for s in findings.slices) else []
+    legend += ["dashed lines: thresholds for absent (lower) and present (upper)"] if thresholds else []
+    if legend:
+        page.text("; ".join(legend), 17, DIM)
+    page.y += 8
+
+
+def _bar(page: _Page, s: SliceFinding, across: tuple[int, int], top: int, bottom: int) -> None:
+    x0, x1 = across
+    if s.evaluated:
+        height = max(2, round((s.presence or 0.0) * (bottom - top)))
+        page.draw.rectangle((x0, bottom - height, x1, bottom), fill=COLOURS[s.outcome])
+        return
+    page.draw.rectangle((x0, top, x1, bottom), fill=(78, 78, 82))
+    for y in range(top, bottom, 9):
+        page.draw.line((x0, min(bottom, y + (x1 - x0) // 2 + 3), x1, y), fill=(150, 150, 150))
+
+
+def _numbers(page: _Page, slices: Sequence[SliceFinding], edges: Sequence[int]) -> None:
+    """Instance numbers under the bars, as many as fit without touching; the first and the last always."""
+    taken: list[tuple[float, float]] = []
+    for i in (0, len(slices) - 1, *range(1, len(slices) - 1)):
+        label = wording.label(slices[i])
+        half = _font(15).getlength(label) / 2
+        middle = (edges[i] + edges[i + 1]) / 2
+        if all(middle + half + 6 < a or middle - half - 6 > b for a, b in taken):
+            taken.append((middle - half, middle + half))
+            page.draw.text((middle - half, page.y), label, font=_font(15), fill=DIM)
+    page.y += 22
+
+
+def _notice(page: _Page, notice: str) -> None:
+    lines = _wrapped(notice, 22, WIDTH - 4 * MARGIN)
+    height = round(1.35 * 22) * len(lines) + 16
+    page.draw.rectangle(
+        (MARGIN, page.y, WIDTH - MARGIN, page.y + height), outline=COLOURS[Outcome.UNDETERMINED], width=2
+    )
+    page.y += 8
+    page.text(notice, 22, COLOURS[Outcome.UNDETERMINED], 2 * MARGIN, WIDTH - 4 * MARGIN)
+    page.y += 16
+
+
+@lru_cache(maxsize=32)
+def _font(size: int) -> Any:
+    return ImageFont.load_default(size)
+
+
+def _wrapped(text: str, size: int, width: int) -> list[str]:
+    """Lines of at most `width` pixels; a word longer than that stands alone."""
+    lines: list[str] = []
+    for word in text.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and _font(size).getlength(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines

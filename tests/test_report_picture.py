@@ -1,0 +1,95 @@
+"""The summary picture: every outcome can be told from it, whatever the pictures and reasons look like."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+from report_cases import NOTICE, OUTCOMES, THRESHOLDS, findings
+
+from dicom_node.report import picture
+from dicom_node.report.context import UnusableFindings
+from dtvit.findings import Outcome, SeriesFindings
+
+
+def draw(found: SeriesFindings, **given: object) -> Image.Image:
+    pictures = {i: np.full((64, 64), 40.0, dtype=np.float32) for i in picture.shown(found)}
+    arguments = {"algorithm": "dtvit 0.1.0", "notice": NOTICE, "thresholds": THRESHOLDS, **given}
+    png = picture.montage(found, arguments.pop("pictures", pictures), **arguments)  # type: ignore[arg-type]
+    return Image.open(io.BytesIO(png)).convert("RGB")
+
+
+def share_of(image: Image.Image, colour: tuple[int, int, int]) -> float:
+    return float((np.asarray(image) == colour).all(axis=-1).mean())
+
+
+@pytest.mark.parametrize("kind", OUTCOMES)
+def test_the_colour_of_the_answer_is_seen_in_a_thumbnail(kind: str) -> None:
+    found = findings(kind)
+    page = draw(found)
+    assert page.width == 1024
+    top = np.asarray(page.resize((128, 128 * page.height // page.width)))[2].astype(int)
+    wanted = picture.COLOURS[found.outcome]
+    others = [c for o, c in picture.COLOURS.items() if o is not found.outcome]
+    distance = [float(np.abs(np.median(top, axis=0) - c).sum()) for c in (wanted, *others)]
+    assert distance[0] == min(distance)
+
+
+def test_outcomes_differ_without_colour_too() -> None:
+    pages = [np.asarray(draw(findings(kind)).convert("L"))[:140].tobytes() for kind in OUTCOMES]
+    absent, undetermined = pages[OUTCOMES.index("absent")], pages[OUTCOMES.index("undetermined")]
+    assert len({*pages[:3], absent, undetermined, pages[OUTCOMES.index("not evaluated")]}) == 6
+
+
+def test_the_strip_shows_every_slice_and_hatches_those_left_out() -> None:
+    hatched = (78, 78, 82)
+    some, all_out = draw(findings("deep")), draw(findings("not evaluated"))
+    assert 0 < share_of(some, hatched) < share_of(all_out, hatched)
+    present = picture.COLOURS[Outcome.PRESENT]
+    below = np.asarray(draw(findings("absent")))[150:]
+    assert not (below == present).all(axis=-1).any(), "a picture of an absent hemorrhage shows nothing in its colour"
+
+
+def test_slices_with_the_highest_output_are_shown_highest_first_in_the_brain_window() -> None:
+    found = findings("deep")
+    outputs = [found.slices[i].presence for i in picture.shown(found)]
+    assert outputs == sorted((s.presence for s in found.evaluated), reverse=True)[: picture.COLUMNS]
+    page = draw(found)
+    assert share_of(page, (128, 128, 128)) > 0.2, "40 HU is the middle of 0..80"
+    black = draw(found, pictures={i: np.full((64, 32), -1000.0) for i in picture.shown(found)})
+    assert share_of(black, (0, 0, 0)) > 0.2
+
+
+def test_a_missing_picture_leaves_a_place_and_eight_bits_are_taken_as_they_are() -> None:
+    found = findings("deep")
+    assert share_of(draw(found, pictures={}), picture.PANEL) > 0.2
+    eight = {i: np.full((30, 90), 77, dtype=np.uint8) for i in picture.shown(found)}
+    assert share_of(draw(found, pictures=eight), (77, 77, 77)) > 0.05
+
+
+def test_relevance_stands_beside_the_slice_and_never_over_it() -> None:
+    found = findings("deep")
+    without = draw(found)
+    maps = {i: np.eye(8) for i in picture.shown(found)}
+    with_maps = draw(found, relevance=maps)
+    assert with_maps.height > without.height + 200
+    assert share_of(with_maps, (128, 128, 128)) * with_maps.height == pytest.approx(
+        share_of(without, (128, 128, 128)) * without.height, rel=0.02
+    )
+
+
+def test_long_reasons_and_thousands_of_slices_still_fit() -> None:
+    found = findings("gap", 40)
+    slices = tuple(dataclasses.replace(s, instance_number=1000 + i) for i, s in enumerate(found.slices * 50))
+    long = dataclasses.replace(found, slices=slices, reasons=tuple(f"reason {i} " + "word " * 30 for i in range(8)))
+    page = draw(long)
+    assert page.height < picture.TALLEST
+    assert share_of(page, picture.WARNING) > 0, "the notice is still on the page"
+
+
+def test_a_number_that_is_no_probability_draws_nothing() -> None:
+    with pytest.raises(UnusableFindings):
+        draw(dataclasses.replace(findings("deep"), presence=float("nan")))
