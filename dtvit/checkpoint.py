@@ -35,7 +35,7 @@ SHIPPED = Path(__file__).parent / "weights" / "dtvit-tiny-phantom.safetensors"
 """The checkpoint that comes with the project, used where none is named."""
 
 
-class UnusableCheckpoint(Exception):  # noqa: N818
+class UnusableCheckpoint(Exception):
     """The file is no checkpoint, or not one that this node can run; the text names the file, the reason, the remedy."""
 
     def __init__(self, path: Path, reason: str, remedy: str) -> None:

@@ -18,11 +18,11 @@ from dtvit.model import INPUT_PIXELS, DTViT
 BATCH = 32  # slices of one series at a time; a ViT-L then needs less than 1 GiB on the CPU
 
 
-class UnavailableDevice(Exception):  # noqa: N818
+class UnavailableDevice(Exception):
     """The device that was asked for is not on this machine."""
 
 
-class NotFinite(ArithmeticError):  # noqa: N818
+class NotFinite(ArithmeticError):
     """The model gave a number that is not finite, from which nothing may be concluded."""
 
 

@@ -21,7 +21,7 @@ MLP_DROPOUT = 0.1  # Fan et al. 2024, the two-layer variant of the heads
 Head = Literal["linear", "mlp"]
 
 
-class UnknownEncoder(ValueError):  # noqa: N818
+class UnknownEncoder(ValueError):
     """timm knows no encoder of this name, or it cannot take 224 x 224 pixels."""
 
 

@@ -1,0 +1,235 @@
+"""Training pictures of heads that never lived: phantoms through the node's own preprocessing, truth known.
+
+Each head comes with its bleed and without, in the same scanner down to the noise, so that only blood tells the two
+apart. A slice counts as showing blood by what can be seen in it: an area where blood stands out from what would be
+there without it. Slices with less than that are neither one thing nor the other, and train no presence.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dtvit import brace, phantom, preprocess
+from dtvit.findings import LOCATIONS, Region
+from dtvit.selection import SliceContent, assign_regions, classify_content
+from train.data import BLOOD_CELLS, UNCLEAR, Pictures, UnusableData, freeze, frozen, part_of, shard, write_shard
+
+CONTRAST_HU = 8.0  # blood that differs by less from the same slice without it is not visible
+VISIBLE_MM2 = 20.0  # a disk of 5 mm across; a bleed of 0.4 ml measures 9 mm
+BLOOD_SHARE = 0.2  # of a voxel
+TRAINING_POSITIVES = 5  # slices with blood per training head; neighbours are too alike to be worth more
+TRAINING_OTHERS = 5  # slices without blood of the head that bleeds
+MEASURED_MM = 4.0  # validation and test heads are whole series; in thinner slices they would take minutes each
+FAILURES = 0.05  # share of heads that may fail before the making is given up
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class _Row:
+    picture: NDArray[np.uint8]
+    content: SliceContent
+    blood: NDArray[np.uint8]
+    presence: int
+    area_mm2: float
+
+
+def make(
+    folder: Path,
+    heads: int,
+    seed: int,
+    mode: str,
+    say: Say,
+    *,
+    processes: int | None = None,
+    minutes: float | None = None,
+) -> None:
+    """Make heads 0 .. `heads` - 1, or as many as the time allows; those already in the folder are kept.
+
+    Raises UnusableData when the folder holds other data, or when heads fail one after the other.
+    """
+    source = {"phantom": phantom_version(), "preprocessing": preprocess.preprocessing(mode), "mode": mode, "seed": seed}
+    done = frozen(folder)
+    if done is not None:
+        if done["source"] != source:
+            differing = ", ".join(f"{key} {done['source'].get(key)!r}, not {source[key]!r}" for key in source)
+            raise UnusableData(
+                f"{folder} holds pictures made otherwise ({differing}); choose another folder with --data"
+            )
+        say(f"{folder} holds {len(done['heads'])} finished heads")
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    have = {number for number in range(heads) if shard(folder, number).exists()}
+    wanted = [number for number in range(heads) if number not in have]
+    say(f"making {len(wanted)} synthetic heads, {len(have)} are there")
+    started = said_at = time.monotonic()
+    failed: list[str] = []
+    for number, problem in _in_processes(folder, wanted, seed, mode, processes, minutes):
+        if problem:
+            failed.append(f"head {number}: {problem}")
+            if len(failed) > max(3, FAILURES * heads):
+                raise UnusableData("phantoms fail: " + "; ".join(failed[:3]))
+        else:
+            have.add(number)
+        if time.monotonic() - said_at > 15:
+            said_at = time.monotonic()
+            rate = (len(have) - heads + len(wanted)) / (said_at - started)
+            say(f"{len(have)} of {heads} heads, {rate:.2f} a second")
+    for each in failed:
+        say(f"left out {each}")
+    freeze(folder, sorted(have), source)
+    say(f"{len(have)} heads in {(time.monotonic() - started) / 60:.1f} minutes")
+
+
+def _in_processes(
+    folder: Path, wanted: list[int], seed: int, mode: str, processes: int | None, minutes: float | None
+) -> Iterator[tuple[int, str | None]]:
+    """Each head as it is done, with what went wrong; stops asking for more when the time is over."""
+    deadline = time.monotonic() + minutes * 60 if minutes else None
+    count = processes or multiprocessing.cpu_count()
+    # spawn: a child of this process would inherit torch's threads in a state that hangs
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(count, mp_context=context, initializer=_single_threaded) as pool:
+        futures: dict[Future[str | None], int] = {
+            pool.submit(_make_and_write, folder, number, seed, mode): number for number in wanted
+        }
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+                if deadline is not None and time.monotonic() > deadline:
+                    return
+        except BrokenProcessPool as exc:
+            raise UnusableData(
+                f"a process that makes phantoms died ({exc}); too little memory? try --processes"
+            ) from exc
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _single_threaded() -> None:
+    import cv2
+
+    cv2.setNumThreads(1)
+
+
+def _make_and_write(folder: Path, number: int, seed: int, mode: str) -> str | None:
+    """What went wrong, if anything did: one phantom in a thousand that cannot be made must not cost the others."""
+    try:
+        pictures = make_head(number, seed, mode)
+    except Exception as exc:  # noqa: BLE001 - the outermost line of a job; counted, told, and too many end the run
+        return f"{type(exc).__name__}: {exc}"
+    write_shard(shard(folder, number), pictures)
+    return None
+
+
+def make_head(number: int, seed: int, mode: str) -> Pictures:
+    """A head with its bleed and without: some slices to train on, or two whole series to measure on."""
+    rng = np.random.default_rng([seed, number])
+    location = int(rng.integers(len(LOCATIONS)))
+    spec = phantom.draw(rng, LOCATIONS[location])
+    if part_of(number) == "train":
+        bleeding, healthy = _some_slices(spec, rng, mode)
+    else:
+        if spec.scan.thickness_mm < MEASURED_MM:
+            spec = phantom.draw(spec.seed, LOCATIONS[location], thickness_mm=5.0, spacing_mm=5.0)
+        bleeding, healthy = _whole_series(spec, mode)
+    rows = bleeding + healthy
+    presence = np.array([row.presence for row in rows], np.int8)
+    series = [2 * number] * len(bleeding) + [2 * number + 1] * len(healthy)
+    volume = [spec.bleed.volume_ml if spec.bleed else 0.0] * len(bleeding) + [0.0] * len(healthy)
+    return Pictures(
+        pictures=np.array([row.picture for row in rows], np.uint8).reshape(-1, preprocess.SIDE, preprocess.SIDE),
+        blood=np.array([row.blood for row in rows], np.uint8).reshape(-1, BLOOD_CELLS, BLOOD_CELLS),
+        presence=presence,
+        location=np.where(presence == 1, location, UNCLEAR).astype(np.int8),
+        head=np.full(len(rows), number, np.int32),
+        series=np.array(series, np.int32),
+        volume_ml=np.array(volume, np.float32),
+        area_mm2=np.array([row.area_mm2 for row in rows], np.float32),
+    )
+
+
+def _whole_series(spec: phantom.PhantomSpec, mode: str) -> tuple[list[_Row], list[_Row]]:
+    """Every slice that the node would evaluate, feet to head."""
+    pairs = [_pair(spec, position, mode) for position in spec.positions_mm]
+    columns = [pair[0] for pair in pairs], [pair[1] or pair[0] for pair in pairs]
+    with_bleed, without = (
+        [
+            row
+            for row, region in zip(rows, assign_regions([row.content for row in rows]), strict=True)
+            if region is Region.BRAIN
+        ]
+        for rows in columns
+    )
+    return with_bleed, without
+
+
+def _some_slices(spec: phantom.PhantomSpec, rng: np.random.Generator, mode: str) -> tuple[list[_Row], list[_Row]]:
+    """Slices with blood, the same ones without it, and others, from feet to head; as few rendered as will do."""
+    positions = spec.positions_mm
+    seen: dict[int, _Row] = {}
+    healed: dict[int, _Row] = {}
+    waiting = _spread_out(len(positions), rng)
+    while waiting and (len(healed) < TRAINING_POSITIVES or len(seen) - len(healed) < TRAINING_OTHERS):
+        index = waiting.pop(0)
+        bleeding, healthy = _pair(spec, positions[index], mode)
+        if not bleeding.content.may_show_brain:
+            continue
+        if healthy is None:
+            if len(seen) - len(healed) < TRAINING_OTHERS:
+                seen[index] = bleeding
+        elif len(healed) < TRAINING_POSITIVES:
+            seen[index], healed[index] = bleeding, healthy
+            near = [i for i in waiting if abs(positions[i] - positions[index]) < 12.0]
+            waiting = near + [i for i in waiting if i not in near]
+    return [seen[i] for i in sorted(seen)], [healed[i] for i in sorted(healed)]
+
+
+def _spread_out(count: int, rng: np.random.Generator) -> list[int]:
+    """Every index once, each as far as can be from those before it, from a random start."""
+    start = int(rng.integers(count))
+    order = sorted(range(count), key=lambda i: int(f"{i:010b}"[::-1], 2))
+    return [(i + start) % count for i in order]
+
+
+def _pair(spec: phantom.PhantomSpec, position_mm: float, mode: str) -> tuple[_Row, _Row | None]:
+    """The slice with its bleed, and without; None where it shows no blood, and the two would be the same."""
+    bleeding = phantom.render_slice(spec, position_mm)
+    if bleeding.blood_mm3 <= 0.0:
+        return _row(bleeding, spec, mode, None), None
+    healthy = phantom.render_slice(phantom.without_bleed(spec), position_mm)
+    return _row(bleeding, spec, mode, bleeding.hu - healthy.hu), _row(healthy, spec, mode, None)
+
+
+def _row(made: phantom.PhantomSlice, spec: phantom.PhantomSpec, mode: str, change: NDArray[Any] | None) -> _Row:
+    """`change`: HU that the bleed added, same noise; None where there is no blood."""
+    pixel_mm = (spec.scan.pixel_mm, spec.scan.pixel_mm)
+    head = brace.find_head(made.hu, pixel_mm, mode)
+    picture = preprocess.model_input(preprocess.picture(made.hu, head.mask))
+    content = classify_content(made.hu, head.mask, pixel_mm)
+    if change is None:
+        return _Row(picture, content, np.zeros((BLOOD_CELLS, BLOOD_CELLS), np.uint8), 0, 0.0)
+    visible = (made.blood > BLOOD_SHARE) & (change > CONTRAST_HU) & head.mask
+    area = float(visible.sum()) * spec.scan.pixel_mm**2
+    side = preprocess.SIDE // BLOOD_CELLS
+    cells = preprocess.model_input(visible.astype(np.uint8) * 255).reshape(BLOOD_CELLS, side, BLOOD_CELLS, side)
+    return _Row(picture, content, cells.mean((1, 3)).astype(np.uint8), 1 if area >= VISIBLE_MM2 else UNCLEAR, area)
+
+
+def phantom_version() -> str:
+    """Twelve digits that change with the program that makes phantoms, so that pictures of two are never mixed."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(phantom.__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
