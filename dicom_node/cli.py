@@ -87,11 +87,12 @@ def worker(config_path: Path, owner: str) -> None:
     help="Folder for reports and pictures.",
 )
 @click.option("--seed", type=int, default=7, show_default=True, help="Of the synthetic patients.")
-def demo(output: Path, seed: int) -> None:
+@click.option("--checkpoint", type=click.Path(exists=True, path_type=Path), help="Instead of the shipped one.")
+def demo(output: Path, seed: int, checkpoint: Path | None) -> None:
     """Send four synthetic patients through a node and a stand-in PACS on this machine, and show the reports."""
     from dicom_node.demo import run
 
-    sys.exit(run(output, seed))
+    sys.exit(run(output, seed, checkpoint))
 
 
 @main.command("check-config")
@@ -130,7 +131,7 @@ def send(folder: Path, peer: str | None, config_path: Path) -> None:
 
     config = _load(config_path)
     node = config.node
-    myself = Peer(name="this node", host="127.0.0.1", port=node.port or 11112, ae_title=node.ae_title)
+    myself = Peer(name="this-node", host="127.0.0.1", port=node.port or 11112, ae_title=node.ae_title)
     items = [scu.outgoing(path) for path in dicom_files([folder])]
     if not items:
         raise NotFound(f"no DICOM file under {folder}")

@@ -140,7 +140,7 @@ def _common(
     ds.FilterType = "HEAD"
     ds.GeneratorPower = 29
     ds.FocalSpots = 1.2
-    ds.ConvolutionKernel = ("SOFT", "STANDARD", "DETAIL")[min(int(spec.scan.kernel * 3), 2)]
+    ds.ConvolutionKernel = ("SOFT", "STANDARD", "STND+")[min(int(spec.scan.kernel * 3), 2)]
     ds.PatientPosition = "HFS"
     ds.StudyID = "1"
     ds.SeriesNumber = series_number

@@ -1,0 +1,296 @@
+"""`dicom-node demo`: four synthetic patients, a real node, a stand-in PACS, real associations; minutes on two cores.
+
+Nothing is staged: the node is `dicom-node serve` in a process of its own, and the table is read from the reports that
+arrived, not from what was sent.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from pydicom.dataset import Dataset
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from dicom_node import present, scanner, uids
+from dicom_node.config import Peer
+from dicom_node.errors import NodeError, PeerError
+from dicom_node.network import scu
+from dicom_node.network.stand_in import StandInPacs, Stored, free_port
+from dicom_node.report import picture, sr, text
+from dtvit.findings import Coverage, Outcome, Region, SeriesFindings, SliceFinding
+
+SCANNER_AET = "DEMO_CT"
+NODE_AET = "DEMO_NODE"
+START_S = 90.0  # for the node to listen, on a cold disk
+REPORT_S = 180.0  # from the last slice sent to the last report
+TRUTHS: tuple[str | None, ...] = (None, "deep", "lobar", "subtentorial")
+SITE_ML = {"deep": 18.0, "lobar": 30.0, "subtentorial": 12.0}  # sizes usual at admission for these places
+CONFIG = """\
+[node]
+ae_title = "{node_aet}"
+bind = "127.0.0.1"
+port = {node_port}
+allowed_senders = ["{scanner_aet}"]
+data_folder = "data"
+min_free_mib = 50
+[[peers]]
+name = "STAND-IN-PACS"
+host = "127.0.0.1"
+port = {pacs_port}
+ae_title = "{pacs_aet}"
+[completion]
+settle_s = 2
+silence_s = 20
+[model]
+device = "auto"
+"""
+
+
+@dataclass(frozen=True)
+class Patient:
+    """One synthetic patient on the way through the node."""
+
+    name: str
+    truth: str | None
+    study_uid: str
+    datasets: list[Dataset]
+    hu: npt.NDArray[np.float32]
+    """(slice, row, column), in the order of `datasets`."""
+
+
+def run(output: Path, seed: int, checkpoint: Path | None = None) -> int:
+    """Returns the exit status: 0 only if every report arrived and was parsed."""
+    console = Console()
+    _make_room(output)
+    with tempfile.TemporaryDirectory(prefix="dicom-node-demo-") as temporary:
+        pacs = StandInPacs(Path(temporary) / "pacs", ae_title="DEMO_PACS")
+        pacs.start()
+        node_port = free_port()
+        try:
+            node = _node(Path(temporary), node_port, pacs, output / "node.log", checkpoint)
+            with node, _progress(console) as progress:
+                patients, sent_at = _scan_and_send(node_port, seed, progress)
+                arrived = _wait_for_reports(pacs, len(patients), progress)
+        except NodeError as exc:
+            console.print(f"[bold red]the demo could not run:[/] {exc}")
+            return 1
+        finally:
+            pacs.stop()
+        return _tell(console, output, patients, sent_at, arrived)
+
+
+def _make_room(output: Path) -> None:
+    """An empty output folder; only what an earlier demo left there is removed."""
+    for old in (*output.glob("[1-4]-*"), output / "node.log"):
+        shutil.rmtree(old) if old.is_dir() else old.unlink(missing_ok=True)
+    output.mkdir(parents=True, exist_ok=True)
+
+
+@contextmanager
+def _node(folder: Path, port: int, pacs: StandInPacs, log: Path, checkpoint: Path | None) -> Iterator[None]:
+    """`dicom-node serve` in a process of its own, listening; ended in order afterwards."""
+    config = folder / "config.toml"
+    content = CONFIG.format(
+        node_aet=NODE_AET, node_port=port, scanner_aet=SCANNER_AET, pacs_port=pacs.port, pacs_aet=pacs.ae_title
+    )
+    if checkpoint is not None:
+        content += f"checkpoint = {json.dumps(str(checkpoint.resolve()))}\n"
+    config.write_text(content, encoding="utf-8")
+    command = [sys.executable, "-m", "dicom_node", "serve", "--config", str(config)]
+    with log.open("w") as log_file:
+        process = subprocess.Popen(command, stderr=log_file, stdout=log_file)
+        try:
+            _wait_until_listening(process, port, log)
+            yield
+        finally:
+            process.terminate()
+            try:
+                process.wait(60.0)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def _wait_until_listening(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    deadline = time.monotonic() + START_S
+    while process.poll() is None and time.monotonic() < deadline:
+        try:
+            scu.echo(_node_peer(port), SCANNER_AET)
+        except PeerError:
+            time.sleep(0.2)
+        else:
+            return
+    raise NodeError(f"the node did not start; its last words, from {log}: {log.read_text()[-600:]}")
+
+
+def _scan_and_send(node_port: int, seed: int, progress: Progress) -> tuple[list[Patient], dict[str, float]]:
+    """Make the patients, one process each as far as there are cores, and send each as soon as it is made."""
+    making = progress.add_task("making synthetic patients", total=len(TRUTHS))
+    sending = progress.add_task("sending slices", total=None)
+    patients: list[Patient] = []
+    sent_at: dict[str, float] = {}
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(max_workers=2, mp_context=context) as pool:
+        for patient in pool.map(_make, TRUTHS, range(1, len(TRUTHS) + 1), [seed] * len(TRUTHS)):
+            progress.advance(making)
+            patients.append(patient)
+            progress.update(sending, total=sum(len(p.datasets) for p in patients))
+            _send(patient, node_port, lambda: progress.advance(sending))
+            sent_at[patient.study_uid] = time.time()
+    return patients, sent_at
+
+
+def _make(truth: str | None, number: int, seed: int) -> Patient:
+    from dtvit import phantom
+
+    spec = phantom.draw(np.random.default_rng([seed, number]), truth, **_usual(truth))
+    made = phantom.render(spec)
+    name = (truth or "no hemorrhage").upper().replace(" ", "-")
+    study_uid = uids.fresh()
+    datasets = scanner.series(
+        made,
+        scanner.SyntheticPatient(f"SYNTHETIC^{name}", f"SYNTHETIC-{number}"),
+        when=datetime.now(UTC).astimezone(),
+        study_uid=study_uid,
+        accession_number=f"DEMO{number}",
+    )
+    return Patient(name.replace("-", " ").lower(), truth, study_uid, datasets, np.asarray(made.hu, np.float32))
+
+
+def _usual(truth: str | None) -> dict[str, object]:
+    """What makes a case that shows something: adult heads, ordinary slices, a bleed of usual size."""
+    usual: dict[str, object] = {"matrix": 512, "thickness_mm": 5.0}
+    if truth is not None:
+        usual |= {"volume_ml": SITE_ML[truth]}
+    return usual
+
+
+def _send(patient: Patient, node_port: int, advance: object) -> None:
+    with tempfile.TemporaryDirectory(prefix="dicom-node-scanner-") as folder:
+        items = [scu.outgoing(path) for path in scanner.write(patient.datasets, Path(folder))]
+        for answer in scu.send(_node_peer(node_port), SCANNER_AET, items):
+            if answer.error is not None:
+                raise answer.error
+            advance()  # type: ignore[operator]
+
+
+def _node_peer(port: int) -> Peer:
+    return Peer(name="node", host="127.0.0.1", port=port, ae_title=NODE_AET)
+
+
+def _wait_for_reports(pacs: StandInPacs, count: int, progress: Progress) -> list[Stored]:
+    waiting = progress.add_task("waiting for reports", total=count)
+    deadline = time.monotonic() + REPORT_S
+    arrived: list[Stored] = []
+    while len(arrived) < count and time.monotonic() < deadline:
+        arrived = pacs.wait_for(len(arrived) + 1, min(1.0, deadline - time.monotonic()))
+        progress.update(waiting, completed=len(arrived))
+    return arrived
+
+
+def _tell(
+    console: Console, output: Path, patients: list[Patient], sent_at: dict[str, float], arrived: list[Stored]
+) -> int:
+    reports: dict[str, tuple[sr.ParsedReport, Stored]] = {}
+    for stored in arrived:
+        try:
+            parsed = sr.parse(stored.path)
+        except sr.NotAReport as exc:
+            console.print(f"[bold red]an object arrived that cannot be read as a report:[/] {exc}")
+            continue
+        reports[parsed.study_instance_uid] = parsed, stored
+    table = Table("patient", "truth", "hemorrhage", "location", "output", "seconds", "left in", title="What came back")
+    complete = True
+    for number, patient in enumerate(patients, 1):
+        if patient.study_uid not in reports:
+            table.add_row(str(number), patient.name, "[bold red]no report[/]", "", "", "", "")
+            complete = False
+            continue
+        parsed, stored = reports[patient.study_uid]
+        folder = output / f"{number}-{patient.name.replace(' ', '-')}"
+        _leave(folder, patient, parsed, stored)
+        table.add_row(
+            str(number),
+            patient.name,
+            f"[{present.OUTCOME_STYLE[parsed.outcome]}]{parsed.outcome}[/]",
+            parsed.location or "",
+            "" if parsed.output is None else f"{parsed.output:.1%}",
+            f"{stored.at - sent_at[patient.study_uid]:.1f}",
+            f"{folder}/",
+        )
+    console.print(table)
+    console.print("seconds: from the last slice sent to the report stored in the stand-in PACS, settling time included")
+    console.print(f"each folder holds report.dcm, report.txt and montage.png; the node's log is {output / 'node.log'}")
+    console.print("[yellow]NOT FOR CLINICAL USE: the model was trained on synthetic heads alone[/]")
+    return 0 if complete else 1
+
+
+def _leave(folder: Path, patient: Patient, parsed: sr.ParsedReport, stored: Stored) -> None:
+    import pydicom
+
+    folder.mkdir(parents=True)
+    shutil.copy(stored.path, folder / "report.dcm")
+    (folder / "report.txt").write_text(text.render(pydicom.dcmread(stored.path)), encoding="utf-8")
+    index_of = {str(ds.SOPInstanceUID): i for i, ds in enumerate(patient.datasets)}
+    found = _findings(parsed, patient, index_of)
+    pictures = {i: patient.hu[index_of[found.slices[i].sop_instance_uid]] for i in picture.shown(found)}
+    notice = "; ".join(parsed.notices) or None
+    page = picture.montage(found, pictures, algorithm=f"DTViT {parsed.algorithm['version']}", notice=notice)
+    (folder / "montage.png").write_bytes(page)
+
+
+def _findings(parsed: sr.ParsedReport, patient: Patient, index_of: dict[str, int]) -> SeriesFindings:
+    """The report's own statements as findings, for the picture; places come from the images it refers to."""
+    slices = []
+    for one in parsed.slices:
+        ds = patient.datasets[index_of[one.sop_instance_uid]]
+        evaluated = one.outcome is not Outcome.NOT_EVALUATED
+        outputs = [one.location_outputs.get(name, 0.0) for name in ("deep", "lobar", "subtentorial")]
+        slices.append(
+            SliceFinding(
+                sop_class_uid=one.sop_class_uid,
+                sop_instance_uid=one.sop_instance_uid,
+                instance_number=int(ds.InstanceNumber),
+                position_mm=float(ds.SliceLocation),
+                region=Region.BRAIN if evaluated else _region(one.left_out),
+                outcome=one.outcome,
+                presence=one.output,
+                location=(outputs[0], outputs[1], outputs[2]) if one.location_outputs else None,
+                left_out=one.left_out,
+            )
+        )
+    whole = Coverage(parsed.complete, 0.0, parsed.complete, parsed.complete)
+    outputs = [parsed.location_outputs.get(name, 0.0) for name in ("deep", "lobar", "subtentorial")]
+    return SeriesFindings(
+        outcome=parsed.outcome,
+        presence=parsed.output,
+        location=parsed.location,
+        location_probabilities=(outputs[0], outputs[1], outputs[2]) if parsed.location_outputs else None,
+        slices=tuple(sorted(slices, key=lambda s: s.position_mm or 0.0)),
+        coverage=whole,
+        reasons=parsed.reasons,
+    )
+
+
+def _region(left_out: str | None) -> Region:
+    return next((region for region in Region if region.value == left_out), Region.UNKNOWN)
+
+
+def _progress(console: Console) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
+    return Progress(*columns, TimeElapsedColumn(), console=console)
