@@ -20,9 +20,9 @@ ANCHORS: dict[str, tuple[Vector, ...]] = {
     "putamen": ((26.0, 1.0, 4.0),),
     "thalamus": ((12.0, 11.0, 6.0),),
     "caudate": ((14.0, -14.0, 11.0),),
-    "frontal": ((28.0, -44.0, 24.0), (20.0, -52.0, 8.0), (26.0, -18.0, 48.0), (42.0, -26.0, 26.0)),
-    "parietal": ((36.0, 30.0, 36.0), (24.0, 40.0, 48.0), (46.0, 14.0, 30.0), (18.0, 12.0, 56.0)),
-    "temporal": ((45.0, -6.0, -20.0), (46.0, 18.0, -8.0), (50.0, 26.0, 6.0)),
+    "frontal": ((26.0, -42.0, 24.0), (20.0, -50.0, 8.0), (25.0, -18.0, 45.0), (38.0, -24.0, 26.0)),
+    "parietal": ((34.0, 30.0, 34.0), (24.0, 38.0, 44.0), (42.0, 14.0, 30.0), (18.0, 12.0, 52.0)),
+    "temporal": ((42.0, -8.0, -20.0), (43.0, 18.0, -8.0), (46.0, 26.0, 6.0)),
     "occipital": ((22.0, 66.0, 10.0), (30.0, 56.0, 20.0)),
     "cerebellum": ((25.0, 52.0, -32.0),),
     "vermis": ((3.0, 52.0, -22.0),),
@@ -49,7 +49,7 @@ class Hematoma:
         )
         distance = np.sqrt(x * x + y * y + z * z)
         size = self.radius_mm
-        ruffle = 0.30 * size * self.noise.slow(p, 2.6 * size + 4) + 0.10 * size * self.noise.slow(
+        ruffle = 0.40 * size * self.noise.slow(p, 2.6 * size + 4) + 0.15 * size * self.noise.slow(
             p.moved(50), 0.9 * size + 3.5
         )
         return np.asarray(distance + ruffle * np.float32(self.bleed.irregularity), np.float32)
@@ -106,7 +106,7 @@ def place(
     count = 44
     axis = (np.arange(count, dtype=np.float32) + 0.5) / count * 2 * half - half
     gz, gy, gx = np.meshgrid(axis + centre[2], axis + centre[1], axis + centre[0], indexing="ij")
-    box = Points(*(np.asarray(g, np.float32).ravel() for g in (gx, gy, gz)))
+    box = Points(*(np.asarray(g, np.float32) for g in (gx, gy, gz)))
     allowed = np.sort(first.shape(box)[room(box) < 0])
     cells = bleed.volume_ml * 1000.0 / (2 * half / count) ** 3
     if allowed.size <= cells:

@@ -30,8 +30,8 @@ def tentorium(p: Points) -> Array:
 
 def infratentorial(p: Points) -> Array:
     """Distance to the posterior fossa's contents: below the tentorium and behind clivus and petrous ridge."""
-    ridge = 1.0 + 0.78 * np.maximum(np.abs(p.x) - 9.0, 0.0)
-    return np.maximum(tentorium(p), (ridge - p.y) * np.float32(0.78))
+    ridge = -5.0 + 0.88 * np.maximum(np.abs(p.x) - 9.0, 0.0)
+    return np.maximum(tentorium(p), (ridge - p.y) * np.float32(0.75))
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Brain:
 
     def ventricle(self, p: Points) -> Array:
         """Distance to the lateral and third ventricles (blood can break into these)."""
-        v = self.head.ventricles
+        v = 1.12 * self.head.ventricles
         side = np.where(p.x > 0, np.float32(self.sides[1]), np.float32(self.sides[0]))
         q = Points(np.abs(p.x) + np.float32(0.35), p.y, p.z)
         body = tube(
@@ -126,30 +126,36 @@ class Brain:
         insular = np.maximum(np.abs(side - curve), np.maximum(np.abs(p.y + 6) - 20, np.abs(p.z - 4) - 13))
         rise = (p.y + 24.0 - 1.7 * p.z) * 0.51 + 2.0 * self.noise.slow(p, 30.0)
         sylvian = np.maximum(np.abs(rise), np.maximum(curve - side, np.abs(p.z - 6) - 22))
-        surface = np.minimum(np.minimum(depth, midline), np.minimum(insular, sylvian))
+        inner = np.minimum(insular, sylvian)
+        surface = np.minimum(np.minimum(depth, midline), inner)
+        mouth = np.minimum(np.minimum(depth, 5.0 + 2.0 * midline), 4.0 + 1.5 * inner)  # hidden sulci are short
 
-        u = 1.0 / np.maximum(np.sqrt((p.x / 66) ** 2 + ((p.y - 3) / 82) ** 2 + (p.z / 72) ** 2), 0.25)
-        squeeze = (0.28 + 0.72 * u).astype(np.float32)  # noise seen along a radius changes slowly
+        outwards = np.sqrt((p.x / 66) ** 2 + ((p.y - 3) / 82) ** 2 + (p.z / 72) ** 2)
+        squeeze = (0.45 + 0.55 / np.maximum(outwards, 0.3)).astype(np.float32)  # noise changes slowly along a radius
         q = Points(p.x * squeeze, (p.y - 3) * squeeze, p.z * squeeze)
-        fold = self.folds.fine(q, 24.0) + 0.38 * self.folds.fine(q.moved(31), 11.0)
+        q = q.moved(2.5 * self.noise.slow(p.moved(5), 21.0), 2.5 * self.noise.slow(p.moved(55), 21.0))
+        fold = self.folds.fine(q, 32.0) + 0.26 * self.folds.fine(q.moved(31), 11.0)
         across, down = np.gradient(fold, canvas.coarse_mm)
         sulcus = np.abs(finer(fold, smooth=True)) / finer(np.sqrt(across**2 + down**2) + np.float32(0.05))
-        reach = 14.0 + 6.0 * self.noise.slow(q.moved(7), 30.0)
-        openness = np.clip(1.0 - surface / np.maximum(reach, 3.0), 0.0, 1.0)
+        reach = 19.0 + 7.0 * self.noise.slow(q.moved(7), 30.0)
+        openness = np.clip(1.0 - mouth / np.maximum(reach, 3.0), 0.0, 1.0) * np.clip((outwards - 0.42) * 8, 0, 1)
         wide = np.clip(1.0 + 0.7 * self.noise.slow(p.moved(17), 38.0), 0.15, 2.5)
-        half = finer((head.sulcus_mm * wide * (0.45 + 0.55 * openness) * (openness > 0)).astype(np.float32))
+        half = finer((head.sulcus_mm * wide * (0.6 + 0.4 * openness) * (openness > 0)).astype(np.float32))
         fluid = soft(sulcus - half, 1.1 * mm) * finer(np.clip(openness * 6, 0, 1))
         opening = 0.5 + 1.3 * head.sulcus_mm
-        clefts = np.minimum(insular - opening * 0.9, sylvian - opening * (0.9 + 0.9 * bump((side - 44) / 12)))
+        clefts = np.minimum(
+            insular - opening * 0.9,
+            sylvian - opening * (0.7 + 0.7 * bump((side - 44) / 12)) / (1.0 + np.maximum(p.z - 5, 0) / 12),
+        )
         clefts = np.minimum(clefts, midline - 0.5 - 0.7 * head.sulcus_mm * wide)
         fluid = np.maximum(fluid, soft(finer(clefts.astype(np.float32)), 1.1 * mm))
 
-        ribbon = 3.6 + 0.8 * self.noise.slow(p, 20.0)
+        ribbon = 4.3 + 0.8 * self.noise.slow(p, 20.0)
         cortex = np.minimum(
             sulcus + finer(np.where(openness > 0, 0.0, 30.0).astype(np.float32)) * 0.25,
             finer(surface.astype(np.float32)),
         )
-        grey = soft(cortex - finer(ribbon), 3.0)
+        grey = soft(cortex - finer(ribbon), 2.2)
         mottle = finer(0.8 * self.noise.slow(p, 13.0) + 0.8 * self.noise.slow(p, 50.0))
         tissue = head.white_hu + grey * (head.grey_hu - head.white_hu) + mottle
         tissue += fluid * (head.csf_hu - tissue)
@@ -159,13 +165,15 @@ class Brain:
     def _posterior_fossa(self, canvas: Canvas, p: Points, edge: Array, lower: Array, shell: Shell) -> None:
         head = self.head
         stem = self.stem(p)
-        cerebellum = np.maximum(np.maximum(edge, lower + 0.8), 20.0 + 0.25 * np.abs(p.x) - p.y)
+        cerebellum = np.maximum(
+            np.maximum(edge, lower + 1.0 + 0.6 * head.sulcus_mm), 22.0 - 0.9 * np.maximum(np.abs(p.x) - 15.0, 0.0) - p.y
+        )
         cerebellum = np.maximum(
             cerebellum,
             1.6
             + 1.2 * head.sulcus_mm
             - np.maximum(stem, 0.0)
-            + 9.0 * step(np.abs(p.x) * 0 + p.z + 40, 5.0) * step(p.y - 26, 4.0),
+            - 14.0 * step(p.z + 46, 3.0) * step(-13.0 - p.z, 3.0),  # at the pons the two are one
         )
         behind = (
             2.0 + 0.14 * (p.y - 66) - 0.08 * (p.z + 30) + 1.2 * self.noise.slow(p, 22.0)
@@ -178,13 +186,15 @@ class Brain:
             Points(np.abs(p.x), p.y, p.z), (21.0, 46.0, -33.0), (17.0, 13.0, 10.0)
         ) + 2.0 * self.noise.slow(p, 14.0)
         canvas.paint(cerebellum, head.grey_hu - 1.0 + 1.0 * self.noise.slow(p, 12.0))
-        canvas.paint(np.maximum(core, cerebellum + 5.0), head.white_hu + 1.5, edge_mm=4.0)
+        arm = tube(Points(np.abs(p.x), p.y, p.z), [(12, 16, -29, 7), (21, 30, -32, 7), (22, 44, -33, 8)])
+        canvas.paint(np.maximum(np.minimum(core, arm), cerebellum + 4.0), head.white_hu + 1.0, edge_mm=4.0)
         lines = np.maximum(
-            (leaf - 0.12 - 0.12 * head.sulcus_mm) * 3.0, np.maximum(cerebellum, -9.0 - cerebellum + 3 * leaf)
+            (leaf - 0.15 - 0.15 * head.sulcus_mm) * 3.5, np.maximum(cerebellum, -13.0 - cerebellum + 6 * leaf)
         )
-        canvas.paint(lines, head.csf_hu + 6.0, edge_mm=1.3, strength=0.8)
+        canvas.paint(lines, head.csf_hu + 4.0, edge_mm=1.2, strength=0.9)
         cisterns = [
-            ellipsoid(p, (0.0, -7.0, -16.0), (12.0 + 2.0 * head.sulcus_mm, 10.0, 8.0)),
+            ellipsoid(p, (0.0, -9.0, -14.0), (11.0 + 2.0 * head.sulcus_mm, 9.0, 9.0)),
+            tube(Points(np.abs(p.x), p.y, p.z), [(8, -14, -13, 3.0), (22, -19, -11, 1.2), (36, -24, -8, 1.5)]),
             ellipsoid(p, (0.0, 24.0, -1.0), (12.0, 2.2 + head.sulcus_mm, 6.0)),
             np.maximum(np.abs(stem - 0.8) - 0.9 - head.sulcus_mm * 0.8, np.abs(p.z + 8) - 9),
             tube(
@@ -197,14 +207,14 @@ class Brain:
                 np.maximum(cistern + 0.5 * self.noise.slow(p, 10.0), shell.cavity + 0.5), head.csf_hu, edge_mm=1.2
             )
         canvas.paint(np.maximum(stem, shell.cavity + 1.0), head.white_hu + 3.5, edge_mm=1.2)
-        gland = ellipsoid(p, (0.0, -9.0, -28.0), (6.0, 4.5, 4.0))
-        cavernous = ellipsoid(Points(np.abs(p.x), p.y, p.z), (11.0, -9.0, -27.0), (4.5, 11.0, 5.0))
+        gland = ellipsoid(p, (0.0, -13.0, -26.0), (6.0, 4.5, 4.0))
+        cavernous = ellipsoid(Points(np.abs(p.x), p.y, p.z), (11.0, -13.0, -27.0), (4.5, 11.0, 5.0))
         canvas.paint(np.minimum(gland, cavernous), 46.0, edge_mm=1.5)
         vessels = np.minimum(
-            tube(p, [(0.5, 1.5, -14, 1.4), (-0.5, 1.5, -28, 1.6), (1, 12, -44, 1.6)]),
+            tube(p, [(0.5, -1.5, -12, 1.4), (-0.5, 0, -28, 1.6), (1, 12, -44, 1.6)]),
             tube(
                 Points(np.abs(p.x), p.y, p.z),
-                [(8, -11, -24, 2.0), (9, -12, -17, 1.9), (22, -15, -13, 1.4), (34, -20, -9, 1.1)],
+                [(9, -15, -24, 2.0), (9, -15, -16, 1.9), (22, -19, -12, 1.4), (34, -23, -9, 1.1)],
             ),
         )
         canvas.paint(vessels, 44.0, edge_mm=1.0)
@@ -229,7 +239,7 @@ class Brain:
         caudate = ellipsoid(q, (13.5 + 2 * v, -15.0, 9.0), (5.5, 12.0, 9.0))
         tail = tube(q, [(15 + 2 * v, -8, 18, 3.2), (17 + 3 * v, 12, 25, 2.4)])
         for nucleus in (lentiform, thalamus, caudate, tail):
-            canvas.paint(nucleus + wobble, head.grey_hu + 0.5, edge_mm=2.5)
+            canvas.paint(nucleus + wobble, head.grey_hu + 1.0, edge_mm=2.0)
         if head.ganglia_hu:
             pallidum = ellipsoid(turned, (20.0, 6.0, 2.0), (2.5, 6.0, 4.0)) + 1.6 * self.folds.fine(p, 9.0)
             canvas.paint(pallidum, head.ganglia_hu, edge_mm=1.5)

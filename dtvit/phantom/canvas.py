@@ -46,6 +46,19 @@ class Canvas:
         colour = finer(value[top:bottom, left:right]) if isinstance(value, np.ndarray) else np.float32(value)
         window += share * (colour - window)
 
+    def shell(self, distance: Array, half_mm: float, value: float, limit: Array | None = None) -> None:
+        """Paint what lies within `half_mm` of the surface and inside `limit`, however thin that is."""
+        reach = np.abs(distance) < half_mm + 2.0 * self.coarse_mm
+        rows, columns = np.flatnonzero(reach.any(axis=1)), np.flatnonzero(reach.any(axis=0))
+        if not rows.size:
+            return
+        part = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+        there = np.abs(finer(distance[part])) - np.float32(half_mm)
+        if limit is not None:
+            there = np.maximum(there, finer(limit[part]))
+        window = self.hu[part[0].start * STEP : part[0].stop * STEP, part[1].start * STEP : part[1].stop * STEP]
+        window += soft(there, self.fine_mm) * (np.float32(value) - window)
+
     def lay(self, share: Array, value: float | Array) -> None:
         """The same with a share already on the fine grid, over the whole slice."""
         self.hu += share * ((value if isinstance(value, np.ndarray) else np.float32(value)) - self.hu)

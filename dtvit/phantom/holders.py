@@ -54,80 +54,82 @@ class Bench:
         slope = np.sqrt((x / half**2) ** 2 + (y / tall**2) ** 2) + np.float32(1e-6)
         return np.asarray(k * (k - 1.0) / slope, np.float32)
 
-    def paint(self, canvas: Canvas, p: Points) -> Array:
-        """Paint all of it; the distance to it (coarse grid), negative inside."""
-        holder, j = self.holder, self.jitter
-        nothing = np.full(p.x.shape, 1e3, np.float32)
-        solid: Array = nothing
-        middle = (self.box.front + self.box.back) / 2
-        cut = middle - holder.rise * (self.box.back - self.box.front) / 2 - p.y
-        half_shell = holder.shell_mm / 2
-        if holder.shape in ("thin cup", "thick cup", "U", "double cup", "pillow"):
-            line = self._outline(p, 12.0 + 25 * j[2] if holder.shape == "pillow" else 0.0)
-            shell = np.maximum(np.abs(line) - half_shell, cut)
+    def paint(self, canvas: Canvas, presence: Canvas, p: Points) -> None:
+        """Paint all of it into `canvas` (HU) and into `presence` (1 where something is)."""
+        holder, box, j = self.holder, self.box, self.jitter
+        cut = (box.front + box.back) / 2 - holder.rise * (box.back - box.front) / 2 - p.y
+        half_mm = holder.shell_mm / 2
+        if holder.shape == "ring":
+            self._shell(canvas, presence, self._outline(p, 0.0), half_mm, holder.shell_hu)
+        elif holder.shape != "none":
+            line = self._outline(p, self._room_mm())
             if holder.shape == "thick cup" and j[3] > 0.5:  # two skins with foam between
-                canvas.paint(shell, -900.0 + 80 * j[4])
-                skins = np.maximum(np.abs(np.abs(line) - (half_shell - 0.8)) - 0.8, cut)
-                canvas.paint(skins, holder.shell_hu)
+                self._shell(canvas, presence, line, half_mm, -900.0 + 80 * j[4], cut)
+                for skin in (line - (half_mm - 0.8), line + (half_mm - 0.8)):
+                    self._shell(canvas, presence, skin, 0.8, holder.shell_hu, cut)
             else:
-                canvas.paint(shell, holder.shell_hu)
-            solid = shell
+                self._shell(canvas, presence, line, half_mm, holder.shell_hu, cut)
             if holder.shape == "double cup":
-                second = np.maximum(np.abs(self._outline(p, 9.0 + 14 * j[2])) - half_shell, cut + 10 * j[5])
-                struts = np.minimum(np.abs(p.x - 60 * (j[3] - 0.5)), np.abs(np.abs(p.x) - 45 - 25 * j[4])) - 1.5
-                strut = np.maximum(np.maximum(struts, -line), np.maximum(self._outline(p, 9.0 + 14 * j[2]), cut))
-                canvas.paint(np.minimum(second, strut), holder.shell_hu)
-                solid = np.minimum(solid, np.minimum(second, strut))
-        elif holder.shape == "ring":
-            solid = np.abs(self._outline(p, 0.0)) - half_shell
-            canvas.paint(solid, holder.shell_hu)
-        if holder.shape == "pillow" or (holder.cushion and holder.shape not in ("none", "ring")):
-            solid = np.minimum(solid, self._cushion(canvas, p, cut))
+                second = self._outline(p, 9.0 + 14 * j[2])
+                self._shell(canvas, presence, second, half_mm, holder.shell_hu, cut + 10 * j[5])
+                between = np.maximum(np.maximum(-line, second), cut + 10 * j[5])
+                for strut in (p.x - 60 * (j[3] - 0.5), np.abs(p.x) - 45 - 25 * j[4]):
+                    self._shell(canvas, presence, strut, 1.5, holder.shell_hu, between)
+            if holder.shape == "pillow" or holder.cushion:
+                self._cushion(canvas, presence, p, cut)
         for index in range(holder.tubes):
-            solid = np.minimum(solid, self._tube(canvas, p, index))
-        return np.minimum(solid, self._hand(canvas, p)) if holder.hand else solid
+            self._tube(canvas, presence, p, index)
+        if holder.hand:
+            self._hand(canvas, presence, p)
 
-    def _cushion(self, canvas: Canvas, p: Points, cut: Array) -> Array:
+    def _room_mm(self) -> float:
+        """Between head and shell, for the pillow."""
+        return 12.0 + 25 * self.jitter[2] if self.holder.shape == "pillow" else 0.0
+
+    @staticmethod
+    def _shell(
+        canvas: Canvas, presence: Canvas, line: Array, half_mm: float, hu: float, limit: Array | None = None
+    ) -> None:
+        canvas.shell(line, half_mm, hu, limit)
+        presence.shell(line, half_mm, 1.0, limit)
+
+    def _cushion(self, canvas: Canvas, presence: Canvas, p: Points, cut: Array) -> None:
         """Foam between head and shell in a thin cover with creases."""
         j = self.jitter
         inner = self._outline(p, -4.0 - 14 * j[6]) + 3.0 * self.noise.slow(p, 45.0)
-        limit = self._outline(
-            p, (12.0 + 25 * j[2] if self.holder.shape == "pillow" else 0.0) - self.holder.shell_mm / 2 - 0.6
-        )
+        limit = self._outline(p, self._room_mm() - self.holder.shell_mm / 2 - 0.6)
         pad = np.maximum(np.maximum(-inner, limit), cut + 4.0 + 20 * j[7])
         canvas.paint(pad, -965.0 + 130 * j[5])
-        cover = np.abs(pad) - (0.3 + 0.6 * j[3])
-        creases = np.maximum(np.abs(self.noise.slow(p, 60.0)) * 12 - 0.5, pad)
-        canvas.paint(np.minimum(cover, creases), -250.0 + 300 * j[4])
-        return np.asarray(np.minimum(pad, cover), np.float32)
+        presence.paint(pad, 1.0)
+        cover_hu = -250.0 + 300 * j[4]
+        self._shell(canvas, presence, pad, 0.3 + 0.6 * j[3], cover_hu)
+        canvas.shell(self.noise.slow(p, 60.0) * 12, 0.5, cover_hu, pad)
 
-    def _tube(self, canvas: Canvas, p: Points, index: int) -> Array:
+    def _tube(self, canvas: Canvas, presence: Canvas, p: Points, index: int) -> None:
         j = self.jitter[(index * 2) % 8], self.jitter[(index * 3 + 1) % 8], self.jitter[(index * 5 + 2) % 8]
         side = 1.0 if (index + int(8 * j[0])) % 2 else -1.0
         x = (self.box.right if side > 0 else self.box.left) + side * (5.0 + 22 * j[1])
         y = self.box.front + (self.box.back - self.box.front) * (0.15 + 0.75 * j[2])
         radius = 2.0 + 4.5 * j[0]
         bore = np.sqrt((p.x - np.float32(x)) ** 2 + (p.y - np.float32(y)) ** 2)
+        presence.paint(bore - radius, 1.0)
         canvas.paint(bore - radius, 60.0 + 150 * j[1])
         if j[2] < 0.7:
             canvas.paint(bore - radius * 0.62, -1000.0 if j[1] < 0.6 else 5.0)
-        return np.asarray(bore - radius, np.float32)
 
-    def _hand(self, canvas: Canvas, p: Points) -> Array:
+    def _hand(self, canvas: Canvas, presence: Canvas, p: Points) -> None:
         """Four fingers in a row and a thumb."""
         j = self.jitter
         side = 1.0 if j[4] > 0.5 else -1.0
         x0 = (self.box.right if side > 0 else self.box.left) + side * (13.0 + 10 * j[5])
         y0 = self.box.front + (self.box.back - self.box.front) * (0.25 + 0.4 * j[6])
-        whole = np.full(p.x.shape, 1e3, np.float32)
         for finger in range(5):
             x = x0 + side * (11.0 if finger == 4 else 3.0 * np.sin(finger + 6 * j[0]))
             y = y0 + (14.0 if finger == 4 else 16.5 * finger)
             radius = 8.0 + np.cos(finger * 2 + 6 * j[1])
             r = np.sqrt(((p.x - np.float32(x)) / np.float32(0.9)) ** 2 + (p.y - np.float32(y)) ** 2)
+            presence.paint(r - radius, 1.0)
             canvas.paint(r - radius, 40.0)
             canvas.paint(r - radius + 2.0, -30.0)
             canvas.paint(r - 4.2, 700.0)
             canvas.paint(r - 2.0, 200.0)
-            whole = np.minimum(whole, (r - radius).astype(np.float32))
-        return whole

@@ -257,7 +257,8 @@ def render_slice(spec: PhantomSpec, position_mm: float) -> PhantomSlice:
 
     whole = plane(u, v, position_mm)
     backdrop = Canvas(whole.x.shape, fine_mm, -1000.0)
-    holder = finer(subject.bench.paint(backdrop, whole))
+    presence = Canvas(whole.x.shape, fine_mm, 0.0)
+    subject.bench.paint(backdrop, presence, whole)
 
     box = subject.box
     columns = np.flatnonzero((u > box.left - 12) & (u < box.right + 12))
@@ -285,7 +286,7 @@ def render_slice(spec: PhantomSpec, position_mm: float) -> PhantomSlice:
     size = (scan.matrix, scan.matrix)
     down = cv2.INTER_AREA if scan.pixel_mm > 1.3 * fine_mm else cv2.INTER_LINEAR
     blood, head, brain = (cv2.resize(shares[n], size, interpolation=down) for n in ("blood", "head", "brain"))
-    beside = cv2.resize(soft(holder, fine_mm), size, interpolation=down)
+    beside = cv2.resize(presence.hu, size, interpolation=down)
     loud = scan.noise_hu * (0.85 + 0.012 * min(bone_mm, 40.0))
     dim = cv2.resize(cv2.GaussianBlur(shares["head"], (0, 0), 12.0 / fine_mm), size, interpolation=cv2.INTER_LINEAR)
     image += physics.noise(scan, rng) * np.float32(loud) * (0.45 + 0.6 * dim)

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from scipy import ndimage
 
 from dtvit.phantom.canvas import Canvas
 from dtvit.phantom.fields import Array, Noise, Points, bump, ellipsoid, step, tube, union
@@ -20,7 +19,7 @@ from dtvit.phantom.spec import Head
 
 _P = 2.3  # exponent of the outline; 2 is an ellipse, and skulls are a little fuller
 _X0, _Y0 = -110.0, -130.0  # corner of the skull base map, mm; 1 mm a cell
-FAT, MUSCLE, SKIN, AIR = -95.0, 52.0, 60.0, -1000.0
+FAT, MUSCLE, SKIN, AIR = -95.0, 52.0, 75.0, -1000.0
 
 
 def _base_map() -> tuple[Array, Array]:
@@ -29,13 +28,13 @@ def _base_map() -> tuple[Array, Array]:
     y, x = y.astype(np.float32), x.astype(np.float32)
     anterior = -14.0 - 7.0 * bump(x / 9, (y + 55) / 25) + 2.0 * bump((x - 29) / 14, (y + 50) / 20)
     middle = -37.0 + 10.0 * ((x - 38) / 34) ** 2 + 5.0 * ((y + 12) / 35) ** 2
-    sella = -21.0 - 8.0 * bump(x / 8, (y + 9) / 5)
+    sella = -21.0 - 8.0 * bump(x / 8, (y + 13) / 5)
     middle = middle + (sella - middle) * step(13.0 - x, 4.0)
-    posterior = -57.0 + 32.0 * ((x / 52) ** 2 + ((y - 48) / 38) ** 2) ** 1.4
-    clivus = -20.0 - 2.0 * (y - 2.0)
+    posterior = np.minimum(-57.0 + 32.0 * ((x / 52) ** 2 + (np.maximum(y - 48, 0) / 38) ** 2) ** 1.4, -18.0)
+    clivus = -21.0 - 1.7 * np.maximum(y + 4.0, 0)
     posterior = np.maximum(posterior, clivus - 0.4 * np.maximum(x - 8, 0))
-    wing_y = -12.0 - 0.55 * np.maximum(x - 8, 0)
-    ridge_y = 3.0 + 0.78 * np.maximum(x - 9, 0)
+    wing_y = -16.0 - 0.48 * np.maximum(x - 8, 0)
+    ridge_y = -3.0 + 0.88 * np.maximum(x - 9, 0)
     floor = anterior + (middle - anterior) * step(y - wing_y, 2.5)
     floor = floor + (posterior - floor) * step(y - ridge_y, 2.0)
     wing = -13.0 - 0.10 * np.maximum(x - 40, 0) ** 1.4 - 1.2 * np.abs(y - wing_y)
@@ -47,7 +46,7 @@ def _base_map() -> tuple[Array, Array]:
     magnum = np.sqrt((x / 15.0) ** 2 + ((y - 37) / 18.0) ** 2)
     thick = 3.0 + 1.5 * step(y - wing_y, 3.0) + 2.0 * step(y - ridge_y, 3.0)
     thick += 17.0 * bump(behind / 13, np.maximum(x - 60, 0) / 8) * step(x - 12, 3.0)  # the pyramid itself
-    thick += 16.0 * bump(x / 13, (y + 4) / 17)  # sphenoid body and clivus
+    thick += 16.0 * bump(x / 13, (y + 6) / 17)  # sphenoid body and clivus
     thick += 9.0 * bump((x - 20) / 6, (y - 32) / 10)  # condyles
     thick += 12.0 * bump((x - 56) / 9, (y - 42) / 13)  # mastoid
     floor = np.where(magnum < 1.0, floor - 90.0, floor)
@@ -87,9 +86,11 @@ class Skull:
         rho = np.maximum(sx * ax + sy * ay + sz * up, np.float32(1e-3)) ** np.float32(1 / _P)
         slope = np.sqrt((sx / width) ** 2 + (sy / length) ** 2 + (sz / 71.0) ** 2) / rho ** np.float32(_P - 1)
         vault = (rho - 1.0) / np.maximum(slope, np.float32(1 / 90.0))
-        at = np.stack([p.y - np.float32(_Y0), p.x - np.float32(_X0)])
+        flat = p.x.reshape(len(p.x), -1)  # cv2 knows two dimensions only
+        at = (flat - np.float32(_X0)), p.y.reshape(flat.shape) - np.float32(_Y0)
+        maps = (_FLOOR, _THICK, _SLOPE)
         floor, thick, cosine = (
-            ndimage.map_coordinates(m, at, order=1, mode="nearest") for m in (_FLOOR, _THICK, _SLOPE)
+            cv2.remap(m, *at, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE).reshape(p.x.shape) for m in maps
         )
         floor = floor + 1.5 * self.noise.slow(p, 26.0)
         under = (floor - p.z) * np.maximum(cosine, np.float32(0.35))
@@ -100,6 +101,7 @@ class Skull:
         bone_mm = self.head.skull_mm * (
             1.0
             + 0.22 * self.noise.slow(p, 70.0)
+            + 0.09 * self.noise.slow(p.moved(15), 24.0)
             - 0.35 * bump((p.z + 8) / 22, (p.y + 2) / 32)
             + 0.15 * step(p.z - 55, 10)
         )
@@ -140,13 +142,13 @@ class Skull:
         if low:
             canvas.paint(self.ears(p), 35.0)
         canvas.paint(shell.skin, SKIN)
-        canvas.paint(shell.skin + 2.0 + 0.5 * self.texture.fine(p, 14.0), FAT + 8.0 * self.texture.fine(p, 9.0))
+        texture = self.texture.fine(p, 9.0)
+        canvas.paint(shell.skin + 2.3 + 0.5 * self.noise.slow(p, 14.0), FAT + 8.0 * texture)
         galea = np.maximum(shell.outer - 2.2 - 0.8 * self.noise.slow(p, 30.0), shell.skin + 2.5)
         canvas.paint(galea, 25.0, edge_mm=1.5)
         if low:
             self._soft_face(canvas, p, shell)
         edge = np.minimum(-shell.outer, shell.cavity)
-        texture = self.texture.fine(p, 9.0)
         marrow = step(edge - 2.0, 0.7) * np.clip((shell.cavity - shell.outer - 4.0) / 2.0, 0, 1)
         hu = self.head.bone_hu * (1.0 - marrow * (0.55 - 0.16 * texture)) + 60 * texture
         canvas.paint(shell.bone, hu.astype(np.float32))
@@ -156,9 +158,9 @@ class Skull:
     def _soft_face(self, canvas: Canvas, p: Points, shell: Shell) -> None:
         side = np.abs(p.x)
         q = Points(side, p.y, p.z)
-        grain = self.texture.fine(p, 19.0, (1.2, 1.0, 2.5))
+        grain = self.texture.fine(p, 28.0, (1.3, 1.0, 2.5))
         below = np.maximum(p.z + 24.0 + 8.0 * self.noise.slow(p, 40.0), shell.skin + self.head.scalp_mm * 0.9)
-        meat = np.maximum(below, (0.42 - np.abs(grain)) * 4.0)
+        meat = np.maximum(below, (0.3 - np.abs(grain)) * 5.0)
         canvas.paint(np.maximum(meat, -shell.bone - 40), MUSCLE + 6.0 * grain, edge_mm=1.4)
         temporalis = ellipsoid(q, (67.0, -26.0, -16.0), (7.0, 24.0, 30.0)) + 1.2 * grain
         canvas.paint(np.maximum(temporalis, shell.skin + 4.0), MUSCLE + 4.0 * grain, edge_mm=1.0)
@@ -170,23 +172,23 @@ class Skull:
         palate = np.maximum(ellipsoid(p, (0, -58, -86), (30, 36, 9)), -ellipsoid(p, (0, -52, -92), (20, 28, 9)))
         canvas.paint(palate, bone)
         sinus = ellipsoid(q, (28.0, -60.0, -66.0), (15.0, 18.0, 18.0)) + 2.0 * self.noise.slow(p, 25.0)
-        canvas.paint(np.abs(sinus) - 0.9, 600.0)
+        canvas.shell(sinus, 0.9, 600.0)
         canvas.paint(sinus + 0.8, AIR)
         if self.head.sinus_fluid:
             canvas.paint(np.maximum(sinus + 0.8, -52.0 - p.y), 22.0)
         nose = np.maximum(ellipsoid(p, (0.0, -62.0, -52.0), (14.0, 30.0, 34.0)), p.z + 22.0)
         canvas.paint(nose, AIR)
-        turns = (np.abs(self.texture.fine(p, 14.0, (0.8, 2.5, 1.5))) - 0.35) * 2.0
+        turns = (np.abs(self.texture.fine(p, 14.0, (0.8, 2.5, 1.5))) - 0.5) * 2.0
         canvas.paint(np.maximum(nose, turns), 40.0)
         canvas.paint(np.maximum(nose, turns + 0.5 - 0.9 * step(p.z + 45, 8.0)), 350.0)
         canvas.paint(np.maximum(nose, np.abs(p.x - 2.0 * self.noise.slow(p, 50.0)) - 0.9), 260.0)
-        canvas.paint(np.abs(nose) - 0.8, 420.0)
+        canvas.shell(nose, 0.8, 420.0)
         canvas.paint(ellipsoid(p, (0.0, -14.0, -78.0), (12.0, 9.0, 20.0)), AIR)
         self._neck(canvas, p, q)
 
     def _orbits(self, canvas: Canvas, q: Points) -> None:
-        orbit = ellipsoid(q, (29.5, -55.0, -34.0), (18.5, 30.0, 17.0)) + 1.0 * self.noise.slow(q, 30.0)
-        canvas.paint(np.maximum(orbit - 2.2, q.z + 16.0), self.head.bone_hu * 0.75)
+        orbit = ellipsoid(q, (29.5, -55.0, -34.0), (17.5, 27.0, 16.5)) + 1.0 * self.noise.slow(q, 30.0)
+        canvas.paint(np.maximum(orbit - 1.5, q.z + 16.0), self.head.bone_hu * 0.75, edge_mm=1.0)
         canvas.paint(np.maximum(orbit, -85.0 - q.y), FAT)
         canvas.paint(tube(q, [(31, -62, -33, 2.4), (24, -46, -31, 2.1), (10, -24, -27, 2.3)]), 38.0)
         for dx, dz in ((12.0, 0.0), (-11.0, 0.0), (0.0, 11.0), (0.0, -11.0)):
@@ -226,8 +228,8 @@ class Skull:
             np.abs(ellipsoid(q, (37.0, 24.0, -27.0), (4, 4, 4))) - 0.6,
         )
         canvas.paint(labyrinth, 150.0)
-        sphenoid = ellipsoid(p, (1.5, -20.0, -41.0), (13.0, 14.0, 11.0)) + 1.5 * self.noise.slow(p, 22.0)
-        canvas.paint(np.abs(sphenoid) - 1.0, 650.0)
+        sphenoid = ellipsoid(p, (1.5, -24.0, -41.0), (13.0, 13.0, 11.0)) + 1.5 * self.noise.slow(p, 22.0)
+        canvas.shell(sphenoid, 1.0, 650.0)
         septum = np.abs(p.x - 2.0 * self.noise.slow(p, 40.0)) - 0.6
         canvas.paint(np.maximum(sphenoid + 0.9, -septum), AIR)
         frontal = ellipsoid(q, (11.0, -85.0, -8.0), (15.0, 5.0, 15.0)) + 2.0 * self.noise.slow(p, 18.0)
