@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import re
+import struct
 from collections.abc import Callable, Sequence
 from datetime import timedelta, timezone
 from typing import Any
@@ -17,21 +18,16 @@ from typing import Any
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
+from pydicom.errors import BytesLengthException, InvalidDicomError
 
 from dicom_node import uids
 
 logger = logging.getLogger(__name__)
 
 UNREADABLE = (
-    ValueError,
-    TypeError,
-    KeyError,
-    AttributeError,
-    IndexError,
-    OverflowError,
-    NotImplementedError,
-    LookupError,
-)
+    ValueError, TypeError, LookupError, AttributeError, OverflowError, NotImplementedError,
+    BytesLengthException, InvalidDicomError, struct.error,
+)  # fmt: skip
 """What pydicom raises on reading an element whose bytes do not fit its VR or its character set."""
 
 IDENTITY = ("PatientID", "PatientName", "PatientBirthDate", "IssuerOfPatientID")

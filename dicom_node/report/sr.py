@@ -11,6 +11,7 @@ import io
 from collections.abc import Sequence
 from copy import deepcopy
 
+from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset
 from pydicom.filewriter import dcmwrite
 from pydicom.uid import (
@@ -64,6 +65,11 @@ def build(headers: Sequence[Dataset], findings: SeriesFindings, context: ReportC
     the findings, and `UnusableFindings` where an output is no number. Odd or missing attributes never stop it.
     """
     check_findings(findings)
+    with disable_value_validation():  # its warnings quote values, which may be names
+        return _build(headers, findings, context)
+
+
+def _build(headers: Sequence[Dataset], findings: SeriesFindings, context: ReportContext) -> Dataset:
     headers = list({header.read_text(ds, "SOPInstanceUID"): ds for ds in headers}.values())
     header.check_one_series(headers)
     known = {header.read_text(ds, "SOPInstanceUID") for ds in headers}
@@ -75,9 +81,12 @@ def build(headers: Sequence[Dataset], findings: SeriesFindings, context: ReportC
     from dicom_node.report import tree
 
     algorithm = context.algorithm
+    root = tree.content(findings, context, headers[0])
+    items = list(root.ContentSequence)
+    del root.ContentSequence[1:]  # highdicom would copy and search the whole tree: seconds for a few hundred slices
     ds: Dataset = Comprehensive3DSR(
         evidence=header.evidence(headers),
-        content=tree.content(findings, context, headers[0]),
+        content=root,
         series_instance_uid=context.series_instance_uid,
         series_number=context.series_number,
         sop_instance_uid=context.sop_instance_uid,
@@ -96,6 +105,7 @@ def build(headers: Sequence[Dataset], findings: SeriesFindings, context: ReportC
     report.file_meta.ImplementationClassUID = uids.IMPLEMENTATION_CLASS_UID
     report.file_meta.ImplementationVersionName = uids.IMPLEMENTATION_VERSION_NAME
     report.update(ds)
+    report.ContentSequence = items
     report.update(header.patient_and_study(headers[0]))
     _stamp(report, context)
     report.CodingSchemeIdentificationSequence = [_coding_scheme()]

