@@ -45,7 +45,8 @@ def work(config: Config, owner: str) -> None:
         alive=_sign_of_life,
         stopping=stopping.is_set,
     )
-    log.info("worker_ready %s", fields(device=classifier.device, checkpoint=classifier.checkpoint.metadata.name))
+    ready = fields(pid=os.getpid(), device=classifier.device, checkpoint=classifier.checkpoint.metadata.name)
+    log.info("worker_ready %s", ready)
     while not stopping.is_set():
         _sign_of_life()
         try:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pydicom
 from pynetdicom import AE, _config, build_context, evt
@@ -162,12 +163,31 @@ def _association(peer: Peer, calling_aet: str, contexts: Sequence[tuple[str, str
         if no_contexts:
             raise NoContext(f"{_name(peer)} accepted none of the proposed presentation contexts")
         raise PeerUnreachable(f"{_name(peer)} cannot be reached or ended the association at once")
+    _keep_answers_for_the_sender(association)
     try:
         yield association
         association.release()
     finally:
         if association.is_alive():
             association.abort()
+
+
+def _keep_answers_for_the_sender(association: Association) -> None:
+    """Let the library's own thread give back an answer that it took by mistake.
+
+    Each association has a thread that looks for requests of the peer. A sender pauses it, but on a busy machine it may
+    already be past the point where it pauses, take the answer for a stray message and drop it (seen with pynetdicom
+    3.0.4); the sender then waits for its whole timeout although the object was stored.
+    """
+    serve = association._serve_request
+
+    def serve_or_give_back(message: Any, context_id: int) -> None:
+        if message.is_valid_request:
+            serve(message, context_id)
+        else:
+            association.dimse.msg_queue.put((context_id, message))
+
+    association._serve_request = serve_or_give_back
 
 
 def _no_delay(event: evt.Event) -> None:
