@@ -9,38 +9,21 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-
-from sqlalchemy import Connection
 
 from dicom_node import anatomy, completion, eligibility, header
 from dicom_node.config import Completion, Eligibility
 from dicom_node.errors import InvalidObject, StoreFull, StoreUnavailable
 from dicom_node.logs import fields
+from dicom_node.received import Received
 from dicom_node.status import StoreStatus
 from dicom_node.store import jobs, results, series
-from dicom_node.store.database import Database
+from dicom_node.store.database import Connection, Database
 from dicom_node.store.series import Arrival, Filed, Series
 from dicom_node.store.spool import Spool
 from dicom_node.tables import SeriesState
 from dtvit.findings import Coverage
 
 log = logging.getLogger("dicom_node.arrivals")
-
-
-@dataclass(frozen=True)
-class Received:
-    """One C-STORE request, as the receiver hands it over."""
-
-    sop_class_uid: str
-    sop_instance_uid: str
-    transfer_syntax_uid: str
-    meta: bytes
-    """Preamble, prefix and File Meta Information (PS3.10 7.1), ready to stand before the data set in a file."""
-    data_set: bytes
-    calling_aet: str
-    association: int
-    """The node's own number of the association, for the log."""
 
 
 class Arrivals:

@@ -13,11 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pynetdicom.dsutils import split_dataset
-
-from dicom_node.arrivals import Arrivals, Received
+from dicom_node import received
+from dicom_node.arrivals import Arrivals
 from dicom_node.config import Config, Model, NodeSection
-from dicom_node.status import StoreStatus
 from dicom_node.store import overview
 from dicom_node.store.opening import open_store
 from dicom_node.worker import Node, Worker
@@ -73,7 +71,7 @@ def classify(paths: Sequence[Path], *, checkpoint: Path | None = None, device: s
                 association_open=lambda _: False,
             )
             for path in paths:
-                accept(arrivals, path)
+                arrivals.accept(received.from_file(path, calling_aet=AE_TITLE))
             while worker.step():
                 pass
             ahead_s = 2.0 * config.completion.silence_s
@@ -86,23 +84,6 @@ def classify(paths: Sequence[Path], *, checkpoint: Path | None = None, device: s
                 return [_result(overview.history(connection, line.id), line, spool) for line in lines]
         finally:
             database.close()
-
-
-def accept(arrivals: Arrivals, path: Path) -> StoreStatus:
-    """Hand a Part 10 file to the node as if it had come over an association."""
-    meta, offset = split_dataset(path)
-    content = path.read_bytes()
-    return arrivals.accept(
-        Received(
-            sop_class_uid=str(meta.MediaStorageSOPClassUID),
-            sop_instance_uid=str(meta.MediaStorageSOPInstanceUID),
-            transfer_syntax_uid=str(meta.TransferSyntaxUID),
-            meta=content[:offset],
-            data_set=content[offset:],
-            calling_aet=AE_TITLE,
-            association=0,
-        )
-    )
 
 
 def _result(known: dict[str, Any], line: overview.Line, spool: Any) -> Classified:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection
-
 from dicom_node.arrivals import judge_again
 from dicom_node.config import Eligibility
 from dicom_node.errors import NotPossible
 from dicom_node.store import jobs, outbox, series
+from dicom_node.store.database import Connection
 from dicom_node.store.series import Series
 from dicom_node.tables import JobState, SeriesState
 

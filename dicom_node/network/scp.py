@@ -17,10 +17,10 @@ from pynetdicom import AE, _config, evt
 from pynetdicom.dsutils import encode_file_meta
 from pynetdicom.transport import ThreadedAssociationServer
 
-from dicom_node.arrivals import Received
 from dicom_node.errors import NodeError
 from dicom_node.logs import fields, trace
 from dicom_node.network import syntaxes
+from dicom_node.received import Received
 from dicom_node.status import StoreStatus
 from dicom_node.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
