@@ -7,14 +7,17 @@ scale: the papers' per-slice min-max is the same wherever bone reaches 80 HU, an
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from dtvit import brace
-from dtvit.ct import CTSlice
 from dtvit.selection import SliceContent, classify_content
+
+if TYPE_CHECKING:
+    from dtvit.ct import CTSlice  # not at run time: training has no pydicom
 
 WINDOW_HU = (0.0, 80.0)
 SHORT_SIDE = 256
