@@ -1,0 +1,135 @@
+"""Commands as a person types them: quick to answer, clear when something is wrong."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from untrained import untrained_checkpoint
+
+from dicom_node.cli import main
+
+HEAVY = (
+    "torch",
+    "timm",
+    "torchvision",
+    "skimage",
+    "scipy",
+    "highdicom",
+    "pynetdicom",
+    "pydicom",
+    "sqlalchemy",
+    "train",
+)
+
+
+def modules_after(code: str) -> set[str]:
+    command = [sys.executable, "-c", f"{code}\nimport sys; print(*sys.modules)"]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    return {name.partition(".")[0] for name in ran.stdout.split()}
+
+
+def test_help_loads_nothing_heavy():
+    loaded = modules_after("import dicom_node.cli")
+    assert "click" in loaded
+    assert loaded.isdisjoint({*HEAVY, "numpy", "pydantic", "rich"})
+
+
+def test_importing_dtvit_loads_no_torch():
+    assert modules_after("import dtvit.findings, dtvit.checkpoint").isdisjoint({"torch", "timm", "pydicom"})
+
+
+def test_the_receiver_process_loads_no_torch():
+    loaded = modules_after("import dicom_node.service, dicom_node.offline, dicom_node.worker")
+    assert loaded.isdisjoint({"torch", "timm", "torchvision", "train"})
+
+
+def test_training_loads_no_dicom_and_no_pydantic():
+    loaded = modules_after("import train.options, train.synthetic, train.loop")
+    assert loaded.isdisjoint({"pydicom", "pydantic", "sqlalchemy", "pynetdicom", "highdicom", "dicom_node"})
+
+
+@pytest.mark.parametrize("command", [*sorted(main.commands), "model info"])
+def test_every_command_explains_itself(command: str):
+    shown = CliRunner().invoke(main, [*command.split(), "--help"])
+    assert shown.exit_code == 0
+    first_sentence = shown.output.split("\n\n")[1].strip()
+    assert len(first_sentence) > 10
+
+
+def run(folder: Path, *arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(main, [*arguments, "--config", str(folder / "config.toml")])
+    return result.exit_code, result.output
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    from dtvit.preprocess import preprocessing
+
+    untrained_checkpoint(
+        tmp_path / "model.safetensors", preprocessing=(preprocessing("paper"), preprocessing("robust"))
+    )
+    (tmp_path / "config.toml").write_text('[model]\ncheckpoint = "model.safetensors"\n[node]\nmin_free_mib = 0\n')
+    return tmp_path
+
+
+def test_check_config_tells_what_a_good_configuration_means(folder: Path):
+    code, said = run(folder, "check-config")
+    assert code == 0
+    assert "DICOM_NODE on port 11112; results go to nobody" in said
+
+
+def test_a_wrong_key_is_named_with_the_nearest_known_one(folder: Path):
+    (folder / "config.toml").write_text("[node]\nae_titel = 'X'\n")
+    code, said = run(folder, "check-config")
+    assert code == 1
+    assert "node.ae_titel: unknown key; did you mean 'ae_title'?" in said
+
+
+def test_a_checkpoint_that_is_none_is_refused_before_anything_starts(folder: Path):
+    (folder / "model.safetensors").write_bytes(b"not a checkpoint")
+    code, said = run(folder, "serve")
+    assert code == 1
+    assert "model.checkpoint" in said
+    assert not (folder / "data").exists()
+
+
+def test_status_of_an_empty_node(folder: Path):
+    code, said = run(folder, "status", "--json")
+    assert code == 0
+    status = json.loads(said)
+    assert (status["by_state"], status["undelivered"], status["oldest_waiting_s"]) == ({}, 0, None)
+    assert run(folder, "status")[0] == 0
+
+
+@pytest.mark.parametrize("command", ["show", "retry"])
+@pytest.mark.parametrize("named", ["17", "1.2.3.4"])
+def test_a_series_that_is_not_there_is_said_so(folder: Path, command: str, named: str):
+    code, said = run(folder, command, named)
+    assert code == 1
+    assert named in said
+
+
+def test_an_unknown_peer_is_said_so_with_the_known_ones(folder: Path):
+    code, said = run(folder, "echo", "PACS9")
+    assert code == 1
+    assert "no peer is named 'PACS9'" in said
+
+
+def test_echo_of_a_peer_that_is_not_there(folder: Path):
+    peer = '[[peers]]\nname = "GONE"\nhost = "127.0.0.1"\nport = 1\nae_title = "GONE"\ntimeout_s = 2\n'
+    (folder / "config.toml").write_text(peer)
+    code, said = run(folder, "echo", "GONE")
+    assert code == 1
+    assert "GONE (127.0.0.1:1) cannot be reached" in said
+
+
+def test_model_info_reads_the_configured_checkpoint(folder: Path):
+    code, said = run(folder, "model", "info", "--json")
+    assert code == 0
+    assert json.loads(said)["name"] == "untrained"
+    assert "NOT FOR CLINICAL USE" in run(folder, "model", "info")[1]
