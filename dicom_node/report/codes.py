@@ -125,6 +125,14 @@ NOTICE = _own("NOTICE", "Notice", "What the reader must know before using the re
 SUPERSEDES = _own("SUPERSEDES", "Replaces", "Said in words; the reference is in Predecessor Documents Sequence")
 BEST_ILLUSTRATION = Concept("121080", "DCM", "Best illustration of finding", "CID 7003")
 SOURCE_IMAGE = Concept("121324", "DCM", "Source image", "CID 7060")
+SOURCE_FOR_MONTAGE = Concept("121329", "DCM", "Source image for montage", "CID 7202; summary picture")
+
+# --- Key Object Selection -------------------------------------------------------------------------------------------
+OF_INTEREST = Concept("113000", "DCM", "Of Interest", "CID 7010")
+REJECTED_FOR_QUALITY = Concept("113001", "DCM", "Rejected for Quality Reasons", "CID 7010")
+REJECTED_FOR_SAFETY = Concept("113037", "DCM", "Rejected for Patient Safety Reasons", "CID 7010; IHE IOCM")
+KEY_OBJECT_DESCRIPTION = Concept("113012", "DCM", "Key Object Description", "TID 2010")
+SOURCE = Concept("260753009", "SCT", "Source", "PS3.3 C.17.3, for items that need no name of their own")
 
 # --- A slice that was not evaluated ---------------------------------------------------------------------------------
 EVALUABILITY = _own("EVALUABILITY", "Evaluability", "In place of presence and output, for an image left out")

@@ -7,13 +7,11 @@ highdicom is imported inside `build` alone: importing this module is quick.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from copy import deepcopy
 
 from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset
-from pydicom.filewriter import dcmwrite
 from pydicom.uid import (
     Comprehensive3DSRStorage,
     ComprehensiveSRStorage,
@@ -21,7 +19,6 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
 )
 
-from dicom_node import uids
 from dicom_node.report import codes, header, wording
 from dicom_node.report.context import (
     SERIES_NUMBER,
@@ -33,6 +30,7 @@ from dicom_node.report.context import (
     check_findings,
 )
 from dicom_node.report.header import InconsistentSeries
+from dicom_node.report.provenance import file_meta, reference, sign, to_bytes
 from dicom_node.report.reading import NotAReport, ParsedReport, ParsedSlice, parse
 from dtvit.findings import SeriesFindings
 
@@ -80,7 +78,6 @@ def _build(headers: Sequence[Dataset], findings: SeriesFindings, context: Report
 
     from dicom_node.report import tree
 
-    algorithm = context.algorithm
     root = tree.content(findings, context, headers[0])
     items = list(root.ContentSequence)
     del root.ContentSequence[1:]  # highdicom would copy and search the whole tree: seconds for a few hundred slices
@@ -91,29 +88,22 @@ def _build(headers: Sequence[Dataset], findings: SeriesFindings, context: Report
         series_number=context.series_number,
         sop_instance_uid=context.sop_instance_uid,
         instance_number=1,
-        manufacturer=algorithm.manufacturer,
-        manufacturer_model_name=algorithm.name,
-        software_versions=algorithm.version,
-        device_serial_number=context.device_uid,
         series_description=wording.series_description(findings),
         is_complete=context.whole,
         is_final=False,
         transfer_syntax_uid=ExplicitVRLittleEndian,
     )
     report = Dataset()
-    report.file_meta = ds.file_meta
-    report.file_meta.ImplementationClassUID = uids.IMPLEMENTATION_CLASS_UID
-    report.file_meta.ImplementationVersionName = uids.IMPLEMENTATION_VERSION_NAME
+    report.file_meta = file_meta(ds.SOPClassUID, context.sop_instance_uid)
     report.update(ds)
     report.ContentSequence = items
     report.update(header.patient_and_study(headers[0]))
-    _stamp(report, context)
+    sign(report, context)
     report.CodingSchemeIdentificationSequence = [_coding_scheme()]
-    report.ContributingEquipmentSequence = [_equipment(context)]
     if not context.whole:
         report.CompletionFlagDescription = tree.plain(context.partial_because or "")[:64]
     if context.predecessor is not None:
-        report.PredecessorDocumentsSequence = [_predecessor(context.predecessor)]
+        report.PredecessorDocumentsSequence = [reference(context.predecessor)]
     return report
 
 
@@ -130,23 +120,6 @@ def as_sop_class(ds: Dataset, sop_class_uid: str, sop_instance_uid: str, series_
     return other
 
 
-def to_bytes(ds: Dataset) -> bytes:
-    """A complete Part 10 file, Explicit VR Little Endian; the same dataset gives the same bytes."""
-    with io.BytesIO() as buffer:
-        dcmwrite(buffer, ds, enforce_file_format=True)
-        return buffer.getvalue()
-
-
-def _stamp(report: Dataset, context: ReportContext) -> None:
-    """Our own times, in the zone of the copied ones where that is known."""
-    when = context.content_datetime.astimezone(
-        header.zone(report.get("TimezoneOffsetFromUTC")) or context.content_datetime.tzinfo
-    )
-    date, time = when.strftime("%Y%m%d"), when.strftime("%H%M%S.%f")
-    report.ContentDate = report.SeriesDate = report.InstanceCreationDate = date
-    report.ContentTime = report.SeriesTime = report.InstanceCreationTime = time
-
-
 def _coding_scheme() -> Dataset:
     item = Dataset()
     item.CodingSchemeDesignator = codes.SCHEME
@@ -154,35 +127,3 @@ def _coding_scheme() -> Dataset:
     item.CodingSchemeName = codes.SCHEME_NAME
     item.CodingSchemeResponsibleOrganization = codes.SCHEME_OWNER
     return item
-
-
-def _equipment(context: ReportContext) -> Dataset:
-    """AIR asks that the maker of a result stands here, with its Device UID and the strings of TID 4019."""
-    purpose = Dataset()
-    purpose.CodeValue = codes.PROCESSING_EQUIPMENT.value
-    purpose.CodingSchemeDesignator = codes.PROCESSING_EQUIPMENT.scheme
-    purpose.CodeMeaning = codes.PROCESSING_EQUIPMENT.meaning
-    item = Dataset()
-    item.PurposeOfReferenceCodeSequence = [purpose]
-    item.Manufacturer = context.algorithm.manufacturer
-    item.ManufacturerModelName = context.algorithm.name
-    item.SoftwareVersions = context.algorithm.version
-    item.StationName = context.device_name
-    item.DeviceUID = context.device_uid
-    item.ContributionDateTime = context.content_datetime.strftime("%Y%m%d%H%M%S.%f%z")
-    item.ContributionDescription = "; ".join(context.algorithm.parameter_lines())[:1024]
-    return item
-
-
-def _predecessor(previous: Predecessor) -> Dataset:
-    """Hierarchical SOP Instance Reference Macro, PS3.3 table C.17-3."""
-    instance = Dataset()
-    instance.ReferencedSOPClassUID = previous.sop_class_uid
-    instance.ReferencedSOPInstanceUID = previous.sop_instance_uid
-    series = Dataset()
-    series.SeriesInstanceUID = previous.series_instance_uid
-    series.ReferencedSOPSequence = [instance]
-    study = Dataset()
-    study.StudyInstanceUID = previous.study_instance_uid
-    study.ReferencedSeriesSequence = [series]
-    return study

@@ -35,13 +35,13 @@ def content(findings: SeriesFindings, context: ReportContext, source: Dataset) -
     for s in findings.slices:
         measurements.ContentSequence.append(_slice(s, context))
     root = sr.ContainerContentItem(name=_code(title), is_content_continuous=False, template_id="1500")
-    items = [_coded(codes.LANGUAGE, codes.ENGLISH, MODIFIES), *_observer(context)]
+    items = [_coded(codes.LANGUAGE, codes.ENGLISH, MODIFIES), *observer(context)]
     items += [_coded(codes.PROCEDURE_REPORTED, c, MODIFIES) for c in _procedures(source)]
     root.ContentSequence = sr.ContentSequence([*items, measurements], is_root=False)
     return root
 
 
-def _observer(context: ReportContext) -> list[Dataset]:
+def observer(context: ReportContext) -> list[Dataset]:
     """TID 1001/1004: the node is the observer, no person is."""
     return [
         _coded(codes.OBSERVER_TYPE, codes.DEVICE, OBSERVED),

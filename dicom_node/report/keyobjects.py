@@ -1,0 +1,99 @@
+"""Key Object Selection documents (PS3.3 A.35.4, TID 2010): the slices to look at, or a result that no longer holds.
+
+A result is withdrawn as IHE Image Object Change Management does it: a document titled "Rejected ..." names the
+objects, and the PACS hides them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Any
+
+from pydicom.config import disable_value_validation
+from pydicom.dataset import Dataset
+from pydicom.sr.coding import Code
+from pydicom.uid import ExplicitVRLittleEndian
+
+from dicom_node.report import codes, header, wording
+from dicom_node.report.codes import Concept
+from dicom_node.report.context import Predecessor, ReportContext, check_findings
+from dicom_node.report.provenance import file_meta, sign
+from dtvit.findings import SeriesFindings
+
+SERIES_NUMBER = 9003
+IMAGE_CLASSES = ("1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.7")
+
+
+class Rejection(StrEnum):
+    """Which title a PACS acts on."""
+
+    QUALITY = "113001"
+    PATIENT_SAFETY = "113037"
+
+
+def positive(headers: Sequence[Dataset], findings: SeriesFindings, context: ReportContext) -> Dataset | None:
+    """The images in which hemorrhage was found, highest output first; None where there are none."""
+    check_findings(findings)
+    chosen = list(
+        dict.fromkeys(s.sop_instance_uid for s in sorted(findings.positive, key=lambda s: -(s.presence or 0)))
+    )
+    if not chosen:
+        return None
+    with disable_value_validation():  # its warnings quote values, which may be names
+        header.check_one_series(headers)
+        known = {header.read_text(ds, "SOPInstanceUID"): ds for ds in headers}
+        objects = header.evidence([known[uid] for uid in chosen])
+        return _document(codes.OF_INTEREST, objects, headers[0], " ".join(wording.conclusion(findings)), context,
+                         f"{wording.series_description(findings)} images")  # fmt: skip
+
+
+def rejection(
+    withdrawn: Sequence[Predecessor], source: Dataset, context: ReportContext, why: str, title: Rejection
+) -> Dataset:
+    """Says that the objects `withdrawn`, sent before by this node, hold no longer. `source`: a header of the images."""
+    objects = []
+    for earlier in withdrawn:
+        stub = Dataset()
+        stub.StudyInstanceUID, stub.SeriesInstanceUID = earlier.study_instance_uid, earlier.series_instance_uid
+        stub.SOPClassUID, stub.SOPInstanceUID = earlier.sop_class_uid, earlier.sop_instance_uid
+        objects.append(stub)
+    concept = codes.REJECTED_FOR_QUALITY if title is Rejection.QUALITY else codes.REJECTED_FOR_SAFETY
+    with disable_value_validation():
+        return _document(concept, objects, source, why, context, "AI: WITHDRAWN")
+
+
+def _document(
+    title: Concept, objects: Sequence[Dataset], source: Dataset, text: str, context: ReportContext, description: str
+) -> Dataset:
+    from highdicom.ko import KeyObjectSelection, KeyObjectSelectionDocument
+
+    from dicom_node.report import tree
+
+    for stub in objects:
+        for keyword in header.TYPE_2:
+            stub.setdefault(keyword, "")
+        if stub.SOPClassUID in IMAGE_CLASSES:
+            stub.Rows = stub.Columns = 1  # how highdicom tells an image from another object; not written
+    content: Any = KeyObjectSelection(
+        Code(title.value, title.scheme, title.meaning), objects, description=tree.plain(text)
+    )
+    content[0].ContinuityOfContent = "SEPARATE"
+    items = content[0].ContentSequence
+    content[0].ContentSequence = [*tree.observer(context), *items]
+    made = KeyObjectSelectionDocument(
+        evidence=objects,
+        content=content,
+        series_instance_uid=context.series_instance_uid,
+        series_number=context.series_number,
+        sop_instance_uid=context.sop_instance_uid,
+        instance_number=1,
+        series_description=tree.plain(description),
+        transfer_syntax_uid=ExplicitVRLittleEndian,
+    )
+    ds = Dataset()
+    ds.update(made)
+    ds.file_meta = file_meta(made.SOPClassUID, context.sop_instance_uid)
+    ds.update(header.patient_and_study(source))
+    sign(ds, context)
+    return ds

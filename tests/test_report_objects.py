@@ -1,0 +1,91 @@
+"""What may go out beside the SR: the picture as a Secondary Capture, key objects, and the withdrawal of a result."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from report_cases import NOTICE, STUDY, context, findings, headers
+
+from dicom_node.report import capture, codes, keyobjects, picture, sr
+
+DCIODVFY = shutil.which("dciodvfy", path=str(Path(sys.executable).parent)) or shutil.which("dciodvfy")
+OLD = (
+    sr.Predecessor(STUDY, "2.25.301", sr.SR_CLASSES[0], "2.25.300"),
+    sr.Predecessor(STUDY, "2.25.303", "1.2.840.10008.5.1.4.1.1.7", "2.25.302"),
+)
+
+
+def check(ds: Dataset, kind: str, tmp_path: Path) -> Dataset:
+    """Written and read again, and without an Error from dciodvfy."""
+    file = tmp_path / "object.dcm"
+    file.write_bytes(sr.to_bytes(ds))
+    if DCIODVFY is not None:
+        done = subprocess.run([DCIODVFY, "-new", str(file)], capture_output=True, text=True, timeout=60)
+        said = (done.stdout + done.stderr).splitlines()
+        assert kind in said
+        assert [line for line in said if line.startswith("Error")] == []
+    return dcmread(io.BytesIO(sr.to_bytes(ds)))
+
+
+@pytest.mark.parametrize("kind", ["lobar", "absent", "not evaluated"])
+def test_the_picture_becomes_a_secondary_capture_with_the_same_pixels(kind: str, tmp_path: Path) -> None:
+    found = findings(kind)
+    page = picture.compose(found, {}, algorithm="dtvit 0.1.0", notice=NOTICE)
+    drawn = [found.slices[i] for i in picture.shown(found)]
+    made = capture.build(page, drawn, headers(), found, context(series_number=capture.SERIES_NUMBER))
+    ds = check(made, "SCImage", tmp_path)
+    assert (ds.pixel_array == np.asarray(page)).all()
+    assert ds.BurnedInAnnotation == "NO"
+    assert (ds.PatientID, ds.StudyInstanceUID, ds.StudyDescription) == ("P-1", STUDY, "CT Sch\u00e4del")
+    assert ds.SeriesDescription.startswith("AI: ")
+    assert len(ds.get("SourceImageSequence", [])) == len(drawn)
+
+
+def test_an_odd_number_of_pixels_is_padded(tmp_path: Path) -> None:
+    page = Image.new("RGB", (3, 3), (1, 2, 3))
+    ds = check(capture.build(page, [], headers(), findings("absent"), context()), "SCImage", tmp_path)
+    assert (ds.pixel_array == (1, 2, 3)).all()
+
+
+def test_key_objects_are_the_positive_images_highest_output_first(tmp_path: Path) -> None:
+    found = findings("deep")
+    made = keyobjects.positive(headers(), found, context())
+    assert made is not None
+    ds = check(made, "KeyObjectSelectionDocument", tmp_path)
+    listed = [i.ReferencedSOPSequence[0].ReferencedSOPInstanceUID for i in ds.ContentSequence if i.ValueType == "IMAGE"]
+    assert sorted(listed) == sorted(s.sop_instance_uid for s in found.positive)
+    assert ds.ConceptNameCodeSequence[0].CodeValue == codes.OF_INTEREST.value
+    assert "PRESENT, DEEP" in next(
+        i.TextValue for i in ds.ContentSequence if i.ValueType == "TEXT" and "INTRA" in i.TextValue
+    )
+    assert ds.PatientID == "P-1"
+
+
+@pytest.mark.parametrize("kind", ["absent", "undetermined", "not evaluated"])
+def test_without_a_positive_image_there_are_no_key_objects(kind: str) -> None:
+    assert keyobjects.positive(headers(), findings(kind), context()) is None
+
+
+@pytest.mark.parametrize("title", list(keyobjects.Rejection))
+def test_a_withdrawal_names_every_object_and_the_reason(title: keyobjects.Rejection, tmp_path: Path) -> None:
+    made = keyobjects.rejection(OLD, headers()[0], context(), "One more image arrived.", title)
+    ds = check(made, "KeyObjectSelectionDocument", tmp_path)
+    assert ds.ConceptNameCodeSequence[0].CodeValue == title.value
+    referenced = {
+        (i.ValueType, i.ReferencedSOPSequence[0].ReferencedSOPInstanceUID)
+        for i in ds.ContentSequence
+        if "ReferencedSOPSequence" in i
+    }
+    assert referenced == {("COMPOSITE", "2.25.300"), ("IMAGE", "2.25.302")}
+    evidence = ds.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence
+    assert {s.SeriesInstanceUID for s in evidence} == {"2.25.301", "2.25.303"}
+    assert "One more image arrived." in [i.get("TextValue") for i in ds.ContentSequence]
