@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from dtvit.phantom.brain import infratentorial, tentorium
+from dtvit.phantom.compartments import infratentorial, tentorium
 from dtvit.phantom.fields import Array, Noise, Points, Vector, step
 from dtvit.phantom.spec import Bleed
 
@@ -49,9 +49,8 @@ class Hematoma:
         )
         distance = np.sqrt(x * x + y * y + z * z)
         size = self.radius_mm
-        ruffle = 0.40 * size * self.noise.slow(p, 2.6 * size + 4) + 0.15 * size * self.noise.slow(
-            p.moved(50), 0.9 * size + 3.5
-        )
+        ruffle = 0.40 * self.noise.slow(p, 2.4 * size + 4) + 0.17 * self.noise.fine(p, 1.3 * size + 5)
+        ruffle = ruffle * np.float32(size)
         return np.asarray(distance + ruffle * np.float32(self.bleed.irregularity), np.float32)
 
     def distance(self, p: Points) -> Array:

@@ -19,6 +19,7 @@ def finer(coarse: Array, *, smooth: bool = False) -> Array:
     """(rows, columns) coarse -> (rows * STEP, columns * STEP); `smooth` interpolates cubically."""
     rows, columns = coarse.shape
     how = cv2.INTER_CUBIC if smooth else cv2.INTER_LINEAR
+    coarse = coarse.astype(np.float32, copy=False)
     return np.asarray(cv2.resize(coarse, (columns * STEP, rows * STEP), interpolation=how), np.float32)
 
 

@@ -6,7 +6,7 @@ Coordinates: the scanner's x (patient's left) and y (down), mm. Shells of plasti
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -34,30 +34,45 @@ class Bench:
     noise: Noise
     jitter: tuple[float, ...]
     """Eight numbers 0..1 for what needs no name."""
+    widened_mm: float = 0.0
+    """By how much the shell was widened to keep the gap asked for."""
+
+    def fitted(self, near: Points, skin: Array) -> Bench:
+        """Round the head: `near` are places close to its surface, `skin` their distances to it."""
+        covered = self._cut(near) < 0 if self.holder.shape != "ring" else np.ones(near.x.shape, np.bool_)
+        if not covered.any():
+            return self
+        reach = (self._outline(near, self._room_mm()) - skin)[covered].max()
+        return replace(self, widened_mm=float(reach) + self.holder.gap_mm + self.holder.shell_mm / 2)
+
+    def _cut(self, p: Points) -> Array:
+        """Negative below the upper ends of the sides."""
+        middle, half = (self.box.front + self.box.back) / 2, (self.box.back - self.box.front) / 2
+        return np.asarray(middle - self.holder.rise * half - p.y, np.float32)
 
     def _outline(self, p: Points, extra_mm: float) -> Array:
         """Distance to the middle of the shell, `extra_mm` outside the innermost one; before its sides are cut."""
         holder, box, j = self.holder, self.box, self.jitter
         half = (box.right - box.left) / 2 + holder.side_mm + extra_mm
         cx = (box.left + box.right) / 2 + (j[0] - 0.5) * 8
-        bottom = box.back + holder.gap_mm + holder.shell_mm / 2 + extra_mm
+        bottom = box.back + extra_mm
         x = p.x - np.float32(cx)
         if holder.shape == "U":
             corner = 0.35 * half + 0.5 * half * j[1]
             high = bottom - box.front + 60.0
             qx, qy = np.abs(x) - (half - corner), np.abs(p.y - (bottom - high)) - (high - corner)
             outside = np.sqrt(np.maximum(qx, 0) ** 2 + np.maximum(qy, 0) ** 2)
-            return np.asarray(outside + np.minimum(np.maximum(qx, qy), 0.0) - corner, np.float32)
+            return np.asarray(outside + np.minimum(np.maximum(qx, qy), 0.0) - corner - self.widened_mm, np.float32)
         tall = (bottom - box.front + 8.0 + 20 * j[1]) / 2 if holder.shape == "ring" else half * (0.85 + 0.5 * j[1])
         y = p.y - np.float32(bottom - tall)
         k = np.sqrt((x / half) ** 2 + (y / tall) ** 2) + np.float32(1e-4)
         slope = np.sqrt((x / half**2) ** 2 + (y / tall**2) ** 2) + np.float32(1e-6)
-        return np.asarray(k * (k - 1.0) / slope, np.float32)
+        return np.asarray(k * (k - 1.0) / slope - self.widened_mm, np.float32)
 
     def paint(self, canvas: Canvas, presence: Canvas, p: Points) -> None:
         """Paint all of it into `canvas` (HU) and into `presence` (1 where something is)."""
-        holder, box, j = self.holder, self.box, self.jitter
-        cut = (box.front + box.back) / 2 - holder.rise * (box.back - box.front) / 2 - p.y
+        holder, j = self.holder, self.jitter
+        cut = self._cut(p)
         half_mm = holder.shell_mm / 2
         if holder.shape == "ring":
             self._shell(canvas, presence, self._outline(p, 0.0), half_mm, holder.shell_hu)
