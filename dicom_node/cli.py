@@ -266,6 +266,16 @@ def classify(paths: tuple[Path, ...], sr: Path | None, checkpoint: Path | None, 
     sys.exit(0 if any(r.report is not None for r in results) else 1)
 
 
+@main.command(add_help_option=False, context_settings={"ignore_unknown_options": True})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def train(arguments: tuple[str, ...]) -> None:
+    """Train a checkpoint; `train --help` lists the options, which are those of `python -m train`."""
+    from train.__main__ import main as run
+
+    sys.argv = ["dicom-node train", *arguments]
+    sys.exit(run())
+
+
 def dicom_files(paths: tuple[Path, ...] | list[Path]) -> list[Path]:
     """All files under `paths` that bear the DICOM prefix (PS3.10 7.1), in order."""
     files = [file for path in paths for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]

@@ -11,7 +11,7 @@ import os
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from dicom_node.config import Config
 from dicom_node.errors import ConfigError, StoreFull, StoreUnavailable
@@ -27,14 +27,16 @@ log = logging.getLogger("dicom_node.worker")
 IDLE_S = 0.1
 
 
-def work(config: Config, owner: str) -> None:
-    """Raises ConfigError where the model cannot be used as configured."""
+def work(config: Config, owner: str) -> NoReturn:
+    """Work until told to stop, and end the process. Raises ConfigError where the model cannot be used as configured."""
     stopping = threading.Event()
-    threading.Thread(target=_wait_for_end_of_input, args=(stopping,), daemon=True).start()
+    working = threading.Event()
+    threading.Thread(target=_wait_for_end_of_input, args=(stopping, working), daemon=True).start()
     with contextlib.suppress(AttributeError, OSError):
         os.nice(10)  # receiving goes before classifying: a sender waits, a report does not mind a moment
     database, spool = open_store(config)
     classifier = load_classifier(config)
+    working.set()
     worker = Worker(
         database,
         spool,
@@ -58,6 +60,7 @@ def work(config: Config, owner: str) -> None:
         if not busy:
             stopping.wait(IDLE_S)
     database.close()
+    _end()
 
 
 def load_classifier(config: Config) -> Classifier:
@@ -88,8 +91,16 @@ def _sign_of_life() -> None:
         os.write(sys.stdout.fileno(), b".")
 
 
-def _wait_for_end_of_input(stopping: threading.Event) -> None:
+def _wait_for_end_of_input(stopping: threading.Event, working: threading.Event) -> None:
     with contextlib.suppress(OSError, ValueError):
         while sys.stdin.buffer.read(1):
             pass
     stopping.set()
+    if not working.is_set():  # still importing torch or loading weights: nothing is leased, nothing can be lost
+        _end()
+
+
+def _end() -> NoReturn:
+    """Leave at once: taking torch apart costs seconds, and the database is what remembers."""
+    logging.shutdown()
+    os._exit(0)
