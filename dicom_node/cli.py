@@ -207,6 +207,27 @@ def retry(series: str, again: bool, keep: str | None, config_path: Path) -> None
 
 
 @main.group()
+def report() -> None:
+    """Structured Reports, made here or elsewhere by this program."""
+
+
+@report.command("show")
+@click.argument("named", metavar="FILE|SERIES")
+@click.option("--html", "as_html", is_flag=True, help="Print HTML instead of text.")
+@CONFIG
+def report_show(named: str, as_html: bool, config_path: Path) -> None:
+    """Print a report as a person reads it: of a FILE, or the newest one of SERIES (see `show`)."""
+    from dicom_node.report import text
+    from dicom_node.report.reading import NotAReport, load
+
+    try:
+        ds = load(Path(named) if Path(named).is_file() else _newest_report(named, config_path))
+    except NotAReport as exc:
+        raise NotFound(f"{named}: {exc}") from exc
+    click.echo(text.html(ds) if as_html else text.render(ds))
+
+
+@main.group()
 def model() -> None:
     """The checkpoint."""
 
@@ -330,6 +351,18 @@ def _store(config_path: Path) -> Iterator[tuple[Config, Database, Spool]]:
         yield config, database, spool
     finally:
         database.close()
+
+
+def _newest_report(named: str, config_path: Path) -> bytes:
+    from dicom_node.store.overview import history
+
+    with _store(config_path) as (_, database, spool):
+        with database.read() as connection:
+            one = _find(connection, named)
+            reports = [row["file"] for row in history(connection, one.id)["deliveries"] if row["kind"] == "report"]
+        if not reports:
+            raise NotFound(f"no report was made of series {one.id}; see dicom-node show {one.id}")
+        return spool.read(reports[-1])
 
 
 def _find(connection: Any, named: str) -> Series:
