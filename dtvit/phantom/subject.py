@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable
 
 import numpy as np
@@ -30,11 +29,7 @@ class Subject:
         self.infarct_noise = clot
         self.skull = Skull(head, noise, texture)
         self.brain = Brain(head, noise, folds, Ventricles(head, noise, (float(sides[0]), float(sides[1]))))
-        pitch, yaw, roll = (math.radians(a) for a in (head.pitch_deg, head.yaw_deg, head.roll_deg))
-        rx = np.array([[1, 0, 0], [0, math.cos(pitch), -math.sin(pitch)], [0, math.sin(pitch), math.cos(pitch)]])
-        ry = np.array([[math.cos(roll), 0, math.sin(roll)], [0, 1, 0], [-math.sin(roll), 0, math.cos(roll)]])
-        rz = np.array([[math.cos(yaw), -math.sin(yaw), 0], [math.sin(yaw), math.cos(yaw), 0], [0, 0, 1]])
-        self.turn = rz @ ry @ rx
+        self.turn = head.turn
         stretch = np.diag(1.0 / np.asarray(head.scale))
         lean = np.eye(3)
         lean[1, 0], lean[2, 0] = head.shear
@@ -100,7 +95,7 @@ class Subject:
     def _surface(self) -> tuple[Box, Points, Array]:
         """The head's extent, and places near its skin with their distances to it (scanner coordinates)."""
         cx, cy, cz = self.spec.head.centre_mm
-        z = np.arange(cz - min(self.spec.scan.below_mm, 90.0), cz + 100.0, 7.0)
+        z = np.arange(cz - 95.0, cz + 105.0, 7.0)
         grid = np.meshgrid(z, np.arange(cy - 150, cy + 135, 5.0), np.arange(cx - 115, cx + 115, 5.0), indexing="ij")
         gz, gy, gx = (np.asarray(g, np.float32) for g in grid)
         skin = self.skull.shell(self.reference(self.rigid(Points(gx, gy, gz)))).skin
