@@ -1,0 +1,197 @@
+"""What is read of an object's header, and what a hostile object gets."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+from made import ct, encoded
+from pydicom import uid
+from pydicom.dataset import Dataset
+
+from dicom_node import header
+from dicom_node.errors import InvalidObject
+from dicom_node.status import StoreStatus
+
+IMPLICIT, EXPLICIT, BIG = (
+    str(s) for s in (uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian)
+)
+
+
+def read(ds: Dataset, *, syntax: str = EXPLICIT, data_set: bytes | None = None, **announced: str) -> header.Header:
+    given = {"sop_class_uid": str(ds.SOPClassUID), "sop_instance_uid": str(ds.SOPInstanceUID)} | announced
+    return header.read(encoded(ds, syntax) if data_set is None else data_set, transfer_syntax_uid=syntax, **given)
+
+
+def status_of(ds: Dataset, **given: Any) -> StoreStatus:
+    with pytest.raises(InvalidObject) as caught:
+        read(ds, **given)
+    return caught.value.status
+
+
+@pytest.mark.parametrize("syntax", [IMPLICIT, EXPLICIT, BIG])
+def test_the_facts_are_read_in_every_uncompressed_syntax(syntax: str) -> None:
+    got = read(ct(7), syntax=syntax)
+    assert got.is_ct
+    assert (got.study_uid, got.series_uid) == (ct().StudyInstanceUID, ct().SeriesInstanceUID)
+    facts = got.facts
+    assert (facts.modality, facts.kernel, facts.body_part) == ("CT", "H30s", "HEAD")
+    assert (facts.thickness_mm, facts.position_mm, facts.tilt_deg) == (5.0, 35.0, 0.0)
+    assert (facts.instance_number, facts.frames, facts.rows, facts.columns) == (7, 1, 16, 16)
+    assert header.Facts.from_json(facts.to_json()) == facts
+
+
+def test_the_same_pixels_have_one_digest_in_both_little_endian_syntaxes() -> None:
+    assert read(ct(), syntax=IMPLICIT).pixel_sha256 == read(ct(), syntax=EXPLICIT).pixel_sha256
+    assert read(ct(1)).pixel_sha256 != read(ct(2)).pixel_sha256
+
+
+def test_positions_grow_towards_the_head_for_prone_and_feet_first_alike() -> None:
+    for orientation in ([1, 0, 0, 0, 1, 0], [-1, 0, 0, 0, 1, 0], [1, 0, 0, 0, -1, 0], [-1, 0, 0, 0, -1, 0]):
+        low, high = (read(ct(n, ImageOrientationPatient=orientation)).facts.position_mm for n in (1, 2))
+        assert low is not None
+        assert high is not None
+        assert high > low
+
+
+def test_tilt_is_the_angle_to_the_axial_plane() -> None:
+    tilted = read(ct(ImageOrientationPatient=[1, 0, 0, 0, 0.8660254, -0.5])).facts.tilt_deg
+    coronal = read(ct(ImageOrientationPatient=[1, 0, 0, 0, 0, -1])).facts.tilt_deg
+    assert tilted == pytest.approx(30.0, abs=0.01)
+    assert coronal == pytest.approx(90.0)
+
+
+def test_instances_of_one_patient_and_study_share_an_identity_and_others_do_not() -> None:
+    identity = read(ct()).identity
+    assert read(ct(2)).identity == identity
+    for changed in ({"PatientID": "P-2"}, {"PatientName": "Doe^John"}, {"AccessionNumber": "X"}, {"study": "1.2.3"}):
+        assert read(ct(2, **changed)).identity != identity
+    assert "Doe" not in identity
+
+
+def test_what_cannot_be_read_counts_as_absent_and_costs_no_slice() -> None:
+    ds = ct()
+    for keyword, vr, value in (
+        ("SliceThickness", "LO", "thick"),
+        ("InstanceNumber", "LO", "one"),
+        ("ConvolutionKernel", "SQ", [Dataset()]),
+        ("ImagePositionPatient", "OB", b"\xff\xff"),
+        ("NumberOfFrames", "LO", "9" * 40),
+    ):
+        if keyword in ds:
+            del ds[keyword]
+        ds.add_new(keyword, vr, value)
+    facts = read(ds).facts
+    assert (facts.thickness_mm, facts.instance_number, facts.kernel, facts.position) == (None, None, None, None)
+    assert facts.frames == 1
+
+
+def test_numbers_that_no_scanner_writes_do_not_become_infinite() -> None:
+    facts = read(
+        ct(ImagePositionPatient=["1e300", "-1e300", "1e300"], ImageOrientationPatient=["1e200", 0, 0, 0, "1e200", 0])
+    ).facts
+    assert (facts.position_mm, facts.tilt_deg) == (None, None)
+
+
+def test_texts_are_kept_short_and_printable() -> None:
+    ds = ct()
+    del ds.ConvolutionKernel
+    ds.add_new("ConvolutionKernel", "UT", "H30\0s\n" + "x" * 10_000)
+    kernel = read(ds).facts.kernel
+    assert kernel is not None
+    assert kernel.startswith("H30?s?x")
+    assert len(kernel) == 64
+
+
+@pytest.mark.parametrize(
+    "garbage", [b"", b"\0" * 7, b"DICM" * 40, b"\x08\x00\x16\x00UI\x10\x00short", bytes(range(256))]
+)
+def test_garbage_cannot_be_understood(garbage: bytes) -> None:
+    with pytest.raises(InvalidObject) as caught:
+        read(ct(), data_set=garbage)
+    assert caught.value.status in (StoreStatus.CANNOT_UNDERSTAND, StoreStatus.DATA_SET_DOES_NOT_MATCH_SOP_CLASS)
+
+
+@pytest.mark.parametrize("keyword", ["StudyInstanceUID", "SeriesInstanceUID"])
+@pytest.mark.parametrize("value", [None, "../../etc/passwd", "1.2.3\0", "1." + "2" * 64, "1..2", "1.2.x", "1"])
+def test_an_object_that_names_no_valid_uid_is_not_understood(keyword: str, value: str | None) -> None:
+    ds = ct()
+    del ds[keyword]
+    if value is not None:
+        ds.add_new(keyword, "LT", value)
+    if value == "1.2.3\0":  # a UID is padded by one NUL (PS3.5 9.1): that one is right
+        assert read(ds).study_uid
+    else:
+        assert status_of(ds) == StoreStatus.CANNOT_UNDERSTAND
+
+
+def test_an_object_that_is_not_the_one_announced_is_refused() -> None:
+    assert status_of(ct(), sop_instance_uid="1.2.3") == StoreStatus.DATA_SET_DOES_NOT_MATCH_SOP_CLASS
+    assert status_of(ct(), sop_class_uid="1.2.3") == StoreStatus.DATA_SET_DOES_NOT_MATCH_SOP_CLASS
+
+
+def test_a_ct_image_without_pixels_is_refused_and_a_dose_report_is_not() -> None:
+    assert status_of(ct(PixelData=None)) == StoreStatus.DATA_SET_DOES_NOT_MATCH_SOP_CLASS
+    report = ct(PixelData=None, SOPClassUID=str(uid.XRayRadiationDoseSRStorage))
+    assert read(report).pixel_sha256 is None
+
+
+@pytest.mark.parametrize("syntax", [IMPLICIT, EXPLICIT])
+def test_a_data_set_that_ends_too_early_is_refused_wherever_it_ends(syntax: str) -> None:
+    whole = encoded(ct(), syntax)
+    for length in range(0, len(whole) - 1, 17):
+        with pytest.raises(InvalidObject):
+            read(ct(), syntax=syntax, data_set=whole[:length])
+
+
+def test_a_length_that_points_beyond_the_end_is_refused() -> None:
+    whole = bytearray(encoded(ct(PixelData=None, SOPClassUID=str(uid.XRayRadiationDoseSRStorage)), IMPLICIT))
+    at = whole.rindex(b"HU")
+    whole[at - 4 : at] = (2**31).to_bytes(4, "little")
+    with pytest.raises(InvalidObject):
+        read(ct(), syntax=IMPLICIT, data_set=bytes(whole), sop_class_uid=str(uid.XRayRadiationDoseSRStorage))
+
+
+def test_sequences_nested_without_end_are_refused() -> None:
+    item = b"\x08\x00\x12\x22SQ\0\0\xff\xff\xff\xff\xfe\xff\x00\xe0\xff\xff\xff\xff"
+    hostile = encoded(ct(PixelData=None))[:400] + item * 2000
+    with pytest.raises(InvalidObject) as caught:
+        read(ct(), data_set=hostile)
+    assert caught.value.status == StoreStatus.CANNOT_UNDERSTAND
+
+
+def test_reading_warns_of_nothing_as_a_warning_would_quote_the_value(recwarn: pytest.WarningsRecorder) -> None:
+    data_set = encoded(ct()).replace(b"H30s", b"\xff\xfe\x80\x81").replace(b"HEAD", b"he^d")
+    read(ct(), data_set=data_set)
+    assert [w for w in recwarn.list if "he^d" in str(w.message)] == []
+
+
+@pytest.mark.filterwarnings("ignore:Unknown encoding:UserWarning")
+@pytest.mark.parametrize("syntax", [IMPLICIT, EXPLICIT, BIG])
+def test_whatever_is_broken_in_an_object_it_is_read_or_refused(syntax: str) -> None:
+    """Any other exception would be answered as our own failure, and the object tried again for ever."""
+    rng = random.Random(7)
+    whole = encoded(ct(AnatomicRegionSequence=[_item()]), syntax)
+    outcomes = {"read": 0, "refused": 0}
+    for _ in range(600):
+        broken = bytearray(whole)
+        for _ in range(rng.randint(1, 4)):
+            at = rng.randrange(len(broken))
+            broken[at : at + rng.choice((0, 1, 1, 1, 6))] = rng.randbytes(rng.choice((1, 1, 1, 0, 5)))
+        try:
+            read(ct(), syntax=syntax, data_set=bytes(broken))
+            outcomes["read"] += 1
+        except InvalidObject:
+            outcomes["refused"] += 1
+    assert outcomes["read"] > 40
+    assert outcomes["refused"] > 40
+
+
+def _item() -> Dataset:
+    inner = Dataset()
+    inner.CodeValue = "T-A0100"
+    outer = Dataset()
+    outer.CodeMeaning = "Head"
+    outer.AnatomicRegionModifierSequence = [inner]
+    return outer
