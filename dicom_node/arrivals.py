@@ -6,24 +6,27 @@ moment; all that it goes by stands in the database, so that a restart changes no
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 from collections.abc import Callable, Sequence
 
 from dicom_node import anatomy, completion, eligibility, header
 from dicom_node.config import Completion, Eligibility
-from dicom_node.errors import InvalidObject, StoreFull, StoreUnavailable
-from dicom_node.logs import fields
+from dicom_node.errors import InvalidObject, NodeError, StoreFull, StoreUnavailable
+from dicom_node.logs import fields, trace
 from dicom_node.received import Received
 from dicom_node.status import StoreStatus
 from dicom_node.store import jobs, results, series
 from dicom_node.store.database import Connection, Database
-from dicom_node.store.series import Arrival, Filed, Series
+from dicom_node.store.series import Arrival, Filed, Filing, Series
 from dicom_node.store.spool import Spool
 from dicom_node.tables import SeriesState
 from dtvit.findings import Coverage
 
 log = logging.getLogger("dicom_node.arrivals")
+
+CLOCK_SLACK_S = 1.0  # an instance filed while `tick` reads, or by a receiver whose clock differs a little, is no leap
 
 
 class Arrivals:
@@ -49,24 +52,20 @@ class Arrivals:
     def accept(self, received: Received) -> StoreStatus:
         """Keep one object. Success is returned only when file and row are on disk (promise 1)."""
         try:
-            filed, series_id = self._keep(received)
+            filing = self._keep(received)
         except InvalidObject as exc:
             log.warning("rejected %s", fields(association=received.association, status=f"{exc.status:04X}", reason=exc))
             return exc.status
-        except StoreFull as exc:
+        except (StoreFull, StoreUnavailable) as exc:
             log.error("refused %s", fields(association=received.association, status="A700", reason=exc))
             return StoreStatus.OUT_OF_RESOURCES
-        except StoreUnavailable as exc:
-            log.error("refused %s", fields(association=received.association, status="A700", reason=exc))
-            return StoreStatus.OUT_OF_RESOURCES
-        log.debug("kept %s", fields(association=received.association, series=series_id, was=filed))
-        if filed is Filed.CONTRADICTED:
-            log.error(
-                "contradiction %s", fields(series=series_id, reason="other pixels under the same SOP Instance UID")
-            )
+        log.debug("kept %s", fields(association=received.association, series=filing.series_id, was=filing.filed))
+        if filing.filed is Filed.CONTRADICTED:
+            reason = "other pixels under the same SOP Instance UID"
+            log.error("contradiction %s", fields(series=filing.series_id, reason=reason))
         return StoreStatus.SUCCESS
 
-    def _keep(self, received: Received) -> tuple[Filed, int | None]:
+    def _keep(self, received: Received) -> Filing:
         head = header.read(
             received.data_set,
             transfer_syntax_uid=received.transfer_syntax_uid,
@@ -85,11 +84,24 @@ class Arrivals:
             calling_aet=received.calling_aet,
             at=self._clock(),
         )
-        with self._database.write() as connection:
-            filed, series_id = series.file(connection, arrival, reopen_wait_s=self._waits.reopen_wait_s)
-        if filed in (Filed.AGAIN, Filed.OWN):
-            self._spool.remove(name)  # only now: the row that says "again" names another, durable file
-        return filed, series_id
+        committing = False
+        try:
+            with self._database.write() as connection:
+                filing = series.file(
+                    connection, arrival, reopen_wait_s=self._waits.reopen_wait_s, holds=self._spool.holds
+                )
+                committing = True
+        except Exception:
+            if not committing:  # else a row may name it in spite of the error; an hour later housekeeping knows
+                self._discard(name)
+            raise
+        if not filing.names_file:
+            self._discard(name)  # only now: the row that says "again" names another, durable file
+        return filing
+
+    def _discard(self, name: str) -> None:
+        with contextlib.suppress(OSError):  # then housekeeping finds it
+            self._spool.remove(name)
 
     def tick(self) -> None:
         """Complete what is complete; judge it; make jobs."""
@@ -97,10 +109,21 @@ class Arrivals:
         with self._database.read() as connection:
             open_series = series.receiving(connection)
         for one in open_series:
-            if one.last_at > now:
+            if one.last_at > now + CLOCK_SLACK_S:
                 self._clock_was_put_back(one, now)
             elif now - one.last_at >= self._waits.settle_s or one.expected is not None:
-                self._look_at(one, now)
+                try:
+                    self._look_at(one, now)
+                except NodeError:
+                    raise
+                except Exception as exc:  # noqa: BLE001 - outermost line of one series: the others go on
+                    self._could_not_judge(one, exc, now)
+
+    def _could_not_judge(self, one: Series, exc: Exception, now: float) -> None:
+        log.error("judging_failed %s", fields(series=one.id, error=trace(exc)))
+        with self._database.write() as connection:
+            reason = f"it could not be judged, a fault of this program ({trace(exc)}); then: dicom-node retry {one.id}"
+            series.fail(connection, one.id, reason, now=now)
 
     def _look_at(self, one: Series, now: float) -> None:
         if one.not_before is not None and one.not_before > now:
@@ -184,7 +207,7 @@ class Arrivals:
 
     def _clock_was_put_back(self, one: Series, now: float) -> None:
         with self._database.write() as connection:
-            series.restart_wait(connection, one.id, now=now)
+            series.restart_wait(connection, one.id, now=now, reopen_wait_s=self._waits.reopen_wait_s)
         log.warning("clock_put_back %s", fields(series=one.id, by_s=one.last_at - now))
 
 

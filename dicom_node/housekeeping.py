@@ -5,6 +5,7 @@ Nothing still in work or undelivered is deleted, however old (promise 6).
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 from collections.abc import Callable
@@ -19,6 +20,7 @@ log = logging.getLogger("dicom_node.housekeeping")
 
 DAY_S = 86400.0
 ORPHAN_AGE_S = 3600.0  # a file without a row may be one whose row is being committed right now
+BATCH = 500  # files looked up at once: databases bound the number of parameters
 
 
 def tidy(
@@ -26,12 +28,15 @@ def tidy(
 ) -> tuple[int, int]:
     """Returns how many series were deleted, and how many orphaned files."""
     now = clock()
+    quiet_since = now - retention.keep_days * DAY_S
     series = 0
     with database.read() as connection:
-        old = purge.deletable(connection, quiet_since=now - retention.keep_days * DAY_S)
+        old = purge.deletable(connection, quiet_since=quiet_since)
     for series_id in old:
         with database.write() as connection:
-            files = purge.delete(connection, series_id)
+            files = purge.delete(connection, series_id, quiet_since=quiet_since)
+        if files is None:
+            continue  # something came to it in the meantime
         for name in files:  # only now: a file without a row is found later, a row without a file would be a loss
             spool.remove(name)
         series += 1
@@ -43,11 +48,13 @@ def tidy(
 
 def _remove_orphans(database: Database, spool: Spool, now: float) -> int:
     removed = 0
-    old = [name for name in spool.stored() if now - spool.modified_at(name) > ORPHAN_AGE_S]
-    with database.read() as connection:
-        named = purge.named_files(connection, old)
-    for name in old:
-        if name not in named:
+    names = spool.stored()
+    while part := list(itertools.islice(names, BATCH)):
+        written = {name: spool.modified_at(name) for name in part}
+        old = [name for name, at in written.items() if at is not None and now - at > ORPHAN_AGE_S]
+        with database.read() as connection:
+            named = purge.named_files(connection, old)
+        for name in set(old) - named:
             spool.remove(name)
             removed += 1
     return removed

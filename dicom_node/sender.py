@@ -51,24 +51,36 @@ class Sender:
         self._jitter = jitter
 
     def tick(self) -> int:
-        """Send what is due; returns how many deliveries were tried."""
+        """Send what is due; returns how many deliveries there were."""
         with self._database.read() as connection:
             due = outbox.due(
                 connection, self._peer.name, now=self._clock(), longest_wait_s=self._settings.retry_longest_s
             )
             taken = outbox.sr_class_of(connection, self._peer.name)
+        unanswered: dict[str, Delivery] = {}
         for delivery in due:
-            if taken and delivery.sop_class_uid in sr.SR_CLASSES and delivery.sop_class_uid != taken:
+            if not self._is_whole(delivery):
+                self._failed(delivery, PeerRefused("the stored object is missing or damaged; nothing was sent"))
+            elif taken and _comes_before(delivery.sop_class_uid, taken):
                 self._replace(delivery, taken)
-                return 1  # what is owed has changed: look again
-        unanswered = {delivery.sop_instance_uid: delivery for delivery in due}
+            else:
+                unanswered[delivery.sop_instance_uid] = delivery
         try:
-            for sent in scu.send(self._peer, self._ae_title, [self._outgoing(d) for d in due]):
+            for sent in scu.send(self._peer, self._ae_title, [self._outgoing(d) for d in unanswered.values()]):
                 self._settle(unanswered.pop(sent.item.sop_instance_uid), sent)
+        except scu.AssociationBroken as exc:  # those after it have lost nothing but time, and are due at once
+            self._failed(unanswered[exc.item.sop_instance_uid], exc)
         except PeerError as exc:
             for delivery in unanswered.values():
                 self._failed(delivery, exc)
         return len(due)
+
+    def _is_whole(self, delivery: Delivery) -> bool:
+        """Whether the bytes on disk are those that were stored; one lost file must not hold up all that come after."""
+        try:
+            return hashlib.sha256(self._spool.read(delivery.file)).hexdigest() == delivery.sha256
+        except FileNotFoundError:
+            return False
 
     def _settle(self, delivery: Delivery, sent: scu.Sent) -> None:
         if isinstance(sent.error, scu.NoContext) and self._offer_next_class(delivery):
@@ -82,6 +94,7 @@ class Sender:
             whole = outbox.delivered(connection, delivery, sent.status, now=now)
             if delivery.sop_class_uid in sr.SR_CLASSES:
                 outbox.remember_sr_class(connection, self._peer.name, delivery.sop_class_uid, now=now)
+            outbox.hurry(connection, self._peer.name, now=now)
         state = "delivered" if whole else None
         log.info("stored %s", fields(job=delivery.job_id, to=self._peer.name, status=f"{sent.status:04X}", state=state))
 
@@ -139,3 +152,9 @@ class Sender:
             delivery.sop_instance_uid,
             EXPLICIT_VR_LITTLE_ENDIAN,
         )
+
+
+def _comes_before(sop_class_uid: str, taken: str) -> bool:
+    """Whether this is an SR class that the destination was seen to pass over for `taken`."""
+    classes = sr.SR_CLASSES
+    return sop_class_uid in classes and taken in classes and classes.index(sop_class_uid) < classes.index(taken)

@@ -56,6 +56,14 @@ class NoAssociation(PeerRefused):
     """The peer rejects our associations: a matter of its configuration, which may be mended there at any time."""
 
 
+class AssociationBroken(PeerUnreachable):
+    """The association ended while `item` was under way."""
+
+    def __init__(self, reason: str, item: Outgoing) -> None:
+        super().__init__(reason)
+        self.item = item
+
+
 def outgoing(path: Path) -> Outgoing:
     """Read what negotiation needs from a Part 10 file. Raises pydicom's InvalidDicomError if it is none."""
     meta = pydicom.dcmread(path, specific_tags=["SOPClassUID", "SOPInstanceUID"], stop_before_pixels=True)
@@ -71,6 +79,8 @@ def echo(peer: Peer, calling_aet: str) -> float:
     """C-ECHO; returns the seconds it took, association included. Raises PeerError."""
     begun = time.monotonic()
     with _association(peer, calling_aet, [(syntaxes.VERIFICATION, str(pydicom.uid.ImplicitVRLittleEndian))]) as open_:
+        if open_ is None:
+            raise NoContext(f"{_name(peer)} does not accept Verification, which every peer must")
         status = open_.send_c_echo()
         if "Status" not in status:
             raise PeerUnreachable(f"{_name(peer)} did not answer C-ECHO")
@@ -82,13 +92,24 @@ def echo(peer: Peer, calling_aet: str) -> float:
 def send(peer: Peer, calling_aet: str, items: Sequence[Outgoing]) -> Iterator[Sent]:
     """Store the items, over as few associations as negotiation allows; yields one answer an item, in order.
 
-    Raises PeerUnreachable where there is no (more) association; what was not yielded by then was not answered.
+    Raises AssociationBroken where the peer left in the middle of an item, those after it were not tried then, and
+    PeerUnreachable or NoAssociation where no association comes about. What was not yielded by then was not answered.
     """
     for batch in _batches(items):
         contexts = sorted({pair for item in batch for pair in _contexts_for(item)})
         with _association(peer, calling_aet, contexts) as open_:
+            if open_ is None:
+                yield from (Sent(item, None, _no_context(peer, item)) for item in batch)
+                continue
             for item in batch:
                 yield _send_one(open_, peer, item)
+
+
+def _no_context(peer: Peer, item: Outgoing) -> NoContext:
+    return NoContext(
+        f"{_name(peer)} accepted no presentation context for {pydicom.uid.UID(item.sop_class_uid).name}; "
+        f"enable {item.sop_class_uid} there, then retry"
+    )
 
 
 def _send_one(association: Association, peer: Peer, item: Outgoing) -> Sent:
@@ -98,24 +119,19 @@ def _send_one(association: Association, peer: Peer, item: Outgoing) -> Sent:
         if context.abstract_syntax == item.sop_class_uid
     }
     if not taken:
-        error = NoContext(
-            f"{_name(peer)} accepted no presentation context for {pydicom.uid.UID(item.sop_class_uid).name}; "
-            f"enable {item.sop_class_uid} there, then retry"
-        )
-        return Sent(item, None, error)
+        return Sent(item, None, _no_context(peer, item))
     as_it_is = item.transfer_syntax_uid in taken
     if not association.is_established:
-        raise PeerUnreachable(f"{_name(peer)} ended the association")
+        raise AssociationBroken(f"{_name(peer)} ended the association", item)
     try:
         answer = association.send_c_store(item.path if as_it_is else pydicom.dcmread(item.path))
-    except ValueError as exc:
-        return Sent(
-            item, None, PeerRefused(f"{_name(peer)} takes {item.sop_class_uid} in no transfer syntax we have: {exc}")
-        )
+    except ValueError:  # its text may quote values of the object
+        return Sent(item, None, PeerRefused(f"{_name(peer)} takes {item.sop_class_uid} in no transfer syntax we have"))
     except RuntimeError as exc:
-        raise PeerUnreachable(f"{_name(peer)} ended the association") from exc
+        raise AssociationBroken(f"{_name(peer)} ended the association", item) from exc
     if "Status" not in answer:
-        raise PeerUnreachable(f"{_name(peer)} did not answer C-STORE: timeout, abort or an invalid response")
+        reason = f"{_name(peer)} did not answer C-STORE: timeout, abort or an invalid response"
+        raise AssociationBroken(reason, item)
     status = int(answer.Status)
     if is_stored(status):
         return Sent(item, status)
@@ -145,7 +161,8 @@ def _batches(items: Sequence[Outgoing]) -> Iterator[list[Outgoing]]:
 
 
 @contextmanager
-def _association(peer: Peer, calling_aet: str, contexts: Sequence[tuple[str, str]]) -> Iterator[Association]:
+def _association(peer: Peer, calling_aet: str, contexts: Sequence[tuple[str, str]]) -> Iterator[Association | None]:
+    """An established association; None where the peer accepts associations, but none of the proposed contexts."""
     ae = AE(calling_aet)
     ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
     ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
@@ -159,9 +176,9 @@ def _association(peer: Peer, calling_aet: str, contexts: Sequence[tuple[str, str
         # Rejected for good (1) is a matter of configuration on either side, for now (2) of load (PS3.8 9.3.4).
         raise NoAssociation(reason) if answer.result == 1 else PeerUnreachable(reason)
     if not association.is_established:
-        no_contexts = association.rejected_contexts and not association.accepted_contexts
-        if no_contexts:
-            raise NoContext(f"{_name(peer)} accepted none of the proposed presentation contexts")
+        if association.rejected_contexts and not association.accepted_contexts:
+            yield None
+            return
         raise PeerUnreachable(f"{_name(peer)} cannot be reached or ended the association at once")
     _keep_answers_for_the_sender(association)
     try:

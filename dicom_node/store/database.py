@@ -24,7 +24,10 @@ from dicom_node.errors import StoreFull, StoreUnavailable
 
 BUSY_TIMEOUT_S = 30.0  # longer than the longest writing transaction by far
 NETWORK_FILE_SYSTEMS = frozenset(
-    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "fuse.sshfs", "9p", "glusterfs", "ceph"}
+    {
+        *("nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "9p", "glusterfs", "ceph", "lustre", "beegfs", "gpfs"),
+        *("fuse.sshfs", "fuse.glusterfs", "fuse.ceph", "fuse.s3fs", "fuse.rclone"),
+    }
 )
 
 
@@ -53,24 +56,33 @@ class Database:
 
         settings = Config()
         settings.set_main_option("script_location", str(Path(__file__).parents[1] / "migrations"))
-        head = ScriptDirectory.from_config(settings).get_current_head()
+        scripts = ScriptDirectory.from_config(settings)
+        head = scripts.get_current_head()
         with self.write() as connection:
             if connection.dialect.name == "postgresql":
                 connection.execute(sa.text("SELECT pg_advisory_xact_lock(4711)"))
-            if MigrationContext.configure(connection).get_current_revision() != head:
-                settings.attributes["connection"] = connection
-                command.upgrade(settings, "head")
+            current = MigrationContext.configure(connection).get_current_revision()
+            if current == head:
+                return
+            if current is not None and current not in {r.revision for r in scripts.walk_revisions()}:
+                raise StoreUnavailable(
+                    f"the database was made by a newer dicom-node (its schema is {current}, this one's {head}); "
+                    "install that version, or name another node.data_folder"
+                )
+            settings.attributes["connection"] = connection
+            command.upgrade(settings, "head")
 
     def device_uid(self, now: float | None = None) -> str:
         """The UID of this node, made at first start and kept for ever."""
+        find = sa.select(tables.node.c.device_uid)
         with self.write() as connection:
-            known = connection.scalar(sa.select(tables.node.c.device_uid))
-            if known is not None:
-                return str(known)
-            made = uids.fresh()
-            created_at = time.time() if now is None else now
-            connection.execute(tables.node.insert().values(id=1, device_uid=made, created_at=created_at))
-            return made
+            known = connection.scalar(find)
+            if known is None:
+                created_at = time.time() if now is None else now
+                made = {"id": 1, "device_uid": uids.fresh(), "created_at": created_at}
+                connection.execute(insert_for(connection)(tables.node).values(made).on_conflict_do_nothing())
+                known = connection.scalar(find)  # on PostgreSQL another process may have been first
+            return str(known)
 
     def close(self) -> None:
         self.engine.dispose()
@@ -100,6 +112,17 @@ class Database:
         return engine
 
 
+def insert_for(connection: Connection) -> Any:
+    """INSERT .. ON CONFLICT is spelled alike on both databases, but imported from each."""
+    if connection.dialect.name == "postgresql":
+        from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+
+        return postgresql_insert
+    from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+
+    return sqlite_insert
+
+
 def _set_up_sqlite(connection: Any, _record: Any) -> None:
     connection.isolation_level = None  # BEGIN is ours to say, see _begin_sqlite
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
@@ -119,10 +142,12 @@ def _translated() -> Iterator[None]:
     except (OperationalError, DatabaseError) as exc:
         if isinstance(exc, sa.exc.IntegrityError):
             raise
-        text = str(exc.orig).lower()
-        if "full" in text or "no space" in text or "53100" in str(getattr(exc.orig, "sqlstate", "")):
+        text = str(exc.orig).partition("\n")[0]
+        if "is full" in text.lower() or "no space" in text.lower() or getattr(exc.orig, "sqlstate", None) == "53100":
             raise StoreFull("the disk of the database is full") from exc
-        raise StoreUnavailable(f"the database cannot be used: {exc.orig}") from exc
+        if not isinstance(exc, OperationalError):  # its text may quote what was to be stored
+            text = type(exc.orig).__name__
+        raise StoreUnavailable(f"the database cannot be used: {text}") from exc
     except SQLAlchemyError as exc:
         if isinstance(exc, sa.exc.TimeoutError):
             raise StoreUnavailable("no database connection became free in time") from exc

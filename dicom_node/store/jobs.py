@@ -32,7 +32,7 @@ class Job:
     series_id: int
     run: int
     tries: int
-    """How often it was claimed, this time included."""
+    """How often it was claimed since it last got any further, this time included."""
     created_at: float
     owner: str
 
@@ -69,9 +69,9 @@ def _passed(deadline: sa.Column[float], now: float, longest_s: float) -> sa.Colu
     return sa.or_(deadline <= now, deadline > now + longest_s + 1.0)
 
 
-def extend(connection: Connection, job: Job, *, now: float, lease_s: float) -> None:
-    """The heartbeat. Raises LeaseLost."""
-    _update(connection, job, lease_until=now + lease_s)
+def extend(connection: Connection, job: Job, *, now: float, lease_s: float, further: bool = False) -> None:
+    """The heartbeat; of a job that got `further` the tries are counted from here. Raises LeaseLost."""
+    _update(connection, job, lease_until=now + lease_s, **({"tries": 1} if further else {}))
 
 
 def finish(
@@ -114,7 +114,7 @@ def give_back(connection: Connection, job: Job, *, now: float, wait_s: float, re
         reason=reason,
         lease_owner=None,
         lease_until=None,
-        tries=job.tries if reason else job.tries - 1,
+        tries=jobs.c.tries if reason else jobs.c.tries - 1,
     )
     if reason:
         note(connection, "try failed", now=now, series_id=job.series_id, job_id=job.id, detail=reason)

@@ -13,8 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from dicom_node.store import jobs as job_queue
-from dicom_node.store.database import note
-from dicom_node.store.series import insert_for
+from dicom_node.store.database import insert_for, note
 from dicom_node.tables import DeliveryState, deliveries, destinations, jobs, objects
 
 
@@ -43,6 +42,7 @@ class Delivery:
     sop_class_uid: str
     sop_instance_uid: str
     file: str
+    sha256: str
 
 
 def put(connection: Connection, job_id: int, made: Sequence[MadeObject], to: Sequence[str], *, now: float) -> None:
@@ -57,11 +57,20 @@ def put(connection: Connection, job_id: int, made: Sequence[MadeObject], to: Seq
 def due(
     connection: Connection, destination: str, *, now: float, longest_wait_s: float, limit: int = 50
 ) -> list[Delivery]:
-    """What this destination is owed now, oldest object first, so that a report never overtakes its predecessor.
+    """What this destination is owed now, oldest object first; a report never overtakes that of an earlier run.
 
     A deadline further away than the longest wait was set before the clock was put back, and is due.
     """
     is_due = sa.or_(deliveries.c.next_at <= now, deliveries.c.next_at > now + longest_wait_s)
+    before, its_object, its_job = deliveries.alias("before"), objects.alias("its_object"), jobs.alias("its_job")
+    overtakes = sa.exists().where(
+        before.c.destination == destination,
+        before.c.state == DeliveryState.WAITING,
+        its_object.c.id == before.c.object_id,
+        its_job.c.id == its_object.c.job_id,
+        its_job.c.series_id == jobs.c.series_id,
+        its_job.c.id < jobs.c.id,
+    )
     query = (
         sa.select(
             deliveries.c.id,
@@ -73,6 +82,7 @@ def due(
             objects.c.sop_class_uid,
             objects.c.sop_instance_uid,
             objects.c.file,
+            objects.c.sha256,
         )
         .join(objects, objects.c.id == deliveries.c.object_id)
         .join(jobs, jobs.c.id == objects.c.job_id)
@@ -80,6 +90,7 @@ def due(
             deliveries.c.destination == destination,
             deliveries.c.state == DeliveryState.WAITING,
             is_due,
+            ~overtakes,
         )
         .order_by(objects.c.id)
         .limit(limit)
@@ -97,6 +108,20 @@ def delivered(connection: Connection, delivery: Delivery, status: int, *, now: f
 
 def postpone(connection: Connection, delivery: Delivery, *, until: float, status: int | None, error: str) -> None:
     _update(connection, delivery, next_at=until, last_status=status, last_error=error)
+
+
+def hurry(connection: Connection, destination: str, *, now: float) -> None:
+    """The destination is there again: what waits only because it was not, is due now."""
+    connection.execute(
+        deliveries.update()
+        .where(
+            deliveries.c.destination == destination,
+            deliveries.c.state == DeliveryState.WAITING,
+            deliveries.c.last_status.is_(None),
+            deliveries.c.next_at > now,
+        )
+        .values(next_at=now)
+    )
 
 
 def give_up(connection: Connection, delivery: Delivery, *, now: float, status: int | None, error: str) -> None:

@@ -23,6 +23,10 @@ from dicom_node.tables import (
 
 def deletable(connection: Connection, *, quiet_since: float) -> list[int]:
     """Series to which nothing came or was made since then, not in work, with no delivery owed."""
+    return list(connection.scalars(sa.select(series.c.id).where(*_may_go(quiet_since))))
+
+
+def _may_go(quiet_since: float) -> tuple[sa.ColumnElement[bool], ...]:
     in_work = sa.exists().where(jobs.c.series_id == series.c.id, jobs.c.state.in_((JobState.READY, JobState.RUNNING)))
     owed = sa.exists().where(
         jobs.c.series_id == series.c.id,
@@ -33,18 +37,15 @@ def deletable(connection: Connection, *, quiet_since: float) -> list[int]:
     young_report = sa.exists().where(
         jobs.c.series_id == series.c.id, objects.c.job_id == jobs.c.id, objects.c.created_at >= quiet_since
     )
-    query = sa.select(series.c.id).where(
-        series.c.last_at < quiet_since,
-        series.c.state != SeriesState.RECEIVING,
-        ~in_work,
-        ~owed,
-        ~young_report,
-    )
-    return list(connection.scalars(query))
+    quiet = series.c.last_at < quiet_since
+    return quiet, series.c.state != SeriesState.RECEIVING, ~in_work, ~owed, ~young_report
 
 
-def delete(connection: Connection, series_id: int) -> list[str]:
-    """Delete all rows of a series; returns the files that belonged to it."""
+def delete(connection: Connection, series_id: int, *, quiet_since: float) -> list[str] | None:
+    """Delete all rows of a series that is deletable still; returns the files that belonged to it, or None if not."""
+    query = sa.select(series.c.id).where(series.c.id == series_id, *_may_go(quiet_since)).with_for_update()
+    if connection.scalar(query) is None:
+        return None
     own_instances = sa.select(instances.c.id).where(instances.c.series_id == series_id)
     own_jobs = sa.select(jobs.c.id).where(jobs.c.series_id == series_id)
     own_objects = sa.select(objects.c.id).where(objects.c.job_id.in_(own_jobs))
@@ -63,11 +64,9 @@ def delete(connection: Connection, series_id: int) -> list[str]:
 
 
 def named_files(connection: Connection, names: Collection[str]) -> set[str]:
-    """Those of `names` that a row still names."""
-    named: set[str] = set()
-    ordered = sorted(names)
-    for start in range(0, len(ordered), 500):  # databases bound the number of parameters
-        part = ordered[start : start + 500]
-        for table in (instances, objects):
-            named |= set(connection.scalars(sa.select(table.c.file).where(table.c.file.in_(part))))
-    return named
+    """Those of `names` (a few hundred at most) that a row still names."""
+    return {
+        file
+        for table in (instances, objects)
+        for file in connection.scalars(sa.select(table.c.file).where(table.c.file.in_(names)))
+    }

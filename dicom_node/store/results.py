@@ -12,7 +12,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from dicom_node.store.series import Instance, columns_of_instance, insert_for, instance_from
+from dicom_node.store.database import insert_for
+from dicom_node.store.series import Instance, columns_of_instance, instance_from
 from dicom_node.tables import SeriesState, instances, series, slice_results
 
 

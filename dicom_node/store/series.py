@@ -5,7 +5,7 @@ States and arrows: docs/architecture.md. Knows of UIDs, times and digests; nothi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -14,8 +14,12 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from dicom_node.header import Facts, Header
-from dicom_node.store.database import note
-from dicom_node.tables import JobState, SeriesState, instances, jobs, objects, series
+from dicom_node.store.database import insert_for, note
+from dicom_node.tables import JobState, SeriesState, instances, jobs, objects, series, slice_results
+
+_LITTLE_ENDIAN = frozenset(
+    {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1"}
+)  # uncompressed: the same pixels, the same bytes
 
 
 class Filed(StrEnum):
@@ -23,6 +27,7 @@ class Filed(StrEnum):
 
     NEW = "new"
     AGAIN = "again"  # the same bytes as before; nothing changed
+    RECODED = "recoded"  # the same image in another transfer syntax; kept, and the first counts
     CORRECTED = "corrected"  # the same pixels under another header; the newer header counts
     CONTRADICTED = "contradicted"  # other pixels under the same SOP Instance UID; both are kept
     OWN = "own"  # made by this node and routed back to it
@@ -82,28 +87,36 @@ def columns_of_instance() -> list[sa.Column[Any]]:
     return [instances.c[name] for name in Instance.__dataclass_fields__]
 
 
-def file(connection: Connection, arrival: Arrival, *, reopen_wait_s: float) -> tuple[Filed, int | None]:
-    """File one instance; returns what it was and the id of its series. Runs twice without harm."""
+@dataclass(frozen=True)
+class Filing:
+    """What an arriving instance was, and where it belongs."""
+
+    filed: Filed
+    series_id: int | None
+    names_file: bool
+    """Whether a row names the file it came in; if not, that file may go."""
+
+
+def file(
+    connection: Connection, arrival: Arrival, *, reopen_wait_s: float, holds: Callable[[str, int], bool]
+) -> Filing:
+    """File one instance. Runs twice without harm.
+
+    `holds`: whether the spool has a file of this name and size; a copy that was lost there is replaced by this one.
+    """
     header = arrival.header
     own = connection.scalar(sa.select(objects.c.id).where(objects.c.sop_instance_uid == header.sop_instance_uid))
     if own is not None:
-        return Filed.OWN, None
+        return Filing(Filed.OWN, None, names_file=False)
     series_id = _series_for(connection, arrival)
-    earlier = connection.execute(
-        sa.select(instances.c.id, instances.c.sha256, instances.c.pixel_sha256, instances.c.current).where(
-            instances.c.sop_instance_uid == header.sop_instance_uid
-        )
-    ).all()
-    if any(row.sha256 == arrival.sha256 for row in earlier):
-        return Filed.AGAIN, series_id
-    filed = Filed.NEW
-    if earlier:
-        same_pixels = header.pixel_sha256 is not None and all(r.pixel_sha256 == header.pixel_sha256 for r in earlier)
-        filed = Filed.CORRECTED if same_pixels else Filed.CONTRADICTED
+    same_uid = instances.c.sop_instance_uid == header.sop_instance_uid
+    earlier = connection.execute(sa.select(instances).where(same_uid)).all()
+    for row in earlier:
+        if row.sha256 == arrival.sha256:
+            return Filing(Filed.AGAIN, series_id, names_file=_again(connection, row, arrival, holds))
+    filed = _compared(arrival, [row for row in earlier if row.current])
     if filed is Filed.CORRECTED:
-        connection.execute(
-            instances.update().where(instances.c.sop_instance_uid == header.sop_instance_uid).values(current=False)
-        )
+        connection.execute(instances.update().where(same_uid).values(current=False))
     connection.execute(
         instances.insert().values(
             series_id=series_id,
@@ -119,7 +132,7 @@ def file(connection: Connection, arrival: Arrival, *, reopen_wait_s: float) -> t
             ruled_out=arrival.ruled_out,
             calling_aet=arrival.calling_aet,
             received_at=arrival.at,
-            current=True,
+            current=filed is not Filed.RECODED,
             tries=0,
         )
     )
@@ -129,14 +142,55 @@ def file(connection: Connection, arrival: Arrival, *, reopen_wait_s: float) -> t
             "Find out at the sender which one is right, then: dicom-node retry"
         )
         fail(connection, series_id, reason, now=arrival.at)
-    else:
+    elif filed is not Filed.RECODED:
         _touch(connection, series_id, filed, now=arrival.at, reopen_wait_s=reopen_wait_s)
-    return filed, series_id
+    return Filing(filed, series_id, names_file=True)
+
+
+def _again(connection: Connection, row: sa.Row[Any], arrival: Arrival, holds: Callable[[str, int], bool]) -> bool:
+    """The same bytes: retention begins anew; returns whether this copy takes the place of one that was lost."""
+    done = sa.and_(series.c.id == row.series_id, series.c.state != SeriesState.RECEIVING)
+    connection.execute(series.update().where(done).values(last_at=arrival.at))
+    if holds(row.file, row.size):
+        return False
+    mended = {"file": arrival.file, "size": arrival.size}
+    connection.execute(instances.update().where(instances.c.id == row.id).values(mended))
+    note(connection, "file mended", now=arrival.at, series_id=row.series_id, detail=f"instance={row.id}")
+    return True
+
+
+def _compared(arrival: Arrival, current: Sequence[sa.Row[Any]]) -> Filed:
+    """What this instance is beside those that came under its UID before."""
+    if not current:
+        return Filed.NEW
+    if not all(_same_pixels(arrival, row) for row in current):
+        return Filed.CONTRADICTED
+    header = arrival.header
+    recoded = any(
+        row.transfer_syntax_uid != arrival.transfer_syntax_uid
+        and row.identity == header.identity
+        and Facts.from_json(row.facts) == header.facts
+        for row in current
+    )
+    return Filed.RECODED if recoded else Filed.CORRECTED
+
+
+def _same_pixels(arrival: Arrival, row: sa.Row[Any]) -> bool:
+    """As far as can be told without decoding; a PACS may pass on compressed what the scanner sent uncompressed."""
+    header, syntaxes = arrival.header, {arrival.transfer_syntax_uid, row.transfer_syntax_uid}
+    if len(syntaxes) == 1 or syntaxes <= _LITTLE_ENDIAN:
+        return bool(header.pixel_sha256 == row.pixel_sha256)
+    was, now = Facts.from_json(row.facts), header.facts
+    return (was.rows, was.columns, was.frames, was.position, was.orientation) == (
+        *(now.rows, now.columns, now.frames),
+        *(now.position, now.orientation),
+    )
 
 
 def _series_for(connection: Connection, arrival: Arrival) -> int:
+    """Id of the series, made if it is new, and locked: what comes to it at once by another association waits."""
     header = arrival.header
-    find = sa.select(series.c.id).where(series.c.series_uid == header.series_uid)
+    find = sa.select(series.c.id).where(series.c.series_uid == header.series_uid).with_for_update()
     known = connection.scalar(find)
     if known is not None:
         return int(known)
@@ -152,32 +206,19 @@ def _series_for(connection: Connection, arrival: Arrival) -> int:
     }
     insert = insert_for(connection)(series).values(new).on_conflict_do_nothing(index_elements=["series_uid"])
     connection.execute(insert)  # the first instances of a series may come over several associations at once
-    made = connection.scalar(find)
-    assert made is not None
-    return int(made)
-
-
-def insert_for(connection: Connection) -> Any:
-    """INSERT .. ON CONFLICT is spelled alike on both databases, but imported from each."""
-    if connection.dialect.name == "postgresql":
-        from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-
-        return postgresql_insert
-    from sqlalchemy.dialects.sqlite import insert as sqlite_insert
-
-    return sqlite_insert
+    return int(connection.execute(find).scalar_one())
 
 
 def _touch(connection: Connection, series_id: int, filed: Filed, *, now: float, reopen_wait_s: float) -> None:
-    """Something new belongs to the series: it is (again) being received. A failed one waits for a person."""
-    # Locked, so that a completion going on in another process either sees this instance or is seen here.
-    row = connection.execute(sa.select(series.c.state).where(series.c.id == series_id).with_for_update()).one()
+    """Something new belongs to the series: it is (again) being received. A contradiction waits for a person."""
+    state = connection.scalar(sa.select(series.c.state).where(series.c.id == series_id))
     values: dict[str, object] = {"last_at": now}
-    if row.state in (SeriesState.COMPLETE, SeriesState.REFUSED, SeriesState.NOT_CHOSEN):
+    stays_failed = state == SeriesState.FAILED and contradicted(connection, series_id)
+    if state != SeriesState.RECEIVING and not stays_failed:
         last_report = connection.scalar(sa.select(sa.func.max(jobs.c.created_at)).where(jobs.c.series_id == series_id))
         values |= {"state": SeriesState.RECEIVING, "reason": None}
         if last_report is not None:
-            values["not_before"] = last_report + reopen_wait_s
+            values["not_before"] = min(last_report, now) + reopen_wait_s  # the clock may have been put back since
         note(connection, "reopened", now=now, series_id=series_id, detail=f"by a {filed} instance")
     connection.execute(series.update().where(series.c.id == series_id).values(values))
 
@@ -225,6 +266,11 @@ def begin_reading(connection: Connection, instance_ids: Sequence[int]) -> None:
     connection.execute(instances.update().where(instances.c.id.in_(instance_ids)).values(tries=instances.c.tries + 1))
 
 
+def end_reading(connection: Connection, instance_ids: Sequence[int]) -> None:
+    """The process that read them is alive: whatever went wrong, this try does not speak against them."""
+    connection.execute(instances.update().where(instances.c.id.in_(instance_ids)).values(tries=instances.c.tries - 1))
+
+
 def complete(connection: Connection, series_id: int, *, rule: str, whole: bool, now: float, priority: int) -> int:
     """The series is whole as far as the rule can tell: make the next run's job; returns its id."""
     cancelled = (
@@ -257,9 +303,11 @@ def complete(connection: Connection, series_id: int, *, rule: str, whole: bool, 
     return job_id
 
 
-def restart_wait(connection: Connection, series_id: int, *, now: float) -> None:
-    """The clock was put back since the last instance came: count the quiet time from now."""
-    connection.execute(series.update().where(series.c.id == series_id).values(last_at=now))
+def restart_wait(connection: Connection, series_id: int, *, now: float, reopen_wait_s: float) -> None:
+    """The clock was put back since the last instance came: count the waits from now."""
+    latest = now + reopen_wait_s
+    not_before = sa.case((series.c.not_before > latest, latest), else_=series.c.not_before)
+    connection.execute(series.update().where(series.c.id == series_id).values(last_at=now, not_before=not_before))
 
 
 def refuse(connection: Connection, series_id: int, reason: str, *, now: float) -> None:
@@ -295,7 +343,12 @@ def receive_again(connection: Connection, series_id: int, *, now: float, why: st
         .where(series.c.id == series_id)
         .values(state=SeriesState.RECEIVING, reason=None, not_before=None, forced=forced)
     )
-    connection.execute(instances.update().where(instances.c.series_id == series_id).values(tries=0))
+    own = instances.c.series_id == series_id
+    connection.execute(instances.update().where(own).values(tries=0))
+    left_out = sa.and_(
+        slice_results.c.left_out.is_not(None), slice_results.c.instance_id.in_(sa.select(instances.c.id).where(own))
+    )
+    connection.execute(slice_results.delete().where(left_out))  # what was in the way may be gone
     note(connection, "retry", now=now, series_id=series_id, detail=why)
 
 

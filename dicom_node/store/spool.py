@@ -72,17 +72,32 @@ class Spool:
         return self.folder / name
 
     def read(self, name: str) -> bytes:
-        return self.path(name).read_bytes()
+        """Raises FileNotFoundError for this one file, StoreUnavailable where the spool itself cannot be read."""
+        try:
+            return self.path(name).read_bytes()
+        except OSError as exc:
+            if isinstance(exc, FileNotFoundError) and self.path(name).parent.is_dir():
+                raise
+            raise StoreUnavailable(f"the spool cannot be read: {exc.strerror}") from exc
+
+    def holds(self, name: str, size: int) -> bool:
+        """Whether the file is there and as long as it was written. Raises StoreUnavailable."""
+        try:
+            return self.path(name).stat().st_size == size
+        except FileNotFoundError:
+            return False
+        except OSError as exc:
+            raise StoreUnavailable(f"the spool cannot be read: {exc.strerror}") from exc
 
     def remove(self, name: str) -> None:
         self.path(name).unlink(missing_ok=True)
 
-    def modified_at(self, name: str) -> float:
-        """When the file was written; now, if it is gone already."""
+    def modified_at(self, name: str) -> float | None:
+        """When the file was written; None if it is gone already."""
         try:
             return self.path(name).stat().st_mtime
         except FileNotFoundError:
-            return time.time()
+            return None
 
     def stored(self) -> Iterator[str]:
         """Names of all files kept; used to find what a crash left without a row."""
@@ -90,9 +105,12 @@ class Spool:
             for file in shard.iterdir():
                 yield f"{shard.name}/{file.name}"
 
-    def clear_incoming(self) -> int:
-        """Remove half-written files of an earlier life; call before anything is received."""
-        leftovers = list(self._incoming.iterdir())
+    def clear_incoming(self, *, older_than_s: float = 0.0) -> int:
+        """Remove half-written files of an earlier life; returns how many there were.
+
+        Call it before anything is received, or, where other receivers share the folder, for old ones alone.
+        """
+        leftovers = [f for f in self._incoming.iterdir() if _age_s(f) >= older_than_s]
         for file in leftovers:
             file.unlink(missing_ok=True)
         return len(leftovers)
@@ -100,6 +118,13 @@ class Spool:
     @property
     def _incoming(self) -> Path:
         return self.folder / "incoming"
+
+
+def _age_s(file: Path) -> float:
+    try:
+        return max(0.0, time.time() - file.stat().st_mtime)
+    except FileNotFoundError:
+        return 0.0
 
 
 def _sync_folder(folder: Path) -> None:

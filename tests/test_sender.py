@@ -1,0 +1,328 @@
+"""Delivery to real Storage SCPs: the same bytes until they are taken, in order, and whatever the peer does."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pydicom
+import pytest
+from made import Made, made_node, peer
+from pydicom import uid
+from report_cases import context, findings, headers
+
+from dicom_node.config import Peer
+from dicom_node.network import syntaxes
+from dicom_node.network.stand_in import StandInPacs, free_port
+from dicom_node.report import sr
+from dicom_node.sender import Sender
+from dicom_node.status import StoreStatus
+from dicom_node.store import outbox, series
+from dicom_node.tables import deliveries, destinations, jobs, objects
+from dicom_node.tables import series as series_table
+
+SR_88_34, SR_88_33, SR_88_22 = (str(c) for c in sr.SR_CLASSES)
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Made:
+    return made_node(tmp_path)
+
+
+@pytest.fixture
+def pacs(tmp_path: Path) -> Iterator[Callable[..., StandInPacs]]:
+    """Starts a stand-in PACS of the given kind."""
+    started: list[StandInPacs] = []
+
+    def start(**kind: Any) -> StandInPacs:
+        started.append(StandInPacs(tmp_path / f"pacs-{len(started)}", **kind))
+        started[-1].start()
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.stop()
+
+
+def owe(node: Made, number: int = 1, *, run: int = 1, to: str = "PACS1", of_series: int | None = None) -> bytes:
+    """A report in the outbox; returns its bytes."""
+    instance_uid, series_uid = f"2.25.{number}00{run}", f"2.25.{number}01{run}"
+    made = sr.build(headers(), findings("deep"), context(sop_instance_uid=instance_uid, series_instance_uid=series_uid))
+    content = sr.to_bytes(made)
+    now = node.clock()
+    with node.database.write() as connection:
+        if of_series is None:
+            values = {"series_uid": f"1.2.{number}", "study_uid": "1.2", "calling_aet": "CT1", "state": "complete"}
+            values |= {"run": run, "forced": False, "first_at": now, "last_at": now}
+            of_series = connection.execute(
+                series_table.insert().values(values).returning(series_table.c.id)
+            ).scalar_one()
+        job = {"series_id": of_series, "run": run, "state": "reported", "priority": 0, "not_before": now, "tries": 1}
+        job_id = connection.execute(jobs.insert().values(job | {"created_at": now}).returning(jobs.c.id)).scalar_one()
+        item = outbox.MadeObject(
+            "report", SR_88_34, instance_uid, series_uid, node.spool.keep(content), len(content), _sha256(content)
+        )
+        outbox.put(connection, job_id, [item], [to], now=now)
+    return content
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def sender(node: Made, to: Peer) -> Sender:
+    return Sender(
+        node.database, node.spool, to, node.config.results, ae_title="NODE", clock=node.clock, jitter=lambda: 0
+    )
+
+
+def states(node: Made) -> list[str]:
+    return [row.state for row in node.rows(deliveries)]
+
+
+def test_a_report_arrives_byte_for_byte_and_its_job_is_delivered(node: Made, pacs: Callable[..., StandInPacs]) -> None:
+    content, there = owe(node), pacs()
+    sender(node, peer(there.port)).tick()
+    arrived = there.stored[0].path.read_bytes()
+    meta_ends = 144 + int.from_bytes(content[140:144], "little")
+    assert content[meta_ends:] == arrived[144 + int.from_bytes(arrived[140:144], "little") :]
+    assert states(node) == ["delivered"]
+    assert node.rows(jobs)[0].state == "delivered"
+    assert node.rows(deliveries)[0].last_status == 0
+
+
+def test_what_is_delivered_is_not_sent_again(node: Made, pacs: Callable[..., StandInPacs]) -> None:
+    owe(node)
+    there = pacs()
+    to = sender(node, peer(there.port))
+    assert [to.tick(), to.tick()] == [1, 0]
+    assert len(there.stored) == 1
+
+
+def test_a_pacs_that_is_down_gets_the_report_when_it_is_back(node: Made, pacs: Callable[..., StandInPacs]) -> None:
+    owe(node)
+    port = free_port()
+    to = sender(node, peer(port, timeout_s=1.0))
+    waits = []
+    for _ in range(4):
+        to.tick()
+        waits.append(node.rows(deliveries)[0].next_at - node.clock())
+        node.clock.advance(waits[-1])
+    assert waits == [10, 20, 40, 80]
+    assert states(node) == ["waiting"]
+    there = StandInPacs(node.spool.folder.parent / "pacs")
+    there.start(port)
+    try:
+        to.tick()
+    finally:
+        there.stop()
+    assert states(node) == ["delivered"]
+
+
+def test_the_wait_never_exceeds_the_longest(node: Made) -> None:
+    owe(node)
+    with node.database.write() as connection:
+        connection.execute(deliveries.update().values(tries=100_000))
+    sender(node, peer(free_port(), timeout_s=1.0)).tick()
+    assert node.rows(deliveries)[0].next_at - node.clock() == node.config.results.retry_longest_s
+
+
+def test_when_a_pacs_is_back_all_that_waited_for_it_goes_at_once(node: Made, pacs: Callable[..., StandInPacs]) -> None:
+    owe(node, 1)
+    sender(node, peer(free_port(), timeout_s=1.0)).tick()
+    owe(node, 2)
+    there = pacs()
+    to = sender(node, peer(there.port))
+    assert [to.tick(), to.tick()] == [1, 1]
+    assert states(node) == ["delivered", "delivered"]
+
+
+def test_a_refusal_for_good_waits_for_a_person(node: Made, pacs: Callable[..., StandInPacs]) -> None:
+    owe(node)
+    there = pacs(answer=lambda _: 0x0122)
+    to = sender(node, peer(there.port))
+    to.tick()
+    node.clock.advance(1e6)
+    assert to.tick() == 0
+    row = node.rows(deliveries)[0]
+    assert (row.state, row.last_status) == ("failed", 0x0122)
+    assert "0122" in row.last_error
+    with node.database.write() as connection:
+        assert outbox.try_again(connection, 1, now=node.clock()) == 1
+    there._answer = lambda _: StoreStatus.SUCCESS
+    to.tick()
+    assert states(node) == ["delivered"]
+
+
+@pytest.mark.parametrize("status", [0xA700, 0xA701, 0x0110])
+def test_trouble_that_passes_is_tried_again(node: Made, pacs: Callable[..., StandInPacs], status: int) -> None:
+    owe(node)
+    to = sender(node, peer(pacs(answer=lambda _: status).port))
+    to.tick()
+    row = node.rows(deliveries)[0]
+    assert (row.state, row.last_status, row.tries) == ("waiting", status, 1)
+    assert row.next_at == node.clock() + 10
+
+
+@pytest.mark.parametrize("status", [0xB000, 0xB006, 0xB007])
+def test_a_warning_counts_as_stored(node: Made, pacs: Callable[..., StandInPacs], status: int) -> None:
+    owe(node)
+    sender(node, peer(pacs(answer=lambda _: status).port)).tick()
+    assert states(node) == ["delivered"]
+
+
+@pytest.mark.parametrize("taken", [SR_88_33, SR_88_22])
+@pytest.mark.parametrize("also", [(), (syntaxes.STORAGE_CLASSES[0],)])
+def test_a_pacs_that_takes_another_sr_class_gets_the_report_in_that_one(
+    node: Made, pacs: Callable[..., StandInPacs], taken: str, also: tuple[str, ...]
+) -> None:
+    owe(node)
+    there = pacs(storage_classes=[taken, *also])
+    to = sender(node, peer(there.port))
+    while to.tick():
+        pass
+    assert [s.sop_class_uid for s in there.stored] == [taken]
+    arrived = pydicom.dcmread(there.stored[0].path)
+    original = pydicom.dcmread(node.spool.path(node.rows(objects)[0].file))
+    assert arrived.SOPInstanceUID != original.SOPInstanceUID
+    assert arrived.SeriesInstanceUID != original.SeriesInstanceUID
+    assert sr.parse(arrived).outcome == sr.parse(original).outcome
+    assert node.rows(jobs)[0].state == "delivered"
+    assert [d.sr_class_uid for d in node.rows(destinations)] == [taken]
+
+
+def test_the_class_that_was_taken_is_offered_first_the_next_time(node: Made, pacs: Callable[..., StandInPacs]) -> None:
+    owe(node, 1)
+    asked: list[str] = []
+    there = pacs(storage_classes=[SR_88_22], answer=lambda c: asked.append(c) or 0)
+    to = sender(node, peer(there.port))
+    while to.tick():
+        pass
+    owe(node, 2)
+    ticks = 0
+    while to.tick():
+        ticks += 1
+    assert asked == [SR_88_22, SR_88_22]
+    assert ticks == 2
+    assert len(node.rows(objects)) == 3 + 2  # 88.34, 88.33 and 88.22 once; then straight to 88.22
+
+
+def test_each_destination_keeps_its_own_class(node: Made, pacs: Callable[..., StandInPacs]) -> None:
+    owe(node, 1, to="OLD")
+    owe(node, 2, to="NEW")
+    old, new = pacs(storage_classes=[SR_88_33]), pacs()
+    for name, there in (("OLD", old), ("NEW", new)):
+        to = sender(node, peer(there.port, name=name))
+        while to.tick():
+            pass
+    assert [s.sop_class_uid for s in (*old.stored, *new.stored)] == [SR_88_33, SR_88_34]
+
+
+def test_a_pacs_that_takes_no_sr_class_is_a_failure_that_names_the_class(
+    node: Made, pacs: Callable[..., StandInPacs]
+) -> None:
+    owe(node)
+    to = sender(node, peer(pacs(storage_classes=[str(uid.CTImageStorage)]).port))
+    while to.tick():
+        pass
+    last = node.rows(deliveries)[-1]
+    assert last.state == "failed"
+    assert SR_88_22 in last.last_error
+    assert "enable" in last.last_error
+
+
+def test_a_pacs_that_rejects_us_is_tried_again_as_its_configuration_may_be_mended(
+    node: Made, pacs: Callable[..., StandInPacs]
+) -> None:
+    owe(node)
+    sender(node, peer(pacs().port, ae_title="SOMEBODY")).tick()
+    row = node.rows(deliveries)[0]
+    assert row.state == "waiting"
+    assert "rejected" in row.last_error
+
+
+def test_a_lost_or_damaged_file_holds_up_nothing_else(node: Made, pacs: Callable[..., StandInPacs]) -> None:
+    for number in (1, 2, 3):
+        owe(node, number)
+    lost, damaged, _ = (node.spool.path(row.file) for row in node.rows(objects))
+    lost.unlink()
+    damaged.write_bytes(damaged.read_bytes()[:-40])
+    there = pacs()
+    sender(node, peer(there.port)).tick()
+    assert states(node) == ["failed", "failed", "delivered"]
+    assert "missing or damaged" in node.rows(deliveries)[0].last_error
+
+
+def test_one_object_that_makes_the_peer_abort_does_not_delay_the_others(
+    node: Made, pacs: Callable[..., StandInPacs]
+) -> None:
+    for number in (1, 2, 3):
+        owe(node, number)
+    poison = node.rows(objects)[0].sop_instance_uid
+    there = pacs()
+    there._on_store = _aborting(there, poison)  # type: ignore[method-assign]
+    there.stop()
+    there.start()
+    to = sender(node, peer(there.port))
+    for _ in range(4):
+        to.tick()
+    assert states(node) == ["waiting", "delivered", "delivered"]
+    assert [row.tries for row in node.rows(deliveries)] == [2, 1, 1]  # once more when the others had got through
+
+
+def _aborting(there: StandInPacs, poison: str) -> Callable[[Any], int]:
+    store = there._on_store
+
+    def answer(event: Any) -> int:
+        if event.request.AffectedSOPInstanceUID == poison:
+            event.assoc.abort()
+            return 0x0110
+        return store(event)
+
+    return answer
+
+
+def test_a_report_never_overtakes_the_one_it_supersedes(node: Made, pacs: Callable[..., StandInPacs]) -> None:
+    owe(node, 1, run=1)
+    sender(node, peer(free_port(), timeout_s=1.0)).tick()
+    owe(node, 1, run=2, of_series=1)
+    there = pacs()
+    to = sender(node, peer(there.port))
+    assert to.tick() == 0
+    node.clock.advance(10)
+    assert [to.tick(), to.tick()] == [1, 1]
+    assert [s.sop_instance_uid for s in there.stored] == ["2.25.1001", "2.25.1002"]
+
+
+def test_a_clock_put_back_delays_no_delivery(node: Made, pacs: Callable[..., StandInPacs]) -> None:
+    owe(node)
+    node.clock.advance(-86400)
+    sender(node, peer(pacs().port)).tick()
+    assert states(node) == ["delivered"]
+
+
+def test_a_job_is_delivered_only_when_every_destination_has_it(node: Made, pacs: Callable[..., StandInPacs]) -> None:
+    owe(node, to="A")
+    with node.database.write() as connection:
+        outbox._owe(connection, 1, "B", now=node.clock())
+    sender(node, peer(pacs().port, name="A")).tick()
+    assert node.rows(jobs)[0].state == "reported"
+    sender(node, peer(pacs().port, name="B")).tick()
+    assert node.rows(jobs)[0].state == "delivered"
+
+
+def test_what_a_pacs_routes_back_of_our_own_making_is_acknowledged_and_left_alone(node: Made) -> None:
+    from made import received
+
+    content = owe(node)
+    meta_ends = 144 + int.from_bytes(content[140:144], "little")
+    before = node.files()
+    back = received(
+        pydicom.dcmread(node.spool.path(node.rows(objects)[0].file)), data_set=content[meta_ends:], calling="PACS1"
+    )
+    assert node.arrivals.accept(back) == StoreStatus.SUCCESS
+    assert node.files() == before
+    with node.database.read() as connection:
+        assert len(series.receiving(connection)) == 0
