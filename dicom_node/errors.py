@@ -7,6 +7,7 @@ NodeError
 ├── InvalidObject          a received object cannot be kept as what it claims to be; carries a DIMSE status
 ├── StoreFull              no room (disk, quota, watermark): refuse, the sender keeps its copy, recover by itself
 ├── StoreUnavailable       the database cannot be used (locked, unreadable, on a network file system)
+├── ModelFailed            the model gave no usable answer; the process ends, as a fault on a GPU stays with it
 ├── LeaseLost              another worker took this job over; drop what was computed
 └── PeerError              a peer did not take what we sent
     ├── PeerUnreachable    temporary: connection refused, timeout, abort, transient rejection; try again
@@ -45,6 +46,10 @@ class StoreFull(NodeError):
 
 
 class StoreUnavailable(NodeError):
+    pass
+
+
+class ModelFailed(NodeError):
     pass
 
 

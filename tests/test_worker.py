@@ -1,0 +1,403 @@
+"""The worker: what it makes of a series, and what happens when something fails or it dies."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pydicom
+import pytest
+from made import FakeClassifier, Made, changed, ct, grey_series, head_series, made_node, peer
+from pydicom.dataset import Dataset
+
+from dicom_node.config import Model
+from dicom_node.errors import ModelFailed
+from dicom_node.report import sr
+from dicom_node.store import jobs, series
+from dicom_node.tables import deliveries, instances, objects, slice_results
+from dicom_node.tables import jobs as jobs_table
+from dicom_node.tables import series as series_table
+
+
+class Killed(BaseException):
+    """The process ends here: nothing behind this line runs."""
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Made:
+    return made_node(tmp_path, peers=[peer(104)])
+
+
+def complete(node: Made, datasets: list[Dataset] | None = None) -> list[Dataset]:
+    datasets = head_series() if datasets is None else datasets
+    assert set(node.accept(*datasets)) == {0}
+    node.tick_after(31)
+    return datasets
+
+
+def work(node: Made, classifier: Any = None, *, limit: int = 200) -> None:
+    worker = node.worker(classifier)
+    for _ in range(limit):
+        if not worker.step():
+            return
+        node.clock.advance(1.0)
+    raise AssertionError(f"still at work after {limit} steps")
+
+
+def report(node: Made, number: int = -1) -> pydicom.Dataset:
+    return pydicom.dcmread(node.spool.path(node.rows(objects)[number].file))
+
+
+def no_head() -> list[Dataset]:
+    return grey_series(10)
+
+
+def test_slices_are_classified_while_their_series_still_arrives(node: Made) -> None:
+    node.accept(*head_series())
+    classifier = FakeClassifier()
+    work(node, classifier)
+    assert len(node.rows(slice_results)) == len(head_series()) == sum(classifier.asked)
+    assert node.rows(jobs_table) == []
+    node.tick_after(31)
+    work(node, classifier)
+    assert sum(classifier.asked) == len(head_series())  # none a second time
+    assert [job.state for job in node.rows(jobs_table)] == ["reported"]
+
+
+def test_a_positive_series_ends_with_its_report_in_the_outbox(node: Made) -> None:
+    complete(node)
+    work(node)
+    job = node.rows(jobs_table)[0]
+    assert (job.state, job.outcome, job.tries) == ("reported", "present", 1)
+    assert job.findings["location"] == "deep"
+    made, owed = node.rows(objects)[0], node.rows(deliveries)
+    assert [(d.destination, d.state) for d in owed] == [("PACS1", "waiting")]
+    parsed = sr.parse(report(node))
+    assert parsed.outcome == "present"
+    assert made.sop_instance_uid == str(report(node).SOPInstanceUID)
+
+
+def test_a_whole_head_without_blood_is_absent_and_with_a_hole_undetermined(tmp_path: Path) -> None:
+    for name, leave_out, outcome in (("whole", None, "absent"), ("hole", 9, "undetermined")):
+        node = made_node(tmp_path / name)
+        complete(node, [ds for ds in head_series() if ds.InstanceNumber != leave_out])
+        work(node, FakeClassifier(0.01))
+        assert node.rows(jobs_table)[0].outcome == outcome
+
+
+def test_without_a_destination_a_report_is_delivered_as_soon_as_it_is_made(tmp_path: Path) -> None:
+    node = made_node(tmp_path)
+    complete(node)
+    work(node)
+    assert node.rows(jobs_table)[0].state == "delivered"
+
+
+def test_what_is_no_head_is_refused_and_nothing_is_sent(node: Made) -> None:
+    complete(node, no_head())
+    work(node)
+    job = node.rows(jobs_table)[0]
+    assert job.state == "refused"
+    assert "no head" in job.reason
+    assert node.rows(objects) == []
+
+
+def test_when_the_chosen_series_is_no_head_one_that_was_passed_over_is_judged(node: Made) -> None:
+    thin = head_series(series="1.2.3.2", SliceThickness="2", SeriesNumber=3)
+    node.accept(*no_head(), *thin)
+    node.tick_after(31)
+    node.arrivals.tick()
+    assert [s.state for s in node.rows(series_table)] == ["complete", "not chosen"]
+    work(node)
+    node.tick_after(31)
+    work(node)
+    assert [(job.series_id, job.state) for job in node.rows(jobs_table)] == [(1, "refused"), (2, "reported")]
+
+
+def test_refusal_and_second_choice_are_one_transaction(node: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    complete(node, no_head())
+
+    def dies(*_: Any, **__: Any) -> None:
+        raise Killed
+
+    monkeypatch.setattr(series, "choose_again", dies)
+    with pytest.raises(Killed):
+        work(node)
+    assert node.rows(jobs_table)[0].state == "running"
+
+
+def test_a_failing_model_leads_to_not_evaluated_after_the_last_try(node: Made) -> None:
+    def fails(_: int) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    complete(node)
+    died = 0
+    for _ in range(10):
+        try:
+            if not node.worker(FakeClassifier(fails=fails)).step():
+                break
+        except ModelFailed:
+            died += 1
+        node.clock.advance(400)
+    job = node.rows(jobs_table)[0]
+    assert died == 3
+    assert (job.state, job.outcome) == ("failed", "not evaluated")
+    assert sr.parse(report(node)).outcome == "not evaluated"
+    assert node.rows(slice_results) == []  # a fault of the model is no fault of a slice
+    assert {i.tries for i in node.rows(instances)} == {0}
+    assert len(node.rows(deliveries)) == 1
+
+
+def test_a_model_that_recovers_evaluates_every_slice(node: Made) -> None:
+    failures = iter([True, True])
+
+    def fails(_: int) -> None:
+        if next(failures, False):
+            raise RuntimeError("out of memory")
+
+    complete(node)
+    classifier = FakeClassifier(fails=fails)
+    for _ in range(2):
+        with pytest.raises(ModelFailed):
+            node.worker(classifier).step()
+        node.clock.advance(400)
+    work(node, classifier)
+    job = node.rows(jobs_table)[0]
+    assert (job.state, job.outcome) == ("reported", "present")
+    assert [r.left_out for r in node.rows(slice_results) if r.left_out] == []
+
+
+def test_a_probability_that_is_no_number_is_never_reported(node: Made) -> None:
+    complete(node)
+    with pytest.raises(ModelFailed):
+        node.worker(FakeClassifier(float("nan"))).step()
+    assert node.rows(slice_results) == []
+    assert node.rows(objects) == []
+
+
+def dying_at(node: Made, monkeypatch: pytest.MonkeyPatch, *poison: str) -> None:
+    """Whoever reads these files dies of it, as of a decoder that crashes."""
+    read = node.spool.read
+
+    def reads(name: str) -> bytes:
+        if name in poison:
+            raise Killed
+        return read(name)
+
+    monkeypatch.setattr(node.spool, "read", reads)
+
+
+def restart_until_idle(node: Made, classifier: Any = None) -> int:
+    """As the supervisor does: a new worker for each that dies; returns how many died."""
+    died = 0
+    for number in range(40):
+        try:
+            while node.worker(classifier, owner=f"worker-{number}").step():
+                node.clock.advance(1.0)
+        except Killed:
+            died += 1
+            with node.database.write() as connection:
+                jobs.free(connection, owner=f"worker-{number}", now=node.clock())
+            node.clock.advance(1.0)
+        else:
+            return died
+    raise AssertionError("it dies for ever")
+
+
+def test_a_slice_that_kills_the_worker_twice_is_left_out_and_the_others_get_through(
+    node: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    complete(node)
+    dying_at(node, monkeypatch, node.rows(instances)[9].file)
+    assert restart_until_idle(node) == 2
+    left_out = [r for r in node.rows(slice_results) if r.left_out]
+    assert [r.instance_id for r in left_out] == [10]
+    job = node.rows(jobs_table)[0]
+    assert (job.state, job.outcome) == ("reported", "present")
+    assert "left out" in job.reason
+
+
+def test_several_such_slices_do_not_cost_the_series(node: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    complete(node)
+    dying_at(node, monkeypatch, *(node.rows(instances)[n].file for n in (6, 9, 11, 12, 13)))
+    restart_until_idle(node)
+    assert [r.instance_id for r in node.rows(slice_results) if r.left_out] == [7, 10, 12, 13, 14]
+    assert node.rows(jobs_table)[0].state == "reported"
+
+
+def test_retry_looks_again_at_what_was_left_out(node: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    complete(node)
+    with monkeypatch.context() as patch:
+        dying_at(node, patch, node.rows(instances)[9].file)
+        restart_until_idle(node)
+    with node.database.write() as connection:
+        series.receive_again(connection, 1, now=node.clock(), why="by command", forced=True)
+    node.tick_after(31)
+    work(node)
+    assert [r for r in node.rows(slice_results) if r.left_out] == []
+    assert [job.state for job in node.rows(jobs_table)] == ["reported", "reported"]
+
+
+def test_a_file_lost_from_the_spool_costs_its_slice_alone(node: Made) -> None:
+    complete(node, [*head_series(), ct(99, series=str(head_series()[0].SeriesInstanceUID))])
+    lost = node.rows(instances)[8]
+    content = node.spool.read(lost.file)
+    node.spool.remove(lost.file)
+    node.worker()._classify_some(1, lambda: None)
+    node.spool.path(lost.file).write_bytes(content)
+    result = next(r for r in node.rows(slice_results) if r.instance_id == lost.id)
+    assert result.left_out == "its file is missing from the spool"
+
+
+def test_a_spool_that_is_not_there_makes_the_job_wait_and_costs_no_try(node: Made) -> None:
+    complete(node)
+    away = node.spool.folder.with_name("away")
+    node.spool.folder.rename(away)
+    worker = node.worker()
+    for _ in range(5):
+        assert worker.step()
+        node.clock.advance(10)
+    job = node.rows(jobs_table)[0]
+    assert (job.state, job.tries) == ("ready", 0)
+    assert node.rows(slice_results) == []
+    away.rename(node.spool.folder)
+    work(node)
+    assert node.rows(jobs_table)[0].state == "reported"
+
+
+def test_a_job_whose_report_cannot_be_made_ends_and_says_so(node: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    def breaks(*_: Any, **__: Any) -> None:
+        raise KeyError("DOE^JANE")
+
+    complete(node)
+    monkeypatch.setattr(sr, "build", breaks)
+    worker = node.worker()
+    for _ in range(10):
+        worker.step()
+        node.clock.advance(400)
+    job = node.rows(jobs_table)[0]
+    assert (job.state, job.outcome) == ("failed", None)
+    assert "No report could be made" in job.reason
+    assert "DOE" not in json.dumps([job.reason])
+    assert worker.step() is False
+
+
+def test_a_worker_that_lost_its_lease_writes_nothing(node: Made) -> None:
+    complete(node)
+
+    def another_takes_over(_: int) -> None:
+        node.clock.advance(61)
+        with node.database.write() as connection:
+            assert jobs.claim(connection, owner="worker-2", now=node.clock(), lease_s=60) is not None
+
+    node.worker(FakeClassifier(fails=another_takes_over)).step()
+    job = node.rows(jobs_table)[0]
+    assert (job.state, job.lease_owner, job.outcome) == ("running", "worker-2", None)
+    assert node.rows(objects) == []
+
+
+def test_a_report_and_the_end_of_its_job_are_one_transaction(node: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dicom_node.store import outbox
+
+    def dies(*_: Any, **__: Any) -> None:
+        raise Killed
+
+    complete(node)
+    with monkeypatch.context() as patch:
+        patch.setattr(outbox, "put", dies)
+        with pytest.raises(Killed):
+            work(node)
+    assert node.rows(jobs_table)[0].state == "running"
+    assert node.rows(objects) == []
+    node.clock.advance(61)
+    work(node)
+    assert [job.state for job in node.rows(jobs_table)] == ["reported"]
+    assert len(node.rows(objects)) == 1
+
+
+def test_a_run_that_is_repeated_makes_the_same_uids(node: Made) -> None:
+    complete(node)
+    work(node)
+    first = node.rows(objects)[0]
+    with node.database.write() as connection:
+        connection.execute(deliveries.delete())
+        connection.execute(objects.delete())
+        connection.execute(jobs_table.update().values(state="ready", not_before=0.0))
+    work(node)
+    again = node.rows(objects)[0]
+    assert (again.sop_instance_uid, again.series_uid) == (first.sop_instance_uid, first.series_uid)
+
+
+def test_a_late_slice_makes_a_report_that_supersedes_the_first(node: Made) -> None:
+    slices = head_series()
+    complete(node, slices[:-1])
+    work(node)
+    node.accept(slices[-1])
+    node.tick_after(100)
+    work(node)
+    first, second = (report(node, n) for n in (0, 1))
+    assert first.SOPInstanceUID != second.SOPInstanceUID
+    assert first.SeriesInstanceUID != second.SeriesInstanceUID
+    named = second.PredecessorDocumentsSequence[0].ReferencedSeriesSequence[0].ReferencedSOPSequence[0]
+    assert named.ReferencedSOPInstanceUID == first.SOPInstanceUID
+    assert [job.run for job in node.rows(jobs_table)] == [1, 2]
+
+
+def test_a_slice_that_arrives_during_the_run_does_no_harm(node: Made) -> None:
+    slices = head_series()
+    late = iter(slices[-1:])
+
+    def one_more(_: int) -> None:
+        node.accept(*[ds for ds in [next(late, None)] if ds is not None])
+
+    complete(node, slices[:-1])
+    work(node, FakeClassifier(fails=one_more))
+    job = node.rows(jobs_table)[0]
+    assert (job.state, job.tries) == ("reported", 1)
+    assert len(job.findings["slices"]) == len(slices)
+
+
+def test_a_header_corrected_during_the_run_is_the_one_reported_on(node: Made) -> None:
+    slices = head_series()
+    corrected = iter([[changed(ds, PatientName="SYNTHETIC^OTHER") for ds in slices]])
+
+    def correct(_: int) -> None:
+        node.accept(*next(corrected, []))
+
+    complete(node, slices)
+    work(node, FakeClassifier(fails=correct))
+    assert str(report(node).PatientName) == "SYNTHETIC^OTHER"
+
+
+def test_a_header_that_lies_costs_its_slice_and_no_more(node: Made) -> None:
+    slices = head_series()
+    slices[9].Rows = 65535
+    slices[10].Columns = 65535
+    slices[11].BitsAllocated = 12
+    complete(node, slices)
+    work(node)
+    assert [r.instance_id for r in node.rows(slice_results) if r.left_out] == [10, 11, 12]
+    assert node.rows(jobs_table)[0].outcome == "present"
+
+
+def test_a_worker_told_to_stop_gives_the_job_back_without_using_up_a_try(tmp_path: Path) -> None:
+    node = made_node(tmp_path, model=Model(batch=4))
+    complete(node)
+    node.worker(stopping=lambda: True).step()
+    job = node.rows(jobs_table)[0]
+    assert (job.state, job.tries, job.lease_owner) == ("ready", 0, None)
+    assert len(node.rows(slice_results)) == 4
+
+
+def test_a_worker_gives_signs_of_life_and_keeps_its_lease_through_a_long_batch(node: Made) -> None:
+    signs: list[float] = []
+
+    def alive() -> None:
+        signs.append(node.clock())
+        node.clock.advance(10.0)
+
+    complete(node)
+    worker = node.worker(alive=alive)
+    worker.step()
+    assert len(signs) >= len(head_series())
+    assert node.rows(jobs_table)[0].state == "reported"
