@@ -110,7 +110,7 @@ def _scan(rng: np.random.Generator, thickness: float | None) -> Scan:
         noise_hu=float(np.clip(rng.normal(2.9, 0.9) * (0.75 + 0.7 * kernel) * min(thin, 1.7), 1.3, 13)),
         streak_hu=_between(rng, 2, 18),
         off_centre_mm=(float(rng.normal(0, 4)), float(rng.normal(0, 6))),
-        below_mm=_between(rng, 60, 98),
+        below_mm=_between(rng, 72, 104),
         above_mm=_between(rng, 4, 14),
     )
 

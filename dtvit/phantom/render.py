@@ -21,6 +21,7 @@ from dtvit.phantom.subject import Subject, subject_of
 Mask = NDArray[np.bool_]
 FINE_MM = 0.70  # painting grid; a head kernel resolves no more than this, and a sharp one gets 0.56
 ABOVE_ANY_HEAD_MM = 110.0
+FORAMEN_MAGNUM_MM = -60.0  # against the AC-PC line of the reference adult
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class PhantomSlice:
     head: Mask
     """All inside the skin, air of nose and sinuses included; ears stand out and count neither here nor as holder."""
     brain: Mask
-    """All inside the skull: brain, fluid and bleed."""
+    """All inside the skull down to the foramen magnum: brain, fluid and bleed."""
     holder: Mask
     """Holder, cushion, tubes and hand."""
     position_mm: float
@@ -105,7 +106,8 @@ def _layer(subject: Subject, window: Points, fine_mm: float) -> _Layer:
             keep = np.maximum(scar, np.maximum(shell.cavity + 2.0, 1.0 - tentorium(tissue)))
             canvas.paint(keep, subject.spec.head.csf_hu + 5.0, edge_mm=4.0, strength=0.85)
         blood = _bleed(canvas, subject, rigid, reference, tissue, shell.cavity, window)
-    return _Layer(canvas.hu, blood, soft(finer(shell.skin), fine_mm), soft(finer(shell.cavity), fine_mm))
+    brain = np.maximum(shell.cavity, FORAMEN_MAGNUM_MM - reference.z)
+    return _Layer(canvas.hu, blood, soft(finer(shell.skin), fine_mm), soft(finer(brain), fine_mm))
 
 
 def _bleed(

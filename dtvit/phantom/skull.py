@@ -49,7 +49,7 @@ def _base_map() -> tuple[Array, Array]:
     thick += 16.0 * bump(x / 13, (y + 6) / 17)  # sphenoid body and clivus
     thick += 9.0 * bump((x - 20) / 6, (y - 32) / 10)  # condyles
     thick += 12.0 * bump((x - 56) / 9, (y - 42) / 13)  # mastoid
-    floor = np.where(magnum < 1.0, floor - 90.0, floor)
+    floor = np.where(magnum < 1.0, floor - 20.0, floor)  # from there on the spinal canal takes over
     both = [cv2.GaussianBlur(np.hstack([a[:, :0:-1], a]).astype(np.float32), (0, 0), 1.1) for a in (floor, thick)]
     return both[0], both[1]
 
