@@ -21,6 +21,7 @@ def draw(seed: int | np.random.Generator, location: str | None = None, **overrid
     """A random phantom; `location` is one of "deep", "lobar", "subtentorial", or None for no bleed.
 
     `overrides` sets single fields of any part by name: ``draw(7, "deep", volume_ml=12, shape="ring", tilt_deg=18)``.
+    Those of a bleed are passed over where there is none, so that the same call draws a head with and without.
     Raises TypeError for a name no part has, ValueError for a location that does not exist.
     """
     number = int(seed.integers(2**31)) if isinstance(seed, np.random.Generator) else int(seed)
