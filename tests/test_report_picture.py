@@ -12,6 +12,7 @@ from report_cases import NOTICE, OUTCOMES, THRESHOLDS, findings
 
 from dicom_node.report import picture
 from dicom_node.report.context import UnusableFindings
+from dicom_node.report.wording import COLOURS
 from dtvit.findings import Outcome, SeriesFindings
 
 
@@ -32,8 +33,8 @@ def test_the_colour_of_the_answer_is_seen_in_a_thumbnail(kind: str) -> None:
     page = draw(found)
     assert page.width == 1024
     top = np.asarray(page.resize((128, 128 * page.height // page.width)))[2].astype(int)
-    wanted = picture.COLOURS[found.outcome]
-    others = [c for o, c in picture.COLOURS.items() if o is not found.outcome]
+    wanted = COLOURS[found.outcome]
+    others = [c for o, c in COLOURS.items() if o is not found.outcome]
     distance = [float(np.abs(np.median(top, axis=0) - c).sum()) for c in (wanted, *others)]
     assert distance[0] == min(distance)
 
@@ -48,7 +49,7 @@ def test_the_strip_shows_every_slice_and_hatches_those_left_out() -> None:
     hatched = (78, 78, 82)
     some, all_out = draw(findings("deep")), draw(findings("not evaluated"))
     assert 0 < share_of(some, hatched) < share_of(all_out, hatched)
-    present = picture.COLOURS[Outcome.PRESENT]
+    present = COLOURS[Outcome.PRESENT]
     below = np.asarray(draw(findings("absent")))[150:]
     assert not (below == present).all(axis=-1).any(), "a picture of an absent hemorrhage shows nothing in its colour"
 

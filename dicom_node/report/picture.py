@@ -1,7 +1,7 @@
 """The result as one picture, made to be looked at: the answer, the slices that speak for it, and every slice's output.
 
-Nothing in it names the patient. Colours are those of Okabe and Ito (2008), told apart with any colour vision, and
-none says anything that words, height or hatching do not say too. Pillow alone, with the font that comes with it.
+Nothing in it names the patient, and no colour says anything that words, height or hatching do not say too. Pillow
+alone, with the font that comes with it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from dicom_node.report import wording
 from dicom_node.report.context import check_findings
+from dicom_node.report.wording import COLOURS
 from dtvit.findings import Outcome, SeriesFindings, SliceFinding, Thresholds
 
 WIDTH = 1024
@@ -28,12 +29,6 @@ STRIP_HEIGHT = 110
 TALLEST = 4000  # room for reasons of any length; what is left over is cut off
 
 INK, DIM, GROUND, PANEL = (238, 238, 238), (170, 170, 170), (14, 14, 16), (44, 44, 48)
-COLOURS = {
-    Outcome.PRESENT: (213, 94, 0),
-    Outcome.ABSENT: (86, 180, 233),
-    Outcome.UNDETERMINED: (240, 228, 66),
-    Outcome.NOT_EVALUATED: (187, 187, 187),
-}
 WARNING = COLOURS[Outcome.UNDETERMINED]
 
 Array = npt.NDArray[Any]
@@ -140,15 +135,22 @@ def _slices(page: _Page, findings: SeriesFindings, pictures: Mapping[int, Array]
         return
     side = (WIDTH - 2 * MARGIN - (COLUMNS - 1) * 12) // COLUMNS
     rows = 2 if any(i in maps for i in chosen) else 1
+    windowed = {i: _brain_window(pictures[i]) for i in chosen if i in pictures}
+    cut = _cut(list(windowed.values()))
+    if cut:
+        left, top, right, bottom = cut
+        windowed = {i: p[top:bottom, left:right] for i, p in windowed.items()}
     for column, i in enumerate(chosen):
         x = MARGIN + column * (side + 12)
         s = findings.slices[i]
         caption = f"image {wording.label(s)}: {wording.percent(s.presence or 0.0)}, {s.outcome.value}"
         page.draw.text((x, page.y), caption, font=_font(21), fill=INK)
         page.draw.rectangle((x, page.y + 30, x + side, page.y + 35), fill=COLOURS[s.outcome])
-        _tile(page, pictures.get(i), (x, page.y + 36), side, "picture not available")
+        _tile(page, windowed.get(i), (x, page.y + 36), side, "picture not available")
         if i in maps:
             heat = Image.fromarray(_heat(maps[i]))
+            if cut and i in pictures:
+                heat = heat.resize(pictures[i].shape[::-1], Image.Resampling.BILINEAR).crop(cut)
             _paste(page, heat, (x, page.y + 36 + side + 6), side)
     page.y += 36 + side * rows + (6 if rows == 2 else 0) + 14
     if rows == 2:
@@ -160,7 +162,28 @@ def _tile(page: _Page, picture: Array | None, corner: tuple[int, int], side: int
         page.draw.rectangle((*corner, corner[0] + side, corner[1] + side), fill=PANEL)
         page.draw.text((corner[0] + 20, corner[1] + side // 2), otherwise, font=_font(21), fill=DIM)
         return
-    _paste(page, Image.fromarray(_brain_window(picture)).convert("RGB"), corner, side)
+    _paste(page, Image.fromarray(picture).convert("RGB"), corner, side)
+
+
+def _cut(pictures: Sequence[Array]) -> tuple[int, int, int, int] | None:
+    """(left, top, right, bottom) of what is not air in any of the slices, with a rim; None where they differ in size.
+
+    One cut for all, so that they keep the same scale beside one another.
+    """
+    if not pictures or len({p.shape for p in pictures}) != 1:
+        return None
+    seen = np.maximum.reduce(list(pictures)) > 40
+    columns, rows = (np.flatnonzero(seen.sum(axis=axis) > 2) for axis in (0, 1))  # more than a speck of noise
+    if not len(columns) or not len(rows):
+        return None
+    height, width = seen.shape
+    rim = max(seen.shape) // 50
+    return (
+        max(0, int(columns[0]) - rim),
+        max(0, int(rows[0]) - rim),
+        min(width, int(columns[-1]) + rim + 1),
+        min(height, int(rows[-1]) + rim + 1),
+    )
 
 
 def _paste(page: _Page, picture: Image.Image, corner: tuple[int, int], side: int) -> None:
@@ -233,15 +256,14 @@ def _bar(page: _Page, s: SliceFinding, across: tuple[int, int], top: int, bottom
 
 
 def _numbers(page: _Page, slices: Sequence[SliceFinding], edges: Sequence[int]) -> None:
-    """Instance numbers under the bars, as many as fit without touching; the first and the last always."""
-    taken: list[tuple[float, float]] = []
-    for i in (0, len(slices) - 1, *range(1, len(slices) - 1)):
-        label = wording.label(slices[i])
-        half = _font(15).getlength(label) / 2
+    """Instance numbers under the bars: all, or every second, fifth, tenth ..., so that they do not touch."""
+    labels = [wording.label(s) for s in slices]
+    widest = max(_font(15).getlength(label) for label in labels) + 8
+    bar = (edges[-1] - edges[0]) / len(slices)
+    step = next((n for k in range(8) for n in (10**k, 2 * 10**k, 5 * 10**k) if n * bar >= widest), len(slices))
+    for i in range(0, len(slices), step):
         middle = (edges[i] + edges[i + 1]) / 2
-        if all(middle + half + 6 < a or middle - half - 6 > b for a, b in taken):
-            taken.append((middle - half, middle + half))
-            page.draw.text((middle - half, page.y), label, font=_font(15), fill=DIM)
+        page.draw.text((middle - _font(15).getlength(labels[i]) / 2, page.y), labels[i], font=_font(15), fill=DIM)
     page.y += 22
 
 

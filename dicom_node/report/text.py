@@ -13,8 +13,9 @@ from textwrap import fill
 
 from pydicom.dataset import Dataset
 
-from dicom_node.report import codes
+from dicom_node.report import codes, wording
 from dicom_node.report.reading import NotAReport, ParsedSlice, parse
+from dtvit.findings import Outcome
 
 WIDTH = 100
 BAR = 20  # characters for 100 %
@@ -54,9 +55,12 @@ def render(ds: Dataset) -> str:
 
 def html(ds: Dataset) -> str:
     """One page without scripts or outside files; readable on a dark and on a light screen."""
-    slices = _slices(ds)
+    try:
+        told = parse(ds)
+    except NotAReport:
+        told = None
     rows = []
-    for line in _lines(ds, with_slices=not slices):
+    for line in _lines(ds, with_slices=told is None):
         pad = f' style="padding-left:{1.2 * line.depth:.1f}em"'
         if line.container:
             rows.append(f"<tr><th colspan=2{pad}>{markup.escape(line.name)}</th></tr>")
@@ -64,22 +68,34 @@ def html(ds: Dataset) -> str:
             rows.append(f"<tr><td{pad}>{markup.escape(line.name)}</td><td>{_paragraphs(line.value)}</td></tr>")
     head = "".join(f"<dt>{markup.escape(k)}</dt><dd>{markup.escape(v)}</dd>" for k, v in _header(ds))
     title = markup.escape(_title(ds))
-    table = "".join(map(_html_slice, slices))
+    answer = slices = ""
+    if told is not None and told.conclusion:
+        colour = _css(told.outcome)
+        answer = f'<p class=answer style="background:{colour}">{markup.escape(told.conclusion[0])}</p>'
+        slices = f"<h2>Images from feet to head</h2><table>{''.join(map(_html_slice, told.slices))}</table>"
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="color-scheme" content="light dark">'
         f"<title>{title}</title><style>body{{font:16px/1.4 sans-serif;max-width:60em;margin:2em auto;padding:0 1em}}"
         "table{border-collapse:collapse;width:100%}th{text-align:left;padding-top:1em}"
         "td{vertical-align:top;padding:.15em .5em .15em 0}td:first-child{opacity:.75;width:35%}"
-        "meter{width:10em}dl{display:grid;grid-template-columns:max-content 1fr;gap:.1em 1em}dd{margin:0}</style>"
-        f"<h1>{title}</h1><dl>{head}</dl><table>{''.join(rows)}</table>"
-        + (f"<h2>Images from feet to head</h2><table>{table}</table>" if slices else "")
-        + "</html>\n"
+        "td.bar{width:12em}td.bar i{display:inline-block;height:.7em;min-width:2px}"
+        ".answer{font-size:1.5em;padding:.4em .6em;color:#111}"
+        "dl{display:grid;grid-template-columns:max-content 1fr;gap:.1em 1em}dd{margin:0}</style>"
+        f"<h1>{title}</h1>{answer}<dl>{head}</dl><table>{''.join(rows)}</table>{slices}</html>\n"
     )
 
 
 def _html_slice(s: ParsedSlice) -> str:
-    bar = "" if s.output is None else f"<meter value={s.output:.3f}></meter> {100 * s.output:.1f} %"
-    return f"<tr><td>{markup.escape(s.name)}</td><td>{bar}</td><td>{markup.escape(_words(s))}</td></tr>"
+    bar = output = ""
+    if s.output is not None:
+        bar = f'<i style="width:{100 * s.output:.1f}%;background:{_css(s.outcome)}"></i>'
+        output = f"{100 * s.output:.1f} %"
+    words = markup.escape(_words(s))
+    return f"<tr><td>{markup.escape(s.name)}</td><td class=bar>{bar}</td><td>{output}</td><td>{words}</td></tr>"
+
+
+def _css(outcome: Outcome) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*wording.COLOURS[outcome])
 
 
 def _words(s: ParsedSlice) -> str:

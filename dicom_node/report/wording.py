@@ -1,4 +1,4 @@
-"""The sentences of a report. One place, so that SR, text, picture and log say the same thing in the same words.
+"""The sentences of a report, and its colours. One place, so that SR, text, picture and log say the same thing in the same words.
 
 The first sentence answers the question; the next ones say how sure, in which images, and what was not looked at.
 Plain ASCII throughout: it reads the same in every viewer, whatever the character set of the patient's name.
@@ -14,6 +14,14 @@ NOT_ASSESSED = (
     "Looks for intracerebral hemorrhage only (blood within cerebrum, cerebellum or brain stem). Does not exclude "
     "subdural, epidural, subarachnoid or isolated intraventricular hemorrhage, or any other disease."
 )
+
+COLOURS = {
+    Outcome.PRESENT: (213, 94, 0),
+    Outcome.ABSENT: (86, 180, 233),
+    Outcome.UNDETERMINED: (240, 228, 66),
+    Outcome.NOT_EVALUATED: (187, 187, 187),
+}
+"""RGB, of Okabe and Ito (2008): told apart with any colour vision, and never the only thing that says it."""
 
 OUTSIDE = (Region.BELOW_BRAIN, Region.ABOVE_BRAIN, Region.NO_HEAD)
 """Where leaving a slice out costs nothing."""

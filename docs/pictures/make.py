@@ -1,0 +1,114 @@
+"""The pictures of docs/reading-the-report.md: phantoms, with outputs made up for the page; no network is asked.
+
+python docs/pictures/make.py              writes example-*.png beside itself (about a minute on one core)
+python docs/pictures/make.py --dicom DIR  also CT series, report and Secondary Capture of each, for a viewer
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from dicom_node import scanner, uids
+from dicom_node.report import capture, picture, sr
+from dtvit import phantom
+from dtvit.findings import LOCATIONS, Coverage, Outcome, Region, SeriesFindings, SliceFinding, Thresholds, conclude
+
+HERE = Path(__file__).resolve().parent
+WHEN = datetime(2026, 3, 2, 9, 15, tzinfo=UTC)
+THRESHOLDS = Thresholds(absent_below=0.3, present_at=0.6)
+NOTICE = "NOT FOR CLINICAL USE. Example for the documentation: a phantom, and outputs that were made up."
+EXAMPLES = {
+    "deep": "deep", "lobar": "lobar", "subtentorial": "subtentorial",
+    "absent": None, "undetermined": "deep", "gap": None, "not-evaluated": None,
+}  # fmt: skip
+"""Example -> where its phantom bleeds."""
+
+
+def outputs(made: phantom.Phantom, kind: str) -> list[float]:
+    """What a network might have said: high where there is blood, or doubtful all over the bleed."""
+    blood = made.blood.sum(axis=(1, 2), dtype=np.float64)
+    share = blood / max(float(blood.max()), 1e-9)
+    peak = 0.46 if kind == "undetermined" else 0.985
+    rng = np.random.default_rng(len(kind))
+    return [float(v) for v in 0.01 + 0.04 * rng.random(len(share)) + (peak - 0.05) * np.minimum(1.0, 3.0 * share)]
+
+
+def found(made: phantom.Phantom, kind: str, uid: list[str]) -> SeriesFindings:
+    brain = made.brain.sum(axis=(1, 2)) * made.pixel_mm[0] ** 2 / 100.0  # cm2
+    middle = int(np.argmax(brain))
+    slices = []
+    for i, presence in enumerate(outputs(made, kind)):
+        region = Region.BRAIN if brain[i] > 20.0 else Region.BELOW_BRAIN if i < middle else Region.ABOVE_BRAIN
+        left_out = None if region is Region.BRAIN else region.value
+        if kind == "not-evaluated" or (kind == "gap" and i == middle):
+            region, left_out = Region.UNKNOWN, "the pixel data could not be decoded"
+        likely = [0.86 if name == made.location else 0.07 for name in LOCATIONS]
+        slices.append(
+            SliceFinding(
+                sop_class_uid="1.2.840.10008.5.1.4.1.1.2",
+                sop_instance_uid=uid[i],
+                instance_number=i + 1,
+                position_mm=made.positions_mm[i],
+                region=region,
+                outcome=Outcome.NOT_EVALUATED if left_out else THRESHOLDS.judge(presence),
+                presence=None if left_out else presence,
+                location=None if left_out else (likely[0], likely[1], likely[2]),
+                left_out=left_out,
+            )
+        )
+    gaps = ("1 slice inside the brain left out",) if kind == "gap" else ()
+    return conclude(slices, Coverage(not gaps, 140.0, True, True, gaps), THRESHOLDS)
+
+
+def write(kind: str, bleed: str | None, dicom: Path | None) -> None:
+    usual = {"volume_ml": 3.0 if kind == "undetermined" else 18.0} if bleed else {}
+    spec = phantom.draw(np.random.default_rng([7, list(EXAMPLES).index(kind)]), bleed, thickness_mm=5.0, **usual)
+    made = phantom.render(spec)
+    series = scanner.series(made, scanner.SyntheticPatient(f"EXAMPLE^{kind.upper()}", f"EX-{kind}"), when=WHEN)
+    findings = found(made, kind, [str(ds.SOPInstanceUID) for ds in series])
+    page = picture.compose(
+        findings,
+        {i: made.hu[i] for i in picture.shown(findings)},
+        algorithm="Example; no network was asked",
+        notice=NOTICE,
+        thresholds=THRESHOLDS,
+    )
+    with io.BytesIO() as buffer:
+        page.resize((768, 768 * page.height // page.width), Image.Resampling.LANCZOS).quantize(224).save(
+            buffer, "PNG", optimize=True
+        )
+        (HERE / f"example-{kind}.png").write_bytes(buffer.getvalue())
+    if dicom:
+        scanner.write(series, dicom / kind)
+        (dicom / f"{kind}.dcm").write_bytes(sr.to_bytes(sr.build(series, findings, context(sr.SERIES_NUMBER))))
+        drawn = [findings.slices[i] for i in picture.shown(findings)]
+        seen = capture.build(page, drawn, series, findings, context(capture.SERIES_NUMBER))
+        (dicom / f"{kind}-picture.dcm").write_bytes(sr.to_bytes(seen))
+
+
+def context(series_number: int) -> sr.ReportContext:
+    return sr.ReportContext(
+        device_uid=uids.derived("example"),
+        device_name="DICOMNODE",
+        sop_instance_uid=uids.fresh(),
+        series_instance_uid=uids.fresh(),
+        content_datetime=WHEN,
+        algorithm=sr.Algorithm("dtvit", "0", "dicom-node project", {"example": "outputs were made up"}),
+        completion_rule="images from below the brain to above it without a gap",
+        series_number=series_number,
+        notice=NOTICE,
+    )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dicom", type=Path, help="folder for CT series and reports")
+    folder = parser.parse_args().dicom
+    for example, location in EXAMPLES.items():
+        write(example, location, folder)
