@@ -36,6 +36,10 @@ def _ae_title(value: str) -> str:
     return title
 
 
+def _sender(value: str) -> str:
+    return value if value == "*" else _ae_title(value)
+
+
 def _pattern(value: str) -> str:
     try:
         re.compile(value)
@@ -45,31 +49,25 @@ def _pattern(value: str) -> str:
 
 
 AETitle = Annotated[str, AfterValidator(_ae_title)]
+Sender = Annotated[str, AfterValidator(_sender)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Pattern = Annotated[str, AfterValidator(_pattern)]
 PeerName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class NodeSection(Section):
     ae_title: AETitle = "DICOM_NODE"
     bind: str = "0.0.0.0"
     port: Annotated[int, Field(ge=0, le=65535)] = 11112
-    allowed_senders: tuple[str, ...] = ()
+    allowed_senders: tuple[Sender, ...] = ()
     data_folder: Path = Path("data")
     database_url: str = ""
     min_free_mib: NonNegativeInt = 1024
     max_associations: PositiveInt = 64
-
-    @model_validator(mode="after")
-    def _check_senders(self) -> NodeSection:
-        for sender in self.allowed_senders:
-            if sender != "*":
-                _ae_title(sender)
-        return self
 
 
 class Peer(Section):

@@ -10,6 +10,7 @@ import itertools
 import logging
 import secrets
 import socket
+import time
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -29,7 +30,7 @@ log = logging.getLogger("dicom_node.scp")
 _config.LOG_HANDLER_LEVEL = "none"  # the library's own logging quotes data sets, and costs time with every PDU
 ANYONE = "*"
 MAX_PDU = 128 * 1024  # larger ones gave nothing, measured
-_SHUTDOWN_S = 10.0  # for open associations to end by themselves
+_SHUTDOWN_S = 10.0  # for all open associations to end by themselves
 
 
 class Receiver:
@@ -75,8 +76,9 @@ class Receiver:
         if self._server is None:
             return
         self._server.shutdown()  # the accept loop; open associations go on
+        deadline = time.monotonic() + _SHUTDOWN_S
         for association in self._server.active_associations:
-            association.join(_SHUTDOWN_S)
+            association.join(max(0.0, deadline - time.monotonic()))
         self._ae.shutdown()
 
     def has_open_association(self, calling_aet: str) -> bool:

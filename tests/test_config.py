@@ -1,0 +1,139 @@
+"""The configuration explains itself: the shipped file is complete, and an error says what to do."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from dicom_node.config import Config, Peer, load
+from dicom_node.errors import ConfigError
+
+SHIPPED = Path(__file__).parents[1] / "config.toml"
+PEER = '[[peers]]\nname = "{}"\nhost = "h"\nport = 104\nae_title = "A"\n'
+
+
+def loaded(folder: Path, text: str) -> Config:
+    path = folder / "config.toml"
+    path.write_text(text, encoding="utf-8")
+    return load(path)
+
+
+def error(folder: Path, text: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        loaded(folder, text)
+    return str(caught.value)
+
+
+def shipped_with_everything() -> dict[str, Any]:
+    """The shipped file with what it shows in comments put to use."""
+    lines = []
+    for line in SHIPPED.read_text(encoding="utf-8").splitlines():
+        shown = re.match(r"# (\[\[peers\]\]|[a-z_]+ = .*)$", line)
+        lines.append(shown[1] if shown else line)
+    return tomllib.loads("\n".join(lines))
+
+
+def test_the_shipped_file_holds_the_defaults_key_by_key() -> None:
+    shipped = tomllib.loads(SHIPPED.read_text(encoding="utf-8"))
+    defaults = Config().model_dump(mode="json")
+    for section, keys in shipped.items():
+        for key, value in keys.items():
+            assert defaults[section][key] == value, f"{section}.{key}"
+    assert Config.model_validate(shipped) == Config()
+
+
+def test_the_shipped_file_names_every_key_there_is() -> None:
+    shipped = shipped_with_everything()
+    for section, field in Config.model_fields.items():
+        model = Peer if section == "peers" else field.annotation
+        assert isinstance(model, type)
+        assert issubclass(model, BaseModel)
+        given = shipped["peers"][0] if section == "peers" else shipped[section]
+        assert set(given) == set(model.model_fields), section
+    Config.model_validate(shipped)
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("[node]\nport = 70000", ["node.port", "70000", "65535"]),
+        ('[node]\nport = "many"', ["node.port", "many", "integer"]),
+        ('[node]\nae_title = ""', ["node.ae_title", "1 to 16"]),
+        ('[node]\nae_title = "A\\\\B"', ["node.ae_title", "no backslash"]),
+        ('[node]\nallowed_senders = ["SEVENTEEN_LETTERS"]', ["node.allowed_senders[1]", "1 to 16"]),
+        ('[eligibility]\nrefused_kernels = ["("]', ["eligibility.refused_kernels[1]", "regular expression"]),
+        ("[completion]\nsettle_s = 0", ["completion.settle_s", "0", "greater than 0"]),
+        ("[completion]\nsilence_s = inf", ["completion.silence_s", "finite"]),
+        ("[completion]\nsettle_s = 40", ["completion.silence_s = 30", "completion.settle_s = 40"]),
+        ('[model]\ndevice = "gpu"', ["model.device", "gpu", "auto"]),
+        ('[[peers]]\nname = "A B"\nhost = "h"\nport = 1\nae_title = "A"', ["peers[1].name", "A B"]),
+        ('[[peers]]\nname = "A"', ["peers[1].port: is missing", "peers[1].host: is missing"]),
+        ("[eligibility]\nmin_thickness_mm = 5\nmax_thickness_mm = 2", ["min_thickness_mm", "max_thickness_mm"]),
+        ("[node]\nport = 1\nport = 2", ["not valid TOML"]),
+        ("node = 3", ["node = 3"]),
+    ],
+)
+def test_an_error_names_the_key_the_value_and_what_is_allowed(tmp_path: Path, text: str, parts: list[str]) -> None:
+    said = error(tmp_path, text)
+    assert str(tmp_path / "config.toml") in said
+    for part in parts:
+        assert part in said
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("[node]\nae_tilte = 'A'", "node.ae_tilte: unknown key; did you mean 'ae_title'?"),
+        ("[nodes]\nport = 1", "nodes: unknown key; did you mean 'node'?"),
+        ("[[peers]]\nname='A'\nhost='h'\nport=1\nae_title='A'\nhots='h'", "did you mean 'host'?"),
+        ("[logging]\nzzz = 1", "known here: level"),
+    ],
+)
+def test_an_unknown_key_names_the_nearest_known_one(tmp_path: Path, text: str, hint: str) -> None:
+    assert hint in error(tmp_path, text)
+
+
+def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
+    said = error(tmp_path, "[node]\nport = 0.5\nbnid = ''\n[results]\ntries = 0")
+    assert said.count("\n") == 3
+
+
+def test_two_peers_of_one_name_are_refused(tmp_path: Path) -> None:
+    assert "'PACS1' stands twice" in error(tmp_path, PEER.format("PACS1") * 2)
+
+
+def test_paths_are_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir("/")
+    config = loaded(tmp_path, '[node]\ndata_folder = "kept"\n[model]\ncheckpoint = "a.safetensors"')
+    assert config.node.data_folder == tmp_path / "kept"
+    assert config.model.checkpoint == tmp_path / "a.safetensors"
+    assert config.database_url == f"sqlite:///{tmp_path}/kept/node.sqlite"
+    absolute = loaded(tmp_path, '[node]\ndata_folder = "/var/lib/node"')
+    assert absolute.node.data_folder == Path("/var/lib/node")
+
+
+def test_a_file_that_cannot_be_read_is_an_error_and_no_traceback(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load(tmp_path / "none.toml")
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\0")
+    with pytest.raises(ConfigError, match="not valid TOML"):
+        load(tmp_path / "binary.toml")
+
+
+def test_spaces_around_a_title_do_not_count(tmp_path: Path) -> None:
+    config = loaded(tmp_path, '[node]\nae_title = " NODE "\nallowed_senders = ["CT1 ", "*"]')
+    assert config.node.ae_title == "NODE"
+    assert config.node.allowed_senders == ("CT1", "*")
+
+
+def test_only_peers_with_results_are_destinations_and_each_is_found_by_name(tmp_path: Path) -> None:
+    config = loaded(tmp_path, PEER.format("A") + PEER.format("B") + "results = false\n")
+    assert [p.name for p in config.destinations] == ["A"]
+    assert config.peer("B").results is False
+    with pytest.raises(ConfigError, match="known: A, B"):
+        config.peer("C")
