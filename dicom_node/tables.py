@@ -8,6 +8,7 @@ patient and study. File names are relative to the data folder and our own.
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Any
 
 from sqlalchemy import (
     JSON,
@@ -60,6 +61,9 @@ metadata = MetaData(
     }
 )
 
+# People and logs go by these numbers: SQLite must not give one a second time after the last row was deleted.
+_NUMBERED: dict[str, Any] = {"sqlite_autoincrement": True}
+
 node = Table(
     "node",
     metadata,
@@ -85,6 +89,7 @@ series = Table(
     Column("last_at", Float, nullable=False),
     Column("not_before", Float),  # a reopened series is not completed again before this
     Column("forced", Boolean, nullable=False),  # a person wants it reported, whatever else the study holds
+    **_NUMBERED,
 )
 
 instances = Table(
@@ -107,6 +112,7 @@ instances = Table(
     Column("current", Boolean, nullable=False),  # False once a corrected header replaced it
     Column("tries", Integer, nullable=False),  # how often a worker began to read it without finishing
     UniqueConstraint("sop_instance_uid", "sha256"),
+    **_NUMBERED,
 )
 
 jobs = Table(
@@ -131,6 +137,7 @@ jobs = Table(
     Column("finished_at", Float),
     UniqueConstraint("series_id", "run"),
     Index(None, "state", "priority", "not_before"),
+    **_NUMBERED,
 )
 
 slice_results = Table(
@@ -196,7 +203,7 @@ events = Table(
     Column("id", Integer, primary_key=True),
     Column("at", Float, nullable=False),
     Column("series_id", ForeignKey("series.id"), index=True),
-    Column("job_id", ForeignKey("jobs.id")),
+    Column("job_id", ForeignKey("jobs.id"), index=True),
     Column("kind", String(32), nullable=False),
     Column("detail", Text),
 )

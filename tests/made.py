@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
 from pydicom import uid
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filebase import DicomBytesIO
@@ -22,6 +24,7 @@ from pydicom.filewriter import write_dataset
 from pynetdicom.dsutils import encode_file_meta
 from untrained import metadata
 
+from dicom_node import tables
 from dicom_node.arrivals import Arrivals, Received
 from dicom_node.config import Config, Eligibility, NodeSection, Peer
 from dicom_node.status import StoreStatus
@@ -226,6 +229,13 @@ def made_node(
         association_open=open_now.__contains__,
     )
     return Made(config, database, spool, clock, arrivals, open_now)
+
+
+def schema_differences(database: Database) -> list[Any]:
+    """What alembic would have to change for the database to be what `tables` says."""
+    with database.read() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        return list(compare_metadata(context, tables.metadata))
 
 
 def peer(port: int, *, name: str = "PACS1", **changed: Any) -> Peer:

@@ -1,0 +1,183 @@
+"""The database: durable settings, one schema on SQLite and PostgreSQL, and errors that say what to do."""
+
+from __future__ import annotations
+
+import sqlite3
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from made import schema_differences
+from sqlalchemy.schema import CreateTable
+
+from dicom_node import tables
+from dicom_node.errors import StoreFull, StoreUnavailable
+from dicom_node.store import database as database_module
+from dicom_node.store.database import Database
+
+
+@pytest.fixture
+def sqlite(tmp_path: Path) -> Iterator[Database]:
+    database = Database(f"sqlite:///{tmp_path / 'data' / 'node.sqlite'}")
+    database.prepare()
+    yield database
+    database.close()
+
+
+def pragma(database: Database, name: str) -> Any:
+    with database.read() as connection:
+        return connection.scalar(sa.text(f"PRAGMA {name}"))
+
+
+def test_a_committed_row_survives_a_power_cut(sqlite: Database) -> None:
+    assert pragma(sqlite, "journal_mode") == "wal"
+    assert pragma(sqlite, "synchronous") == 2  # FULL
+    assert pragma(sqlite, "foreign_keys") == 1
+
+
+def test_the_migrations_make_exactly_the_tables_on_sqlite(sqlite: Database) -> None:
+    assert schema_differences(sqlite) == []
+    with sqlite.read() as connection:
+        made = dict(connection.execute(sa.text("SELECT name, sql FROM sqlite_master WHERE type = 'table'")).all())
+    for table in tables.metadata.tables.values():
+        numbered = "AUTOINCREMENT" in str(CreateTable(table).compile(dialect=sqlite.engine.dialect))
+        assert ("AUTOINCREMENT" in made[table.name]) == numbered, table.name
+
+
+def test_a_number_is_never_given_a_second_time(sqlite: Database) -> None:
+    values = {"study_uid": "1.2", "calling_aet": "A", "state": "receiving", "run": 0, "forced": False}
+    values |= {"first_at": 0.0, "last_at": 0.0}
+    with sqlite.write() as connection:
+        connection.execute(tables.series.insert().values(values | {"series_uid": "1.1"}))
+        connection.execute(tables.series.delete())
+        again = tables.series.insert().values(values | {"series_uid": "1.1"}).returning(tables.series.c.id)
+        assert connection.execute(again).scalar_one() == 2
+
+
+def test_preparing_again_changes_nothing(sqlite: Database) -> None:
+    uid = sqlite.device_uid()
+    sqlite.prepare()
+    assert sqlite.device_uid() == uid
+
+
+def test_several_processes_may_start_at_once(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'node.sqlite'}"
+    code = (
+        "import sys; from dicom_node.store.database import Database; sys.stdin.readline();"
+        "d = Database(sys.argv[1]); d.prepare(); print(d.device_uid())"
+    )
+    command = [sys.executable, "-c", code, url]
+    started = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(4)
+    ]
+    for process in started:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    ended = [process.communicate(timeout=120) for process in started]
+    assert [process.returncode for process in started] == [0] * 4, ended
+    assert len({out for out, _ in ended}) == 1
+
+
+def test_writers_wait_for_each_other_instead_of_failing(sqlite: Database) -> None:
+    sqlite.device_uid()
+
+    def count_up() -> None:
+        for _ in range(20):
+            with sqlite.write() as connection:
+                before = connection.scalar(sa.select(tables.node.c.created_at))
+                connection.execute(tables.node.update().values(created_at=before + 1.0))
+
+    with sqlite.write() as connection:
+        connection.execute(tables.node.update().values(created_at=0.0))
+    threads = [threading.Thread(target=count_up) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with sqlite.read() as connection:
+        assert connection.scalar(sa.select(tables.node.c.created_at)) == 100.0
+
+
+def test_what_fails_half_way_leaves_nothing(sqlite: Database) -> None:
+    def half() -> None:
+        with sqlite.write() as connection:
+            connection.execute(tables.destinations.insert().values(name="A", sr_class_uid="1.2", noted_at=0.0))
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        half()
+    with sqlite.read() as connection:
+        assert connection.scalar(sa.select(sa.func.count()).select_from(tables.destinations)) == 0
+
+
+def test_the_file_is_its_owners_alone(sqlite: Database) -> None:
+    sqlite.device_uid()
+    folder = Path(str(sqlite.url.database)).parent
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert {stat.S_IMODE(f.stat().st_mode) for f in folder.iterdir()} == {0o600}
+
+
+@pytest.mark.parametrize("kind", ["nfs4", "cifs", "9p"])
+def test_a_network_file_system_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    monkeypatch.setattr(database_module, "_file_system_of", lambda _: kind)
+    with pytest.raises(StoreUnavailable, match="network file system"):
+        Database(f"sqlite:///{tmp_path / 'node.sqlite'}")
+
+
+@pytest.mark.skipif(not Path("/proc/mounts").exists(), reason="only Linux tells")
+def test_the_file_system_is_found_through_links(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("/proc")
+    assert database_module._file_system_of(tmp_path / "link") == "proc"
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:"])
+def test_nothing_is_kept_in_memory(url: str) -> None:
+    with pytest.raises(StoreUnavailable, match="must be a file"):
+        Database(url)
+
+
+def test_a_full_disk_is_told_from_a_broken_database(sqlite: Database) -> None:
+    rows = [{"name": f"{number}" * 20, "sr_class_uid": "1" * 64, "noted_at": 0.0} for number in range(2000)]
+
+    def fill() -> None:
+        with sqlite.write() as connection:
+            pages = connection.scalar(sa.text("PRAGMA page_count"))
+            connection.execute(sa.text(f"PRAGMA max_page_count = {pages}"))
+            connection.execute(tables.destinations.insert(), rows)
+
+    with pytest.raises(StoreFull):
+        fill()
+    sqlite.close()
+    Path(str(sqlite.url.database)).write_bytes(b"no database at all, but long enough to be taken for a page" * 100)
+    with pytest.raises(StoreUnavailable, match="cannot be used"):
+        Database(sqlite.url.render_as_string()).prepare()
+
+
+def test_a_locked_database_is_an_error_that_passes(
+    sqlite: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database_module, "BUSY_TIMEOUT_S", 0.05)
+    other = Database(sqlite.url.render_as_string())
+    holder = sqlite3.connect(str(sqlite.url.database), isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreUnavailable, match="locked"), other.write():
+        pass
+    holder.execute("ROLLBACK")
+    assert other.device_uid()
+    holder.close()
+    other.close()
+
+
+def test_a_database_of_a_newer_version_is_left_alone(sqlite: Database) -> None:
+    with sqlite.write() as connection:
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(StoreUnavailable, match="newer dicom-node"):
+        sqlite.prepare()

@@ -1,0 +1,155 @@
+"""The same promises on PostgreSQL, where many receivers and workers share one database."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from made import NOW, Made, changed, ct, grey_series, head_series, made_node, schema_differences
+from postgresql import empty_database, server
+
+from dicom_node.errors import StoreUnavailable
+from dicom_node.network.stand_in import free_port
+from dicom_node.store import jobs
+from dicom_node.store.database import Database
+from dicom_node.tables import instances, objects, slice_results
+from dicom_node.tables import jobs as jobs_table
+from dicom_node.tables import series as series_table
+
+_names = count()
+
+
+@pytest.fixture(scope="module")
+def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sa.URL]:
+    with server(tmp_path_factory.mktemp("pg")) as url:
+        yield url
+
+
+@pytest.fixture
+def url(postgresql: sa.URL) -> str:
+    """Of a database of its own."""
+    return empty_database(postgresql, f"node-{next(_names)}")
+
+
+@pytest.fixture
+def node(url: str, tmp_path: Path) -> Iterator[Made]:
+    made = made_node(tmp_path, database_url=url)
+    yield made
+    made.database.close()
+
+
+def at_once(*acts: Callable[[], Any]) -> list[Any]:
+    """What the acts returned, each in a thread of its own, begun together."""
+    barrier, got = threading.Barrier(len(acts)), []
+
+    def run(act: Callable[[], Any]) -> None:
+        barrier.wait()
+        got.append(act())
+
+    threads = [threading.Thread(target=run, args=(act,)) for act in acts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    return got
+
+
+def test_the_migrations_make_exactly_the_tables_however_many_start_at_once(url: str) -> None:
+    database = Database(url)
+    at_once(*[database.prepare] * 4)
+    assert schema_differences(database) == []
+    database.close()
+
+
+def test_nodes_that_start_at_once_are_one_device(node: Made) -> None:
+    seen = at_once(*[node.database.device_uid] * 6)
+    assert len(seen) == 6
+    assert len(set(seen)) == 1
+
+
+def test_a_server_that_is_not_there_is_an_error_that_passes() -> None:
+    database = Database(f"postgresql+psycopg://nobody@127.0.0.1:{free_port()}/none?connect_timeout=1")
+    with pytest.raises(StoreUnavailable, match="cannot be used"):
+        database.prepare()
+
+
+def test_an_error_does_not_quote_what_was_to_be_stored(node: Made) -> None:
+    with pytest.raises(StoreUnavailable) as caught, node.database.write() as connection:
+        connection.execute(sa.text("SELECT CAST('Doe^Jane' AS integer)"))
+    assert "Doe" not in str(caught.value)
+
+
+def test_two_claimers_never_get_one_job(node: Made) -> None:
+    jobs_made = 24
+    with node.database.write() as connection:
+        series = {"study_uid": "1.2", "calling_aet": "A", "state": "complete", "run": 1, "forced": False}
+        series |= {"first_at": NOW, "last_at": NOW}
+        job = {"run": 1, "state": "ready", "priority": 0, "not_before": NOW, "tries": 0, "created_at": NOW}
+        for number in range(jobs_made):
+            made = connection.execute(series_table.insert().values(series | {"series_uid": f"1.{number}"}))
+            connection.execute(jobs_table.insert().values(job | {"series_id": made.inserted_primary_key[0]}))
+
+    def claim_all(owner: str) -> list[int]:
+        mine = []
+        while True:
+            with node.database.write() as connection:
+                job = jobs.claim(connection, owner=owner, now=NOW, lease_s=60)
+            if job is None:
+                return mine
+            mine.append(job.id)
+
+    claimed = at_once(*[lambda n=n: claim_all(f"w{n}") for n in range(6)])
+    every = [job_id for mine in claimed for job_id in mine]
+    assert sorted(every) == sorted(set(every))
+    assert len(every) == jobs_made
+
+
+def test_a_series_that_comes_over_many_associations_at_once_is_one(node: Made) -> None:
+    slices = grey_series(24)
+    got = at_once(*[lambda ds=ds: node.accept(ds) for ds in slices])
+    assert Counter(status for statuses in got for status in statuses) == {0: 24}
+    assert len(node.rows(series_table)) == 1
+    assert len(node.rows(instances)) == 24
+
+
+def test_one_object_that_comes_several_times_at_once_is_kept_once(node: Made) -> None:
+    got = at_once(*[lambda: node.accept(ct(1))] * 6)
+    assert got == [[0]] * 6
+    assert len(node.rows(instances)) == 1
+    assert len(node.files()) == 1
+
+
+def test_one_object_with_several_headers_at_once_leaves_one_that_counts(node: Made) -> None:
+    names = ["Doe^A", "Doe^B", "Doe^C", "Doe^D"]
+    at_once(*[lambda name=name: node.accept(ct(1, PatientName=name)) for name in names])
+    rows = node.rows(instances)
+    assert len(rows) == 4
+    assert sum(row.current for row in rows) == 1
+
+
+def test_hostile_texts_are_stored_or_refused_as_on_sqlite(node: Made) -> None:
+    ds = ct(1)
+    for keyword in ("ConvolutionKernel", "BodyPartExamined", "Modality"):
+        del ds[keyword]
+        ds.add_new(keyword, "UT", "CT\0\\\x01" + "\U0001f480" * 500)
+    assert node.accept(ds, ct(2, ImagePositionPatient=["1e300", 0, 0])) == [0, 0]
+    assert len(node.rows(instances)) == 2
+
+
+def test_from_slices_to_report(node: Made) -> None:
+    slices = head_series()
+    node.accept(*slices[:-1], changed(slices[0], AccessionNumber=slices[0].AccessionNumber))
+    node.accept(slices[-1])
+    node.tick_after(31)
+    worker = node.worker()
+    while worker.step():
+        node.clock.advance(1.0)
+    assert [(job.state, job.outcome) for job in node.rows(jobs_table)] == [("delivered", "present")]
+    assert len(node.rows(slice_results)) == len(slices)
+    assert len(node.rows(objects)) == 1
