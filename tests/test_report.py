@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
+import random
 import shutil
 import subprocess
 import sys
@@ -297,12 +299,30 @@ def test_another_sr_class_is_an_object_of_its_own_with_the_same_content() -> Non
         sr.as_sop_class(ds, CT, "2.25.7", "2.25.8")
 
 
-@pytest.mark.parametrize(
-    "what", [b"", b"not DICOM at all", sr.to_bytes(sr.build(headers(), findings("absent"), context()))[:3000]]
-)
-def test_what_is_no_report_is_refused_with_one_error(what: bytes) -> None:
+@pytest.mark.parametrize("what", [b"", b"not DICOM at all", headers()[0]])
+def test_what_is_no_report_is_refused(what: bytes | Dataset) -> None:
     with pytest.raises(sr.NotAReport):
         sr.parse(what)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_damaged_report_is_read_or_refused_and_one_cut_short_always_refused() -> None:
+    whole = sr.to_bytes(sr.build(headers(4), findings("absent", 4), context()))
+    rng = random.Random(1)
+    for _ in range(60):
+        with pytest.raises(sr.NotAReport):
+            sr.parse(whole[: rng.randrange(len(whole) - 1)])
+        damaged = bytearray(whole)
+        damaged[rng.randrange(len(whole))] ^= 1 << rng.randrange(8)
+        with contextlib.suppress(sr.NotAReport):
+            assert sr.parse(bytes(damaged)).images_received == 4
+
+
+def test_a_report_without_one_of_its_slices_is_refused() -> None:
+    ds = sr.build(headers(), findings("absent"), context())
+    del ds.ContentSequence[-1].ContentSequence[-1]
+    with pytest.raises(sr.NotAReport, match="as many images"):
+        sr.parse(ds)
 
 
 def test_readable_renderings_hold_every_statement_and_escape_what_they_show() -> None:

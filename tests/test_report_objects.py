@@ -56,6 +56,20 @@ def test_an_odd_number_of_pixels_is_padded(tmp_path: Path) -> None:
     assert (ds.pixel_array == (1, 2, 3)).all()
 
 
+def test_the_same_page_is_had_as_a_pdf(tmp_path: Path) -> None:
+    found = findings("absent")
+    page = picture.compose(found, {}, algorithm="dtvit 0.1.0", notice=NOTICE)
+    made = capture.document(page, headers(), found, context(series_number=capture.DOCUMENT_SERIES_NUMBER))
+    ds = check(made, "EncapsulatedPDF", tmp_path)
+    content = ds.EncapsulatedDocument[: ds.EncapsulatedDocumentLength]
+    assert content.startswith(b"%PDF-")
+    assert content.rstrip().endswith(b"%%EOF")
+    assert ds.DocumentTitle == "INTRACEREBRAL HEMORRHAGE: ABSENT"
+    assert sr.to_bytes(capture.document(page, headers(), found, context())) == sr.to_bytes(
+        capture.document(page, headers(), found, context())
+    )
+
+
 def test_key_objects_are_the_positive_images_highest_output_first(tmp_path: Path) -> None:
     found = findings("deep")
     made = keyobjects.positive(headers(), found, context())

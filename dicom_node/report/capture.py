@@ -1,20 +1,22 @@
-"""The summary picture as a DICOM object: RGB Secondary Capture (PS3.3 A.8), for whoever looks at no SR."""
+"""The summary picture as a DICOM object, for whoever looks at no SR: RGB Secondary Capture (PS3.3 A.8), or a PDF."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 
 from PIL import Image
 from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset
-from pydicom.uid import SecondaryCaptureImageStorage
+from pydicom.uid import EncapsulatedPDFStorage, SecondaryCaptureImageStorage
 
 from dicom_node.report import codes, header, wording
 from dicom_node.report.context import ReportContext, check_findings
-from dicom_node.report.provenance import code_item, file_meta, sign
+from dicom_node.report.provenance import code_item, coding_scheme, file_meta, sign
 from dtvit.findings import SeriesFindings, SliceFinding
 
 SERIES_NUMBER = 9002
+DOCUMENT_SERIES_NUMBER = 9004
 
 
 def build(
@@ -29,25 +31,57 @@ def build(
     `drawn`: the slices that can be seen in it. UIDs and series number of `context` are those of this object, not of
     the SR. Raises `InconsistentSeries` and `UnusableFindings` as `sr.build` does.
     """
-    check_findings(findings)
-    with disable_value_validation():  # its warnings quote values, which may be names
-        header.check_one_series(headers)
-        ds = header.patient_and_study(headers[0])
-    ds.file_meta = file_meta(SecondaryCaptureImageStorage, context.sop_instance_uid)
-    ds.SOPClassUID, ds.SOPInstanceUID = SecondaryCaptureImageStorage, context.sop_instance_uid
-    ds.Modality, ds.ConversionType = "OT", "WSD"
-    ds.SeriesInstanceUID, ds.SeriesNumber = context.series_instance_uid, context.series_number
-    ds.SeriesDescription = f"{wording.series_description(findings)} picture"
-    ds.InstanceNumber = 1
+    ds = _filed(SecondaryCaptureImageStorage, "OT", "picture", headers, findings, context)
     ds.ImageType = ["DERIVED", "SECONDARY"]
     ds.BodyPartExamined, ds.PatientOrientation = "HEAD", ""
-    ds.BurnedInAnnotation = "NO"
     ds.DerivationDescription = f"Summary of an AI result, not for diagnosis. {wording.headline(findings)}"
-    sign(ds, context)
     ds.DateOfSecondaryCapture, ds.TimeOfSecondaryCapture = ds.ContentDate, ds.ContentTime
     if drawn:
         ds.SourceImageSequence = [_source(s) for s in drawn]
     _pixels(ds, page)
+    return ds
+
+
+def document(
+    page: Image.Image, headers: Sequence[Dataset], findings: SeriesFindings, context: ReportContext
+) -> Dataset:
+    """The same page as Encapsulated PDF (PS3.3 A.45.1), for viewers that print or forward documents."""
+    ds = _filed(EncapsulatedPDFStorage, "DOC", "document", headers, findings, context)
+    ds.AcquisitionDateTime = ""
+    ds.DocumentTitle = wording.headline(findings)
+    ds.ConceptNameCodeSequence = [code_item(codes.TITLE_VIEWER)]
+    ds.CodingSchemeIdentificationSequence = [coding_scheme()]
+    ds.MIMETypeOfEncapsulatedDocument = "application/pdf"
+    with io.BytesIO() as buffer:
+        made = context.content_datetime.utctimetuple()  # not now: the same report gives the same bytes
+        page.convert("RGB").save(buffer, "PDF", resolution=96, creationDate=made, modDate=made)
+        content = buffer.getvalue()
+    ds.EncapsulatedDocumentLength = len(content)
+    ds.EncapsulatedDocument = content + b"\0" * (len(content) % 2)
+    return ds
+
+
+def _filed(
+    sop_class_uid: str,
+    modality: str,
+    kind: str,
+    headers: Sequence[Dataset],
+    findings: SeriesFindings,
+    context: ReportContext,
+) -> Dataset:
+    """What all objects made of a page have in common."""
+    check_findings(findings)
+    with disable_value_validation():  # its warnings quote values, which may be names
+        header.check_one_series(headers)
+        ds = header.patient_and_study(headers[0])
+    ds.file_meta = file_meta(sop_class_uid, context.sop_instance_uid)
+    ds.SOPClassUID, ds.SOPInstanceUID = sop_class_uid, context.sop_instance_uid
+    ds.Modality, ds.ConversionType = modality, "WSD"
+    ds.SeriesInstanceUID, ds.SeriesNumber = context.series_instance_uid, context.series_number
+    ds.SeriesDescription = f"{wording.series_description(findings)} {kind}"
+    ds.InstanceNumber = 1
+    ds.BurnedInAnnotation = "NO"
+    sign(ds, context)
     return ds
 
 

@@ -40,7 +40,7 @@ TYPE_2 = (
     "StudyDate", "StudyTime", "ReferringPhysicianName", "StudyID", "AccessionNumber",
 )  # fmt: skip
 TYPE_3 = (
-    "IssuerOfPatientID", "PatientBirthTime", "EthnicGroup", "StudyDescription", "InstitutionName",
+    "IssuerOfPatientID", "PatientBirthTime", "EthnicGroup", "StudyDescription",
     "PatientAge", "PatientSize", "PatientWeight",
 )  # fmt: skip
 

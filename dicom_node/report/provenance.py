@@ -68,6 +68,16 @@ def code_item(concept: codes.Concept) -> Dataset:
     return item
 
 
+def coding_scheme() -> Dataset:
+    """Declares the project's own codes (PS3.3 C.12.1, Coding Scheme Identification Sequence)."""
+    item = Dataset()
+    item.CodingSchemeDesignator = codes.SCHEME
+    item.CodingSchemeUID = codes.SCHEME_UID
+    item.CodingSchemeName = codes.SCHEME_NAME
+    item.CodingSchemeResponsibleOrganization = codes.SCHEME_OWNER
+    return item
+
+
 def _equipment(context: ReportContext) -> Dataset:
     """AIR asks that the maker of a result stands here, with its Device UID and the strings of TID 4019."""
     item = Dataset()

@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pydicom import dcmread
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
 
 from dicom_node.report import codes
 from dicom_node.report.codes import Concept
+from dicom_node.report.header import UNREADABLE
 from dtvit.findings import LOCATIONS, Outcome
 
+UNDEFINED_LENGTH = 0xFFFFFFFF  # PS3.5 7.1.1
 OUTCOMES = {concept.key: outcome for outcome, concept in codes.PRESENCE_ANSWERS.items()}
 LOCATION_NAMES = {concept.key: name for name, concept in codes.LOCATION_CLASSES.items()}
 LEFT_OUT = {concept.key: region.value for region, concept in codes.EVALUABILITIES.items()}
@@ -84,12 +86,22 @@ class ParsedReport:
 
 
 def parse(source: bytes | Path | str | Dataset) -> ParsedReport:
-    """Raises `NotAReport` where `source` is no DICOM, no SR, or does not hold the groups of `tree.content`."""
+    """Raises `NotAReport` where `source` is no DICOM, no SR, none of ours, or contradicts itself (cut short, say)."""
     ds = load(source)
     try:
-        return _report(ds)
-    except (AttributeError, KeyError, IndexError, TypeError) as exc:
+        report = _report(ds)
+    except NotAReport:
+        raise
+    except (*UNREADABLE, OSError) as exc:  # pydicom answers a sequence that is cut short with OSError
         raise NotAReport(f"the Structured Report lacks what a report of this node holds: {exc}") from exc
+    counted = (
+        len(report.slices),
+        sum(s.left_out is None for s in report.slices),
+        sum(s.outcome is Outcome.PRESENT for s in report.slices),
+    )
+    if counted != (report.images_received, report.images_evaluated, report.images_positive):
+        raise NotAReport("the Structured Report does not hold as many images as it says")
+    return report
 
 
 def load(source: bytes | Path | str | Dataset) -> Dataset:
@@ -97,12 +109,16 @@ def load(source: bytes | Path | str | Dataset) -> Dataset:
     if isinstance(source, Dataset):
         ds = source
     else:
+        content = source if isinstance(source, bytes) else Path(source).read_bytes()
         try:
-            ds = dcmread(io.BytesIO(source) if isinstance(source, bytes) else source)
-        except (InvalidDicomError, EOFError) as exc:
+            ds = dcmread(io.BytesIO(content))
+        except (*UNREADABLE, EOFError, OSError) as exc:
             raise NotAReport(f"not a DICOM file: {exc}") from exc
+        last = ds.get_item(max(ds.keys(), default=0))
+        if isinstance(last, RawDataElement) and len(last.value or b"") < last.length < UNDEFINED_LENGTH:
+            raise NotAReport("the file was cut short")  # pydicom reads on without a word
     if ds.get("Modality") != "SR" or "ContentSequence" not in ds:
-        raise NotAReport(f"not a Structured Report: Modality {ds.get('Modality')!r}")
+        raise NotAReport("not a Structured Report")
     return ds
 
 

@@ -19,7 +19,7 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
 )
 
-from dicom_node.report import codes, header, wording
+from dicom_node.report import header, wording
 from dicom_node.report.context import (
     SERIES_NUMBER,
     Algorithm,
@@ -30,7 +30,7 @@ from dicom_node.report.context import (
     check_findings,
 )
 from dicom_node.report.header import InconsistentSeries
-from dicom_node.report.provenance import file_meta, reference, sign, to_bytes
+from dicom_node.report.provenance import coding_scheme, file_meta, reference, sign, to_bytes
 from dicom_node.report.reading import NotAReport, ParsedReport, ParsedSlice, parse
 from dtvit.findings import SeriesFindings
 
@@ -99,7 +99,7 @@ def _build(headers: Sequence[Dataset], findings: SeriesFindings, context: Report
     report.ContentSequence = items
     report.update(header.patient_and_study(headers[0]))
     sign(report, context)
-    report.CodingSchemeIdentificationSequence = [_coding_scheme()]
+    report.CodingSchemeIdentificationSequence = [coding_scheme()]
     if not context.whole:
         report.CompletionFlagDescription = tree.plain(context.partial_because or "")[:64]
     if context.predecessor is not None:
@@ -118,12 +118,3 @@ def as_sop_class(ds: Dataset, sop_class_uid: str, sop_instance_uid: str, series_
     other.SOPInstanceUID = other.file_meta.MediaStorageSOPInstanceUID = sop_instance_uid
     other.SeriesInstanceUID = series_instance_uid
     return other
-
-
-def _coding_scheme() -> Dataset:
-    item = Dataset()
-    item.CodingSchemeDesignator = codes.SCHEME
-    item.CodingSchemeUID = codes.SCHEME_UID
-    item.CodingSchemeName = codes.SCHEME_NAME
-    item.CodingSchemeResponsibleOrganization = codes.SCHEME_OWNER
-    return item

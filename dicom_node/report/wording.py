@@ -1,4 +1,4 @@
-"""The sentences of a report, and its colours. One place, so that SR, text, picture and log say the same thing in the same words.
+"""The sentences of a report, and its colours: one place, so that SR, text and picture say the same in the same words.
 
 The first sentence answers the question; the next ones say how sure, in which images, and what was not looked at.
 Plain ASCII throughout: it reads the same in every viewer, whatever the character set of the patient's name.
@@ -50,7 +50,9 @@ def labels(findings: Iterable[SliceFinding]) -> str:
     numbers = [f.instance_number for f in findings if f.instance_number is not None and f.frame is None]
     if len(set(numbers)) == len(findings):
         return _runs(numbers)
-    return ", ".join(label(f) for f in findings)
+    named = [label(f) for f in findings if f.instance_number is not None]
+    nameless = len(findings) - len(named)
+    return ", ".join([*named, *([f"{nameless} without a number"] if nameless else [])])
 
 
 def _runs(numbers: Sequence[int]) -> str:

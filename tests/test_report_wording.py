@@ -1,0 +1,83 @@
+"""The sentences: short, exact about images, and never surer than the numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from report_cases import ENHANCED_CT, OUTCOMES, THRESHOLDS, findings
+
+from dicom_node.report import wording
+from dtvit.findings import Coverage, Outcome, SliceFinding, conclude
+
+SLICE = findings("absent").slices[5]
+
+
+def numbered(*numbers: int | None) -> list[SliceFinding]:
+    return [
+        dataclasses.replace(SLICE, instance_number=n, sop_instance_uid=f"1.2.{i}") for i, n in enumerate(numbers, 1)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "said"),
+    [
+        ((14,), "14"),
+        ((3, 2, 1), "1-3"),
+        ((1, 2, 4, 6, 7, 8), "1-2, 4, 6-8"),
+        ((5, 5), "5, 5"),
+        ((5, None, None), "5, 2 without a number"),
+        ((), ""),
+    ],
+)
+def test_images_are_named_by_their_instance_numbers(numbers: tuple[int | None, ...], said: str) -> None:
+    assert wording.labels(numbered(*numbers)) == said
+
+
+def test_frames_are_named_as_frames() -> None:
+    frames = [dataclasses.replace(SLICE, sop_class_uid=ENHANCED_CT, frame=f) for f in (4, 5, 6, 9)]
+    assert wording.images(frames) == "frames 4-6, 9"
+    assert wording.images(frames[:1]) == "frame 4"
+    assert wording.label(frames[0]) == f"{SLICE.instance_number}/4"
+
+
+@pytest.mark.parametrize(
+    ("probability", "said"),
+    [(0.0, "under 1 %"), (0.004, "under 1 %"), (0.034, "3 %"), (0.5, "50 %"), (0.994, "over 99 %"), (1.0, "over 99 %")],
+)
+def test_an_output_is_never_said_to_be_certain(probability: float, said: str) -> None:
+    assert wording.percent(probability) == said
+
+
+@pytest.mark.parametrize("kind", OUTCOMES)
+def test_the_answer_is_in_the_first_line_and_in_what_a_list_shows(kind: str) -> None:
+    found = findings(kind)
+    first = wording.conclusion(found)[0]
+    word = found.outcome.value.upper()
+    assert word in first
+    assert word in wording.series_description(found)[:22]
+    assert all(o.value.upper() not in first for o in Outcome if o is not found.outcome)
+    assert len(wording.series_description(found)) <= 64
+    assert all(line.isascii() and line.endswith(".") for line in wording.conclusion(found))
+
+
+def test_gaps_in_the_brain_are_named_before_slices_left_out_on_purpose() -> None:
+    said = wording.counts(findings("gap"))
+    assert said.index("7 (the pixel data could not be decoded)") < said.index("1-2 (below the brain)")
+
+
+def test_present_with_missing_slices_says_what_limits_it() -> None:
+    found = findings("deep")
+    limited = conclude(
+        found.slices, Coverage(False, 40.0, True, False, ("the vertex is not in the series",)), THRESHOLDS
+    )
+    assert limited.outcome is Outcome.PRESENT
+    assert "Limits: the vertex is not in the series." in wording.conclusion(limited)
+
+
+def test_no_image_illustrates_what_was_not_found() -> None:
+    assert wording.best(findings("absent")) == ()
+    assert wording.best(findings("gap")) == ()
+    assert wording.best(findings("not evaluated")) == ()
+    assert [s.outcome for s in wording.best(findings("deep"))] == [Outcome.PRESENT] * 3
+    assert wording.best(findings("undetermined"))
