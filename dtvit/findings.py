@@ -7,9 +7,10 @@ with the reason, and one such slice inside the brain keeps the whole series from
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 LOCATIONS = ("deep", "lobar", "subtentorial")
 """Classes of the location head, in its output order (Fan et al. 2024, section 2.1)."""
@@ -107,6 +108,31 @@ class SeriesFindings:
     reasons: tuple[str, ...] = ()
     """Why the outcome is not a plain present or absent, or what limits it, one sentence each."""
 
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> SeriesFindings:
+        """The findings whose `dataclasses.asdict` went through JSON."""
+        slices = (
+            SliceFinding(
+                **{
+                    **one,
+                    "region": Region(one["region"]),
+                    "outcome": Outcome(one["outcome"]),
+                    "location": _three(one["location"]),
+                }
+            )
+            for one in values["slices"]
+        )
+        coverage = values["coverage"]
+        return cls(
+            outcome=Outcome(values["outcome"]),
+            presence=values["presence"],
+            location=values["location"],
+            location_probabilities=_three(values["location_probabilities"]),
+            slices=tuple(slices),
+            coverage=Coverage(**{**coverage, "gaps": tuple(coverage["gaps"])}),
+            reasons=tuple(values["reasons"]),
+        )
+
     @property
     def evaluated(self) -> tuple[SliceFinding, ...]:
         return tuple(s for s in self.slices if s.evaluated)
@@ -114,6 +140,10 @@ class SeriesFindings:
     @property
     def positive(self) -> tuple[SliceFinding, ...]:
         return tuple(s for s in self.slices if s.outcome is Outcome.PRESENT)
+
+
+def _three(values: Sequence[float] | None) -> tuple[float, float, float] | None:
+    return None if values is None else (values[0], values[1], values[2])
 
 
 RUN_LENGTH = 2  # one slice alone is often a calcification or noise; 5 mm slices show a bleed of 5 ml at least twice

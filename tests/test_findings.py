@@ -1,8 +1,11 @@
 """The rule that leads from slices to a series: absent must be earned."""
 
+import json
+from dataclasses import asdict
+
 import pytest
 
-from dtvit.findings import Coverage, Outcome, Region, SliceFinding, Thresholds, conclude
+from dtvit.findings import Coverage, Outcome, Region, SeriesFindings, SliceFinding, Thresholds, conclude
 
 WHOLE = Coverage(complete=True, extent_mm=140.0, lower_end_seen=True, upper_end_seen=True)
 CUTS = Thresholds(absent_below=0.3, present_at=0.7)
@@ -69,3 +72,9 @@ def test_an_output_that_is_no_number_is_refused(bad):
 def test_thresholds_out_of_order_are_refused():
     with pytest.raises(ValueError, match="absent_below <= present_at"):
         Thresholds(0.8, 0.2)
+
+
+@pytest.mark.parametrize("slices", [[evaluated(0.9)] * 3, [left_out("cannot be decoded")] * 2, [evaluated(0.05)] * 4])
+def test_findings_come_back_from_json_as_they_were(slices):
+    findings = conclude(slices, WHOLE, CUTS)
+    assert SeriesFindings.from_json(json.loads(json.dumps(asdict(findings)))) == findings

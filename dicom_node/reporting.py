@@ -1,0 +1,174 @@
+"""From findings to the objects that a job owes: the report, the picture, key objects, a withdrawal; each built once.
+
+Pure but for the headers and pixels handed in: the same run of the same series on the same node gives the same UIDs, so
+that a step done twice makes the same object and not two. What the objects say is `report`'s business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from pydicom.dataset import Dataset
+
+from dicom_node import __version__, uids
+from dicom_node.config import Peer, Results
+from dicom_node.report import capture, keyobjects, picture, sr
+from dicom_node.report.context import Algorithm, Predecessor, ReportContext
+from dicom_node.report.provenance import to_bytes
+from dicom_node.store.results import Version
+from dtvit.checkpoint import Metadata
+from dtvit.findings import Outcome, SeriesFindings
+
+MANUFACTURER = "dicom-node project"
+ALGORITHM = "DTViT"
+REPORT, PICTURE, KEY_OBJECTS, WITHDRAWAL = "report", "picture", "key_objects", "withdrawal"
+PICTURE_CLASS = "1.2.840.10008.5.1.4.1.1.7"  # Secondary Capture Image Storage
+KEY_OBJECT_CLASS = "1.2.840.10008.5.1.4.1.1.88.59"  # Key Object Selection Document Storage
+RULES_IN_WORDS = {
+    "count": "as many images as the PACS holds",
+    "covered": "the brain covered from end to end, then quiet",
+    "silence": "no further image for the configured time",
+}
+
+
+@dataclass(frozen=True)
+class Maker:
+    """Who makes the objects, and with what."""
+
+    device_uid: str
+    ae_title: str
+    metadata: Metadata
+    version: Version
+    settings: Results
+
+    @property
+    def algorithm(self) -> Algorithm:
+        return Algorithm(ALGORITHM, __version__, MANUFACTURER, self._parameters())
+
+    def _parameters(self) -> Mapping[str, str]:
+        slices, whole = self.metadata.slice_thresholds, self.metadata.series_thresholds
+        low, high = self.metadata.window_hu
+        return {
+            "checkpoint": self.metadata.name,
+            "weights sha256": self.version.model_digest,
+            "encoder": self.metadata.encoder,
+            "window": f"{low:g}..{high:g} HU",
+            "preprocessing": self.version.preprocessing,
+            "slice thresholds": f"absent below {slices.absent_below:g}, present at {slices.present_at:g}",
+            "series thresholds": f"absent below {whole.absent_below:g}, present at {whole.present_at:g}",
+        }
+
+
+@dataclass(frozen=True)
+class Run:
+    """Which result this is about."""
+
+    study_uid: str
+    series_uid: str
+    first_at: float
+    """When the series first came: runs count from 1 again if it is purged and comes back."""
+    number: int
+    rule: str | None
+    whole: bool
+    """False where fewer images came than were announced."""
+    at: float
+
+
+@dataclass(frozen=True)
+class Built:
+    """An object, encoded, not stored yet."""
+
+    kind: str
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_uid: str
+    content: bytes
+
+
+def report(
+    maker: Maker, run: Run, headers: Sequence[Dataset], findings: SeriesFindings, predecessor: Predecessor | None
+) -> Built:
+    """The Structured Report. Raises InconsistentSeries and UnusableFindings."""
+    context = replace(_context(maker, run, findings, REPORT, sr.SR_CLASSES[0]), predecessor=predecessor)
+    return _built(REPORT, sr.build(headers, findings, context), context)
+
+
+def summary_picture(
+    maker: Maker, run: Run, headers: Sequence[Dataset], findings: SeriesFindings, pictures: Mapping[int, Any]
+) -> Built:
+    """The result as a Secondary Capture; `pictures`: index in `findings.slices` -> HU, for those of `picture.shown`."""
+    context = _context(maker, run, findings, PICTURE, PICTURE_CLASS)
+    page = picture.compose(
+        findings,
+        pictures,
+        algorithm=f"{ALGORITHM} {__version__}, {maker.metadata.name}, weights {maker.version.model_digest[:12]}",
+        notice=maker.metadata.notice,
+        thresholds=maker.metadata.slice_thresholds,
+    )
+    drawn = [findings.slices[i] for i in sorted(pictures)]
+    return _built(PICTURE, capture.build(page, drawn, headers, findings, context), context)
+
+
+def key_objects(maker: Maker, run: Run, headers: Sequence[Dataset], findings: SeriesFindings) -> Built | None:
+    """A Key Object Selection of the positive slices; None where there are none."""
+    context = _context(maker, run, findings, KEY_OBJECTS, KEY_OBJECT_CLASS)
+    ds = keyobjects.positive(headers, findings, context)
+    return None if ds is None else _built(KEY_OBJECTS, ds, context)
+
+
+def withdrawal(
+    maker: Maker,
+    run: Run,
+    header: Dataset,
+    findings: SeriesFindings,
+    withdrawn: Sequence[Predecessor],
+    *,
+    why: str,
+    title: keyobjects.Rejection,
+) -> Built:
+    """Says that what was sent before holds no longer, in the form that a PACS acts on (IHE IOCM)."""
+    context = _context(maker, run, findings, f"{WITHDRAWAL} {title}", KEY_OBJECT_CLASS)
+    return _built(WITHDRAWAL, keyobjects.rejection(withdrawn, header, context, why, title), context)
+
+
+def wanted_by(peer: Peer, kind: str, outcome: Outcome) -> bool:
+    """Whether this destination is owed objects of this kind for this outcome."""
+    return kind in peer.objects and (outcome is Outcome.PRESENT or not peer.only_positive)
+
+
+def _context(maker: Maker, run: Run, findings: SeriesFindings, kind: str, sop_class_uid: str) -> ReportContext:
+    names = (
+        maker.device_uid,
+        run.series_uid,
+        repr(run.first_at),
+        maker.version.model_digest,
+        maker.version.preprocessing,
+        str(run.number),
+        sop_class_uid,
+        kind,
+    )
+    whole = run.whole and findings.coverage.complete
+    partial = "; ".join(findings.coverage.gaps) or "fewer images came than were announced"
+    offset = {REPORT: 0, PICTURE: 1}.get(kind, 2)
+    return ReportContext(
+        device_uid=maker.device_uid,
+        device_name=maker.ae_title,
+        sop_instance_uid=uids.derived(*names, "instance"),
+        series_instance_uid=uids.derived(*names, "series"),
+        content_datetime=datetime.fromtimestamp(run.at, UTC).astimezone(),
+        algorithm=maker.algorithm,
+        completion_rule=RULES_IN_WORDS.get(run.rule or "", "by command"),
+        series_number=maker.settings.series_number + offset,
+        whole=whole,
+        partial_because=None if whole else partial,
+        run=run.number,
+        notice=maker.metadata.notice,
+        title=maker.settings.title,
+    )
+
+
+def _built(kind: str, ds: Dataset, context: ReportContext) -> Built:
+    return Built(kind, str(ds.SOPClassUID), context.sop_instance_uid, context.series_instance_uid, to_bytes(ds))
