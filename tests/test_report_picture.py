@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 from report_cases import NOTICE, OUTCOMES, THRESHOLDS, findings
 
-from dicom_node.report import picture
+from dicom_node.report import picture, strip
 from dicom_node.report.context import UnusableFindings
+from dicom_node.report.page import PANEL, TALLEST
 from dicom_node.report.wording import COLOURS
 from dtvit.findings import Outcome, SeriesFindings
 
@@ -46,7 +47,7 @@ def test_outcomes_differ_without_colour_too() -> None:
 
 
 def test_the_strip_shows_every_slice_and_hatches_those_left_out() -> None:
-    hatched = (78, 78, 82)
+    hatched = strip.HATCHED
     some, all_out = draw(findings("deep")), draw(findings("not evaluated"))
     assert 0 < share_of(some, hatched) < share_of(all_out, hatched)
     present = COLOURS[Outcome.PRESENT]
@@ -66,7 +67,7 @@ def test_slices_with_the_highest_output_are_shown_highest_first_in_the_brain_win
 
 def test_a_missing_picture_leaves_a_place_and_eight_bits_are_taken_as_they_are() -> None:
     found = findings("deep")
-    assert share_of(draw(found, pictures={}), picture.PANEL) > 0.2
+    assert share_of(draw(found, pictures={}), PANEL) > 0.2
     eight = {i: np.full((30, 90), 77, dtype=np.uint8) for i in picture.shown(found)}
     assert share_of(draw(found, pictures=eight), (77, 77, 77)) > 0.05
 
@@ -87,7 +88,7 @@ def test_long_reasons_and_thousands_of_slices_still_fit() -> None:
     slices = tuple(dataclasses.replace(s, instance_number=1000 + i) for i, s in enumerate(found.slices * 50))
     long = dataclasses.replace(found, slices=slices, reasons=tuple(f"reason {i} " + "word " * 30 for i in range(8)))
     page = draw(long)
-    assert page.height < picture.TALLEST
+    assert page.height < TALLEST
     assert share_of(page, picture.WARNING) > 0, "the notice is still on the page"
 
 

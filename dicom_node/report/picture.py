@@ -1,55 +1,30 @@
 """The result as one picture, made to be looked at: the answer, the slices that speak for it, and every slice's output.
 
-Nothing in it names the patient, and no colour says anything that words, height or hatching do not say too. Pillow
-alone, with the font that comes with it.
+Nothing in it names the patient, and no colour says anything that words, height or hatching do not say too.
 """
 
 from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-from dicom_node.report import wording
+from dicom_node.report import strip, wording
 from dicom_node.report.context import check_findings
+from dicom_node.report.page import DIM, GROUND, INK, MARGIN, PANEL, TALLEST, WIDTH, Colour, Page, font, wrapped
 from dicom_node.report.wording import COLOURS
-from dtvit.findings import Outcome, SeriesFindings, SliceFinding, Thresholds
+from dtvit.findings import Outcome, SeriesFindings, Thresholds
 
-WIDTH = 1024
-MARGIN = 24
 COLUMNS = 3  # slices shown
 WINDOW_HU = (0.0, 80.0)
-STRIP_HEIGHT = 110
-TALLEST = 4000  # room for reasons of any length; what is left over is cut off
 
-INK, DIM, GROUND, PANEL = (238, 238, 238), (170, 170, 170), (14, 14, 16), (44, 44, 48)
 WARNING = COLOURS[Outcome.UNDETERMINED]
 
 Array = npt.NDArray[Any]
-Colour = tuple[int, int, int]
-
-
-@dataclass
-class _Page:
-    """A growing page: `y` is where the next block begins."""
-
-    image: Image.Image
-    draw: ImageDraw.ImageDraw
-    y: int = 0
-
-    def text(
-        self, text: str, size: int, colour: Colour = INK, x: int = MARGIN, width: int = WIDTH - 2 * MARGIN
-    ) -> None:
-        """Lines broken at `width` pixels, below one another."""
-        for line in _wrapped(text, size, width):
-            self.draw.text((x, self.y), line, font=_font(size), fill=colour)
-            self.y += round(1.35 * size)
 
 
 def shown(findings: SeriesFindings) -> tuple[int, ...]:
@@ -93,13 +68,13 @@ def compose(
     """
     check_findings(findings)
     image = Image.new("RGB", (WIDTH, TALLEST), GROUND)
-    page = _Page(image, ImageDraw.Draw(image))
+    page = Page(image, ImageDraw.Draw(image))
     _banner(page, findings)
     for line in wording.conclusion(findings)[1:]:
         page.text(line, 21)
     page.y += 12
     _slices(page, findings, pictures, relevance or {})
-    _strip(page, findings, thresholds)
+    strip.draw(page, findings, thresholds)
     if notice:
         _notice(page, notice)
     page.text(f"Not for diagnosis. {wording.NOT_ASSESSED}", 17, DIM)
@@ -107,17 +82,17 @@ def compose(
     return image.crop((0, 0, WIDTH, page.y + 12))
 
 
-def _banner(page: _Page, findings: SeriesFindings) -> None:
+def _banner(page: Page, findings: SeriesFindings) -> None:
     """The answer, large enough to be read in a thumbnail."""
     colour = COLOURS[findings.outcome]
     ink = GROUND
     page.draw.rectangle((0, 0, WIDTH, 148), fill=colour)
-    page.draw.text((MARGIN, 12), "Intracerebral hemorrhage on head CT, AI result", font=_font(26), fill=ink)
+    page.draw.text((MARGIN, 12), "Intracerebral hemorrhage on head CT, AI result", font=font(26), fill=ink)
     word = findings.outcome.value.upper()
-    page.draw.text((MARGIN, 46), word, font=_font(82), fill=ink)
+    page.draw.text((MARGIN, 46), word, font=font(82), fill=ink)
     if findings.location:
-        x = MARGIN + round(_font(82).getlength(word)) + 30
-        page.draw.text((x, 72), findings.location, font=_font(52), fill=ink)
+        x = MARGIN + round(font(82).getlength(word)) + 30
+        page.draw.text((x, 72), findings.location, font=font(52), fill=ink)
     if findings.presence is not None:
         output = wording.percent(findings.presence)
         _right(page, output, 46, 64, ink)
@@ -125,11 +100,11 @@ def _banner(page: _Page, findings: SeriesFindings) -> None:
     page.y = 164
 
 
-def _right(page: _Page, text: str, y: int, size: int, colour: Colour) -> None:
-    page.draw.text((WIDTH - MARGIN - _font(size).getlength(text), y), text, font=_font(size), fill=colour)
+def _right(page: Page, text: str, y: int, size: int, colour: Colour) -> None:
+    page.draw.text((WIDTH - MARGIN - font(size).getlength(text), y), text, font=font(size), fill=colour)
 
 
-def _slices(page: _Page, findings: SeriesFindings, pictures: Mapping[int, Array], maps: Mapping[int, Array]) -> None:
+def _slices(page: Page, findings: SeriesFindings, pictures: Mapping[int, Array], maps: Mapping[int, Array]) -> None:
     chosen = shown(findings)
     if not chosen:
         return
@@ -144,7 +119,7 @@ def _slices(page: _Page, findings: SeriesFindings, pictures: Mapping[int, Array]
         x = MARGIN + column * (side + 12)
         s = findings.slices[i]
         caption = f"image {wording.label(s)}: {wording.percent(s.presence or 0.0)}, {s.outcome.value}"
-        page.draw.text((x, page.y), caption, font=_font(21), fill=INK)
+        page.draw.text((x, page.y), caption, font=font(21), fill=INK)
         page.draw.rectangle((x, page.y + 30, x + side, page.y + 35), fill=COLOURS[s.outcome])
         _tile(page, windowed.get(i), (x, page.y + 36), side, "picture not available")
         if i in maps:
@@ -157,10 +132,10 @@ def _slices(page: _Page, findings: SeriesFindings, pictures: Mapping[int, Array]
         page.text("Lower row: where the network looked; it is no outline of a hemorrhage.", 17, DIM)
 
 
-def _tile(page: _Page, picture: Array | None, corner: tuple[int, int], side: int, otherwise: str) -> None:
+def _tile(page: Page, picture: Array | None, corner: tuple[int, int], side: int, otherwise: str) -> None:
     if picture is None:
         page.draw.rectangle((*corner, corner[0] + side, corner[1] + side), fill=PANEL)
-        page.draw.text((corner[0] + 20, corner[1] + side // 2), otherwise, font=_font(21), fill=DIM)
+        page.draw.text((corner[0] + 20, corner[1] + side // 2), otherwise, font=font(21), fill=DIM)
         return
     _paste(page, Image.fromarray(picture).convert("RGB"), corner, side)
 
@@ -186,7 +161,7 @@ def _cut(pictures: Sequence[Array]) -> tuple[int, int, int, int] | None:
     )
 
 
-def _paste(page: _Page, picture: Image.Image, corner: tuple[int, int], side: int) -> None:
+def _paste(page: Page, picture: Image.Image, corner: tuple[int, int], side: int) -> None:
     """The whole picture in a square of `side`, its shape kept."""
     scale = side / max(picture.size)
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
@@ -214,61 +189,8 @@ def _heat(relevance: Array) -> npt.NDArray[np.uint8]:
     return np.stack(bands, axis=-1)
 
 
-def _strip(page: _Page, findings: SeriesFindings, thresholds: Thresholds | None) -> None:
-    """One bar per slice from feet to head; a slice that was left out is hatched over the whole height."""
-    if not findings.slices:
-        return
-    page.text("Output of every image from feet (left) to head (right)", 19)
-    left, right, top = MARGIN + 44, WIDTH - MARGIN, page.y + 4
-    bottom = top + STRIP_HEIGHT
-    page.draw.rectangle((left, top, right, bottom), fill=PANEL)
-    count = len(findings.slices)
-    edges = [left + round(i * (right - left) / count) for i in range(count + 1)]
-    order = sorted(range(count), key=lambda i: (findings.slices[i].evaluated, findings.slices[i].presence or 0.0))
-    for i in order:
-        _bar(page, findings.slices[i], (edges[i], max(edges[i], edges[i + 1] - 2)), top, bottom)
-    for value in (0.0, 1.0):
-        label = f"{100 * value:.0f} %"
-        page.draw.text((left - 6 - _font(15).getlength(label), bottom - 17 - round(value * (STRIP_HEIGHT - 17))), label,
-                       font=_font(15), fill=DIM)  # fmt: skip
-    for cut in (thresholds.absent_below, thresholds.present_at) if thresholds else ():
-        y = bottom - round(cut * STRIP_HEIGHT)
-        for x in range(left, right - 4, 10):
-            page.draw.line((x, y, x + 4, y), fill=INK)
-    page.y = bottom + 4
-    _numbers(page, findings.slices, edges)
-    legend = ["hatched: not evaluated"] if any(not s.evaluated for s in findings.slices) else []
-    legend += ["dashed lines: thresholds for absent (lower) and present (upper)"] if thresholds else []
-    if legend:
-        page.text("; ".join(legend), 17, DIM)
-    page.y += 8
-
-
-def _bar(page: _Page, s: SliceFinding, across: tuple[int, int], top: int, bottom: int) -> None:
-    x0, x1 = across
-    if s.evaluated:
-        height = max(2, round((s.presence or 0.0) * (bottom - top)))
-        page.draw.rectangle((x0, bottom - height, x1, bottom), fill=COLOURS[s.outcome])
-        return
-    page.draw.rectangle((x0, top, x1, bottom), fill=(78, 78, 82))
-    for y in range(top, bottom, 9):
-        page.draw.line((x0, min(bottom, y + (x1 - x0) // 2 + 3), x1, y), fill=(150, 150, 150))
-
-
-def _numbers(page: _Page, slices: Sequence[SliceFinding], edges: Sequence[int]) -> None:
-    """Instance numbers under the bars: all, or every second, fifth, tenth ..., so that they do not touch."""
-    labels = [wording.label(s) for s in slices]
-    widest = max(_font(15).getlength(label) for label in labels) + 8
-    bar = (edges[-1] - edges[0]) / len(slices)
-    step = next((n for k in range(8) for n in (10**k, 2 * 10**k, 5 * 10**k) if n * bar >= widest), len(slices))
-    for i in range(0, len(slices), step):
-        middle = (edges[i] + edges[i + 1]) / 2
-        page.draw.text((middle - _font(15).getlength(labels[i]) / 2, page.y), labels[i], font=_font(15), fill=DIM)
-    page.y += 22
-
-
-def _notice(page: _Page, notice: str) -> None:
-    lines = _wrapped(notice, 22, WIDTH - 4 * MARGIN)
+def _notice(page: Page, notice: str) -> None:
+    lines = wrapped(notice, 22, WIDTH - 4 * MARGIN)
     height = round(1.35 * 22) * len(lines) + 16
     page.draw.rectangle(
         (MARGIN, page.y, WIDTH - MARGIN, page.y + height), outline=COLOURS[Outcome.UNDETERMINED], width=2
@@ -276,20 +198,3 @@ def _notice(page: _Page, notice: str) -> None:
     page.y += 8
     page.text(notice, 22, COLOURS[Outcome.UNDETERMINED], 2 * MARGIN, WIDTH - 4 * MARGIN)
     page.y += 16
-
-
-@lru_cache(maxsize=32)
-def _font(size: int) -> Any:
-    return ImageFont.load_default(size)
-
-
-def _wrapped(text: str, size: int, width: int) -> list[str]:
-    """Lines of at most `width` pixels; a word longer than that stands alone."""
-    lines: list[str] = []
-    for word in text.split():
-        longer = f"{lines[-1]} {word}" if lines else word
-        if lines and _font(size).getlength(longer) <= width:
-            lines[-1] = longer
-        else:
-            lines.append(word)
-    return lines
