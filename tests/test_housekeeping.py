@@ -1,0 +1,141 @@
+"""Nothing is deleted before its time, and nothing in work or owed at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made import NOW, Made, ct, grey_series, head_series, made_node, peer
+
+from dicom_node import housekeeping
+from dicom_node.housekeeping import DAY_S
+from dicom_node.store import purge, series
+from dicom_node.tables import deliveries, events, instances, jobs, objects, slice_results
+from dicom_node.tables import series as series_table
+
+KEEP_S = 30 * DAY_S
+EVERYTHING = (series_table, instances, jobs, slice_results, objects, deliveries, events)
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Made:
+    return made_node(tmp_path, peers=[peer(104)])
+
+
+def tidy(node: Made) -> tuple[int, int]:
+    return housekeeping.tidy(node.database, node.spool, node.config.retention, clock=node.clock)
+
+
+def delivered(node: Made) -> None:
+    """A series with its report, delivered."""
+    node.accept(*head_series())
+    node.tick_after(31)
+    worker = node.worker()
+    while worker.step():
+        pass
+    with node.database.write() as connection:
+        connection.execute(deliveries.update().values(state="delivered", delivered_at=node.clock()))
+        connection.execute(jobs.update().values(state="delivered"))
+
+
+def set_age(node: Made, name: str, age_s: float) -> None:
+    os.utime(node.spool.path(name), (node.clock() - age_s,) * 2)
+
+
+def test_what_is_older_than_its_retention_goes_with_all_its_rows_and_files(node: Made) -> None:
+    delivered(node)
+    node.clock.advance(KEEP_S - 60)
+    assert tidy(node)[0] == 0
+    node.clock.advance(61)
+    assert tidy(node)[0] == 1
+    assert node.files() == set()
+    for table in EVERYTHING:
+        assert node.rows(table) == [], table.name
+
+
+@pytest.mark.parametrize(
+    ("table", "state"),
+    [
+        *((jobs, s) for s in ("ready", "running")),
+        *((deliveries, s) for s in ("waiting", "failed")),
+        (series_table, "receiving"),
+    ],
+)
+def test_nothing_in_work_or_owed_is_deleted_however_old(node: Made, table: Any, state: str) -> None:
+    delivered(node)
+    with node.database.write() as connection:
+        connection.execute(table.update().values(state=state))
+    files = node.files()
+    node.clock.advance(100 * KEEP_S)
+    assert tidy(node) == (0, 0)
+    assert node.files() == files
+
+
+def test_a_report_made_late_keeps_its_images(node: Made) -> None:
+    delivered(node)
+    node.clock.advance(KEEP_S)
+    with node.database.write() as connection:
+        connection.execute(objects.update().values(created_at=node.clock()))
+    assert tidy(node)[0] == 0
+
+
+def test_a_series_to_which_something_comes_while_it_is_about_to_go_stays(node: Made) -> None:
+    delivered(node)
+    node.clock.advance(KEEP_S + 1)
+    quiet_since = node.clock() - KEEP_S
+    with node.database.read() as connection:
+        assert purge.deletable(connection, quiet_since=quiet_since) == [1]
+    late = ct(99, series=str(head_series()[0].SeriesInstanceUID))
+    node.accept(late)
+    with node.database.write() as connection:
+        assert purge.delete(connection, 1, quiet_since=quiet_since) is None
+    assert len(node.rows(instances)) == len(head_series()) + 1
+
+
+def test_refused_and_failed_series_go_too(node: Made) -> None:
+    node.accept(*grey_series(3))
+    node.tick_after(31)
+    assert node.rows(series_table)[0].state == "refused"
+    node.accept(ct(1, series="1.2.3.4"))
+    with node.database.write() as connection:
+        series.fail(connection, 2, "because", now=node.clock())
+    node.clock.advance(KEEP_S + 1)
+    assert tidy(node)[0] == 2
+
+
+def test_a_file_that_no_row_names_goes_after_an_hour(node: Made) -> None:
+    node.accept(ct(1))
+    orphan, young = node.spool.keep(b"crashed before the commit"), node.spool.keep(b"being committed right now")
+    for name in node.files():
+        set_age(node, name, 3700)
+    set_age(node, young, 60)
+    assert tidy(node) == (0, 1)
+    assert orphan not in node.files()
+    assert young in node.files()
+    assert len(node.files()) == 2
+
+
+def test_orphans_are_found_among_many(node: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(housekeeping, "BATCH", 3)
+    node.accept(*grey_series(10))
+    orphans = {node.spool.keep(b"x") for _ in range(8)}
+    for name in node.files():
+        set_age(node, name, 3700)
+    assert tidy(node) == (0, 8)
+    assert not orphans & node.files()
+    assert len(node.files()) == 10
+
+
+def test_a_crash_between_rows_and_files_leaves_only_what_is_found_later(node: Made) -> None:
+    delivered(node)
+    node.clock.advance(KEEP_S + 1)
+    with node.database.write() as connection:
+        files = purge.delete(connection, 1, quiet_since=node.clock() - KEEP_S)
+    assert files is not None
+    assert set(files) == node.files()
+    for name in node.files():
+        set_age(node, name, 3700)
+    assert tidy(node) == (0, len(files))
+    assert node.clock() > NOW

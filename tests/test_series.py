@@ -1,0 +1,183 @@
+"""Filing: what an instance is beside those that came before, and when a series is open again."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made import Made, changed, ct, encoded, grey_series, made_node, received
+from pydicom import uid
+
+from dicom_node.store import jobs, series
+from dicom_node.tables import instances
+from dicom_node.tables import jobs as jobs_table
+from dicom_node.tables import series as series_table
+
+IMPLICIT, JPEG_LS = str(uid.ImplicitVRLittleEndian), str(uid.JPEGLSLossless)
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Made:
+    return made_node(tmp_path)
+
+
+def series_row(node: Made, number: int = 1) -> Any:
+    return node.rows(series_table)[number - 1]
+
+
+def current(node: Made) -> list[bool]:
+    return [row.current for row in node.rows(instances)]
+
+
+def reported(node: Made) -> None:
+    """As after a first run: the series is complete and its job done."""
+    with node.database.write() as connection:
+        series.complete(connection, 1, rule="silence", whole=True, now=node.clock(), priority=0)
+        connection.execute(jobs_table.update().values(state="delivered"))
+
+
+def test_the_same_bytes_are_acknowledged_again_and_kept_once(node: Made) -> None:
+    node.accept(ct(1))
+    reported(node)
+    before, files = node.rows(instances), node.files()
+    assert node.accept(ct(1), ct(1)) == [0, 0]
+    assert node.rows(instances) == before
+    assert node.files() == files
+    assert series_row(node).state == "complete"
+
+
+def test_what_comes_again_is_kept_for_the_whole_retention_again(node: Made) -> None:
+    node.accept(ct(1))
+    reported(node)
+    node.clock.advance(1e6)
+    node.accept(ct(1))
+    assert series_row(node).last_at == node.clock()
+
+
+def test_a_repeat_takes_the_place_of_a_file_that_was_lost(node: Made) -> None:
+    node.accept(ct(1))
+    lost = node.rows(instances)[0].file
+    node.spool.remove(lost)
+    assert node.accept(ct(1)) == [0]
+    mended = node.rows(instances)[0]
+    assert mended.file != lost
+    assert node.spool.read(mended.file).endswith(encoded(ct(1)))
+
+
+def test_the_same_pixels_under_a_corrected_header_count_and_reopen_the_series(node: Made) -> None:
+    node.accept(ct(1))
+    reported(node)
+    assert node.accept(ct(1, PatientName="Doe^Janet")) == [0]
+    assert current(node) == [False, True]
+    assert series_row(node).state == "receiving"
+
+
+def test_other_pixels_under_the_same_uid_are_both_kept_and_a_person_decides(node: Made) -> None:
+    other = changed(ct(1), PixelData=bytes(512))
+    assert node.accept(ct(1), other) == [0, 0]
+    assert current(node) == [True, True]
+    assert series_row(node).state == "failed"
+    assert "dicom-node retry" in series_row(node).reason
+    assert len(node.files()) == 2
+    node.accept(ct(2))
+    assert series_row(node).state == "failed"  # until somebody decides
+
+
+def test_the_same_image_in_another_transfer_syntax_is_no_contradiction_and_no_news(node: Made) -> None:
+    """A scanner sends it uncompressed, and a PACS routes the same study here in its own way of storing it."""
+    compressed = changed(ct(1), PixelData=b"\xfe\xff\x00\xe0\0\0\0\0\xfe\xff\x00\xe0\4\0\0\0\1\2\3\4")
+    node.accept(ct(1))
+    reported(node)
+    assert node.accept(ct(1), syntax=IMPLICIT) == [0]
+    data_set = encoded(compressed).replace(b"OW\0\0\x14\0\0\0", b"OB\0\0\xff\xff\xff\xff") + b"\xfe\xff\xdd\xe0\0\0\0\0"
+    assert node.arrivals.accept(received(ct(1), syntax=JPEG_LS, data_set=data_set)) == 0
+    assert current(node) == [True, False, False]
+    assert series_row(node).state == "complete"
+    assert len(node.files()) == 3  # acknowledged, and so kept
+
+
+def test_another_transfer_syntax_with_a_corrected_header_counts(node: Made) -> None:
+    node.accept(ct(1))
+    node.accept(ct(1, PatientName="Doe^Janet"), syntax=IMPLICIT)
+    assert current(node) == [False, True]
+
+
+def test_another_transfer_syntax_with_other_pixels_contradicts(node: Made) -> None:
+    node.accept(ct(1))
+    node.accept(changed(ct(1), PixelData=bytes(512)), syntax=IMPLICIT)
+    assert series_row(node).state == "failed"
+
+
+def test_a_document_that_comes_again_with_other_content_contradicts_nothing(node: Made) -> None:
+    document = ct(1, PixelData=None, SOPClassUID=str(uid.XRayRadiationDoseSRStorage))
+    node.accept(document, changed(document, InstanceNumber=7))
+    assert series_row(node).state == "receiving"
+    assert current(node) == [False, True]
+
+
+def test_the_first_instances_of_a_series_over_many_associations_never_collide(node: Made) -> None:
+    answers: list[int] = []
+    barrier = threading.Barrier(12)
+
+    def send(number: int) -> None:
+        barrier.wait()
+        answers.extend(node.accept(ct(number)))
+
+    threads = [threading.Thread(target=send, args=(n,)) for n in range(1, 13)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers == [0] * 12
+    assert len(node.rows(series_table)) == 1
+    assert len(node.rows(instances)) == 12
+
+
+def test_a_late_instance_reopens_and_waits_out_the_minute(node: Made) -> None:
+    node.accept(*grey_series(10))
+    node.tick_after(31)
+    assert [job.run for job in node.rows(jobs_table)] == [1]
+    first_run_at = node.clock()
+    node.accept(ct(11))
+    node.tick_after(31)
+    assert [job.run for job in node.rows(jobs_table)] == [1]
+    node.tick_after(29)
+    assert [job.run for job in node.rows(jobs_table)] == [1, 2]
+    assert node.clock() - first_run_at == node.config.completion.reopen_wait_s
+
+
+def test_a_run_not_begun_when_more_arrived_is_cancelled(node: Made) -> None:
+    node.accept(*grey_series(10))
+    node.tick_after(31)
+    node.accept(ct(11))
+    node.tick_after(61)
+    assert [job.state for job in node.rows(jobs_table)] == ["cancelled", "ready"]
+
+
+@pytest.mark.parametrize("state", ["refused", "not chosen", "failed"])
+def test_what_ended_without_a_job_is_judged_again_at_once_when_more_arrives(node: Made, state: str) -> None:
+    node.accept(ct(1))
+    with node.database.write() as connection:
+        connection.execute(series_table.update().values(state=state, reason="because"))
+    node.accept(ct(2))
+    row = series_row(node)
+    assert (row.state, row.reason, row.not_before) == ("receiving", None, None)
+
+
+def test_a_clock_put_back_before_a_late_instance_keeps_nobody_waiting(node: Made) -> None:
+    node.accept(*grey_series(10))
+    node.tick_after(31)
+    node.clock.advance(-86400)
+    node.accept(ct(11))
+    assert series_row(node).not_before == node.clock() + node.config.completion.reopen_wait_s
+
+
+def test_a_series_is_found_by_its_uid_and_by_that_of_its_study(node: Made) -> None:
+    node.accept(ct(1), ct(1, series="1.2.3.9"))
+    with node.database.read() as connection:
+        assert [s.id for s in series.find(connection, "1.2.3.9")] == [2]
+        assert [s.id for s in series.find(connection, str(ct().StudyInstanceUID))] == [1, 2]
+        assert series.get(connection, 99) is None
+        assert jobs.newest(connection, 1) is None
