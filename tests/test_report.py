@@ -102,7 +102,7 @@ def test_every_report_is_fit_for_viewers(report: Dataset) -> None:
     numbers = [i for i in items(report) if i.ValueType == "NUM"]
     units = {i.MeasuredValueSequence[0].MeasurementUnitsCodeSequence[0].CodeValue for i in numbers}
     assert units <= {"%", "{images}"}
-    assert "AI: " in report.SeriesDescription[:20]
+    assert report.SeriesDescription.startswith(("AI: ", "AI v2: "))
 
 
 def test_every_report_lists_every_image_once_and_refers_to_no_other(report: Dataset) -> None:
@@ -212,7 +212,9 @@ def test_a_finding_is_coded_only_where_hemorrhage_is_present() -> None:
 def test_a_partial_report_says_why() -> None:
     ds = sr.build(headers(), findings("gap"), context(**PARTIAL))
     assert ds.CompletionFlag == "PARTIAL"
-    assert sr.parse(ds).partial_because == PARTIAL["partial_because"]
+    told = sr.parse(ds)
+    assert told.partial_because == PARTIAL["partial_because"]
+    assert f"Partial report: {told.partial_because}." in told.conclusion
     assert ds.CompletionFlagDescription == PARTIAL["partial_because"]
     with pytest.raises(ValueError, match="why it is partial"):
         context(whole=False)
@@ -220,8 +222,10 @@ def test_a_partial_report_says_why() -> None:
 
 def test_a_superseding_report_names_the_one_it_replaces() -> None:
     ds = sr.build(headers(), findings("lobar"), context(**SUPERSEDING))
-    assert sr.parse(ds).predecessor == "2.25.300"
-    assert "Run 2" in text.render(ds)
+    told = sr.parse(ds)
+    assert told.predecessor == "2.25.300"
+    assert told.conclusion[1].startswith("Version 2, replaces")
+    assert ds.SeriesDescription == "AI v2: ICH PRESENT lobar", "a list of series tells the newer from the older"
 
 
 def test_the_algorithm_is_named_alike_in_the_tree_and_in_the_header() -> None:

@@ -65,6 +65,11 @@ def test_slices_with_the_highest_output_are_shown_highest_first_in_the_brain_win
     assert share_of(black, (0, 0, 0)) > 0.2
 
 
+def test_a_later_version_says_so_on_top() -> None:
+    first, second = (np.asarray(draw(findings("absent"), run=run))[:40] for run in (1, 2))
+    assert (first != second).any()
+
+
 def test_a_missing_picture_leaves_a_place_and_eight_bits_are_taken_as_they_are() -> None:
     found = findings("deep")
     assert share_of(draw(found, pictures={}), PANEL) > 0.2

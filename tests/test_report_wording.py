@@ -61,6 +61,17 @@ def test_the_answer_is_in_the_first_line_and_in_what_a_list_shows(kind: str) -> 
     assert all(line.isascii() and line.endswith(".") for line in wording.conclusion(found))
 
 
+def test_what_the_findings_say_already_is_not_said_twice() -> None:
+    gap = findings("gap")
+    said = wording.standing(gap, run=1, replaces=False, partial_because=gap.reasons[0])
+    assert said == ()
+    said = wording.standing(gap, run=3, replaces=True, partial_because="fewer images came than were announced.")
+    assert said == (
+        "Version 3, replaces the earlier report of this series",
+        "Partial report: fewer images came than were announced",
+    )
+
+
 def test_gaps_in_the_brain_are_named_before_slices_left_out_on_purpose() -> None:
     said = wording.counts(findings("gap"))
     assert said.index("7 (the pixel data could not be decoded)") < said.index("1-2 (below the brain)")

@@ -78,7 +78,7 @@ def _filed(
     ds.SOPClassUID, ds.SOPInstanceUID = sop_class_uid, context.sop_instance_uid
     ds.Modality, ds.ConversionType = modality, "WSD"
     ds.SeriesInstanceUID, ds.SeriesNumber = context.series_instance_uid, context.series_number
-    ds.SeriesDescription = f"{wording.series_description(findings)} {kind}"
+    ds.SeriesDescription = f"{wording.series_description(findings, context.run)} {kind}"
     ds.InstanceNumber = 1
     ds.BurnedInAnnotation = "NO"
     sign(ds, context)

@@ -45,7 +45,7 @@ def positive(headers: Sequence[Dataset], findings: SeriesFindings, context: Repo
         known = {header.read_text(ds, "SOPInstanceUID"): ds for ds in headers}
         objects = header.evidence([known[uid] for uid in chosen])
         return _document(codes.OF_INTEREST, objects, headers[0], " ".join(wording.conclusion(findings)), context,
-                         f"{wording.series_description(findings)} images")  # fmt: skip
+                         f"{wording.series_description(findings, context.run)} images")  # fmt: skip
 
 
 def rejection(
@@ -60,7 +60,7 @@ def rejection(
         objects.append(stub)
     concept = codes.REJECTED_FOR_QUALITY if title is Rejection.QUALITY else codes.REJECTED_FOR_SAFETY
     with disable_value_validation():
-        return _document(concept, objects, source, why, context, "AI: WITHDRAWN")
+        return _document(concept, objects, source, why, context, f"{wording.version(context.run)}: WITHDRAWN")
 
 
 def _document(

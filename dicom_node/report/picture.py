@@ -40,11 +40,12 @@ def montage(
     algorithm: str,
     notice: str | None,
     thresholds: Thresholds | None = None,
+    run: int = 1,
     relevance: Mapping[int, Array] | None = None,
 ) -> bytes:
     """A PNG, `WIDTH` pixels wide; see `compose`."""
     page = compose(
-        findings, pictures, algorithm=algorithm, notice=notice, thresholds=thresholds, relevance=relevance or {}
+        findings, pictures, algorithm=algorithm, notice=notice, thresholds=thresholds, run=run, relevance=relevance
     )
     with io.BytesIO() as buffer:
         page.save(buffer, "PNG")
@@ -58,18 +59,20 @@ def compose(
     algorithm: str,
     notice: str | None,
     thresholds: Thresholds | None = None,
+    run: int = 1,
     relevance: Mapping[int, Array] | None = None,
 ) -> Image.Image:
     """The page as RGB.
 
     `pictures`: index in `findings.slices` (those of `shown`) -> (row, column), HU as floats, or 0..255 as uint8.
     `relevance`: the same index -> (row, column) 0..1, shown under the untouched slice, never over it.
-    `thresholds`: those for slices, drawn as lines. Raises `UnusableFindings` as `sr.build` does.
+    `thresholds`: those for slices, drawn as lines. `run`: from the second on, the version stands on top.
+    Raises `UnusableFindings` as `sr.build` does.
     """
     check_findings(findings)
     image = Image.new("RGB", (WIDTH, TALLEST), GROUND)
     page = Page(image, ImageDraw.Draw(image))
-    _banner(page, findings)
+    _banner(page, findings, run)
     for line in wording.conclusion(findings)[1:]:
         page.text(line, 21)
     page.y += 12
@@ -82,12 +85,13 @@ def compose(
     return image.crop((0, 0, WIDTH, page.y + 12))
 
 
-def _banner(page: Page, findings: SeriesFindings) -> None:
+def _banner(page: Page, findings: SeriesFindings, run: int) -> None:
     """The answer, large enough to be read in a thumbnail."""
     colour = COLOURS[findings.outcome]
     ink = GROUND
     page.draw.rectangle((0, 0, WIDTH, 148), fill=colour)
-    page.draw.text((MARGIN, 12), "Intracerebral hemorrhage on head CT, AI result", font=font(26), fill=ink)
+    title = "Intracerebral hemorrhage on head CT, AI result" + (f", version {run}" if run > 1 else "")
+    page.draw.text((MARGIN, 12), title, font=font(26), fill=ink)
     word = findings.outcome.value.upper()
     page.draw.text((MARGIN, 46), word, font=font(82), fill=ink)
     if findings.location:

@@ -88,7 +88,7 @@ def _build(headers: Sequence[Dataset], findings: SeriesFindings, context: Report
         series_number=context.series_number,
         sop_instance_uid=context.sop_instance_uid,
         instance_number=1,
-        series_description=wording.series_description(findings),
+        series_description=wording.series_description(findings, context.run),
         is_complete=context.whole,
         is_final=False,
         transfer_syntax_uid=ExplicitVRLittleEndian,
@@ -101,7 +101,8 @@ def _build(headers: Sequence[Dataset], findings: SeriesFindings, context: Report
     sign(report, context)
     report.CodingSchemeIdentificationSequence = [coding_scheme()]
     if not context.whole:
-        report.CompletionFlagDescription = tree.plain(context.partial_because or "")[:64]
+        # LO: a backslash would begin a second value
+        report.CompletionFlagDescription = tree.plain(context.partial_because or "").replace("\\", "/")[:64]
     if context.predecessor is not None:
         report.PredecessorDocumentsSequence = [reference(context.predecessor)]
     return report

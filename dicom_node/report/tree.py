@@ -59,9 +59,11 @@ def _procedures(source: Dataset) -> list[Concept]:
 
 def _conclusion(findings: SeriesFindings, context: ReportContext, source: Dataset) -> Dataset:
     """The group for the series; what a hurried reader needs stands first."""
+    replaces = context.predecessor is not None
+    standing = wording.standing(findings, run=context.run, replaces=replaces, partial_because=context.partial_because)
     items = [
         *_tracking("Whole series", context.device_uid, str(source.SeriesInstanceUID)),
-        _text(codes.CONCLUSION, "\r\n".join(wording.conclusion(findings))),
+        _text(codes.CONCLUSION, "\r\n".join(wording.conclusion(findings, *standing))),
         *([_text(codes.NOTICE, context.notice)] if context.notice else []),
         _coded(codes.PRESENCE, codes.PRESENCE_ANSWERS[findings.outcome]),
     ]
@@ -82,7 +84,7 @@ def _conclusion(findings: SeriesFindings, context: ReportContext, source: Datase
     if context.partial_because:
         items.append(_text(codes.PARTIAL_BECAUSE, context.partial_because))
     items.append(_text(codes.COMPLETION_RULE, context.completion_rule))
-    if context.predecessor is not None:
+    if replaces:
         items.append(_text(codes.SUPERSEDES, f"Run {context.run}; replaces an earlier report of this series."))
     if findings.outcome in codes.CAD_SUMMARIES:
         items.append(_coded(codes.CAD_SUMMARY, codes.CAD_SUMMARIES[findings.outcome]))

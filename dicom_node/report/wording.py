@@ -89,22 +89,39 @@ def headline(findings: SeriesFindings) -> str:
     return "NOT EVALUATED: no statement on hemorrhage"
 
 
-def series_description(findings: SeriesFindings) -> str:
-    """A list of series shows about 20 characters: the result stands in them."""
-    if findings.outcome is Outcome.PRESENT:
-        return f"AI: ICH PRESENT {findings.location or ''}".strip()
-    return {
-        Outcome.ABSENT: "AI: ICH ABSENT",
-        Outcome.UNDETERMINED: "AI: ICH UNDETERMINED",
-        Outcome.NOT_EVALUATED: "AI: NOT EVALUATED",
-    }[findings.outcome]
+def series_description(findings: SeriesFindings, run: int = 1) -> str:
+    """A list of series shows about 20 characters: the result stands in them, and which of two reports is the newer."""
+    words = {
+        Outcome.PRESENT: f"ICH PRESENT {findings.location or ''}".strip(),
+        Outcome.ABSENT: "ICH ABSENT",
+        Outcome.UNDETERMINED: "ICH UNDETERMINED",
+        Outcome.NOT_EVALUATED: "NOT EVALUATED",
+    }
+    return f"{version(run)}: {words[findings.outcome]}"
 
 
-def conclusion(findings: SeriesFindings) -> tuple[str, ...]:
-    """The whole answer, a sentence a line: what, how sure and where, why not more, what was looked at."""
-    return tuple(
-        f"{line}." for line in (headline(findings), *_certainty(findings), *_limits(findings), counts(findings))
-    )
+def version(run: int) -> str:
+    """`AI`, and `AI v2` from the second result on: viewers that know nothing of predecessors show both."""
+    return "AI" if run == 1 else f"AI v{run}"
+
+
+def conclusion(findings: SeriesFindings, *standing: str) -> tuple[str, ...]:
+    """The whole answer, a sentence a line: what, how sure and where, why not more, what was looked at.
+
+    `standing`: what is to be known of this report as such (see `standing`), said right after the answer.
+    """
+    lines = (headline(findings), *standing, *_certainty(findings), *_limits(findings), counts(findings))
+    return tuple(f"{line}." for line in lines)
+
+
+def standing(findings: SeriesFindings, *, run: int, replaces: bool, partial_because: str | None) -> tuple[str, ...]:
+    """Which version this is and whether it is partial, where there is anything to say; without full stops."""
+    lines = []
+    if run > 1 or replaces:
+        lines.append(f"Version {run}{', replaces the earlier report of this series' if replaces else ''}")
+    if partial_because and partial_because not in "; ".join(findings.reasons):
+        lines.append(f"Partial report: {partial_because.rstrip('. ')}")
+    return tuple(lines)
 
 
 def _certainty(findings: SeriesFindings) -> list[str]:
