@@ -134,6 +134,8 @@ def read(data_set: bytes, *, transfer_syntax_uid: str, sop_class_uid: str, sop_i
         "SOP Instance UID": (_text(ds, "SOPInstanceUID"), sop_instance_uid),
     }
     for name, (inside, announced) in named.items():
+        if inside is None:
+            raise InvalidObject(f"{name} is missing", StoreStatus.CANNOT_UNDERSTAND)
         if inside != announced:
             raise InvalidObject(
                 f"{name} of the data set is not the one the C-STORE request announced",

@@ -1,0 +1,338 @@
+"""From a received object to a filed instance, and from a quiet series to a job or a refusal."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made import FakeClassifier, Made, changed, ct, encoded, grey_series, head_series, made_node, received
+from pydicom import uid
+
+from dicom_node.arrivals import judge_again
+from dicom_node.config import Completion
+from dicom_node.errors import StoreUnavailable
+from dicom_node.status import StoreStatus
+from dicom_node.store import database as database_module
+from dicom_node.tables import instances
+from dicom_node.tables import jobs as jobs_table
+from dicom_node.tables import series as series_table
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Made:
+    return made_node(tmp_path)
+
+
+def states(node: Made) -> list[str]:
+    return [row.state for row in node.rows(series_table)]
+
+
+def reason(node: Made, number: int = 1) -> str:
+    return str(node.rows(series_table)[number - 1].reason)
+
+
+def classify(node: Made, presence: float = 0.9) -> None:
+    worker = node.worker(FakeClassifier(presence))
+    while worker.step():
+        node.clock.advance(0.01)
+
+
+def test_success_means_that_file_and_row_are_there_and_the_bytes_are_those_received(node: Made) -> None:
+    got = received(ct(1))
+    assert node.arrivals.accept(got) == StoreStatus.SUCCESS
+    row = node.rows(instances)[0]
+    assert node.spool.read(row.file) == got.meta + got.data_set
+    assert row.size == len(got.meta) + len(got.data_set)
+
+
+@pytest.mark.parametrize(
+    ("damage", "status"),
+    [
+        ({"data_set": b""}, StoreStatus.CANNOT_UNDERSTAND),
+        ({"data_set": b"\x00" * 100}, StoreStatus.CANNOT_UNDERSTAND),
+        ({"data_set": encoded(ct(1))[:-100]}, StoreStatus.CANNOT_UNDERSTAND),
+        ({"sop_instance_uid": "1.2.3.4"}, StoreStatus.DATA_SET_DOES_NOT_MATCH_SOP_CLASS),
+        ({"sop_instance_uid": "../../x"}, StoreStatus.DATA_SET_DOES_NOT_MATCH_SOP_CLASS),
+        ({"sop_class_uid": str(uid.MRImageStorage)}, StoreStatus.DATA_SET_DOES_NOT_MATCH_SOP_CLASS),
+        ({"data_set": encoded(ct(1, PixelData=None))}, StoreStatus.DATA_SET_DOES_NOT_MATCH_SOP_CLASS),
+    ],
+)
+def test_what_cannot_be_parsed_or_contradicts_itself_is_refused_and_leaves_no_trace(
+    node: Made, damage: dict[str, Any], status: StoreStatus
+) -> None:
+    assert node.arrivals.accept(received(ct(1), **damage)) == status
+    assert node.files() == set()
+    assert node.rows(series_table) == []
+    assert node.accept(ct(1)) == [0]
+
+
+def test_hostile_uids_inside_an_object_name_no_file(node: Made) -> None:
+    for hostile in ("../../../../tmp/x", "/etc/passwd", "1.2/../../3", "1." + "2" * 70):
+        ds = ct(1)
+        ds["SOPInstanceUID"].value = hostile
+        assert node.arrivals.accept(received(ds, sop_instance_uid=hostile, meta=b"")) == StoreStatus.CANNOT_UNDERSTAND
+    assert node.files() == set()
+
+
+def test_a_full_disk_is_out_of_resources_and_the_node_recovers(node: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        assert node.accept(ct(1)) == [StoreStatus.OUT_OF_RESOURCES]
+    assert node.rows(instances) == []
+    assert node.accept(ct(1)) == [0]
+
+
+def test_below_the_watermark_an_object_is_out_of_resources(node: Made) -> None:
+    node.spool.min_free_mib = 2**40
+    assert node.accept(ct(1)) == [StoreStatus.OUT_OF_RESOURCES]
+    node.spool.min_free_mib = 0
+    assert node.accept(ct(1)) == [0]
+
+
+def test_a_locked_database_is_out_of_resources_and_leaves_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database_module, "BUSY_TIMEOUT_S", 0.05)
+    node = made_node(tmp_path)
+    holder = sqlite3.connect(str(node.database.url.database), isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    assert node.accept(ct(1)) == [StoreStatus.OUT_OF_RESOURCES]
+    assert node.files() == set()
+    holder.execute("ROLLBACK")
+    holder.close()
+    assert node.accept(ct(1)) == [0]
+
+
+def test_every_storage_class_of_a_study_is_taken_and_recorded(node: Made) -> None:
+    document = ct(1, series="1.2.3.1", SOPClassUID=str(uid.XRayRadiationDoseSRStorage), Modality="SR", PixelData=None)
+    capture = ct(1, series="1.2.3.2", SOPClassUID=str(uid.SecondaryCaptureImageStorage), Modality="OT")
+    assert node.accept(document, capture) == [0, 0]
+    node.tick_after(3)
+    assert states(node) == ["refused", "refused"]
+    assert "SOP class" in reason(node)
+
+
+def test_a_series_is_judged_only_when_it_is_quiet(node: Made) -> None:
+    for ds in grey_series(10):
+        node.accept(ds)
+        node.tick_after(29)
+    assert states(node) == ["receiving"]
+    node.tick_after(2)
+    assert states(node) == ["complete"]
+    row = node.rows(series_table)[0]
+    assert (row.rule, row.whole, row.run) == ("silence", True, 1)
+
+
+def test_a_series_that_covers_the_brain_is_complete_after_a_short_settle(node: Made) -> None:
+    node.accept(*head_series())
+    classify(node)
+    node.tick_after(1)
+    assert states(node) == ["receiving"]
+    node.tick_after(1.1)
+    assert node.rows(series_table)[0].rule == "covered"
+
+
+def test_an_open_association_of_its_sender_puts_that_off(node: Made) -> None:
+    node.accept(*head_series())
+    classify(node)
+    node.associations_open.add("CT1")
+    node.tick_after(5)
+    assert states(node) == ["receiving"]
+    node.associations_open.clear()
+    node.arrivals.tick()
+    assert states(node) == ["complete"]
+
+
+def test_a_hole_waits_for_long_silence(node: Made) -> None:
+    slices = head_series()
+    node.accept(*slices[:9], *slices[10:])
+    classify(node)
+    node.tick_after(10)
+    assert states(node) == ["receiving"]
+    node.tick_after(25)
+    assert node.rows(series_table)[0].rule == "silence"
+
+
+def test_an_announced_count_completes_at_once_and_a_shortfall_is_not_whole(node: Made) -> None:
+    node.accept(*grey_series(10))
+    with node.database.write() as connection:
+        connection.execute(series_table.update().values(expected=10))
+    node.tick_after(0.25)
+    assert node.rows(series_table)[0].rule == "count"
+    node.accept(*grey_series(9, series="1.2.3.2", study="1.2.4"))
+    with node.database.write() as connection:
+        connection.execute(series_table.update().where(series_table.c.id == 2).values(expected=10))
+    node.tick_after(31)
+    assert (node.rows(series_table)[1].rule, node.rows(series_table)[1].whole) == ("silence", False)
+
+
+def test_a_series_that_is_hopeless_by_its_headers_is_refused_soon(node: Made) -> None:
+    node.accept(*grey_series(10, ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]))
+    node.tick_after(2.5)
+    assert states(node) == ["refused"]
+    assert node.rows(jobs_table) == []
+
+
+def test_a_localizer_first_in_a_series_does_not_cost_what_follows(node: Made) -> None:
+    node.accept(ct(1, ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]))
+    node.tick_after(3)
+    assert states(node) == ["refused"]
+    node.accept(*grey_series(10)[1:])
+    node.tick_after(31)
+    assert states(node) == ["complete"]
+
+
+def test_instances_that_disagree_about_the_patient_are_not_reported(node: Made) -> None:
+    slices = grey_series(10)
+    slices[4] = changed(slices[4], PatientID="P-2")
+    node.accept(*slices)
+    node.tick_after(31)
+    assert states(node) == ["failed"]
+    assert "disagree" in reason(node)
+    assert node.rows(jobs_table) == []
+
+
+def test_sending_the_corrected_instance_mends_that(node: Made) -> None:
+    slices = grey_series(10)
+    node.accept(*slices[:4], changed(slices[4], PatientID="P-2"), *slices[5:])
+    node.tick_after(31)
+    node.accept(slices[4])
+    node.tick_after(31)
+    assert states(node) == ["complete"]
+
+
+def test_of_several_series_of_a_study_the_best_gives_the_result(node: Made) -> None:
+    node.accept(
+        *grey_series(30, series="1.2.3.1", SliceThickness="1"),
+        *grey_series(10, series="1.2.3.2", SliceThickness="5"),
+        *grey_series(10, series="1.2.3.3", ConvolutionKernel="H60s"),
+    )
+    node.tick_after(31)
+    node.arrivals.tick()
+    assert states(node) == ["not chosen", "complete", "refused"]
+    assert "dicom-node retry 1" in reason(node)
+    assert [job.series_id for job in node.rows(jobs_table)] == [2]
+
+
+def test_a_better_series_still_arriving_is_waited_for(node: Made) -> None:
+    node.accept(*grey_series(30, series="1.2.3.1", SliceThickness="1"))
+    node.clock.advance(20)
+    node.accept(*grey_series(4, series="1.2.3.2"))
+    node.tick_after(15)
+    assert states(node) == ["receiving", "receiving"]
+    node.accept(*grey_series(10, series="1.2.3.2"))
+    node.tick_after(31)
+    node.arrivals.tick()
+    assert states(node) == ["not chosen", "complete"]
+
+
+def test_a_better_series_that_never_becomes_eligible_is_not_waited_for_longer_than_silence(node: Made) -> None:
+    node.accept(*grey_series(30, series="1.2.3.1", SliceThickness="1"))
+    node.accept(*grey_series(4, series="1.2.3.2"))
+    node.tick_after(31)
+    node.arrivals.tick()
+    assert states(node) == ["complete", "refused"]
+
+
+def test_one_that_comes_after_the_choice_is_not_chosen_unless_a_person_wants_it(node: Made) -> None:
+    node.accept(*grey_series(10, series="1.2.3.1", SliceThickness="1"))
+    node.tick_after(31)
+    node.accept(*grey_series(10, series="1.2.3.2"))
+    node.tick_after(31)
+    assert states(node) == ["complete", "not chosen"]
+    with node.database.write() as connection:
+        judge_again(connection, 2, node.config.eligibility, now=node.clock())
+    node.tick_after(31)
+    assert [job.series_id for job in node.rows(jobs_table)] == [1, 2]
+
+
+def test_other_studies_do_not_matter_to_a_choice(node: Made) -> None:
+    node.accept(*grey_series(10, series="1.2.3.1", study="1.2.8"), *grey_series(10, series="1.2.3.2", study="1.2.9"))
+    node.tick_after(31)
+    assert states(node) == ["complete", "complete"]
+
+
+def test_everything_a_decision_goes_by_survives_a_restart(tmp_path: Path) -> None:
+    before = made_node(tmp_path)
+    before.accept(*grey_series(10))
+    before.database.close()
+    after = made_node(tmp_path)
+    after.tick_after(31)
+    assert states(after) == ["complete"]
+
+
+@pytest.mark.parametrize("back_s", [60.0, 1e6])
+def test_a_clock_put_back_costs_one_more_silence_and_no_more(node: Made, back_s: float) -> None:
+    node.accept(*grey_series(10))
+    node.tick_after(-back_s)
+    node.tick_after(31)
+    assert states(node) == ["complete"]
+    node.accept(ct(11))
+    node.tick_after(-back_s)
+    node.tick_after(61)
+    assert [job.run for job in node.rows(jobs_table)] == [1, 2]
+
+
+def test_an_instance_filed_while_the_clock_is_read_is_no_leap_of_the_clock(
+    node: Made, caplog: pytest.LogCaptureFixture
+) -> None:
+    node.accept(*grey_series(10))
+    node.clock.advance(-0.01)
+    node.arrivals.tick()
+    assert "clock_put_back" not in caplog.text
+    assert node.rows(series_table)[0].last_at > node.clock()
+
+
+def test_one_series_that_cannot_be_judged_does_not_hold_up_the_others(node: Made) -> None:
+    node.accept(*grey_series(10, series="1.2.3.1", study="1.2.8"), *grey_series(10, series="1.2.3.2", study="1.2.9"))
+    with node.database.write() as connection:
+        connection.execute(instances.update().where(instances.c.series_id == 1).values(facts={"from": "the future"}))
+    node.tick_after(31)
+    assert states(node) == ["failed", "complete"]
+    assert "could not be judged" in reason(node)
+
+
+def test_a_database_that_is_away_ends_the_tick_and_fails_no_series(node: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dicom_node.store import series
+
+    def away(*_: Any) -> None:
+        raise StoreUnavailable("away")
+
+    node.accept(*grey_series(10))
+    with monkeypatch.context() as patch:
+        patch.setattr(series, "instances_of", away)
+        with pytest.raises(StoreUnavailable):
+            node.tick_after(31)
+    assert states(node) == ["receiving"]
+
+
+def test_what_arrives_between_the_look_and_the_decision_is_seen(node: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dicom_node import completion
+
+    decide = completion.decide
+
+    def decides(**given: Any) -> Any:
+        node.accept(ct(11))
+        return decide(**given)
+
+    node.accept(*grey_series(10))
+    with monkeypatch.context() as patch:
+        patch.setattr(completion, "decide", decides)
+        node.tick_after(31)
+    assert states(node) == ["receiving"]
+    node.tick_after(31)
+    assert states(node) == ["complete"]
+
+
+def test_settings_are_honoured(tmp_path: Path) -> None:
+    node = made_node(tmp_path, completion=Completion(settle_s=1, silence_s=5))
+    node.accept(*grey_series(10))
+    node.tick_after(5)
+    assert states(node) == ["complete"]

@@ -1,0 +1,143 @@
+"""Which series is a head CT to look at, and the sentence that says why not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from made import ct, encoded
+from pydicom import uid
+
+from dicom_node import header
+from dicom_node.config import Eligibility
+from dicom_node.eligibility import Candidate, Member, candidate, choose, judge, ruled_out
+from dicom_node.header import Facts
+
+RULES = Eligibility()
+CT = str(uid.CTImageStorage)
+
+
+def facts(**changed: Any) -> Facts:
+    ds = ct(**changed)
+    return header.read(
+        encoded(ds),
+        transfer_syntax_uid=str(uid.ExplicitVRLittleEndian),
+        sop_class_uid=CT,
+        sop_instance_uid=str(ds.SOPInstanceUID),
+    ).facts
+
+
+def why(rules: Eligibility = RULES, **changed: Any) -> str | None:
+    return ruled_out(CT, facts(**changed), rules)
+
+
+def members(count: int, reason: str | None = None, **changed: Any) -> list[Member]:
+    return [Member(facts(**changed), reason)] * count
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {},
+        {"ImageType": ["DERIVED", "SECONDARY", "REFORMATTED"]},
+        {"ImageType": ["DERIVED", "SECONDARY", "AXIAL", "CT_SOM5 MPR"]},
+        {"ConvolutionKernel": None},
+        {"ConvolutionKernel": "SOFT"},
+        {"ConvolutionKernel": "STANDARD"},
+        {"ConvolutionKernel": "UB"},
+        {"ConvolutionKernel": "FC21"},
+        {"ConvolutionKernel": ["Hr36f", "3"]},
+        {"ConvolutionKernel": "J40s"},
+        {"BodyPartExamined": None},
+        {"BodyPartExamined": "BRAIN"},
+        {"BodyPartExamined": "HEAD_NECK"},
+        {"Modality": "ct"},
+        {"ImageOrientationPatient": None},
+        {"ImageOrientationPatient": [1, 0, 0, 0, 0.9063078, -0.4226183]},  # gantry tilted by 25 degrees
+        {"ImageOrientationPatient": [-1, 0, 0, 0, -1, 0]},
+        {"ContrastBolusAgent": ""},
+    ],
+)
+def test_a_soft_tissue_axial_head_is_looked_at(changed: dict[str, Any]) -> None:
+    assert why(**changed) is None
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"Modality": "PT"}, "not CT but PT"),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "LOCALIZER"),
+        ({"ImageType": ["DERIVED", "SECONDARY", "MIP"]}, "MIP"),
+        ({"ImageOrientationPatient": [1, 0, 0, 0, 0, -1]}, "90 degrees"),
+        ({"ImageOrientationPatient": [0, 1, 0, 0, 0, -1]}, "90 degrees"),
+        ({"ContrastBolusAgent": "Iomeprol"}, "contrast agent"),
+        ({"ConvolutionKernel": "BONE"}, "BONE"),
+        ({"ConvolutionKernel": "BONEPLUS"}, "BONEPLUS"),
+        ({"ConvolutionKernel": "bone"}, "bone"),
+        ({"ConvolutionKernel": "H60s"}, "H60s"),
+        ({"ConvolutionKernel": ["Hr68h", "3"]}, "Hr68h"),
+        ({"ConvolutionKernel": "J70h"}, "J70h"),
+        ({"ConvolutionKernel": "YC"}, "YC"),
+        ({"ConvolutionKernel": "FC30"}, "FC30"),
+        ({"ConvolutionKernel": "FC81"}, "FC81"),
+        ({"BodyPartExamined": "CHEST"}, "CHEST"),
+        ({"BodyPartExamined": "LSPINE"}, "LSPINE"),
+    ],
+)
+def test_anything_else_is_ruled_out_by_a_reason_that_names_it(changed: dict[str, Any], said: str) -> None:
+    reason = why(**changed)
+    assert reason is not None
+    assert said in reason
+
+
+@pytest.mark.parametrize(
+    "sop_class", [uid.SecondaryCaptureImageStorage, uid.MRImageStorage, uid.XRayRadiationDoseSRStorage]
+)
+def test_what_is_no_ct_image_is_ruled_out_by_its_class(sop_class: str) -> None:
+    assert "SOP class" in (ruled_out(str(sop_class), facts(), RULES) or "")
+
+
+def test_contrast_is_looked_at_where_it_is_asked_for() -> None:
+    assert why(Eligibility(contrast=True), ContrastBolusAgent="Iomeprol") is None
+
+
+def test_a_series_is_refused_for_the_reason_most_of_its_instances_have() -> None:
+    assert judge([*members(3, "a"), *members(9, "b")], RULES) == "b"
+    assert judge([], RULES) == "no instance was received"
+
+
+def test_a_localizer_in_a_series_does_not_cost_the_series() -> None:
+    assert judge([*members(2, "Image Type says LOCALIZER"), *members(20)], RULES) is None
+
+
+def test_too_few_slices_are_refused_and_the_frames_of_an_enhanced_image_count() -> None:
+    assert "only 7 slices" in (judge(members(7), RULES) or "")
+    assert judge(members(8), RULES) is None
+    assert judge(members(1, NumberOfFrames=30), RULES) is None
+
+
+@pytest.mark.parametrize(("thickness", "refused"), [("0.3", True), ("0.4", False), ("10", False), ("10.5", True)])
+def test_thickness_is_judged_by_what_most_slices_have(thickness: str, refused: bool) -> None:
+    mixed = [*members(9, SliceThickness=thickness), *members(4, SliceThickness="5")]
+    assert (judge(mixed, RULES) is not None) == refused
+    assert judge(members(9, SliceThickness=None), RULES) is None
+
+
+def test_the_series_that_gives_the_result_is_chosen_by_the_stated_order() -> None:
+    soft5 = Candidate(4, 5.0, slices=30, kernel_known=True, series_number=2)
+    for worse in (
+        Candidate(1, 5.0, 30, kernel_known=False, series_number=2),
+        Candidate(1, 1.0, 300, kernel_known=True, series_number=2),
+        Candidate(1, None, 300, kernel_known=True, series_number=2),
+        Candidate(1, 5.0, 29, kernel_known=True, series_number=2),
+        Candidate(1, 5.0, 30, kernel_known=True, series_number=3),
+        Candidate(1, 5.0, 30, kernel_known=True, series_number=None),
+        Candidate(5, 5.0, 30, kernel_known=True, series_number=2),
+    ):
+        assert choose([worse, soft5], RULES) is soft5
+        assert choose([soft5, worse], RULES) is soft5
+
+
+def test_a_candidate_is_described_by_its_usable_slices_alone() -> None:
+    found = candidate(7, [*members(3, "LOCALIZER", SliceThickness="1", SeriesNumber=1), *members(9)])
+    assert found == Candidate(7, 5.0, slices=9, kernel_known=True, series_number=2)
