@@ -8,15 +8,18 @@ out; without it most holders stay), dilation, edge columns, flood fill, inversio
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from dtvit import robust
+
 Mask = npt.NDArray[np.bool_]
 
 MODES = ("paper", "robust")
-VERSIONS = {"paper": "paper-1", "robust": "robust-0"}
+VERSIONS = {"paper": "paper-1", "robust": "robust-1"}
 """Changes with every change of a mask; recorded with the checkpoint and in the report."""
 
 WINDOW_HU = (0.0, 80.0)
@@ -32,6 +35,8 @@ class HeadMask:
     """(row, column); True is head with everything it encloses."""
     flags: tuple[str, ...] = ()
     """Words for what went another way than usual; empty where nothing did."""
+    trace: robust.Trace | None = None
+    """What `retrace` needs of this slice; None in paper mode."""
 
 
 def head_mask(hu: npt.NDArray[np.float32], pixel_mm: tuple[float, float], mode: str = "robust") -> Mask:
@@ -39,12 +44,34 @@ def head_mask(hu: npt.NDArray[np.float32], pixel_mm: tuple[float, float], mode: 
     return find_head(hu, pixel_mm, mode).mask
 
 
-def find_head(hu: npt.NDArray[np.float32], pixel_mm: tuple[float, float], mode: str = "robust") -> HeadMask:
-    """The head in `hu` (row, column; HU), `pixel_mm` apart (rows, columns). Raises ValueError on an unknown mode."""
-    if mode not in MODES:
-        raise ValueError(f"brace removal knows the modes {', '.join(MODES)}, not {mode!r}")
-    mask = paper(hu)
-    return HeadMask(mask, () if mask.any() else ("no head found in this slice",))
+def find_head(
+    hu: npt.NDArray[np.float32],
+    pixel_mm: tuple[float, float],
+    mode: str = "robust",
+    parts: frozenset[int] | None = None,
+) -> HeadMask:
+    """The head in `hu` (row, column; HU), pixels `pixel_mm` apart (between rows, between columns).
+
+    `parts` is what `retrace` told of this slice. Raises ValueError on an unknown mode.
+    """
+    if mode == "robust":
+        decision = robust.decide(hu, pixel_mm, parts)
+        return HeadMask(decision.mask, decision.flags, decision.trace)
+    if mode == "paper":
+        mask = paper(hu)
+        return HeadMask(mask, () if mask.any() else (robust.NO_HEAD,))
+    raise ValueError(f"brace removal knows the modes {', '.join(MODES)}, not {mode!r}")
+
+
+def retrace(heads: Sequence[HeadMask]) -> list[frozenset[int] | None]:
+    """For each slice, ordered along the series: the parts to find its head with anew, or None where nothing changes."""
+    traces = [head.trace for head in heads]
+    known = [trace for trace in traces if trace is not None]
+    if len(known) < len(traces):
+        return [None] * len(heads)
+    return [
+        None if parts == trace.accepted else parts for trace, parts in zip(known, robust.retrace(known), strict=True)
+    ]
 
 
 def _binarised(hu: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:

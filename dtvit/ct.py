@@ -23,7 +23,9 @@ import pydicom
 from pydicom import uid
 from pydicom.errors import InvalidDicomError
 
+from dtvit import headervalues as values
 from dtvit.codestream import codestream
+from dtvit.headervalues import UnreadableSlice
 from dtvit.storedvalues import as_stored, interpret
 
 SINGLE_FRAME = frozenset({uid.CTImageStorage})
@@ -44,17 +46,6 @@ _BROKEN = (
     ArithmeticError, AttributeError, EOFError, ImportError, LookupError, MemoryError, NotImplementedError, OSError,
     RecursionError, RuntimeError, TypeError, ValueError, struct.error, zlib.error, InvalidDicomError,
 )  # fmt: skip
-
-
-class UnreadableSlice(Exception):
-    """This slice cannot be used; the message says why in words for a person and names no patient.
-
-    `frame` is the 1-based frame it concerns in a multi-frame object, None where it concerns the object.
-    """
-
-    def __init__(self, reason: str, frame: int | None = None) -> None:
-        super().__init__(reason)
-        self.frame = frame
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +72,7 @@ class CTSlice:
     @property
     def axial(self) -> bool | None:
         """Whether the plane lies within 45 degrees of axial; None without orientation."""
-        return None if self.orientation is None else bool(abs(_normal(self.orientation)[2]) > math.sqrt(0.5))
+        return None if self.orientation is None else bool(abs(values.normal(self.orientation)[2]) > math.sqrt(0.5))
 
 
 def read(source: Path | bytes | BinaryIO) -> tuple[CTSlice, ...]:
@@ -136,16 +127,16 @@ class CTObject:
             raise UnreadableSlice("SOP Instance UID is missing")
         self._multi = self._sop_class in MULTI_FRAME
         self._syntax = ds.file_meta.TransferSyntaxUID
-        self.rows, self.columns = _integer(ds, "Rows"), _integer(ds, "Columns")
-        self.frames = _integer(ds, "NumberOfFrames", 1)
+        self.rows, self.columns = values.integer(ds, "Rows"), values.integer(ds, "Columns")
+        self.frames = values.integer(ds, "NumberOfFrames", 1)
         for name, value, limit in (("Rows", self.rows, MAX_SIDE), ("Columns", self.columns, MAX_SIDE)):
             if not 16 <= value <= limit:
                 raise UnreadableSlice(f"{name} is {value}, a CT slice has 16 to {limit}")
         if not 1 <= self.frames <= MAX_FRAMES or (self.frames > 1 and not self._multi):
             raise UnreadableSlice(f"Number of Frames is {self.frames}, which this kind of object cannot have")
-        if _integer(ds, "SamplesPerPixel", 1) != 1:
+        if values.integer(ds, "SamplesPerPixel", 1) != 1:
             raise UnreadableSlice("the pixels are coloured, CT has one sample a pixel")
-        allocated, stored = _integer(ds, "BitsAllocated"), _integer(ds, "BitsStored")
+        allocated, stored = values.integer(ds, "BitsAllocated"), values.integer(ds, "BitsStored")
         if allocated not in (8, 16, 32) or not 1 <= stored <= allocated:
             raise UnreadableSlice(f"{stored} bits stored in {allocated} allocated is no CT encoding")
         if "PixelData" not in ds:
@@ -172,27 +163,27 @@ class CTObject:
     def _slice(self, index: int, frame: int | None) -> CTSlice:
         ds = self._dataset
         groups = _Groups(ds, index if self._multi else None)
-        orientation = _orientation(groups.get("PlaneOrientationSequence", "ImageOrientationPatient"))
-        position = _numbers(groups.get("PlanePositionSequence", "ImagePositionPatient"), 3)
-        thickness = _number(groups.get("PixelMeasuresSequence", "SliceThickness"))
+        orientation = values.orientation(groups.get("PlaneOrientationSequence", "ImageOrientationPatient"))
+        position = values.numbers(groups.get("PlanePositionSequence", "ImagePositionPatient"), 3)
+        thickness = values.number(groups.get("PixelMeasuresSequence", "SliceThickness"))
         return CTSlice(
             sop_class_uid=self._sop_class,
             sop_instance_uid=str(ds.SOPInstanceUID),
-            instance_number=_optional_integer(ds.get("InstanceNumber")),
+            instance_number=values.optional_integer(ds.get("InstanceNumber")),
             frame=frame,
             hu=self._hounsfield(groups, index),
-            pixel_mm=_pixel_mm(groups.get("PixelMeasuresSequence", "PixelSpacing"), self.rows, self.columns),
+            pixel_mm=values.pixel_mm(groups.get("PixelMeasuresSequence", "PixelSpacing"), self.rows, self.columns),
             thickness_mm=thickness if thickness is not None and 0 < thickness <= 100 else None,
             position_mm=None
             if orientation is None or position is None
-            else float(np.dot(_headward(orientation), position)),
+            else float(np.dot(values.headward(orientation), position)),
             orientation=orientation,
-            tilt_deg=_tilt(groups.get("CTAcquisitionDetailsSequence", "GantryDetectorTilt"), orientation),
+            tilt_deg=values.tilt(groups.get("CTAcquisitionDetailsSequence", "GantryDetectorTilt"), orientation),
         )
 
     def _hounsfield(self, groups: _Groups, index: int) -> npt.NDArray[np.float32]:
-        slope = _number(groups.get("PixelValueTransformationSequence", "RescaleSlope"))
-        intercept = _number(groups.get("PixelValueTransformationSequence", "RescaleIntercept"))
+        slope = values.number(groups.get("PixelValueTransformationSequence", "RescaleSlope"))
+        intercept = values.number(groups.get("PixelValueTransformationSequence", "RescaleIntercept"))
         kind = str(groups.get("PixelValueTransformationSequence", "RescaleType") or "").strip().upper()
         if slope is None or intercept is None or slope == 0:
             raise UnreadableSlice("Rescale Slope and Intercept are missing or unusable: no Hounsfield units")
@@ -223,9 +214,9 @@ class CTObject:
             return np.asarray(array)  # a decoder gives values, pydicom has mended their sign
         return interpret(
             array,
-            bits_stored=_integer(ds, "BitsStored"),
-            high_bit=_integer(ds, "HighBit", _integer(ds, "BitsStored") - 1),
-            signed=_integer(ds, "PixelRepresentation", 0) == 1,
+            bits_stored=values.integer(ds, "BitsStored"),
+            high_bit=values.integer(ds, "HighBit", values.integer(ds, "BitsStored") - 1),
+            signed=values.integer(ds, "PixelRepresentation", 0) == 1,
             shared_bits=any((group, 0x0102) in ds and ds[group, 0x0102].value for group in _OVERLAYS),
         )
 
@@ -249,10 +240,10 @@ class CTObject:
     def _padded(self, stored: npt.NDArray[Any], slope: float, intercept: float) -> npt.NDArray[np.bool_] | None:
         """Where the stored values are padding; a padding value that would blank tissue is not believed."""
         ds = self._dataset
-        low = _optional_integer(ds.get("PixelPaddingValue"))
+        low = values.optional_integer(ds.get("PixelPaddingValue"))
         if low is None:
             return None
-        high = _optional_integer(ds.get("PixelPaddingRangeLimit"))
+        high = values.optional_integer(ds.get("PixelPaddingRangeLimit"))
         low, high = (as_stored(v, stored.dtype) for v in (low, low if high is None else high))
         low, high = min(low, high), max(low, high)
         if max(low * slope, high * slope) + intercept > HIGHEST_PADDING_HU:
@@ -304,72 +295,3 @@ def _refuse_inflation(file: BinaryIO) -> None:
         if len(zlib.decompressobj(-zlib.MAX_WBITS).decompress(file.read(), MAX_INFLATED + 1)) > MAX_INFLATED:
             raise UnreadableSlice(f"the deflated object grows beyond {MAX_INFLATED >> 20} MiB")
     file.seek(start)
-
-
-def _integer(ds: pydicom.Dataset, keyword: str, default: int | None = None) -> int:
-    value = _optional_integer(ds.get(keyword))
-    if value is None:
-        if default is None:
-            raise UnreadableSlice(f"{keyword} is missing")
-        return default
-    return value
-
-
-def _optional_integer(value: Any) -> int | None:
-    number = _number(value)
-    return None if number is None else int(number)
-
-
-def _number(value: Any) -> float | None:
-    """A finite number, or None for what is absent, empty, several values or no number."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None
-
-
-def _numbers(values: Any, count: int) -> tuple[float, ...] | None:
-    if values is None or isinstance(values, str) or not hasattr(values, "__len__") or len(values) != count:
-        return None
-    numbers = [_number(v) for v in values]
-    return None if None in numbers else tuple(n for n in numbers if n is not None)
-
-
-def _pixel_mm(value: Any, rows: int, columns: int) -> tuple[float, float]:
-    spacing = _numbers(value, 2)
-    if spacing is None:
-        raise UnreadableSlice("Pixel Spacing is missing: sizes are unknown")
-    if not all(0.05 <= s <= 5.0 for s in spacing) or not 60 <= min(rows * spacing[0], columns * spacing[1]) <= 1000:
-        raise UnreadableSlice(f"Pixel Spacing {spacing[0]:g} x {spacing[1]:g} mm cannot be right")
-    return spacing[0], spacing[1]
-
-
-def _orientation(value: Any) -> tuple[float, float, float, float, float, float] | None:
-    cosines = _numbers(value, 6)
-    if cosines is None:
-        return None
-    row, column = np.array(cosines[:3]), np.array(cosines[3:])
-    # 0.01: headers are rounded to three or four digits, never worse
-    unit = abs(np.linalg.norm(row) - 1) < 0.01 and abs(np.linalg.norm(column) - 1) < 0.01
-    if not unit or abs(float(row @ column)) > 0.01:
-        return None
-    a, b, c, d, e, f = cosines
-    return a, b, c, d, e, f
-
-
-def _normal(orientation: Sequence[float]) -> npt.NDArray[np.float64]:
-    return np.asarray(np.cross(orientation[:3], orientation[3:]), dtype=np.float64)
-
-
-def _headward(orientation: Sequence[float]) -> npt.NDArray[np.float64]:
-    """The slice normal, turned towards the head (+z of the patient, C.7.6.2.1.1)."""
-    normal = _normal(orientation)
-    return -normal if normal[2] < 0 else normal
-
-
-def _tilt(header: Any, orientation: Sequence[float] | None) -> float | None:
-    angle = _number(header)
-    if angle is not None:
-        return angle
-    return None if orientation is None else math.degrees(math.asin(max(-1.0, min(1.0, -float(orientation[5])))))

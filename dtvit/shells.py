@@ -1,0 +1,87 @@
+"""Shells that are fused to the head: finding the arms of a holder that touches it, and cutting them off.
+
+A holder is thin where it leaves the head, and of one density; nothing of a head that is long and thin is so, once fat
+counts as body. Used by `dtvit.robust`; masks are bool (row, column).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from dtvit.morphology import Mask, Morphology, Pixel, coarse, finer
+
+BODY_HU = -250.0  # fat and all that is denser
+OPENING_MM = 9.0  # removes shells of up to 18 mm, and nothing of a head but ears and the tip of the nose
+MARGIN_MM = 2.0  # what the opening rounds off
+ARM_MM = 15.0  # a longer protrusion is a shell, or an ear, which is no loss
+UNIFORM_HU = 40.0  # plastic and carbon are; ears, mastoids and skulls are not
+CONTACT_MM = 50.0  # how far a shell is followed along the head from where it leaves it
+EDGE_MM = 1.5  # the border of an arm is mixed with air
+INSIDE = 0.8  # share of a hole that lies in the convex hull of the body
+
+
+def outline(hu: npt.NDArray[np.float32], pixel_mm: Pixel, by: Morphology) -> Mask:
+    """Where a body is, fat included, without its shells: what the opening leaves, and a little more."""
+    step, coarse_mm = coarse(pixel_mm)
+    body = hu[::step, ::step] > BODY_HU
+    opened = _opened(body, 0.0, coarse_mm, by)
+    if opened.any():
+        opened = _opened(body | _within_hull(by.fill(body) & ~body, by.hull(opened), by), MARGIN_MM, coarse_mm, by)
+    return finer(opened, step, hu.shape)
+
+
+def protruding(hu: npt.NDArray[np.float32], mask: Mask, body: Mask, pixel_mm: Pixel, by: Morphology) -> Mask:
+    """What of `mask` is a shell fused to the head. Fat counts as body in the outline, so only what stands out in air
+    is outside: ears, the nose, and the arms of a holder, of which the last are long and of one density."""
+    shells = np.zeros(mask.shape, np.bool_)
+    step, coarse_mm = coarse(pixel_mm)
+    labels, count = by.parts((mask & ~body)[::step, ::step].copy())
+    for i in range(1, count + 1):
+        rows, columns = np.nonzero(labels == i)
+        if np.hypot(np.ptp(rows) * coarse_mm[0], np.ptp(columns) * coarse_mm[1]) >= ARM_MM:
+            arm = finer(labels == i, step, mask.shape) & mask
+            sample = hu[by.erode(arm, EDGE_MM, pixel_mm)]
+            if sample.size and _spread(sample) <= UNIFORM_HU:
+                shells |= _with_contact(hu, mask, arm, sample, pixel_mm, by)
+    return shells
+
+
+def _spread(values: npt.NDArray[np.float32]) -> float:
+    """Standard deviation of the middle two thirds, as it were: half the distance of the 16th and 84th percentile."""
+    low, high = np.percentile(values, (16, 84))
+    return float(high - low) / 2
+
+
+def _opened(body: Mask, margin_mm: float, pixel_mm: Pixel, by: Morphology) -> Mask:
+    """Opened by OPENING_MM, and grown by the margin."""
+    thick = by.depth(body, pixel_mm) > OPENING_MM
+    return by.depth(~thick, pixel_mm) <= OPENING_MM + margin_mm if thick.any() else thick
+
+
+def _within_hull(holes: Mask, hull: Mask, by: Morphology) -> Mask:
+    """Those of the holes that lie in the hull: air of sinuses, not the gap between head and holder."""
+    labels, count = by.parts(holes)
+    every = np.bincount(labels.ravel(), minlength=count + 1)
+    inside = np.bincount(labels[hull], minlength=count + 1) >= INSIDE * every
+    inside[0] = False
+    return np.asarray(inside[labels])
+
+
+def _with_contact(
+    hu: npt.NDArray[np.float32],
+    mask: Mask,
+    arm: Mask,
+    sample: npt.NDArray[np.float32],
+    pixel_mm: Pixel,
+    by: Morphology,
+) -> Mask:
+    """The arm, and the layer of the mask that goes on from it, as dense as its `sample` and no thicker."""
+    tolerance = min(60.0, max(40.0, 2.5 * _spread(sample)))
+    thickness = 2.0 * float(by.depth(arm, pixel_mm).max()) + EDGE_MM
+    layer = mask & (np.abs(hu - np.float32(np.median(sample))) <= tolerance)
+    layer &= (by.depth(~arm, pixel_mm) <= CONTACT_MM) & (by.depth(mask, pixel_mm) <= thickness)
+    labels, count = by.parts(layer | arm)
+    joined = np.zeros(count + 1, np.bool_)
+    joined[np.unique(labels[arm])] = True
+    return np.asarray(joined[labels])
