@@ -6,6 +6,7 @@ is moved on, as nothing more will come. The temporary node has a Device UID of i
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import time
 from collections.abc import Sequence
@@ -16,10 +17,14 @@ from typing import Any
 from dicom_node import received
 from dicom_node.arrivals import Arrivals
 from dicom_node.config import Config, Model, NodeSection
-from dicom_node.store import overview
+from dicom_node.errors import ModelFailed
+from dicom_node.logs import fields, trace
+from dicom_node.store import jobs, overview
 from dicom_node.store.opening import open_store
 from dicom_node.worker import Node, Worker
 from dicom_node.worker_process import load_classifier
+
+log = logging.getLogger("dicom_node.offline")
 
 AE_TITLE = "CLASSIFY"
 
@@ -71,19 +76,42 @@ def classify(paths: Sequence[Path], *, checkpoint: Path | None = None, device: s
                 association_open=lambda _: False,
             )
             for path in paths:
-                arrivals.accept(received.from_file(path, calling_aet=AE_TITLE))
-            while worker.step():
-                pass
+                _accept(arrivals, path)
             ahead_s = 2.0 * config.completion.silence_s
-            arrivals.tick()
-            arrivals.tick()  # a series passed over in favour of a better one is settled once that one has its job
-            while worker.step():
-                ahead_s += config.results.lease_s
+            # A series that turns out no head makes those passed over candidates again: until nothing changes any more.
+            for _ in range(1 + len(paths)):
+                arrivals.tick()
+                arrivals.tick()  # one passed over in favour of a better series is settled once that has its job
+                if not _work(worker):
+                    break
+                ahead_s += 2.0 * jobs.LONGEST_WAIT_S
             with database.read() as connection:
                 lines = sorted(overview.lines(connection, limit=100_000), key=lambda line: line.id)
                 return [_result(overview.history(connection, line.id), line, spool) for line in lines]
         finally:
             database.close()
+
+
+def _accept(arrivals: Arrivals, path: Path) -> None:
+    """A file that is no whole object is told of and costs the others nothing."""
+    try:
+        one = received.from_file(path, calling_aet=AE_TITLE)
+    except Exception as exc:  # noqa: BLE001 - outermost line of one file; the library promises no class of exception
+        log.warning("unreadable %s", fields(file=path, error=trace(exc)))
+        return
+    arrivals.accept(one)
+
+
+def _work(worker: Worker) -> bool:
+    """Do what there is to do now; whether there was anything."""
+    busy = False
+    try:
+        while worker.step():
+            busy = True
+    except ModelFailed as exc:
+        log.error("model_failed %s", fields(reason=exc))
+        return True
+    return busy
 
 
 def _result(known: dict[str, Any], line: overview.Line, spool: Any) -> Classified:

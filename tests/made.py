@@ -25,8 +25,9 @@ from pynetdicom.dsutils import encode_file_meta
 from untrained import metadata
 
 from dicom_node import tables
-from dicom_node.arrivals import Arrivals, Received
+from dicom_node.arrivals import Arrivals
 from dicom_node.config import Config, Eligibility, NodeSection, Peer
+from dicom_node.received import Received
 from dicom_node.status import StoreStatus
 from dicom_node.store.database import Database
 from dicom_node.store.results import Version
@@ -239,5 +240,7 @@ def schema_differences(database: Database) -> list[Any]:
 
 
 def peer(port: int, *, name: str = "PACS1", **changed: Any) -> Peer:
+    """A destination that is owed reports alone, unless `changed` says otherwise."""
     given = {"name": name, "host": "127.0.0.1", "port": port, "ae_title": "PACS", "timeout_s": 5.0}
+    given["objects"] = ("report",)
     return Peer(**given | changed)

@@ -169,7 +169,12 @@ def _association(peer: Peer, calling_aet: str, contexts: Sequence[tuple[str, str
     ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = peer.timeout_s
     proposed = [build_context(*pair) for pair in contexts]
     handlers = [(evt.EVT_CONN_OPEN, _no_delay)]
-    association = ae.associate(peer.host, peer.port, contexts=proposed, ae_title=peer.ae_title, evt_handlers=handlers)
+    try:
+        association = ae.associate(
+            peer.host, peer.port, contexts=proposed, ae_title=peer.ae_title, evt_handlers=handlers
+        )
+    except OSError as exc:  # the host's name is not known, now or at all
+        raise PeerUnreachable(f"{_name(peer)} cannot be reached: {exc.strerror}") from exc
     if association.is_rejected:
         answer = association.acceptor.primitive
         reason = f"{_name(peer)} rejected the association: {answer.reason_str}"

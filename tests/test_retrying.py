@@ -1,0 +1,120 @@
+"""What a person may decide about a series, and what is not possible."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made import Made, changed, ct, grey_series, head_series, made_node, peer
+
+from dicom_node.config import Eligibility
+from dicom_node.errors import NotPossible
+from dicom_node.retrying import retry
+from dicom_node.store import series
+from dicom_node.tables import deliveries, instances
+from dicom_node.tables import jobs as jobs_table
+from dicom_node.tables import series as series_table
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Made:
+    return made_node(tmp_path, peers=[peer(104)])
+
+
+def decide(node: Made, *, again: bool = False, keep: str | None = None, rules: Eligibility | None = None) -> str:
+    with node.database.write() as connection:
+        one = series.get(connection, 1)
+        assert one is not None
+        return retry(connection, one, rules or node.config.eligibility, again=again, keep=keep, now=node.clock())
+
+
+def work(node: Made) -> None:
+    worker = node.worker()
+    while worker.step():
+        node.clock.advance(1.0)
+
+
+def reported(node: Made) -> None:
+    node.accept(*head_series())
+    node.tick_after(31)
+    work(node)
+
+
+def test_a_refused_series_is_judged_under_the_rules_as_they_are_now(node: Made) -> None:
+    node.accept(*grey_series(10, ConvolutionKernel="H60s"))
+    node.tick_after(31)
+    assert node.rows(series_table)[0].state == "refused"
+    decide(node)
+    node.tick_after(31)
+    assert node.rows(series_table)[0].state == "refused"
+    assert "judged again" in decide(node, rules=Eligibility(refused_kernels=()))
+    node.arrivals.tick()
+    assert [job.state for job in node.rows(jobs_table)] == ["ready"]
+
+
+def test_where_images_contradict_each_other_the_person_says_which_counts(node: Made) -> None:
+    slices = grey_series(10)
+    other = changed(slices[0], PixelData=bytes(512))
+    node.accept(*slices, other)
+    with pytest.raises(NotPossible, match="--keep first, or --keep last"):
+        decide(node)
+    decide(node, keep="last")
+    assert [row.current for row in node.rows(instances)] == [False] + [True] * 10
+    node.tick_after(31)
+    assert node.rows(series_table)[0].state == "complete"
+
+
+def test_a_delivery_that_was_refused_is_tried_again(node: Made) -> None:
+    reported(node)
+    with node.database.write() as connection:
+        connection.execute(deliveries.update().values(state="failed", next_at=node.clock() + 1e6))
+    assert "tried again" in decide(node)
+    assert {(row.state, row.next_at) for row in node.rows(deliveries)} == {("waiting", node.clock())}
+    assert len(node.rows(jobs_table)) == 1
+
+
+def test_a_delivered_report_is_made_anew_only_when_asked(node: Made) -> None:
+    reported(node)
+    with node.database.write() as connection:
+        connection.execute(deliveries.update().values(state="delivered"))
+        connection.execute(jobs_table.update().values(state="delivered"))
+    with pytest.raises(NotPossible, match="--again"):
+        decide(node)
+    decide(node, again=True)
+    node.tick_after(31)
+    work(node)
+    assert [(job.run, job.state) for job in node.rows(jobs_table)] == [(1, "delivered"), (2, "reported")]
+
+
+def test_a_failed_run_is_done_again(node: Made) -> None:
+    reported(node)
+    with node.database.write() as connection:
+        connection.execute(jobs_table.update().values(state="failed"))
+    decide(node)
+    node.tick_after(31)
+    work(node)
+    assert [(job.run, job.state) for job in node.rows(jobs_table)] == [(1, "failed"), (2, "reported")]
+
+
+@pytest.mark.parametrize("state", ["ready", "running"])
+def test_nothing_is_done_while_it_is_in_work(node: Made, state: str) -> None:
+    node.accept(*head_series())
+    with pytest.raises(NotPossible, match="being received"):
+        decide(node)
+    node.tick_after(31)
+    with node.database.write() as connection:
+        connection.execute(jobs_table.update().values(state=state))
+    before: list[Any] = node.rows(series_table)
+    with pytest.raises(NotPossible, match=state):
+        decide(node)
+    assert node.rows(series_table) == before
+
+
+def test_a_decision_that_is_not_possible_changes_nothing(node: Made) -> None:
+    node.accept(ct(1), changed(ct(1), PixelData=bytes(512)))
+    with node.database.write() as connection:
+        connection.execute(series_table.update().values(state="receiving"))
+    with pytest.raises(NotPossible):
+        decide(node, keep="first")
+    assert [row.current for row in node.rows(instances)] == [True, True]
