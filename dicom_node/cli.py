@@ -206,6 +206,25 @@ def retry(series: str, again: bool, keep: str | None, config_path: Path) -> None
     click.echo(f"series {one.id}: {said}")
 
 
+@main.command()
+@click.argument("series")
+@click.option("--why", required=True, help="The reason, in plain ASCII; it stands in the object that is sent.")
+@CONFIG
+def withdraw(series: str, why: str, config_path: Path) -> None:
+    """Take the newest result of SERIES back: cancel what is undelivered, tell those who have it."""
+    from dicom_node.withdrawing import withdraw as take_back
+
+    metadata = _describe(_load(config_path).model.checkpoint).metadata
+    with _store(config_path) as (config, database, spool):
+        device_uid = database.device_uid()
+        with database.write() as connection:
+            one = _find(connection, series)
+            said = take_back(
+                connection, spool, config, one, why=why, metadata=metadata, device_uid=device_uid, now=time.time()
+            )
+    click.echo(f"series {one.id}: {said}")
+
+
 @main.group()
 def report() -> None:
     """Structured Reports, made here or elsewhere by this program."""

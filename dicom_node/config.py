@@ -76,6 +76,9 @@ class Peer(Section):
     port: Port
     ae_title: AETitle
     results: bool = True
+    objects: tuple[Literal["report", "picture", "key_objects"], ...] = ("report", "picture")
+    only_positive: bool = False
+    withdraw_by: Literal["nothing", "quality", "patient-safety"] = "nothing"
     timeout_s: PositiveFloat = 30.0
 
 
@@ -115,7 +118,7 @@ class Model(Section):
 
 class Results(Section):
     title: Literal["viewer", "imaging-measurement-report"] = "viewer"
-    series_number: Annotated[int, Field(ge=1, le=99999)] = 9301
+    series_number: Annotated[int, Field(ge=1, le=99990)] = 9001
     retry_first_s: PositiveFloat = 10.0
     retry_longest_s: PositiveFloat = 3600.0
     tries: Annotated[int, Field(ge=1, le=10)] = 3

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,8 +21,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
+import pydicom
+from PIL import Image
 from pydicom.dataset import Dataset
+from pydicom.uid import SecondaryCaptureImageStorage
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -32,8 +34,7 @@ from dicom_node.config import Peer
 from dicom_node.errors import NodeError, PeerError
 from dicom_node.network import scu
 from dicom_node.network.stand_in import StandInPacs, Stored, free_port
-from dicom_node.report import picture, sr, text
-from dtvit.findings import Coverage, Outcome, Region, SeriesFindings, SliceFinding
+from dicom_node.report import sr, text
 
 SCANNER_AET = "DEMO_CT"
 NODE_AET = "DEMO_NODE"
@@ -70,8 +71,6 @@ class Patient:
     truth: str | None
     study_uid: str
     datasets: list[Dataset]
-    hu: npt.NDArray[np.float32]
-    """(slice, row, column), in the order of `datasets`."""
 
 
 def run(output: Path, seed: int, checkpoint: Path | None = None) -> int:
@@ -86,7 +85,7 @@ def run(output: Path, seed: int, checkpoint: Path | None = None) -> int:
             node = _node(Path(temporary), node_port, pacs, output / "node.log", checkpoint)
             with node, _progress(console) as progress:
                 patients, sent_at = _scan_and_send(node_port, seed, progress)
-                arrived = _wait_for_reports(pacs, len(patients), progress)
+                arrived = _wait_for_results(pacs, len(patients), progress)
         except NodeError as exc:
             console.print(f"[bold red]the demo could not run:[/] {exc}")
             return 1
@@ -169,35 +168,36 @@ def _make(truth: str | None, number: int, seed: int) -> Patient:
         study_uid=study_uid,
         accession_number=f"DEMO{number}",
     )
-    return Patient(name.replace("-", " ").lower(), truth, study_uid, datasets, np.asarray(made.hu, np.float32))
+    return Patient(name.replace("-", " ").lower(), truth, study_uid, datasets)
 
 
 def _usual(truth: str | None) -> dict[str, object]:
     """What makes a case that shows something: adult heads, ordinary slices, a bleed of usual size."""
-    usual: dict[str, object] = {"matrix": 512, "thickness_mm": 5.0}
+    usual: dict[str, object] = {"matrix": 512, "thickness_mm": 5.0, "spacing_mm": 5.0}
     if truth is not None:
         usual |= {"volume_ml": SITE_ML[truth]}
     return usual
 
 
-def _send(patient: Patient, node_port: int, advance: object) -> None:
+def _send(patient: Patient, node_port: int, advance: Callable[[], None]) -> None:
     with tempfile.TemporaryDirectory(prefix="dicom-node-scanner-") as folder:
         items = [scu.outgoing(path) for path in scanner.write(patient.datasets, Path(folder))]
         for answer in scu.send(_node_peer(node_port), SCANNER_AET, items):
             if answer.error is not None:
                 raise answer.error
-            advance()  # type: ignore[operator]
+            advance()
 
 
 def _node_peer(port: int) -> Peer:
     return Peer(name="node", host="127.0.0.1", port=port, ae_title=NODE_AET)
 
 
-def _wait_for_reports(pacs: StandInPacs, count: int, progress: Progress) -> list[Stored]:
-    waiting = progress.add_task("waiting for reports", total=count)
+def _wait_for_results(pacs: StandInPacs, count: int, progress: Progress) -> list[Stored]:
+    """Reports and pictures, `count` of each."""
+    waiting = progress.add_task("waiting for reports and pictures", total=2 * count)
     deadline = time.monotonic() + REPORT_S
     arrived: list[Stored] = []
-    while len(arrived) < count and time.monotonic() < deadline:
+    while len(arrived) < 2 * count and time.monotonic() < deadline:
         arrived = pacs.wait_for(len(arrived) + 1, min(1.0, deadline - time.monotonic()))
         progress.update(waiting, completed=len(arrived))
     return arrived
@@ -206,24 +206,26 @@ def _wait_for_reports(pacs: StandInPacs, count: int, progress: Progress) -> list
 def _tell(
     console: Console, output: Path, patients: list[Patient], sent_at: dict[str, float], arrived: list[Stored]
 ) -> int:
+    """Print what came back, by the reports' own content, and leave the files; the exit status."""
     reports: dict[str, tuple[sr.ParsedReport, Stored]] = {}
+    pictures: dict[str, Stored] = {}
     for stored in arrived:
+        if stored.sop_class_uid == SecondaryCaptureImageStorage:
+            pictures[str(pydicom.dcmread(stored.path, stop_before_pixels=True).StudyInstanceUID)] = stored
+            continue
         try:
             parsed = sr.parse(stored.path)
         except sr.NotAReport as exc:
             console.print(f"[bold red]an object arrived that cannot be read as a report:[/] {exc}")
-            continue
-        reports[parsed.study_instance_uid] = parsed, stored
-    table = Table("patient", "truth", "hemorrhage", "location", "output", "seconds", "left in", title="What came back")
-    complete = True
+        else:
+            reports[parsed.study_instance_uid] = parsed, stored
+    table = Table("patient", "truth", "hemorrhage", "location", "output", "seconds", title="What came back")
     for number, patient in enumerate(patients, 1):
         if patient.study_uid not in reports:
-            table.add_row(str(number), patient.name, "[bold red]no report[/]", "", "", "", "")
-            complete = False
+            table.add_row(str(number), patient.name, "[bold red]no report[/]", "", "", "")
             continue
         parsed, stored = reports[patient.study_uid]
-        folder = output / f"{number}-{patient.name.replace(' ', '-')}"
-        _leave(folder, patient, parsed, stored)
+        _leave(output / f"{number}-{patient.name.replace(' ', '-')}", stored, pictures.get(patient.study_uid))
         table.add_row(
             str(number),
             patient.name,
@@ -231,64 +233,22 @@ def _tell(
             parsed.location or "",
             "" if parsed.output is None else f"{parsed.output:.1%}",
             f"{stored.at - sent_at[patient.study_uid]:.1f}",
-            f"{folder}/",
         )
     console.print(table)
     console.print("seconds: from the last slice sent to the report stored in the stand-in PACS, settling time included")
-    console.print(f"each folder holds report.dcm, report.txt and montage.png; the node's log is {output / 'node.log'}")
+    console.print(f"{output}/1-no-hemorrhage .. 4-subtentorial: report.dcm, report.txt and montage.png of each patient")
+    console.print(f"{output}/node.log: what the node said")
     console.print("[yellow]NOT FOR CLINICAL USE: the model was trained on synthetic heads alone[/]")
-    return 0 if complete else 1
+    return 0 if len(reports) == len(patients) else 1
 
 
-def _leave(folder: Path, patient: Patient, parsed: sr.ParsedReport, stored: Stored) -> None:
-    import pydicom
-
+def _leave(folder: Path, report: Stored, picture: Stored | None) -> None:
     folder.mkdir(parents=True)
-    shutil.copy(stored.path, folder / "report.dcm")
-    (folder / "report.txt").write_text(text.render(pydicom.dcmread(stored.path)), encoding="utf-8")
-    index_of = {str(ds.SOPInstanceUID): i for i, ds in enumerate(patient.datasets)}
-    found = _findings(parsed, patient, index_of)
-    pictures = {i: patient.hu[index_of[found.slices[i].sop_instance_uid]] for i in picture.shown(found)}
-    notice = "; ".join(parsed.notices) or None
-    page = picture.montage(found, pictures, algorithm=f"DTViT {parsed.algorithm['version']}", notice=notice)
-    (folder / "montage.png").write_bytes(page)
-
-
-def _findings(parsed: sr.ParsedReport, patient: Patient, index_of: dict[str, int]) -> SeriesFindings:
-    """The report's own statements as findings, for the picture; places come from the images it refers to."""
-    slices = []
-    for one in parsed.slices:
-        ds = patient.datasets[index_of[one.sop_instance_uid]]
-        evaluated = one.outcome is not Outcome.NOT_EVALUATED
-        outputs = [one.location_outputs.get(name, 0.0) for name in ("deep", "lobar", "subtentorial")]
-        slices.append(
-            SliceFinding(
-                sop_class_uid=one.sop_class_uid,
-                sop_instance_uid=one.sop_instance_uid,
-                instance_number=int(ds.InstanceNumber),
-                position_mm=float(ds.SliceLocation),
-                region=Region.BRAIN if evaluated else _region(one.left_out),
-                outcome=one.outcome,
-                presence=one.output,
-                location=(outputs[0], outputs[1], outputs[2]) if one.location_outputs else None,
-                left_out=one.left_out,
-            )
-        )
-    whole = Coverage(parsed.complete, 0.0, parsed.complete, parsed.complete)
-    outputs = [parsed.location_outputs.get(name, 0.0) for name in ("deep", "lobar", "subtentorial")]
-    return SeriesFindings(
-        outcome=parsed.outcome,
-        presence=parsed.output,
-        location=parsed.location,
-        location_probabilities=(outputs[0], outputs[1], outputs[2]) if parsed.location_outputs else None,
-        slices=tuple(sorted(slices, key=lambda s: s.position_mm or 0.0)),
-        coverage=whole,
-        reasons=parsed.reasons,
-    )
-
-
-def _region(left_out: str | None) -> Region:
-    return next((region for region in Region if region.value == left_out), Region.UNKNOWN)
+    shutil.copy(report.path, folder / "report.dcm")
+    (folder / "report.txt").write_text(text.render(pydicom.dcmread(report.path)), encoding="utf-8")
+    if picture is not None:
+        ds = pydicom.dcmread(picture.path)
+        Image.frombytes("RGB", (ds.Columns, ds.Rows), ds.PixelData).save(folder / "montage.png")
 
 
 def _progress(console: Console) -> Progress:

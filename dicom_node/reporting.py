@@ -1,11 +1,12 @@
 """From findings to the objects that a job owes: the report, the picture, key objects, a withdrawal; each built once.
 
-Pure but for the headers and pixels handed in: the same run of the same series on the same node gives the same UIDs, so
+The same run of the same series on the same node gives the same UIDs, so
 that a step done twice makes the same object and not two. What the objects say is `report`'s business.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -18,13 +19,17 @@ from dicom_node.config import Peer, Results
 from dicom_node.report import capture, keyobjects, picture, sr
 from dicom_node.report.context import Algorithm, Predecessor, ReportContext
 from dicom_node.report.provenance import to_bytes
+from dicom_node.store import outbox
 from dicom_node.store.results import Version
+from dicom_node.store.spool import Spool
 from dtvit.checkpoint import Metadata
 from dtvit.findings import Outcome, SeriesFindings
 
 MANUFACTURER = "dicom-node project"
 ALGORITHM = "DTViT"
 REPORT, PICTURE, KEY_OBJECTS, WITHDRAWAL = "report", "picture", "key_objects", "withdrawal"
+EXTRAS = (PICTURE, KEY_OBJECTS)
+REJECTIONS = {"quality": keyobjects.Rejection.QUALITY, "patient-safety": keyobjects.Rejection.PATIENT_SAFETY}
 PICTURE_CLASS = "1.2.840.10008.5.1.4.1.1.7"  # Secondary Capture Image Storage
 KEY_OBJECT_CLASS = "1.2.840.10008.5.1.4.1.1.88.59"  # Key Object Selection Document Storage
 RULES_IN_WORDS = {
@@ -107,8 +112,9 @@ def summary_picture(
         algorithm=f"{ALGORITHM} {__version__}, {maker.metadata.name}, weights {maker.version.model_digest[:12]}",
         notice=maker.metadata.notice,
         thresholds=maker.metadata.slice_thresholds,
+        run=run.number,
     )
-    drawn = [findings.slices[i] for i in sorted(pictures)]
+    drawn = [findings.slices[i] for i in picture.shown(findings) if i in pictures]
     return _built(PICTURE, capture.build(page, drawn, headers, findings, context), context)
 
 
@@ -128,10 +134,24 @@ def withdrawal(
     *,
     why: str,
     title: keyobjects.Rejection,
+    to: str,
 ) -> Built:
     """Says that what was sent before holds no longer, in the form that a PACS acts on (IHE IOCM)."""
-    context = _context(maker, run, findings, f"{WITHDRAWAL} {title}", KEY_OBJECT_CLASS)
+    context = _context(maker, run, findings, f"{WITHDRAWAL} {title} {to} {why}", KEY_OBJECT_CLASS)
     return _built(WITHDRAWAL, keyobjects.rejection(withdrawn, header, context, why, title), context)
+
+
+def stored(built: Built, spool: Spool) -> outbox.MadeObject:
+    """The object on disk, durably, and what the outbox needs to know of it. Raises StoreFull."""
+    return outbox.MadeObject(
+        kind=built.kind,
+        sop_class_uid=built.sop_class_uid,
+        sop_instance_uid=built.sop_instance_uid,
+        series_uid=built.series_uid,
+        file=spool.keep(built.content),
+        size=len(built.content),
+        sha256=hashlib.sha256(built.content).hexdigest(),
+    )
 
 
 def wanted_by(peer: Peer, kind: str, outcome: Outcome) -> bool:
@@ -168,6 +188,14 @@ def _context(maker: Maker, run: Run, findings: SeriesFindings, kind: str, sop_cl
         notice=maker.metadata.notice,
         title=maker.settings.title,
     )
+
+
+def in_other_class(original: Dataset, sop_class_uid: str) -> Built:
+    """The report `original` in another SR class, for whom takes no other; its UIDs follow from the first's."""
+    names = (str(original.SOPInstanceUID), sop_class_uid)
+    instance_uid, series_uid = uids.derived(*names, "instance"), uids.derived(*names, "series")
+    ds = sr.as_sop_class(original, sop_class_uid, instance_uid, series_uid)
+    return Built(REPORT, sop_class_uid, instance_uid, series_uid, to_bytes(ds))
 
 
 def _built(kind: str, ds: Dataset, context: ReportContext) -> Built:

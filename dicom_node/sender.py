@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import pydicom
 
-from dicom_node import uids
+from dicom_node import reporting
 from dicom_node.config import Peer, Results
 from dicom_node.errors import PeerError, PeerRefused
 from dicom_node.logs import fields
@@ -130,18 +130,7 @@ class Sender:
     def _replace(self, delivery: Delivery, sop_class_uid: str) -> None:
         """Build the report in the other class, once: its UIDs follow from those of the first."""
         original = pydicom.dcmread(self._spool.path(delivery.file))
-        root = (str(original.SOPInstanceUID), sop_class_uid)
-        instance_uid, series_uid = uids.derived(*root, "instance"), uids.derived(*root, "series")
-        content = sr.to_bytes(sr.as_sop_class(original, sop_class_uid, instance_uid, series_uid))
-        made = outbox.MadeObject(
-            kind="report",
-            sop_class_uid=sop_class_uid,
-            sop_instance_uid=instance_uid,
-            series_uid=series_uid,
-            file=self._spool.keep(content),
-            size=len(content),
-            sha256=hashlib.sha256(content).hexdigest(),
-        )
+        made = reporting.stored(reporting.in_other_class(original, sop_class_uid), self._spool)
         with self._database.write() as connection:
             outbox.replace(connection, delivery, made, now=self._clock())
 

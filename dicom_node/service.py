@@ -128,6 +128,9 @@ class Service:
     def _warn_of_gaps(self) -> None:
         if not self._config.destinations:
             log.warning("no peer is configured with results = true: reports are made, and sent to nobody")
+        for peer in self._config.destinations:
+            if peer.only_positive:
+                log.warning("%s gets positive results only: silence there means absent, or not looked at", peer.name)
         if not self._config.node.allowed_senders and not self._config.peers:
             log.warning("node.allowed_senders is empty and there are no peers: every sender is rejected")
 

@@ -43,6 +43,7 @@ class JobState(StrEnum):
     REFUSED = "refused"
     FAILED = "failed"
     CANCELLED = "cancelled"
+    WITHDRAWN = "withdrawn"  # a person took the result back
 
 
 class DeliveryState(StrEnum):
@@ -132,6 +133,9 @@ jobs = Table(
     Column("findings", JSON),
     Column("model_digest", String(64)),
     Column("preprocessing", String(64)),
+    Column(
+        "extras_due", Boolean, nullable=False, default=False
+    ),  # the report is on its way, picture or key objects are to be made
     Column("created_at", Float, nullable=False),
     Column("started_at", Float),
     Column("finished_at", Float),

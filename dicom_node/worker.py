@@ -6,13 +6,11 @@ and the report. Before a slice is read, a try is counted: one that ends the proc
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,11 +18,12 @@ import numpy.typing as npt
 import pydicom
 from pydicom.dataset import Dataset
 
-from dicom_node import __version__, anatomy, uids
+from dicom_node import anatomy, reporting
 from dicom_node.config import Config
 from dicom_node.errors import LeaseLost, ModelFailed, StoreFull, StoreUnavailable
 from dicom_node.logs import fields, trace
-from dicom_node.report import sr
+from dicom_node.report import picture, sr
+from dicom_node.report.context import Predecessor
 from dicom_node.store import jobs, outbox, results, series
 from dicom_node.store.database import Database
 from dicom_node.store.jobs import Job
@@ -34,19 +33,12 @@ from dicom_node.store.spool import Spool
 from dicom_node.tables import JobState
 from dtvit import ct, preprocess
 from dtvit.checkpoint import Checkpoint
-from dtvit.findings import SeriesFindings
+from dtvit.findings import Outcome, SeriesFindings
 
 log = logging.getLogger("dicom_node.worker")
 
-MANUFACTURER = "dicom-node project"
-ALGORITHM = "DTViT"
 READ_TRIES = 2
 RETRY_WAIT_S = 5.0
-RULES_IN_WORDS = {
-    "count": "as many images as the PACS holds",
-    "covered": "the brain covered from end to end, then quiet",
-    "silence": "no further image for the configured time",
-}
 
 
 class Classifier(Protocol):
@@ -93,16 +85,18 @@ class Worker:
         self._spool = spool
         self._classifier = classifier
         self._config = config
-        self._node = node
         self._owner = owner
         self._clock = clock
         self._alive = alive
         self._stopping = stopping
         self._lease_s = config.results.lease_s
         self.version = Version(classifier.checkpoint.digest, preprocess.preprocessing(config.model.brace_removal))
+        self._maker = reporting.Maker(
+            node.device_uid, node.ae_title, classifier.checkpoint.metadata, self.version, config.results
+        )
 
     def step(self) -> bool:
-        """One job, or one batch of slices still arriving; False if there was nothing to do.
+        """One job, or the extras of one, or one batch of slices still arriving; False if there was nothing to do.
 
         Raises ModelFailed, after everything is given back, where the process should end; StoreFull, StoreUnavailable.
         """
@@ -111,7 +105,7 @@ class Worker:
         if job is not None:
             self._run(job)
             return True
-        return self._classify_some(None, self._alive)
+        return self._make_extras() or self._classify_some(None, self._alive)
 
     def _run(self, job: Job) -> None:
         """Every end of a job is here: reported, refused, failed, given back, or lost to another worker."""
@@ -321,86 +315,115 @@ class Worker:
         headers = [self._header(i) for i in instances]
         with self._database.read() as connection:
             earlier = outbox.predecessor(connection, job.series_id, job.run)
-        context = self._context(job, one, found, earlier)
-        content = sr.to_bytes(sr.build(headers, found, context))
-        made = outbox.MadeObject(
-            kind="report",
-            sop_class_uid=sr.SR_CLASSES[0],
-            sop_instance_uid=context.sop_instance_uid,
-            series_uid=context.series_instance_uid,
-            file=self._spool.keep(content),
-            size=len(content),
-            sha256=hashlib.sha256(content).hexdigest(),
-        )
-        to = [peer.name for peer in self._config.destinations]
-        now = self._clock()
+        predecessor = next((_reference(one, e) for e in reversed(earlier) if e.kind == reporting.REPORT), None)
+        built = reporting.report(self._maker, self._run_of(one, job.run), headers, found, predecessor)
+        made = reporting.stored(built, self._spool)
         with self._database.write() as connection:
-            self._finish(connection, job, state, found, reason, now)
-            outbox.put(connection, job.id, [made], to, now=now)
+            now = self._clock()
+            jobs.finish(
+                connection,
+                job,
+                state,
+                now=now,
+                reason=reason or "; ".join(found.reasons) or None,
+                outcome=found.outcome,
+                findings=asdict(found),
+                model_digest=self.version.model_digest,
+                preprocessing=self.version.preprocessing,
+                extras_due=any(self._wanted(kind, found.outcome) for kind in reporting.EXTRAS),
+            )
+            outbox.put(connection, job.id, [made], self._wanted(reporting.REPORT, found.outcome), now=now)
             jobs.settle_delivered(connection, job.id, now=now)
 
-    def _finish(
-        self, connection: Any, job: Job, state: JobState, found: SeriesFindings, reason: str | None, now: float
-    ) -> None:
-        jobs.finish(
-            connection,
-            job,
-            state,
-            now=now,
-            reason=reason or "; ".join(found.reasons) or None,
-            outcome=found.outcome,
-            findings=asdict(found),
-            model_digest=self.version.model_digest,
-            preprocessing=self.version.preprocessing,
-        )
+    def _make_extras(self) -> bool:
+        """Picture and key objects of a job whose report is on its way; False if there is none."""
+        with self._database.read() as connection:
+            job = jobs.next_with_extras(connection)
+            if job is None:
+                return False
+            one = series.get(connection, job.series_id)
+            instances = series.instances_of(connection, job.series_id)
+            earlier = outbox.predecessor(connection, job.series_id, job.run)
+        assert one is not None
+        try:
+            built = self._extras(one, job, instances, earlier)
+        except (StoreFull, StoreUnavailable):
+            raise
+        except Exception as exc:  # noqa: BLE001 - outermost line of the extras: the report is what counts, and is out
+            log.error("no_extras %s", fields(job=job.id, error=trace(exc)))
+            built = []
+        made = [(reporting.stored(item, self._spool), to) for item, to in built]
+        with self._database.write() as connection:
+            now = self._clock()
+            if jobs.extras_made(connection, job.id):
+                for item, to in made:
+                    outbox.put(connection, job.id, [item], to, now=now)
+                jobs.settle_delivered(connection, job.id, now=now)
+        return True
 
-    def _context(self, job: Job, one: series.Series, found: SeriesFindings, earlier: Sequence[Any]) -> sr.ReportContext:
-        names = (
-            self._node.device_uid,
-            one.series_uid,
-            repr(one.first_at),  # runs count from 1 again if the series is purged and comes back
-            self.version.model_digest,
-            self.version.preprocessing,
-            str(job.run),
-            sr.SR_CLASSES[0],
-        )
-        partial = "; ".join(found.coverage.gaps) or "fewer images came than were announced"
-        whole = one.whole is not False and found.coverage.complete
-        predecessors = [e for e in earlier if e.kind == "report"]
-        predecessor = None
-        if predecessors:
-            last = predecessors[-1]
-            predecessor = sr.Predecessor(one.study_uid, last.series_uid, last.sop_class_uid, last.sop_instance_uid)
-        return sr.ReportContext(
-            device_uid=self._node.device_uid,
-            device_name=self._node.ae_title,
-            sop_instance_uid=uids.derived(*names, "instance"),
-            series_instance_uid=uids.derived(*names, "series"),
-            content_datetime=datetime.fromtimestamp(self._clock(), UTC).astimezone(),
-            algorithm=sr.Algorithm(ALGORITHM, __version__, MANUFACTURER, self._parameters()),
-            completion_rule=RULES_IN_WORDS.get(one.rule or "", "by command"),
-            series_number=self._config.results.series_number,
-            whole=whole,
-            partial_because=None if whole else partial,
-            run=job.run,
-            predecessor=predecessor,
-            notice=self._classifier.checkpoint.metadata.notice,
-            title=self._config.results.title,
-        )
+    def _extras(
+        self, one: series.Series, job: Any, instances: Sequence[Instance], earlier: Sequence[Any]
+    ) -> list[tuple[reporting.Built, list[str]]]:
+        """What is to be sent besides the report, and to whom."""
+        found = SeriesFindings.from_json(job.findings)
+        headers = [self._header(i) for i in instances]
+        run = self._run_of(one, job.run)
+        built: list[tuple[reporting.Built, list[str]]] = []
+        to = self._wanted(reporting.PICTURE, found.outcome)
+        if to:
+            pictures = self._pictures(found, instances)
+            built.append((reporting.summary_picture(self._maker, run, headers, found, pictures), to))
+        to = self._wanted(reporting.KEY_OBJECTS, found.outcome)
+        selection = reporting.key_objects(self._maker, run, headers, found) if to else None
+        if selection is not None:
+            built.append((selection, to))
+        return built + self._withdrawals(one, run, headers[0], found, earlier)
 
-    def _parameters(self) -> Mapping[str, str]:
-        checkpoint = self._classifier.checkpoint
-        metadata = checkpoint.metadata
-        slices, whole = metadata.slice_thresholds, metadata.series_thresholds
-        return {
-            "checkpoint": metadata.name,
-            "weights sha256": checkpoint.digest,
-            "encoder": metadata.encoder,
-            "window": f"{metadata.window_hu[0]:g}..{metadata.window_hu[1]:g} HU",
-            "preprocessing": self.version.preprocessing,
-            "slice thresholds": f"absent below {slices.absent_below:g}, present at {slices.present_at:g}",
-            "series thresholds": f"absent below {whole.absent_below:g}, present at {whole.present_at:g}",
-        }
+    def _withdrawals(
+        self, one: series.Series, run: reporting.Run, header: Dataset, found: SeriesFindings, earlier: Sequence[Any]
+    ) -> list[tuple[reporting.Built, list[str]]]:
+        """The superseded picture goes, where the destination has one and wants it said; the report names its own."""
+        built = []
+        pictures = {e.job_id for e in earlier if e.kind == reporting.PICTURE}
+        for peer in self._config.destinations:
+            title = reporting.REJECTIONS.get(peer.withdraw_by)
+            if title is None or not pictures:
+                continue
+            with self._database.read() as connection:
+                taken = [row for job_id in pictures for row in outbox.taken_by(connection, job_id, peer.name)]
+            old = [_reference(one, row) for row in taken if row.kind == reporting.PICTURE]
+            if old:
+                why = "superseded by a newer result"
+                made = reporting.withdrawal(self._maker, run, header, found, old, why=why, title=title, to=peer.name)
+                built.append((made, [peer.name]))
+        return built
+
+    def _pictures(self, found: SeriesFindings, instances: Sequence[Instance]) -> dict[int, npt.NDArray[np.float32]]:
+        """HU of the slices that the picture shows, by their index in the findings; one that is gone is not shown."""
+        files = {i.sop_instance_uid: i.file for i in instances}
+        pictures = {}
+        for index in picture.shown(found):
+            one = found.slices[index]
+            try:
+                image = ct.CTObject(self._spool.read(files[one.sop_instance_uid]))
+                pictures[index] = image.slice((one.frame or 1) - 1).hu
+            except (KeyError, FileNotFoundError, ct.UnreadableSlice) as exc:
+                log.warning("not_pictured %s", fields(error=trace(exc)))
+        return pictures
+
+    def _wanted(self, kind: str, outcome: Outcome) -> list[str]:
+        return [p.name for p in self._config.destinations if reporting.wanted_by(p, kind, outcome)]
+
+    def _run_of(self, one: series.Series, number: int) -> reporting.Run:
+        return reporting.Run(
+            study_uid=one.study_uid,
+            series_uid=one.series_uid,
+            first_at=one.first_at,
+            number=number,
+            rule=one.rule,
+            whole=one.whole is not False,
+            at=self._clock(),
+        )
 
     def _header(self, instance: Instance) -> Dataset:
         return pydicom.dcmread(self._spool.path(instance.file), stop_before_pixels=True)
@@ -421,6 +444,11 @@ class Worker:
                 jobs.give_back(connection, job, now=self._clock(), wait_s=wait_s, reason=reason)
         except (LeaseLost, StoreFull, StoreUnavailable) as exc:
             log.warning("not_given_back %s", fields(job=job.id, reason=exc))  # the lease runs out by itself
+
+
+def _reference(one: series.Series, made: Any) -> Predecessor:
+    """An object of an earlier run, as later objects name it."""
+    return Predecessor(one.study_uid, made.series_uid, made.sop_class_uid, made.sop_instance_uid)
 
 
 def _finite(value: float | None) -> float | None:

@@ -85,6 +85,7 @@ def finish(
     findings: dict[str, Any] | None = None,
     model_digest: str | None = None,
     preprocessing: str | None = None,
+    extras_due: bool = False,
 ) -> None:
     """The end of a run, in the same transaction as what it made. Raises LeaseLost, and then nothing is kept."""
     _update(
@@ -96,6 +97,7 @@ def finish(
         findings=findings,
         model_digest=model_digest,
         preprocessing=preprocessing,
+        extras_due=extras_due,
         finished_at=now,
         lease_owner=None,
         lease_until=None,
@@ -129,7 +131,7 @@ def settle_delivered(connection: Connection, job_id: int, *, now: float) -> bool
     )
     changed = connection.execute(
         jobs.update()
-        .where(jobs.c.id == job_id, jobs.c.state == JobState.REPORTED, ~sa.exists(owed))
+        .where(jobs.c.id == job_id, jobs.c.state == JobState.REPORTED, jobs.c.extras_due.is_(False), ~sa.exists(owed))
         .values(state=JobState.DELIVERED)
     )
     if changed.rowcount:
@@ -148,6 +150,28 @@ def free(connection: Connection, *, owner: str | None = None, now: float) -> int
         held = sa.and_(held, jobs.c.lease_owner == owner)
     freed = connection.execute(jobs.update().where(held).values(lease_until=now, lease_owner=None))
     return int(freed.rowcount)
+
+
+def next_with_extras(connection: Connection) -> sa.Row[Any] | None:
+    """A job whose report is on its way and whose picture or key objects are still to be made; the oldest."""
+    return connection.execute(sa.select(jobs).where(jobs.c.extras_due.is_(True)).order_by(jobs.c.id).limit(1)).first()
+
+
+def extras_made(connection: Connection, job_id: int) -> bool:
+    """Note that they are; False if another worker was first, and then what was made is of no use."""
+    changed = connection.execute(
+        jobs.update().where(jobs.c.id == job_id, jobs.c.extras_due.is_(True)).values(extras_due=False)
+    )
+    return bool(changed.rowcount)
+
+
+def withdraw(connection: Connection, job_id: int, *, reason: str, now: float) -> None:
+    """The result of this job holds no longer."""
+    connection.execute(
+        jobs.update().where(jobs.c.id == job_id).values(state=JobState.WITHDRAWN, reason=reason, extras_due=False)
+    )
+    series_id = connection.scalar(sa.select(jobs.c.series_id).where(jobs.c.id == job_id))
+    note(connection, JobState.WITHDRAWN, now=now, series_id=series_id, job_id=job_id, detail=reason)
 
 
 def newest(connection: Connection, series_id: int) -> sa.Row[Any] | None:

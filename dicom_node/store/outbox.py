@@ -141,6 +141,35 @@ def replace(connection: Connection, delivery: Delivery, made: MadeObject, *, now
     _owe(connection, int(known), delivery.destination, now=now)
 
 
+def taken_by(connection: Connection, job_id: int, destination: str) -> list[sa.Row[Any]]:
+    """The job's objects that this destination has stored."""
+    query = (
+        sa.select(objects)
+        .join(deliveries, deliveries.c.object_id == objects.c.id)
+        .where(
+            objects.c.job_id == job_id,
+            deliveries.c.destination == destination,
+            deliveries.c.state == DeliveryState.DELIVERED,
+        )
+        .order_by(objects.c.id)
+    )
+    return list(connection.execute(query))
+
+
+def cancel(connection: Connection, job_id: int) -> int:
+    """What the job still owes is owed no longer; returns how many deliveries that were."""
+    own = sa.select(objects.c.id).where(objects.c.job_id == job_id)
+    changed = connection.execute(
+        deliveries.update()
+        .where(
+            deliveries.c.object_id.in_(own),
+            deliveries.c.state.in_((DeliveryState.WAITING, DeliveryState.FAILED)),
+        )
+        .values(state=DeliveryState.CANCELLED)
+    )
+    return int(changed.rowcount)
+
+
 def sr_class_of(connection: Connection, destination: str) -> str | None:
     """The SR class this destination was last seen to take."""
     query = sa.select(destinations.c.sr_class_uid).where(destinations.c.name == destination)

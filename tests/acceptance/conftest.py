@@ -31,7 +31,13 @@ def make_node(tmp_path: Path, pacs: StandInPacs) -> Iterator[Callable[..., Runni
     """Configures a node, not started yet; `more` is TOML that comes after the usual keys of [node]."""
     made: list[RunningNode] = []
 
-    def make(*, data: Path | None = None, peer_port: int | None = None, silence_s: float = 20.0) -> RunningNode:
+    def make(
+        *,
+        data: Path | None = None,
+        peer_port: int | None = None,
+        silence_s: float = 20.0,
+        objects: tuple[str, ...] = ("report",),
+    ) -> RunningNode:
         folder = tmp_path / f"node{len(made) or ''}"
         folder.mkdir()
         versions = (preprocessing("paper"), preprocessing("robust"))
@@ -52,6 +58,7 @@ def make_node(tmp_path: Path, pacs: StandInPacs) -> Iterator[Callable[..., Runni
             port = {peer_port or pacs.port}
             ae_title = "PACS"
             timeout_s = 5
+            objects = {list(objects)}
             [completion]
             settle_s = 1
             silence_s = {silence_s}

@@ -90,6 +90,7 @@ def upgrade() -> None:
         sa.Column("findings", sa.JSON(), nullable=True),
         sa.Column("model_digest", sa.String(length=64), nullable=True),
         sa.Column("preprocessing", sa.String(length=64), nullable=True),
+        sa.Column("extras_due", sa.Boolean(), nullable=False),
         sa.Column("created_at", sa.Float(), nullable=False),
         sa.Column("started_at", sa.Float(), nullable=True),
         sa.Column("finished_at", sa.Float(), nullable=True),

@@ -1,0 +1,82 @@
+"""What `dicom-node withdraw` does: takes a result back, by a person's decision.
+
+What is not delivered yet is not delivered any more. Where the result is stored already, a Key Object Selection says
+that it holds no longer (IHE Image Object Change Management), if the destination is configured to act on one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pydicom
+
+from dicom_node import reporting
+from dicom_node.config import Config
+from dicom_node.errors import NotPossible
+from dicom_node.report.context import Predecessor
+from dicom_node.store import jobs, outbox, series
+from dicom_node.store.database import Connection
+from dicom_node.store.results import Version
+from dicom_node.store.series import Series
+from dicom_node.store.spool import Spool
+from dicom_node.tables import JobState
+from dtvit.checkpoint import Metadata
+from dtvit.findings import SeriesFindings
+
+REPORTED = (JobState.REPORTED, JobState.DELIVERED, JobState.FAILED)
+
+
+def withdraw(
+    connection: Connection,
+    spool: Spool,
+    config: Config,
+    one: Series,
+    *,
+    why: str,
+    metadata: Metadata,
+    device_uid: str,
+    now: float,
+) -> str:
+    """Take back the newest result of the series; returns what was done, in words. Raises NotPossible."""
+    job = jobs.newest(connection, one.id)
+    if job is None or job.state not in REPORTED or job.findings is None:
+        raise NotPossible("there is no result to withdraw" if job is None else f"its newest job is {job.state}")
+    cancelled = outbox.cancel(connection, job.id)
+    said = [f"{cancelled} deliveries cancelled"] if cancelled else []
+    for peer in config.destinations:
+        taken = outbox.taken_by(connection, job.id, peer.name)
+        title = reporting.REJECTIONS.get(peer.withdraw_by)
+        if not taken:
+            continue
+        if title is None:
+            said.append(f"{peer.name} keeps what it has: peers.withdraw_by is {peer.withdraw_by!r}, tell its users")
+            continue
+        version = Version(job.model_digest, job.preprocessing)
+        maker = reporting.Maker(device_uid, config.node.ae_title, metadata, version, config.results)
+        built = _rejection(connection, spool, one, job, taken, maker, why=why, title=title, to=peer.name, now=now)
+        outbox.put(connection, job.id, [reporting.stored(built, spool)], [peer.name], now=now)
+        said.append(f"{peer.name} is told by a Key Object Selection")
+    jobs.withdraw(connection, job.id, reason=why, now=now)
+    return "; ".join(["withdrawn", *said])
+
+
+def _rejection(
+    connection: Connection,
+    spool: Spool,
+    one: Series,
+    job: Any,
+    taken: Sequence[Any],
+    maker: reporting.Maker,
+    *,
+    why: str,
+    title: Any,
+    to: str,
+    now: float,
+) -> reporting.Built:
+    instance = series.instances_of(connection, one.id)[0]
+    header = pydicom.dcmread(spool.path(instance.file), stop_before_pixels=True)
+    run = reporting.Run(one.study_uid, one.series_uid, one.first_at, job.run, one.rule, one.whole is not False, now)
+    old = [Predecessor(one.study_uid, t.series_uid, t.sop_class_uid, t.sop_instance_uid) for t in taken]
+    findings = SeriesFindings.from_json(job.findings)
+    return reporting.withdrawal(maker, run, header, findings, old, why=why, title=title, to=to)

@@ -1,0 +1,177 @@
+"""Besides the report: the picture, key objects, and taking a result back; who gets what."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pydicom
+import pytest
+from made import FakeClassifier, Made, head_series, made_node, peer
+from untrained import metadata
+
+from dicom_node.errors import NotPossible
+from dicom_node.store import jobs, outbox, series
+from dicom_node.tables import deliveries, objects
+from dicom_node.tables import jobs as jobs_table
+from dicom_node.withdrawing import withdraw
+
+EVERYTHING = ("report", "picture", "key_objects")
+PRESENT, ABSENT = 0.95, 0.02
+
+
+def reported(folder: Path, *peers: Any, presence: float = PRESENT) -> Made:
+    """A node that has made everything that one series owes."""
+    node = made_node(folder, peers=peers)
+    node.accept(*head_series())
+    node.tick_after(31)
+    finish(node, presence)
+    return node
+
+
+def finish(node: Made, presence: float = PRESENT) -> None:
+    worker = node.worker(FakeClassifier(presence))
+    while worker.step():
+        node.clock.advance(1.0)
+
+
+def owed(node: Made) -> set[tuple[str, str]]:
+    kinds = {o.id: o.kind for o in node.rows(objects)}
+    return {(d.destination, kinds[d.object_id]) for d in node.rows(deliveries) if d.state == "waiting"}
+
+
+def deliver(node: Made, destination: str) -> None:
+    now = node.clock()
+    with node.database.write() as connection:
+        for delivery in outbox.due(connection, destination, now=now, longest_wait_s=3600.0):
+            outbox.delivered(connection, delivery, 0, now=now)
+
+
+def take_back(node: Made) -> str:
+    with node.database.write() as connection:
+        one = series.get(connection, 1)
+        assert one is not None
+        return withdraw(
+            connection,
+            node.spool,
+            node.config,
+            one,
+            why="wrong patient on the table",
+            metadata=metadata(),
+            device_uid="2.25.100",
+            now=node.clock(),
+        )
+
+
+def test_each_destination_is_owed_the_objects_it_asked_for(tmp_path: Path) -> None:
+    node = reported(tmp_path, peer(104, objects=EVERYTHING), peer(105, name="PACS2"))
+    assert owed(node) == {
+        ("PACS1", "report"),
+        ("PACS1", "picture"),
+        ("PACS1", "key_objects"),
+        ("PACS2", "report"),
+    }
+
+
+def test_the_report_is_on_its_way_before_the_picture_is_begun(tmp_path: Path) -> None:
+    node = made_node(tmp_path, peers=[peer(104, objects=("report", "picture"))])
+    node.accept(*head_series())
+    node.tick_after(31)
+    worker = node.worker()
+    while not node.rows(objects):
+        assert worker.step()
+    assert owed(node) == {("PACS1", "report")}
+    deliver(node, "PACS1")
+    assert [job.state for job in node.rows(jobs_table)] == ["reported"]  # not delivered: a picture is owed
+    worker.step()
+    assert owed(node) == {("PACS1", "picture")}
+    deliver(node, "PACS1")
+    assert [job.state for job in node.rows(jobs_table)] == ["delivered"]
+
+
+def test_the_picture_shows_the_result_and_names_nobody(tmp_path: Path) -> None:
+    node = reported(tmp_path, peer(104, objects=("report", "picture")))
+    made = next(o for o in node.rows(objects) if o.kind == "picture")
+    ds = pydicom.dcmread(node.spool.path(made.file))
+    assert (ds.Modality, ds.BurnedInAnnotation, ds.PhotometricInterpretation) == ("OT", "NO", "RGB")
+    assert ds.StudyInstanceUID == head_series()[0].StudyInstanceUID
+    assert ds.SeriesDescription.startswith("AI: ICH PRESENT")
+    assert len(ds.pixel_array.reshape(-1, 3).max(0).nonzero()[0]) == 3  # something is drawn, in colour
+
+
+def test_a_picture_that_cannot_be_made_holds_up_no_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise RuntimeError("no font")
+
+    monkeypatch.setattr("dicom_node.reporting.summary_picture", broken)
+    node = reported(tmp_path, peer(104, objects=("report", "picture")))
+    deliver(node, "PACS1")
+    assert [job.state for job in node.rows(jobs_table)] == ["delivered"]
+
+
+def test_a_worker_that_dies_before_the_picture_leaves_it_to_the_next(tmp_path: Path) -> None:
+    node = made_node(tmp_path, peers=[peer(104, objects=("report", "picture"))])
+    node.accept(*head_series())
+    node.tick_after(31)
+    first = node.worker()
+    while not node.rows(objects):
+        first.step()
+    finish(node)  # another worker
+    assert [o.kind for o in node.rows(objects)] == ["report", "picture"]
+    with node.database.read() as connection:
+        assert jobs.next_with_extras(connection) is None
+
+
+def test_only_positive_means_that_an_absent_result_is_owed_to_nobody(tmp_path: Path) -> None:
+    node = reported(tmp_path, peer(104, objects=EVERYTHING, only_positive=True), presence=ABSENT)
+    assert owed(node) == set()
+    assert [(job.state, job.outcome) for job in node.rows(jobs_table)] == [("delivered", "absent")]
+
+
+def test_withdrawing_cancels_what_is_undelivered_and_tells_who_has_it(tmp_path: Path) -> None:
+    node = reported(tmp_path, peer(104, withdraw_by="quality"), peer(105, name="PACS2", withdraw_by="quality"))
+    deliver(node, "PACS1")
+    said = take_back(node)
+    assert "1 deliveries cancelled" in said
+    assert "PACS1 is told" in said
+    assert owed(node) == {("PACS1", "withdrawal")}
+    report, rejection = node.rows(objects)
+    ds = pydicom.dcmread(node.spool.path(rejection.file))
+    assert ds.ConceptNameCodeSequence[0].CodeValue == "113001"
+    named = ds.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence[0].ReferencedSOPSequence
+    assert [item.ReferencedSOPInstanceUID for item in named] == [report.sop_instance_uid]
+    assert [job.state for job in node.rows(jobs_table)] == ["withdrawn"]
+    with pytest.raises(NotPossible, match="withdrawn"):
+        take_back(node)
+
+
+def test_withdrawing_says_who_must_be_told_by_other_means(tmp_path: Path) -> None:
+    node = reported(tmp_path, peer(104))
+    deliver(node, "PACS1")
+    assert "PACS1 keeps what it has" in take_back(node)
+    assert owed(node) == set()
+
+
+def test_there_must_be_a_result_to_withdraw(tmp_path: Path) -> None:
+    node = made_node(tmp_path, peers=[peer(104)])
+    node.accept(*head_series())
+    with pytest.raises(NotPossible, match="no result"):
+        take_back(node)
+
+
+def test_a_newer_result_withdraws_the_old_picture_where_that_is_wanted(tmp_path: Path) -> None:
+    node = made_node(tmp_path, peers=[peer(104, objects=("report", "picture"), withdraw_by="patient-safety")])
+    slices = head_series()
+    node.accept(*slices[:-1])
+    node.tick_after(31)
+    finish(node)
+    deliver(node, "PACS1")
+    node.accept(slices[-1])
+    node.tick_after(100)
+    finish(node)
+    kinds = [o.kind for o in node.rows(objects)]
+    assert kinds == ["report", "picture", "report", "picture", "withdrawal"]
+    old_picture, rejection = node.rows(objects)[1], node.rows(objects)[4]
+    ds = pydicom.dcmread(node.spool.path(rejection.file))
+    assert ds.ConceptNameCodeSequence[0].CodeValue == "113037"
+    assert old_picture.sop_instance_uid in str(ds.CurrentRequestedProcedureEvidenceSequence)
