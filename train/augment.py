@@ -33,7 +33,13 @@ def augment(pictures: torch.Tensor, blood: torch.Tensor) -> tuple[torch.Tensor, 
     """
     pictures, blood = geometry(pictures, blood)
     inside = (pictures > 0).float()
-    for share, change in ((0.4, _grain), (0.8, _calibration), (0.25, _resolution), (0.5, _sharpness), (0.25, jpeg)):
+    for share, change in (
+        (0.4, _grain),
+        (0.8, _calibration),
+        (0.25, _resolution),
+        (0.5, _sharpness),
+        (0.25, _compressed),
+    ):
         chosen = torch.rand(len(pictures), device=pictures.device) < share
         if chosen.any():
             pictures[chosen] = change(pictures[chosen])
@@ -99,14 +105,17 @@ def _sharpness(pictures: torch.Tensor) -> torch.Tensor:
     return pictures + (pictures - blurred) * _each(_spread(len(pictures), 1.0, pictures))
 
 
-def jpeg(pictures: torch.Tensor) -> torch.Tensor:
-    """As after JPEG at a quality of 30 to 95: blocks of 8 x 8 through DCT, quantisation, and back."""
+def _compressed(pictures: torch.Tensor) -> torch.Tensor:
+    return jpeg(pictures, 30 + 65 * torch.rand(len(pictures), device=pictures.device))
+
+
+def jpeg(pictures: torch.Tensor, quality: torch.Tensor) -> torch.Tensor:
+    """As after JPEG of the given quality (B,), 1..100: blocks of 8 x 8 through DCT, quantisation, and back."""
     count, _, height, width = pictures.shape
     device = pictures.device
     k = torch.arange(8, dtype=torch.float32, device=device)
     dct = torch.cos((2 * k[None] + 1) * k[:, None] * math.pi / 16) / 2
     dct[0] /= math.sqrt(2)
-    quality = 30 + 65 * torch.rand(count, device=device)
     scale = torch.where(quality < 50, 50 / quality, 2 - quality / 50).view(count, 1, 1, 1, 1)
     table = torch.tensor(JPEG_LUMINANCE, dtype=torch.float32, device=device)[:, None, :]  # (8, 1, 8)
     steps = (table * scale).clamp(min=1)

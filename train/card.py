@@ -48,8 +48,8 @@ from the second on present, between them undetermined.
 
 | | absent below | present at | temperature |
 | --- | --- | --- | --- |
-| slice | {slices.absent_below:g} | {slices.present_at:g} | {metadata.presence_temperature:g} |
-| series | {series.absent_below:g} | {series.present_at:g} | |
+| slice | {slices.absent_below:.3f} | {slices.present_at:.3f} | {metadata.presence_temperature:g} |
+| series | {series.absent_below:.3f} | {series.present_at:.3f} | |
 | location | | | {metadata.location_temperature:g} |
 
 ## What it cannot do

@@ -34,15 +34,18 @@ from train.augment import augment
 from train.card import model_card
 from train.data import Pictures
 from train.learner import Learner, choose_patches, loss
+from train.lessons import first_lessons
 from train.measure import Logits, calibrate, measure
 from train.options import Options
+from train.start import start_well
 
 WARM_UP = 0.05  # of the schedule
-ALL_PATCHES_FROM = 0.85  # of the schedule: from here on the model sees what it will see in use
+ALL_PATCHES_FROM = 0.88  # of the schedule: from here on the model sees what it will see in use
+ALL_PATCHES_SHARE = 0.1  # of the steps before, so that background is nothing new then
 EMA_DECAY = 0.998
 CLIP = 1.0
 UNCLEAR_SHARE = 0.06  # of a batch: slices with too little blood to call teach the patches alone
-VALIDATION_LIMIT = 1200  # slices looked at while training; all of them at the end
+VALIDATION_LIMIT = 500  # slices looked at while training; all of them at the end
 SLOW_EVALUATION_BATCH = 64
 
 Say = Callable[[str], None]
@@ -72,7 +75,7 @@ def fit(options: Options, data: Pictures, source: Source, say: Say = say_to_stde
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     run = _Run(options, data, say)
-    run.resume()
+    run.begin()
     run.train(source)
     return _finish(options, data, source, run.device, say, run.step, run.elapsed_s)
 
@@ -107,9 +110,20 @@ class _Run:
     def state_path(self) -> Path:
         return self.options.output / "state.pt"
 
-    def resume(self) -> None:
-        if not self.state_path.exists():
+    def begin(self) -> None:
+        """Go on from the saved state, or start anew with the first lessons."""
+        if self.state_path.exists():
+            self._resume()
             return
+        started = time.monotonic()
+        torch.manual_seed(self.options.seed)
+        steps = 0 if self.options.start_from else self.options.first_lessons
+        cost = first_lessons(self.learner, self.images, self.blood, steps, self.autocast)
+        self.average = {key: value.detach().clone() for key, value in self.learner.model.state_dict().items()}
+        self.elapsed_s = time.monotonic() - started
+        self.say(f"first lessons: loss {cost:.3f} after {self.elapsed_s:.0f} s")
+
+    def _resume(self) -> None:
         try:
             state = torch.load(self.state_path, map_location=self.device, weights_only=True)
         except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as exc:
@@ -194,7 +208,8 @@ class _Run:
         if self.learner.patchwise:
             grid = self.learner.grid()
             patch_blood = F.adaptive_avg_pool2d(blood, grid).flatten(1)  # (B, N)
-            if 0 < options.tokens < patch_blood.shape[1] and done < ALL_PATCHES_FROM:
+            some = done < ALL_PATCHES_FROM and float(torch.rand(())) >= ALL_PATCHES_SHARE
+            if some and 0 < options.tokens < patch_blood.shape[1]:
                 content = F.adaptive_avg_pool2d(pictures, grid).flatten(1)
                 kept = choose_patches(content, patch_blood, options.tokens)
                 patch_blood = patch_blood.gather(1, kept)
@@ -296,6 +311,8 @@ def _start(options: Options) -> DTViT:
     model = DTViT(options.encoder, head=options.head, drop_path=options.drop_path)  # type: ignore[arg-type]
     if options.start_from is not None:
         model.load_state_dict(load(options.start_from)[0].state_dict())
+    else:
+        start_well(model.encoder)
     return model
 
 

@@ -21,6 +21,7 @@ from dtvit.findings import LOCATIONS, Coverage, Outcome, Region, SeriesFindings,
 from train.data import Pictures
 
 SENSITIVITY = SPECIFICITY = 0.98  # what each threshold must keep on the validation heads
+EASY = (0.3, 0.7)  # thresholds where the data ask for none: an answer needs odds of more than two to one
 RESAMPLES = 500
 BINS_ML = (0, 2, 5, 15, math.inf)
 
@@ -70,17 +71,18 @@ def fit_temperature(logits: Floats, labels: NDArray[np.int8]) -> float:
 def fit_thresholds(scores: Floats, truth: NDArray[np.bool_]) -> Thresholds:
     """`absent_below` keeps SENSITIVITY of the positives above it, `present_at` SPECIFICITY of the negatives below it.
 
-    On easy data the first would lie above the second; then they change places, which keeps both promises. 0.5 always
-    lies between them: data this clean say nothing about patients, so neither answer is given against the odds.
+    On easy data the first lies above the second, and whatever lies between them keeps both promises: there EASY is
+    taken, as far as it fits. Otherwise 0.5 always lies between the two, so neither answer is given against the odds.
     """
     if truth.all() or not truth.any():
-        return Thresholds(0.5, 0.5)
+        return Thresholds(*EASY)
     positives, negatives = np.sort(scores[truth]), np.sort(scores[~truth])
-    low = float(positives[math.floor((1 - SENSITIVITY) * len(positives))])
-    high = float(np.nextafter(negatives[math.ceil(SPECIFICITY * len(negatives)) - 1], 1))
-    low, high = min(low, high, 0.5), min(max(low, high, 0.5), 1.0)
-    # Rounded outwards, so that a person can read them and both promises still hold.
-    return Thresholds(math.floor(low * 1000) / 1000, math.ceil(high * 1000) / 1000)
+    highest_absent = float(positives[math.floor((1 - SENSITIVITY) * len(positives))])
+    lowest_present = float(np.nextafter(negatives[math.ceil(SPECIFICITY * len(negatives)) - 1], 2))
+    if highest_absent <= lowest_present:
+        return Thresholds(min(highest_absent, 0.5), min(max(lowest_present, 0.5), 1.0))
+    absent_below, present_at = np.clip(EASY, lowest_present, highest_absent)
+    return Thresholds(float(absent_below), float(present_at))
 
 
 def calibrate(logits: Logits, truth: Pictures) -> Calibration:
@@ -224,4 +226,5 @@ def _interval(value: Any, heads: NDArray[Any], rows: NDArray[Any], seed: int) ->
         value(np.concatenate([groups[i] for i in random.integers(0, len(groups), len(groups))]))
         for _ in range(RESAMPLES)
     ]
-    return [float(x) for x in np.nanpercentile(drawn, (2.5, 97.5))]
+    known = [x for x in drawn if math.isfinite(x)]
+    return [float(x) for x in np.percentile(known, (2.5, 97.5))] if known else [math.nan, math.nan]

@@ -36,12 +36,16 @@ class Options:
     start_from: Path | None = field(
         default=None, metadata=_help("checkpoint whose weights the run starts from [random weights]")
     )
-    tokens: int = field(
-        default=112, metadata=_help("patches per picture seen in training, those of the head first; 0 sees all")
+    first_lessons: int = field(
+        default=600,
+        metadata=_help("steps on single patches before the first on whole pictures (ViT alone); 0 for none"),
     )
-    steps: int = field(default=6000, metadata=_help("optimiser steps"))
-    batch: int = field(default=64, metadata=_help("pictures per step"))
-    learning_rate: float = field(default=1e-3, metadata=_help("highest learning rate, after the warm-up"))
+    tokens: int = field(
+        default=64, metadata=_help("patches per picture seen in training, those of the head first; 0 sees all")
+    )
+    steps: int = field(default=12000, metadata=_help("optimiser steps"))
+    batch: int = field(default=12, metadata=_help("pictures per step"))
+    learning_rate: float = field(default=5e-4, metadata=_help("highest learning rate, after the warm-up"))
     weight_decay: float = field(default=0.05, metadata=_help("weight decay of AdamW, on matrices alone"))
     smoothing: float = field(default=0.02, metadata=_help("label smoothing of both heads"))
     drop_path: float = field(default=0.0, metadata=_help("stochastic depth of the encoder"))

@@ -8,10 +8,13 @@ there without it. Slices with less than that are neither one thing nor the other
 from __future__ import annotations
 
 import hashlib
+import math
 import multiprocessing
+import os
+import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +37,8 @@ MEASURED_MM = 4.0  # validation and test heads are whole series; in thinner slic
 FAILURES = 0.05  # share of heads that may fail before the making is given up
 
 Say = Callable[[str], None]
+Maker = Callable[[int, int, str], Pictures]
+"""Number of the head, seed of the run, mode of brace removal; runs in a process of its own."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,7 @@ def make(
     *,
     processes: int | None = None,
     minutes: float | None = None,
+    maker: Maker | None = None,
 ) -> None:
     """Make heads 0 .. `heads` - 1, or as many as the time allows; those already in the folder are kept.
 
@@ -75,7 +81,8 @@ def make(
     say(f"making {len(wanted)} synthetic heads, {len(have)} are there")
     started = said_at = time.monotonic()
     failed: list[str] = []
-    for number, problem in _in_processes(folder, wanted, seed, mode, processes, minutes):
+    jobs = [(maker or make_head, folder, number, seed, mode) for number in wanted]
+    for number, problem in _in_processes(jobs, processes, minutes):
         if problem:
             failed.append(f"head {number}: {problem}")
             if len(failed) > max(3, FAILURES * heads):
@@ -93,17 +100,15 @@ def make(
 
 
 def _in_processes(
-    folder: Path, wanted: list[int], seed: int, mode: str, processes: int | None, minutes: float | None
+    jobs: Sequence[tuple[Maker, Path, int, int, str]], processes: int | None, minutes: float | None
 ) -> Iterator[tuple[int, str | None]]:
     """Each head as it is done, with what went wrong; stops asking for more when the time is over."""
     deadline = time.monotonic() + minutes * 60 if minutes else None
     count = processes or multiprocessing.cpu_count()
     # spawn: a child of this process would inherit torch's threads in a state that hangs
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(count, mp_context=context, initializer=_single_threaded) as pool:
-        futures: dict[Future[str | None], int] = {
-            pool.submit(_make_and_write, folder, number, seed, mode): number for number in wanted
-        }
+    with ProcessPoolExecutor(count, mp_context=context, initializer=_as_worker, initargs=(os.getpid(),)) as pool:
+        futures = {pool.submit(_make_and_write, *job): job[2] for job in jobs}
         try:
             for future in as_completed(futures):
                 yield futures[future], future.result()
@@ -117,16 +122,24 @@ def _in_processes(
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _single_threaded() -> None:
+def _as_worker(parent: int) -> None:
+    """One thread of OpenCV each; and no worker outlives the run, however that ended."""
     import cv2
 
     cv2.setNumThreads(1)
 
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
 
-def _make_and_write(folder: Path, number: int, seed: int, mode: str) -> str | None:
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _make_and_write(maker: Maker, folder: Path, number: int, seed: int, mode: str) -> str | None:
     """What went wrong, if anything did: one phantom in a thousand that cannot be made must not cost the others."""
     try:
-        pictures = make_head(number, seed, mode)
+        pictures = maker(number, seed, mode)
     except Exception as exc:  # noqa: BLE001 - the outermost line of a job; counted, told, and too many end the run
         return f"{type(exc).__name__}: {exc}"
     write_shard(shard(folder, number), pictures)
@@ -177,7 +190,7 @@ def _whole_series(spec: phantom.PhantomSpec, mode: str) -> tuple[list[_Row], lis
 
 def _some_slices(spec: phantom.PhantomSpec, rng: np.random.Generator, mode: str) -> tuple[list[_Row], list[_Row]]:
     """Slices with blood, the same ones without it, and others, from feet to head; as few rendered as will do."""
-    positions = spec.positions_mm
+    positions = [position for position in spec.positions_mm if position > _neck_mm(spec)]
     seen: dict[int, _Row] = {}
     healed: dict[int, _Row] = {}
     waiting = _spread_out(len(positions), rng)
@@ -194,6 +207,13 @@ def _some_slices(spec: phantom.PhantomSpec, rng: np.random.Generator, mode: str)
             near = [i for i in waiting if abs(positions[i] - positions[index]) < 12.0]
             waiting = near + [i for i in waiting if i not in near]
     return [seen[i] for i in sorted(seen)], [healed[i] for i in sorted(healed)]
+
+
+def _neck_mm(spec: phantom.PhantomSpec) -> float:
+    """Position below which no slice shows brain: 70 mm below the AC-PC line, along the slice normal."""
+    _, y, z = spec.head.centre_mm
+    tilt = math.radians(spec.scan.tilt_deg)
+    return z * math.cos(tilt) + y * math.sin(tilt) - 70.0
 
 
 def _spread_out(count: int, rng: np.random.Generator) -> list[int]:

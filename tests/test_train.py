@@ -1,0 +1,345 @@
+"""Training, on pictures drawn here: a disk for a head, a bright square for a bleed. Phantoms are made in two tests."""
+
+import csv
+import dataclasses
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from dtvit import preprocess
+from dtvit.checkpoint import describe
+from dtvit.inference import Classifier
+from dtvit.model import DTViT
+from train import synthetic
+from train.data import Pictures, UnusableData, freeze, join, load, part_of, read_shard, shard, write_shard
+from train.learner import Learner, choose_patches, loss
+from train.lessons import first_lessons
+from train.loop import Source, UnusableRun, fit
+from train.options import Options, parse
+from train.run import run
+from train.start import start_well
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SOURCE = Source("Disks and squares.", "none", ("drawn-1",))
+
+
+def drawn_head(number):
+    """Three slices with a square of 70 HU in the disk, left, right or below by location, and the three without."""
+    rng = np.random.default_rng(number)
+    location = number % 3
+    rows, columns = np.mgrid[:224, :224]
+    pictures, blood = np.zeros((6, 224, 224), np.float32), np.zeros((6, 56, 56), np.uint8)
+    for i in range(6):
+        pictures[i] = np.where(np.hypot(rows - 112, columns - 112) < 70, 33 + rng.normal(0, 2, (224, 224)), 0)
+        if i < 3:
+            row, column = np.array([(22, 16), (22, 32), (34, 24)][location]) + rng.integers(-2, 3, 2)
+            blood[i, row : row + 7, column : column + 7] = 255
+            pictures[i, row * 4 : row * 4 + 28, column * 4 : column * 4 + 28] += 37
+    presence = np.array([1, 1, 1, 0, 0, 0], np.int8)
+    return Pictures(
+        pictures=(pictures.clip(0, 80) / 80 * 255).astype(np.uint8),
+        blood=blood,
+        presence=presence,
+        location=np.where(presence == 1, location, -1).astype(np.int8),
+        head=np.full(6, number, np.int32),
+        series=np.array([2 * number] * 3 + [2 * number + 1] * 3, np.int32),
+        volume_ml=np.array([10] * 3 + [0] * 3, np.float32),
+        area_mm2=np.array([700] * 3 + [0] * 3, np.float32),
+    )
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    return join([drawn_head(number) for number in range(60)])
+
+
+def options(output, **changes):
+    settings = {"encoder": "test_vit", "batch": 16, "steps": 8, "evaluate_every": 4, "device": "cpu", "threads": 1}
+    settings["first_lessons"] = 10
+    return Options(output=output, **{**settings, **changes})
+
+
+def quiet(_text):
+    pass
+
+
+def test_training_finds_the_blood(tmp_path, drawn):
+    path = fit(options(tmp_path, steps=60, evaluate_every=60, first_lessons=60), drawn, SOURCE, quiet)
+
+    test = drawn.part("test")
+    classifier = Classifier.load(path, device="cpu")
+    found = classifier.predict(test.pictures)
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert found.presence[test.presence == 1].min() > found.presence[test.presence == 0].max()
+    assert metrics["presence"]["slice"]["auc"] == metrics["presence"]["patient"]["auc"] == 1.0
+    assert metrics == classifier.checkpoint.metadata.metrics
+
+
+def test_a_run_leaves_checkpoint_metrics_log_and_card(tmp_path, drawn):
+    path = fit(options(tmp_path, name="drawn"), drawn, SOURCE, quiet)
+
+    checkpoint = describe(path)
+    card = (tmp_path / "MODEL-CARD.md").read_text()
+    with (tmp_path / "log.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert path.name == "drawn.safetensors"
+    assert checkpoint.metadata.preprocessing == ("drawn-1",)
+    assert checkpoint.metadata.patients_seen == "none"
+    assert checkpoint.metadata.training["slices"] == {"train": 324, "validation": 18, "test": 18}
+    assert [row["step"] for row in rows] == ["4", "8"]
+    assert checkpoint.digest in card
+    assert "NOT FOR CLINICAL USE" in card
+    assert "It has seen no patient" in card
+
+
+def test_a_time_limit_ends_the_whole_schedule(tmp_path, drawn):
+    started = time.monotonic()
+    fit(options(tmp_path, steps=100_000, max_minutes=0.05, evaluate_every=100_000), drawn, SOURCE, quiet)
+
+    assert time.monotonic() - started < 30
+    assert 1 <= describe(tmp_path / "dtvit-tiny-phantom.safetensors").metadata.training["steps_done"] < 100_000
+
+
+def test_a_killed_run_goes_on_as_if_nothing_had_been(tmp_path, drawn):
+    """Kill -9 in the middle of a real process; the weights are those of a run that was left alone."""
+    data = tmp_path / "data"
+    for number in range(60):
+        write_shard(shard(data, number), drawn_head(number))
+    version = preprocess.preprocessing("robust")
+    source = {"phantom": synthetic.phantom_version(), "preprocessing": version, "mode": "robust", "seed": 0}
+    freeze(data, range(60), source)
+
+    given = options(tmp_path / "killed", data=data, steps=12, batch=8, save_every_s=0.0)
+    command = [f"--{key.replace('_', '-')}={value}" for key, value in vars(given).items() if value is not None]
+    killed = subprocess.Popen([sys.executable, "-m", "train", "--synthetic", *command], cwd=REPOSITORY)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "killed" / "state.pt").exists() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    killed.send_signal(signal.SIGKILL)
+    assert killed.wait() == -signal.SIGKILL
+    assert not (tmp_path / "killed" / "metrics.json").exists()
+    said = []
+    run(given, said.append)
+    assert any("going on from step" in each for each in said)
+    run(dataclasses.replace(given, output=tmp_path / "whole"), quiet)
+
+    name = "dtvit-tiny-phantom.safetensors"
+    mine, other = load_file(tmp_path / "killed" / name), load_file(tmp_path / "whole" / name)
+    assert all(torch.equal(mine[key], other[key]) for key in other)
+    assert (tmp_path / "killed" / "metrics.json").read_text() == (tmp_path / "whole" / "metrics.json").read_text()
+
+
+def test_another_run_in_the_same_folder_is_refused(tmp_path, drawn):
+    fit(options(tmp_path), drawn, SOURCE, quiet)
+    with pytest.raises(UnusableRun, match=r"batch \(16, not 20\)"):
+        fit(options(tmp_path, batch=20), drawn, SOURCE, quiet)
+
+
+def test_a_run_may_start_from_a_checkpoint(tmp_path, drawn):
+    first = fit(options(tmp_path / "first", seed=1), drawn, SOURCE, quiet)
+    second = fit(options(tmp_path / "second", steps=1, learning_rate=1e-9, start_from=first), drawn, SOURCE, quiet)
+
+    before, after = load_file(first), load_file(second)
+    assert all(torch.allclose(before[key].float(), after[key].float(), atol=1e-3) for key in before)
+    assert describe(second).metadata.training["start_from"] == first.name
+
+
+def test_location_is_not_taught_where_there_is_no_hemorrhage():
+    presence, location = torch.randn(4, 2), torch.randn(4, 3, requires_grad=True)
+
+    loss((presence, location, None), torch.tensor([0, 0, -1, 0]), torch.full((4,), -1), None, 0.0).backward()
+    assert location.grad.abs().sum() == 0
+
+    loss((presence, location, None), torch.tensor([0, 1, -1, 0]), torch.tensor([-1, 2, -1, -1]), None, 0.0).backward()
+    assert (location.grad.abs().sum(1) > 0).tolist() == [False, True, False, False]
+
+
+def test_the_learner_sees_what_the_model_sees():
+    learner = Learner(DTViT("test_vit")).eval()
+    images = torch.rand(2, 3, 224, 224)
+    turned = torch.arange(196).flip(0).expand(2, -1)
+
+    plain, all_patches, other_order = learner.model(images), learner(images), learner(images, turned)
+
+    for mine, its, same in zip(plain, all_patches, other_order, strict=False):
+        assert torch.allclose(mine, its, atol=1e-5)
+        assert torch.allclose(mine, same, atol=1e-5)
+    assert torch.allclose(all_patches[2], other_order[2].flip(1), atol=1e-5)
+
+
+def test_no_patch_with_blood_is_left_out():
+    torch.manual_seed(0)
+    content = (torch.rand(8, 196) > 0.4).float()
+    blood = (torch.rand(8, 196) > 0.9).float() * content
+
+    kept = choose_patches(content, blood, 64)
+
+    assert torch.equal(blood.gather(1, kept).sum(1), blood.sum(1))
+    assert (content.gather(1, kept) > 0).all()  # there was enough of the head to need no background
+    assert all(len(set(row.tolist())) == 64 for row in kept)
+
+
+def test_an_encoder_without_patches_trains_too(tmp_path, drawn):
+    fit(options(tmp_path, encoder="resnet18", steps=1, batch=4), drawn, SOURCE, quiet)
+
+
+def test_a_head_is_in_one_part_only(drawn):
+    parts = {name: set(drawn.part(name).head.tolist()) for name in ("train", "validation", "test")}
+
+    assert set().union(*parts.values()) == set(range(60))
+    assert sum(len(part) for part in parts.values()) == 60
+    assert [part_of(number) for number in (0, 17, 18, 19, 38)] == [
+        "train",
+        "train",
+        "validation",
+        "test",
+        "validation",
+    ]
+
+
+def test_missing_broken_and_one_sided_data_are_refused(tmp_path):
+    with pytest.raises(UnusableData, match="no finished set"):
+        load(tmp_path)
+    for number in range(17):
+        write_shard(shard(tmp_path, number), drawn_head(number))
+    freeze(tmp_path, range(17), {})
+    with pytest.raises(UnusableData, match="validation heads lack"):
+        load(tmp_path)
+    shard(tmp_path, 3).write_bytes(b"PK not really")
+    with pytest.raises(UnusableData, match=r"head-000003\.npz"):
+        load(tmp_path)
+
+
+def test_synthetic_heads_come_in_pairs_that_only_blood_tells_apart(tmp_path):
+    synthetic.make(tmp_path, 2, 11, "paper", quiet, processes=2)
+
+    for number in (0, 1):
+        made = read_shard(shard(tmp_path, number))
+        with_bleed, without = made.take(made.series == 2 * number), made.take(made.series == 2 * number + 1)
+        bleeding = with_bleed.take(with_bleed.blood.any((1, 2)))
+        assert len(bleeding) == len(without) > 0
+        assert (without.presence == 0).all()
+        assert not without.blood.any()
+        clear = bleeding.take(bleeding.presence == 1)
+        assert set(clear.location.tolist()) <= {int(clear.location[0])} - {-1}
+        assert (clear.area_mm2 >= synthetic.VISIBLE_MM2).all()
+        # Where the label says blood, the picture is brighter than its pair; far from it the two are the same.
+        for mine, its, map_ in zip(bleeding.pictures, without.pictures, bleeding.blood, strict=True):
+            change = (mine.astype(int) - its).reshape(56, 4, 56, 4).mean((1, 3))
+            if (map_ > 200).any():
+                assert change[map_ > 200].mean() > 20
+            assert np.median(np.abs(change)) < 1
+    assert (tmp_path / "made.json").exists()
+
+
+def test_validation_heads_are_whole_series():
+    made = synthetic.make_head(18, 11, "paper")
+
+    with_bleed, without = made.take(made.series == 36), made.take(made.series == 37)
+    assert len(with_bleed) >= 15
+    assert abs(len(with_bleed) - len(without)) <= 2
+    assert (with_bleed.presence == 1).any()
+    assert (without.presence == 0).all()
+
+
+def test_pictures_made_otherwise_are_refused(tmp_path):
+    freeze(tmp_path, [], {"phantom": "older", "preprocessing": "x", "mode": "paper", "seed": 0})
+    with pytest.raises(UnusableData, match=r"phantom 'older'"):
+        synthetic.make(tmp_path, 1, 0, "paper", quiet)
+
+
+def failing(number, _seed, _mode):
+    raise RuntimeError(f"no place for bleed {number}")
+
+
+def test_phantoms_that_all_fail_end_the_run(tmp_path):
+    with pytest.raises(UnusableData, match=r"phantoms fail: head \d+: RuntimeError: no place for bleed"):
+        synthetic.make(tmp_path, 8, 0, "paper", quiet, processes=1, maker=failing)
+
+
+def failing_once(number, _seed, _mode):
+    return failing(number, _seed, _mode) if number == 3 else drawn_head(number)
+
+
+def test_a_phantom_that_fails_costs_no_other(tmp_path):
+    said = []
+    synthetic.make(tmp_path, 20, 0, "paper", said.append, processes=1, maker=failing_once)
+
+    assert set(load(tmp_path)[0].head.tolist()) == set(range(20)) - {3}
+    assert any("head 3" in each and "no place for bleed" in each for each in said)
+
+
+def test_options_are_read_from_a_command_line(capsys):
+    found = parse(
+        ["--synthetic", "--output", "run", "--max-minutes", "9.5", "--heads", "40", "--preprocessing", "paper"]
+    )
+
+    assert found == Options(output=Path("run"), max_minutes=9.5, heads=40, preprocessing="paper")
+    assert found.data_folder == Path("run/data")
+    for wrong, said in ((["--heads", "0"], "--heads must be at least 1"), (["--head", "round"], "invalid choice")):
+        with pytest.raises(SystemExit):
+            parse(["--synthetic", "--output", "run", *wrong])
+        assert said in capsys.readouterr().err
+
+
+def test_training_needs_neither_pydicom_nor_pydantic():
+    code = (
+        "import sys\n"
+        "for name in ('pydicom', 'pydantic', 'click', 'sqlalchemy', 'pynetdicom', 'highdicom', 'rich'):\n"
+        "    sys.modules[name] = None\n"
+        "import train.run, train.__main__, train.synthetic\n"
+        "train.synthetic.make_head"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True, capture_output=True, text=True)
+
+
+def test_first_lessons_tell_blood_in_a_patch_and_leave_the_whole_vit_with_what_they_learned(drawn):
+    training = drawn.part("train")
+    pictures, blood = torch.from_numpy(training.pictures), torch.from_numpy(training.blood)
+    torch.manual_seed(0)
+    learner = Learner(DTViT("test_vit"))
+    start_well(learner.model.encoder)
+
+    first_lessons(learner, pictures, blood, 60, autocast=False)
+
+    images = ((pictures[:12, None].float() / 255 - 0.5) / 0.5).expand(-1, 3, -1, -1)
+    with torch.inference_mode():
+        found = learner.eval()(images)[2]
+    shown = torch.nn.functional.adaptive_avg_pool2d(blood[:12, None].float(), (14, 14)).flatten(1)
+    assert found[shown > 200].min() > found[shown == 0].max()
+
+
+def test_first_lessons_pass_over_an_encoder_without_patches():
+    learner = Learner(DTViT("resnet18"))
+    before = {key: value.clone() for key, value in learner.state_dict().items()}
+
+    first_lessons(learner, torch.zeros(2, 224, 224, dtype=torch.uint8), torch.zeros(2, 56, 56), 5, autocast=False)
+
+    assert all(torch.equal(value, before[key]) for key, value in learner.state_dict().items())
+
+
+def test_brightness_and_place_survive_the_first_layer_normalisation():
+    """From torch's own start two bright patches look alike to the first layer, and so do two places."""
+
+    def spread(encoder):
+        values = torch.tensor([0.6, 1.0])[:, None, None, None].expand(-1, 3, 224, 224)  # dense blood, bone
+        with torch.inference_mode():
+            tokens = encoder.blocks[0].norm1(encoder._pos_embed(encoder.patch_embed(values)))[:, 1:]
+        return float((tokens[0] - tokens[1]).std()), float((tokens[0, 0] - tokens[0, 100]).std())
+
+    torch.manual_seed(0)
+    encoder = DTViT("vit_tiny_patch16_224").encoder
+    before = spread(encoder)
+    start_well(encoder)
+    after = spread(encoder)
+
+    assert after[0] > 2 * before[0]
+    assert after[1] > 2 * before[1]

@@ -1,0 +1,114 @@
+"""First lessons: what blood looks like in one patch, before the ViT looks at a whole picture.
+
+From random weights a ViT needs thousands of pictures before attention finds anything worth attending to. One patch
+needs no attention: patch embedding, the place of the patch and the layers' MLPs alone learn to tell blood from brain
+and bone, at the cost of a few hundred pictures. The attention of all layers starts at nothing, so that the whole ViT
+begins as exactly what was learned here, and learns from there to look around.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the field's own name for it
+from timm.models import VisionTransformer
+
+from train.augment import HU
+from train.learner import FULL_AT, Learner
+
+DEPTH = 6  # layers whose MLPs take part; the others start as the identity
+POSITIVES, NEGATIVES = 192, 384
+RATE = 1e-3
+
+
+def first_lessons(learner: Learner, pictures: torch.Tensor, blood: torch.Tensor, steps: int, autocast: bool) -> float:
+    """Teach patches for `steps` steps; `pictures` (N, 224, 224) and `blood` (N, 56, 56), uint8. The last mean loss.
+
+    Draws from torch's global generator. Does nothing, and returns 0, for an encoder without patches.
+    """
+    encoder = learner.model.encoder
+    if not isinstance(encoder, VisionTransformer) or learner.blood is None or steps < 1:
+        return 0.0
+    _quiet(encoder)
+    shown, bare = _patches(pictures, blood, learner.grid())
+    parameters = [
+        *encoder.patch_embed.parameters(),
+        *(p for block in encoder.blocks[:DEPTH] for part in (block.norm2, block.mlp) for p in part.parameters()),
+        *encoder.norm.parameters(),
+        *learner.blood.parameters(),
+    ]
+    optimiser = torch.optim.AdamW(parameters, lr=RATE, weight_decay=0.01, betas=(0.9, 0.98))
+    losses = []
+    for step in range(steps):
+        for group in optimiser.param_groups:
+            group["lr"] = RATE * min(1.0, (step + 1) / 20, 2 * (1 - step / steps))
+        chosen = torch.cat(
+            [kind[torch.randint(len(kind), (n,))] for kind, n in ((shown, POSITIVES), (bare, NEGATIVES))]
+        )
+        patches, share = _cut(pictures, blood, chosen, learner.grid())
+        patches = _varied(patches)
+        with torch.autocast(patches.device.type, torch.bfloat16, enabled=autocast):
+            logits = _alone(learner, encoder, patches, chosen[:, 1:])
+        cost = F.binary_cross_entropy_with_logits(logits.float(), (share / FULL_AT).clamp(max=1))
+        optimiser.zero_grad(set_to_none=True)
+        cost.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        losses.append(float(cost.detach()))
+    return sum(losses[-20:]) / len(losses[-20:])
+
+
+@torch.no_grad()
+def _quiet(encoder: VisionTransformer) -> None:
+    """No layer says anything through attention, the later ones nothing at all; their gradients are not zero."""
+    for number, block in enumerate(encoder.blocks):
+        silent = [block.attn.proj] + ([block.mlp.fc2] if number >= DEPTH else [])  # type: ignore[union-attr]
+        for layer in silent:
+            for parameter in layer.parameters():  # type: ignore[union-attr]
+                parameter.zero_()
+
+
+def _alone(learner: Learner, encoder: VisionTransformer, patches: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    """Blood logits (B,) of patches (B, 1, p, p) that see nothing but themselves; `places`: (B, 2) row and column."""
+    assert learner.blood is not None
+    tokens = encoder.patch_embed.proj(((patches - 0.5) / 0.5).expand(-1, 3, -1, -1)).flatten(1)  # (B, D)
+    if encoder.pos_embed is not None:
+        rows, columns = learner.grid()
+        tokens = tokens + encoder.pos_embed[0, -rows * columns :][places[:, 0] * columns + places[:, 1]].detach()
+    for block in encoder.blocks[:DEPTH]:
+        tokens = tokens + block.mlp(block.norm2(tokens))  # type: ignore[operator]
+    found: torch.Tensor = learner.blood(encoder.norm(tokens))[:, 0]
+    return found
+
+
+def _patches(pictures: torch.Tensor, blood: torch.Tensor, grid: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """(M, 3) slice, row and column of all patches with blood, and of all of the head without."""
+    share = torch.cat(
+        [F.adaptive_avg_pool2d(part[:, None].float() / 255, grid)[:, 0] for part in torch.split(blood, 256)]
+    )
+    content = torch.cat(
+        [F.adaptive_avg_pool2d(part[:, None].float(), grid)[:, 0] for part in torch.split(pictures, 256)]
+    )
+    return (share > 0.1).nonzero(), ((share == 0) & (content > 5)).nonzero()
+
+
+def _cut(
+    pictures: torch.Tensor, blood: torch.Tensor, chosen: torch.Tensor, grid: tuple[int, int]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Patches (B, 1, p, p) in 0..1 and their share of blood (B,)."""
+
+    def windows(of: torch.Tensor) -> torch.Tensor:
+        count, height, width = of.shape
+        cells = of.view(count, grid[0], height // grid[0], grid[1], width // grid[1])
+        return cells[chosen[:, 0], chosen[:, 1], :, chosen[:, 2]].float() / 255
+
+    return windows(pictures)[:, None], windows(blood).mean((1, 2))
+
+
+def _varied(patches: torch.Tensor) -> torch.Tensor:
+    """Turned, mirrored, with other noise, offset and gain."""
+    patches = torch.rot90(patches, int(torch.randint(4, ())), (2, 3))
+    if torch.rand(()) < 0.5:
+        patches = patches.flip(3)
+    count = len(patches)
+    each = torch.rand(3, count, 1, 1, 1, device=patches.device)
+    noise = torch.randn_like(patches) * each[0] * 5 * HU
+    return (patches * (0.94 + 0.12 * each[1]) + (each[2] - 0.5) * 6 * HU + noise).clamp(0, 1)
