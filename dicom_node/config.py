@@ -87,6 +87,7 @@ class Completion(Section):
     silence_s: PositiveFloat = 30.0
     min_cover_mm: PositiveFloat = 100.0
     reopen_wait_s: NonNegativeFloat = 60.0
+    count_from: str = ""
 
 
 class Eligibility(Section):
@@ -149,6 +150,9 @@ class Config(Section):
         doubled = {name for name in names if names.count(name) > 1}
         if doubled:
             raise ValueError(f"peers: the name {min(doubled)!r} stands twice; each peer needs its own")
+        if self.completion.count_from and self.completion.count_from not in names:
+            known = ", ".join(names) or "none"
+            raise ValueError(f"completion.count_from = {self.completion.count_from!r} is no peer; known: {known}")
         if self.completion.silence_s < self.completion.settle_s:
             raise ValueError(
                 f"completion.silence_s = {self.completion.silence_s:g} must not be shorter than "

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -23,7 +24,7 @@ from dicom_node.errors import InvalidObject
 from dicom_node.status import StoreStatus
 
 # A value outside the letter of the standard is read as it stands: the warning would quote it, and it may be a name.
-pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
+# warnings.filterwarnings("ignore", module=r"pydicom\.")
 
 CT_IMAGE_STORAGE = frozenset(
     {

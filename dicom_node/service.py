@@ -19,8 +19,10 @@ from pathlib import Path
 from dicom_node import housekeeping
 from dicom_node.arrivals import Arrivals
 from dicom_node.config import Config
+from dicom_node.counts import Counts
 from dicom_node.errors import NodeError, StoreFull, StoreUnavailable
 from dicom_node.logs import fields, trace
+from dicom_node.network import scu
 from dicom_node.network.scp import Receiver
 from dicom_node.sender import Sender
 from dicom_node.store import jobs
@@ -89,6 +91,15 @@ class Service:
         self._loop("worker", worker.run)
         self._loop("arrivals", self._every(TICK_S, arrivals.tick))
         self._loop("housekeeping", self._every(TIDY_S, lambda: self._tidy(database, spool)))
+        if self._config.completion.count_from:
+            counting = self._config.peer(self._config.completion.count_from)
+            counts = Counts(
+                database,
+                lambda study, series: scu.count_instances(counting, node.ae_title, study, series),
+                settle_s=self._config.completion.settle_s,
+                clock=time.time,
+            )
+            self._loop("counts", self._every(TICK_S, counts.tick))
         for peer in self._config.destinations:
             sender = Sender(database, spool, peer, self._config.results, ae_title=node.ae_title)
             self._loop(f"sender-{peer.name}", self._every(TICK_S, sender.tick))

@@ -19,6 +19,10 @@ WARNINGS = frozenset({0xB000, 0xB006, 0xB007})
 """Coercion, elements discarded, data set does not match: stored all the same (PS3.4 table B.2-1)."""
 
 
+PENDING = frozenset({0xFF00, 0xFF01})
+"""Matches are following (PS3.4 table C.4-1)."""
+
+
 def is_stored(status: int) -> bool:
     return status == StoreStatus.SUCCESS or status in WARNINGS
 

@@ -34,6 +34,7 @@ from dicom_node.tables import JobState
 from dtvit import ct, preprocess
 from dtvit.checkpoint import Checkpoint
 from dtvit.findings import Outcome, SeriesFindings
+from dtvit.headervalues import UnreadableSlice
 
 log = logging.getLogger("dicom_node.worker")
 
@@ -263,14 +264,14 @@ class Worker:
         except FileNotFoundError:
             yield _left_out(instance, "its file is missing from the spool")
             return
-        except ct.UnreadableSlice as exc:
+        except UnreadableSlice as exc:
             yield _left_out(instance, str(exc))
             return
         for index in range(len(image)):
             try:
                 one = image.slice(index)
                 prepared = preprocess.prepare(one, self._config.model.brace_removal)
-            except ct.UnreadableSlice as exc:
+            except UnreadableSlice as exc:
                 yield _left_out(instance, str(exc), frame=exc.frame or 0)
             except Exception as exc:  # noqa: BLE001 - outermost line of one slice: the others are looked at
                 frame = index + 1 if len(image) > 1 else 0
@@ -407,7 +408,7 @@ class Worker:
             try:
                 image = ct.CTObject(self._spool.read(files[one.sop_instance_uid]))
                 pictures[index] = image.slice((one.frame or 1) - 1).hu
-            except (KeyError, FileNotFoundError, ct.UnreadableSlice) as exc:
+            except (KeyError, FileNotFoundError, UnreadableSlice) as exc:
                 log.warning("not_pictured %s", fields(error=trace(exc)))
         return pictures
 

@@ -15,13 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import pydicom
+from pydicom.dataset import Dataset
 from pynetdicom import AE, _config, build_context, evt
 from pynetdicom.association import Association
+from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind  # type: ignore[attr-defined]
 
 from dicom_node.config import Peer
 from dicom_node.errors import PeerError, PeerRefused, PeerUnreachable
 from dicom_node.network import syntaxes
-from dicom_node.status import StoreStatus, is_stored, is_temporary
+from dicom_node.status import PENDING, StoreStatus, is_stored, is_temporary
 from dicom_node.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 _config.STORE_SEND_CHUNKED_DATASET = True  # files are sent as they are, and not through memory
@@ -87,6 +89,31 @@ def echo(peer: Peer, calling_aet: str) -> float:
         if status.Status != StoreStatus.SUCCESS:
             raise PeerRefused(f"{_name(peer)} answered C-ECHO with status {status.Status:04X}", status.Status)
     return time.monotonic() - begun
+
+
+def count_instances(peer: Peer, calling_aet: str, study_uid: str, series_uid: str) -> int | None:
+    """Number of Series Related Instances (C-FIND, Study Root, PS3.4 C.6.2); None if the peer does not tell.
+
+    Raises PeerError.
+    """
+    query = Dataset()
+    query.QueryRetrieveLevel = "SERIES"
+    query.StudyInstanceUID, query.SeriesInstanceUID = study_uid, series_uid
+    query.NumberOfSeriesRelatedInstances = None
+    model = StudyRootQueryRetrieveInformationModelFind
+    contexts = [(str(model), str(uid)) for uid in syntaxes.UNCOMPRESSED[:2]]
+    with _association(peer, calling_aet, contexts) as open_:
+        if open_ is None:
+            raise NoContext(f"{_name(peer)} accepts no C-FIND (Study Root Query/Retrieve Information Model)")
+        found = None
+        for status, answer in open_.send_c_find(query, model):
+            if "Status" not in status:
+                raise PeerUnreachable(f"{_name(peer)} did not answer C-FIND")
+            if status.Status in PENDING and answer is not None:
+                found = answer.get("NumberOfSeriesRelatedInstances", found)
+            elif status.Status != StoreStatus.SUCCESS and status.Status not in PENDING:
+                raise PeerRefused(f"{_name(peer)} answered C-FIND with status {status.Status:04X}", status.Status)
+    return int(found) if found else None
 
 
 def send(peer: Peer, calling_aet: str, items: Sequence[Outgoing]) -> Iterator[Sent]:

@@ -212,7 +212,7 @@ def _series_for(connection: Connection, arrival: Arrival) -> int:
 def _touch(connection: Connection, series_id: int, filed: Filed, *, now: float, reopen_wait_s: float) -> None:
     """Something new belongs to the series: it is (again) being received. A contradiction waits for a person."""
     state = connection.scalar(sa.select(series.c.state).where(series.c.id == series_id))
-    values: dict[str, object] = {"last_at": now}
+    values: dict[str, object] = {"last_at": now, "expected": None}
     stays_failed = state == SeriesState.FAILED and contradicted(connection, series_id)
     if state != SeriesState.RECEIVING and not stays_failed:
         last_report = connection.scalar(sa.select(sa.func.max(jobs.c.created_at)).where(jobs.c.series_id == series_id))
@@ -301,6 +301,12 @@ def complete(connection: Connection, series_id: int, *, rule: str, whole: bool, 
     job_id = int(made.scalar_one())
     note(connection, "complete", now=now, series_id=series_id, job_id=job_id, detail=f"rule={rule} whole={whole}")
     return job_id
+
+
+def expect(connection: Connection, asked: Series, count: int) -> None:
+    """The series has so many instances, as a PACS says; void if one more has arrived since it was `asked`."""
+    unchanged = sa.and_(series.c.id == asked.id, series.c.last_at == asked.last_at)
+    connection.execute(series.update().where(unchanged).values(expected=count))
 
 
 def restart_wait(connection: Connection, series_id: int, *, now: float, reopen_wait_s: float) -> None:
