@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import pydicom
 from pydicom import uid
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 
 from dtvit import headervalues as values
 from dtvit.codestream import codestream
@@ -44,7 +44,8 @@ _OVERLAYS = range(0x6000, 0x6020, 2)  # (60xx,0102) Overlay Bit Position: above 
 # What pydicom and the decoders behind it raise on broken input; they promise no class of their own.
 _BROKEN = (
     ArithmeticError, AttributeError, EOFError, ImportError, LookupError, MemoryError, NotImplementedError, OSError,
-    RecursionError, RuntimeError, TypeError, ValueError, struct.error, zlib.error, InvalidDicomError,
+    RecursionError, RuntimeError, TypeError, ValueError, struct.error, zlib.error, BytesLengthException,
+    InvalidDicomError,
 )  # fmt: skip
 
 
@@ -121,7 +122,8 @@ class CTObject:
         ds = self._dataset
         self._sop_class = str(ds.get("SOPClassUID", ""))
         if self._sop_class not in SINGLE_FRAME | MULTI_FRAME:
-            kind = uid.UID(self._sop_class).name if self._sop_class else "an object without SOP class"
+            # a UID that the dictionary does not know may be any text, a patient's name among them
+            kind = uid.UID(self._sop_class).name if self._sop_class in uid.UID_dictionary else "an unknown SOP class"
             raise UnreadableSlice(f"{kind} is no CT image")
         if not ds.get("SOPInstanceUID"):
             raise UnreadableSlice("SOP Instance UID is missing")

@@ -253,6 +253,27 @@ def test_any_cut_of_a_file_is_read_or_refused_in_words() -> None:
     assert 0 in outcomes
 
 
+@pytest.mark.parametrize("syntax", [uid.ExplicitVRLittleEndian, uid.JPEGLSLossless, uid.JPEG2000Lossless])
+def test_whatever_bytes_are_changed_a_slice_is_read_or_refused_in_words(syntax: str) -> None:
+    ds = made(np.random.default_rng(0).integers(-900, 2000, (64, 96), dtype=np.int16))
+    ds.PatientName = "Someone^Known"
+    if syntax != uid.ExplicitVRLittleEndian:
+        ds.compress(syntax, generate_instance_uid=False)
+    data = written(ds)
+    random = np.random.default_rng(5)
+    reasons = []
+    for _ in range(150):
+        broken = np.frombuffer(data, np.uint8).copy()
+        where = random.integers(140, min(len(data), 1200), random.integers(1, 12))
+        broken[where] = random.integers(0, 256, where.size)
+        try:
+            read(broken.tobytes())
+        except UnreadableSlice as exc:
+            reasons.append(str(exc))
+    assert len(reasons) > 10
+    assert not [reason for reason in reasons if "Someone" in reason]
+
+
 def enhanced(frames: int = 3) -> Dataset:
     """An Enhanced CT of `frames` planes 5 mm apart, each with the frame number in HU."""
     stored = np.stack([np.full((64, 96), 1024 + i, np.int16) for i in range(1, frames + 1)])

@@ -1,0 +1,208 @@
+"""The robust mode on phantoms whose head and holder are known, and on real heads."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from dtvit import brace, ct, preprocess, robust
+from dtvit.ct import CTSlice
+from dtvit.morphology import Fast, Reference
+from dtvit.phantom import PhantomSlice, PhantomSpec, draw, render_slice
+
+SCAN = {"matrix": 512, "fov_mm": 250.0, "thickness_mm": 5.0, "spacing_mm": 5.0, "tilt_deg": 0.0}
+MIDDLE = 0.6  # of the way up: vault
+
+
+def phantom(shape: str, seed: int = 101, **holder: Any) -> PhantomSpec:
+    """A head in a quiet scan, in a holder of this shape."""
+    spec = draw(seed, "deep", shape=shape, age=60.0, kernel=0.4, noise_hu=3.5, **SCAN)
+    plain = {"hand": False, "tubes": 0, "cushion": False, "shell_hu": 250.0, "gap_mm": 4.0}
+    return replace(spec, holder=replace(spec.holder, **{**plain, **holder}))
+
+
+def slice_of(spec: PhantomSpec, where: float = MIDDLE) -> PhantomSlice:
+    return render_slice(spec, spec.positions_mm[int(where * (len(spec.positions_mm) - 1))])
+
+
+def pixel_mm(spec: PhantomSpec) -> tuple[float, float]:
+    return spec.scan.pixel_mm, spec.scan.pixel_mm
+
+
+def left(found: npt.NDArray[np.bool_], truth: PhantomSlice) -> float:
+    """Share of the visible holder that the mask keeps."""
+    shown = truth.holder & (truth.hu > robust.LEVEL_HU)
+    return float((shown & found).sum() / shown.sum())
+
+
+@pytest.mark.parametrize(
+    ("shape", "holder"),
+    [
+        ("thin cup", {}),
+        ("thin cup", {"gap_mm": 0.0}),
+        ("thin cup", {"gap_mm": -4.0, "shell_mm": 4.0}),
+        ("thick cup", {"shell_mm": 12.0, "shell_hu": 100.0}),
+        ("U", {}),
+        ("ring", {}),
+        ("double cup", {"gap_mm": 0.0}),
+        ("pillow", {"cushion": True}),
+        ("U", {"tubes": 3, "hand": True}),
+    ],
+)
+def test_the_holder_goes_and_the_brain_stays(shape: str, holder: dict[str, Any]) -> None:
+    spec = phantom(shape, **holder)
+    for where in (0.35, 0.6, 0.8):
+        truth = slice_of(spec, where)
+        found = robust.decide(truth.hu, pixel_mm(spec))
+        assert left(found.mask, truth) < 0.03
+        assert found.mask[truth.brain].all()
+
+
+def test_a_holder_fused_to_a_thin_scalp_is_cut_off_and_that_is_said() -> None:
+    spec = phantom("thin cup", gap_mm=-10.0, shell_mm=5.0, side_mm=0.0)
+    spec = replace(spec, head=replace(spec.head, scalp_mm=2.8))
+    said: set[str] = set()
+    for where in (0.35, 0.4, 0.45, 0.55):
+        truth = slice_of(spec, where)
+        found = robust.decide(truth.hu, pixel_mm(spec))
+        assert left(found.mask, truth) < 0.1
+        assert found.mask[truth.brain].all()
+        said |= set(found.flags)
+    assert robust.CUT in said
+
+
+def test_noise_does_not_make_a_sieve_of_the_brain() -> None:
+    spec = phantom("thick cup")
+    spec = replace(spec, scan=replace(spec.scan, kernel=0.8, noise_hu=11.0, thickness_mm=1.25))
+    for where in (0.3, 0.5, 0.7):
+        truth = slice_of(spec, where)
+        assert robust.decide(truth.hu, pixel_mm(spec)).mask[truth.brain].all()
+
+
+def series(spec: PhantomSpec) -> tuple[list[PhantomSlice], list[CTSlice]]:
+    truths = [render_slice(spec, position) for position in spec.positions_mm[::3]]
+    return truths, [
+        CTSlice("1", str(i), i, None, t.hu, pixel_mm(spec), 5.0, t.position_mm, (1, 0, 0, 0, 1, 0), 0.0)
+        for i, t in enumerate(truths)
+    ]
+
+
+def test_the_neighbours_settle_the_vertex_and_the_holder_alone_and_nothing_else_changes() -> None:
+    truths, slices = series(phantom("thick cup", shell_mm=14.0, shell_hu=120.0))
+    first = [preprocess.prepare(s) for s in slices]
+    refined = preprocess.refine(slices, first)
+    top = len(slices) - 1
+    assert not truths[top].head.any()  # the holder alone
+    assert first[top].mask.any()
+    assert not refined[top].mask.any()
+    assert robust.FOLLOWED in refined[top].flags
+    assert robust.NO_HEAD in refined[top].flags
+    kept = [before is after for before, after in zip(first, refined, strict=True)]
+    assert sum(kept) > len(kept) / 2  # what was inferred from these stands
+    for truth, after in zip(truths, refined, strict=True):
+        assert after.mask[truth.brain].all()
+        assert left(after.mask, truth) < 0.05
+
+
+def test_a_hand_beside_the_head_goes_with_the_series() -> None:
+    truths, slices = series(phantom("thin cup", hand=True))
+    refined = preprocess.refine(slices, [preprocess.prepare(s) for s in slices])
+    assert max(left(after.mask, truth) for truth, after in zip(truths, refined, strict=True)) < 0.05
+
+
+def test_paper_mode_needs_no_second_look() -> None:
+    _, slices = series(phantom("U"))
+    first = [preprocess.prepare(s, "paper") for s in slices[4:8]]
+    assert all(a is b for a, b in zip(first, preprocess.refine(slices[4:8], first, "paper"), strict=True))
+
+
+def test_a_head_that_fills_the_picture_is_kept() -> None:
+    spec = phantom("none")
+    truth = slice_of(spec)
+    rows, columns = np.flatnonzero(truth.brain.any(1)), np.flatnonzero(truth.brain.any(0))
+    window = np.s_[rows[0] + 10 : rows[-1] - 10, columns[0] + 10 : columns[-1] - 10]
+    found = robust.decide(np.ascontiguousarray(truth.hu[window]), pixel_mm(spec))
+    assert found.mask[truth.brain[window]].mean() > 0.999  # a sulcus that the border opens is dark either way
+
+
+def test_air_has_no_head() -> None:
+    found = robust.decide(np.full((256, 256), -1000.0, np.float32), (0.5, 0.5))
+    assert not found.mask.any()
+    assert found.flags == (robust.NO_HEAD,)
+
+
+@pytest.mark.parametrize("matrix", [256, 512, 1024])
+def test_the_matrix_does_not_matter(matrix: int) -> None:
+    spec = phantom("thin cup")
+    spec = replace(spec, scan=replace(spec.scan, matrix=matrix))
+    truth = slice_of(spec)
+    found = robust.decide(truth.hu, pixel_mm(spec))
+    assert left(found.mask, truth) < 0.01
+    assert found.mask[truth.brain].all()
+
+
+def dice(a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_]) -> float:
+    return float(2 * (a & b).sum() / (a.sum() + b.sum())) if a.any() or b.any() else 1.0
+
+
+def test_the_fast_operations_give_the_reference_mask() -> None:
+    for shape, holder in (
+        ("thin cup", {"gap_mm": -4.0}),
+        ("ring", {"gap_mm": -6.0, "side_mm": 0.0}),
+        ("U", {"hand": True}),
+    ):
+        spec = phantom(shape, **holder)
+        for where in (0.1, 0.3, 0.5, 0.8, 0.95):
+            hu = slice_of(spec, where).hu
+            fast, slow = (robust.decide(hu, pixel_mm(spec), by=by) for by in (Fast(), Reference()))
+            assert dice(fast.mask, slow.mask) >= 0.999
+            assert fast.flags == slow.flags
+
+
+def real(shared_data: Path, folder: str) -> list[CTSlice]:
+    return ct.order([s for path in (shared_data / "head-ct" / folder).glob("*.dcm") for s in ct.read(path)])
+
+
+def test_the_fast_operations_give_the_reference_mask_on_real_slices(shared_data: Path) -> None:
+    for folder in ("ge_hispeed_human_28", "philips_phantom_5mm_28", "philips_phantom_tilt-18.5_9", "odd_single"):
+        for s in real(shared_data, folder)[::3]:
+            fast, slow = (robust.decide(s.hu, s.pixel_mm, by=by).mask for by in (Fast(), Reference()))
+            assert dice(fast, slow) >= 0.999
+
+
+def test_both_modes_agree_on_the_human_head_from_the_petrous_bone_up(shared_data: Path) -> None:
+    slices = real(shared_data, "ge_hispeed_human_28")
+    refined = preprocess.refine(slices, [preprocess.prepare(s) for s in slices])
+    for s, after in list(zip(slices, refined, strict=True))[9:27]:
+        paper = brace.head_mask(s.hu, s.pixel_mm, "paper")
+        skull = Fast().fill(paper & (s.hu > 200.0))  # bone and all it encloses
+        assert dice(after.mask & skull, paper & skull) >= 0.998
+        assert dice(after.mask, paper) >= 0.995
+
+
+def test_the_human_head_comes_without_its_holder_and_with_all_its_parts(shared_data: Path) -> None:
+    """The holder's two rails stand left and right of the head, below 60 % of the picture's height and outside it."""
+    slices = real(shared_data, "ge_hispeed_human_28")
+    refined = preprocess.refine(slices, [preprocess.prepare(s) for s in slices])
+    for s, after in zip(slices, refined, strict=True):
+        rails = (s.hu[260:420] > 100.0) & ~after.mask[260:420]
+        assert rails[:, :75].sum() + rails[:, -75:].sum() > 0 or s.instance_number in range(13, 24)
+        assert not after.mask[:, :50].any()
+        assert not after.mask[:, -55:].any()
+    posterior_fossa = refined[6].mask  # in two parts at the skull base: nothing of it may be lost
+    assert posterior_fossa[330:350, 180:300].all()
+
+
+def test_the_dry_skull_keeps_no_holder_and_its_last_slice_shows_no_head(shared_data: Path) -> None:
+    slices = real(shared_data, "philips_phantom_5mm_28")
+    refined = preprocess.refine(slices, [preprocess.prepare(s) for s in slices])
+    for after in refined:
+        assert not after.mask[:, :25].any()  # the sides of the U
+        assert not after.mask[:, -25:].any()
+        assert not after.mask[-15:].any()
+    assert not refined[-1].mask.any()
+    assert robust.NO_HEAD in refined[-1].flags
+    assert refined[23].mask[256, 256]  # the closed calvaria, filled
