@@ -24,7 +24,7 @@ from dicom_node.errors import InvalidObject
 from dicom_node.status import StoreStatus
 
 # A value outside the letter of the standard is read as it stands: the warning would quote it, and it may be a name.
-# warnings.filterwarnings("ignore", module=r"pydicom\.")
+warnings.filterwarnings("ignore", module=r"pydicom\.")
 
 CT_IMAGE_STORAGE = frozenset(
     {
