@@ -113,8 +113,8 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(tmp_path, drawn):
     data = tmp_path / "data"
     for number in range(60):
         write_shard(shard(data, number), drawn_head(number))
-    version = preprocess.preprocessing("robust")
-    source = {"phantom": synthetic.phantom_version(), "preprocessing": version, "mode": "robust", "seed": 0}
+    versions = [preprocess.preprocessing(mode) for mode in ("paper", "robust")]
+    source = {"phantom": synthetic.phantom_version(), "preprocessing": versions, "mode": "mixed", "seed": 0}
     freeze(data, range(60), source)
 
     given = options(tmp_path / "killed", data=data, steps=12, batch=8, save_every_s=0.0)
@@ -265,15 +265,18 @@ def test_phantoms_that_all_fail_end_the_run(tmp_path):
         synthetic.make(tmp_path, 8, 0, "paper", quiet, processes=1, maker=failing)
 
 
-def failing_once(number, _seed, _mode):
-    return failing(number, _seed, _mode) if number == 3 else drawn_head(number)
+def failing_once(number, seed, mode):
+    assert mode == ("paper" if number < 20 else "robust")  # mixed: half and half
+    return failing(number, seed, mode) if number == 3 else drawn_head(number)
 
 
 def test_a_phantom_that_fails_costs_no_other(tmp_path):
     said = []
-    synthetic.make(tmp_path, 20, 0, "paper", said.append, processes=1, maker=failing_once)
+    synthetic.make(tmp_path, 24, 0, "mixed", said.append, processes=1, maker=failing_once)
 
-    assert set(load(tmp_path)[0].head.tolist()) == set(range(20)) - {3}
+    made = load(tmp_path)
+    assert made[1]["preprocessing"] == [preprocess.preprocessing(mode) for mode in ("paper", "robust")]
+    assert set(made[0].head.tolist()) == set(range(24)) - {3}
     assert any("head 3" in each and "no place for bleed" in each for each in said)
 
 

@@ -27,7 +27,10 @@ class Options:
     )
     processes: int | None = field(default=None, metadata=_help("processes that make pictures [one per core]"))
     preprocessing: str = field(
-        default="robust", metadata=_help("brace removal of the pictures", choices=("robust", "paper"))
+        default="mixed",
+        metadata=_help(
+            "brace removal of the pictures; mixed: half of the heads each", choices=("mixed", "robust", "paper")
+        ),
     )
     encoder: str = field(
         default="vit_tiny_patch16_224", metadata=_help("encoder, any timm name that takes 224 x 224 pixels")

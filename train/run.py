@@ -30,6 +30,6 @@ def run(options: Options, say: Say = say_to_stderr) -> Path:
         training_data=f"{heads:,} synthetic heads (dtvit.phantom {source['phantom']}), each with an intracerebral "
         f"hemorrhage and without it; {len(pictures):,} slices. No picture of a person.",
         patients_seen="none",
-        preprocessing=(source["preprocessing"],),
+        preprocessing=tuple(source["preprocessing"]),
     )
     return fit(options, pictures, told, say)

@@ -34,6 +34,7 @@ BLOOD_SHARE = 0.2  # of a voxel
 TRAINING_POSITIVES = 5  # slices with blood per training head; neighbours are too alike to be worth more
 TRAINING_OTHERS = 5  # slices without blood of the head that bleeds
 MEASURED_MM = 4.0  # validation and test heads are whole series; in thinner slices they would take minutes each
+MIXED = "mixed"  # half of the heads in each mode of brace removal, so that a model serves both
 FAILURES = 0.05  # share of heads that may fail before the making is given up
 
 Say = Callable[[str], None]
@@ -65,7 +66,8 @@ def make(
 
     Raises UnusableData when the folder holds other data, or when heads fail one after the other.
     """
-    source = {"phantom": phantom_version(), "preprocessing": preprocess.preprocessing(mode), "mode": mode, "seed": seed}
+    versions = [preprocess.preprocessing(each) for each in (brace.MODES if mode == MIXED else (mode,))]
+    source = {"phantom": phantom_version(), "preprocessing": versions, "mode": mode, "seed": seed}
     done = frozen(folder)
     if done is not None:
         if done["source"] != source:
@@ -81,7 +83,7 @@ def make(
     say(f"making {len(wanted)} synthetic heads, {len(have)} are there")
     started = said_at = time.monotonic()
     failed: list[str] = []
-    jobs = [(maker or make_head, folder, number, seed, mode) for number in wanted]
+    jobs = [(maker or make_head, folder, number, seed, mode_of(number, mode)) for number in wanted]
     for number, problem in _in_processes(jobs, processes, minutes):
         if problem:
             failed.append(f"head {number}: {problem}")
@@ -144,6 +146,11 @@ def _make_and_write(maker: Maker, folder: Path, number: int, seed: int, mode: st
         return f"{type(exc).__name__}: {exc}"
     write_shard(shard(folder, number), pictures)
     return None
+
+
+def mode_of(number: int, mode: str) -> str:
+    """Mixed: twenty heads, of all parts, in one mode, then twenty in the next."""
+    return brace.MODES[number // 20 % len(brace.MODES)] if mode == MIXED else mode
 
 
 def make_head(number: int, seed: int, mode: str) -> Pictures:
