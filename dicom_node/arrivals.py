@@ -17,9 +17,10 @@ from dicom_node.errors import InvalidObject, NodeError, StoreFull, StoreUnavaila
 from dicom_node.logs import fields, trace
 from dicom_node.received import Received
 from dicom_node.status import StoreStatus
-from dicom_node.store import jobs, results, series
+from dicom_node.store import filing, jobs, results, series
 from dicom_node.store.database import Connection, Database
-from dicom_node.store.series import Arrival, Filed, Filing, Series
+from dicom_node.store.filing import Arrival, Filed, Filing
+from dicom_node.store.series import Series
 from dicom_node.store.spool import Spool
 from dicom_node.tables import SeriesState
 from dtvit.findings import Coverage
@@ -52,17 +53,17 @@ class Arrivals:
     def accept(self, received: Received) -> StoreStatus:
         """Keep one object. Success is returned only when file and row are on disk (promise 1)."""
         try:
-            filing = self._keep(received)
+            kept = self._keep(received)
         except InvalidObject as exc:
             log.warning("rejected %s", fields(association=received.association, status=f"{exc.status:04X}", reason=exc))
             return exc.status
         except (StoreFull, StoreUnavailable) as exc:
             log.error("refused %s", fields(association=received.association, status="A700", reason=exc))
             return StoreStatus.OUT_OF_RESOURCES
-        log.debug("kept %s", fields(association=received.association, series=filing.series_id, was=filing.filed))
-        if filing.filed is Filed.CONTRADICTED:
+        log.debug("kept %s", fields(association=received.association, series=kept.series_id, was=kept.filed))
+        if kept.filed is Filed.CONTRADICTED:
             reason = "other pixels under the same SOP Instance UID"
-            log.error("contradiction %s", fields(series=filing.series_id, reason=reason))
+            log.error("contradiction %s", fields(series=kept.series_id, reason=reason))
         return StoreStatus.SUCCESS
 
     def _keep(self, received: Received) -> Filing:
@@ -87,7 +88,7 @@ class Arrivals:
         committing = False
         try:
             with self._database.write() as connection:
-                filing = series.file(
+                kept = filing.file(
                     connection, arrival, reopen_wait_s=self._waits.reopen_wait_s, holds=self._spool.holds
                 )
                 committing = True
@@ -95,9 +96,9 @@ class Arrivals:
             if not committing:  # else a row may name it in spite of the error; an hour later housekeeping knows
                 self._discard(name)
             raise
-        if not filing.names_file:
+        if not kept.names_file:
             self._discard(name)  # only now: the row that says "again" names another, durable file
-        return filing
+        return kept
 
     def _discard(self, name: str) -> None:
         with contextlib.suppress(OSError):  # then housekeeping finds it

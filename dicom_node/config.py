@@ -192,7 +192,11 @@ def load(path: Path) -> Config:
         faults = "\n".join(f"  {_explain(error)}" for error in exc.errors())
         raise ConfigError(f"{path}:\n{faults}") from exc
     folder = path.resolve().parent
-    node = config.node.model_copy(update={"data_folder": folder / config.node.data_folder.expanduser()})
+    moved: dict[str, Any] = {"data_folder": folder / config.node.data_folder.expanduser()}
+    scheme, slashes, rest = config.node.database_url.partition(":///")
+    if slashes and scheme.startswith("sqlite"):
+        moved["database_url"] = f"{scheme}:///{folder / rest}"
+    node = config.node.model_copy(update=moved)
     model = config.model
     if model.checkpoint is not None:
         model = model.model_copy(update={"checkpoint": folder / model.checkpoint.expanduser()})

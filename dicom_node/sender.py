@@ -56,7 +56,7 @@ class Sender:
             due = outbox.due(
                 connection, self._peer.name, now=self._clock(), longest_wait_s=self._settings.retry_longest_s
             )
-            taken = outbox.sr_class_of(connection, self._peer.name)
+            taken = outbox.sr_class_of(connection, self._peer.name, now=self._clock())
         unanswered: dict[str, Delivery] = {}
         for delivery in due:
             if not self._is_whole(delivery):

@@ -35,6 +35,7 @@ log = logging.getLogger("dicom_node.service")
 
 TICK_S = 0.25
 TIDY_S = 3600.0
+SHARED_SPOOL_S = 3600.0  # a half-written file of another receiver may still be written to for a while
 WORKER_START_S = 180.0  # importing torch and loading a large model from a slow disk
 WORKER_STOP_S = 30.0
 LONGEST_RESTART_WAIT_S = 30.0
@@ -62,8 +63,9 @@ class Service:
 
     def _serve(self, database: Database, spool: Spool) -> None:
         node = self._config.node
-        half_written = spool.clear_incoming()
-        if database.url.get_backend_name() == "sqlite":  # then there is no other worker than those of an earlier life
+        alone = database.url.get_backend_name() == "sqlite"  # then whatever is begun is of an earlier life of this node
+        half_written = spool.clear_incoming(older_than_s=0.0 if alone else SHARED_SPOOL_S)
+        if alone:
             with database.write() as connection:
                 jobs.free(connection, now=time.time())
         receiver: Receiver | None = None

@@ -133,9 +133,8 @@ jobs = Table(
     Column("findings", JSON),
     Column("model_digest", String(64)),
     Column("preprocessing", String(64)),
-    Column(
-        "extras_due", Boolean, nullable=False, default=False
-    ),  # the report is on its way, picture or key objects are to be made
+    Column("extras_due", Boolean, nullable=False, default=False),  # picture or key objects are still to be made
+    Column("extras_tries", Integer, nullable=False, default=0),  # how often a worker began to make them
     Column("created_at", Float, nullable=False),
     Column("started_at", Float),
     Column("finished_at", Float),

@@ -7,11 +7,10 @@ and the report. Before a slice is read, a try is counted: one that ends the proc
 from __future__ import annotations
 
 import logging
-import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +23,7 @@ from dicom_node.errors import LeaseLost, ModelFailed, StoreFull, StoreUnavailabl
 from dicom_node.logs import fields, trace
 from dicom_node.report import picture, sr
 from dicom_node.report.context import Predecessor
+from dicom_node.slices import Classifier, SliceReader
 from dicom_node.store import jobs, outbox, results, series
 from dicom_node.store.database import Database
 from dicom_node.store.jobs import Job
@@ -32,23 +32,13 @@ from dicom_node.store.series import Instance
 from dicom_node.store.spool import Spool
 from dicom_node.tables import JobState
 from dtvit import ct, preprocess
-from dtvit.checkpoint import Checkpoint
 from dtvit.findings import Outcome, SeriesFindings
 from dtvit.headervalues import UnreadableSlice
 
 log = logging.getLogger("dicom_node.worker")
 
-READ_TRIES = 2
 RETRY_WAIT_S = 5.0
-
-
-class Classifier(Protocol):
-    """What the worker needs of `dtvit.inference.Classifier`."""
-
-    @property
-    def checkpoint(self) -> Checkpoint: ...
-
-    def predict(self, inputs: npt.NDArray[np.uint8]) -> Any: ...
+EXTRAS_TRIES = 2
 
 
 @dataclass(frozen=True)
@@ -57,15 +47,6 @@ class Node:
 
     device_uid: str
     ae_title: str
-
-
-@dataclass(frozen=True)
-class _Waiting:
-    """A slice that was read and waits for the model."""
-
-    instance_id: int
-    slice: ct.CTSlice
-    prepared: preprocess.Prepared
 
 
 class Worker:
@@ -92,6 +73,9 @@ class Worker:
         self._stopping = stopping
         self._lease_s = config.results.lease_s
         self.version = Version(classifier.checkpoint.digest, preprocess.preprocessing(config.model.brace_removal))
+        self._reader = SliceReader(
+            classifier, spool, brace_removal=config.model.brace_removal, batch=config.model.batch
+        )
         self._maker = reporting.Maker(
             node.device_uid, node.ae_title, classifier.checkpoint.metadata, self.version, config.results
         )
@@ -146,7 +130,7 @@ class Worker:
         instances, found = looked_at
         ruled_out = {i.id: i.ruled_out for i in instances if i.ruled_out is not None}
         usable = [r for r in found if r.instance_id not in ruled_out]
-        if not any(r.left_out for r in usable) and not anatomy.is_head(usable):
+        if anatomy.is_surely_no_head(usable):
             self._end(job, JobState.REFUSED, reason="no head by its content: no brain inside a closed skull was found")
             return
         metadata = self._classifier.checkpoint.metadata
@@ -230,7 +214,7 @@ class Worker:
         with self._database.write() as connection:
             series.begin_reading(connection, [i.id for i in batch])
         try:
-            found = self._classify(batch, alive)
+            found = self._reader.read(batch, alive)
         except Exception:
             with self._database.write() as connection:
                 series.end_reading(connection, [i.id for i in batch])
@@ -238,70 +222,6 @@ class Worker:
         with self._database.write() as connection:
             results.keep(connection, found, self.version, now=self._clock())
         return True
-
-    def _classify(self, batch: Sequence[Instance], alive: Callable[[], None]) -> list[SliceResult]:
-        found: list[SliceResult] = []
-        waiting: list[_Waiting] = []
-        for instance in batch:
-            for looked_at in self._look_at(instance):
-                alive()
-                if isinstance(looked_at, SliceResult):
-                    found.append(looked_at)
-                    continue
-                waiting.append(looked_at)
-                if len(waiting) >= self._config.model.batch:  # a multi-frame image may have more than fit
-                    found += self._predict(waiting)
-                    waiting = []
-        return found + self._predict(waiting)
-
-    def _look_at(self, instance: Instance) -> Iterator[SliceResult | _Waiting]:
-        """Each frame of one instance, prepared for the model, or left out; a fault costs no more than it must."""
-        if instance.tries >= READ_TRIES:
-            yield _left_out(instance, "its pixel data made the reading process end")
-            return
-        try:
-            image = ct.CTObject(self._spool.read(instance.file))
-        except FileNotFoundError:
-            yield _left_out(instance, "its file is missing from the spool")
-            return
-        except UnreadableSlice as exc:
-            yield _left_out(instance, str(exc))
-            return
-        for index in range(len(image)):
-            try:
-                one = image.slice(index)
-                prepared = preprocess.prepare(one, self._config.model.brace_removal)
-            except UnreadableSlice as exc:
-                yield _left_out(instance, str(exc), frame=exc.frame or 0)
-            except Exception as exc:  # noqa: BLE001 - outermost line of one slice: the others are looked at
-                frame = index + 1 if len(image) > 1 else 0
-                yield _left_out(instance, f"it could not be prepared for the model ({trace(exc)})", frame=frame)
-            else:
-                yield _Waiting(instance.id, one, prepared)
-
-    def _predict(self, waiting: Sequence[_Waiting]) -> list[SliceResult]:
-        if not waiting:
-            return []
-        inputs = np.stack([w.prepared.input for w in waiting])
-        try:
-            predictions = self._classifier.predict(inputs)
-        except Exception as exc:  # whatever a GPU, its driver or the model has to say
-            raise ModelFailed(f"the model failed on {len(inputs)} slices ({trace(exc)})") from exc
-        if not (np.isfinite(predictions.presence).all() and np.isfinite(predictions.location).all()):
-            raise ModelFailed("the model gave a probability that is not a finite number")
-        return [
-            SliceResult(
-                instance_id=w.instance_id,
-                frame=w.slice.frame or 0,
-                instance_number=w.slice.instance_number,
-                position_mm=_finite(w.slice.position_mm),
-                thickness_mm=w.slice.thickness_mm,
-                content=asdict(w.prepared.content),
-                presence=float(presence),
-                location=(float(location[0]), float(location[1]), float(location[2])),
-            )
-            for w, presence, location in zip(waiting, predictions.presence, predictions.location, strict=True)
-        ]
 
     def _report(
         self,
@@ -346,13 +266,18 @@ class Worker:
             instances = series.instances_of(connection, job.series_id)
             earlier = outbox.predecessor(connection, job.series_id, job.run)
         assert one is not None
+        built: list[tuple[reporting.Built, list[str]]] = []
+        with self._database.write() as connection:
+            jobs.begin_extras(connection, job.id)
         try:
-            built = self._extras(one, job, instances, earlier)
+            if job.extras_tries < EXTRAS_TRIES:
+                built = self._extras(one, job, instances, earlier)
+            else:
+                log.error("no_extras %s", fields(job=job.id, error="making them ended the worker"))
         except (StoreFull, StoreUnavailable):
             raise
         except Exception as exc:  # noqa: BLE001 - outermost line of the extras: the report is what counts, and is out
             log.error("no_extras %s", fields(job=job.id, error=trace(exc)))
-            built = []
         made = [(reporting.stored(item, self._spool), to) for item, to in built]
         with self._database.write() as connection:
             now = self._clock()
@@ -450,15 +375,3 @@ class Worker:
 def _reference(one: series.Series, made: Any) -> Predecessor:
     """An object of an earlier run, as later objects name it."""
     return Predecessor(one.study_uid, made.series_uid, made.sop_class_uid, made.sop_instance_uid)
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
-
-
-def _left_out(instance: Instance, reason: str, *, frame: int = 0) -> SliceResult:
-    log.warning("slice_left_out %s", fields(instance=instance.id, frame=frame or None, reason=reason))
-    facts = instance.facts
-    return SliceResult(
-        instance.id, frame, facts.instance_number, facts.position_mm, facts.thickness_mm, content=None, left_out=reason
-    )

@@ -137,3 +137,8 @@ def test_only_peers_with_results_are_destinations_and_each_is_found_by_name(tmp_
     assert config.peer("B").results is False
     with pytest.raises(ConfigError, match="known: A, B"):
         config.peer("C")
+
+
+def test_a_relative_sqlite_path_is_relative_to_the_file(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text('[node]\ndatabase_url = "sqlite:///other.sqlite"\n')
+    assert load(tmp_path / "config.toml").database_url == f"sqlite:///{tmp_path / 'other.sqlite'}"

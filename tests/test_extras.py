@@ -175,3 +175,22 @@ def test_a_newer_result_withdraws_the_old_picture_where_that_is_wanted(tmp_path:
     ds = pydicom.dcmread(node.spool.path(rejection.file))
     assert ds.ConceptNameCodeSequence[0].CodeValue == "113037"
     assert old_picture.sop_instance_uid in str(ds.CurrentRequestedProcedureEvidenceSequence)
+
+
+def test_a_picture_that_ends_the_worker_twice_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Killed(BaseException):
+        pass
+
+    def deadly(*_: Any, **__: Any) -> None:
+        raise Killed
+
+    node = made_node(tmp_path, peers=[peer(104, objects=("report", "picture"))])
+    node.accept(*head_series())
+    node.tick_after(31)
+    monkeypatch.setattr("dicom_node.reporting.summary_picture", deadly)
+    for _ in range(2):
+        with pytest.raises(Killed):
+            finish(node)
+    finish(node)
+    deliver(node, "PACS1")
+    assert [job.state for job in node.rows(jobs_table)] == ["delivered"]

@@ -157,6 +157,11 @@ def next_with_extras(connection: Connection) -> sa.Row[Any] | None:
     return connection.execute(sa.select(jobs).where(jobs.c.extras_due.is_(True)).order_by(jobs.c.id).limit(1)).first()
 
 
+def begin_extras(connection: Connection, job_id: int) -> None:
+    """Count a try before they are made, as for reading a slice: what kills the process must not do so for ever."""
+    connection.execute(jobs.update().where(jobs.c.id == job_id).values(extras_tries=jobs.c.extras_tries + 1))
+
+
 def extras_made(connection: Connection, job_id: int) -> bool:
     """Note that they are; False if another worker was first, and then what was made is of no use."""
     changed = connection.execute(

@@ -91,6 +91,7 @@ def upgrade() -> None:
         sa.Column("model_digest", sa.String(length=64), nullable=True),
         sa.Column("preprocessing", sa.String(length=64), nullable=True),
         sa.Column("extras_due", sa.Boolean(), nullable=False),
+        sa.Column("extras_tries", sa.Integer(), nullable=False),
         sa.Column("created_at", sa.Float(), nullable=False),
         sa.Column("started_at", sa.Float(), nullable=True),
         sa.Column("finished_at", sa.Float(), nullable=True),
@@ -182,3 +183,4 @@ def upgrade() -> None:
         batch_op.create_index(
             batch_op.f("ix_deliveries_destination_state_next_at"), ["destination", "state", "next_at"], unique=False
         )
+

@@ -181,3 +181,13 @@ def test_a_series_is_found_by_its_uid_and_by_that_of_its_study(node: Made) -> No
         assert [s.id for s in series.find(connection, str(ct().StudyInstanceUID))] == [1, 2]
         assert series.get(connection, 99) is None
         assert jobs.newest(connection, 1) is None
+
+
+def test_a_correction_that_is_taken_back_counts_again(node: Made) -> None:
+    before = ct(1)
+    corrected = changed(before, PatientID="CORRECTED")
+    node.accept(before)
+    node.accept(corrected)
+    assert current(node) == [False, True]
+    node.accept(before)
+    assert current(node) == [True, False]

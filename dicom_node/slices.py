@@ -1,0 +1,132 @@
+"""Reading slices and asking the model: from files in the spool to one result a slice.
+
+A fault costs the slice, or the one frame, in which it lies, and is named; a fault of the model costs none, and ends the
+process, because what a GPU says after one error is worth nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from dicom_node.errors import ModelFailed
+from dicom_node.logs import fields, trace
+from dicom_node.store.results import SliceResult
+from dicom_node.store.series import Instance
+from dicom_node.store.spool import Spool
+from dtvit import ct, preprocess
+from dtvit.checkpoint import Checkpoint
+from dtvit.headervalues import UnreadableSlice
+
+log = logging.getLogger("dicom_node.worker")
+
+READ_TRIES = 2
+
+
+class Classifier(Protocol):
+    """What the worker needs of `dtvit.inference.Classifier`."""
+
+    @property
+    def checkpoint(self) -> Checkpoint: ...
+
+    def predict(self, inputs: npt.NDArray[np.uint8]) -> Any: ...
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    """A slice that was read and waits for the model."""
+
+    instance_id: int
+    slice: ct.CTSlice
+    prepared: preprocess.Prepared
+
+
+class SliceReader:
+    def __init__(self, classifier: Classifier, spool: Spool, *, brace_removal: str, batch: int) -> None:
+        self._classifier = classifier
+        self._spool = spool
+        self._brace_removal = brace_removal
+        self._batch = batch
+
+    def read(self, batch: Sequence[Instance], alive: Callable[[], None]) -> list[SliceResult]:
+        """A result for every frame of every instance; `alive` is called often. Raises ModelFailed, StoreUnavailable."""
+        found: list[SliceResult] = []
+        waiting: list[_Waiting] = []
+        for instance in batch:
+            for looked_at in self._look_at(instance):
+                alive()
+                if isinstance(looked_at, SliceResult):
+                    found.append(looked_at)
+                    continue
+                waiting.append(looked_at)
+                if len(waiting) >= self._batch:  # a multi-frame image may have more than fit
+                    found += self._predict(waiting)
+                    waiting = []
+        return found + self._predict(waiting)
+
+    def _look_at(self, instance: Instance) -> Iterator[SliceResult | _Waiting]:
+        """Each frame of one instance, prepared for the model, or left out; a fault costs no more than it must."""
+        if instance.tries >= READ_TRIES:
+            yield _left_out(instance, "its pixel data made the reading process end")
+            return
+        try:
+            image = ct.CTObject(self._spool.read(instance.file))
+        except FileNotFoundError:
+            yield _left_out(instance, "its file is missing from the spool")
+            return
+        except UnreadableSlice as exc:
+            yield _left_out(instance, str(exc))
+            return
+        for index in range(len(image)):
+            try:
+                one = image.slice(index)
+                prepared = preprocess.prepare(one, self._brace_removal)
+            except UnreadableSlice as exc:
+                yield _left_out(instance, str(exc), frame=exc.frame or 0)
+            except Exception as exc:  # noqa: BLE001 - outermost line of one slice: the others are looked at
+                frame = index + 1 if len(image) > 1 else 0
+                yield _left_out(instance, f"it could not be prepared for the model ({trace(exc)})", frame=frame)
+            else:
+                yield _Waiting(instance.id, one, prepared)
+
+    def _predict(self, waiting: Sequence[_Waiting]) -> list[SliceResult]:
+        if not waiting:
+            return []
+        inputs = np.stack([w.prepared.input for w in waiting])
+        try:
+            predictions = self._classifier.predict(inputs)
+        except Exception as exc:  # whatever a GPU, its driver or the model has to say
+            raise ModelFailed(f"the model failed on {len(inputs)} slices ({trace(exc)})") from exc
+        if not (np.isfinite(predictions.presence).all() and np.isfinite(predictions.location).all()):
+            raise ModelFailed("the model gave a probability that is not a finite number")
+        return [
+            SliceResult(
+                instance_id=w.instance_id,
+                frame=w.slice.frame or 0,
+                instance_number=w.slice.instance_number,
+                position_mm=_finite(w.slice.position_mm),
+                thickness_mm=w.slice.thickness_mm,
+                content=asdict(w.prepared.content),
+                presence=float(presence),
+                location=(float(location[0]), float(location[1]), float(location[2])),
+            )
+            for w, presence, location in zip(waiting, predictions.presence, predictions.location, strict=True)
+        ]
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _left_out(instance: Instance, reason: str, *, frame: int = 0) -> SliceResult:
+    log.warning("slice_left_out %s", fields(instance=instance.id, frame=frame or None, reason=reason))
+    facts = instance.facts
+    return SliceResult(
+        instance.id, frame, facts.instance_number, facts.position_mm, facts.thickness_mm, content=None, left_out=reason
+    )

@@ -1,0 +1,206 @@
+"""Filing: what an arriving instance is beside those that came before, and which series it opens again.
+
+The same object may come twice, recoded, with a corrected header, or with other pixels under its UID; what each means
+stands in docs/architecture.md. Everything here happens in the transaction that acknowledges the instance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from dicom_node.header import Facts, Header
+from dicom_node.store.database import insert_for, note
+from dicom_node.store.series import contradicted, fail
+from dicom_node.tables import SeriesState, instances, jobs, objects, series
+
+_LITTLE_ENDIAN = frozenset(
+    {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1"}
+)  # uncompressed: the same pixels, the same bytes
+
+
+class Filed(StrEnum):
+    """What an arriving instance was."""
+
+    NEW = "new"
+    AGAIN = "again"  # the same bytes as before; nothing changed
+    RECODED = "recoded"  # the same image in another transfer syntax; kept, and the first counts
+    CORRECTED = "corrected"  # the same pixels under another header; the newer header counts
+    CONTRADICTED = "contradicted"  # other pixels under the same SOP Instance UID; both are kept
+    OWN = "own"  # made by this node and routed back to it
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """One received instance, durable in the spool, about to be filed."""
+
+    header: Header
+    transfer_syntax_uid: str
+    file: str
+    size: int
+    sha256: str
+    ruled_out: str | None
+    calling_aet: str
+    at: float
+
+
+@dataclass(frozen=True)
+class Filing:
+    """What an arriving instance was, and where it belongs."""
+
+    filed: Filed
+    series_id: int | None
+    names_file: bool
+    """Whether a row names the file it came in; if not, that file may go."""
+
+
+def file(
+    connection: Connection, arrival: Arrival, *, reopen_wait_s: float, holds: Callable[[str, int], bool]
+) -> Filing:
+    """File one instance. Runs twice without harm.
+
+    `holds`: whether the spool has a file of this name and size; a copy that was lost there is replaced by this one.
+    """
+    header = arrival.header
+    own = connection.scalar(sa.select(objects.c.id).where(objects.c.sop_instance_uid == header.sop_instance_uid))
+    if own is not None:
+        return Filing(Filed.OWN, None, names_file=False)
+    series_id = _series_for(connection, arrival)
+    same_uid = instances.c.sop_instance_uid == header.sop_instance_uid
+    earlier = connection.execute(sa.select(instances).where(same_uid)).all()
+    for row in earlier:
+        if row.sha256 == arrival.sha256:
+            names_file = _again(connection, row, arrival, holds)
+            if row.current or not _taken_back(connection, row, earlier):
+                return Filing(Filed.AGAIN, series_id, names_file=names_file)
+            _touch(connection, row.series_id, Filed.CORRECTED, now=arrival.at, reopen_wait_s=reopen_wait_s)
+            return Filing(Filed.CORRECTED, row.series_id, names_file=names_file)
+    filed = _compared(arrival, [row for row in earlier if row.current])
+    if filed is Filed.CORRECTED:
+        connection.execute(instances.update().where(same_uid).values(current=False))
+    connection.execute(
+        instances.insert().values(
+            series_id=series_id,
+            sop_class_uid=header.sop_class_uid,
+            sop_instance_uid=header.sop_instance_uid,
+            transfer_syntax_uid=arrival.transfer_syntax_uid,
+            file=arrival.file,
+            size=arrival.size,
+            sha256=arrival.sha256,
+            pixel_sha256=header.pixel_sha256,
+            identity=header.identity,
+            facts=header.facts.to_json(),
+            ruled_out=arrival.ruled_out,
+            calling_aet=arrival.calling_aet,
+            received_at=arrival.at,
+            current=filed is not Filed.RECODED,
+            tries=0,
+        )
+    )
+    if filed is Filed.CONTRADICTED:
+        reason = (
+            "an instance arrived a second time under the same SOP Instance UID with other pixel data; both are kept. "
+            "Find out at the sender which one is right, then: dicom-node retry"
+        )
+        fail(connection, series_id, reason, now=arrival.at)
+    elif filed is not Filed.RECODED:
+        _touch(connection, series_id, filed, now=arrival.at, reopen_wait_s=reopen_wait_s)
+    return Filing(filed, series_id, names_file=True)
+
+
+def _again(connection: Connection, row: sa.Row[Any], arrival: Arrival, holds: Callable[[str, int], bool]) -> bool:
+    """The same bytes: retention begins anew; returns whether this copy takes the place of one that was lost."""
+    done = sa.and_(series.c.id == row.series_id, series.c.state != SeriesState.RECEIVING)
+    connection.execute(series.update().where(done).values(last_at=arrival.at))
+    if holds(row.file, row.size):
+        return False
+    mended = {"file": arrival.file, "size": arrival.size}
+    connection.execute(instances.update().where(instances.c.id == row.id).values(mended))
+    note(connection, "file mended", now=arrival.at, series_id=row.series_id, detail=f"instance={row.id}")
+    return True
+
+
+def _taken_back(connection: Connection, row: sa.Row[Any], earlier: Sequence[sa.Row[Any]]) -> bool:
+    """A header that had been corrected comes again, as after a patient merge is undone: the newest word counts.
+
+    Not so for a recoded copy or one that a person set aside: that one differs from what counts in more than its header.
+    """
+    current = [other for other in earlier if other.current]
+    corrected = all(
+        other.pixel_sha256 == row.pixel_sha256 and other.transfer_syntax_uid == row.transfer_syntax_uid
+        for other in current
+    )
+    if not current or not corrected:
+        return False
+    same_uid = instances.c.sop_instance_uid == row.sop_instance_uid
+    connection.execute(instances.update().where(same_uid).values(current=instances.c.id == row.id))
+    return True
+
+
+def _compared(arrival: Arrival, current: Sequence[sa.Row[Any]]) -> Filed:
+    """What this instance is beside those that came under its UID before."""
+    if not current:
+        return Filed.NEW
+    if not all(_same_pixels(arrival, row) for row in current):
+        return Filed.CONTRADICTED
+    header = arrival.header
+    recoded = any(
+        row.transfer_syntax_uid != arrival.transfer_syntax_uid
+        and row.identity == header.identity
+        and Facts.from_json(row.facts) == header.facts
+        for row in current
+    )
+    return Filed.RECODED if recoded else Filed.CORRECTED
+
+
+def _same_pixels(arrival: Arrival, row: sa.Row[Any]) -> bool:
+    """As far as can be told without decoding; a PACS may pass on compressed what the scanner sent uncompressed."""
+    header, syntaxes = arrival.header, {arrival.transfer_syntax_uid, row.transfer_syntax_uid}
+    if len(syntaxes) == 1 or syntaxes <= _LITTLE_ENDIAN:
+        return bool(header.pixel_sha256 == row.pixel_sha256)
+    was, now = Facts.from_json(row.facts), header.facts
+    return (was.rows, was.columns, was.frames, was.position, was.orientation) == (
+        *(now.rows, now.columns, now.frames),
+        *(now.position, now.orientation),
+    )
+
+
+def _series_for(connection: Connection, arrival: Arrival) -> int:
+    """Id of the series, made if it is new, and locked: what comes to it at once by another association waits."""
+    header = arrival.header
+    find = sa.select(series.c.id).where(series.c.series_uid == header.series_uid).with_for_update()
+    known = connection.scalar(find)
+    if known is not None:
+        return int(known)
+    new = {
+        "series_uid": header.series_uid,
+        "study_uid": header.study_uid,
+        "calling_aet": arrival.calling_aet,
+        "state": SeriesState.RECEIVING,
+        "run": 0,
+        "forced": False,
+        "first_at": arrival.at,
+        "last_at": arrival.at,
+    }
+    insert = insert_for(connection)(series).values(new).on_conflict_do_nothing(index_elements=["series_uid"])
+    connection.execute(insert)  # the first instances of a series may come over several associations at once
+    return int(connection.execute(find).scalar_one())
+
+
+def _touch(connection: Connection, series_id: int, filed: Filed, *, now: float, reopen_wait_s: float) -> None:
+    """Something new belongs to the series: it is (again) being received. A contradiction waits for a person."""
+    state = connection.scalar(sa.select(series.c.state).where(series.c.id == series_id))
+    values: dict[str, object] = {"last_at": now, "expected": None}
+    stays_failed = state == SeriesState.FAILED and contradicted(connection, series_id)
+    if state != SeriesState.RECEIVING and not stays_failed:
+        last_report = connection.scalar(sa.select(sa.func.max(jobs.c.created_at)).where(jobs.c.series_id == series_id))
+        values |= {"state": SeriesState.RECEIVING, "reason": None}
+        if last_report is not None:
+            values["not_before"] = min(last_report, now) + reopen_wait_s  # the clock may have been put back since
+        note(connection, "reopened", now=now, series_id=series_id, detail=f"by a {filed} instance")
+    connection.execute(series.update().where(series.c.id == series_id).values(values))
