@@ -28,6 +28,8 @@ from dtvit.codestream import codestream
 from dtvit.headervalues import UnreadableSlice
 from dtvit.storedvalues import as_stored, interpret
 
+__all__ = ["CTObject", "CTSlice", "UnreadableSlice", "order", "read"]
+
 SINGLE_FRAME = frozenset({uid.CTImageStorage})
 MULTI_FRAME = frozenset({uid.EnhancedCTImageStorage, uid.LegacyConvertedEnhancedCTImageStorage})
 

@@ -31,6 +31,7 @@ NOISY_HU = 11.0  # from this standard deviation on, means are taken over NOISY_M
 NOISY_MM = 2.5
 SMOOTH_HU = 10.0  # a pixel is no hole where its surroundings are brighter
 HOLE_HU = -50.0  # unless it is as dark as fat
+BONE_HU = 200.0  # denser than any clot
 GAP_MM = 4.0
 CELL_MM = 2.0
 INSIDE = 0.8  # share of a part that lies in the convex hull of the main one
@@ -95,17 +96,19 @@ def decide(
     parts, outline = _parts(visible, pixel_mm, by), shells.outline(hu, pixel_mm, by)
     chosen = _choose(parts, outline, by, flags)
     if chosen and outline.any():
-        arms = shells.protruding(hu, _grown(parts, chosen, pixel_mm, by), outline, pixel_mm, by)
-        if arms.any():
+        grown = _grown(parts, chosen, pixel_mm, by)
+        arms = shells.protruding(hu, grown, outline, pixel_mm, by)
+        if arms.any() and 2 * arms.sum() < grown.sum():
             flags.append(CUT)
-            parts = _parts(visible & ~arms, pixel_mm, by)
+            visible &= ~arms
+            parts = _parts(visible, pixel_mm, by)
             chosen = _choose(parts, outline, by, flags)
     if accepted is not None and accepted != chosen:
         flags, chosen = [f for f in flags if f == CUT] + [FOLLOWED], accepted
     if not chosen:
         flags.append(NO_HEAD)
     mask = np.zeros(shape, np.bool_)
-    mask[window] = _mask(parts, chosen, pixel_mm, by)
+    mask[window] = _mask(parts, chosen, visible & (hu > BONE_HU), pixel_mm, by)
     return Decision(mask, tuple(dict.fromkeys(flags)), _trace(parts, chosen, pixel_mm, shape, window))
 
 
@@ -234,12 +237,23 @@ def _touching(outline: Mask, head: Mask, by: Morphology) -> Mask:
     return np.asarray(held[labels])
 
 
-def _mask(parts: _Parts, chosen: frozenset[int], pixel_mm: Pixel, by: Morphology) -> Mask:
+def _mask(parts: _Parts, chosen: frozenset[int], bone: Mask, pixel_mm: Pixel, by: Morphology) -> Mask:
     """The chosen parts dilated back to size, and filled."""
     if not chosen:
         return np.zeros(parts.labels.shape, np.bool_)
     mask = by.fill(_grown(parts, chosen, pixel_mm, by))
-    return mask | _enclosed(mask, pixel_mm, by)
+    return mask | _enclosed(mask, pixel_mm, by) | _within_skull(mask, bone, by)
+
+
+def _within_skull(mask: Mask, bone: Mask, by: Morphology) -> Mask:
+    """The skull, thin walls of sinuses included, and all it encloses; nothing where most of it is not in the mask."""
+    labels, count = by.parts(bone)
+    if not count:
+        return bone
+    every, inside = np.bincount(labels.ravel(), minlength=count + 1), np.bincount(labels[mask], minlength=count + 1)
+    inside[0] = 0
+    skull = int(inside.argmax())
+    return by.fill(labels == skull) if inside[skull] >= INSIDE * every[skull] else np.zeros(mask.shape, np.bool_)
 
 
 def _grown(parts: _Parts, chosen: frozenset[int], pixel_mm: Pixel, by: Morphology) -> Mask:
