@@ -48,9 +48,9 @@ def ellipse(radius_mm: float, pixel_mm: Pixel) -> npt.NDArray[np.uint8]:
     return np.asarray((y * pixel_mm[0]) ** 2 + (x * pixel_mm[1]) ** 2 <= radius_mm**2 + 1e-6, np.uint8)
 
 
-def coarse(pixel_mm: Pixel) -> tuple[int, Pixel]:
-    """Every how many pixels are about a millimetre, and how far apart these are."""
-    step = max(1, round(1.0 / min(pixel_mm)))
+def coarse(pixel_mm: Pixel, cell_mm: float = 1.0) -> tuple[int, Pixel]:
+    """Every how many pixels are about `cell_mm`, and how far apart these are."""
+    step = max(1, round(cell_mm / min(pixel_mm)))
     return step, (pixel_mm[0] * step, pixel_mm[1] * step)
 
 

@@ -18,12 +18,13 @@ ARM_MM = 15.0  # a longer protrusion is a shell, or an ear, which is no loss
 UNIFORM_HU = 40.0  # plastic and carbon are; ears, mastoids and skulls are not
 CONTACT_MM = 50.0  # how far a shell is followed along the head from where it leaves it
 EDGE_MM = 1.5  # the border of an arm is mixed with air
+CELL_MM = 2.0  # the outline is smooth, and nothing smaller matters
 INSIDE = 0.8  # share of a hole that lies in the convex hull of the body
 
 
 def outline(hu: npt.NDArray[np.float32], pixel_mm: Pixel, by: Morphology) -> Mask:
     """Where a body is, fat included, without its shells: what the opening leaves, and a little more."""
-    step, coarse_mm = coarse(pixel_mm)
+    step, coarse_mm = coarse(pixel_mm, CELL_MM)
     body = hu[::step, ::step] > BODY_HU
     opened = _opened(body, 0.0, coarse_mm, by)
     if opened.any():
@@ -35,7 +36,7 @@ def protruding(hu: npt.NDArray[np.float32], mask: Mask, body: Mask, pixel_mm: Pi
     """What of `mask` is a shell fused to the head. Fat counts as body in the outline, so only what stands out in air
     is outside: ears, the nose, and the arms of a holder, of which the last are long and of one density."""
     shells = np.zeros(mask.shape, np.bool_)
-    step, coarse_mm = coarse(pixel_mm)
+    step, coarse_mm = coarse(pixel_mm, CELL_MM)
     labels, count = by.parts((mask & ~body)[::step, ::step].copy())
     for i in range(1, count + 1):
         rows, columns = np.nonzero(labels == i)
