@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn import functional
 
 from dtvit import checkpoint as checkpoints
 from dtvit.checkpoint import Checkpoint
 from dtvit.findings import LOCATIONS
 from dtvit.model import INPUT_PIXELS, DTViT
+from dtvit.relevance import relevance
 
 BATCH = 32  # slices of one series at a time; a ViT-L then needs less than 1 GiB on the CPU
 
@@ -85,11 +87,7 @@ class Classifier:
 
     def predict(self, inputs: NDArray[np.uint8]) -> Predictions:
         """`inputs`: (N, 224, 224) uint8, as `dtvit.preprocess` makes them; N may be 0. Raises NotFinite."""
-        if inputs.dtype != np.uint8 or inputs.ndim != 3 or inputs.shape[1:] != (INPUT_PIXELS, INPUT_PIXELS):
-            raise ValueError(
-                f"inputs must be uint8 of shape (N, {INPUT_PIXELS}, {INPUT_PIXELS}), "
-                f"got {inputs.dtype} of shape {inputs.shape}"
-            )
+        _check(inputs)
         presence, location = np.empty(len(inputs)), np.empty((len(inputs), len(LOCATIONS)))
         for start in range(0, len(inputs), self._batch):
             part = slice(start, min(start + self._batch, len(inputs)))
@@ -98,10 +96,28 @@ class Classifier:
             raise NotFinite(f"checkpoint {self.checkpoint.digest[:12]} gave a probability that is not a finite number")
         return Predictions(presence, location)
 
+    def relevance(self, inputs: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Where the presence head looked in `inputs`, as `predict` takes them: (N, 224, 224), 0..1, see
+        `dtvit.relevance`; bilinear between the patches. Raises NoAttention (not every encoder has it) and NotFinite.
+        """
+        _check(inputs)
+        maps = np.empty(inputs.shape, np.float32)
+        for i in range(len(inputs)):  # one at a time: each keeps what its gradient needs
+            try:
+                grid = torch.from_numpy(relevance(self._model, self._images(inputs[i : i + 1])))  # (1, rows, columns)
+            except FloatingPointError as exc:
+                raise NotFinite(f"checkpoint {self.checkpoint.digest[:12]}: {exc}") from exc
+            maps[i] = functional.interpolate(grid[None], inputs.shape[1:], mode="bilinear")[0, 0].numpy()
+        return maps
+
+    def _images(self, inputs: NDArray[np.uint8]) -> torch.Tensor:
+        """(B, 3, 224, 224), normalised, on the device."""
+        pixels = torch.from_numpy(np.ascontiguousarray(inputs)).to(self.device)  # (B, 224, 224)
+        return (pixels[:, None].float() / 255 - self._mean) / self._std
+
     @torch.inference_mode()
     def _forward(self, inputs: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        pixels = torch.from_numpy(np.ascontiguousarray(inputs)).to(self.device)  # (B, 224, 224)
-        images = (pixels[:, None].float() / 255 - self._mean) / self._std  # (B, 3, 224, 224)
+        images = self._images(inputs)  # (B, 3, 224, 224)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             presence, location = self._model(images)  # (B, 2), (B, 3 or 4)
         metadata = self.checkpoint.metadata
@@ -110,4 +126,12 @@ class Classifier:
         return (
             (presence.cpu().double() / metadata.presence_temperature).softmax(1)[:, 1].numpy(),
             (location.cpu().double() / metadata.location_temperature).softmax(1).numpy(),
+        )
+
+
+def _check(inputs: NDArray[np.uint8]) -> None:
+    if inputs.dtype != np.uint8 or inputs.ndim != 3 or inputs.shape[1:] != (INPUT_PIXELS, INPUT_PIXELS):
+        raise ValueError(
+            f"inputs must be uint8 of shape (N, {INPUT_PIXELS}, {INPUT_PIXELS}), "
+            f"got {inputs.dtype} of shape {inputs.shape}"
         )

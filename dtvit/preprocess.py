@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from scipy import ndimage
 
 from dtvit import brace
 from dtvit.selection import SliceContent, classify_content
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 WINDOW_HU = (0.0, 80.0)
 SHORT_SIDE = 256
 SIDE = 224
+
+Pixel = TypeVar("Pixel", bound=np.generic)
 
 
 def preprocessing(mode: str = "robust") -> str:
@@ -63,14 +66,39 @@ def picture(hu: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_]) -> npt.NDA
 
 def model_input(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """(224, 224): short side to 256 (PIL, bilinear, antialiased, as torchvision's Resize does), then the centre."""
-    rows, columns = picture.shape
-    short = min(rows, columns)
-    size = (SHORT_SIDE * columns // short, SHORT_SIDE * rows // short)
+    size, (left, top) = _resized(picture.shape)
     image = Image.fromarray(picture)
     if size != image.size:
         image = image.resize(size, Image.Resampling.BILINEAR)
-    left, top = round((size[0] - SIDE) / 2), round((size[1] - SIDE) / 2)
     return np.asarray(image)[top : top + SIDE, left : left + SIDE].copy()
+
+
+def in_slice(
+    of_input: npt.NDArray[np.float32],
+    shape: tuple[int, int],
+    orientation: tuple[float, float, float, float, float, float] | None,
+) -> npt.NDArray[np.float32]:
+    """A map over the model's input, (224, 224), in the geometry of its slice: (row, column) of `shape`.
+
+    The way back through `model_input` and `upright`; bilinear, and 0 where the model saw nothing of the slice.
+    """
+    if of_input.shape != (SIDE, SIDE):
+        raise ValueError(f"a map over the model's input has shape ({SIDE}, {SIDE}), not {of_input.shape}")
+    (width, height), (left, top) = _resized(shape)
+    # A pixel's centre, half a pixel from its edge, is what Resize keeps in place.
+    y = (np.arange(shape[0]) + 0.5) * height / shape[0] - 0.5 - top
+    x = (np.arange(shape[1]) + 0.5) * width / shape[1] - 0.5 - left
+    found = ndimage.map_coordinates(of_input, np.meshgrid(y, x, indexing="ij"), np.float32, order=1, mode="nearest")
+    seen = [(at >= -0.5) & (at < SIDE - 0.5) for at in (y, x)]
+    return upright(np.where(np.logical_and.outer(*seen), found, np.float32(0.0)), orientation)
+
+
+def _resized(shape: tuple[int, ...]) -> tuple[tuple[int, int], tuple[int, int]]:
+    """(columns, rows) of a (row, column) picture with its short side at 256, and the crop's (left, top) in it."""
+    rows, columns = shape
+    short = min(rows, columns)
+    width, height = SHORT_SIDE * columns // short, SHORT_SIDE * rows // short
+    return (width, height), (round((width - SIDE) / 2), round((height - SIDE) / 2))
 
 
 def prepare(ct_slice: CTSlice, mode: str = "robust", parts: frozenset[int] | None = None) -> Prepared:
@@ -97,8 +125,8 @@ def refine(slices: Sequence[CTSlice], prepared: Sequence[Prepared], mode: str = 
 
 
 def upright(
-    picture: npt.NDArray[np.uint8], orientation: tuple[float, float, float, float, float, float] | None
-) -> npt.NDArray[np.uint8]:
+    picture: npt.NDArray[Pixel], orientation: tuple[float, float, float, float, float, float] | None
+) -> npt.NDArray[Pixel]:
     """Nose up and the patient's right on the left, as the model was trained; a prone patient's picture is turned."""
     if orientation is None:
         return picture
