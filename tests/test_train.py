@@ -1,4 +1,4 @@
-"""Training, on pictures drawn here: a disk for a head, a bright square for a bleed. Phantoms are made in two tests."""
+"""Training, on pictures of `drawn`: a disk for a head, a bright square for a bleed. Phantoms are made in two tests."""
 
 import csv
 import dataclasses
@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from drawn import drawn_head, failing, failing_once
 from safetensors.torch import load_file
 
 from dtvit import preprocess
@@ -19,7 +20,7 @@ from dtvit.checkpoint import describe
 from dtvit.inference import Classifier
 from dtvit.model import DTViT
 from train import synthetic
-from train.data import Pictures, UnusableData, freeze, join, load, part_of, read_shard, shard, write_shard
+from train.data import UnusableData, freeze, join, load, part_of, read_shard, shard, write_shard
 from train.learner import Learner, choose_patches, loss
 from train.lessons import first_lessons
 from train.loop import Source, UnusableRun, fit
@@ -29,31 +30,6 @@ from train.start import start_well
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SOURCE = Source("Disks and squares.", "none", ("drawn-1",))
-
-
-def drawn_head(number):
-    """Three slices with a square of 70 HU in the disk, left, right or below by location, and the three without."""
-    rng = np.random.default_rng(number)
-    location = number % 3
-    rows, columns = np.mgrid[:224, :224]
-    pictures, blood = np.zeros((6, 224, 224), np.float32), np.zeros((6, 56, 56), np.uint8)
-    for i in range(6):
-        pictures[i] = np.where(np.hypot(rows - 112, columns - 112) < 70, 33 + rng.normal(0, 2, (224, 224)), 0)
-        if i < 3:
-            row, column = np.array([(22, 16), (22, 32), (34, 24)][location]) + rng.integers(-2, 3, 2)
-            blood[i, row : row + 7, column : column + 7] = 255
-            pictures[i, row * 4 : row * 4 + 28, column * 4 : column * 4 + 28] += 37
-    presence = np.array([1, 1, 1, 0, 0, 0], np.int8)
-    return Pictures(
-        pictures=(pictures.clip(0, 80) / 80 * 255).astype(np.uint8),
-        blood=blood,
-        presence=presence,
-        location=np.where(presence == 1, location, -1).astype(np.int8),
-        head=np.full(6, number, np.int32),
-        series=np.array([2 * number] * 3 + [2 * number + 1] * 3, np.int32),
-        volume_ml=np.array([10] * 3 + [0] * 3, np.float32),
-        area_mm2=np.array([700] * 3 + [0] * 3, np.float32),
-    )
 
 
 @pytest.fixture(scope="module")
@@ -256,18 +232,9 @@ def test_pictures_made_otherwise_are_refused(tmp_path):
         synthetic.make(tmp_path, 1, 0, "paper", quiet)
 
 
-def failing(number, _seed, _mode):
-    raise RuntimeError(f"no place for bleed {number}")
-
-
 def test_phantoms_that_all_fail_end_the_run(tmp_path):
     with pytest.raises(UnusableData, match=r"phantoms fail: head \d+: RuntimeError: no place for bleed"):
         synthetic.make(tmp_path, 8, 0, "paper", quiet, processes=1, maker=failing)
-
-
-def failing_once(number, seed, mode):
-    assert mode == ("paper" if number < 20 else "robust")  # mixed: half and half
-    return failing(number, seed, mode) if number == 3 else drawn_head(number)
 
 
 def test_a_phantom_that_fails_costs_no_other(tmp_path):
