@@ -26,6 +26,7 @@ MET_BONE = 14  # of 16: sutures, foramina, a burr hole; tongue and neck meet bon
 PIECE_RADIUS_MM = 6.0  # half the width of a spinal canal at C1; brain is wider, neck muscles between bones mostly not
 LOWER_CM2 = 8.0  # a foramen magnum measures 6 to 9
 UPPER_CM2 = 3.0  # the top of the brain in a thick slice; nothing there resembles it
+OPEN_CM2 = 60.0  # soft tissue above the last brain slice: no scalp has so much, a brain under an open skull does
 SURELY_CM2 = 40.0  # no tongue, orbit or canal reaches this
 HEAD_CM2 = 8.0  # less is a nose, an ear, a fold of the holder's cover
 LARGEST_HEAD_CM2 = 420.0  # 25 x 21 cm; a thorax has more
@@ -46,6 +47,8 @@ class SliceContent:
     """Share of that tissue which meets bone in every direction, 0..1."""
     brain_hu: float
     """Its median; 0 where there is none."""
+    soft_cm2: float = 0.0
+    """All soft tissue, enclosed or not."""
 
     @property
     def may_show_brain(self) -> bool:
@@ -85,6 +88,7 @@ def classify_content(
         brain_cm2=area * cell_cm2,
         closed=float((met[brain] >= DIRECTIONS).mean()) if area else 0.0,
         brain_hu=float(np.median(mean[brain])) if area else 0.0,
+        soft_cm2=float(tissue.sum() * cell_cm2),
     )
 
 
@@ -92,7 +96,8 @@ def assign_regions(contents: Sequence[SliceContent | None]) -> list[Region]:
     """Regions of slices ordered from feet to head; None stands for a slice that could not be read.
 
     From the slice with most brain the brain goes on to both sides until a slice shows too little of it, but never ends
-    before the outermost slice that is surely brain: a streaked or open slice between two such is brain.
+    before the outermost slice that is surely brain: a streaked or open slice between two such is brain. Upwards an open
+    skull does not end it either, as long as there is more soft tissue than a scalp has.
     """
     areas = [0.0 if c is None or c.head_cm2 > LARGEST_HEAD_CM2 else c.brain_cm2 for c in contents]
     sure = [i for i, c in enumerate(contents) if c is not None and c.surely_brain]
@@ -104,8 +109,14 @@ def assign_regions(contents: Sequence[SliceContent | None]) -> list[Region]:
         return [_outside(c, Region.BELOW_BRAIN) for c in contents]
     while lowest > 0 and (areas[lowest - 1] >= LOWER_CM2 or _unread_within(areas, contents, lowest - 1, -1)):
         lowest -= 1
+    if lowest > 0 and areas[lowest] >= SURELY_CM2:
+        lowest -= (
+            1  # a brain tapers towards the foramen magnum; where it ends abruptly the bone is open, so look further
+        )
     while highest + 1 < len(areas) and (
-        areas[highest + 1] >= UPPER_CM2 or _unread_within(areas, contents, highest + 1, 1)
+        areas[highest + 1] >= UPPER_CM2
+        or _open_skull(contents[highest + 1])
+        or _unread_within(areas, contents, highest + 1, 1)
     ):
         highest += 1
     regions = []
@@ -129,6 +140,11 @@ def _outside(content: SliceContent | None, region: Region) -> Region:
     if content is None:
         return Region.UNKNOWN
     return region if content.head_cm2 >= HEAD_CM2 else Region.NO_HEAD
+
+
+def _open_skull(content: SliceContent | None) -> bool:
+    """Whether this is brain after a craniectomy: too open for bone to be met, too much tissue for a vertex."""
+    return content is not None and content.soft_cm2 >= OPEN_CM2 and content.head_cm2 <= LARGEST_HEAD_CM2
 
 
 def _unread_within(areas: Sequence[float], contents: Sequence[SliceContent | None], at: int, step: int) -> bool:
@@ -181,8 +197,8 @@ def _wide_pieces(tissue: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
 
     opened = cv2.morphologyEx(tissue, cv2.MORPH_OPEN, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5)))
     count, labels = cv2.connectedComponents(opened, connectivity=4)
-    depth = cv2.distanceTransform(opened, cv2.DIST_L2, 5) * GRID_MM
+    depth = cv2.distanceTransform(opened, cv2.DIST_L2, 5)
     wide = np.zeros(count, np.bool_)
-    wide[np.unique(labels[depth >= PIECE_RADIUS_MM])] = True
+    wide[np.unique(labels[depth >= PIECE_RADIUS_MM / GRID_MM])] = True
     wide[0] = False
     return np.asarray(wide[labels])

@@ -86,6 +86,19 @@ def test_a_spoilt_slice_between_brain_is_brain() -> None:
     assert assign_regions(spoilt)[4] is BRAIN
 
 
+def test_an_open_skull_does_not_end_the_brain() -> None:
+    """A craniectomy of half the circumference over ten slices: no bone is met, and all of it is brain."""
+    opened = [measured(oval(gap_deg=200)) for _ in range(3)]
+    assert all(c.brain_cm2 < 40 for c in opened)
+    regions = assign_regions([content(2, 150), content(90), content(150), content(150), *opened, content(20, 90)])
+    assert regions == [BELOW, BRAIN, BRAIN, BRAIN, BRAIN, BRAIN, BRAIN, BRAIN]
+
+
+def test_a_brain_that_ends_abruptly_below_is_followed_one_slice_further() -> None:
+    """A posterior fossa after decompression: open behind, so little of it is enclosed."""
+    assert assign_regions([content(2, 150), content(4, 170), *WHOLE[3:]])[:3] == [BELOW, BRAIN, BRAIN]
+
+
 def test_an_unreadable_slice_stays_unknown_and_brain_goes_on_beyond_it() -> None:
     regions = assign_regions([*WHOLE[:2], WHOLE[2], None, *WHOLE[3:]])
     assert regions == [BELOW, BELOW, BRAIN, UNKNOWN, BRAIN, BRAIN, BRAIN, BRAIN, ABOVE, NONE]
