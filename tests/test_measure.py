@@ -51,8 +51,8 @@ def test_both_thresholds_keep_their_promise(distance):
 
     cuts = fit_thresholds(scores, labels)
 
-    assert (scores[labels] >= cuts.absent_below).mean() >= 0.98
-    assert (scores[~labels] < cuts.present_at).mean() >= 0.98
+    assert (scores[labels] >= cuts.absent_below).mean() >= 0.95
+    assert (scores[~labels] < cuts.present_at).mean() >= 0.95
     assert 0 < cuts.absent_below <= cuts.present_at < 1
 
 

@@ -35,6 +35,7 @@ def augment(pictures: torch.Tensor, blood: torch.Tensor) -> tuple[torch.Tensor, 
     inside = (pictures > 0).float()
     for share, change in (
         (0.4, _grain),
+        (0.5, _bone_glow),
         (0.8, _calibration),
         (0.25, _resolution),
         (0.5, _sharpness),
@@ -78,6 +79,13 @@ def _grain(pictures: torch.Tensor) -> torch.Tensor:
     mixed = _each(torch.rand(count, device=pictures.device))
     noise = (white * mixed + coarse * (1 - mixed)) / (mixed.square() + (1 - mixed).square()).sqrt()
     return pictures + noise * _each(torch.rand(count, device=pictures.device)) * 7 * HU
+
+
+def _bone_glow(pictures: torch.Tensor) -> torch.Tensor:
+    """Tissue amid bone up to 14 HU brighter or 3 HU darker: partial volume and beam hardening at base and vertex."""
+    bone = F.avg_pool2d((pictures > 0.97).float(), 8)
+    near = F.interpolate(F.avg_pool2d(bone, 5, 1, 2), pictures.shape[-2:], mode="bilinear")
+    return pictures + near * _each(5.5 + _spread(len(pictures), 8.5, pictures)) * HU
 
 
 def _calibration(pictures: torch.Tensor) -> torch.Tensor:
