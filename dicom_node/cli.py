@@ -306,6 +306,21 @@ def classify(paths: tuple[Path, ...], sr: Path | None, checkpoint: Path | None, 
     sys.exit(0 if any(r.report is not None for r in results) else 1)
 
 
+@main.command()
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder for the pictures.")
+@click.option("--mode", type=click.Choice(["robust", "paper"]), default="robust", show_default=True)
+def brace(folder: Path, out: Path, mode: str) -> None:
+    """Write before/after pictures of brace removal for the CT slices in FOLDER; a face may be known from them."""
+    from dicom_node.brace_pictures import write
+
+    done = write(folder, out, mode, click.echo)
+    for name, reason in done.unreadable.items():
+        click.echo(f"{name}: {reason}", err=True)
+    click.echo(f"{done.pictures} slices of {done.series} series pictured in {out}; {done.flagged} with a doubt")
+    sys.exit(0 if done.pictures else 1)
+
+
 @main.command(add_help_option=False, context_settings={"ignore_unknown_options": True})
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def train(arguments: tuple[str, ...]) -> None:

@@ -114,7 +114,7 @@ class Model(Section):
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     batch: Annotated[int, Field(ge=1, le=1024)] = 16
     threads: NonNegativeInt = 0
-    brace_removal: Literal["paper", "robust"] = "paper"
+    brace_removal: Literal["paper", "robust"] = "robust"
 
 
 class Results(Section):

@@ -10,7 +10,6 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
 
 from pydicom.dataset import Dataset
 
@@ -19,6 +18,7 @@ from dicom_node.config import Peer, Results
 from dicom_node.report import capture, keyobjects, picture, sr
 from dicom_node.report.context import Algorithm, Predecessor, ReportContext
 from dicom_node.report.provenance import to_bytes
+from dicom_node.slices import Shown
 from dicom_node.store import outbox
 from dicom_node.store.results import Version
 from dicom_node.store.spool import Spool
@@ -102,13 +102,14 @@ def report(
 
 
 def summary_picture(
-    maker: Maker, run: Run, headers: Sequence[Dataset], findings: SeriesFindings, pictures: Mapping[int, Any]
+    maker: Maker, run: Run, headers: Sequence[Dataset], findings: SeriesFindings, pictures: Mapping[int, Shown]
 ) -> Built:
-    """The result as a Secondary Capture; `pictures`: index in `findings.slices` -> HU, for those of `picture.shown`."""
+    """The result as a Secondary Capture; `pictures`: index in `findings.slices` -> slice, those of `picture.shown`."""
     context = _context(maker, run, findings, PICTURE, PICTURE_CLASS)
     page = picture.compose(
         findings,
-        pictures,
+        {index: shown.hu for index, shown in pictures.items()},
+        relevance={index: shown.relevance for index, shown in pictures.items() if shown.relevance is not None},
         algorithm=f"{ALGORITHM} {__version__}, {maker.metadata.name}, weights {maker.version.model_digest[:12]}",
         notice=maker.metadata.notice,
         thresholds=maker.metadata.slice_thresholds,

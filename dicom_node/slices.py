@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,13 +21,15 @@ from dicom_node.logs import fields, trace
 from dicom_node.store.results import SliceResult
 from dicom_node.store.series import Instance
 from dicom_node.store.spool import Spool
-from dtvit import ct, preprocess
+from dtvit import brace, ct, preprocess
+from dtvit.brace import HeadMask
 from dtvit.checkpoint import Checkpoint
 from dtvit.headervalues import UnreadableSlice
 
 log = logging.getLogger("dicom_node.worker")
 
 READ_TRIES = 2
+REMEMBERED = 4096  # slices, some 16 KiB each
 
 
 class Classifier(Protocol):
@@ -37,6 +40,18 @@ class Classifier(Protocol):
 
     def predict(self, inputs: npt.NDArray[np.uint8]) -> Any: ...
 
+    def relevance(self, inputs: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]: ...
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A slice as the summary picture shows it."""
+
+    hu: npt.NDArray[np.float32]
+    """(row, column)."""
+    relevance: npt.NDArray[np.float32] | None
+    """(row, column), 0..1: where the model looked; None where its encoder cannot tell."""
+
 
 @dataclass(frozen=True)
 class _Waiting:
@@ -45,6 +60,7 @@ class _Waiting:
     instance_id: int
     slice: ct.CTSlice
     prepared: preprocess.Prepared
+    parts: frozenset[int] | None = None
 
 
 class SliceReader:
@@ -53,6 +69,7 @@ class SliceReader:
         self._spool = spool
         self._brace_removal = brace_removal
         self._batch = batch
+        self._traces: OrderedDict[tuple[int, int], HeadMask] = OrderedDict()
 
     def read(self, batch: Sequence[Instance], alive: Callable[[], None]) -> list[SliceResult]:
         """A result for every frame of every instance; `alive` is called often. Raises ModelFailed, StoreUnavailable."""
@@ -93,7 +110,65 @@ class SliceReader:
                 frame = index + 1 if len(image) > 1 else 0
                 yield _left_out(instance, f"it could not be prepared for the model ({trace(exc)})", frame=frame)
             else:
+                self._remember(instance.id, one, prepared.head)
                 yield _Waiting(instance.id, one, prepared)
+
+    def refine(
+        self, ordered: Sequence[SliceResult], instances: Mapping[int, Instance], alive: Callable[[], None]
+    ) -> list[SliceResult]:
+        """New results for the slices, ordered along their series, whose head mask the neighbours tell otherwise.
+
+        A slice is judged by itself while its series arrives; now that it is whole, `brace.retrace` may know better, as
+        at the vertex beside a thick holder. Raises ModelFailed, StoreUnavailable, UnreadableSlice.
+        """
+        read = [r for r in ordered if r.content is not None and r.position_mm is not None]
+        if self._brace_removal == "paper" or not read:
+            return []
+        heads = [self._head_of(r, instances[r.instance_id], alive) for r in read]
+        waiting = []
+        for result, parts in zip(read, brace.retrace(heads), strict=True):
+            if result.parts != _sorted(parts):
+                alive()
+                one = self._slice_of(result, instances[result.instance_id])
+                prepared = preprocess.prepare(one, self._brace_removal, parts)
+                waiting.append(_Waiting(result.instance_id, one, prepared, parts))
+        return [r for i in range(0, len(waiting), self._batch) for r in self._predict(waiting[i : i + self._batch])]
+
+    def show(self, file: str, frame: int | None, *, with_relevance: bool) -> Shown:
+        """One slice for people. Raises FileNotFoundError, UnreadableSlice, StoreUnavailable."""
+        one = ct.CTObject(self._spool.read(file)).slice((frame or 1) - 1)
+        if not with_relevance:
+            return Shown(one.hu, None)
+        from dtvit.relevance import NoAttention
+
+        prepared = preprocess.prepare(one, self._brace_removal)
+        try:
+            seen = self._classifier.relevance(prepared.input[None])[0]
+        except NoAttention:
+            return Shown(one.hu, None)
+        rows, columns = one.hu.shape
+        return Shown(one.hu, preprocess.in_slice(seen, (rows, columns), one.orientation))
+
+    def _head_of(self, result: SliceResult, instance: Instance, alive: Callable[[], None]) -> HeadMask:
+        """What the slice by itself says of its head; read again where another process has read it before."""
+        known = self._traces.get((result.instance_id, result.frame))
+        if known is not None:
+            return known
+        alive()
+        one = self._slice_of(result, instance)
+        head = brace.find_head(one.hu, one.pixel_mm, self._brace_removal)
+        return self._remember(instance.id, one, head)
+
+    def _slice_of(self, result: SliceResult, instance: Instance) -> ct.CTSlice:
+        return ct.CTObject(self._spool.read(instance.file)).slice(max(0, result.frame - 1))
+
+    def _remember(self, instance_id: int, one: ct.CTSlice, head: HeadMask) -> HeadMask:
+        """Without the mask itself, which is large and not asked for again."""
+        small = replace(head, mask=np.zeros((0, 0), np.bool_))
+        self._traces[instance_id, one.frame or 0] = small
+        while len(self._traces) > REMEMBERED:
+            self._traces.popitem(last=False)
+        return small
 
     def _predict(self, waiting: Sequence[_Waiting]) -> list[SliceResult]:
         if not waiting:
@@ -115,9 +190,14 @@ class SliceReader:
                 content=asdict(w.prepared.content),
                 presence=float(presence),
                 location=(float(location[0]), float(location[1]), float(location[2])),
+                parts=_sorted(w.parts),
             )
             for w, presence, location in zip(waiting, predictions.presence, predictions.location, strict=True)
         ]
+
+
+def _sorted(parts: frozenset[int] | None) -> tuple[int, ...] | None:
+    return None if parts is None else tuple(sorted(parts))
 
 
 def _finite(value: float | None) -> float | None:

@@ -12,8 +12,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pydicom
 from pydicom.dataset import Dataset
 
@@ -23,7 +21,7 @@ from dicom_node.errors import LeaseLost, ModelFailed, StoreFull, StoreUnavailabl
 from dicom_node.logs import fields, trace
 from dicom_node.report import picture, sr
 from dicom_node.report.context import Predecessor
-from dicom_node.slices import Classifier, SliceReader
+from dicom_node.slices import Classifier, Shown, SliceReader
 from dicom_node.store import jobs, outbox, results, series
 from dicom_node.store.database import Database
 from dicom_node.store.jobs import Job
@@ -31,7 +29,7 @@ from dicom_node.store.results import SliceResult, Version
 from dicom_node.store.series import Instance
 from dicom_node.store.spool import Spool
 from dicom_node.tables import JobState
-from dtvit import ct, preprocess
+from dtvit import preprocess
 from dtvit.findings import Outcome, SeriesFindings
 from dtvit.headervalues import UnreadableSlice
 
@@ -128,6 +126,7 @@ class Worker:
             self._give_back(job, wait_s=0.0, reason=None)  # told to stop
             return
         instances, found = looked_at
+        found = self._refined(job, instances, found)
         ruled_out = {i.id: i.ruled_out for i in instances if i.ruled_out is not None}
         usable = [r for r in found if r.instance_id not in ruled_out]
         if anatomy.is_surely_no_head(usable):
@@ -172,6 +171,24 @@ class Worker:
             known = {r.instance_id for r in found}
             if all(i.id in known for i in instances if i.ruled_out is None):
                 return instances, [r for r in found if r.instance_id in {i.id for i in instances}]
+
+    def _refined(self, job: Job, instances: Sequence[Instance], found: Sequence[SliceResult]) -> list[SliceResult]:
+        """The results, once more over the finished series; as they were where that cannot be done."""
+        of_id = {i.id: i for i in instances if i.ruled_out is None}
+        usable = anatomy.in_order([r for r in found if r.instance_id in of_id])
+        if job.tries > 1:  # a try before this one ended the process; going on without is safe, reading again may not be
+            return list(found)
+        try:
+            refined = self._reader.refine(usable, of_id, self._heartbeat(job))
+        except (FileNotFoundError, UnreadableSlice) as exc:
+            log.warning("not_refined %s", fields(job=job.id, error=trace(exc)))
+            return list(found)
+        if refined:
+            log.info("refined %s", fields(job=job.id, slices=len(refined)))
+            with self._database.write() as connection:
+                results.replace(connection, refined, self.version, now=self._clock())
+        newer = {(r.instance_id, r.frame): r for r in refined}
+        return [newer.get((r.instance_id, r.frame), r) for r in found]
 
     def _report_failure(self, job: Job, one: series.Series, instances: Sequence[Instance]) -> None:
         """NOT EVALUATED, after the last try; where not even that report can be made, the state alone says so."""
@@ -324,15 +341,19 @@ class Worker:
                 built.append((made, [peer.name]))
         return built
 
-    def _pictures(self, found: SeriesFindings, instances: Sequence[Instance]) -> dict[int, npt.NDArray[np.float32]]:
-        """HU of the slices that the picture shows, by their index in the findings; one that is gone is not shown."""
+    def _pictures(self, found: SeriesFindings, instances: Sequence[Instance]) -> dict[int, Shown]:
+        """The slices that the picture shows, by their index in the findings; one that is gone is not shown.
+
+        Where the model looked is told only of slices that speak for hemorrhage: a map is scaled to its own maximum, and
+        on a slice without blood its brightest spot would mean nothing.
+        """
         files = {i.sop_instance_uid: i.file for i in instances}
         pictures = {}
         for index in picture.shown(found):
             one = found.slices[index]
+            speaks = one.outcome is not Outcome.ABSENT
             try:
-                image = ct.CTObject(self._spool.read(files[one.sop_instance_uid]))
-                pictures[index] = image.slice((one.frame or 1) - 1).hu
+                pictures[index] = self._reader.show(files[one.sop_instance_uid], one.frame, with_relevance=speaks)
             except (KeyError, FileNotFoundError, UnreadableSlice) as exc:
                 log.warning("not_pictured %s", fields(error=trace(exc)))
         return pictures

@@ -158,6 +158,9 @@ class FakeClassifier:
         self.fails(len(inputs))
         return Predictions(np.full(len(inputs), self.presence), np.tile([0.7, 0.2, 0.1], (len(inputs), 1)))
 
+    def relevance(self, inputs: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        return (inputs > 128).astype(np.float32)
+
 
 @dataclass
 class Made:

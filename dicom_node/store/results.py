@@ -40,34 +40,43 @@ class SliceResult:
     left_out: str | None = None
     presence: float | None = None
     location: tuple[float, float, float] | None = None
+    parts: tuple[int, ...] | None = None
+    """Of the head mask, as the neighbouring slices decided; None where the slice decided by itself."""
 
 
 def keep(connection: Connection, found: Iterable[SliceResult], version: Version, *, now: float) -> None:
-    rows = []
-    for result in found:
-        deep, lobar, subtentorial = result.location or (None, None, None)
-        content = {k: v for k, v in asdict(result).items() if k in _CONTENT}
-        rows.append(
-            {
-                "instance_id": result.instance_id,
-                "frame": result.frame,
-                "model_digest": version.model_digest,
-                "preprocessing": version.preprocessing,
-                "left_out": result.left_out,
-                "content": content,
-                "presence": result.presence,
-                "deep": deep,
-                "lobar": lobar,
-                "subtentorial": subtentorial,
-                "created_at": now,
-            }
-        )
+    rows = [_row(result, version, now) for result in found]
     if rows:
-        key = ["instance_id", "frame", "model_digest", "preprocessing"]
-        connection.execute(insert_for(connection)(slice_results).on_conflict_do_nothing(index_elements=key), rows)
+        connection.execute(insert_for(connection)(slice_results).on_conflict_do_nothing(index_elements=_KEY), rows)
 
 
-_CONTENT = ("instance_number", "position_mm", "thickness_mm", "content")
+def replace(connection: Connection, found: Iterable[SliceResult], version: Version, *, now: float) -> None:
+    """Keep these in the place of what was found before the series was whole."""
+    for result in found:
+        row = _row(result, version, now)
+        same = sa.and_(*(slice_results.c[name] == row[name] for name in _KEY))
+        connection.execute(slice_results.update().where(same).values(row))
+
+
+def _row(result: SliceResult, version: Version, now: float) -> dict[str, Any]:
+    deep, lobar, subtentorial = result.location or (None, None, None)
+    return {
+        "instance_id": result.instance_id,
+        "frame": result.frame,
+        "model_digest": version.model_digest,
+        "preprocessing": version.preprocessing,
+        "left_out": result.left_out,
+        "content": {k: v for k, v in asdict(result).items() if k in _CONTENT},
+        "presence": result.presence,
+        "deep": deep,
+        "lobar": lobar,
+        "subtentorial": subtentorial,
+        "created_at": now,
+    }
+
+
+_KEY = ["instance_id", "frame", "model_digest", "preprocessing"]
+_CONTENT = ("instance_number", "position_mm", "thickness_mm", "content", "parts")
 
 
 def of_series(connection: Connection, series_id: int, version: Version) -> list[SliceResult]:
@@ -108,6 +117,14 @@ def unread(connection: Connection, version: Version, *, limit: int, series_id: i
 
 def _result(row: sa.Row[Any]) -> SliceResult:
     location = None if row.deep is None else (row.deep, row.lobar, row.subtentorial)
+    content = dict(row.content)
+    parts = content.pop("parts", None)
     return SliceResult(
-        row.instance_id, row.frame, left_out=row.left_out, presence=row.presence, location=location, **row.content
+        row.instance_id,
+        row.frame,
+        left_out=row.left_out,
+        presence=row.presence,
+        location=location,
+        parts=None if parts is None else tuple(parts),
+        **content,
     )

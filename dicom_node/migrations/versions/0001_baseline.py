@@ -183,4 +183,3 @@ def upgrade() -> None:
         batch_op.create_index(
             batch_op.f("ix_deliveries_destination_state_next_at"), ["destination", "state", "next_at"], unique=False
         )
-

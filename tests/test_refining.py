@@ -1,0 +1,94 @@
+"""Slices judged one by one while they arrive are looked over once more when their series is whole."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from made import FakeClassifier, Made, made_node, peer
+from pydicom.dataset import Dataset
+
+from dicom_node import scanner
+from dicom_node.config import Model
+from dicom_node.slices import SliceReader
+from dicom_node.store import results, series
+from dicom_node.tables import jobs as jobs_table
+from dicom_node.tables import slice_results
+from dtvit import ct, phantom, preprocess
+
+
+@pytest.fixture(scope="module")
+def beside_a_thick_cup() -> list[Dataset]:
+    """A head whose vertex is smaller than the holder beside it."""
+    holder = {"shape": "thick cup", "shell_mm": 12.0, "shell_hu": 200.0, "gap_mm": 4.0}
+    spec = phantom.draw(3, None, matrix=256, thickness_mm=5.0, spacing_mm=5.0, **holder)
+    patient = scanner.SyntheticPatient("SYNTHETIC^REFINED", "REF-1")
+    return scanner.series(phantom.render(spec), patient, when=datetime(2026, 1, 2, tzinfo=UTC))
+
+
+def robust_node(folder: Path) -> Made:
+    return made_node(folder, peers=[peer(104)], model=Model(brace_removal="robust"))
+
+
+def finish(node: Made, worker_number: int = 1) -> None:
+    worker = node.worker(FakeClassifier(0.02), owner=f"worker-{worker_number}")
+    while worker.step():
+        node.clock.advance(1.0)
+
+
+def kept(node: Made) -> dict[int, results.SliceResult]:
+    with node.database.read() as connection:
+        version = results.Version("f" * 64, preprocess.preprocessing("robust"))
+        return {r.instance_number or 0: r for r in results.of_series(connection, 1, version)}
+
+
+def expected(node: Made, datasets: list[Dataset]) -> dict[int, preprocess.Prepared]:
+    """What looking at the finished series at once gives."""
+    with node.database.read() as connection:
+        files = [node.spool.path(i.file) for i in series.instances_of(connection, 1)]
+    slices = ct.order([one for path in files for one in ct.read(path)])
+    first = [preprocess.prepare(one, "robust") for one in slices]
+    refined = preprocess.refine(slices, first, "robust")
+    assert any(a is not b for a, b in zip(first, refined, strict=True)), "this series changes nothing"
+    assert len(refined) == len(datasets)
+    return {one.instance_number or 0: prepared for one, prepared in zip(slices, refined, strict=True)}
+
+
+@pytest.mark.parametrize("another_process", [False, True])
+def test_the_finished_series_is_judged_as_if_it_had_come_at_once(
+    tmp_path: Path, beside_a_thick_cup: list[Dataset], another_process: bool
+) -> None:
+    node = robust_node(tmp_path)
+    node.accept(*beside_a_thick_cup)
+    finish(node)
+    early = kept(node)
+    node.tick_after(31)
+    if another_process:
+        finish(node, worker_number=2)  # its memory is empty: it must read again what it needs
+    else:
+        finish(node)
+    late = kept(node)
+    for number, prepared in expected(node, beside_a_thick_cup).items():
+        assert late[number].content == vars(prepared.content)
+    changed = [number for number in late if late[number] != early[number]]
+    assert changed
+    assert all(late[number].parts is not None for number in changed)
+    assert [(job.state, job.outcome) for job in node.rows(jobs_table)] == [("reported", "absent")]
+    assert len(node.rows(slice_results)) == len(beside_a_thick_cup)
+
+
+def test_a_slice_that_cannot_be_read_again_does_not_cost_the_report(
+    tmp_path: Path, beside_a_thick_cup: list[Dataset], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = robust_node(tmp_path)
+    node.accept(*beside_a_thick_cup)
+    finish(node)
+
+    def gone(*_: object) -> None:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(SliceReader, "_slice_of", gone)
+    node.tick_after(31)
+    finish(node)
+    assert [job.state for job in node.rows(jobs_table)] == ["reported"]
