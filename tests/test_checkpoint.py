@@ -11,8 +11,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from untrained import PREPROCESSING, metadata, untrained_checkpoint
 
-from dtvit.checkpoint import HEADER_KEY, NOTICE, UnusableCheckpoint, describe, load, save
+from dtvit.brace import MODES
+from dtvit.checkpoint import HEADER_KEY, NOTICE, SHIPPED, UnusableCheckpoint, describe, load, save
 from dtvit.model import DTViT
+from dtvit.preprocess import preprocessing
 
 
 def rewrite(path, *, tensors=None, **changes):
@@ -146,3 +148,14 @@ def test_a_full_disk_keeps_the_previous_checkpoint(path, monkeypatch):
 
     assert path.read_bytes() == before
     assert os.listdir(path.parent) == [path.name]
+
+
+def test_the_shipped_checkpoint_fits_this_program_and_its_card():
+    found = describe(SHIPPED)
+
+    assert SHIPPED.stat().st_size <= 12_000_000
+    assert found.metadata.notice == NOTICE
+    assert found.metadata.patients_seen == "none"
+    assert {preprocessing(mode) for mode in MODES} <= set(found.metadata.preprocessing)
+    assert found.digest in (SHIPPED.parent / "MODEL-CARD.md").read_text()
+    assert "research" in (SHIPPED.parent / "LICENSE").read_text()
