@@ -6,7 +6,8 @@ as functions of values, and `dtvit` does the judging.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from dicom_node.store.results import SliceResult
@@ -14,6 +15,8 @@ from dicom_node.store.series import Instance
 from dtvit import findings, selection
 from dtvit.coverage import assess
 from dtvit.findings import Coverage, Outcome, Region, SeriesFindings, SliceFinding, Thresholds
+
+PARALLEL = 0.02  # between unit normals: one degree, which moves the rim of a head by 2 mm
 
 
 @dataclass(frozen=True)
@@ -45,12 +48,16 @@ def is_surely_no_head(found: Sequence[SliceResult]) -> bool:
     return hidden < min(selection.HEAD_SLICES, len(found)) and not selection.is_head([_content(r) for r in read])
 
 
-def coverage(found: Sequence[SliceResult]) -> Coverage:
+def coverage(found: Sequence[SliceResult], instances: Sequence[Instance]) -> Coverage:
     """How much of the brain these slices show, provided that they are all there is."""
     ordered = in_order(found)
     shown = regions(ordered)
     evaluated = [region is Region.BRAIN and r.left_out is None for r, region in zip(ordered, shown, strict=True)]
-    return assess([r.position_mm for r in ordered], [r.thickness_mm for r in ordered], shown, evaluated)
+    doubts = [
+        *selection.doubts([_content(r) for r in ordered], shown),
+        *_fanned({r.instance_id for r in found}, instances),
+    ]
+    return assess([r.position_mm for r in ordered], [r.thickness_mm for r in ordered], shown, evaluated, doubts)
 
 
 def conclude(
@@ -69,7 +76,15 @@ def conclude(
         for result, region in zip(ordered, regions(ordered), strict=True)
     ]
     slices += [_left_out(of_id[i], why) for i, why in ruled_out.items()]
-    return findings.conclude(slices, coverage(ordered), cuts.series, whole=whole)
+    return findings.conclude(slices, coverage(ordered, instances), cuts.series, whole=whole)
+
+
+def _fanned(looked_at: Collection[int], instances: Sequence[Instance]) -> list[str]:
+    """Slices that are not parallel leave wedges between them, which positions along a normal do not show."""
+    normals = [n for i in instances if i.id in looked_at and (n := i.facts.normal) is not None]
+    if not normals or all(math.dist(normals[0], n) < PARALLEL for n in normals):
+        return []
+    return ["the slices are not parallel: what lies between them is not known to be seen"]
 
 
 def nothing_evaluated(instances: Sequence[Instance], reason: str) -> SeriesFindings:

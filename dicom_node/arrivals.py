@@ -229,4 +229,4 @@ def _coverage(members: Sequence[series.Instance], found: Sequence[results.SliceR
     usable = {m.id for m in members if m.ruled_out is None}
     if not usable or usable - {r.instance_id for r in found}:
         return None
-    return anatomy.coverage([r for r in found if r.instance_id in usable])
+    return anatomy.coverage([r for r in found if r.instance_id in usable], members)

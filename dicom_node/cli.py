@@ -5,46 +5,27 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 
 from dicom_node import __version__
-from dicom_node.errors import NodeError, NotFound, NotPossible
-
-if TYPE_CHECKING:
-    from dicom_node.config import Config
-    from dicom_node.store.database import Database
-    from dicom_node.store.series import Series
-    from dicom_node.store.spool import Spool
-
-CONFIG = click.option(
-    "--config",
-    "config_path",
-    type=click.Path(dir_okay=False, path_type=Path),
-    default=Path("config.toml"),
-    envvar="DICOM_NODE_CONFIG",
-    show_default=True,
-    help="Configuration file.",
+from dicom_node.commands import (
+    CONFIG,
+    JSON,
+    Commands,
+    describe_checkpoint,
+    dicom_files,
+    find_series,
+    load_config,
+    newest_report,
+    opened,
+    version_of,
 )
-JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+from dicom_node.errors import NotFound, NotPossible
 
 
-class _Commands(click.Group):
-    """Shows what the node raises on purpose as one error, without a traceback; exit status 1."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except NodeError as exc:
-            click.echo(f"dicom-node: {exc}", err=True)
-            ctx.exit(1)
-
-
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 def main() -> None:
     """Receives head CT, looks for intracerebral hemorrhage, sends a DICOM Structured Report back.
@@ -60,9 +41,9 @@ def serve(config_path: Path) -> None:
     from dicom_node import logs
     from dicom_node.service import Service
 
-    config = _load(config_path)
+    config = load_config(config_path)
     logs.configure(config.logging.level)
-    Service(config, config_path, _version(config)).run()
+    Service(config, config_path, version_of(config)).run()
 
 
 @main.command(hidden=True)
@@ -73,7 +54,7 @@ def worker(config_path: Path, owner: str) -> None:
     from dicom_node import logs
     from dicom_node.worker_process import work
 
-    config = _load(config_path)
+    config = load_config(config_path)
     logs.configure(config.logging.level)
     work(config, owner)
 
@@ -99,8 +80,8 @@ def demo(output: Path, seed: int, checkpoint: Path | None) -> None:
 @CONFIG
 def check_config(config_path: Path) -> None:
     """Read the configuration and the checkpoint it names; say what is wrong, or that nothing is."""
-    config = _load(config_path)
-    version = _version(config)
+    config = load_config(config_path)
+    version = version_of(config)
     to = ", ".join(peer.name for peer in config.destinations) or "nobody"
     click.echo(f"{config_path}: good. {config.node.ae_title} on port {config.node.port}; results go to {to};")
     click.echo(f"checkpoint {version.model_digest[:12]}, preprocessing {version.preprocessing}")
@@ -113,7 +94,7 @@ def echo(peer: str, config_path: Path) -> None:
     """Ask PEER of the configuration whether it is there (C-ECHO)."""
     from dicom_node.network import scu
 
-    config = _load(config_path)
+    config = load_config(config_path)
     took_s = scu.echo(config.peer(peer), config.node.ae_title)
     click.echo(f"{peer} answered in {took_s * 1000:.0f} ms")
 
@@ -129,7 +110,7 @@ def send(folder: Path, peer: str | None, config_path: Path) -> None:
     from dicom_node.config import Peer
     from dicom_node.network import scu
 
-    config = _load(config_path)
+    config = load_config(config_path)
     node = config.node
     myself = Peer(name="this-node", host="127.0.0.1", port=node.port or 11112, ae_title=node.ae_title)
     items = [scu.outgoing(path) for path in dicom_files([folder])]
@@ -157,7 +138,7 @@ def status(config_path: Path, as_json: bool) -> None:
     from dicom_node import present
     from dicom_node.store.overview import overview
 
-    with _store(config_path) as (config, database, spool):
+    with opened(config_path) as (config, database, spool):
         now = time.time()
         with database.read() as connection:
             found = overview(connection, now=now)
@@ -179,8 +160,8 @@ def show(series: str, config_path: Path, as_json: bool) -> None:
     from dicom_node import present
     from dicom_node.store.overview import history
 
-    with _store(config_path) as (_, database, _spool), database.read() as connection:
-        known = history(connection, _find(connection, series).id)
+    with opened(config_path) as (_, database, _spool), database.read() as connection:
+        known = history(connection, find_series(connection, series).id)
     if as_json:
         click.echo(json.dumps(known, indent=2, default=str))
     else:
@@ -200,8 +181,8 @@ def retry(series: str, again: bool, keep: str | None, config_path: Path) -> None
     """Try SERIES again: a delivery that was refused, a series that failed, was refused or not chosen."""
     from dicom_node.retrying import retry as try_again
 
-    with _store(config_path) as (config, database, _), database.write() as connection:
-        one = _find(connection, series)
+    with opened(config_path) as (config, database, _), database.write() as connection:
+        one = find_series(connection, series)
         said = try_again(connection, one, config.eligibility, again=again, keep=keep, now=time.time())
     click.echo(f"series {one.id}: {said}")
 
@@ -214,11 +195,11 @@ def withdraw(series: str, why: str, config_path: Path) -> None:
     """Take the newest result of SERIES back: cancel what is undelivered, tell those who have it."""
     from dicom_node.withdrawing import withdraw as take_back
 
-    metadata = _describe(_load(config_path).model.checkpoint).metadata
-    with _store(config_path) as (config, database, spool):
+    metadata = describe_checkpoint(load_config(config_path).model.checkpoint).metadata
+    with opened(config_path) as (config, database, spool):
         device_uid = database.device_uid()
         with database.write() as connection:
-            one = _find(connection, series)
+            one = find_series(connection, series)
             said = take_back(
                 connection, spool, config, one, why=why, metadata=metadata, device_uid=device_uid, now=time.time()
             )
@@ -240,7 +221,7 @@ def report_show(named: str, as_html: bool, config_path: Path) -> None:
     from dicom_node.report.reading import NotAReport, load
 
     try:
-        ds = load(Path(named) if Path(named).is_file() else _newest_report(named, config_path))
+        ds = load(Path(named) if Path(named).is_file() else newest_report(named, config_path))
     except NotAReport as exc:
         raise NotFound(f"{named}: {exc}") from exc
     click.echo(text.html(ds) if as_html else text.render(ds))
@@ -264,8 +245,8 @@ def model_info(checkpoint: Path | None, config_path: Path, as_json: bool) -> Non
     from dicom_node import present
 
     if checkpoint is None and config_path.exists():
-        checkpoint = _load(config_path).model.checkpoint
-    described = _describe(checkpoint)
+        checkpoint = load_config(config_path).model.checkpoint
+    described = describe_checkpoint(checkpoint)
     known = {
         "file": str(described.path),
         "sha256": described.digest,
@@ -329,89 +310,3 @@ def train(arguments: tuple[str, ...]) -> None:
 
     sys.argv = ["dicom-node train", *arguments]
     sys.exit(run())
-
-
-def dicom_files(paths: tuple[Path, ...] | list[Path]) -> list[Path]:
-    """All files under `paths` that bear the DICOM prefix (PS3.10 7.1), in order."""
-    files = [file for path in paths for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
-    return [file for file in files if file.is_file() and _has_prefix(file)]
-
-
-def _has_prefix(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"
-
-
-def _load(path: Path) -> Config:
-    from dicom_node.config import load
-
-    return load(path)
-
-
-def _describe(checkpoint: Path | None) -> Any:
-    from dicom_node.errors import ConfigError
-    from dtvit.checkpoint import SHIPPED, UnusableCheckpoint, describe
-
-    try:
-        return describe(checkpoint or SHIPPED)
-    except UnusableCheckpoint as exc:
-        raise ConfigError(f"model.checkpoint: {exc}") from exc
-
-
-def _version(config: Config) -> Any:
-    """What results will depend on; refuses a checkpoint that was not trained for the configured preprocessing."""
-    from dicom_node.errors import ConfigError
-    from dicom_node.store.results import Version
-    from dtvit.preprocess import preprocessing
-
-    described = _describe(config.model.checkpoint)
-    version = preprocessing(config.model.brace_removal)
-    if version not in described.metadata.preprocessing:
-        raise ConfigError(
-            f"model.brace_removal = {config.model.brace_removal!r} makes pictures of {version}, and the checkpoint "
-            f"was trained for {', '.join(described.metadata.preprocessing)}"
-        )
-    return Version(described.digest, version)
-
-
-@contextmanager
-def _store(config_path: Path) -> Iterator[tuple[Config, Database, Spool]]:
-    """The node's memory, for a command beside a running (or a stopped) service."""
-    from dicom_node.store.opening import open_store
-
-    config = _load(config_path)
-    database, spool = open_store(config)
-    try:
-        yield config, database, spool
-    finally:
-        database.close()
-
-
-def _newest_report(named: str, config_path: Path) -> bytes:
-    from dicom_node.store.overview import history
-
-    with _store(config_path) as (_, database, spool):
-        with database.read() as connection:
-            one = _find(connection, named)
-            reports = [row["file"] for row in history(connection, one.id)["deliveries"] if row["kind"] == "report"]
-        if not reports:
-            raise NotFound(f"no report was made of series {one.id}; see dicom-node show {one.id}")
-        return spool.read(reports[-1])
-
-
-def _find(connection: Any, named: str) -> Series:
-    """The series that a person means. Raises NotFound, also where a UID names several."""
-    from dicom_node.store import series
-
-    if named.isdecimal():
-        one = series.get(connection, int(named))
-        if one is None:
-            raise NotFound(f"there is no series {named}; see dicom-node status")
-        return one
-    found = series.find(connection, named)
-    if not found:
-        raise NotFound(f"no series or study has the UID {named}")
-    if len(found) > 1:
-        numbers = ", ".join(str(one.id) for one in found)
-        raise NotFound(f"this study has several series here: {numbers}; name one by its number")
-    return found[0]

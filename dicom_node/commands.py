@@ -1,0 +1,126 @@
+"""What the commands share: options, the configuration, the node's memory, and the series that a person names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dicom_node.errors import ConfigError, NodeError, NotFound
+
+if TYPE_CHECKING:
+    from dicom_node.config import Config
+    from dicom_node.store.database import Database
+    from dicom_node.store.results import Version
+    from dicom_node.store.series import Series
+    from dicom_node.store.spool import Spool
+    from dtvit.checkpoint import Checkpoint
+
+CONFIG = click.option(
+    "--config",
+    "config_path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path("config.toml"),
+    envvar="DICOM_NODE_CONFIG",
+    show_default=True,
+    help="Configuration file.",
+)
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+
+
+class Commands(click.Group):
+    """Shows what the node raises on purpose as one error, without a traceback; exit status 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except NodeError as exc:
+            click.echo(f"dicom-node: {exc}", err=True)
+            ctx.exit(1)
+
+
+def dicom_files(paths: tuple[Path, ...] | list[Path]) -> list[Path]:
+    """All files under `paths` that bear the DICOM prefix (PS3.10 7.1), in order."""
+    files = [file for path in paths for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
+    return [file for file in files if file.is_file() and _has_prefix(file)]
+
+
+def _has_prefix(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
+
+
+def load_config(path: Path) -> Config:
+    from dicom_node.config import load
+
+    return load(path)
+
+
+def describe_checkpoint(checkpoint: Path | None) -> Checkpoint:
+    from dtvit.checkpoint import SHIPPED, UnusableCheckpoint, describe
+
+    try:
+        return describe(checkpoint or SHIPPED)
+    except UnusableCheckpoint as exc:
+        raise ConfigError(f"model.checkpoint: {exc}") from exc
+
+
+def version_of(config: Config) -> Version:
+    """What results will depend on; refuses a checkpoint that was not trained for the configured preprocessing."""
+    from dicom_node.store.results import Version
+    from dtvit.preprocess import preprocessing
+
+    described = describe_checkpoint(config.model.checkpoint)
+    version = preprocessing(config.model.brace_removal)
+    if version not in described.metadata.preprocessing:
+        raise ConfigError(
+            f"model.brace_removal = {config.model.brace_removal!r} makes pictures of {version}, and the checkpoint "
+            f"was trained for {', '.join(described.metadata.preprocessing)}"
+        )
+    return Version(described.digest, version)
+
+
+@contextmanager
+def opened(config_path: Path) -> Iterator[tuple[Config, Database, Spool]]:
+    """The node's memory, for a command beside a running (or a stopped) service."""
+    from dicom_node.store.opening import open_store
+
+    config = load_config(config_path)
+    database, spool = open_store(config)
+    try:
+        yield config, database, spool
+    finally:
+        database.close()
+
+
+def newest_report(named: str, config_path: Path) -> bytes:
+    from dicom_node.store.overview import history
+
+    with opened(config_path) as (_, database, spool):
+        with database.read() as connection:
+            one = find_series(connection, named)
+            reports = [row["file"] for row in history(connection, one.id)["deliveries"] if row["kind"] == "report"]
+        if not reports:
+            raise NotFound(f"no report was made of series {one.id}; see dicom-node show {one.id}")
+        return spool.read(reports[-1])
+
+
+def find_series(connection: Any, named: str) -> Series:
+    """The series that a person means. Raises NotFound, also where a UID names several."""
+    from dicom_node.store import series
+
+    if named.isdecimal():
+        one = series.get(connection, int(named))
+        if one is None:
+            raise NotFound(f"there is no series {named}; see dicom-node status")
+        return one
+    found = series.find(connection, named)
+    if not found:
+        raise NotFound(f"no series or study has the UID {named}")
+    if len(found) > 1:
+        numbers = ", ".join(str(one.id) for one in found)
+        raise NotFound(f"this study has several series here: {numbers}; name one by its number")
+    return found[0]
