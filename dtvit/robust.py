@@ -42,7 +42,7 @@ DRIFT_MM = 6.0  # how far outlines move from slice to slice, tilt and growing fa
 NO_HEAD = "no head found in this slice"
 ONLY_A_SHELL = "only a shell was found: holder or empty skull"
 SEVERAL = "the head is in several parts"
-CUT = "a holder that touches the head was cut away"
+CUT = "what stands out from the head and is thin was cut away: a holder that touches it, or an ear"
 FOLLOWED = "decided by the neighbouring slices"
 
 

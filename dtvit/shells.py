@@ -16,6 +16,7 @@ OPENING_MM = 9.0  # removes shells of up to 18 mm, and nothing of a head but ear
 MARGIN_MM = 2.0  # what the opening rounds off
 ARM_MM = 15.0  # a longer protrusion is a shell, or an ear, which is no loss
 UNIFORM_HU = 40.0  # plastic and carbon are; ears, mastoids and skulls are not
+SOFT_HU = (-10.0, 80.0)  # an arm of this density may be an ear: it goes, but is not followed into the scalp
 CONTACT_MM = 50.0  # how far a shell is followed along the head from where it leaves it
 EDGE_MM = 1.5  # the border of an arm is mixed with air
 CELL_MM = 2.0  # the outline is smooth, and nothing smaller matters
@@ -44,7 +45,8 @@ def protruding(hu: npt.NDArray[np.float32], mask: Mask, body: Mask, pixel_mm: Pi
             arm = finer(labels == i, step, mask.shape) & mask
             sample = hu[by.erode(arm, EDGE_MM, pixel_mm)]
             if sample.size and _spread(sample) <= UNIFORM_HU:
-                shells |= _with_contact(hu, mask, arm, sample, pixel_mm, by)
+                soft = SOFT_HU[0] <= float(np.median(sample)) <= SOFT_HU[1]
+                shells |= arm if soft else _with_contact(hu, mask, arm, sample, pixel_mm, by)
     return shells
 
 
