@@ -44,11 +44,12 @@ def assess(
     thicknesses_mm: Sequence[float | None],
     regions: Sequence[Region],
     evaluated: Sequence[bool],
+    doubts: Sequence[str] = (),
 ) -> Coverage:
-    """Coverage of the brain by the evaluated slices; all four sequences in the same order, feet to head.
+    """Coverage of the brain by the evaluated slices; the first four sequences in the same order, feet to head.
 
-    Complete means: slices beyond the brain at both ends, no hole from the one end to the other, every brain slice
-    evaluated, none of unknown content or position, and enough of it to be a whole brain.
+    Complete means: slices beyond the brain right at both ends, no hole from the one end to the other, every brain slice
+    evaluated, none of unknown content or position, enough of it for a whole brain, and no `doubts` (in words) besides.
     """
     gaps: list[str] = []
     placed = [i for i, position in enumerate(positions_mm) if position is not None]
@@ -59,8 +60,9 @@ def assess(
         return Coverage(False, 0.0, False, False, (*gaps, "no slice shows brain"))
     lowest, highest = brain[0], brain[-1]
     unknown = [i for i, region in enumerate(regions) if region is Region.UNKNOWN]
-    lower_end = any(regions[i] in (Region.BELOW_BRAIN, Region.NO_HEAD) for i in placed if i < lowest)
-    upper_end = any(regions[i] in (Region.ABOVE_BRAIN, Region.NO_HEAD) for i in placed if i > highest)
+    below, above = ([regions[i] for i in placed if step * i > step * end] for step, end in ((-1, lowest), (1, highest)))
+    lower_end = bool(below) and below[-1] is Region.BELOW_BRAIN  # never a blank slice: every head stands on a neck
+    upper_end = bool(above) and above[0] in (Region.ABOVE_BRAIN, Region.NO_HEAD)
     if not lower_end:
         gaps.append("the lower end of the brain (skull base) is not in the series")
     if not upper_end:
@@ -80,6 +82,7 @@ def assess(
     extent = _extent([positions_mm[i] or 0.0 for i in brain if evaluated[i]])
     if extent < LEAST_EXTENT_MM:
         gaps.append(f"the evaluated slices span {extent:.0f} mm, a brain at least {LEAST_EXTENT_MM:.0f}")
+    gaps += doubts
     return Coverage(not gaps, extent, lower_end, upper_end, tuple(gaps))
 
 

@@ -93,6 +93,16 @@ def in_slice(
     return upright(np.where(np.logical_and.outer(*seen), found, np.float32(0.0)), orientation)
 
 
+def shown(shape: tuple[int, ...]) -> tuple[slice, slice]:
+    """Rows and columns of a slice of `shape` that are in the model's input; what lies beyond is cropped away."""
+    (width, height), (left, top) = _resized(shape)
+    rows, columns = shape
+    return (
+        slice(round(top * rows / height), round((top + SIDE) * rows / height)),
+        slice(round(left * columns / width), round((left + SIDE) * columns / width)),
+    )
+
+
 def _resized(shape: tuple[int, ...]) -> tuple[tuple[int, int], tuple[int, int]]:
     """(columns, rows) of a (row, column) picture with its short side at 256, and the crop's (left, top) in it."""
     rows, columns = shape
@@ -109,7 +119,7 @@ def prepare(ct_slice: CTSlice, mode: str = "robust", parts: frozenset[int] | Non
     head = brace.find_head(ct_slice.hu, ct_slice.pixel_mm, mode, parts)
     return Prepared(
         input=model_input(upright(picture(ct_slice.hu, head.mask), ct_slice.orientation)),
-        content=classify_content(ct_slice.hu, head.mask, ct_slice.pixel_mm),
+        content=classify_content(ct_slice.hu, head.mask, ct_slice.pixel_mm, shown(ct_slice.hu.shape)),
         head=head,
     )
 

@@ -33,6 +33,9 @@ LARGEST_HEAD_CM2 = 420.0  # 25 x 21 cm; a thorax has more
 BRAIN_HU = (5.0, 70.0)  # median over a slice's brain: above water, below the acrylic of a test object
 CLOSED_SHARE = 0.5  # of the brain that meets bone in all directions; ribs leave gaps, a skull does not
 HEAD_SLICES = 3
+TAPERED = 0.5  # of the largest area: less at both ends of a brain; at most 0.32 in 10 mm slices, 0.9 where one is cut
+DIP = 0.75  # of the smaller neighbour: whole slices of a head keep 0.93 and more
+UNSEEN_CM2 = 1.0  # of brain in one slice: room for a bleed of a centimetre
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,8 @@ class SliceContent:
     """Its median; 0 where there is none."""
     soft_cm2: float = 0.0
     """All soft tissue, enclosed or not."""
+    unseen_cm2: float = 0.0
+    """Brain outside the part of the picture that the model is shown."""
 
     @property
     def may_show_brain(self) -> bool:
@@ -68,9 +73,15 @@ class SliceContent:
 
 
 def classify_content(
-    hu: npt.NDArray[np.float32], head_mask: npt.NDArray[np.bool_], pixel_mm: tuple[float, float]
+    hu: npt.NDArray[np.float32],
+    head_mask: npt.NDArray[np.bool_],
+    pixel_mm: tuple[float, float],
+    shown: tuple[slice, slice] = (slice(None), slice(None)),
 ) -> SliceContent:
-    """Measure one slice: `hu` and `head_mask` (row, column), `pixel_mm` between rows and between columns."""
+    """Measure one slice: `hu` and `head_mask` (row, column), `pixel_mm` between rows and between columns.
+
+    `shown`: the rows and columns that the model is shown.
+    """
     import cv2
 
     size = tuple(max(8, round(n * mm / GRID_MM)) for n, mm in zip(hu.shape[::-1], pixel_mm[::-1], strict=True))
@@ -89,6 +100,7 @@ def classify_content(
         closed=float((met[brain] >= DIRECTIONS).mean()) if area else 0.0,
         brain_hu=float(np.median(mean[brain])) if area else 0.0,
         soft_cm2=float(tissue.sum() * cell_cm2),
+        unseen_cm2=float((brain & ~_cells(shown, hu.shape, brain.shape)).sum() * cell_cm2),
     )
 
 
@@ -130,6 +142,28 @@ def assign_regions(contents: Sequence[SliceContent | None]) -> list[Region]:
     return regions
 
 
+def doubts(contents: Sequence[SliceContent | None], regions: Sequence[Region]) -> tuple[str, ...]:
+    """Why the slices assigned to the brain may not show all of it, in words; both ordered from feet to head."""
+    at = [i for i, region in enumerate(regions) if region is Region.BRAIN]
+    areas = [0.0 if content is None else content.brain_cm2 for content in contents]
+    if not at:
+        return ()
+    enough = TAPERED * max(areas[i] for i in at)
+    base = next((i for i in at if areas[i] >= LOWER_CM2), at[0])  # below it may lie one that was taken in to be sure
+    found = [
+        f"the brain does not taper off towards its {name} end"
+        for name, i in (("lower", base), ("upper", at[-1]))
+        if areas[i] > enough
+    ]
+    cut = sum(_dips(contents, i) for i in at)
+    if cut:
+        found.append(f"{cut} {'slice shows' if cut == 1 else 'slices show'} much less of the head than both neighbours")
+    edge = sum((content := contents[i]) is not None and content.unseen_cm2 > UNSEEN_CM2 for i in at)
+    if edge:
+        found.append(f"{edge} {'slice has' if edge == 1 else 'slices have'} brain beyond what the network is shown")
+    return tuple(found)
+
+
 def is_head(contents: Sequence[SliceContent | None]) -> bool:
     """Whether this is a head by content: brain in a closed skull on enough slices (all, where there are fewer)."""
     sure = sum(c is not None and c.surely_brain for c in contents)
@@ -145,6 +179,23 @@ def _outside(content: SliceContent | None, region: Region) -> Region:
 def _open_skull(content: SliceContent | None) -> bool:
     """Whether this is brain after a craniectomy: too open for bone to be met, too much tissue for a vertex."""
     return content is not None and content.soft_cm2 >= OPEN_CM2 and content.head_cm2 <= LARGEST_HEAD_CM2
+
+
+def _dips(contents: Sequence[SliceContent | None], at: int) -> bool:
+    """Whether part of this slice is lost, as where a transfer or a decoder broke off."""
+    here, beside = contents[at], [contents[i] for i in (at - 1, at + 1) if 0 <= i < len(contents)]
+    areas = [content.head_cm2 for content in beside if content is not None]
+    return here is not None and len(areas) == 2 and here.head_cm2 < DIP * min(areas)
+
+
+def _cells(shown: tuple[slice, slice], shape: tuple[int, ...], grid: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+    """The cells of the coarse grid whose centres lie in the rows and columns `shown` of a slice of this shape."""
+    inside = []
+    for part, pixels, cells in zip(shown, shape, grid, strict=True):
+        begin, end, _ = part.indices(pixels)
+        centres = (np.arange(cells) + 0.5) * pixels / cells
+        inside.append((centres >= begin) & (centres <= end))
+    return np.asarray(np.logical_and.outer(*inside))
 
 
 def _unread_within(areas: Sequence[float], contents: Sequence[SliceContent | None], at: int, step: int) -> bool:

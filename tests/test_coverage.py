@@ -131,3 +131,19 @@ def test_no_brain_is_no_coverage() -> None:
 def test_a_few_centimetres_are_no_whole_brain() -> None:
     positions, thicknesses, regions = series(count=12)
     assert not assess(positions, thicknesses, regions, [r is BRAIN for r in regions]).complete
+
+
+def test_a_blank_slice_below_the_brain_is_not_its_lower_end() -> None:
+    """A head stands on a neck: where nothing is seen below it, a slice was lost, and brain may lie there."""
+    positions, thicknesses, regions = series()
+    for blank in ([NONE, NONE], [BELOW, NONE]):
+        coverage = assess(positions, thicknesses, [*blank, *regions[2:]], [r is BRAIN for r in regions])
+        assert not coverage.complete
+        assert not coverage.lower_end_seen
+
+
+def test_a_doubt_uncovers_the_brain() -> None:
+    positions, thicknesses, regions = series()
+    coverage = assess(positions, thicknesses, regions, [r is BRAIN for r in regions], ["it may have been cut"])
+    assert not coverage.complete
+    assert coverage.gaps == ("it may have been cut",)

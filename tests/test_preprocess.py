@@ -4,7 +4,7 @@ import numpy as np
 from PIL import Image
 
 from dtvit.ct import CTSlice
-from dtvit.preprocess import PREPROCESSING, model_input, picture, prepare, upright
+from dtvit.preprocess import PREPROCESSING, model_input, picture, prepare, shown, upright
 
 HEAD_FIRST_SUPINE = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
@@ -22,16 +22,16 @@ def test_the_model_sees_224_of_256_whatever_the_matrix() -> None:
 
 def test_the_model_input_is_the_centre_of_a_bilinear_antialiased_256() -> None:
     random = np.random.default_rng(1)
-    shown = random.integers(0, 256, (512, 512), dtype=np.uint8)
-    small = np.asarray(Image.fromarray(shown).resize((256, 256), Image.Resampling.BILINEAR))
-    assert (model_input(shown) == small[16:240, 16:240]).all()
+    image = random.integers(0, 256, (512, 512), dtype=np.uint8)
+    small = np.asarray(Image.fromarray(image).resize((256, 256), Image.Resampling.BILINEAR))
+    assert (model_input(image) == small[16:240, 16:240]).all()
 
 
 def test_a_prone_patient_is_turned() -> None:
-    shown = np.arange(6, dtype=np.uint8).reshape(2, 3)
-    assert (upright(shown, HEAD_FIRST_SUPINE) == shown).all()
-    assert (upright(shown, None) == shown).all()
-    assert (upright(shown, (-1.0, 0.0, 0.0, 0.0, -1.0, 0.0)) == shown[::-1, ::-1]).all()
+    image = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    assert (upright(image, HEAD_FIRST_SUPINE) == image).all()
+    assert (upright(image, None) == image).all()
+    assert (upright(image, (-1.0, 0.0, 0.0, 0.0, -1.0, 0.0)) == image[::-1, ::-1]).all()
 
 
 def test_a_slice_is_prepared_with_its_content() -> None:
@@ -50,3 +50,13 @@ def test_a_slice_is_prepared_with_its_content() -> None:
 
 def test_the_version_names_the_mode() -> None:
     assert "robust" in PREPROCESSING
+
+
+def test_the_rows_and_columns_shown_are_those_that_reach_the_input() -> None:
+    for size in ((512, 512), (400, 700)):
+        rows, columns = shown(size)
+        beyond = np.full(size, 255, np.uint8)
+        beyond[rows, columns] = 0
+        assert model_input(beyond)[4:-4, 4:-4].max() == 0
+        seen = 255 - beyond
+        assert model_input(seen).min() > 0

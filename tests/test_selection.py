@@ -1,13 +1,15 @@
 """Which slices are put to the model."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 
 from dtvit import brace, ct
 from dtvit.findings import Region
-from dtvit.selection import SliceContent, assign_regions, classify_content, is_head
+from dtvit.selection import SliceContent, assign_regions, classify_content, doubts, is_head
 
 BELOW, BRAIN, ABOVE, NONE, UNKNOWN = (
     Region.BELOW_BRAIN,
@@ -135,3 +137,36 @@ def test_the_dry_skull_is_no_head(shared_data: Path) -> None:
         contents = [classify_content(s.hu, brace.head_mask(s.hu, s.pixel_mm), s.pixel_mm) for s in ct.order(slices)]
         assert len(contents) >= 9
         assert not is_head(contents)
+
+
+def doubts_of(contents: list[SliceContent]) -> tuple[str, ...]:
+    return doubts(contents, assign_regions(contents))
+
+
+def test_a_whole_brain_is_beyond_doubt() -> None:
+    assert doubts_of(WHOLE) == ()
+
+
+def test_a_brain_that_ends_at_its_full_width_is_doubted() -> None:
+    """What lies beyond is a slice that was lost, and no end of a brain, whatever the slice shows instead."""
+    lost = content(0, 0)
+    assert doubts_of([*WHOLE[:5], lost]) == ("the brain does not taper off towards its upper end",)
+    assert doubts_of([lost, *WHOLE[4:]]) == ("the brain does not taper off towards its lower end",)
+
+
+def test_a_slice_with_half_a_head_is_doubted() -> None:
+    half = content(60, 115)
+    assert doubts_of([*WHOLE[:4], half, *WHOLE[5:]]) == ("1 slice shows much less of the head than both neighbours",)
+
+
+def test_brain_that_the_model_is_not_shown_is_doubted() -> None:
+    cut = replace(WHOLE[4], unseen_cm2=3.0)
+    assert doubts_of([*WHOLE[:4], cut, *WHOLE[5:]]) == ("1 slice has brain beyond what the network is shown",)
+
+
+def test_brain_outside_what_is_shown_is_measured() -> None:
+    hu = oval()
+    mask = brace.head_mask(hu, (0.5, 0.5))
+    assert classify_content(hu, mask, (0.5, 0.5)).unseen_cm2 == 0.0
+    half = classify_content(hu, mask, (0.5, 0.5), (slice(0, 256), slice(0, 512)))
+    assert half.unseen_cm2 == pytest.approx(half.brain_cm2 / 2, abs=3)
