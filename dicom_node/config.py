@@ -76,10 +76,28 @@ class Peer(Section):
     port: Port
     ae_title: AETitle
     results: bool = True
-    objects: tuple[Literal["report", "picture", "key_objects"], ...] = ("report", "picture")
+    objects: tuple[Literal["report", "picture", "document", "key_objects"], ...] = ("report", "picture")
     only_positive: bool = False
     withdraw_by: Literal["nothing", "quality", "patient-safety"] = "nothing"
     timeout_s: PositiveFloat = 30.0
+    tls: bool = False
+    tls_ca: Path | None = None
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+
+    @model_validator(mode="after")
+    def _check_tls(self) -> Peer:
+        if not self.tls and (self.tls_ca or self.tls_certificate or self.tls_key):
+            raise ValueError("tls_ca, tls_certificate and tls_key have no effect without tls = true")
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key are given together, or neither")
+        return self
+
+    def beside(self, folder: Path) -> Peer:
+        """The same with paths relative to `folder` made absolute."""
+        names = ("tls_ca", "tls_certificate", "tls_key")
+        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        return self.model_copy(update={name: folder / path.expanduser() for name, path in given.items()})
 
 
 class Completion(Section):
@@ -200,7 +218,8 @@ def load(path: Path) -> Config:
     model = config.model
     if model.checkpoint is not None:
         model = model.model_copy(update={"checkpoint": folder / model.checkpoint.expanduser()})
-    return config.model_copy(update={"node": node, "model": model})
+    peers = tuple(peer.beside(folder) for peer in config.peers)
+    return config.model_copy(update={"node": node, "model": model, "peers": peers})
 
 
 def _explain(error: Any) -> str:

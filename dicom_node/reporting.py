@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
+from PIL import Image
 from pydicom.dataset import Dataset
 
 from dicom_node import __version__, uids
@@ -27,10 +28,11 @@ from dtvit.findings import Outcome, SeriesFindings
 
 MANUFACTURER = "dicom-node project"
 ALGORITHM = "DTViT"
-REPORT, PICTURE, KEY_OBJECTS, WITHDRAWAL = "report", "picture", "key_objects", "withdrawal"
-EXTRAS = (PICTURE, KEY_OBJECTS)
+REPORT, PICTURE, DOCUMENT, KEY_OBJECTS, WITHDRAWAL = "report", "picture", "document", "key_objects", "withdrawal"
+EXTRAS = (PICTURE, DOCUMENT, KEY_OBJECTS)
 REJECTIONS = {"quality": keyobjects.Rejection.QUALITY, "patient-safety": keyobjects.Rejection.PATIENT_SAFETY}
 PICTURE_CLASS = "1.2.840.10008.5.1.4.1.1.7"  # Secondary Capture Image Storage
+DOCUMENT_CLASS = "1.2.840.10008.5.1.4.1.1.104.1"  # Encapsulated PDF Storage
 KEY_OBJECT_CLASS = "1.2.840.10008.5.1.4.1.1.88.59"  # Key Object Selection Document Storage
 RULES_IN_WORDS = {
     "count": "as many images as the PACS holds",
@@ -106,7 +108,22 @@ def summary_picture(
 ) -> Built:
     """The result as a Secondary Capture; `pictures`: index in `findings.slices` -> slice, those of `picture.shown`."""
     context = _context(maker, run, findings, PICTURE, PICTURE_CLASS)
-    page = picture.compose(
+    drawn = [findings.slices[i] for i in picture.shown(findings) if i in pictures]
+    page = _page(maker, run, findings, pictures)
+    return _built(PICTURE, capture.build(page, drawn, headers, findings, context), context)
+
+
+def summary_document(
+    maker: Maker, run: Run, headers: Sequence[Dataset], findings: SeriesFindings, pictures: Mapping[int, Shown]
+) -> Built:
+    """The same page as an Encapsulated PDF."""
+    context = _context(maker, run, findings, DOCUMENT, DOCUMENT_CLASS)
+    page = _page(maker, run, findings, pictures)
+    return _built(DOCUMENT, capture.document(page, headers, findings, context), context)
+
+
+def _page(maker: Maker, run: Run, findings: SeriesFindings, pictures: Mapping[int, Shown]) -> Image.Image:
+    return picture.compose(
         findings,
         {index: shown.hu for index, shown in pictures.items()},
         relevance={index: shown.relevance for index, shown in pictures.items() if shown.relevance is not None},
@@ -115,8 +132,6 @@ def summary_picture(
         thresholds=maker.metadata.slice_thresholds,
         run=run.number,
     )
-    drawn = [findings.slices[i] for i in picture.shown(findings) if i in pictures]
-    return _built(PICTURE, capture.build(page, drawn, headers, findings, context), context)
 
 
 def key_objects(maker: Maker, run: Run, headers: Sequence[Dataset], findings: SeriesFindings) -> Built | None:
@@ -173,7 +188,7 @@ def _context(maker: Maker, run: Run, findings: SeriesFindings, kind: str, sop_cl
     )
     whole = run.whole and findings.coverage.complete
     partial = "; ".join(findings.coverage.gaps) or "fewer images came than were announced"
-    offset = {REPORT: 0, PICTURE: 1}.get(kind, 2)
+    offset = {REPORT: 0, PICTURE: 1, DOCUMENT: 3}.get(kind, 2)
     return ReportContext(
         device_uid=maker.device_uid,
         device_name=maker.ae_title,

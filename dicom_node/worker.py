@@ -312,10 +312,11 @@ class Worker:
         headers = [self._header(i) for i in instances]
         run = self._run_of(one, job.run)
         built: list[tuple[reporting.Built, list[str]]] = []
-        to = self._wanted(reporting.PICTURE, found.outcome)
-        if to:
-            pictures = self._pictures(found, instances)
-            built.append((reporting.summary_picture(self._maker, run, headers, found, pictures), to))
+        pages = {reporting.PICTURE: reporting.summary_picture, reporting.DOCUMENT: reporting.summary_document}
+        wanted = {kind: to for kind in pages if (to := self._wanted(kind, found.outcome))}
+        pictures = self._pictures(found, instances) if wanted else {}
+        for kind, to in wanted.items():
+            built.append((pages[kind](self._maker, run, headers, found, pictures), to))
         to = self._wanted(reporting.KEY_OBJECTS, found.outcome)
         selection = reporting.key_objects(self._maker, run, headers, found) if to else None
         if selection is not None:

@@ -16,7 +16,7 @@ from dicom_node.tables import deliveries, objects
 from dicom_node.tables import jobs as jobs_table
 from dicom_node.withdrawing import withdraw
 
-EVERYTHING = ("report", "picture", "key_objects")
+EVERYTHING = ("report", "picture", "document", "key_objects")
 PRESENT, ABSENT = 0.95, 0.02
 
 
@@ -68,6 +68,7 @@ def test_each_destination_is_owed_the_objects_it_asked_for(tmp_path: Path) -> No
     assert owed(node) == {
         ("PACS1", "report"),
         ("PACS1", "picture"),
+        ("PACS1", "document"),
         ("PACS1", "key_objects"),
         ("PACS2", "report"),
     }

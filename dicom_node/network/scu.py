@@ -7,6 +7,7 @@ uncompressed, is it encoded anew, as every peer may ask for Implicit VR Little E
 from __future__ import annotations
 
 import socket
+import ssl
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -198,7 +199,12 @@ def _association(peer: Peer, calling_aet: str, contexts: Sequence[tuple[str, str
     handlers = [(evt.EVT_CONN_OPEN, _no_delay)]
     try:
         association = ae.associate(
-            peer.host, peer.port, contexts=proposed, ae_title=peer.ae_title, evt_handlers=handlers
+            peer.host,
+            peer.port,
+            contexts=proposed,
+            ae_title=peer.ae_title,
+            evt_handlers=handlers,
+            tls_args=(_tls(peer), peer.host) if peer.tls else None,
         )
     except OSError as exc:  # the host's name is not known, now or at all
         raise PeerUnreachable(f"{_name(peer)} cannot be reached: {exc.strerror}") from exc
@@ -211,7 +217,8 @@ def _association(peer: Peer, calling_aet: str, contexts: Sequence[tuple[str, str
         if association.rejected_contexts and not association.accepted_contexts:
             yield None
             return
-        raise PeerUnreachable(f"{_name(peer)} cannot be reached or ended the association at once")
+        how = " (over TLS; is its certificate signed by peers.tls_ca, for this host?)" if peer.tls else ""
+        raise PeerUnreachable(f"{_name(peer)} cannot be reached or ended the association at once{how}")
     _keep_answers_for_the_sender(association)
     try:
         yield association
@@ -219,6 +226,18 @@ def _association(peer: Peer, calling_aet: str, contexts: Sequence[tuple[str, str
     finally:
         if association.is_alive():
             association.abort()
+
+
+def _tls(peer: Peer) -> ssl.SSLContext:
+    """TLS 1.2 or newer, certificate and host name verified: PS3.15 B.9, BCP 195 (RFC 9325). Raises PeerUnreachable."""
+    try:
+        context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=peer.tls_ca)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if peer.tls_certificate is not None:
+            context.load_cert_chain(peer.tls_certificate, peer.tls_key)
+    except (OSError, ssl.SSLError) as exc:
+        raise PeerUnreachable(f"{_name(peer)}: the TLS files of its configuration cannot be used: {exc}") from exc
+    return context
 
 
 def _keep_answers_for_the_sender(association: Association) -> None:

@@ -1,0 +1,91 @@
+"""Reports travel over TLS where the destination asks for it: verified, and never fallen back from."""
+
+from __future__ import annotations
+
+import shutil
+import ssl
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from made import peer
+from pydantic import ValidationError
+from pynetdicom import AE
+from pynetdicom.sop_class import Verification
+
+from dicom_node.config import Peer, load
+from dicom_node.errors import PeerUnreachable
+from dicom_node.network import scu
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("openssl") is None, reason="needs the openssl command to make certificates"
+)
+
+
+def certificate(folder: Path, name: str, host: str) -> tuple[Path, Path]:
+    """A self-signed certificate for an IP address, and its key."""
+    made = folder / f"{name}.pem", folder / f"{name}.key"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    command += ["-days", "1", "-subj", f"/CN={name}", "-addext", f"subjectAltName=IP:{host}"]
+    subprocess.run([*command, "-out", made[0], "-keyout", made[1]], check=True, capture_output=True)
+    return made
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> tuple[Path, Path]:
+    return certificate(tmp_path, "node", "127.0.0.2")
+
+
+@pytest.fixture
+def pacs(tmp_path: Path, own: tuple[Path, Path]) -> Iterator[tuple[int, Path]]:
+    """A peer that speaks TLS alone and asks for the node's certificate; its port and its own certificate."""
+    shown, key = certificate(tmp_path, "pacs", "127.0.0.1")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(shown, key)
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_verify_locations(own[0])
+    ae = AE("PACS")
+    ae.add_supported_context(Verification)
+    server = ae.start_server(("127.0.0.1", 0), block=False, ssl_context=context)
+    assert server is not None
+    yield server.server_address[1], shown
+    ae.shutdown()
+
+
+def test_a_peer_that_proves_who_it_is_is_spoken_to(pacs: tuple[int, Path], own: tuple[Path, Path]) -> None:
+    port, authority = pacs
+    trusted = peer(port, tls=True, tls_ca=authority, tls_certificate=own[0], tls_key=own[1])
+    assert scu.echo(trusted, "NODE") > 0
+
+
+def test_a_peer_that_does_not_prove_who_it_is_gets_nothing(pacs: tuple[int, Path], own: tuple[Path, Path]) -> None:
+    port, _ = pacs
+    with pytest.raises(PeerUnreachable, match="over TLS"):
+        scu.echo(peer(port, tls=True, tls_ca=own[0], tls_certificate=own[0], tls_key=own[1]), "NODE")
+
+
+def test_the_name_in_the_certificate_must_be_the_hosts(pacs: tuple[int, Path], own: tuple[Path, Path]) -> None:
+    port, authority = pacs
+    elsewhere = peer(port, host="localhost", tls=True, tls_ca=authority, tls_certificate=own[0], tls_key=own[1])
+    with pytest.raises(PeerUnreachable, match="over TLS"):
+        scu.echo(elsewhere, "NODE")
+
+
+def test_files_that_cannot_be_used_are_named_before_anything_is_sent(tmp_path: Path) -> None:
+    with pytest.raises(PeerUnreachable, match="TLS files"):
+        scu.echo(peer(104, tls=True, tls_ca=tmp_path / "missing.pem"), "NODE")
+
+
+def test_a_configuration_that_would_send_in_clear_unknowingly_is_refused() -> None:
+    given = {"name": "PACS1", "host": "pacs", "port": 104, "ae_title": "PACS"}
+    with pytest.raises(ValidationError, match="no effect without tls"):
+        Peer(**given, tls_ca=Path("ca.pem"))
+    with pytest.raises(ValidationError, match="given together"):
+        Peer(**given, tls=True, tls_certificate=Path("node.pem"))
+
+
+def test_tls_files_are_relative_to_the_configuration(tmp_path: Path) -> None:
+    content = '[[peers]]\nname = "P"\nhost = "pacs"\nport = 104\nae_title = "PACS"\ntls = true\ntls_ca = "ca.pem"\n'
+    (tmp_path / "config.toml").write_text(content)
+    assert load(tmp_path / "config.toml").peers[0].tls_ca == tmp_path / "ca.pem"
