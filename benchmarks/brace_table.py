@@ -70,15 +70,23 @@ CASES = (
         {"thickness_mm": 1.25, "spacing_mm": 1.25, "kernel": 0.8, "noise_hu": 9.0},
     ),
 )
+PRESSED = {"gap_mm": -10.0, "side_mm": 0.0}
+BEYOND = (
+    Case("shell pressed into a thin scalp", "thin cup", {**PRESSED, "shell_mm": 5.0}, {"scalp_mm": 2.8}),
+    Case("ring pressed into a thin scalp", "ring", {**PRESSED, "shell_mm": 5.0}, {"scalp_mm": 2.8}),
+    Case("slab of 14 mm pressed into a thin scalp", "thick cup", {**PRESSED, "shell_mm": 14.0}, {"scalp_mm": 2.8}),
+)
+"""Where the ideas end: no goal is set, the table says how far they carry."""
 PICTURED = (
     "thick cup (12 mm)",
     "fused to the skin",
-    "fused, thin scalp",
-    "ring, touching",
-    "tubes and a hand",
+    "ring pressed into a thin scalp",
+    "shell pressed into a thin scalp",
     "off-centre",
+    "1024 matrix",
     "thin, sharp, noisy slices",
 )
+LEAST_PICTURED_CM2 = 30.0
 
 
 @dataclass(frozen=True)
@@ -175,14 +183,11 @@ def pictures(path: Path) -> None:
     side = 224
     sheet = Image.new("L", (3 * side, len(PICTURED) * side))
     pen = ImageDraw.Draw(sheet)
-    by_name = {case.name: case for case in CASES}
+    by_name = {case.name: case for case in CASES + BEYOND}
     for row, name in enumerate(PICTURED):
         truths, slices = slices_of(by_name[name].spec(202))
         paper, robustly = (masks(slices, mode) for mode in brace.MODES)
-        differ = [
-            int(((a ^ b) & (t.hu > 0)).sum()) * bool(t.head.sum())
-            for a, b, t in zip(paper, robustly, truths, strict=True)
-        ]
+        differ = [_difference(*three, slices[0].pixel_mm) for three in zip(truths, paper, robustly, strict=True)]
         most = differ.index(max(differ))
         shown = (np.ones(truths[most].hu.shape, np.bool_), paper[most], robustly[most])
         for column, mask in enumerate(shown):
@@ -192,11 +197,25 @@ def pictures(path: Path) -> None:
     sheet.save(path, optimize=True)
 
 
-def main() -> int:
+def _difference(
+    truth: PhantomSlice, one: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_], pixel_mm: tuple[float, float]
+) -> int:
+    """In how many visible pixels of holder and brain two masks differ; 0 for a slice with hardly any head."""
+    if truth.head.sum() * pixel_mm[0] * pixel_mm[1] < 100.0 * LEAST_PICTURED_CM2:
+        return 0
+    return int(((one ^ other) & (truth.holder | truth.brain) & (truth.hu > robust.LEVEL_HU)).sum())
+
+
+def tabulate(cases: tuple[Case, ...]) -> dict[str, dict[str, dict[str, float]]]:
     table = {}
-    for case in CASES:
+    for case in cases:
         table[case.name] = {mode: summary(scores) for mode, scores in measure(case).items()}
         print(f"{case.name}: {table[case.name]['robust']}", flush=True)
+    return table
+
+
+def main() -> int:
+    table = tabulate(CASES)
     misses = {name: missed(modes["robust"]) for name, modes in table.items() if missed(modes["robust"])}
     print(f"{len(CASES)} cases, {len(misses)} miss a goal: {misses}")
     if "--check" in sys.argv[1:]:
@@ -204,6 +223,7 @@ def main() -> int:
     text = (Path(__file__).parent / "brace_table.md").read_text(encoding="utf-8")
     said = "; ".join(f"{name} ({', '.join(what)})" for name, what in misses.items()) or "none"
     text = text.replace("{table}", "\n".join(lines(table))).replace("{misses}", said)
+    text = text.replace("{beyond}", "\n".join(lines(tabulate(BEYOND))))
     (DOCS / "brace-removal.md").write_text(text, encoding="utf-8")
     pictures(DOCS / "pictures" / "brace-removal.png")
     return 0
