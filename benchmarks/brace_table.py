@@ -86,7 +86,7 @@ PICTURED = (
     "1024 matrix",
     "thin, sharp, noisy slices",
 )
-LEAST_PICTURED_CM2 = 30.0
+LEAST_PICTURED_CM2 = 3.0
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,7 @@ def decide(
     if chosen and outline.any():
         grown = _grown(parts, chosen, pixel_mm, by)
         arms = shells.protruding(hu, grown, outline, pixel_mm, by)
-        if arms.any() and 2 * arms.sum() < grown.sum():
+        if arms.any() and 3 * arms.sum() < grown.sum():  # else it is no arm of it
             flags.append(CUT)
             visible &= ~arms
             parts = _parts(visible, pixel_mm, by)
