@@ -19,7 +19,7 @@ from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
 
 from dicom_node.errors import NodeError, PeerRefused, PeerUnreachable
-from dicom_node.network import scu, syntaxes
+from dicom_node.network import scp, scu, syntaxes
 from dicom_node.network.scp import Receiver
 from dicom_node.network.stand_in import StandInPacs, free_port
 from dicom_node.received import Received
@@ -309,3 +309,25 @@ def test_more_kinds_of_object_than_one_association_can_name_are_sent_over_severa
     assert [item for batch in batches for item in batch] == items
     assert all(len({pair for item in batch for pair in scu._contexts_for(item)}) <= 128 for batch in batches)
     assert len(batches) > 1
+
+
+def test_peers_that_stall_do_not_hold_up_the_end(node: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One says nothing, one begins an A-ASSOCIATE-RQ, one stops within a P-DATA: all keep their connection open."""
+    monkeypatch.setattr(scp, "_SHUTDOWN_S", 0.5)
+    receiver = Receiver(
+        node.arrivals.accept, ae_title="DICOM_NODE", bind="127.0.0.1", port=0, allowed={"CT1"}, max_associations=8
+    )
+    port = receiver.start()
+    begins = {"nothing": b"", "half a PDU": b"\x01\x00\xff\xff\xff\xff" + b"a" * 100}
+    connections = [socket.create_connection(("127.0.0.1", port)) for _ in begins]
+    for connection, begin in zip(connections, begins.values(), strict=True):
+        connection.sendall(begin)
+    association = associate(port)
+    association.dul.socket.socket.sendall(b"\x04\x00\x00\x00\xff\xff" + b"a" * 100)
+    begun = time.monotonic()
+    receiver.stop()
+    took_s = time.monotonic() - begun
+    for connection in connections:
+        connection.close()
+    association.abort()
+    assert took_s < 8.0

@@ -6,6 +6,7 @@ titles and the node's own association numbers.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import secrets
@@ -15,6 +16,7 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from pynetdicom import AE, _config, evt
+from pynetdicom.association import Association
 from pynetdicom.dsutils import encode_file_meta
 from pynetdicom.transport import ThreadedAssociationServer
 
@@ -31,6 +33,7 @@ _config.LOG_HANDLER_LEVEL = "none"  # the library's own logging quotes data sets
 ANYONE = "*"
 MAX_PDU = 128 * 1024  # larger ones gave nothing, measured
 _SHUTDOWN_S = 10.0  # for all open associations to end by themselves
+_ABORT_S = 1.0  # for A-ABORT to be sent to those that did not
 
 
 class Receiver:
@@ -76,10 +79,27 @@ class Receiver:
         if self._server is None:
             return
         self._server.shutdown()  # the accept loop; open associations go on
-        deadline = time.monotonic() + _SHUTDOWN_S
-        for association in self._server.active_associations:
-            association.join(max(0.0, deadline - time.monotonic()))
+        self._join(_SHUTDOWN_S)
+        for association in self._requested():
+            association.abort(block=False)
+        self._join(_ABORT_S)
+        cut = self._server.active_associations
+        for association in cut:
+            _cut(association)
+        for association in cut:
+            association.join(_ABORT_S)
         self._ae.shutdown()
+
+    def _join(self, timeout_s: float) -> None:
+        """Wait for associations to end by themselves."""
+        deadline = time.monotonic() + timeout_s
+        for association in self._requested():
+            association.join(max(0.0, deadline - time.monotonic()))
+
+    def _requested(self) -> list[Association]:
+        """Open associations, without the connections whose peer never asked for one."""
+        assert self._server is not None
+        return [a for a in self._server.active_associations if a.requestor.primitive is not None]
 
     def has_open_association(self, calling_aet: str) -> bool:
         """Whether this sender may still be in the middle of something."""
@@ -145,6 +165,14 @@ def _entity(ae_title: str, allowed: Collection[str], max_associations: int) -> A
     for storage_class in syntaxes.STORAGE_CLASSES:
         ae.add_supported_context(storage_class, syntaxes.ACCEPTED)
     return ae
+
+
+def _cut(association: Association) -> None:
+    """End a connection whose peer stalls within a PDU: the thread that reads from it hears nothing else."""
+    connection = association.dul.socket
+    if connection is not None and connection.socket is not None:
+        with contextlib.suppress(OSError):
+            connection.socket.shutdown(socket.SHUT_RDWR)
 
 
 def _received(event: evt.Event) -> Received:
