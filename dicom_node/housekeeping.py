@@ -1,6 +1,7 @@
-"""Housekeeping: deletes what is older than its retention and owed to nobody, and files that no row names.
+"""Housekeeping: deletes what is older than its retention and owed to nobody, and files of that age that no row names.
 
-Nothing still in work or undelivered is deleted, however old (promise 6).
+Nothing still in work or undelivered is deleted, however old (promise 6). A file without a row is what a crash leaves,
+or an image that was acknowledged and whose row went with the database: a lost file, an older backup, another URL.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from dicom_node.store.spool import Spool
 log = logging.getLogger("dicom_node.housekeeping")
 
 DAY_S = 86400.0
-ORPHAN_AGE_S = 3600.0  # a file without a row may be one whose row is being committed right now
+COMMITTING_S = 3600.0  # a file without a row may be one whose row is being committed right now
 BATCH = 500  # files looked up at once: databases bound the number of parameters
 
 
@@ -40,21 +41,28 @@ def tidy(
         for name in files:  # only now: a file without a row is found later, a row without a file would be a loss
             spool.remove(name)
         series += 1
-    orphans = _remove_orphans(database, spool, now)
+    orphans, kept = _remove_orphans(database, spool, now, quiet_since)
+    if kept:
+        hint = "if the database was restored or replaced, send the spool folder to this node again: dicom-node send"
+        log.warning("files_without_rows %s", fields(files=kept, deleted_after_days=retention.keep_days, hint=hint))
     if series or orphans:
         log.info("tidied %s", fields(series=series, orphaned_files=orphans))
     return series, orphans
 
 
-def _remove_orphans(database: Database, spool: Spool, now: float) -> int:
-    removed = 0
+def _remove_orphans(database: Database, spool: Spool, now: float, quiet_since: float) -> tuple[int, int]:
+    """Returns how many files without a row were removed, and how many are kept until their retention ends."""
+    removed = kept = 0
     names = spool.stored()
     while part := list(itertools.islice(names, BATCH)):
         written = {name: spool.modified_at(name) for name in part}
-        old = [name for name, at in written.items() if at is not None and now - at > ORPHAN_AGE_S]
+        old = {name: at for name, at in written.items() if at is not None and now - at > COMMITTING_S}
         with database.read() as connection:
             named = purge.named_files(connection, old)
         for name in set(old) - named:
-            spool.remove(name)
-            removed += 1
-    return removed
+            if old[name] < quiet_since:
+                spool.remove(name)
+                removed += 1
+            else:
+                kept += 1
+    return removed, kept

@@ -12,6 +12,7 @@ from made import NOW, Made, ct, grey_series, head_series, made_node, peer
 from dicom_node import housekeeping
 from dicom_node.housekeeping import DAY_S
 from dicom_node.store import purge, series
+from dicom_node.store.database import Database
 from dicom_node.tables import deliveries, events, instances, jobs, objects, slice_results
 from dicom_node.tables import series as series_table
 
@@ -105,11 +106,11 @@ def test_refused_and_failed_series_go_too(node: Made) -> None:
     assert tidy(node)[0] == 2
 
 
-def test_a_file_that_no_row_names_goes_after_an_hour(node: Made) -> None:
+def test_a_file_that_no_row_names_goes_with_its_retention(node: Made) -> None:
     node.accept(ct(1))
     orphan, young = node.spool.keep(b"crashed before the commit"), node.spool.keep(b"being committed right now")
     for name in node.files():
-        set_age(node, name, 3700)
+        set_age(node, name, KEEP_S + 60)
     set_age(node, young, 60)
     assert tidy(node) == (0, 1)
     assert orphan not in node.files()
@@ -117,12 +118,28 @@ def test_a_file_that_no_row_names_goes_after_an_hour(node: Made) -> None:
     assert len(node.files()) == 2
 
 
+def test_images_whose_database_was_lost_are_kept_and_told_of(
+    node: Made, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They were acknowledged: an older backup of the database must not cost them."""
+    node.accept(*grey_series(10))
+    for name in node.files():
+        set_age(node, name, 7200)
+    restored = Database(f"sqlite:///{tmp_path / 'older.sqlite'}")
+    restored.prepare()
+    found = housekeeping.tidy(restored, node.spool, node.config.retention, clock=node.clock)
+    restored.close()
+    assert found == (0, 0)
+    assert len(node.files()) == 10
+    assert "files=10" in caplog.text
+
+
 def test_orphans_are_found_among_many(node: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(housekeeping, "BATCH", 3)
     node.accept(*grey_series(10))
     orphans = {node.spool.keep(b"x") for _ in range(8)}
     for name in node.files():
-        set_age(node, name, 3700)
+        set_age(node, name, KEEP_S + 60)
     assert tidy(node) == (0, 8)
     assert not orphans & node.files()
     assert len(node.files()) == 10
@@ -136,6 +153,6 @@ def test_a_crash_between_rows_and_files_leaves_only_what_is_found_later(node: Ma
     assert files is not None
     assert set(files) == node.files()
     for name in node.files():
-        set_age(node, name, 3700)
+        set_age(node, name, KEEP_S + 60)
     assert tidy(node) == (0, len(files))
     assert node.clock() > NOW
