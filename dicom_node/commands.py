@@ -105,7 +105,12 @@ def newest_report(named: str, config_path: Path) -> bytes:
             reports = [row["file"] for row in history(connection, one.id)["deliveries"] if row["kind"] == "report"]
         if not reports:
             raise NotFound(f"no report was made of series {one.id}; see dicom-node show {one.id}")
-        return spool.read(reports[-1])
+        try:
+            return spool.read(reports[-1])
+        except FileNotFoundError as exc:
+            raise NotFound(
+                f"the report of series {one.id} is gone from the spool; make it anew by retry --again"
+            ) from exc
 
 
 def find_series(connection: Any, named: str) -> Series:

@@ -35,4 +35,6 @@ def retry(connection: Connection, one: Series, rules: Eligibility, *, again: boo
         return "will be judged again" + (f", and {owed} deliveries tried again" if owed else "")
     if owed:
         return f"{owed} deliveries will be tried again"
+    if newest is not None and newest.state == JobState.WITHDRAWN:
+        raise NotPossible("its result was withdrawn; --again makes a new report")
     raise NotPossible("everything is delivered; --again makes a new report that supersedes the last")

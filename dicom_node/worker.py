@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -250,7 +251,7 @@ class Worker:
         reason: str | None,
     ) -> None:
         """Build the report once, store it, and end the job with it in one transaction."""
-        headers = [self._header(i) for i in instances]
+        headers = self._headers(instances)
         with self._database.read() as connection:
             earlier = outbox.predecessor(connection, job.series_id, job.run)
         predecessor = next((_reference(one, e) for e in reversed(earlier) if e.kind == reporting.REPORT), None)
@@ -309,7 +310,7 @@ class Worker:
     ) -> list[tuple[reporting.Built, list[str]]]:
         """What is to be sent besides the report, and to whom."""
         found = SeriesFindings.from_json(job.findings)
-        headers = [self._header(i) for i in instances]
+        headers = self._headers(instances)
         run = self._run_of(one, job.run)
         built: list[tuple[reporting.Built, list[str]]] = []
         pages = {reporting.PICTURE: reporting.summary_picture, reporting.DOCUMENT: reporting.summary_document}
@@ -373,8 +374,18 @@ class Worker:
             at=self._clock(),
         )
 
-    def _header(self, instance: Instance) -> Dataset:
-        return pydicom.dcmread(self._spool.path(instance.file), stop_before_pixels=True)
+    def _headers(self, instances: Sequence[Instance]) -> list[Dataset]:
+        """Of every instance; one whose file is gone gets what its row and another's header tell of it."""
+        found: list[Dataset | None] = []
+        for one in instances:
+            try:
+                found.append(pydicom.dcmread(self._spool.path(one.file), stop_before_pixels=True))
+            except FileNotFoundError:
+                found.append(None)
+        like = next((header for header in found if header is not None), None)
+        if like is None:
+            raise FileNotFoundError("every file of the series is gone")
+        return [_remembered(i, like) if header is None else header for i, header in zip(instances, found, strict=True)]
 
     def _end(self, job: Job, state: JobState, *, reason: str) -> None:
         """Without a report. A refusal makes the study's other series candidates again, in the same transaction."""
@@ -392,6 +403,14 @@ class Worker:
                 jobs.give_back(connection, job, now=self._clock(), wait_s=wait_s, reason=reason)
         except (LeaseLost, StoreFull, StoreUnavailable) as exc:
             log.warning("not_given_back %s", fields(job=job.id, reason=exc))  # the lease runs out by itself
+
+
+def _remembered(instance: Instance, like: Dataset) -> Dataset:
+    """The header of an instance whose file is gone: patient, study and series are those of `like`."""
+    ds = deepcopy(like)
+    ds.SOPClassUID, ds.SOPInstanceUID = instance.sop_class_uid, instance.sop_instance_uid
+    ds.InstanceNumber = instance.facts.instance_number
+    return ds
 
 
 def _reference(one: series.Series, made: Any) -> Predecessor:

@@ -172,3 +172,13 @@ def test_a_study_has_its_result_from_the_first_job_that_is_not_refused(node: Mad
         connection.execute(series.update().values(study_uid="1.9"))
         assert jobs.of_study_with_result(connection, "1.9") == 2
         assert jobs.of_study_with_result(connection, "1.8") is None
+
+
+def test_a_study_whose_newest_result_was_withdrawn_has_none(node: Made) -> None:
+    """An earlier run, superseded by the one that was taken back, holds no more than that."""
+    first = add(node, state="delivered")
+    again = {"run": 2, "state": "withdrawn", "priority": jobs.LIVE, "not_before": NOW, "tries": 1, "created_at": NOW}
+    with node.database.write() as connection:
+        connection.execute(jobs_table.insert().values(series_id=row(node, first).series_id, **again))
+        connection.execute(series.update().values(run=2))
+        assert jobs.of_study_with_result(connection, "1.9.1") is None

@@ -8,7 +8,7 @@ from typing import Any
 
 import pydicom
 import pytest
-from made import FakeClassifier, Made, changed, ct, grey_series, head_series, made_node, peer
+from made import FakeClassifier, Made, changed, grey_series, head_series, made_node, peer
 from pydicom.dataset import Dataset
 
 from dicom_node.config import Model
@@ -239,14 +239,16 @@ def test_retry_looks_again_at_what_was_left_out(node: Made, monkeypatch: pytest.
 
 
 def test_a_file_lost_from_the_spool_costs_its_slice_alone(node: Made) -> None:
-    complete(node, [*head_series(), ct(99, series=str(head_series()[0].SeriesInstanceUID))])
+    complete(node)
     lost = node.rows(instances)[8]
-    content = node.spool.read(lost.file)
     node.spool.remove(lost.file)
-    node.worker()._classify_some(1, lambda: None)
-    node.spool.path(lost.file).write_bytes(content)
+    work(node, FakeClassifier(0.01))
     result = next(r for r in node.rows(slice_results) if r.instance_id == lost.id)
     assert result.left_out == "its file is missing from the spool"
+    assert [(job.state, job.outcome, job.reason) for job in node.rows(jobs_table)] == [
+        ("reported", "undetermined", None)
+    ]
+    assert str(lost.sop_instance_uid) in str(report(node))
 
 
 def test_a_spool_that_is_not_there_makes_the_job_wait_and_costs_no_try(node: Made) -> None:

@@ -187,9 +187,10 @@ def newest(connection: Connection, series_id: int) -> sa.Row[Any] | None:
 def of_study_with_result(connection: Connection, study_uid: str) -> int | None:
     """Id of the series that already gives the study its result, or is about to; None while the choice is open."""
     live = (JobState.READY, JobState.RUNNING, JobState.REPORTED, JobState.DELIVERED, JobState.FAILED)
+    newest_run = sa.and_(jobs.c.series_id == series.c.id, jobs.c.run == series.c.run)
     query = (
         sa.select(series.c.id)
-        .join(jobs, jobs.c.series_id == series.c.id)
+        .join(jobs, newest_run)
         .where(series.c.study_uid == study_uid, jobs.c.state.in_(live))
         .order_by(jobs.c.id)
         .limit(1)
