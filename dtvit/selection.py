@@ -211,6 +211,8 @@ def _unread_within(areas: Sequence[float], contents: Sequence[SliceContent | Non
 def _with_cropped_border(bone: npt.NDArray[np.bool_], mean: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
     """Tissue at the border of the picture: the field of view cuts the head, and the skull is assumed just outside."""
     closed = bone.copy()
+    if not bone.any():  # then it is no head that is cut
+        return closed
     # one cell further in: brace removal clears the outermost columns
     for edge, next_to_it in (
         (np.s_[0, :], np.s_[1, :]),

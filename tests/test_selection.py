@@ -170,3 +170,11 @@ def test_brain_outside_what_is_shown_is_measured() -> None:
     assert classify_content(hu, mask, (0.5, 0.5)).unseen_cm2 == 0.0
     half = classify_content(hu, mask, (0.5, 0.5), (slice(0, 256), slice(0, 512)))
     assert half.unseen_cm2 == pytest.approx(half.brain_cm2 / 2, abs=3)
+
+
+def test_a_picture_full_of_tissue_without_any_bone_is_no_brain() -> None:
+    """That the field of view may cut the skull does not make a skull of its border."""
+    grey = np.full((128, 128), 35.0, np.float32)
+    found = classify_content(grey, np.ones(grey.shape, np.bool_), (1.0, 1.0))
+    assert found.brain_cm2 == 0.0
+    assert not found.surely_brain
