@@ -17,7 +17,7 @@ from made import schema_differences
 from sqlalchemy.schema import CreateTable
 
 from dicom_node import tables
-from dicom_node.errors import StoreFull, StoreUnavailable
+from dicom_node.errors import ConfigError, StoreFull, StoreUnavailable
 from dicom_node.store import database as database_module
 from dicom_node.store.database import Database
 
@@ -181,3 +181,9 @@ def test_a_database_of_a_newer_version_is_left_alone(sqlite: Database) -> None:
         connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
     with pytest.raises(StoreUnavailable, match="newer dicom-node"):
         sqlite.prepare()
+
+
+@pytest.mark.parametrize("url", ["nonsense", "postgres://x/y", "postgresql+nothing://x/y"])
+def test_a_url_that_names_no_database_is_told_by_its_key(url: str) -> None:
+    with pytest.raises(ConfigError, match=r"node\.database_url"):
+        Database(url)

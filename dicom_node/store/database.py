@@ -20,7 +20,7 @@ from sqlalchemy import Engine, event
 from sqlalchemy.exc import DatabaseError, OperationalError, SQLAlchemyError
 
 from dicom_node import tables, uids
-from dicom_node.errors import StoreFull, StoreUnavailable
+from dicom_node.errors import ConfigError, StoreFull, StoreUnavailable
 
 BUSY_TIMEOUT_S = 30.0  # longer than the longest writing transaction by far
 NETWORK_FILE_SYSTEMS = frozenset(
@@ -33,8 +33,14 @@ NETWORK_FILE_SYSTEMS = frozenset(
 
 class Database:
     def __init__(self, url: str) -> None:
-        self.url = sa.make_url(url)
-        self.engine = self._open()
+        try:
+            self.url = sa.make_url(url)
+            self.engine = self._open()
+        except (sa.exc.ArgumentError, ModuleNotFoundError) as exc:  # not quoted: it may hold a password
+            raise ConfigError(
+                "node.database_url names no database that can be used; empty for SQLite in the data folder, "
+                'or as in "postgresql+psycopg://user@host/dicom_node" (with psycopg installed)'
+            ) from exc
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
