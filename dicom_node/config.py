@@ -6,6 +6,7 @@ An error names the key, the value, and what is allowed; an unknown key names the
 from __future__ import annotations
 
 import difflib
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -238,6 +239,8 @@ def _explain(error: Any) -> str:
         return message
     if error["type"] == "missing":
         return f"{where}: is missing"
+    if error["type"] in ("tuple_type", "list_type"):
+        return f"{where} = {error['input']!r}: should be a list, such as [{json.dumps(error['input'], default=str)}]"
     return f"{where} = {error['input']!r}: {message[0].lower()}{message[1:]}"
 
 

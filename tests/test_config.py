@@ -142,3 +142,9 @@ def test_only_peers_with_results_are_destinations_and_each_is_found_by_name(tmp_
 def test_a_relative_sqlite_path_is_relative_to_the_file(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text('[node]\ndatabase_url = "sqlite:///other.sqlite"\n')
     assert load(tmp_path / "config.toml").database_url == f"sqlite:///{tmp_path / 'other.sqlite'}"
+
+
+def test_a_single_value_where_a_list_belongs_is_told_how_to_be_one(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text('[node]\nallowed_senders = "CT1"\n')
+    with pytest.raises(ConfigError, match=r'node.allowed_senders = .CT1.: should be a list, such as \["CT1"\]'):
+        load(tmp_path / "config.toml")

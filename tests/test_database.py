@@ -157,7 +157,7 @@ def test_a_full_disk_is_told_from_a_broken_database(sqlite: Database) -> None:
         fill()
     sqlite.close()
     Path(str(sqlite.url.database)).write_bytes(b"no database at all, but long enough to be taken for a page" * 100)
-    with pytest.raises(StoreUnavailable, match="cannot be used"):
+    with pytest.raises(StoreUnavailable, match="damaged"):
         Database(sqlite.url.render_as_string()).prepare()
 
 
@@ -187,3 +187,9 @@ def test_a_database_of_a_newer_version_is_left_alone(sqlite: Database) -> None:
 def test_a_url_that_names_no_database_is_told_by_its_key(url: str) -> None:
     with pytest.raises(ConfigError, match=r"node\.database_url"):
         Database(url)
+
+
+def test_a_damaged_file_is_named_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "node.sqlite").write_bytes(b"this was a database once" * 400)
+    with pytest.raises(StoreUnavailable, match="damaged; restore it from a backup"):
+        Database(f"sqlite:///{tmp_path / 'node.sqlite'}").prepare()

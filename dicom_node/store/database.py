@@ -151,6 +151,11 @@ def _translated() -> Iterator[None]:
         text = str(exc.orig).partition("\n")[0]
         if "is full" in text.lower() or "no space" in text.lower() or getattr(exc.orig, "sqlstate", None) == "53100":
             raise StoreFull("the disk of the database is full") from exc
+        if "not a database" in text or "malformed" in text:
+            raise StoreUnavailable(
+                "the database file is damaged; restore it from a backup, or move it away, start afresh, "
+                "and send the images in the spool folder to the node again (dicom-node send)"
+            ) from exc
         if not isinstance(exc, OperationalError):  # its text may quote what was to be stored
             text = type(exc.orig).__name__
         raise StoreUnavailable(f"the database cannot be used: {text}") from exc

@@ -206,8 +206,13 @@ def predecessor(connection: Connection, series_id: int, run: int) -> list[sa.Row
 
 
 def try_again(connection: Connection, series_id: int, *, now: float) -> int:
-    """Owe again what was given up, and at once what waits; returns how many deliveries that were."""
-    of_series = sa.select(objects.c.id).join(jobs, jobs.c.id == objects.c.job_id).where(jobs.c.series_id == series_id)
+    """Owe again what the newest run was refused, and at once what of it waits; returns how many deliveries that were.
+
+    Not what an earlier run was refused: an old report must not arrive after the one that supersedes it.
+    """
+    newest = sa.select(sa.func.max(jobs.c.run)).where(jobs.c.series_id == series_id).scalar_subquery()
+    of_newest = sa.and_(jobs.c.series_id == series_id, jobs.c.run == newest)
+    of_series = sa.select(objects.c.id).join(jobs, jobs.c.id == objects.c.job_id).where(of_newest)
     open_states = (DeliveryState.FAILED, DeliveryState.WAITING)
     changed = connection.execute(
         deliveries.update()
