@@ -53,7 +53,8 @@ def no_head() -> list[Dataset]:
     return grey_series(10)
 
 
-def test_slices_are_classified_while_their_series_still_arrives(node: Made) -> None:
+def test_slices_are_classified_while_their_series_still_arrives(tmp_path: Path) -> None:
+    node = made_node(tmp_path, peers=[peer(104)], model=Model(brace_removal="paper"))
     node.accept(*head_series())
     classifier = FakeClassifier()
     work(node, classifier)
@@ -246,7 +247,7 @@ def test_a_file_lost_from_the_spool_costs_its_slice_alone(node: Made) -> None:
     result = next(r for r in node.rows(slice_results) if r.instance_id == lost.id)
     assert result.left_out == "its file is missing from the spool"
     assert [(job.state, job.outcome, job.reason) for job in node.rows(jobs_table)] == [
-        ("reported", "undetermined", None)
+        ("reported", "undetermined", "1 slice inside the brain left out")
     ]
     assert str(lost.sop_instance_uid) in str(report(node))
 
