@@ -65,6 +65,8 @@ class Metadata:
     crop_pixels: int = 224
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    limits: tuple[str, ...] = ()
+    """What is known to go wrong, a sentence each."""
     licence: str = "research use only; see dtvit/weights/LICENSE"
     notice: str = NOTICE
     created: str = ""
@@ -204,7 +206,7 @@ def _metadata(path: Path, header: Mapping[str, str]) -> Metadata:
     try:
         for key in ("slice_thresholds", "series_thresholds"):
             fields[key] = Thresholds(**fields[key])
-        for key in ("preprocessing", "location_classes", "window_hu", "mean", "std"):
+        for key in ("preprocessing", "location_classes", "window_hu", "mean", "std", "limits"):
             if key in fields:
                 fields[key] = tuple(fields[key])
         return Metadata(**fields)

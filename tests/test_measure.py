@@ -43,13 +43,14 @@ def test_the_temperature_that_spoiled_the_logits_is_found(wanted):
     assert fit_temperature(honest * wanted, labels) == pytest.approx(wanted, rel=0.05)
 
 
+@pytest.mark.parametrize("probabilities", [True, False])
 @pytest.mark.parametrize("distance", [0.0, 1.0, 3.0, 20.0])
-def test_both_thresholds_keep_their_promise(distance):
+def test_both_thresholds_keep_their_promise(distance, probabilities):
     rng = np.random.default_rng(2)
     labels = np.arange(4000) % 2 == 0
     scores = 1 / (1 + np.exp(-rng.normal(np.where(labels, distance, -distance), 1.0)))
 
-    cuts = fit_thresholds(scores, labels)
+    cuts = fit_thresholds(scores, labels, probabilities=probabilities)
 
     assert (scores[labels] >= cuts.absent_below).mean() >= 0.95
     assert (scores[~labels] < cuts.present_at).mean() >= 0.95

@@ -56,6 +56,7 @@ from the second on present, between them undetermined.
 
 """
     text += "".join(f"- Not assessed: {each}.\n" for each in NOT_ASSESSED)
+    text += "".join(f"- {each}\n" for each in metadata.limits)
     if metadata.patients_seen == "none":
         text += (
             "- It has seen no patient. The figures say how well it tells phantoms apart, and nothing about patients.\n"

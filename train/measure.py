@@ -68,11 +68,12 @@ def fit_temperature(logits: Floats, labels: NDArray[np.int8]) -> float:
     return float(math.exp(minimize_scalar(cost, bounds=(math.log(0.2), math.log(10)), method="bounded").x))
 
 
-def fit_thresholds(scores: Floats, truth: NDArray[np.bool_]) -> Thresholds:
+def fit_thresholds(scores: Floats, truth: NDArray[np.bool_], *, probabilities: bool = True) -> Thresholds:
     """`absent_below` keeps SENSITIVITY of the positives above it, `present_at` SPECIFICITY of the negatives below it.
 
     On easy data the first lies above the second, and whatever lies between them keeps both promises: there EASY is
-    taken, as far as it fits. Otherwise 0.5 always lies between the two, so neither answer is given against the odds.
+    taken, as far as it fits. Where scores are `probabilities`, 0.5 lies between the two otherwise, so that neither
+    answer is given against the odds. A series' output is none: the highest of many slices is high in health, too.
     """
     if truth.all() or not truth.any():
         return Thresholds(*EASY)
@@ -80,7 +81,9 @@ def fit_thresholds(scores: Floats, truth: NDArray[np.bool_]) -> Thresholds:
     highest_absent = float(positives[math.floor((1 - SENSITIVITY) * len(positives))])
     lowest_present = float(np.nextafter(negatives[math.ceil(SPECIFICITY * len(negatives)) - 1], 2))
     if highest_absent <= lowest_present:
-        return Thresholds(min(highest_absent, 0.5), min(max(lowest_present, 0.5), 1.0))
+        if probabilities:
+            highest_absent, lowest_present = min(highest_absent, 0.5), max(lowest_present, 0.5)
+        return Thresholds(highest_absent, min(lowest_present, 1.0))
     absent_below, present_at = np.clip(EASY, lowest_present, highest_absent)
     return Thresholds(float(absent_below), float(present_at))
 
@@ -96,7 +99,7 @@ def calibrate(logits: Logits, truth: Pictures) -> Calibration:
     series = _conclusions(logits, truth, partly)
     outputs = np.array([each.findings.presence for each in series if each.present is not None], float)
     present = np.array([each.present for each in series if each.present is not None], bool)
-    return Calibration(presence_t, location_t, slices, fit_thresholds(outputs, present))
+    return Calibration(presence_t, location_t, slices, fit_thresholds(outputs, present, probabilities=False))
 
 
 def measure(logits: Logits, truth: Pictures, calibration: Calibration, seed: int = 0) -> dict[str, Any]:
