@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import sys
 
-from dtvit.checkpoint import UnusableCheckpoint
-from dtvit.inference import UnavailableDevice
-from dtvit.model import UnknownEncoder
-from train.data import UnusableData
-from train.loop import UnusableRun
 from train.options import parse
-from train.run import run
 
 
 def main() -> int:
-    options = parse()
+    options = parse()  # before torch is imported, so that --help and a wrong option answer at once
+
+    from dtvit.checkpoint import UnusableCheckpoint
+    from dtvit.inference import UnavailableDevice
+    from dtvit.model import UnknownEncoder
+    from train.data import UnusableData
+    from train.loop import UnusableRun
+    from train.run import run
+
     try:
         path = run(options)
     except (UnusableCheckpoint, UnusableData, UnusableRun, UnavailableDevice, UnknownEncoder) as exc:
