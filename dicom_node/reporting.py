@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Any
 
+import pydicom
 from PIL import Image
 from pydicom.dataset import Dataset
 
@@ -22,6 +25,7 @@ from dicom_node.report.provenance import to_bytes
 from dicom_node.slices import Shown
 from dicom_node.store import outbox
 from dicom_node.store.results import Version
+from dicom_node.store.series import Instance, Series
 from dicom_node.store.spool import Spool
 from dtvit.checkpoint import Metadata
 from dtvit.findings import Outcome, SeriesFindings
@@ -170,9 +174,40 @@ def stored(built: Built, spool: Spool) -> outbox.MadeObject:
     )
 
 
-def wanted_by(peer: Peer, kind: str, outcome: Outcome) -> bool:
+def wanted_by(peer: Peer, kind: str, outcome: Outcome, told_before: bool) -> bool:
     """Whether this destination is owed objects of this kind for this outcome."""
-    return kind in peer.objects and (outcome is Outcome.PRESENT or not peer.only_positive)
+    return kind in peer.objects and (outcome is Outcome.PRESENT or told_before or not peer.only_positive)
+
+
+def run_of(one: Series, number: int, *, at: float) -> Run:
+    return Run(one.study_uid, one.series_uid, one.first_at, number, one.rule, one.whole is not False, at)
+
+
+def reference(one: Series, made: Any) -> Predecessor:
+    """An object of an earlier run (its row), as later objects name it."""
+    return Predecessor(one.study_uid, made.series_uid, made.sop_class_uid, made.sop_instance_uid)
+
+
+def headers(instances: Sequence[Instance], spool: Spool) -> list[Dataset]:
+    """Of every instance; one whose file is gone gets what its row and another's header tell of it."""
+    found: list[Dataset | None] = []
+    for one in instances:
+        try:
+            found.append(pydicom.dcmread(spool.path(one.file), stop_before_pixels=True))
+        except FileNotFoundError:
+            found.append(None)
+    like = next((header for header in found if header is not None), None)
+    if like is None:
+        raise FileNotFoundError("every file of the series is gone")
+    return [_remembered(i, like) if header is None else header for i, header in zip(instances, found, strict=True)]
+
+
+def _remembered(instance: Instance, like: Dataset) -> Dataset:
+    """The header of an instance whose file is gone: patient, study and series are those of `like`."""
+    ds = deepcopy(like)
+    ds.SOPClassUID, ds.SOPInstanceUID = instance.sop_class_uid, instance.sop_instance_uid
+    ds.InstanceNumber = instance.facts.instance_number
+    return ds
 
 
 def _context(maker: Maker, run: Run, findings: SeriesFindings, kind: str, sop_class_uid: str) -> ReportContext:

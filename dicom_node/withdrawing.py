@@ -14,7 +14,6 @@ import pydicom
 from dicom_node import reporting
 from dicom_node.config import Config
 from dicom_node.errors import NotPossible
-from dicom_node.report.context import Predecessor
 from dicom_node.store import jobs, outbox, series
 from dicom_node.store.database import Connection
 from dicom_node.store.results import Version
@@ -76,7 +75,7 @@ def _rejection(
 ) -> reporting.Built:
     instance = series.instances_of(connection, one.id)[0]
     header = pydicom.dcmread(spool.path(instance.file), stop_before_pixels=True)
-    run = reporting.Run(one.study_uid, one.series_uid, one.first_at, job.run, one.rule, one.whole is not False, now)
-    old = [Predecessor(one.study_uid, t.series_uid, t.sop_class_uid, t.sop_instance_uid) for t in taken]
+    run = reporting.run_of(one, job.run, at=now)
+    old = [reporting.reference(one, row) for row in taken]
     findings = SeriesFindings.from_json(job.findings)
     return reporting.withdrawal(maker, run, header, findings, old, why=why, title=title, to=to)

@@ -9,20 +9,15 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from copy import deepcopy
 from dataclasses import asdict, dataclass
-from typing import Any
-
-import pydicom
-from pydicom.dataset import Dataset
 
 from dicom_node import anatomy, reporting
 from dicom_node.config import Config
 from dicom_node.errors import LeaseLost, ModelFailed, StoreFull, StoreUnavailable
+from dicom_node.extras import Extras
 from dicom_node.logs import fields, trace
-from dicom_node.report import picture, sr
-from dicom_node.report.context import Predecessor
-from dicom_node.slices import Classifier, Shown, SliceReader
+from dicom_node.report import sr
+from dicom_node.slices import Classifier, SliceReader
 from dicom_node.store import jobs, outbox, results, series
 from dicom_node.store.database import Database
 from dicom_node.store.jobs import Job
@@ -31,13 +26,12 @@ from dicom_node.store.series import Instance
 from dicom_node.store.spool import Spool
 from dicom_node.tables import JobState
 from dtvit import preprocess
-from dtvit.findings import Outcome, SeriesFindings
+from dtvit.findings import SeriesFindings
 from dtvit.headervalues import UnreadableSlice
 
 log = logging.getLogger("dicom_node.worker")
 
 RETRY_WAIT_S = 5.0
-EXTRAS_TRIES = 2
 
 
 @dataclass(frozen=True)
@@ -78,6 +72,7 @@ class Worker:
         self._maker = reporting.Maker(
             node.device_uid, node.ae_title, classifier.checkpoint.metadata, self.version, config.results
         )
+        self._extras = Extras(database, spool, self._reader, config, self._maker, clock=clock)
 
     def step(self) -> bool:
         """One job, or the extras of one, or one batch of slices still arriving; False if there was nothing to do.
@@ -89,7 +84,7 @@ class Worker:
         if job is not None:
             self._run(job)
             return True
-        return self._make_extras() or self._classify_some(None, self._alive)
+        return self._extras.make_next() or self._classify_some(None, self._alive)
 
     def _run(self, job: Job) -> None:
         """Every end of a job is here: reported, refused, failed, given back, or lost to another worker."""
@@ -251,11 +246,13 @@ class Worker:
         reason: str | None,
     ) -> None:
         """Build the report once, store it, and end the job with it in one transaction."""
-        headers = self._headers(instances)
+        headers = reporting.headers(instances, self._spool)
         with self._database.read() as connection:
             earlier = outbox.predecessor(connection, job.series_id, job.run)
-        predecessor = next((_reference(one, e) for e in reversed(earlier) if e.kind == reporting.REPORT), None)
-        built = reporting.report(self._maker, self._run_of(one, job.run), headers, found, predecessor)
+            told = outbox.told(connection, job.series_id, before_run=job.run)
+        predecessor = next((reporting.reference(one, e) for e in reversed(earlier) if e.kind == reporting.REPORT), None)
+        run = reporting.run_of(one, job.run, at=self._clock())
+        built = reporting.report(self._maker, run, headers, found, predecessor)
         made = reporting.stored(built, self._spool)
         with self._database.write() as connection:
             now = self._clock()
@@ -269,123 +266,11 @@ class Worker:
                 findings=asdict(found),
                 model_digest=self.version.model_digest,
                 preprocessing=self.version.preprocessing,
-                extras_due=any(self._wanted(kind, found.outcome) for kind in reporting.EXTRAS),
+                extras_due=any(self._extras.wanted(kind, found.outcome, told) for kind in reporting.EXTRAS),
             )
-            outbox.put(connection, job.id, [made], self._wanted(reporting.REPORT, found.outcome), now=now)
+            to = self._extras.wanted(reporting.REPORT, found.outcome, told)
+            outbox.put(connection, job.id, [made], to, now=now)
             jobs.settle_delivered(connection, job.id, now=now)
-
-    def _make_extras(self) -> bool:
-        """Picture and key objects of a job whose report is on its way; False if there is none."""
-        with self._database.read() as connection:
-            job = jobs.next_with_extras(connection)
-            if job is None:
-                return False
-            one = series.get(connection, job.series_id)
-            instances = series.instances_of(connection, job.series_id)
-            earlier = outbox.predecessor(connection, job.series_id, job.run)
-        assert one is not None
-        built: list[tuple[reporting.Built, list[str]]] = []
-        with self._database.write() as connection:
-            jobs.begin_extras(connection, job.id)
-        try:
-            if job.extras_tries < EXTRAS_TRIES:
-                built = self._extras(one, job, instances, earlier)
-            else:
-                log.error("no_extras %s", fields(job=job.id, error="making them ended the worker"))
-        except (StoreFull, StoreUnavailable):
-            raise
-        except Exception as exc:  # noqa: BLE001 - outermost line of the extras: the report is what counts, and is out
-            log.error("no_extras %s", fields(job=job.id, error=trace(exc)))
-        made = [(reporting.stored(item, self._spool), to) for item, to in built]
-        with self._database.write() as connection:
-            now = self._clock()
-            if jobs.extras_made(connection, job.id):
-                for item, to in made:
-                    outbox.put(connection, job.id, [item], to, now=now)
-                jobs.settle_delivered(connection, job.id, now=now)
-        return True
-
-    def _extras(
-        self, one: series.Series, job: Any, instances: Sequence[Instance], earlier: Sequence[Any]
-    ) -> list[tuple[reporting.Built, list[str]]]:
-        """What is to be sent besides the report, and to whom."""
-        found = SeriesFindings.from_json(job.findings)
-        headers = self._headers(instances)
-        run = self._run_of(one, job.run)
-        built: list[tuple[reporting.Built, list[str]]] = []
-        pages = {reporting.PICTURE: reporting.summary_picture, reporting.DOCUMENT: reporting.summary_document}
-        wanted = {kind: to for kind in pages if (to := self._wanted(kind, found.outcome))}
-        pictures = self._pictures(found, instances) if wanted else {}
-        for kind, to in wanted.items():
-            built.append((pages[kind](self._maker, run, headers, found, pictures), to))
-        to = self._wanted(reporting.KEY_OBJECTS, found.outcome)
-        selection = reporting.key_objects(self._maker, run, headers, found) if to else None
-        if selection is not None:
-            built.append((selection, to))
-        return built + self._withdrawals(one, run, headers[0], found, earlier)
-
-    def _withdrawals(
-        self, one: series.Series, run: reporting.Run, header: Dataset, found: SeriesFindings, earlier: Sequence[Any]
-    ) -> list[tuple[reporting.Built, list[str]]]:
-        """The superseded picture goes, where the destination has one and wants it said; the report names its own."""
-        built = []
-        pictures = {e.job_id for e in earlier if e.kind == reporting.PICTURE}
-        for peer in self._config.destinations:
-            title = reporting.REJECTIONS.get(peer.withdraw_by)
-            if title is None or not pictures:
-                continue
-            with self._database.read() as connection:
-                taken = [row for job_id in pictures for row in outbox.taken_by(connection, job_id, peer.name)]
-            old = [_reference(one, row) for row in taken if row.kind == reporting.PICTURE]
-            if old:
-                why = "superseded by a newer result"
-                made = reporting.withdrawal(self._maker, run, header, found, old, why=why, title=title, to=peer.name)
-                built.append((made, [peer.name]))
-        return built
-
-    def _pictures(self, found: SeriesFindings, instances: Sequence[Instance]) -> dict[int, Shown]:
-        """The slices that the picture shows, by their index in the findings; one that is gone is not shown.
-
-        Where the model looked is told only of slices that speak for hemorrhage: a map is scaled to its own maximum, and
-        on a slice without blood its brightest spot would mean nothing.
-        """
-        files = {i.sop_instance_uid: i.file for i in instances}
-        pictures = {}
-        for index in picture.shown(found):
-            one = found.slices[index]
-            speaks = one.outcome is not Outcome.ABSENT
-            try:
-                pictures[index] = self._reader.show(files[one.sop_instance_uid], one.frame, with_relevance=speaks)
-            except (KeyError, FileNotFoundError, UnreadableSlice) as exc:
-                log.warning("not_pictured %s", fields(error=trace(exc)))
-        return pictures
-
-    def _wanted(self, kind: str, outcome: Outcome) -> list[str]:
-        return [p.name for p in self._config.destinations if reporting.wanted_by(p, kind, outcome)]
-
-    def _run_of(self, one: series.Series, number: int) -> reporting.Run:
-        return reporting.Run(
-            study_uid=one.study_uid,
-            series_uid=one.series_uid,
-            first_at=one.first_at,
-            number=number,
-            rule=one.rule,
-            whole=one.whole is not False,
-            at=self._clock(),
-        )
-
-    def _headers(self, instances: Sequence[Instance]) -> list[Dataset]:
-        """Of every instance; one whose file is gone gets what its row and another's header tell of it."""
-        found: list[Dataset | None] = []
-        for one in instances:
-            try:
-                found.append(pydicom.dcmread(self._spool.path(one.file), stop_before_pixels=True))
-            except FileNotFoundError:
-                found.append(None)
-        like = next((header for header in found if header is not None), None)
-        if like is None:
-            raise FileNotFoundError("every file of the series is gone")
-        return [_remembered(i, like) if header is None else header for i, header in zip(instances, found, strict=True)]
 
     def _end(self, job: Job, state: JobState, *, reason: str) -> None:
         """Without a report. A refusal makes the study's other series candidates again, in the same transaction."""
@@ -403,16 +288,3 @@ class Worker:
                 jobs.give_back(connection, job, now=self._clock(), wait_s=wait_s, reason=reason)
         except (LeaseLost, StoreFull, StoreUnavailable) as exc:
             log.warning("not_given_back %s", fields(job=job.id, reason=exc))  # the lease runs out by itself
-
-
-def _remembered(instance: Instance, like: Dataset) -> Dataset:
-    """The header of an instance whose file is gone: patient, study and series are those of `like`."""
-    ds = deepcopy(like)
-    ds.SOPClassUID, ds.SOPInstanceUID = instance.sop_class_uid, instance.sop_instance_uid
-    ds.InstanceNumber = instance.facts.instance_number
-    return ds
-
-
-def _reference(one: series.Series, made: Any) -> Predecessor:
-    """An object of an earlier run, as later objects name it."""
-    return Predecessor(one.study_uid, made.series_uid, made.sop_class_uid, made.sop_instance_uid)

@@ -12,7 +12,7 @@ from untrained import metadata
 
 from dicom_node.errors import NotPossible
 from dicom_node.store import jobs, outbox, series
-from dicom_node.tables import deliveries, objects
+from dicom_node.tables import deliveries, objects, slice_results
 from dicom_node.tables import jobs as jobs_table
 from dicom_node.withdrawing import withdraw
 
@@ -195,3 +195,19 @@ def test_a_picture_that_ends_the_worker_twice_is_given_up(tmp_path: Path, monkey
     finish(node)
     deliver(node, "PACS1")
     assert [job.state for job in node.rows(jobs_table)] == ["delivered"]
+
+
+def test_who_was_told_of_hemorrhage_is_told_that_it_is_not_there_after_all(tmp_path: Path) -> None:
+    node = made_node(tmp_path, peers=[peer(104, only_positive=True)])
+    slices = head_series()
+    node.accept(*slices[:-1])
+    node.tick_after(31)
+    finish(node, PRESENT)
+    deliver(node, "PACS1")
+    with node.database.write() as connection:  # as after a change of the model, which says otherwise
+        connection.execute(slice_results.delete())
+    node.accept(slices[-1])
+    node.tick_after(100)
+    finish(node, ABSENT)
+    assert [job.outcome for job in node.rows(jobs_table)] == ["present", "absent"]
+    assert owed(node) == {("PACS1", "report")}

@@ -158,6 +158,18 @@ def taken_by(connection: Connection, job_id: int, destination: str) -> list[sa.R
     return list(connection.execute(query))
 
 
+def told(connection: Connection, series_id: int, *, before_run: int) -> set[str]:
+    """Destinations that objects of the series' earlier runs went to, or may have gone to."""
+    query = (
+        sa.select(deliveries.c.destination)
+        .join(objects, objects.c.id == deliveries.c.object_id)
+        .join(jobs, jobs.c.id == objects.c.job_id)
+        .where(jobs.c.series_id == series_id, jobs.c.run < before_run, deliveries.c.state != DeliveryState.CANCELLED)
+        .distinct()
+    )
+    return set(connection.scalars(query))
+
+
 def cancel(connection: Connection, job_id: int) -> int:
     """What the job still owes is owed no longer; returns how many deliveries that were."""
     own = sa.select(objects.c.id).where(objects.c.job_id == job_id)

@@ -1,0 +1,145 @@
+"""What a job owes besides its report: picture, PDF, key objects, the old picture's withdrawal. Made after the report.
+
+A note in the job (`extras_due`) says that they are still to be made, so that a worker that dies leaves them to the
+next; a try is counted first, and what ends the process twice is given up. Nothing here delays or costs a report.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+from pydicom.dataset import Dataset
+
+from dicom_node import reporting
+from dicom_node.config import Config
+from dicom_node.errors import StoreFull, StoreUnavailable
+from dicom_node.logs import fields, trace
+from dicom_node.report import picture
+from dicom_node.slices import Shown, SliceReader
+from dicom_node.store import jobs, outbox, series
+from dicom_node.store.database import Database
+from dicom_node.store.series import Instance, Series
+from dicom_node.store.spool import Spool
+from dtvit.findings import Outcome, SeriesFindings
+from dtvit.headervalues import UnreadableSlice
+
+log = logging.getLogger("dicom_node.worker")
+
+EXTRAS_TRIES = 2
+
+
+class Extras:
+    def __init__(
+        self,
+        database: Database,
+        spool: Spool,
+        reader: SliceReader,
+        config: Config,
+        maker: reporting.Maker,
+        *,
+        clock: Callable[[], float],
+    ) -> None:
+        self._database = database
+        self._spool = spool
+        self._reader = reader
+        self._config = config
+        self._maker = maker
+        self._clock = clock
+
+    def wanted(self, kind: str, outcome: Outcome, told: Collection[str]) -> list[str]:
+        """Destinations that are owed such an object; `told`: those that an earlier result of the series went to.
+
+        Who was told of hemorrhage is told that it is not there after all, also where only positive results go.
+        """
+        return [p.name for p in self._config.destinations if reporting.wanted_by(p, kind, outcome, p.name in told)]
+
+    def make_next(self) -> bool:
+        """Picture and key objects of a job whose report is on its way; False if there is none."""
+        with self._database.read() as connection:
+            job = jobs.next_with_extras(connection)
+            if job is None:
+                return False
+            one = series.get(connection, job.series_id)
+            instances = series.instances_of(connection, job.series_id)
+            earlier = outbox.predecessor(connection, job.series_id, job.run)
+            told = outbox.told(connection, job.series_id, before_run=job.run)
+        assert one is not None
+        built: list[tuple[reporting.Built, list[str]]] = []
+        with self._database.write() as connection:
+            jobs.begin_extras(connection, job.id)
+        try:
+            if job.model_digest != self._maker.version.model_digest:
+                log.warning("no_extras %s", fields(job=job.id, error="the model has been changed since the report"))
+            elif job.extras_tries < EXTRAS_TRIES:
+                built = self._build(one, job, instances, earlier, told)
+            else:
+                log.error("no_extras %s", fields(job=job.id, error="making them ended the worker"))
+        except (StoreFull, StoreUnavailable):
+            raise
+        except Exception as exc:  # noqa: BLE001 - outermost line of the extras: the report is what counts, and is out
+            log.error("no_extras %s", fields(job=job.id, error=trace(exc)))
+        made = [(reporting.stored(item, self._spool), to) for item, to in built]
+        with self._database.write() as connection:
+            now = self._clock()
+            if jobs.extras_made(connection, job.id):
+                for item, to in made:
+                    outbox.put(connection, job.id, [item], to, now=now)
+                jobs.settle_delivered(connection, job.id, now=now)
+        return True
+
+    def _build(
+        self, one: Series, job: Any, instances: Sequence[Instance], earlier: Sequence[Any], told: Collection[str]
+    ) -> list[tuple[reporting.Built, list[str]]]:
+        """What is to be sent besides the report, and to whom."""
+        found = SeriesFindings.from_json(job.findings)
+        headers = reporting.headers(instances, self._spool)
+        run = reporting.run_of(one, job.run, at=self._clock())
+        built: list[tuple[reporting.Built, list[str]]] = []
+        pages = {reporting.PICTURE: reporting.summary_picture, reporting.DOCUMENT: reporting.summary_document}
+        wanted = {kind: to for kind in pages if (to := self.wanted(kind, found.outcome, told))}
+        pictures = self._pictures(found, instances) if wanted else {}
+        for kind, to in wanted.items():
+            built.append((pages[kind](self._maker, run, headers, found, pictures), to))
+        to = self.wanted(reporting.KEY_OBJECTS, found.outcome, told)
+        selection = reporting.key_objects(self._maker, run, headers, found) if to else None
+        if selection is not None:
+            built.append((selection, to))
+        return built + self._withdrawals(one, run, headers[0], found, earlier)
+
+    def _withdrawals(
+        self, one: Series, run: reporting.Run, header: Dataset, found: SeriesFindings, earlier: Sequence[Any]
+    ) -> list[tuple[reporting.Built, list[str]]]:
+        """The superseded picture goes, where the destination has one and wants it said; the report names its own."""
+        built = []
+        pictures = {e.job_id for e in earlier if e.kind == reporting.PICTURE}
+        for peer in self._config.destinations:
+            title = reporting.REJECTIONS.get(peer.withdraw_by)
+            if title is None or not pictures:
+                continue
+            with self._database.read() as connection:
+                taken = [row for job_id in pictures for row in outbox.taken_by(connection, job_id, peer.name)]
+            old = [reporting.reference(one, row) for row in taken if row.kind == reporting.PICTURE]
+            if old:
+                why = "superseded by a newer result"
+                made = reporting.withdrawal(self._maker, run, header, found, old, why=why, title=title, to=peer.name)
+                built.append((made, [peer.name]))
+        return built
+
+    def _pictures(self, found: SeriesFindings, instances: Sequence[Instance]) -> dict[int, Shown]:
+        """The slices that the picture shows, by their index in the findings; one that is gone is not shown.
+
+        Where the model looked is told only of slices that speak for hemorrhage: a map is scaled to its own maximum, and
+        on a slice without blood its brightest spot would mean nothing.
+        """
+        files = {i.sop_instance_uid: i.file for i in instances}
+        pictures = {}
+        for index in picture.shown(found):
+            one = found.slices[index]
+            speaks = one.outcome is not Outcome.ABSENT
+            try:
+                pictures[index] = self._reader.show(files[one.sop_instance_uid], one.frame, with_relevance=speaks)
+            except (KeyError, FileNotFoundError, UnreadableSlice) as exc:
+                log.warning("not_pictured %s", fields(error=trace(exc)))
+        return pictures
