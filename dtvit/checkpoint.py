@@ -75,6 +75,8 @@ class Metadata:
     """Settings of the run that made the weights."""
     metrics: Mapping[str, Any] = field(default_factory=dict)
     """What was measured on data kept out of training, as in the run's metrics.json."""
+    statistics: Mapping[str, Any] = field(default_factory=dict)
+    """Of the training pictures and labels, as `train.evaluation.drift.statistics` gives them; empty where none are."""
 
     def __post_init__(self) -> None:
         if self.location_classes[:3] != LOCATIONS or self.location_classes[3:] not in ((), (NONE,)):
