@@ -302,11 +302,25 @@ def brace(folder: Path, out: Path, mode: str) -> None:
     sys.exit(0 if done.pictures else 1)
 
 
-@main.command(add_help_option=False, context_settings={"ignore_unknown_options": True})
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-def train(arguments: tuple[str, ...]) -> None:
-    """Train a checkpoint; `train --help` lists the options, which are those of `python -m train`."""
-    from train.__main__ import main as run
+TRAINING = {
+    "train": ("fit", "Train a checkpoint from a recipe: v1, v2, robust, phantom, or one of your own."),
+    "evaluate": ("evaluate", "Measure a checkpoint on labelled pictures, and set its thresholds."),
+    "reproduce": ("reproduce", "Repeat the papers' tables and figures, and say beside them what they hide."),
+    "export": ("export", "Write a checkpoint as ONNX or torch.export, and check the numbers."),
+    "audit": ("audit", "Ask whether a checkpoint looks at blood, or at what happens to go with it."),
+}
+"""Commands of `python -m train`, whose options they take; the module of `train.commands`, and what --help says here."""
 
-    sys.argv = ["dicom-node train", *arguments]
-    sys.exit(run())
+
+def _forward(name: str, module: str, summary: str) -> None:
+    @main.command(name, help=summary, add_help_option=False, context_settings={"ignore_unknown_options": True})
+    @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+    def forward(arguments: tuple[str, ...]) -> None:
+        from importlib import import_module
+
+        sys.exit(import_module(f"train.commands.{module}").main(arguments, f"dicom-node {name}"))
+
+
+for _name, (_module, _summary) in TRAINING.items():
+    if (Path(__file__).parents[1] / "train" / "commands" / f"{_module}.py").exists():
+        _forward(_name, _module, _summary)

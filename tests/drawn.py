@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from train.data import Pictures
+from train.data import PARTS, Pictures, part_of
 
 
 def drawn_head(number):
@@ -23,8 +23,11 @@ def drawn_head(number):
         blood=blood,
         presence=presence,
         location=np.where(presence == 1, location, -1).astype(np.int8),
-        head=np.full(6, number, np.int32),
+        traced=np.ones(6, bool),
+        patient=np.full(6, number, np.int32),
         series=np.array([2 * number] * 3 + [2 * number + 1] * 3, np.int32),
+        part=np.full(6, PARTS.index(part_of(number)), np.int8),
+        origin=np.zeros(6, np.int8),
         volume_ml=np.array([10] * 3 + [0] * 3, np.float32),
         area_mm2=np.array([700] * 3 + [0] * 3, np.float32),
     )

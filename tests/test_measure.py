@@ -17,8 +17,11 @@ def truth(presence, location=None, series=None):
         blood=np.zeros((count, 1, 1), np.uint8),
         presence=presence,
         location=np.full(count, -1, np.int8) if location is None else np.array(location, np.int8),
-        head=series.astype(np.int32),
+        traced=np.ones(count, bool),
+        patient=series.astype(np.int32),
         series=series.astype(np.int32),
+        part=np.zeros(count, np.int8),
+        origin=np.zeros(count, np.int8),
         volume_ml=np.full(count, 9.0, np.float32),
         area_mm2=np.zeros(count, np.float32),
     )

@@ -20,7 +20,7 @@ from dtvit.checkpoint import describe
 from dtvit.inference import Classifier
 from dtvit.model import DTViT
 from train import synthetic
-from train.data import UnusableData, freeze, join, load, part_of, read_shard, shard, write_shard
+from train.data import UnusableData, freeze, load, part_of, read_shard, shard, stack, write_shard
 from train.learner import Learner, choose_patches, loss
 from train.lessons import first_lessons
 from train.loop import Source, UnusableRun, fit
@@ -34,7 +34,7 @@ SOURCE = Source("Disks and squares.", "none", ("drawn-1",))
 
 @pytest.fixture(scope="module")
 def drawn():
-    return join([drawn_head(number) for number in range(60)])
+    return stack([drawn_head(number) for number in range(60)])
 
 
 def options(output, **changes):
@@ -50,7 +50,7 @@ def quiet(_text):
 def test_training_finds_the_blood(tmp_path, drawn):
     path = fit(options(tmp_path, steps=60, evaluate_every=60, first_lessons=60), drawn, SOURCE, quiet)
 
-    test = drawn.part("test")
+    test = drawn.of_part("test")
     classifier = Classifier.load(path, device="cpu")
     found = classifier.predict(test.pictures)
     metrics = json.loads((tmp_path / "metrics.json").read_text())
@@ -95,7 +95,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(tmp_path, drawn):
 
     given = options(tmp_path / "killed", data=data, steps=12, batch=8, save_every_s=0.0)
     command = [f"--{key.replace('_', '-')}={value}" for key, value in vars(given).items() if value is not None]
-    killed = subprocess.Popen([sys.executable, "-m", "train", "--synthetic", *command], cwd=REPOSITORY)
+    killed = subprocess.Popen([sys.executable, "-m", "train", "fit", "--recipe", "phantom", *command], cwd=REPOSITORY)
     deadline = time.monotonic() + 60
     while not (tmp_path / "killed" / "state.pt").exists() and time.monotonic() < deadline:
         time.sleep(0.005)
@@ -168,7 +168,7 @@ def test_an_encoder_without_patches_trains_too(tmp_path, drawn):
 
 
 def test_a_head_is_in_one_part_only(drawn):
-    parts = {name: set(drawn.part(name).head.tolist()) for name in ("train", "validation", "test")}
+    parts = {name: set(drawn.of_part(name).patient.tolist()) for name in ("train", "validation", "test")}
 
     assert set().union(*parts.values()) == set(range(60))
     assert sum(len(part) for part in parts.values()) == 60
@@ -243,20 +243,21 @@ def test_a_phantom_that_fails_costs_no_other(tmp_path):
 
     made = load(tmp_path)
     assert made[1]["preprocessing"] == [preprocess.preprocessing(mode) for mode in ("paper", "robust")]
-    assert set(made[0].head.tolist()) == set(range(24)) - {3}
+    assert set(made[0].patient.tolist()) == set(range(24)) - {3}
     assert any("head 3" in each and "no place for bleed" in each for each in said)
 
 
 def test_options_are_read_from_a_command_line(capsys):
     found = parse(
-        ["--synthetic", "--output", "run", "--max-minutes", "9.5", "--heads", "40", "--preprocessing", "paper"]
+        ["--recipe", "phantom", "--output", "run", "--max-minutes", "9.5", "--heads", "40", "--preprocessing", "paper"],
+        "train",
     )
 
     assert found == Options(output=Path("run"), max_minutes=9.5, heads=40, preprocessing="paper")
     assert found.data_folder == Path("run/data")
     for wrong, said in ((["--heads", "0"], "--heads must be at least 1"), (["--head", "round"], "invalid choice")):
         with pytest.raises(SystemExit):
-            parse(["--synthetic", "--output", "run", *wrong])
+            parse(["--recipe", "phantom", "--output", "run", *wrong], "train")
         assert said in capsys.readouterr().err
 
 
@@ -265,14 +266,14 @@ def test_training_needs_neither_pydicom_nor_pydantic():
         "import sys\n"
         "for name in ('pydicom', 'pydantic', 'click', 'sqlalchemy', 'pynetdicom', 'highdicom', 'rich'):\n"
         "    sys.modules[name] = None\n"
-        "import train.run, train.__main__, train.synthetic\n"
+        "import train.run, train.__main__, train.commands.fit, train.synthetic\n"
         "train.synthetic.make_head"
     )
     subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True, capture_output=True, text=True)
 
 
 def test_first_lessons_tell_blood_in_a_patch_and_leave_the_whole_vit_with_what_they_learned(drawn):
-    training = drawn.part("train")
+    training = drawn.of_part("train")
     pictures, blood = torch.from_numpy(training.pictures), torch.from_numpy(training.blood)
     torch.manual_seed(0)
     learner = Learner(DTViT("test_vit"))

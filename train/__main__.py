@@ -1,33 +1,41 @@
-"""`python -m train --synthetic --output DIR`: the same as `dicom-node train`, where only torch, timm and numpy are."""
+"""`python -m train COMMAND`: what `dicom-node` calls train, evaluate, reproduce, export and audit, without the node.
+
+A command is a module of `train.commands`; it is imported when it is called, so that nothing heavy stands between a
+person and --help.
+"""
 
 from __future__ import annotations
 
+import difflib
+import importlib
+import pkgutil
 import sys
+from collections.abc import Sequence
 
-from train.options import parse
+from train import commands
+
+PROGRAM = "python -m train"
 
 
-def main() -> int:
-    options = parse()  # before torch is imported, so that --help and a wrong option answer at once
+def main(arguments: Sequence[str]) -> int:
+    known = sorted(each.name for each in pkgutil.iter_modules(commands.__path__))
+    if not arguments or arguments[0] in ("-h", "--help"):
+        sys.stdout.write(_usage(known))
+        return 0 if arguments else 2
+    name, *rest = arguments
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+        sys.stderr.write(f"error: {PROGRAM} knows no command {name!r}; {hint}\n")
+        return 2
+    code: int = importlib.import_module(f"train.commands.{name}").main(rest, f"{PROGRAM} {name}")
+    return code
 
-    from dtvit.checkpoint import UnusableCheckpoint
-    from dtvit.inference import UnavailableDevice
-    from dtvit.model import UnknownEncoder
-    from train.data import UnusableData
-    from train.loop import UnusableRun
-    from train.run import run
 
-    try:
-        path = run(options)
-    except (UnusableCheckpoint, UnusableData, UnusableRun, UnavailableDevice, UnknownEncoder) as exc:
-        sys.stderr.write(f"error: {exc}\n")
-        return 1
-    except KeyboardInterrupt:
-        sys.stderr.write("stopped; the same command goes on from the last saved state\n")
-        return 130
-    sys.stdout.write(f"{path}\n")
-    return 0
+def _usage(known: Sequence[str]) -> str:
+    lines = [f"  {name:<10} {importlib.import_module(f'train.commands.{name}').SUMMARY}\n" for name in known]
+    return f"usage: {PROGRAM} COMMAND [options]; COMMAND --help lists the options\n\n" + "".join(lines)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

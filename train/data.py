@@ -1,7 +1,7 @@
-"""Training pictures, packed: one file per synthetic head, and all of them as arrays in memory.
+"""Pictures to learn from and to measure on, as arrays in memory; and phantoms on disk, one file per synthetic head.
 
-A head is in one part only (training, validation or test), with all its series: the same head with and without its
-bleed. Which part follows from the head's number alone, so that more heads never move those that are there.
+A patient is in one part only (training, validation or test), with all his series, unless a split was made otherwise on
+purpose. A phantom's part follows from its number alone, so that more heads never move those that are there.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,34 +19,47 @@ from numpy.typing import NDArray
 from dtvit.checkpoint import write_whole
 
 Part = Literal["train", "validation", "test"]
+PARTS: tuple[Part, ...] = ("train", "validation", "test")
+ORIGINS = ("phantom", "patient", "healed", "transplanted", "sham")
+"""Where a picture comes from; the last three are patients' slices that `train.counterfactual` changed."""
 UNCLEAR = -1  # presence: too little blood to call either way; location: none to be told
 BLOOD_CELLS = 56  # the map of visible blood has cells of 4 x 4 pixels
+CROP = BLOOD_CELLS * 4  # pixels of the middle that a model sees
 MADE = "made.json"
 
 
 class UnusableData(Exception):
-    """The folder holds no training pictures, or not those of this run; the text says which and what to do."""
+    """Bad data, before anything was trained; the text names the file, row and column, and says what to do."""
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """N slices, those of a series together and from feet to head."""
+    """N slices, those of a series together, and from feet to head where that is known."""
 
     pictures: NDArray[np.uint8]
-    """(N, 224, 224), as the node gives them to the model."""
+    """(N, S, S), S = 224 or larger: 0 for 0 HU or less and outside of the head, 255 for 80 HU or more. Training moves
+    and turns them at this size; a model sees the middle 224 x 224.
+    """
     blood: NDArray[np.uint8]
-    """(N, 56, 56): share of each cell that shows blood, 255 for all of it."""
+    """(N, 56, 56): share of each cell of the middle 224 x 224 that shows blood, 255 for all of it."""
+    traced: NDArray[np.bool_]
+    """(N,): is `blood` known for this slice? Where it is not, patches are not taught."""
     presence: NDArray[np.int8]
     """(N,): 1 shows blood, 0 shows none, UNCLEAR."""
     location: NDArray[np.int8]
     """(N,): index into `dtvit.findings.LOCATIONS`, UNCLEAR where presence is not 1."""
-    head: NDArray[np.int32]
+    patient: NDArray[np.int32]
+    """(N,): a patient, or a synthetic head; intervals are drawn over these."""
     series: NDArray[np.int32]
-    """(N,): a number of its own for each head with its bleed and without."""
+    """(N,): a number of its own for each series; a synthetic head with its bleed and without is two."""
+    part: NDArray[np.int8]
+    """(N,): index into PARTS."""
+    origin: NDArray[np.int8]
+    """(N,): index into ORIGINS."""
     volume_ml: NDArray[np.float32]
-    """(N,): of the bleed of the series, 0 without one."""
+    """(N,): of the bleed of the series, 0 without one, not a number where unknown."""
     area_mm2: NDArray[np.float32]
-    """(N,): visible blood in the slice."""
+    """(N,): visible blood in the slice, not a number where unknown."""
 
     def __post_init__(self) -> None:
         for each in fields(self):
@@ -60,16 +73,38 @@ class Pictures:
         """The rows of a mask or of an index."""
         return Pictures(**{each.name: getattr(self, each.name)[chosen] for each in fields(self)})
 
-    def part(self, part: Part) -> Pictures:
-        return self.take(np.array([part_of(int(head)) == part for head in self.head], bool))
+    def of_part(self, part: Part) -> Pictures:
+        return self.take(self.part == PARTS.index(part))
+
+
+def stack(parts: Sequence[Pictures]) -> Pictures:
+    """One under the other, patients and series numbered as they are: a number means the same in all of them.
+
+    Smaller pictures get a black margin on all sides, so that the middle stays the middle.
+    """
+    side = max(each.pictures.shape[1] for each in parts)
+    columns = {each.name: np.concatenate([getattr(p, each.name) for p in parts]) for each in fields(Pictures)[1:]}
+    return Pictures(pictures=np.concatenate([_framed(each.pictures, side) for each in parts]), **columns)
 
 
 def join(parts: Sequence[Pictures]) -> Pictures:
-    return Pictures(**{each.name: np.concatenate([getattr(p, each.name) for p in parts]) for each in fields(Pictures)})
+    """As `stack`, for sets that know nothing of each other: numbers are shifted, so that no two patients become one."""
+    apart, patients, series = [], 0, 0
+    for each in parts:
+        apart.append(replace(each, patient=each.patient + patients, series=each.series + series))
+        if len(each):
+            patients, series = int(apart[-1].patient.max()) + 1, int(apart[-1].series.max()) + 1
+    return stack(apart)
+
+
+def _framed(pictures: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    before = (side - pictures.shape[1]) // 2
+    after = side - pictures.shape[1] - before
+    return np.pad(pictures, ((0, 0), (before, after), (before, after))) if after else pictures
 
 
 def part_of(head: int) -> Part:
-    """Of every twenty heads eighteen train, one validates, one tests."""
+    """Of every twenty synthetic heads eighteen train, one validates, one tests."""
     return {18: "validation", 19: "test"}.get(head % 20, "train")  # type: ignore[return-value]
 
 
@@ -110,10 +145,12 @@ def load(folder: Path) -> tuple[Pictures, dict[str, Any]]:
     """All pictures of a folder whose making is over, and where they come from."""
     made = frozen(folder)
     if made is None or not made["heads"]:
-        raise UnusableData(f"{folder} holds no finished set of training pictures; run python -m train --synthetic")
-    pictures = join([read_shard(shard(folder, head)) for head in made["heads"]])
-    for part in ("train", "validation", "test"):
-        labels = pictures.part(part).presence
+        raise UnusableData(
+            f"{folder} holds no finished set of training pictures; run python -m train fit --recipe phantom"
+        )
+    pictures = stack([read_shard(shard(folder, head)) for head in made["heads"]])
+    for part in PARTS:
+        labels = pictures.of_part(part).presence
         if not ((labels == 1).any() and (labels == 0).any()):
             raise UnusableData(
                 f"{folder}: the {part} heads lack slices with blood, or slices without; make more heads (--heads)"

@@ -93,15 +93,15 @@ class _Run:
         self.optimiser = _optimiser(self.learner, options)
         self.step, self.elapsed_s, self.best = 0, 0.0, math.inf
         self.rows: list[dict[str, Any]] = []
-        training = data.part("train")
+        training = data.of_part("train")
         self.images = torch.from_numpy(training.pictures).to(self.device)
         self.blood = torch.from_numpy(training.blood).to(self.device)
         self.presence = torch.from_numpy(training.presence.astype(np.int64)).to(self.device)
         self.location = torch.from_numpy(training.location.astype(np.int64)).to(self.device)
         self.weights = torch.from_numpy(_sampling(training))
-        self.validation = _first_series(data.part("validation"), VALIDATION_LIMIT)
+        self.validation = _first_series(data.of_part("validation"), VALIDATION_LIMIT)
         say(
-            f"{len(training)} slices of {len(np.unique(training.head))} heads to train on, "
+            f"{len(training)} slices of {len(np.unique(training.patient))} heads to train on, "
             f"{len(self.validation)} to validate on while training; {self.device}, "
             f"{'bf16' if self.autocast else 'fp32'}, {torch.get_num_threads()} threads"
         )
@@ -260,7 +260,7 @@ def _finish(
     model, _ = load(options.output / "best.safetensors")
     model.to(device)
     autocast = _autocast("auto", device) and device.type == "cuda"  # as in use: bf16 on CUDA alone
-    validation, test = data.part("validation"), data.part("test")
+    validation, test = data.of_part("validation"), data.of_part("test")
     say(f"calibrating on {len(validation)} slices, then measuring on {len(test)}")
     calibration = calibrate(predict(model, validation, device, autocast), validation)
     metrics = measure(predict(model, test, device, autocast), test, calibration)
@@ -270,9 +270,9 @@ def _finish(
         "minutes": round(elapsed_s / 60, 1),
         "device": device.type,
         "torch": torch.__version__,
-        "slices": {part: len(data.part(part)) for part in ("train", "validation", "test")},  # type: ignore[arg-type]
+        "slices": {part: len(data.of_part(part)) for part in ("train", "validation", "test")},  # type: ignore[arg-type]
         "heads_by_part": {
-            part: len(np.unique(data.part(part).head))  # type: ignore[arg-type]
+            part: len(np.unique(data.of_part(part).patient))  # type: ignore[arg-type]
             for part in ("train", "validation", "test")
         },
     }
@@ -361,7 +361,7 @@ def _first_series(pictures: Pictures, limit: int) -> Pictures:
     """Whole heads from the beginning until there are `limit` slices."""
     if len(pictures) <= limit:
         return pictures
-    return pictures.take(pictures.head <= pictures.head[limit])
+    return pictures.take(pictures.patient <= pictures.patient[limit])
 
 
 def _cost(logits: Logits, truth: Pictures) -> float:

@@ -122,7 +122,7 @@ def measure(logits: Logits, truth: Pictures, calibration: Calibration, seed: int
         "presence": {
             "slice": {
                 "auc": slice_auc(np.flatnonzero(clear)),
-                "auc_ci": _interval(slice_auc, truth.head, np.flatnonzero(clear), seed),
+                "auc_ci": _interval(slice_auc, truth.patient, np.flatnonzero(clear), seed),
                 **_rates(presence[clear], bleeding[clear], calibration.slice_thresholds),
                 "positives": int(bleeding.sum()),
                 "negatives": int((clear & ~bleeding).sum()),
@@ -143,7 +143,7 @@ def measure(logits: Logits, truth: Pictures, calibration: Calibration, seed: int
         "location": {
             "slice": {
                 "accuracy": _mean(hits[bleeding]),
-                "accuracy_ci": _interval(lambda rows: _mean(hits[rows]), truth.head, np.flatnonzero(bleeding), seed),
+                "accuracy_ci": _interval(lambda rows: _mean(hits[rows]), truth.patient, np.flatnonzero(bleeding), seed),
                 "balanced_accuracy": _balanced(hits[bleeding], truth.location[bleeding]),
                 "accuracy_by_class": _by_class(hits[bleeding], truth.location[bleeding]),
             },
@@ -192,7 +192,7 @@ def _conclusions(logits: Logits, truth: Pictures, calibration: Calibration) -> l
         places = truth.location[rows][labels == 1]
         findings = conclude(slices, covered, calibration.series_thresholds)
         place = int(np.bincount(places).argmax()) if len(places) else -1
-        made.append(_Series(int(truth.head[rows[0]]), present, place, float(truth.volume_ml[rows[0]]), findings))
+        made.append(_Series(int(truth.patient[rows[0]]), present, place, float(truth.volume_ml[rows[0]]), findings))
     return made
 
 

@@ -1,4 +1,4 @@
-"""What a training run can be told, once, for both `python -m train` and `dicom-node train`."""
+"""What a training run can be told, once, for both `python -m train fit` and `dicom-node train`."""
 
 from __future__ import annotations
 
@@ -86,12 +86,10 @@ class Options:
         return {key: value for key, value in fields.items() if key not in passing}
 
 
-def parse(arguments: Sequence[str] | None = None) -> Options:
+def parse(arguments: Sequence[str], program: str) -> Options:
     """Options from a command line; argparse ends the program with a message for one that is wrong."""
-    parser = argparse.ArgumentParser(prog="python -m train", description="Train DTViT on synthetic heads.")
-    parser.add_argument(
-        "--synthetic", action="store_true", required=True, help="train on phantoms (all there is so far)"
-    )
+    parser = argparse.ArgumentParser(prog=program, description="Train DTViT.")
+    parser.add_argument("--recipe", choices=("phantom",), required=True, help="phantom: synthetic heads alone")
     kinds = {"Path": Path, "Path | None": Path, "int": int, "int | None": int, "float": float, "float | None": float}
     for each in dataclasses.fields(Options):
         required = each.default is dataclasses.MISSING
@@ -105,7 +103,7 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
             help=each.metadata["help"] + default,
         )
     chosen = vars(parser.parse_args(arguments))
-    chosen.pop("synthetic")
+    chosen.pop("recipe")
     try:
         return Options(**chosen)
     except ValueError as exc:

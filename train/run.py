@@ -25,7 +25,7 @@ def run(options: Options, say: Say = say_to_stderr) -> Path:
         minutes=options.data_minutes,
     )
     pictures, source = data.load(folder)
-    heads = len(set(pictures.head.tolist()))
+    heads = len(set(pictures.patient.tolist()))
     told = Source(
         training_data=f"{heads:,} synthetic heads (dtvit.phantom {source['phantom']}), each with an intracerebral "
         f"hemorrhage and without it; {len(pictures):,} slices. No picture of a person.",

@@ -26,7 +26,19 @@ from numpy.typing import NDArray
 from dtvit import brace, phantom, preprocess
 from dtvit.findings import LOCATIONS, Region
 from dtvit.selection import SliceContent, assign_regions, classify_content
-from train.data import BLOOD_CELLS, UNCLEAR, Pictures, UnusableData, freeze, frozen, part_of, shard, write_shard
+from train.data import (
+    BLOOD_CELLS,
+    ORIGINS,
+    PARTS,
+    UNCLEAR,
+    Pictures,
+    UnusableData,
+    freeze,
+    frozen,
+    part_of,
+    shard,
+    write_shard,
+)
 
 CONTRAST_HU = 8.0  # blood that differs by less from the same slice without it is not visible
 VISIBLE_MM2 = 20.0  # a disk of 5 mm across; a bleed of 0.4 ml measures 9 mm
@@ -173,8 +185,11 @@ def make_head(number: int, seed: int, mode: str) -> Pictures:
         blood=np.array([row.blood for row in rows], np.uint8).reshape(-1, BLOOD_CELLS, BLOOD_CELLS),
         presence=presence,
         location=np.where(presence == 1, location, UNCLEAR).astype(np.int8),
-        head=np.full(len(rows), number, np.int32),
+        traced=np.ones(len(rows), bool),
+        patient=np.full(len(rows), number, np.int32),
         series=np.array(series, np.int32),
+        part=np.full(len(rows), PARTS.index(part_of(number)), np.int8),
+        origin=np.full(len(rows), ORIGINS.index("phantom"), np.int8),
         volume_ml=np.array(volume, np.float32),
         area_mm2=np.array([row.area_mm2 for row in rows], np.float32),
     )
