@@ -1,0 +1,179 @@
+"""The manifest: everything wrong with it is told at once, by row and column, before anything is trained."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from listed import entries, grey, listed, table
+from PIL import Image
+
+from train import manifest
+from train.data import UnusableData
+
+TWO = [("a", "deep"), ("b", "")]
+
+
+def refused(path: Path, **options: bool) -> str:
+    with pytest.raises(UnusableData) as caught:
+        manifest.read(path, **options)
+    return str(caught.value)
+
+
+def test_a_sound_manifest_is_read_with_paths_beside_it(tmp_path):
+    found = listed(tmp_path, TWO, slices=2)
+    first = found.rows[0]
+    assert (first.line, first.path, first.patient_id, first.slice) == (2, tmp_path / "a-0.png", "a", 0)
+    assert [(row.ich, row.location) for row in found.rows] == [(1, "deep"), (1, "deep"), (0, None), (0, None)]
+    assert len(found.digest) == 64
+
+
+def test_every_problem_is_told_in_one_error_by_row_and_column(tmp_path):
+    rows = entries([("a", "deep"), ("b", ""), ("c", "lobar"), ("d", "")], slices=2)
+    rows[0]["path"] = "gone.png"
+    rows[1]["ich"] = "yes"
+    rows[2]["location"] = "lobar"  # of a patient without hemorrhage
+    rows[3]["path"] = rows[2]["path"]
+    rows[4]["location"] = "Lober"
+    rows[5]["patient_id"] = ""
+    rows[6]["slice"] = "third"
+    rows[7]["ich"] = ""
+    path = table(tmp_path, rows)
+    (tmp_path / "gone.png").unlink()
+    (tmp_path / rows[6]["path"]).write_text("no picture")
+    text = refused(path)
+    assert "9 problems" in text
+    assert text.splitlines()[1:] == [
+        "  row 2, path: gone.png is not there",
+        "  row 3, ich: 'yes' is neither 0 (no hemorrhage) nor 1",
+        "  row 4, location: 'lobar' in a row without hemorrhage (ich is 0); leave it empty",
+        "  row 5, path: the picture of row 4 once more; a row per picture",
+        "  row 6, location: 'Lober' is none of deep, lobar, subtentorial; is it 'lobar'?",
+        "  row 7, patient_id: empty",
+        "  row 8, slice: 'third' is no whole number (the order within the series)",
+        f"  row 8, path: {rows[6]['path']} is no picture that can be read",
+        "  row 9, ich: empty; say 0 or 1, or leave the row out",
+    ]
+
+
+def test_more_problems_than_anyone_reads_are_counted(tmp_path):
+    rows = entries(TWO, slices=15)
+    path = table(tmp_path, rows)
+    for row in rows:
+        (tmp_path / row["path"]).unlink()
+    lines = refused(path).splitlines()
+    assert len(lines) == 22
+    assert lines[-1] == "  and 10 more"
+
+
+def test_a_patient_in_two_parts_is_named_by_rows_and_not_by_identity(tmp_path):
+    rows = [row | {"split": "train"} for row in entries([("Doe^Jane", "deep"), ("b", "")], slices=2)]
+    rows[1]["split"] = "test"
+    rows[3]["split"] = ""
+    text = refused(table(tmp_path, rows))
+    assert "row 3, split: 'test', but the same patient is in 'train' in row 2" in text
+    assert "row 5, split: '' is none of train, validation, test" in text
+    assert not any("Doe" in line.replace("Doe^Jane-", "") for line in text.splitlines())
+
+
+def test_hemorrhage_without_a_location_is_allowed(tmp_path):
+    rows = entries(TWO, slices=1)
+    rows[0]["location"] = ""
+    assert manifest.read(table(tmp_path, rows)).rows[0].location is None
+
+
+@pytest.mark.parametrize("shown", ["", "deep"])
+def test_one_class_alone_is_refused_unless_labels_are_not_needed(tmp_path, shown):
+    path = table(tmp_path, entries([("a", shown), ("b", shown)]))
+    assert f"row 2, ich: only {'1' if shown else '0'} occurs in 6 rows" in refused(path)
+    assert len(manifest.read(path, labels_needed=False).rows) == 6
+
+
+def test_labels_may_be_missing_where_they_are_not_needed(tmp_path):
+    rows = [{"path": "a.png", "patient_id": "a"}]
+    found = manifest.read(table(tmp_path, rows), labels_needed=False)
+    assert (found.rows[0].ich, found.rows[0].location) == (None, None)
+    assert "row 1, ich: this column is missing" in refused(found.path)
+
+
+@pytest.mark.parametrize(
+    ("header", "told"),
+    [
+        ("path,ich,location", "row 1, patient_id: this column is missing; the header is path, ich, location"),
+        ("path,PatientID,ich,location", "row 1, PatientID: no such column; is it 'patient_id'?"),
+        ("path,patient_id,ich,Location", "row 1, Location: no such column; is it 'location'?"),
+        ("path,patient_id,ich,ich", "row 1, ich: this column stands there twice"),
+        ("path;patient_id;ich;location", "row 1: its columns are not separated by commas"),
+        ("path,patient_id,ich,", "row 1: a column has no name"),
+    ],
+)
+def test_a_wrong_header_is_named(tmp_path, header, told):
+    path = tmp_path / "manifest.csv"
+    path.write_text(header + "\n")
+    assert told in refused(path)
+
+
+def test_columns_of_somebodys_own_do_no_harm(tmp_path):
+    rows = [row | {"age": "70", "kvp": "120"} for row in entries(TWO)]
+    assert len(manifest.read(table(tmp_path, rows)).rows) == 6
+
+
+def test_a_row_of_another_length_is_named(tmp_path):
+    path = table(tmp_path, entries(TWO, slices=1))
+    path.write_text(path.read_text() + "x.png,c\n")
+    assert "row 4: 2 cells where the header has 5" in refused(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("path,patient_id,ich\nä.png,ä,1\n".encode("latin-1"), "row 2, path: not UTF-8: '?.png'"),
+        ("path,patient_id,ich\n".encode("utf-16"), "is UTF-16; save it as CSV in UTF-8"),
+        (b"", "is empty"),
+        (b"path,patient_id,ich\n", "lists no picture"),
+        (b'path,patient_id,ich\n"a.png,b,1\n', "row 2: is no CSV"),
+    ],
+)
+def test_what_is_no_table_in_utf8_is_told(tmp_path, content, told):
+    path = tmp_path / "manifest.csv"
+    path.write_bytes(content)
+    assert told in refused(path)
+
+
+def test_a_byte_order_mark_blank_lines_and_spaces_are_forgiven(tmp_path):
+    path = table(tmp_path, entries(TWO, slices=1))
+    lines = path.read_text().replace(",a,", ", a ,").splitlines()
+    path.write_bytes(("\ufeff" + "\r\n\r\n".join(lines) + "\r\n").encode())
+    found = manifest.read(path)
+    assert [(row.line, row.patient_id) for row in found.rows] == [(3, "a"), (5, "b")]
+
+
+def test_no_file_is_no_traceback(tmp_path):
+    assert "cannot be read (No such file or directory)" in refused(tmp_path / "manifest.csv")
+
+
+def deep_grey(path: Path) -> None:
+    Image.fromarray(np.full((40, 40), 40_000, np.uint16)).save(path)
+
+
+def several(path: Path) -> None:
+    one = Image.new("L", (40, 40))
+    one.save(path, save_all=True, append_images=[Image.new("L", (40, 40), 9)])
+
+
+@pytest.mark.parametrize(
+    ("name", "draw", "told"),
+    [
+        ("deep.png", deep_grey, "has more than 8 bits a pixel"),
+        ("deep.tif", deep_grey, "has more than 8 bits a pixel"),
+        ("float.tif", lambda path: Image.new("F", (40, 40)).save(path), "has more than 8 bits a pixel"),
+        ("cmyk.jpg", lambda path: Image.new("CMYK", (40, 40)).save(path), "is in colour (mode CMYK)"),
+        ("several.tif", several, "holds more than one picture"),
+        ("tiny.png", lambda path: grey(path, size=(40, 8)), "is 40 x 8 pixels"),
+        ("folder.png", lambda path: path.mkdir(), "is no picture that can be read (Is a directory)"),
+    ],
+)
+def test_what_is_no_8_bit_picture_is_told_with_the_manifest(tmp_path, name, draw, told):
+    rows = entries(TWO, slices=1)
+    rows[1]["path"] = name
+    draw(tmp_path / name)
+    assert f"row 3, path: {name} {told}" in refused(table(tmp_path, rows))

@@ -1,0 +1,190 @@
+"""The pictures of a manifest as arrays in memory, divided by a split. A cache of the decoded ones is optional.
+
+Two geometries (`dtvit.preprocess`): in "resize-256-crop-224" training moves and turns pictures before it crops, so they
+are handed out 256 x 256; any other geometry is handed out as the model sees it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from dtvit import preprocess
+from dtvit.findings import LOCATIONS
+from train import picturefile
+from train.csvfile import Problem, UnusableTable
+from train.data import BLOOD_CELLS, ORIGINS, UNCLEAR, Pictures, UnusableData
+from train.manifest import Manifest, Row
+from train.picturefile import UnusablePicture
+from train.splits import Split
+
+CROPPED_LATER = "resize-256-crop-224"
+CACHE_FORMAT = 1  # goes up when `_fitted` gives other pictures
+Tell = Callable[[int, int], None]
+"""Called with how many pictures are read, and of how many."""
+
+
+def load(
+    manifest: Manifest,
+    split: Split,
+    *,
+    geometry: str = CROPPED_LATER,
+    cache: Path | None = None,
+    tell: Tell = lambda done, of: None,
+) -> Pictures:
+    """The slices of `split`, those of a series together and in its order; row i is that of `arrangement`'s row i.
+
+    Memory: 64 KiB a slice at 256 x 256. `cache`: folder for the decoded pictures, to be kept no less carefully than the
+    pictures themselves. Raises UnusableData, naming row and column of every picture that cannot be read.
+    """
+    if split.manifest != manifest.digest:
+        raise UnusableData(f"the split was made for another state of {manifest.path}; split anew")
+    rows, parts = arrangement(manifest, split)
+    if cache is None:
+        wanted, places = np.unique(rows, return_inverse=True)
+        decoded = np.empty((len(wanted), *_shape(geometry)), np.uint8)
+        _decode(manifest, wanted, decoded, geometry, tell)
+        # Nothing to copy where each row is wanted once and in the manifest's order, which is the rule.
+        pictures = decoded if np.array_equal(places, np.arange(len(wanted))) else decoded[places]
+    else:
+        pictures = np.asarray(_cached(manifest, geometry, cache, tell)[rows])  # from the file straight into place
+    known = [manifest.rows[index] for index in rows.tolist()]
+    return Pictures(
+        pictures=pictures,
+        blood=np.zeros((len(rows), BLOOD_CELLS, BLOOD_CELLS), np.uint8),
+        traced=np.zeros(len(rows), np.bool_),
+        presence=np.array([UNCLEAR if row.ich is None else row.ich for row in known], np.int8),
+        location=np.array([LOCATIONS.index(row.location) if row.location else UNCLEAR for row in known], np.int8),
+        patient=_numbers(manifest, lambda row: (row.patient_id,))[rows],
+        series=_numbers(manifest, _series)[rows],
+        part=parts,
+        origin=np.full(len(rows), ORIGINS.index("patient"), np.int8),
+        volume_ml=np.full(len(rows), np.nan, np.float32),
+        area_mm2=np.full(len(rows), np.nan, np.float32),
+    )
+
+
+def arrangement(manifest: Manifest, split: Split) -> tuple[NDArray[np.int32], NDArray[np.int8]]:
+    """(N,) indices into `Manifest.rows` and (N,) into PARTS, in the order of `load`: series by series, as they first
+    occur in the manifest, each by `slice` where given, else as the manifest lists it."""
+    series = _numbers(manifest, _series)
+    position = np.array([row.line if row.slice is None else row.slice for row in manifest.rows])
+    order = np.lexsort((split.rows, position[split.rows], series[split.rows]))
+    return split.rows[order], split.parts[order]
+
+
+def _series(row: Row) -> tuple[str, ...]:
+    return row.patient_id, row.study, row.series
+
+
+def _numbers(manifest: Manifest, key: Callable[[Row], tuple[str, ...]]) -> NDArray[np.int32]:
+    """A number for each row: rows with the same key share one; 0, 1, 2 ... as they first occur."""
+    seen: dict[tuple[str, ...], int] = {}
+    return np.array([seen.setdefault(key(row), len(seen)) for row in manifest.rows], np.int32)
+
+
+def _shape(geometry: str) -> tuple[int, int]:
+    side = preprocess.SHORT_SIDE if geometry == CROPPED_LATER else preprocess.SIDE
+    return side, side
+
+
+def _fitted(picture: NDArray[np.uint8], geometry: str) -> NDArray[np.uint8]:
+    """A picture of any size in its geometry; of "resize-256-crop-224" with the margin, whose middle is the model's."""
+    if geometry != CROPPED_LATER:
+        raise ValueError(f"no geometry {geometry!r}; there is {CROPPED_LATER}")
+    rows, columns = picture.shape
+    short, side = min(rows, columns), preprocess.SHORT_SIDE
+    size = (side * columns // short, side * rows // short)
+    image = Image.fromarray(picture)
+    if size != image.size:
+        image = image.resize(size, Image.Resampling.BILINEAR)
+    left, top = (round((length - side) / 2) for length in size)
+    return np.asarray(image)[top : top + side, left : left + side]
+
+
+def _decode(
+    manifest: Manifest, wanted: NDArray[np.integer], into: NDArray[np.uint8], geometry: str, tell: Tell
+) -> None:
+    """Read the rows `wanted` into `into`, in that order. Raises UnusableTable with everything that went wrong."""
+    problems: list[Problem] = []
+    done = 0
+    lock = threading.Lock()
+
+    def one(place: int) -> None:
+        nonlocal done
+        row = manifest.rows[wanted[place]]
+        try:
+            into[place] = _fitted(picturefile.read(row.path), geometry)
+        except UnusablePicture as exc:
+            with lock:
+                problems.append(Problem(row.line, "path", f"{row.path.name} {exc}"))
+        with lock:
+            done += 1
+            tell(done, len(wanted))
+
+    with ThreadPoolExecutor(min(16, 2 * (os.cpu_count() or 1))) as pool:
+        for _ in pool.map(one, range(len(wanted)), chunksize=64):
+            pass
+    if problems:
+        raise UnusableTable(manifest.path, sorted(problems, key=lambda problem: problem.row))
+
+
+def _cached(manifest: Manifest, geometry: str, folder: Path, tell: Tell) -> NDArray[np.uint8]:
+    """All rows decoded, as a file in `folder`, mapped; made there where it is not, whole or not at all."""
+    path = folder / f"pictures-{_key(manifest, geometry)[:32]}.npy"
+    shape = (len(manifest.rows), *_shape(geometry))
+    known = _mapped(path, shape)
+    if known is not None:
+        return known
+    folder.mkdir(parents=True, exist_ok=True)
+    with _temporary(path) as temporary:
+        # Two at once each write a file of their own; the later replaces the earlier by the same content.
+        into = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
+        _decode(manifest, np.arange(shape[0]), into, geometry, tell)
+        into.flush()
+        del into
+        os.replace(temporary, path)
+    made = _mapped(path, shape)
+    if made is None:
+        raise UnusableData(f"{path} was written and cannot be read back; is the disk full or failing?")
+    return made
+
+
+@contextlib.contextmanager
+def _temporary(path: Path) -> Iterator[Path]:
+    """A name beside `path`, for its owner alone (these are pictures of patients); gone afterwards."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    try:
+        yield Path(name)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)
+
+
+def _mapped(path: Path, shape: Sequence[int]) -> NDArray[np.uint8] | None:
+    """A file of the cache, or None where there is none that is whole."""
+    try:
+        array = np.load(path, mmap_mode="r")
+    except (OSError, ValueError, EOFError):
+        return None
+    return array if array.dtype == np.uint8 and array.shape == tuple(shape) else None
+
+
+def _key(manifest: Manifest, geometry: str) -> str:
+    """SHA-256 over everything that the decoded pictures depend on, as far as files tell without being read."""
+    stream = hashlib.sha256(f"{CACHE_FORMAT} {manifest.digest} {manifest.path.parent} {geometry}".encode())
+    for row in manifest.rows:
+        stat = row.path.stat()
+        stream.update(f"{stat.st_size} {stat.st_mtime_ns} ".encode())
+    return stream.hexdigest()

@@ -1,0 +1,231 @@
+"""The manifest: a CSV that names pictures and what is known of each. Format: docs/data.md. Knows nothing of torch.
+
+Everything that is wrong with one is found before anything is trained and told in one error, by row and column: the
+header is row 1, as a spreadsheet counts. No message names a patient.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from dtvit.findings import LOCATIONS
+from train import csvfile
+from train.csvfile import Problem, UnusableTable, printable
+from train.data import PARTS, UnusableData
+from train.picturefile import UnusablePicture, look_at
+
+COLUMNS = ("path", "patient_id", "ich", "location", "study", "series", "slice", "site", "scanner", "split")
+ALIKE = 0.75  # "patientid", "Location", "ICH " are slips; "age" and "path_length" are columns of somebody's own
+READERS = 8
+
+
+@dataclass(frozen=True)
+class Row:
+    """One picture, and what is known of it; an empty text or None where that is not said."""
+
+    line: int
+    """Row of the table, the header being row 1."""
+    path: Path
+    """Absolute."""
+    patient_id: str
+    ich: int | None
+    location: str | None
+    """One of `LOCATIONS`; only where `ich` is 1, and None there too where nobody told."""
+    study: str = ""
+    series: str = ""
+    slice: int | None = None
+    """Order within its series, from feet to head."""
+    site: str = ""
+    scanner: str = ""
+    split: str | None = None
+    """One of `PARTS`, where the manifest itself says which part each picture is in."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    path: Path
+    rows: tuple[Row, ...]
+    digest: str
+    """SHA-256 of the file's bytes."""
+    columns: tuple[str, ...]
+    """Of `COLUMNS`, those it has."""
+
+
+def read(path: Path, *, labels_needed: bool = True) -> Manifest:
+    """The manifest at `path`, looked over whole: cells, rows against each other, and that each picture is one.
+
+    `labels_needed`: every row says 0 or 1 under `ich`, and both occur. Raises UnusableData.
+    """
+    path = Path(path).absolute()
+    content = csvfile.content(path)
+    records = csvfile.table(path, content)
+    columns = _header(path, records, labels_needed)
+    rows: list[Row] = []
+    problems: list[Problem] = []
+    for number, record in enumerate(records[1:], start=2):
+        if not record:
+            continue  # a blank line
+        row, wrong = _row(path.parent, number, record, columns, labels_needed)
+        problems += wrong
+        if row is not None:
+            rows.append(row)
+    problems += _duplicates(rows) + _strays(rows) + _unusable(path.parent, rows)
+    if not problems and labels_needed:
+        problems += _one_class(rows)
+    if problems:
+        raise UnusableTable(path, sorted(problems, key=lambda problem: problem.row))
+    if not rows:
+        raise UnusableData(f"{path} lists no picture; it has a header and nothing below")
+    return Manifest(path, tuple(rows), hashlib.sha256(content).hexdigest(), tuple(c for c in columns if c in COLUMNS))
+
+
+def _header(path: Path, records: Sequence[Sequence[str]], labels_needed: bool) -> list[str]:
+    """Names of the columns in their order. Raises UnusableTable."""
+    names = list(records[0])
+    problems = [
+        Problem(1, name or None, "this column stands there twice" if name else "a column has no name")
+        for name in dict.fromkeys(names)
+        if names.count(name) > 1 or not name
+    ]
+    missing = [name for name in COLUMNS if name not in names]
+    needed = COLUMNS[:3] if labels_needed else COLUMNS[:2]
+    mistaken: dict[str, str] = {}
+    for name in names:
+        if name and name not in COLUMNS:
+            alike = difflib.get_close_matches(name.lower().replace(" ", "_"), missing, 1, ALIKE)
+            mistaken.update(dict.fromkeys(alike, name))
+    problems += [
+        Problem(1, mistaken[m], f"no such column; is it {m!r}? Then name it so") for m in missing if m in mistaken
+    ]
+    problems += [
+        Problem(1, m, f"this column is missing; the header is {', '.join(map(printable, names))}")
+        for m in needed
+        if m in missing and m not in mistaken
+    ]
+    if problems:
+        raise UnusableTable(path, problems)
+    return names
+
+
+def _row(
+    folder: Path, number: int, record: Sequence[str], columns: Sequence[str], labels_needed: bool
+) -> tuple[Row | None, list[Problem]]:
+    """One record read; without a row where not even its picture and patient are known."""
+    if len(record) != len(columns):
+        return None, [Problem(number, None, f"{len(record)} cells where the header has {len(columns)}")]
+    cells = dict(zip(columns, record, strict=True))
+    problems = csvfile.not_utf8(number, columns, record)
+    if problems:
+        return None, problems
+    problems += [Problem(number, column, "empty") for column in ("path", "patient_id") if not cells[column]]
+    if problems:
+        return None, problems
+    ich, location, wrong = _labels(number, cells, labels_needed)
+    position, wrong_position = _position(number, cells.get("slice", ""))
+    part = cells.get("split") or None
+    wrong += wrong_position
+    if "split" in cells and part not in PARTS:
+        wrong.append(Problem(number, "split", _unknown(part or "", PARTS) + "; every row needs one, or none does"))
+    row = Row(
+        line=number,
+        path=folder / cells["path"],
+        patient_id=cells["patient_id"],
+        ich=ich,
+        location=location,
+        study=cells.get("study", ""),
+        series=cells.get("series", ""),
+        slice=position,
+        site=cells.get("site", ""),
+        scanner=cells.get("scanner", ""),
+        split=part if part in PARTS else None,
+    )
+    return row, wrong
+
+
+def _labels(number: int, cells: Mapping[str, str], needed: bool) -> tuple[int | None, str | None, list[Problem]]:
+    """Hemorrhage and location of a row; hemorrhage without a location is allowed: then the location is unknown."""
+    said, place = cells.get("ich", ""), cells.get("location", "")
+    known = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}  # a column with gaps comes out of pandas as numbers with a point
+    problems = []
+    ich = known.get(said)
+    if said and ich is None:
+        problems.append(Problem(number, "ich", f"{said!r} is neither 0 (no hemorrhage) nor 1"))
+    if not said and needed:
+        problems.append(Problem(number, "ich", "empty; say 0 or 1, or leave the row out"))
+    if place and place not in LOCATIONS:
+        problems.append(Problem(number, "location", _unknown(place, LOCATIONS)))
+    elif place and ich == 0:
+        problems.append(
+            Problem(number, "location", f"{place!r} in a row without hemorrhage (ich is 0); leave it empty")
+        )
+    elif place and not said:
+        problems.append(Problem(number, "location", f"{place!r}, and nothing under ich; say 1 there"))
+    return ich, place if place in LOCATIONS else None, problems
+
+
+def _position(number: int, cell: str) -> tuple[int | None, list[Problem]]:
+    try:
+        return (int(cell) if cell else None), []
+    except ValueError:
+        return None, [Problem(number, "slice", f"{cell!r} is no whole number (the order within the series)")]
+
+
+def _duplicates(rows: Iterable[Row]) -> list[Problem]:
+    first: dict[Path, int] = {}
+    problems = []
+    for row in rows:
+        before = first.setdefault(row.path.resolve(), row.line)
+        if before != row.line:
+            problems.append(Problem(row.line, "path", f"the picture of row {before} once more; a row per picture"))
+    return problems
+
+
+def _strays(rows: Iterable[Row]) -> list[Problem]:
+    """Rows that put a patient into another part than the patient's first row did."""
+    first: dict[str, Row] = {}
+    problems = []
+    for row in rows:
+        before = first.setdefault(row.patient_id, row)
+        if row.split and before.split and row.split != before.split:
+            text = f"{row.split!r}, but the same patient is in {before.split!r} in row {before.line}"
+            problems.append(Problem(row.line, "split", text + "; a patient belongs to one part"))
+    return problems
+
+
+def _unusable(folder: Path, rows: Sequence[Row]) -> list[Problem]:
+    """Files that are not there, or by their first bytes are no 8-bit picture; what lies behind, `filed.load` sees."""
+
+    def look(row: Row) -> Problem | None:
+        try:
+            look_at(row.path)
+        except UnusablePicture as exc:
+            return Problem(row.line, "path", f"{_shown(row.path, folder)} {exc}")
+        return None
+
+    with ThreadPoolExecutor(READERS) as pool:
+        return [problem for problem in pool.map(look, rows) if problem is not None]
+
+
+def _one_class(rows: Sequence[Row]) -> list[Problem]:
+    found = {row.ich for row in rows}
+    if len(found) != 1:
+        return []
+    only, lacking = ("1", "0") if found == {1} else ("0", "1")
+    text = f"only {only} occurs in {len(rows)} rows; there is nothing to tell apart without pictures of {lacking}"
+    return [Problem(rows[0].line, "ich", text)]
+
+
+def _shown(path: Path, folder: Path) -> str:
+    """A path as the manifest has it, as far as that can be told."""
+    return str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)
+
+
+def _unknown(value: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(value.lower(), known, 1)
+    hint = f"; is it {near[0]!r}?" if near else ""
+    return f"{value!r} is none of {', '.join(known)}{hint}"

@@ -1,0 +1,238 @@
+"""Which picture of a manifest trains, which validates, which tests: by patient, stratified, seeded, kept on disk.
+
+A patient is in one part, with every slice, whatever labels they have. The one exception is `paper`: the split of Fan et
+al. 2024, section 2.2, which replicates slices and then deals out slices, so that near copies of what is tested were
+trained on. It is there to repeat the papers' numbers; whatever it yields is to be labelled `LEAKY`.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dtvit.checkpoint import write_whole
+from train import csvfile
+from train.csvfile import Problem, UnusableTable
+from train.data import PARTS, UnusableData
+from train.manifest import Manifest, Row
+
+SHARES = (0.8, 0.1, 0.1)
+REPLICAS = {"normal": 3, "deep": 1, "lobar": 3, "subtentorial": 12, "unknown": 1}
+"""Copies of a slice in `paper`, by what it shows; from Fan et al. 2024, whose slices all have a location."""
+LEAKY = "slices mixed: the same patients train and test"
+RARER_FIRST = ("subtentorial", "lobar", "deep", "unknown", "normal", "unlabelled")
+HEADER = ["row", "path", "part"]
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    kind: str
+    """`patient`, `fold 2/5`, `given` (by the manifest's own column), `whole` (everything tests) or `paper`."""
+    seed: int
+    rows: NDArray[np.int32]
+    """(N,): index into `Manifest.rows`; in `paper` an index may occur many times, and in several parts."""
+    parts: NDArray[np.int8]
+    """(N,): index into `train.data.PARTS`."""
+    manifest: str
+    """Digest of the manifest that was split."""
+
+    @property
+    def leaky(self) -> bool:
+        """Whether the same patients train and test, on purpose."""
+        return self.kind == "paper"
+
+    @property
+    def label(self) -> str:
+        """What has to stand beside every number that this split yields."""
+        return LEAKY if self.leaky else "patients apart"
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of manifest and division: the same for the same division, whichever seed or name led there."""
+        stream = hashlib.sha256(self.manifest.encode())
+        stream.update(self.rows.astype("<i4").tobytes())
+        stream.update(self.parts.astype("i1").tobytes())
+        return stream.hexdigest()
+
+    def count(self, part: str) -> int:
+        return int((self.parts == PARTS.index(part)).sum())  # type: ignore[arg-type]
+
+
+def by_patient(manifest: Manifest, seed: int, shares: tuple[float, float, float] = SHARES) -> Split:
+    """Patients dealt out so that each part has its share of every kind of patient, and at least one where there are
+    three. Raises UnusableData where a part is left without patients of one class."""
+    if min(shares) <= 0 or abs(sum(shares) - 1.0) > 1e-6:
+        raise ValueError(f"shares are three positive numbers that sum to 1, not {shares}")
+    random = np.random.default_rng((seed, 1))
+    part_of: dict[str, int] = {}
+    for patients in _strata(manifest).values():
+        random.shuffle(patients)
+        sizes = _sizes(len(patients), shares, random)
+        part_of |= dict(zip(patients, np.repeat(range(3), sizes).tolist(), strict=True))
+    return _of_patients(manifest, "patient", seed, part_of)
+
+
+def folds(manifest: Manifest, count: int, seed: int) -> list[Split]:
+    """`count` splits; each patient tests in one of them and validates in the next one. Raises UnusableData."""
+    if count < 3:
+        raise ValueError(f"{count} folds do not give a training, a validation and a test part; ask for 3 or more")
+    random = np.random.default_rng((seed, 2))
+    group_of: dict[str, int] = {}
+    dealt = 0  # goes on through the strata, so that the remainders do not all fall to the first group
+    for patients in _strata(manifest).values():
+        random.shuffle(patients)
+        for patient in patients:
+            group_of[patient] = dealt % count
+            dealt += 1
+    made = []
+    for fold in range(count):
+        part_of = {
+            patient: 2 if group == fold else 1 if group == (fold + 1) % count else 0
+            for patient, group in group_of.items()
+        }
+        made.append(_of_patients(manifest, f"fold {fold + 1}/{count}", seed, part_of))
+    return made
+
+
+def repeated(manifest: Manifest, count: int, repeats: int, seed: int) -> list[Split]:
+    """`repeats` times `count` folds, each time dealt anew. Raises UnusableData."""
+    return [split for repeat in range(repeats) for split in folds(manifest, count, seed + repeat)]
+
+
+def given(manifest: Manifest) -> Split:
+    """The manifest's own column `split`. Raises UnusableData where it has none, or a part lacks a class."""
+    if "split" not in manifest.columns:
+        raise UnusableData(f"{manifest.path} has no column split; add one ({', '.join(PARTS)}), or let it be split")
+    part_of = {row.patient_id: PARTS.index(row.split or "train") for row in manifest.rows}  # type: ignore[arg-type]
+    return _of_patients(manifest, "given", 0, part_of)
+
+
+def whole(manifest: Manifest) -> Split:
+    """Every picture in the test part: a manifest that is only measured on."""
+    count = len(manifest.rows)
+    return Split("whole", 0, np.arange(count, dtype=np.int32), np.full(count, 2, np.int8), manifest.digest)
+
+
+def paper(manifest: Manifest, seed: int, shares: tuple[float, float, float] = SHARES) -> Split:
+    """Slices replicated, shuffled and dealt out 8:1:1, patients mixed. LEAKY on purpose."""
+    copies = np.repeat(np.arange(len(manifest.rows)), [REPLICAS.get(kind(row), 1) for row in manifest.rows])
+    copies = np.random.default_rng((seed, 3)).permutation(copies)
+    ends = np.rint(np.cumsum(shares)[:2] * len(copies)).astype(int)
+    parts = np.searchsorted(ends, np.arange(len(copies)), side="right")
+    return Split("paper", seed, copies.astype(np.int32), parts.astype(np.int8), manifest.digest)
+
+
+def kind(row: Row) -> str:
+    """What a slice shows, for sharing out: `normal`, a location, `unknown` (location) or `unlabelled`."""
+    if row.ich is None:
+        return "unlabelled"
+    return (row.location or "unknown") if row.ich else "normal"
+
+
+def write(path: Path, split: Split, manifest: Manifest) -> None:
+    """The split as CSV below three lines that say what it is; whole or not at all. Raises OSError."""
+    text = io.StringIO(newline="")
+    text.write(f"# kind: {split.kind}\n# seed: {split.seed}\n# manifest: {split.manifest}\n")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(HEADER)
+    folder = manifest.path.parent
+    for index, part in zip(split.rows.tolist(), split.parts.tolist(), strict=True):
+        row = manifest.rows[index]
+        named = row.path.relative_to(folder) if row.path.is_relative_to(folder) else row.path
+        writer.writerow([row.line, named, PARTS[part]])
+    write_whole(path, text.getvalue().encode())
+
+
+def read(path: Path, manifest: Manifest) -> Split:
+    """A split that was written for this very manifest. Raises UnusableData."""
+    records = csvfile.table(path, csvfile.content(path))
+    head = dict(_said(record) for record in records[:3])
+    if (
+        set(head) != {"kind", "seed", "manifest"}
+        or len(records) < 4
+        or records[3] != HEADER
+        or not head["seed"].isdigit()
+    ):
+        raise UnusableData(f"{path} is no split as `train.splits.write` writes them; let one be made")
+    if head["manifest"] != manifest.digest:
+        raise UnusableData(f"{path} splits another manifest than {manifest.path}, or an older state of it; split anew")
+    index_of = {row.line: index for index, row in enumerate(manifest.rows)}
+    rows, parts, problems = [], [], []
+    for number, record in enumerate(records[4:], start=5):
+        line, _, part = record if len(record) == 3 else ("", "", "")
+        if not line.isdigit() or int(line) not in index_of:
+            problems.append(Problem(number, "row", f"{line!r} is no row of the manifest"))
+        elif part not in PARTS:
+            problems.append(Problem(number, "part", f"{part!r} is none of {', '.join(PARTS)}"))
+        else:
+            rows.append(index_of[int(line)])
+            parts.append(PARTS.index(part))
+    split = Split(head["kind"], int(head["seed"]), np.array(rows, np.int32), np.array(parts, np.int8), manifest.digest)
+    if not split.leaky:
+        problems += _shared(manifest, split, first=5)
+    if problems:
+        raise UnusableTable(path, problems)
+    return split
+
+
+def _said(record: Sequence[str]) -> tuple[str, str]:
+    name, _, value = ",".join(record).lstrip("# ").partition(": ")
+    return name, value
+
+
+def _shared(manifest: Manifest, split: Split, first: int) -> list[Problem]:
+    """Lines of a split that put a patient into a second part."""
+    part_of: dict[str, int] = {}
+    problems = []
+    for number, (index, part) in enumerate(zip(split.rows.tolist(), split.parts.tolist(), strict=True), start=first):
+        before = part_of.setdefault(manifest.rows[index].patient_id, part)
+        if before != part:
+            text = f"{PARTS[part]!r}, but the same patient is in {PARTS[before]!r} further up"
+            problems.append(Problem(number, "part", text + "; a patient belongs to one part"))
+    return problems
+
+
+def _strata(manifest: Manifest) -> dict[str, list[str]]:
+    """Patients, each under the rarest thing that its slices show; the rarest stratum first."""
+    shows: dict[str, set[str]] = {}
+    for row in manifest.rows:
+        shows.setdefault(row.patient_id, set()).add(kind(row))
+    strata: dict[str, list[str]] = {name: [] for name in RARER_FIRST}
+    for patient in sorted(shows):  # not the file's order: whoever sorts the manifest otherwise gets the same split
+        strata[next(name for name in RARER_FIRST if name in shows[patient])].append(patient)
+    return strata
+
+
+def _sizes(count: int, shares: Iterable[float], random: np.random.Generator) -> NDArray[np.intp]:
+    """`count` in shares, remainders to the largest fractions (ties by lot), none empty where three can be filled."""
+    wanted = count * np.array(list(shares))
+    sizes = np.floor(wanted + 1e-9).astype(np.intp)
+    fraction = np.round(wanted - sizes, 9) + random.uniform(0, 1e-9, 3)
+    for part in np.argsort(-fraction)[: count - sizes.sum()]:
+        sizes[part] += 1
+    for part in (2, 1):
+        if sizes[part] == 0 and sizes.max() > 1:
+            sizes[sizes.argmax()] -= 1
+            sizes[part] = 1
+    return sizes
+
+
+def _of_patients(manifest: Manifest, kind_of_split: str, seed: int, part_of: dict[str, int]) -> Split:
+    """The split in the manifest's order. Raises UnusableData where a part lacks slices of a class that others have."""
+    parts = np.array([part_of[row.patient_id] for row in manifest.rows], np.int8)
+    ich = np.array([-1 if row.ich is None else row.ich for row in manifest.rows])
+    for index, part in enumerate(PARTS):
+        for label, name in ((1, "with"), (0, "without")):
+            if (ich == label).any() and not ((parts == index) & (ich == label)).any():
+                raise UnusableData(
+                    f"{manifest.path}: no patient {name} hemorrhage is left for the {part} part;"
+                    " it takes at least three patients with and three without (for folds, as many as there are folds)"
+                )
+    return Split(kind_of_split, seed, np.arange(len(parts), dtype=np.int32), parts, manifest.digest)
