@@ -79,37 +79,39 @@ def _training(training: Mapping[str, Any]) -> str:
 
 
 def _measured(metrics: Mapping[str, Any]) -> str:
+    """`metrics` as `train.evaluation.measure` gives them; a row of which nothing is there is left out."""
     presence, location = metrics["presence"], metrics["location"]
-    volumes = ", ".join(f"{_bounds(each)} ml {_figure(v)}" for each, v in presence["patient_auc_by_volume_ml"].items())
     rows = [
-        _row("AUC, hemorrhage", presence, "auc", interval=True),
-        _row("bleeding, called present", presence, "sensitivity"),
-        _row("bleeding, called absent", presence, "missed"),
-        _row("not bleeding, called absent", presence, "specificity"),
-        _row("not bleeding, called present", presence, "false_alarms"),
-        _row("undetermined, of all", presence, "undetermined"),
+        _row("AUC, hemorrhage", presence, "auc"),
+        _row("bleeding, called present", presence, "answers", "hemorrhage", "present"),
+        _row("bleeding, called absent", presence, "answers", "hemorrhage", "absent"),
+        _row("not bleeding, called absent", presence, "answers", "none", "absent"),
+        _row("not bleeding, called present", presence, "answers", "none", "present"),
         _row("number bleeding", presence, "positives"),
         _row("number not bleeding", presence, "negatives"),
-        _row("location right, of those bleeding", location, "accuracy", interval=True),
+        _row("location right, of those bleeding", location, "accuracy"),
         _row("the same, mean of the three", location, "balanced_accuracy"),
+        *(_row(f"location right, {name}", location, "by_class", name, "recall") for name in LOCATIONS),
     ]
-    for name in LOCATIONS:
-        cells = [_figure(location[level]["accuracy_by_class"][name]) for level in ("slice", "patient")]
-        rows.append(f"| location right, {name} | {' | '.join(cells)} |")
+    volumes = metrics.get("strata", {}).get("patient", {}).get("volume_ml", {})
+    by_volume = ", ".join(f"{_bounds(each)} ml {_figure(found['auc'])}" for each, found in volumes.items())
     return (
-        "On heads used neither for training nor for choosing anything; 95 % intervals from drawing heads again.\n\n"
-        "| | slices | series |\n| --- | --- | --- |\n" + "\n".join(rows) + "\n\n"
-        f"AUC of series by volume of the bleed: {volumes}.\n"
+        "On patients, or synthetic heads, used neither for training nor for choosing anything; 95 % intervals from "
+        "drawing them again.\n\n| | slices | series |\n| --- | --- | --- |\n"
+        + "\n".join(row for row in rows if not row.endswith("| - | - |"))
+        + (f"\n\nAUC of series by volume of the bleed: {by_volume}.\n" if by_volume else "\n")
     )
 
 
-def _row(name: str, head: Mapping[str, Any], key: str, *, interval: bool = False) -> str:
+def _row(name: str, head: Mapping[str, Any], *path: str) -> str:
     cells = []
     for level in ("slice", "patient"):
-        text = _figure(head[level][key])
-        if interval:
-            text += " ({} to {})".format(*map(_figure, head[level][f"{key}_ci"]))
-        cells.append(text)
+        place: Mapping[str, Any] = head.get(level, {})
+        for key in path[:-1]:
+            place = place.get(key, {})
+        text = _figure(place.get(path[-1]))
+        low, high = place.get(f"{path[-1]}_ci") or (None, None)
+        cells.append(text if low is None else f"{text} ({_figure(low)} to {_figure(high)})")
     return f"| {name} | {' | '.join(cells)} |"
 
 

@@ -33,9 +33,9 @@ from dtvit.model import DTViT
 from train.augment import augment
 from train.card import model_card
 from train.data import Pictures
+from train.evaluation import Logits, calibrate, measure
 from train.learner import Learner, choose_patches, loss
 from train.lessons import first_lessons
-from train.measure import Logits, calibrate, measure
 from train.options import Options
 from train.start import start_well
 

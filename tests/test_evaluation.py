@@ -1,0 +1,282 @@
+import json
+
+import numpy as np
+import pytest
+from scipy.special import softmax
+from sklearn import metrics
+
+from dtvit.findings import Thresholds
+from train.data import Pictures
+from train.evaluation import (
+    Calibration,
+    Logits,
+    auc,
+    calibrate,
+    fit_temperature,
+    fit_thresholds,
+    measure,
+    plain,
+)
+from train.evaluation.bootstrap import draw, interval
+from train.evaluation.figures import confusion, rates
+
+
+def truth(presence, location=None, series=None):
+    """Labels without pictures: ten slices per head unless `series` says which belong together."""
+    count = len(presence)
+    presence = np.array(presence, np.int8)
+    series = np.arange(count) // 10 if series is None else np.array(series)
+    return Pictures(
+        pictures=np.zeros((count, 1, 1), np.uint8),
+        blood=np.zeros((count, 1, 1), np.uint8),
+        presence=presence,
+        location=np.full(count, -1, np.int8) if location is None else np.array(location, np.int8),
+        traced=np.ones(count, bool),
+        patient=series.astype(np.int32),
+        series=series.astype(np.int32),
+        part=np.zeros(count, np.int8),
+        origin=np.zeros(count, np.int8),
+        volume_ml=np.full(count, 9.0, np.float32),
+        area_mm2=np.zeros(count, np.float32),
+    )
+
+
+def test_auc_is_the_share_of_pairs_in_the_right_order():
+    scores, labels = np.array([0.1, 0.4, 0.35, 0.8]), np.array([False, False, True, True])
+
+    assert auc(scores, labels) == 0.75
+    assert auc(-scores, labels) == 0.25
+    assert auc(np.zeros(4), labels) == 0.5
+    assert np.isnan(auc(scores, np.ones(4, bool)))
+
+
+@pytest.mark.parametrize("wanted", [0.5, 1.0, 3.0])
+def test_the_temperature_that_spoiled_the_logits_is_found(wanted):
+    rng = np.random.default_rng(1)
+    honest = rng.normal(0, 2, (20000, 3))
+    labels = np.array([rng.choice(3, p=p) for p in softmax(honest, axis=1)], np.int8)
+    labels[:50] = -1
+
+    assert fit_temperature(honest * wanted, labels) == pytest.approx(wanted, rel=0.05)
+
+
+@pytest.mark.parametrize("probabilities", [True, False])
+@pytest.mark.parametrize("distance", [0.0, 1.0, 3.0, 20.0])
+def test_both_thresholds_keep_their_promise(distance, probabilities):
+    rng = np.random.default_rng(2)
+    labels = np.arange(4000) % 2 == 0
+    scores = 1 / (1 + np.exp(-rng.normal(np.where(labels, distance, -distance), 1.0)))
+
+    cuts = fit_thresholds(scores, labels, probabilities=probabilities)
+
+    assert (scores[labels] >= cuts.absent_below).mean() >= 0.95
+    assert (scores[~labels] < cuts.present_at).mean() >= 0.95
+    assert 0 < cuts.absent_below <= cuts.present_at < 1
+
+
+def test_a_perfect_model_measures_perfect_and_a_blind_one_does_not():
+    presence = np.tile([0, 0, 0, 1, 1, 1, 0, 0, 0, 0] + [0] * 10, 30)
+    place = np.where(presence == 1, np.arange(600) // 20 % 3, -1)
+    labels = truth(presence, place)
+    sharp = np.where(presence == 1, 6.0, -6.0)
+    perfect = Logits(np.stack((-sharp, sharp), 1), np.eye(3)[place] * 9)
+    rng = np.random.default_rng(3)
+    blind = Logits(rng.normal(size=(600, 2)), rng.normal(size=(600, 3)))
+
+    good = measure(perfect, labels, calibrate(perfect, labels))
+    bad = measure(blind, labels, calibrate(blind, labels))
+
+    for level in ("slice", "patient"):
+        assert good["presence"][level]["auc"] == 1
+        for rate in ("accuracy", "precision", "recall", "specificity", "f1"):
+            assert good["presence"][level][rate] == good["location"][level][rate] == 1
+        assert good["presence"][level]["answers"]["hemorrhage"]["present"] == 1
+        assert good["presence"][level]["answers"]["none"]["absent"] == 1
+        assert 0.35 < bad["presence"][level]["auc"] < 0.65
+        low, high = bad["presence"][level]["auc_ci"]
+        assert low < bad["presence"][level]["auc"] < high
+    assert good["presence"]["patient"]["positives"] == good["presence"]["patient"]["negatives"] == 30
+    assert set(good["strata"]["patient"]["volume_ml"]) == {"5-15"}
+    assert good["strata"]["patient"]["volume_ml"]["5-15"]["auc"] == 1
+
+
+def test_slices_and_series_that_cannot_be_told_do_not_count():
+    labels = truth([0, 1, -1, -1], [-1, 0, -1, -1], series=[0, 1, 2, 2])
+    wrong_where_unclear = Logits(np.array([[5.0, -5], [-5, 5], [-5, 5], [-5, 5]]), np.tile([9.0, 0, 0], (4, 1)))
+
+    found = measure(wrong_where_unclear, labels, Calibration(1.0, 1.0, Thresholds(0.5, 0.5), Thresholds(0.5, 0.5)))
+
+    assert found["presence"]["slice"]["answers"]["none"]["present"] == 0
+    assert found["presence"]["patient"]["positives"] == found["presence"]["patient"]["negatives"] == 1
+
+
+def test_one_high_slice_alone_does_not_make_a_series_positive():
+    """The rule of dtvit.findings (two neighbours) is the one that is measured."""
+    labels = truth([0] * 20)
+    lonely = np.full(20, -6.0)
+    lonely[4] = 6.0
+    logits = Logits(np.stack((-lonely, lonely), 1), np.zeros((20, 3)))
+
+    found = measure(logits, labels, Calibration(1.0, 1.0, Thresholds(0.5, 0.5), Thresholds(0.6, 0.6)))
+
+    assert found["presence"]["slice"]["answers"]["none"]["present"] == pytest.approx(1 / 20)
+    assert found["presence"]["patient"]["answers"]["none"]["present"] == 0
+
+
+def test_rates_are_those_of_scikit_learn():
+    rng = np.random.default_rng(4)
+    labels, answers = rng.integers(0, 3, (2, 200))
+
+    matrix, _ = confusion(labels, answers, 3, draw(np.arange(200), resamples=2))
+    found = rates(matrix)
+
+    precision, recall, f1, _ = metrics.precision_recall_fscore_support(labels, answers)
+    assert np.allclose(found["precision"], precision)
+    assert np.allclose(found["recall"], recall)
+    assert np.allclose(found["f1"], f1)
+    assert found["accuracy"] == metrics.accuracy_score(labels, answers)
+    others = [metrics.recall_score(labels != each, answers != each) for each in range(3)]
+    assert np.allclose(found["specificity"], others)
+
+
+def test_every_resample_is_the_figure_of_the_patients_drawn():
+    """Weights instead of copies: the same numbers as scikit-learn gives for rows that are really drawn again."""
+    rng = np.random.default_rng(5)
+    patients = np.repeat(np.arange(12) * 7, rng.integers(1, 9, 12))
+    labels = rng.random(len(patients)) < 0.4
+    scores = np.round(rng.normal(labels * 0.7, 1), 1)  # with ties
+    draws = draw(patients, resamples=40, seed=1)
+
+    areas, precisions = draws.auc(scores, labels), draws.average_precision(scores, labels)
+    _, matrices = confusion(labels, scores > 0.5, 2, draws)
+
+    for number, counts in enumerate(draws.counts.astype(int)):
+        rows = np.repeat(np.arange(len(patients)), counts[draws.of])
+        assert areas[number] == pytest.approx(metrics.roc_auc_score(labels[rows], scores[rows]))
+        assert precisions[number] == pytest.approx(metrics.average_precision_score(labels[rows], scores[rows]))
+        assert np.array_equal(matrices[number], metrics.confusion_matrix(labels[rows], scores[rows] > 0.5))
+        assert len(rows) >= len(set(patients))
+
+
+def test_slices_of_one_patient_that_are_copies_make_an_interval_no_narrower():
+    rng = np.random.default_rng(6)
+    labels = rng.random(60) < 0.5
+    scores = rng.normal(labels, 1)
+    copied = np.repeat(np.arange(60), 20)
+
+    one = interval(draw(np.arange(60)).auc(scores, labels))
+    many = interval(draw(copied).auc(scores[copied], labels[copied]))
+    as_if_apart = interval(draw(np.arange(1200)).auc(scores[copied], labels[copied]))
+
+    assert many == pytest.approx(one)
+    assert as_if_apart[1] - as_if_apart[0] < 0.4 * (one[1] - one[0])
+
+
+@pytest.mark.parametrize(("presence", "why"), [([0] * 20, "nothing with hemorrhage"), ([1] * 20, "nothing without")])
+def test_what_cannot_be_told_is_null_with_the_reason(presence, why):
+    labels = truth(presence)
+    logits = Logits(np.random.default_rng(7).normal(size=(20, 2)), np.zeros((20, 3)))
+
+    found = plain(measure(logits, labels, Calibration(1.0, 1.0, Thresholds(0.5, 0.5), Thresholds(0.5, 0.5))))
+
+    for level in ("slice", "patient"):
+        assert found["presence"][level]["auc"] is None
+        assert found["presence"][level]["auc_why"].startswith(why)
+        assert found["presence"][level]["accuracy"] is not None
+        assert found["location"][level]["accuracy"] is None
+        assert found["location"][level]["accuracy_why"] == "no hemorrhage whose location is known"
+    json.dumps(found, allow_nan=False)
+    assert every_null_has_a_reason(found)
+
+
+def every_null_has_a_reason(figures):
+    if not isinstance(figures, dict):
+        return True
+    own = all(
+        key.removesuffix("_ci") + "_why" in figures or f"{key}_why" in figures
+        for key, value in figures.items()
+        if value in (None, [None, None])
+    )
+    return own and all(map(every_null_has_a_reason, figures.values()))
+
+
+def test_an_interval_over_one_patient_is_refused():
+    labels = truth([0, 1] * 10, [-1, 1] * 10, series=[0] * 20)
+    logits = Logits(np.random.default_rng(8).normal(size=(20, 2)), np.zeros((20, 3)))
+
+    found = plain(measure(logits, labels, Calibration(1.0, 1.0, Thresholds(0.5, 0.5), Thresholds(0.5, 0.5))))
+
+    assert found["presence"]["slice"]["auc"] is not None
+    assert found["presence"]["slice"]["auc_ci"] == [None, None]
+    assert "one patient" in found["presence"]["slice"]["auc_ci_why"]
+    assert every_null_has_a_reason(found)
+
+
+def test_nothing_at_all_is_measured_without_a_crash():
+    nothing = truth([])
+
+    found = plain(
+        measure(
+            Logits(np.zeros((0, 2)), np.zeros((0, 3))),
+            nothing,
+            calibrate(Logits(np.zeros((0, 2)), np.zeros((0, 3))), nothing),
+        )
+    )
+
+    assert found["presence"]["slice"]["auc_why"] == "nothing with a label"
+
+
+def test_prevalence_turns_sensitivity_and_specificity_into_trust():
+    """Bayes: 80 % of bleeds and 10 % of the others called; at 5 % prevalence a call is right in 0.04 / 0.135."""
+    labels = truth([1] * 100 + [0] * 100, series=np.arange(200))
+    called = np.r_[np.arange(100) < 80, np.arange(100) < 10]
+    sharp = np.where(called, 5.0, -5.0)
+
+    found = measure(
+        Logits(np.stack((-sharp, sharp), 1), np.zeros((200, 3))),
+        labels,
+        Calibration(1.0, 1.0, Thresholds(0.5, 0.5), Thresholds(0.5, 0.5)),
+        prevalence=0.05,
+    )
+
+    for level in ("slice", "patient"):
+        believed = found["presence"][level]["at_prevalence"]
+        assert believed["ppv"] == pytest.approx(0.04 / 0.135)
+        assert believed["npv"] == pytest.approx(0.855 / 0.865)
+        assert believed["ppv_ci"][0] < believed["ppv"] < believed["ppv_ci"][1]
+
+
+def test_strata_hold_each_kind_of_hemorrhage_against_all_without():
+    presence = np.tile([1, 0], 30)
+    labels = truth(presence, np.where(presence == 1, np.arange(60) // 2 % 3, -1), series=np.arange(60))
+    seen = np.where(labels.location == 2, -5.0, np.where(presence == 1, 5.0, 0.0))
+    sites = np.where(np.arange(60) < 40, "north", "south")
+
+    found = measure(
+        Logits(np.stack((-seen, seen), 1), np.zeros((60, 3))),
+        labels,
+        Calibration(1.0, 1.0, Thresholds(0.4, 0.6), Thresholds(0.4, 0.6)),
+        columns={"site": sites},
+    )["strata"]["slice"]
+
+    assert {name: each["auc"] for name, each in found["location"].items()} == {"deep": 1, "lobar": 1, "subtentorial": 0}
+    assert found["location"]["subtentorial"]["called_absent"] == 1
+    assert found["location"]["deep"]["negatives"] == 30
+    assert {name: each["positives"] for name, each in found["site"].items()} == {"north": 20, "south": 10}
+
+
+def test_a_calibrated_model_has_hardly_any_calibration_error_and_a_boasting_one_has():
+    rng = np.random.default_rng(9)
+    honest = rng.normal(0, 2, 5000)
+    labels = truth((rng.random(5000) < 1 / (1 + np.exp(-honest))).astype(int), series=np.arange(5000) // 4)
+    even = Calibration(1.0, 1.0, Thresholds(0.5, 0.5), Thresholds(0.5, 0.5))
+
+    errors = [
+        measure(Logits(np.stack((0 * z, z), 1), np.zeros((5000, 3))), labels, even, resamples=20)["presence"]["slice"][
+            "ece"
+        ]
+        for z in (honest, 4 * honest)
+    ]
+
+    assert errors[0] < 0.03
+    assert errors[1] > 0.1

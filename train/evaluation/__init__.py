@@ -1,0 +1,22 @@
+"""What a checkpoint is worth: predictions, calibration, figures with intervals, a report. docs/evaluation.md.
+
+`predict` gives logits, `calibrate` temperatures and thresholds, `measure` the figures of metrics.json; the rest makes
+pages and tables of them.
+"""
+
+from train.evaluation.calibration import Calibration, fit_temperature, fit_thresholds
+from train.evaluation.figures import auc
+from train.evaluation.measuring import calibrate, measure, plain
+from train.evaluation.predicting import Logits, predict
+
+__all__ = [
+    "Calibration",
+    "Logits",
+    "auc",
+    "calibrate",
+    "fit_temperature",
+    "fit_thresholds",
+    "measure",
+    "plain",
+    "predict",
+]

@@ -1,0 +1,126 @@
+"""Figures with their intervals: how a rate, an area or a calibration error is had, for the data and every resample.
+
+A rate is a ratio of cells of a confusion matrix, defined once for both. Areas are scikit-learn's. Each figure has its
+interval beside it (`_ci`) or, where it cannot be told, the reason in words (`_why`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from train.evaluation.bootstrap import FEWEST, Draws, interval
+
+BINS = 15  # of equal width: Guo et al. 2017, "On Calibration of Modern Neural Networks"
+ONE_PATIENT = "all of it comes from one patient"
+
+Figures = dict[str, Any]
+Floats = NDArray[np.float64]
+
+
+def entry(name: str, value: float | Floats, drawn: Floats, draws: Draws, *, why: str) -> Figures:
+    """A figure and its interval, or neither and the reason."""
+    if not np.isfinite(value):
+        return {name: np.nan, f"{name}_why": why}
+    if draws.patients < FEWEST:
+        return {name: float(value), f"{name}_ci": [np.nan, np.nan], f"{name}_ci_why": ONE_PATIENT}
+    return {name: float(value), f"{name}_ci": interval(drawn)}
+
+
+def mean(name: str, values: Floats, draws: Draws, *, why: str) -> Figures:
+    """The mean of (N,) values."""
+    drawn = draws.sums(np.stack((values, np.ones_like(values)), 1))
+    return entry(name, ratio(values.sum(), len(values)), ratio(drawn[:, 0], drawn[:, 1]), draws, why=why)
+
+
+def auc(scores: Floats, truth: NDArray[np.bool_]) -> float:
+    """Area under the ROC curve; ties count half. Not a number where one class is missing."""
+    return float(roc_auc_score(truth, scores)) if truth.any() and not truth.all() else np.nan
+
+
+def drawn_auc(scores: Floats, truth: NDArray[np.bool_], draws: Draws) -> Floats:
+    if truth.all() or not truth.any():
+        return np.full(len(draws.counts), np.nan)
+    return draws.auc(scores, truth)
+
+
+def areas(scores: Floats, truth: NDArray[np.bool_], draws: Draws, *, of: str) -> Figures:
+    """Areas under the ROC and the precision-recall curve; `of`: what is to be told from the rest, in words."""
+    missing = lacking(truth, of)
+    if missing:
+        return {key: value for name in ("auc", "average_precision") for key, value in _unknown(name, missing)}
+    precision = float(average_precision_score(truth, scores))
+    return {
+        **entry("auc", auc(scores, truth), draws.auc(scores, truth), draws, why=missing),
+        **entry("average_precision", precision, draws.average_precision(scores, truth), draws, why=missing),
+    }
+
+
+def confusion(truth: NDArray[Any], guess: NDArray[Any], classes: int, draws: Draws) -> tuple[Floats, Floats]:
+    """Confusion matrices (C, C) and (resamples, C, C); rows the truth, columns the answer."""
+    cells = np.zeros((len(truth), classes, classes))
+    cells[np.arange(len(truth)), truth.astype(int), guess.astype(int)] = 1
+    return cells.sum(0), draws.sums(cells.reshape(-1, classes**2)).reshape(-1, classes, classes)
+
+
+def rates(matrix: Floats) -> dict[str, Floats]:
+    """Of confusion matrices (..., C, C): accuracy (...), and of each class (..., C) precision, recall, specificity, F1.
+
+    What has no denominator is not a number.
+    """
+    right = np.diagonal(matrix, axis1=-2, axis2=-1)
+    true, called, total = matrix.sum(-1), matrix.sum(-2), matrix.sum((-1, -2))
+    every = total[..., None]
+    return {
+        "accuracy": ratio(right.sum(-1), total),
+        "precision": ratio(right, called),
+        "recall": ratio(right, true),
+        "specificity": ratio(every - true - called + right, every - true),
+        "f1": ratio(2 * right, true + called),
+    }
+
+
+def calibration(confidence: Floats, right: NDArray[np.bool_], draws: Draws, *, why: str) -> Figures:
+    """Expected calibration error: the mean gap between confidence and share of right answers, over BINS bins.
+
+    A gap has no sign, so resamples widen it; the interval is moved back by as much as their mean lies too high.
+    """
+    added = in_bins(confidence, right)
+    value, drawn = _gap(added.sum(0)), _gap(draws.sums(added.reshape(-1, BINS * 3)).reshape(-1, BINS, 3))
+    return entry(
+        "ece", value, np.maximum(drawn - np.nanmean(drawn) + value, 0) if len(added) else drawn, draws, why=why
+    )
+
+
+def in_bins(confidence: Floats, right: NDArray[np.bool_]) -> Floats:
+    """(N, BINS, 3): what each unit adds to its bin: one, its confidence, and whether it is right."""
+    number = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    added = np.zeros((len(confidence), BINS, 3))
+    added[np.arange(len(confidence)), number] = np.stack((np.ones_like(confidence), confidence, right), 1)
+    return added
+
+
+def ratio(part: Any, whole: Any) -> Floats:
+    """`part` / `whole`, not a number where `whole` is 0."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(np.true_divide(part, whole), np.float64)
+
+
+def lacking(truth: NDArray[np.bool_], of: str) -> str:
+    """Which class is missing, in words; empty where none is."""
+    if not len(truth):
+        return "nothing with a label"
+    if truth.all():
+        return f"nothing without {of}"
+    return "" if truth.any() else f"nothing with {of}"
+
+
+def _gap(bins: Floats) -> Floats:
+    return ratio(np.abs(bins[..., 1] - bins[..., 2]).sum(-1), bins[..., 0].sum(-1))
+
+
+def _unknown(name: str, why: str) -> list[tuple[str, Any]]:
+    return [(name, np.nan), (f"{name}_why", why)]

@@ -1,0 +1,94 @@
+"""From pictures to logits: one way for training, evaluation and calibration. No augmentation, every patch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dtvit.checkpoint import Metadata
+from dtvit.findings import LOCATIONS
+from dtvit.model import DTViT
+from train.data import CROP, Pictures
+
+Precision = Literal["node", "fp32", "bf16"]
+"""`node`: what `dtvit.inference` uses on this device, fp32 but on CUDA."""
+BATCH = {"cpu": 64, "cuda": 512, "mps": 128}
+MEAN = STD = (0.5, 0.5, 0.5)  # of a checkpoint that names no other
+
+Triple = tuple[float, float, float]
+
+
+class NotFinite(ArithmeticError):
+    """The model gave a number that is not finite; nothing can be measured on it."""
+
+
+@dataclass(frozen=True)
+class Logits:
+    presence: NDArray[np.float64]
+    """(N, 2): absent, present."""
+    location: NDArray[np.float64]
+    """(N, 3), in the order of LOCATIONS: softmax over them is what is left of four after "none" is dropped."""
+
+
+@torch.inference_mode()
+def predict(
+    model: DTViT,
+    pictures: Pictures,
+    *,
+    mean: Triple = MEAN,
+    std: Triple = STD,
+    precision: Precision = "node",
+    batch: int | None = None,
+    seen: Callable[[int], object] = lambda _slices: None,
+) -> Logits:
+    """Logits of each slice on the model's device, whose mode is put back. `seen` is told of every batch that is done.
+
+    Raises NotFinite, naming the first slice that the model cannot be asked about.
+    """
+    device = next(model.parameters()).device
+    at_once = batch or BATCH.get(device.type, 64)
+    presence, location = np.empty((len(pictures), 2)), np.empty((len(pictures), len(LOCATIONS)))
+    training = model.training
+    model.eval()
+    try:
+        for start in range(0, len(pictures), at_once):
+            part = slice(start, min(start + at_once, len(pictures)))
+            images = normalised(middle(pictures.pictures[part]), device, mean, std)
+            with autocast(device, precision):
+                found = model(images)
+            presence[part], location[part] = (x.double().cpu().numpy()[:, : len(LOCATIONS)] for x in found)
+            seen(part.stop - part.start)
+    finally:
+        model.train(training)
+    finite = np.isfinite(presence).all(1) & np.isfinite(location).all(1)
+    if not finite.all():
+        raise NotFinite(f"the model gives no finite number for slice {int(np.argmin(finite))} of {len(pictures)}")
+    return Logits(presence, location)
+
+
+def middle(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(N, 224, 224): what a model sees of (N, S, S)."""
+    start = (pictures.shape[1] - CROP) // 2
+    return pictures[:, start : start + CROP, start : start + CROP]
+
+
+def normalised(pictures: NDArray[np.uint8], device: torch.device, mean: Triple, std: Triple) -> torch.Tensor:
+    """(N, 3, 224, 224) on the device, exactly as `dtvit.inference` makes them."""
+    pixels = torch.from_numpy(np.ascontiguousarray(pictures)).to(device)
+    centre, spread = (torch.tensor(x, device=device).view(1, 3, 1, 1) for x in (mean, std))
+    return (pixels[:, None].float() / 255 - centre) / spread
+
+
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    reduced = precision == "bf16" or (precision == "node" and device.type == "cuda")
+    return torch.autocast(device.type, torch.bfloat16, enabled=reduced)
+
+
+def of_checkpoint(metadata: Metadata) -> dict[str, Triple]:
+    """The keywords `mean` and `std` of `predict` for a checkpoint."""
+    return {"mean": metadata.mean, "std": metadata.std}

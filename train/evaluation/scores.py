@@ -1,0 +1,133 @@
+"""What is said of each head: how well slices, or series, with hemorrhage are told from those without, and where it is.
+
+The same two functions serve slices and series. `presence` knows two kinds of decision: one cut, for accuracy,
+precision, recall, specificity and F1; and the node's two thresholds with three answers.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dtvit.findings import LOCATIONS, Outcome
+from train.evaluation.bootstrap import Draws
+from train.evaluation.figures import (
+    Figures,
+    Floats,
+    areas,
+    calibration,
+    confusion,
+    drawn_auc,
+    entry,
+    lacking,
+    mean,
+    rates,
+    ratio,
+)
+from train.evaluation.units import Units
+
+NO_PROBABILITY = "the output of a series is the highest of its slices, not a probability"
+NONE_CALLED = "nothing is called, and none is there"
+EMPTY = "nothing with a label"
+NO_PLACE = "no hemorrhage whose location is known"
+RATES = ("precision", "recall", "specificity", "f1")
+
+
+def presence(units: Units, draws: Draws, *, cut: float, prevalence: float, probabilities: bool) -> Figures:
+    """The presence head on units whose presence is known. `cut`: from which score on a unit counts as called."""
+    known = units.presence >= 0
+    units, draws = units.take(known), draws.take(known)
+    truth = units.presence == 1
+    found: Figures = {"positives": int(truth.sum()), "negatives": int((~truth).sum()), "patients": draws.patients}
+    found |= areas(units.score, truth, draws, of="hemorrhage")
+    found["cut"] = cut
+    matrix, drawn_matrix = confusion(truth, units.score >= cut, 2, draws)
+    point, drawn = rates(matrix), rates(drawn_matrix)
+    found |= entry("accuracy", point["accuracy"], drawn["accuracy"], draws, why=EMPTY)
+    for name in RATES:
+        why = lacking(truth, "hemorrhage") or NONE_CALLED
+        found |= entry(name, point[name][1], drawn[name][:, 1], draws, why=why)
+    found["confusion"] = matrix.astype(int).tolist()
+    found |= _answers(units, truth, draws, prevalence)
+    if probabilities:
+        found |= calibration(units.score, truth, draws, why=EMPTY)
+        return found | mean("brier", (units.score - truth) ** 2, draws, why=EMPTY)
+    return found | {"ece": np.nan, "ece_why": NO_PROBABILITY, "brier": np.nan, "brier_why": NO_PROBABILITY}
+
+
+def location(units: Units, draws: Draws) -> Figures:
+    """The location head on units with hemorrhage whose location is known: over three classes, found or missed.
+
+    Precision, recall (which is the balanced accuracy), specificity, F1 and AUC are means over the three.
+    `found_and_right` alone asks both: the share of them that are called present, and in the right place.
+    """
+    known = (units.presence == 1) & (units.location >= 0)
+    units, draws = units.take(known), draws.take(known)
+    truth, guess = units.location.astype(int), units.places.argmax(1)
+    found: Figures = {"positives": len(truth), "patients": draws.patients}
+    matrix, drawn_matrix = confusion(truth, guess, len(LOCATIONS), draws)
+    point, drawn = rates(matrix), rates(drawn_matrix)
+    missing = [f"no {name} hemorrhage" for number, name in enumerate(LOCATIONS) if not (truth == number).any()]
+    why = " and ".join(missing) if len(truth) else NO_PLACE
+    found |= entry("accuracy", point["accuracy"], drawn["accuracy"], draws, why=NO_PLACE)
+    found |= entry("balanced_accuracy", point["recall"].mean(), drawn["recall"].mean(1), draws, why=why)
+    for name in RATES:
+        reason = why or "a class is never answered"
+        found |= entry(name, point[name].mean(), drawn[name].mean(1), draws, why=reason)
+    found["by_class"] = {
+        name: _of_class(number, units, truth, draws, point, drawn) for number, name in enumerate(LOCATIONS)
+    }
+    each = [found["by_class"][name]["auc"] for name in LOCATIONS]
+    drawn_each = [drawn_auc(units.places[:, number], truth == number, draws) for number in range(len(LOCATIONS))]
+    found |= entry("auc", float(np.mean(each)), np.mean(drawn_each, axis=0), draws, why=why)
+    found["confusion"] = matrix.astype(int).tolist()
+    told = (units.answer == Outcome.PRESENT) & (guess == truth)
+    found |= mean("found_and_right", told.astype(float), draws, why=NO_PLACE)
+    found |= calibration(units.places.max(1), guess == truth, draws, why=NO_PLACE)
+    return found | mean("brier", ((units.places - np.eye(len(LOCATIONS))[truth]) ** 2).sum(1), draws, why=NO_PLACE)
+
+
+def _of_class(
+    number: int,
+    units: Units,
+    truth: NDArray[np.int_],
+    draws: Draws,
+    point: dict[str, Floats],
+    drawn: dict[str, Floats],
+) -> Figures:
+    """One location against the other two."""
+    name, rows = LOCATIONS[number], truth == number
+    found: Figures = {"positives": int(rows.sum())}
+    found |= areas(units.places[:, number], rows, draws, of=f"{name} hemorrhage")
+    for rate in RATES:
+        why = lacking(rows, f"{name} hemorrhage") or NONE_CALLED
+        found |= entry(rate, point[rate][number], drawn[rate][:, number], draws, why=why)
+    return found
+
+
+def _answers(units: Units, truth: NDArray[np.bool_], draws: Draws, prevalence: float) -> Figures:
+    """What the node would say of those with hemorrhage and of those without, and how far to believe it where
+    `prevalence` of all units have hemorrhage."""
+    answers: Figures = {}
+    shares: dict[tuple[str, str], tuple[Floats, Floats]] = {}
+    for side, rows in (("hemorrhage", truth), ("none", ~truth)):
+        answers[side] = {"count": int(rows.sum())}
+        for answer in (Outcome.PRESENT, Outcome.UNDETERMINED, Outcome.ABSENT):
+            pair = np.stack((rows & (units.answer == answer), rows), 1).astype(float)
+            point, drawn = pair.sum(0), draws.sums(pair)
+            share = ratio(point[0], point[1]), ratio(drawn[:, 0], drawn[:, 1])
+            shares[side, answer] = share
+            why = "nothing with hemorrhage" if side == "hemorrhage" else "nothing without hemorrhage"
+            answers[side] |= entry(answer, *share, draws, why=why)
+    believed: Figures = {"prevalence": prevalence}
+    for name, answer, right, wrong, before in (
+        ("ppv", Outcome.PRESENT, "hemorrhage", "none", prevalence),
+        ("npv", Outcome.ABSENT, "none", "hemorrhage", 1 - prevalence),
+    ):
+        value, drawn_value = (
+            ratio(before * true, before * true + (1 - before) * false)
+            for true, false in zip(shares[right, answer], shares[wrong, answer], strict=True)
+        )
+        why = lacking(truth, "hemorrhage") or f"nothing is called {answer}"
+        believed |= entry(name, value, drawn_value, draws, why=why)
+    return {"answers": answers, "at_prevalence": believed}

@@ -1,0 +1,144 @@
+"""What is scored: each slice by itself, and each series by the rule with which the node concludes.
+
+The data hold no series without its brain covered, so a series is concluded on with full coverage. In `metrics.json`
+"patient" is a series: a synthetic head with its bleed and the same one without it are two, and so are two scans of
+one person. Intervals are drawn over persons either way.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import softmax
+
+from dtvit.findings import Coverage, Outcome, Region, SeriesFindings, SliceFinding, Thresholds, conclude
+from train.data import CROP, UNCLEAR, Pictures
+from train.evaluation.calibration import Calibration
+from train.evaluation.predicting import Logits
+
+Floats = NDArray[np.float64]
+
+COVERED = Coverage(complete=True, extent_mm=150.0, lower_end_seen=True, upper_end_seen=True)
+ALWAYS = Thresholds(0.0, 0.0)
+"""Series thresholds with which a location is always given: that head is scored on every bleed, missed or not."""
+ODDS = 0.5  # a slice is called where it is likelier than not, as the papers' argmax does
+
+
+@dataclass(frozen=True)
+class Units:
+    """N slices, or N series."""
+
+    patient: NDArray[np.int32]
+    presence: NDArray[np.int8]
+    """(N,): 1 hemorrhage, 0 none, -1 not known."""
+    location: NDArray[np.int8]
+    """(N,): index into LOCATIONS, -1 not known; of a series the one most of its slices have."""
+    score: Floats
+    """(N,): probability of a slice; output of a series, which is no probability."""
+    places: Floats
+    """(N, 3): probabilities of the locations, given hemorrhage."""
+    answer: NDArray[np.str_]
+    """(N,): what the node would say, by its two thresholds: a value of Outcome."""
+    volume_ml: NDArray[np.float32]
+    area_mm2: NDArray[np.float32]
+    """(N,): of a series its largest slice's."""
+    share: NDArray[np.float32]
+    """(N,): lesion as a share of what the picture shows of the head; not a number where no mask is known."""
+
+    def __len__(self) -> int:
+        return len(self.patient)
+
+    def take(self, chosen: NDArray[Any]) -> Units:
+        return Units(**{each.name: getattr(self, each.name)[chosen] for each in fields(self)})
+
+
+def of_slices(logits: Logits, truth: Pictures, calibration: Calibration) -> Units:
+    presence = softmax(logits.presence / calibration.presence_temperature, axis=1)[:, 1]
+    return Units(
+        patient=truth.patient,
+        presence=truth.presence,
+        location=np.where(truth.presence == 1, truth.location, np.int8(UNCLEAR)),
+        score=presence,
+        places=softmax(logits.location / calibration.location_temperature, axis=1),
+        answer=answers(presence, calibration.slice_thresholds),
+        volume_ml=truth.volume_ml,
+        area_mm2=truth.area_mm2,
+        share=lesion_share(truth),
+    )
+
+
+def of_series(slices: Units, series: NDArray[np.int32], calibration: Calibration) -> Units:
+    """`slices`: those of `series` (N,) numbers, each from feet to head."""
+    groups = grouped(series)
+    concluded = [_concluded(slices, rows, calibration) for rows in groups]
+    score = np.array([each.presence for each in concluded], np.float64)
+    return Units(
+        patient=np.array([slices.patient[rows[0]] for rows in groups], np.int32),
+        presence=np.array([_presence(slices.presence[rows]) for rows in groups], np.int8),
+        location=np.array([_commonest(slices.location[rows]) for rows in groups], np.int8),
+        score=score,
+        places=np.array([each.location_probabilities for each in concluded], np.float64).reshape(-1, 3),
+        answer=answers(score, calibration.series_thresholds),
+        volume_ml=np.array([slices.volume_ml[rows[0]] for rows in groups], np.float32),
+        area_mm2=np.array([_largest(slices.area_mm2[rows]) for rows in groups], np.float32),
+        share=np.array([_largest(slices.share[rows]) for rows in groups], np.float32),
+    )
+
+
+def grouped(numbers: NDArray[Any]) -> list[NDArray[np.intp]]:
+    """The rows of each number, rising, in the order in which they stand."""
+    order = np.argsort(numbers, kind="stable")
+    cuts = np.flatnonzero(np.diff(numbers[order])) + 1
+    return [rows for rows in np.split(order, cuts) if len(rows)]
+
+
+def answers(scores: Floats, thresholds: Thresholds) -> NDArray[np.str_]:
+    """`Thresholds.judge`, for many at once."""
+    cuts = [scores >= thresholds.present_at, scores < thresholds.absent_below]
+    return np.select(cuts, [Outcome.PRESENT.value, Outcome.ABSENT.value], Outcome.UNDETERMINED.value)
+
+
+def lesion_share(truth: Pictures) -> NDArray[np.float32]:
+    """Traced blood as a share of the head within the middle that the model sees."""
+    start = max(0, (truth.pictures.shape[1] - CROP) // 2)
+    middle = slice(start, start + CROP)
+    head = np.array([(each[middle, middle] > 0).mean() for each in truth.pictures], np.float32)
+    share = truth.blood.mean((1, 2), dtype=np.float32) / 255 / np.maximum(head, 1e-6)
+    return np.where(truth.traced, share, np.float32(np.nan))
+
+
+def _concluded(slices: Units, rows: NDArray[np.intp], calibration: Calibration) -> SeriesFindings:
+    found = [
+        SliceFinding(
+            "",
+            "",
+            None,
+            None,
+            Region.BRAIN,
+            Outcome(slices.answer[row]),
+            float(slices.score[row]),
+            (float(slices.places[row, 0]), float(slices.places[row, 1]), float(slices.places[row, 2])),
+        )
+        for row in rows
+    ]
+    return conclude(found, COVERED, ALWAYS)
+
+
+def _presence(labels: NDArray[np.int8]) -> int:
+    """One slice with hemorrhage is enough; without one, a slice that cannot be told leaves the series so."""
+    if (labels == 1).any():
+        return 1
+    return UNCLEAR if (labels == UNCLEAR).any() else 0
+
+
+def _commonest(locations: NDArray[np.int8]) -> int:
+    known = locations[locations >= 0]
+    return int(np.bincount(known).argmax()) if len(known) else UNCLEAR
+
+
+def _largest(values: NDArray[np.float32]) -> float:
+    known = values[np.isfinite(values)]
+    return float(known.max()) if len(known) else np.nan
