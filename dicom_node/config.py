@@ -6,12 +6,13 @@ An error names the key, the value, and what is allowed; an unknown key names the
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import json
 import re
 import tomllib
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import (
     AfterValidator,
@@ -49,8 +50,17 @@ def _pattern(value: str) -> str:
     return value
 
 
+def _network(value: str) -> str:
+    try:
+        ipaddress.ip_network(value.strip())
+    except ValueError as exc:
+        raise ValueError(f"an address or network is meant, as 192.0.2.7 or 192.0.2.0/24: {exc}") from exc
+    return value
+
+
 AETitle = Annotated[str, AfterValidator(_ae_title)]
 Sender = Annotated[str, AfterValidator(_sender)]
+NetworkText = Annotated[str, AfterValidator(_network)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Pattern = Annotated[str, AfterValidator(_pattern)]
 PeerName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
@@ -58,6 +68,14 @@ PeerName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+S = TypeVar("S", bound=Section)
+
+
+def _beside(section: S, folder: Path, *names: str) -> S:
+    given = {name: getattr(section, name) for name in names if getattr(section, name) is not None}
+    return section.model_copy(update={name: folder / path.expanduser() for name, path in given.items()})
 
 
 class NodeSection(Section):
@@ -69,6 +87,32 @@ class NodeSection(Section):
     database_url: str = ""
     min_free_mib: NonNegativeInt = 1024
     max_associations: PositiveInt = 64
+    max_associations_per_address: PositiveInt = 32
+    max_object_mib: PositiveInt = 1024
+    request_timeout_s: PositiveFloat = 10.0
+    allowed_addresses: tuple[NetworkText, ...] = ()
+    echo_from: Literal["allowed", "anyone"] = "allowed"
+    tls: bool = False
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    tls_ca: Path | None = None
+    tls_clients: Literal["required", "optional", "none"] = "required"
+
+    @model_validator(mode="after")
+    def _check_tls(self) -> NodeSection:
+        if not self.tls:
+            if self.tls_certificate or self.tls_key or self.tls_ca:
+                raise ValueError("tls_certificate, tls_key and tls_ca have no effect without tls = true")
+            return self
+        if self.tls_certificate is None or self.tls_key is None:
+            raise ValueError("tls = true needs tls_certificate and tls_key, what this node shows those who connect")
+        if self.tls_ca is None and self.tls_clients != "none":
+            raise ValueError(f'tls_clients = "{self.tls_clients}" needs tls_ca, the authority of their certificates')
+        return self
+
+    def beside(self, folder: Path) -> NodeSection:
+        """The same with the paths of TLS files relative to `folder` made absolute."""
+        return _beside(self, folder, "tls_ca", "tls_certificate", "tls_key")
 
 
 class Peer(Section):
@@ -96,9 +140,7 @@ class Peer(Section):
 
     def beside(self, folder: Path) -> Peer:
         """The same with paths relative to `folder` made absolute."""
-        names = ("tls_ca", "tls_certificate", "tls_key")
-        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        return self.model_copy(update={name: folder / path.expanduser() for name, path in given.items()})
+        return _beside(self, folder, "tls_ca", "tls_certificate", "tls_key")
 
 
 class Completion(Section):
@@ -215,7 +257,7 @@ def load(path: Path) -> Config:
     scheme, slashes, rest = config.node.database_url.partition(":///")
     if slashes and scheme.startswith("sqlite"):
         moved["database_url"] = f"{scheme}:///{folder / rest}"
-    node = config.node.model_copy(update=moved)
+    node = config.node.beside(folder).model_copy(update=moved)
     model = config.model
     if model.checkpoint is not None:
         model = model.model_copy(update={"checkpoint": folder / model.checkpoint.expanduser()})

@@ -8,6 +8,8 @@ from pathlib import Path
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
 
+from dicom_node.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+
 
 @dataclass(frozen=True)
 class Received:
@@ -22,6 +24,32 @@ class Received:
     calling_aet: str
     association: int
     """The node's own number of the association, for the log."""
+
+
+def file_meta(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str) -> bytes:
+    """Preamble, prefix and File Meta Information for an object as it came; the UIDs stand in it unchecked."""
+    elements = b"".join(
+        (
+            b"\x02\x00\x01\x00OB\0\0\x02\0\0\0\0\x01",  # File Meta Information Version
+            _uid(0x02, sop_class_uid),
+            _uid(0x03, sop_instance_uid),
+            _uid(0x10, transfer_syntax_uid),
+            _uid(0x12, IMPLEMENTATION_CLASS_UID),
+            _short(0x13, b"SH", IMPLEMENTATION_VERSION_NAME.encode(), b" "),
+        )
+    )
+    group_length = b"\x02\x00\x00\x00UL\x04\0" + len(elements).to_bytes(4, "little")
+    return b"\0" * 128 + b"DICM" + group_length + elements
+
+
+def _uid(element: int, uid: str) -> bytes:
+    return _short(element, b"UI", uid.encode("ascii", "replace"), b"\0")
+
+
+def _short(element: int, vr: bytes, value: bytes, pad: bytes) -> bytes:
+    """An element of group 2 in Explicit VR Little Endian, of even length (PS3.5 7.1.2)."""
+    value = value[:64] + (pad if len(value[:64]) % 2 else b"")
+    return b"\x02\x00" + element.to_bytes(2, "little") + vr + len(value).to_bytes(2, "little") + value
 
 
 _BEFORE_GROUP_2 = 132  # preamble and prefix

@@ -22,7 +22,7 @@ from dicom_node.config import Config
 from dicom_node.counts import Counts
 from dicom_node.errors import NodeError, StoreFull, StoreUnavailable
 from dicom_node.logs import fields, trace
-from dicom_node.network import scu
+from dicom_node.network import scp, scu
 from dicom_node.network.scp import Receiver
 from dicom_node.sender import Sender
 from dicom_node.store import jobs
@@ -78,14 +78,7 @@ class Service:
             clock=time.time,
             association_open=lambda aet: receiver is not None and receiver.has_open_association(aet),
         )
-        receiver = Receiver(
-            arrivals.accept,
-            ae_title=node.ae_title,
-            bind=node.bind,
-            port=node.port,
-            allowed={node.ae_title, *node.allowed_senders, *(peer.ae_title for peer in self._config.peers)},
-            max_associations=node.max_associations,
-        )
+        receiver = Receiver(arrivals.accept, scp.rules_of(self._config), bind=node.bind, port=node.port)
         port = receiver.start()
         self._warn_of_gaps()
         log.info("ready %s", fields(ae_title=node.ae_title, port=port, half_written_removed=half_written or None))

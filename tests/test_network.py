@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pydicom
 import pytest
@@ -20,6 +21,7 @@ from pynetdicom.dimse_primitives import C_STORE
 
 from dicom_node.errors import NodeError, PeerRefused, PeerUnreachable
 from dicom_node.network import scp, scu, syntaxes
+from dicom_node.network.admission import Rules
 from dicom_node.network.scp import Receiver
 from dicom_node.network.stand_in import StandInPacs, free_port
 from dicom_node.received import Received
@@ -41,19 +43,18 @@ def receive(node: Made) -> Iterator[Callable[..., int]]:
     started: list[Receiver] = []
 
     def start(accept: Callable[[Received], StoreStatus] = node.arrivals.accept, **changed: object) -> int:
-        given: dict[str, object] = {
-            "ae_title": "DICOM_NODE",
-            "bind": "127.0.0.1",
-            "port": 0,
-            "allowed": {"CT1"},
-            "max_associations": 8,
-        }
-        started.append(Receiver(accept, **(given | changed)))  # type: ignore[arg-type]
+        started.append(receiver(accept, **changed))
         return started[-1].start()
 
     yield start
-    for receiver in started:
-        receiver.stop()
+    for one in started:
+        one.stop()
+
+
+def receiver(accept: Callable[[Received], StoreStatus], *, port: int = 0, **changed: Any) -> Receiver:
+    """A receiver on loopback that knows CT1; `changed` are other rules."""
+    given: dict[str, Any] = {"ae_title": "DICOM_NODE", "senders": frozenset({"CT1"}), "max_associations": 8}
+    return Receiver(accept, Rules(**(given | changed)), bind="127.0.0.1", port=port)
 
 
 def associate(port: int, *, calling: str = "CT1", called: str = "DICOM_NODE", syntax: str = EXPLICIT) -> Association:
@@ -126,8 +127,8 @@ def test_a_caller_that_is_not_on_the_list_or_means_another_is_rejected(
 
 
 def test_an_empty_list_lets_nobody_in_and_a_star_everybody(receive: Callable[..., int]) -> None:
-    assert associate(receive(allowed=set())).is_rejected
-    assert send(receive(allowed={"*"}), with_meta(ct(1)), calling="WHOEVER") == 0
+    assert associate(receive(senders=frozenset())).is_rejected
+    assert send(receive(senders=frozenset({"*"})), with_meta(ct(1)), calling="WHOEVER") == 0
 
 
 def test_one_association_too_many_is_rejected_for_now(receive: Callable[..., int]) -> None:
@@ -215,17 +216,15 @@ def test_a_sender_that_aborts_in_the_middle_has_what_was_acknowledged_kept(
 
 
 def test_whether_a_sender_is_still_connected_is_known(node: Made, receive: Callable[..., int]) -> None:
-    receiver = Receiver(
-        node.arrivals.accept, ae_title="DICOM_NODE", bind="127.0.0.1", port=0, allowed={"CT1"}, max_associations=2
-    )
-    assert not receiver.has_open_association("CT1")
-    association = associate(receiver.start())
+    listening = receiver(node.arrivals.accept, max_associations=2)
+    assert not listening.has_open_association("CT1")
+    association = associate(listening.start())
     association.send_c_echo()
-    assert receiver.has_open_association("CT1")
-    assert not receiver.has_open_association("CT2")
+    assert listening.has_open_association("CT1")
+    assert not listening.has_open_association("CT2")
     association.release()
-    receiver.stop()
-    assert not receiver.has_open_association("CT1")
+    listening.stop()
+    assert not listening.has_open_association("CT1")
 
 
 def test_a_port_that_is_taken_is_an_error_that_names_it(receive: Callable[..., int]) -> None:
@@ -314,10 +313,8 @@ def test_more_kinds_of_object_than_one_association_can_name_are_sent_over_severa
 def test_peers_that_stall_do_not_hold_up_the_end(node: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     """One says nothing, one begins an A-ASSOCIATE-RQ, one stops within a P-DATA: all keep their connection open."""
     monkeypatch.setattr(scp, "_SHUTDOWN_S", 0.5)
-    receiver = Receiver(
-        node.arrivals.accept, ae_title="DICOM_NODE", bind="127.0.0.1", port=0, allowed={"CT1"}, max_associations=8
-    )
-    port = receiver.start()
+    listening = receiver(node.arrivals.accept, max_associations=8)
+    port = listening.start()
     begins = {"nothing": b"", "half a PDU": b"\x01\x00\xff\xff\xff\xff" + b"a" * 100}
     connections = [socket.create_connection(("127.0.0.1", port)) for _ in begins]
     for connection, begin in zip(connections, begins.values(), strict=True):
@@ -325,7 +322,7 @@ def test_peers_that_stall_do_not_hold_up_the_end(node: Made, monkeypatch: pytest
     association = associate(port)
     association.dul.socket.socket.sendall(b"\x04\x00\x00\x00\xff\xff" + b"a" * 100)
     begun = time.monotonic()
-    receiver.stop()
+    listening.stop()
     took_s = time.monotonic() - begun
     for connection in connections:
         connection.close()

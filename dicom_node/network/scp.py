@@ -1,199 +1,164 @@
 """The receiver: C-ECHO and C-STORE as SCP (PS3.7 9.1.1, 9.1.5). What becomes of an object is the callback's word.
 
-Callers and called title are checked when an association is requested; nothing of what a peer sends is logged but AE
-titles and the node's own association numbers.
+`door` lets connections in and reads their association request; what was asked for is then served by one of two loops.
+Nothing of what a peer sends is logged but AE titles, addresses and the node's own association numbers.
 """
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 import logging
-import secrets
-import socket
-import time
-from collections.abc import Callable, Collection
-from typing import Any
+import threading
+from collections.abc import Sequence
 
 from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
-from pynetdicom.dsutils import encode_file_meta
-from pynetdicom.transport import ThreadedAssociationServer
+from pynetdicom.presentation import build_context
+from pynetdicom.transport import RequestHandler
 
+from dicom_node.config import Config
 from dicom_node.errors import NodeError
-from dicom_node.logs import fields, trace
-from dicom_node.network import syntaxes
-from dicom_node.received import Received
+from dicom_node.logs import fields
+from dicom_node.network import admission, door, library_loop, syntaxes
+from dicom_node.network.admission import Connection, Rules
+from dicom_node.network.library_loop import Bounds, Wire
+from dicom_node.network.memory import Memory
+from dicom_node.network.request import Request
+from dicom_node.network.storing import Accept, store
+from dicom_node.network.tally import Tally
+from dicom_node.network.tls import TlsFiles
+from dicom_node.network.upperlayer import MAX_PDU
 from dicom_node.status import StoreStatus
 from dicom_node.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 log = logging.getLogger("dicom_node.scp")
 
 _config.LOG_HANDLER_LEVEL = "none"  # the library's own logging quotes data sets, and costs time with every PDU
-ANYONE = "*"
-MAX_PDU = 128 * 1024  # larger ones gave nothing, measured
 _SHUTDOWN_S = 10.0  # for all open associations to end by themselves
 _ABORT_S = 1.0  # for A-ABORT to be sent to those that did not
+_OBJECTS_AT_ONCE = 2  # of the largest size, in memory over all associations
+
+
+def rules_of(config: Config) -> Rules:
+    node = config.node
+    tls = None
+    if node.tls and node.tls_certificate is not None and node.tls_key is not None:
+        tls = TlsFiles(node.tls_certificate, node.tls_key, node.tls_ca, node.tls_clients)
+    return Rules(
+        ae_title=node.ae_title,
+        senders=frozenset({node.ae_title, *node.allowed_senders, *(peer.ae_title for peer in config.peers)}),
+        addresses=admission.networks(node.allowed_addresses),
+        echo_from_anyone=node.echo_from == "anyone",
+        max_associations=node.max_associations,
+        max_per_address=node.max_associations_per_address,
+        request_s=node.request_timeout_s,
+        max_object=node.max_object_mib * 2**20,
+        tls=tls,
+    )
 
 
 class Receiver:
     def __init__(
         self,
-        accept: Callable[[Received], StoreStatus],
+        accept: Accept,
+        rules: Rules,
         *,
-        ae_title: str,
         bind: str,
         port: int,
-        allowed: Collection[str],
-        max_associations: int,
+        services: Sequence[tuple[str, Sequence[tuple[evt.EventType, object]]]] = (),
     ) -> None:
+        """`services`: further abstract syntaxes and the library's handlers for what is asked of them."""
         self._accept = accept
-        self._numbers = itertools.count(1)
+        self._rules = rules
         self._address = (bind, port)
-        self._server: ThreadedAssociationServer | None = None
-        self._ae = _entity(ae_title, allowed, max_associations)
+        self._services = services
+        self._memory = Memory(_OBJECTS_AT_ONCE * rules.max_object)
+        self._server: door.Server | None = None
 
     def start(self) -> int:
-        """Listen; returns the port, which is of interest where 0 was asked for. Raises NodeError if it is taken."""
+        """Listen; returns the port, of interest where 0 was asked for. Raises NodeError if it is taken."""
+        ae = AE(self._rules.ae_title)
+        ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+        ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
+        ae.maximum_pdu_size = MAX_PDU
+        ae.acse_timeout = self._rules.request_s
+        ae.dimse_timeout = ae.network_timeout = self._rules.idle_s
+        contexts = [build_context(syntaxes.VERIFICATION)]
+        contexts += [build_context(storage, syntaxes.ACCEPTED) for storage in syntaxes.STORAGE_CLASSES]
+        contexts += [build_context(abstract) for abstract, _ in self._services]
         handlers = [
-            (evt.EVT_CONN_OPEN, self._on_connect),
-            (evt.EVT_ACCEPTED, self._on_accepted),
-            (evt.EVT_REJECTED, self._on_rejected),
             (evt.EVT_ABORTED, self._on_aborted),
-            (evt.EVT_C_ECHO, self._on_echo),
-            (evt.EVT_C_STORE, self._on_store),
+            (evt.EVT_C_ECHO, lambda _: int(StoreStatus.SUCCESS)),
+            *(handler for _, handlers in self._services for handler in handlers),
         ]
         try:
-            self._server = self._ae.start_server(self._address, block=False, evt_handlers=handlers)
+            self._server = ae.make_server(
+                self._address,
+                contexts=contexts,
+                evt_handlers=handlers,
+                server_class=door.Server,
+                rules=self._rules,
+                tally=Tally(log),
+                serve=self._serve,
+            )
         except OSError as exc:
             bind, port = self._address
             raise NodeError(
                 f"cannot listen on {bind} port {port}: {exc.strerror}; "
                 "change node.bind or node.port, or stop what holds it"
             ) from exc
-        assert self._server is not None
+        threading.Thread(target=self._server.serve_forever, name="receiver", daemon=True).start()
         return int(self._server.server_address[1])
 
     def stop(self) -> None:
         """Accept nothing new, let open associations end, then abort what is left."""
-        if self._server is None:
-            return
-        self._server.shutdown()  # the accept loop; open associations go on
-        self._join(_SHUTDOWN_S)
-        for association in self._requested():
-            association.abort(block=False)
-        self._join(_ABORT_S)
-        cut = self._server.active_associations
-        for association in cut:
-            _cut(association)
-        for association in cut:
-            association.join(_ABORT_S)
-        self._ae.shutdown()
-
-    def _join(self, timeout_s: float) -> None:
-        """Wait for associations to end by themselves."""
-        deadline = time.monotonic() + timeout_s
-        for association in self._requested():
-            association.join(max(0.0, deadline - time.monotonic()))
-
-    def _requested(self) -> list[Association]:
-        """Open associations, without the connections whose peer never asked for one."""
-        assert self._server is not None
-        return [a for a in self._server.active_associations if a.requestor.primitive is not None]
+        if self._server is not None:
+            door.stop(self._server, _SHUTDOWN_S, _ABORT_S)
 
     def has_open_association(self, calling_aet: str) -> bool:
         """Whether this sender may still be in the middle of something."""
-        if self._server is None:
-            return False
-        return any(
-            a.is_established and a.requestor.ae_title.strip() == calling_aet for a in self._server.active_associations
+        return self._server is not None and any(
+            connection.calling == calling_aet for connection in self._server.connections.associated()
         )
 
-    def _on_connect(self, event: evt.Event) -> None:
-        connection = event.assoc.dul.socket
-        event.assoc.number = next(self._numbers)
-        if connection is not None and connection.socket is not None:
-            connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    def _serve(self, handler: RequestHandler, connection: Connection, asked: Request, first: bytes) -> None:
+        log.debug("association %s", fields(association=connection.number, calling=asked.calling))
+        association = handler._create_association()
+        association.number = connection.number
+        if not self._rules.knows(asked.calling):  # let in for C-ECHO
+            association.acceptor.supported_contexts = [build_context(syntaxes.VERIFICATION)]
 
-    def _on_accepted(self, event: evt.Event) -> None:
-        log.debug("association %s", fields(association=_number(event), calling=_calling(event)))
+        def complain(reason: str) -> None:
+            assert self._server is not None
+            self._server.tally.warn("association_broken", association=connection.number, reason=reason)
 
-    def _on_rejected(self, event: evt.Event) -> None:
-        reason, hint = self._why_rejected(event)
-        log.warning(
-            "association_rejected %s",
-            fields(association=_number(event), calling=_calling(event), reason=reason, hint=hint),
-        )
+        bounds = Bounds(self._memory, self._rules.max_object, complain)
+        association.bind(evt.EVT_PDU_RECV, bounds.on_pdu)
+        association.bind(evt.EVT_C_STORE, self._on_store, [connection, bounds])
+        connection.end = lambda: association.abort(block=False)
+        try:
+            library_loop.run(association, connection.socket, Wire(association, connection.socket, first, complain))
+        finally:
+            bounds.close()
 
-    def _why_rejected(self, event: evt.Event) -> tuple[str, str]:
-        """The library tells handlers only that it rejected; the reasons it has stand in the same order here."""
-        requested = event.assoc.requestor.primitive
-        if requested is not None and str(requested.called_ae_title).strip() != self._ae.ae_title:
-            return "called AE title is not ours", f"this node is {self._ae.ae_title}, see node.ae_title"
-        if self._ae.require_calling_aet and _calling(event) not in self._ae.require_calling_aet:
-            return "calling AE title is not allowed", "to let it in, add it to node.allowed_senders"
-        return "too many associations, or nothing proposed that is accepted", "see node.max_associations"
+    def _on_store(self, event: evt.Event, connection: Connection, bounds: Bounds) -> int:
+        if bounds.broken:
+            return StoreStatus.OUT_OF_RESOURCES
+        request = event.request
+        data_set = request.DataSet.getvalue() if request.DataSet is not None else b""
+        try:
+            return store(
+                self._accept,
+                sop_class_uid=str(request.AffectedSOPClassUID or ""),
+                sop_instance_uid=str(request.AffectedSOPInstanceUID or ""),
+                transfer_syntax_uid=str(event.context.transfer_syntax),
+                data_set=data_set,
+                calling=connection.calling or "",
+                association=connection.number,
+            )
+        finally:
+            bounds.answered(len(data_set))
 
     def _on_aborted(self, event: evt.Event) -> None:
-        log.warning("association_aborted %s", fields(association=_number(event), calling=_calling(event)))
-
-    def _on_echo(self, event: evt.Event) -> int:
-        return StoreStatus.SUCCESS
-
-    def _on_store(self, event: evt.Event) -> int:
-        try:
-            return int(self._accept(_received(event)))
-        except Exception as exc:  # noqa: BLE001 - outermost line: the peer must get an answer, and it must not be Success
-            log.error("store_failed %s", fields(association=_number(event), error=trace(exc)))
-            return StoreStatus.PROCESSING_FAILURE
-
-
-def _entity(ae_title: str, allowed: Collection[str], max_associations: int) -> AE:
-    ae = AE(ae_title)
-    ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
-    ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
-    ae.require_called_aet = True
-    if ANYONE not in allowed:
-        # An empty list would let everybody in; a title made up at each start lets nobody in.
-        ae.require_calling_aet = sorted(allowed) or [secrets.token_hex(8)]
-    ae.maximum_associations = max_associations
-    ae.maximum_pdu_size = MAX_PDU
-    ae.acse_timeout = 10
-    ae.dimse_timeout = 60
-    ae.network_timeout = 120
-    ae.add_supported_context(syntaxes.VERIFICATION)
-    for storage_class in syntaxes.STORAGE_CLASSES:
-        ae.add_supported_context(storage_class, syntaxes.ACCEPTED)
-    return ae
-
-
-def _cut(association: Association) -> None:
-    """End a connection whose peer stalls within a PDU: the thread that reads from it hears nothing else."""
-    connection = association.dul.socket
-    if connection is not None and connection.socket is not None:
-        with contextlib.suppress(OSError):
-            connection.socket.shutdown(socket.SHUT_RDWR)
-
-
-def _received(event: evt.Event) -> Received:
-    request = event.request
-    data_set = request.DataSet.getvalue() if request.DataSet is not None else b""
-    return Received(
-        sop_class_uid=str(request.AffectedSOPClassUID or ""),
-        sop_instance_uid=str(request.AffectedSOPInstanceUID or ""),
-        transfer_syntax_uid=str(event.context.transfer_syntax),
-        meta=b"\0" * 128 + b"DICM" + encode_file_meta(event.file_meta),
-        data_set=data_set,
-        calling_aet=_calling(event),
-        association=_number(event),
-    )
-
-
-def _number(event: evt.Event) -> int:
-    return int(getattr(event.assoc, "number", 0))
-
-
-def _calling(event: evt.Event) -> str:
-    primitive: Any = event.assoc.requestor.primitive
-    title = getattr(primitive, "calling_ae_title", None) or event.assoc.requestor.ae_title
-    return str(title).strip()
+        assert self._server is not None
+        association: Association = event.assoc
+        self._server.tally.warn("association_aborted", association=getattr(association, "number", 0))

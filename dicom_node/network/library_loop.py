@@ -1,0 +1,130 @@
+"""An association served by pynetdicom, within bounds that it does not set itself.
+
+Its transport reads whatever length a PDU claims and waits for ever for the rest; its messages grow without end. Here
+each PDU is judged before it is read and has a time to be whole, and what is held of messages not yet answered is
+counted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Callable
+
+from pynetdicom import evt
+from pynetdicom.association import Association
+from pynetdicom.pdu import P_DATA_TF
+from pynetdicom.transport import AssociationSocket
+
+from dicom_node.network import upperlayer
+from dicom_node.network.memory import Memory
+from dicom_node.network.upperlayer import CALM_S, BadPdu
+
+MAX_COMMAND = 64 * 1024  # bytes of a command set; that of a C-STORE request has some 300
+_COMMAND, _LAST = 1, 2  # bits of the message control header (PS3.8 annex E.2)
+_END_S = 10.0  # for the library to end an association that it has given up
+
+
+class Wire(AssociationSocket):  # type: ignore[misc]
+    """pynetdicom's view of a connection whose association request was read already."""
+
+    def __init__(
+        self, association: Association, connection: socket.socket, first: bytes, complain: Callable[[str], None]
+    ) -> None:
+        super().__init__(association, client_socket=connection)
+        connection.settimeout(CALM_S)  # for sending too: a peer may stop taking answers
+        self._unread = first
+        self._complain = complain
+        self._body_is_next = False
+
+    @property
+    def ready(self) -> bool:
+        return bool(self._unread) or bool(super().ready)
+
+    def recv(self, nr_bytes: int) -> bytearray:
+        """The library reads six bytes of a PDU, then, where it knows the type, the rest. Raises OSError."""
+        body, self._body_is_next = self._body_is_next, not self._body_is_next
+        if self._unread:
+            got, self._unread = self._unread[:nr_bytes], self._unread[nr_bytes:]
+            return bytearray(got)
+        assert self.socket is not None
+        read = upperlayer.read_exactly(self.socket, nr_bytes, time.monotonic() + CALM_S)
+        if not body and len(read) == nr_bytes:
+            try:
+                upperlayer.judge(bytes(read))
+            except BadPdu as exc:
+                self._complain(str(exc))
+                self._body_is_next = False
+                return bytearray(b"\xff") + read[1:]  # a type that the library does not know: it aborts in order
+        return read
+
+
+class Bounds:
+    """What one association holds in memory of messages that are not answered yet; beyond its bounds it is ended."""
+
+    def __init__(self, memory: Memory, max_object: int, complain: Callable[[str], None]) -> None:
+        self._memory = memory
+        self._max_object = max_object
+        self._complain = complain
+        self._lock = threading.Lock()  # the library's two threads
+        self._command = 0
+        self._held = 0
+        self.broken = False
+
+    def on_pdu(self, event: evt.Event) -> None:
+        """EVT_PDU_RECV: before the library keeps what the PDU carries."""
+        if not isinstance(event.pdu, P_DATA_TF):
+            return
+        for item in event.pdu.presentation_data_value_items:
+            value = item.presentation_data_value
+            reason = None if self.broken or not value else self._judge(value)
+            if reason is not None:
+                self.broken = True
+                self._complain(reason)
+                event.assoc.abort(block=False)
+            if self.broken:
+                item.presentation_data_value = value[:1]
+
+    def _judge(self, value: bytes) -> str | None:
+        """Why the association cannot go on, or None."""
+        with self._lock:
+            if value[0] & _COMMAND:
+                self._command = 0 if value[0] & _LAST else self._command + len(value)
+                return "a command set without end" if self._command > MAX_COMMAND else None
+            size = len(value) - 1
+            if self._held + size > self._max_object:
+                return "more data than node.max_object_mib before an answer"
+            if not self._memory.lend(size):
+                return "too many large objects at once, see node.max_object_mib"
+            self._held += size
+        return None
+
+    def answered(self, size: int) -> None:
+        """A message whose data set had this many bytes is done with."""
+        with self._lock:
+            size = min(size, self._held)
+            self._held -= size
+            self._memory.give_back(size)
+
+    def close(self) -> None:
+        self.answered(self._held)
+
+
+def run(association: Association, connection: socket.socket, wire: Wire) -> None:
+    """Serve until the association has ended, whichever way, and see to it that it does end."""
+    association.dul.socket = None
+    association.dul.event_queue.queue.clear()  # the library's own view of the connection announced itself already
+    association.set_socket(wire)
+    wire.event_queue.put("Evt5")  # transport connection indication (PS3.8 9.2.3)
+    association.start()
+    ending_since: float | None = None
+    while association.is_alive():
+        association.join(0.5 if ending_since is None else 0.1)
+        if association._kill or not association.dul.is_alive():
+            ending_since = ending_since or time.monotonic()
+            if time.monotonic() - ending_since > _END_S:  # its peer goes on sending, and the library goes on reading
+                with contextlib.suppress(OSError, ValueError):
+                    socket.socket.shutdown(connection, socket.SHUT_RDWR)
+    association.dul.kill_dul()

@@ -1,0 +1,95 @@
+"""TLS for the receiver: PS3.15 B.10 (Non-Downgrading BCP 195), which is TLS 1.2 or newer and nothing older.
+
+Of the suites that profile names, those with ephemeral elliptic-curve keys are offered, as RFC 9325 4.2 recommends;
+those with finite-field Diffie-Hellman are not. Certificates are renewed by replacing the files: they are looked at
+again before a handshake, and a new file that cannot be used leaves the old one in force and says so.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from dicom_node.errors import ConfigError
+from dicom_node.logs import fields
+
+log = logging.getLogger("dicom_node.scp")
+
+SUITES = "ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2; those of 1.3 are all fit and OpenSSL's own choice
+Clients = Literal["required", "optional", "none"]
+_DEMANDS = {"required": ssl.CERT_REQUIRED, "optional": ssl.CERT_OPTIONAL, "none": ssl.CERT_NONE}
+
+
+@dataclass(frozen=True)
+class TlsFiles:
+    """PEM files, and whether a client must show a certificate that `authority` signed."""
+
+    certificate: Path
+    key: Path
+    authority: Path | None
+    clients: Clients
+
+
+class ServerTls:
+    def __init__(self, files: TlsFiles) -> None:
+        """Raises ConfigError where the files cannot be used: a node that starts must be reachable."""
+        self._files = files
+        self._lock = threading.Lock()
+        self._seen = self._look()
+        try:
+            self._context = _context(files)
+        except (OSError, ssl.SSLError) as exc:
+            raise ConfigError(f"{_named(files)} cannot be used: {exc}") from exc
+
+    def context(self) -> ssl.SSLContext:
+        """What the next handshake goes by."""
+        with self._lock:
+            now = self._look()
+            if now != self._seen:
+                self._seen = now
+                try:
+                    self._context = _context(self._files)
+                except (OSError, ssl.SSLError) as exc:
+                    log.error("tls_files_kept %s", fields(reason=f"{_named(self._files)} cannot be used: {exc}"))
+                else:
+                    log.info("tls_files_renewed")
+            return self._context
+
+    def _look(self) -> tuple[tuple[int, int, int] | None, ...]:
+        files = self._files
+        return tuple(_identity(path) for path in (files.certificate, files.key, files.authority) if path is not None)
+
+
+def _context(files: TlsFiles) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(SUITES)
+    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION | ssl.OP_CIPHER_SERVER_PREFERENCE
+    context.num_tickets = 0  # associations are long, resuming would gain nothing
+    context.load_cert_chain(files.certificate, files.key, password=_no_password)
+    context.verify_mode = _DEMANDS[files.clients]
+    if files.authority is not None:
+        context.load_verify_locations(files.authority)
+    return context
+
+
+def _no_password() -> str:
+    """An encrypted key would have OpenSSL ask at the terminal, and wait."""
+    raise ssl.SSLError("the key is encrypted; give one without a pass phrase, readable by the node's user alone")
+
+
+def _identity(path: Path) -> tuple[int, int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+def _named(files: TlsFiles) -> str:
+    given = (files.certificate, files.key, files.authority)
+    return "the TLS files " + ", ".join(str(path) for path in given if path is not None)
