@@ -71,16 +71,17 @@ def describe_checkpoint(checkpoint: Path | None) -> Checkpoint:
 def version_of(config: Config) -> Version:
     """What results will depend on; refuses a checkpoint that was not trained for the configured preprocessing."""
     from dicom_node.store.results import Version
-    from dtvit.preprocess import preprocessing
+    from dtvit.preprocess import offered as offered_by
 
     described = describe_checkpoint(config.model.checkpoint)
-    version = preprocessing(config.model.brace_removal)
-    if version not in described.metadata.preprocessing:
+    trained_for = described.metadata.preprocessing
+    offered = [version for version in offered_by(config.model.brace_removal) if version in trained_for]
+    if not offered:
         raise ConfigError(
-            f"model.brace_removal = {config.model.brace_removal!r} makes pictures of {version}, and the checkpoint "
-            f"was trained for {', '.join(described.metadata.preprocessing)}"
+            f"the checkpoint was trained for {', '.join(trained_for)}, which is not what "
+            f"model.brace_removal = {config.model.brace_removal!r} makes"
         )
-    return Version(described.digest, version)
+    return Version(described.digest, offered[0])
 
 
 @contextmanager

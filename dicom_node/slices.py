@@ -68,8 +68,14 @@ class SliceReader:
         self._classifier = classifier
         self._spool = spool
         self._brace_removal = brace_removal
+        self._geometry = preprocess.geometry_of(classifier.checkpoint.metadata.preprocessing)
         self._batch = batch
         self._traces: OrderedDict[tuple[int, int], HeadMask] = OrderedDict()
+
+    @property
+    def preprocessing(self) -> str:
+        """The version of what is done to a slice before the model sees it."""
+        return preprocess.preprocessing(self._brace_removal, self._geometry)
 
     def read(self, batch: Sequence[Instance], alive: Callable[[], None]) -> list[SliceResult]:
         """A result for every frame of every instance; `alive` is called often. Raises ModelFailed, StoreUnavailable."""
@@ -103,7 +109,7 @@ class SliceReader:
         for index in range(len(image)):
             try:
                 one = image.slice(index)
-                prepared = preprocess.prepare(one, self._brace_removal)
+                prepared = self._prepare(one)
             except UnreadableSlice as exc:
                 yield _left_out(instance, str(exc), frame=exc.frame or 0)
             except Exception as exc:  # noqa: BLE001 - outermost line of one slice: the others are looked at
@@ -130,7 +136,7 @@ class SliceReader:
             if result.parts != _sorted(parts):
                 alive()
                 one = self._slice_of(result, instances[result.instance_id])
-                prepared = preprocess.prepare(one, self._brace_removal, parts)
+                prepared = self._prepare(one, parts)
                 waiting.append(_Waiting(result.instance_id, one, prepared, parts))
         return [r for i in range(0, len(waiting), self._batch) for r in self._predict(waiting[i : i + self._batch])]
 
@@ -141,13 +147,16 @@ class SliceReader:
             return Shown(one.hu, None)
         from dtvit.relevance import NoAttention
 
-        prepared = preprocess.prepare(one, self._brace_removal)
+        prepared = self._prepare(one)
         try:
             seen = self._classifier.relevance(prepared.input[None])[0]
         except NoAttention:
             return Shown(one.hu, None)
         rows, columns = one.hu.shape
-        return Shown(one.hu, preprocess.in_slice(seen, (rows, columns), one.orientation))
+        return Shown(one.hu, preprocess.in_slice(seen, prepared.view, (rows, columns), one.orientation))
+
+    def _prepare(self, one: ct.CTSlice, parts: frozenset[int] | None = None) -> preprocess.Prepared:
+        return preprocess.prepare(one, self._brace_removal, parts, geometry=self._geometry)
 
     def _head_of(self, result: SliceResult, instance: Instance, alive: Callable[[], None]) -> HeadMask:
         """What the slice by itself says of its head; read again where another process has read it before."""

@@ -25,7 +25,6 @@ from dicom_node.store.results import SliceResult, Version
 from dicom_node.store.series import Instance
 from dicom_node.store.spool import Spool
 from dicom_node.tables import JobState
-from dtvit import preprocess
 from dtvit.findings import SeriesFindings
 from dtvit.headervalues import UnreadableSlice
 
@@ -65,10 +64,10 @@ class Worker:
         self._alive = alive
         self._stopping = stopping
         self._lease_s = config.results.lease_s
-        self.version = Version(classifier.checkpoint.digest, preprocess.preprocessing(config.model.brace_removal))
         self._reader = SliceReader(
             classifier, spool, brace_removal=config.model.brace_removal, batch=config.model.batch
         )
+        self.version = Version(classifier.checkpoint.digest, self._reader.preprocessing)
         self._maker = reporting.Maker(
             node.device_uid, node.ae_title, classifier.checkpoint.metadata, self.version, config.results
         )

@@ -76,7 +76,7 @@ def load_classifier(config: Config) -> Classifier:
             config.model.device,
             threads=config.model.threads or None,
             batch=config.model.batch,
-            preprocessing=[preprocess.preprocessing(config.model.brace_removal)],
+            preprocessing=preprocess.offered(config.model.brace_removal),
         )
     except UnusableCheckpoint as exc:
         raise ConfigError(f"model.checkpoint: {exc}") from exc

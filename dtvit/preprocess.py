@@ -2,11 +2,16 @@
 
 Fan et al. 2024, section 2.2: brain window 0..80 HU, brace removed, Resize 256, CenterCrop 224. The window has a fixed
 scale: the papers' per-slice min-max is the same wherever bone reaches 80 HU, and brightens a slice where none does.
+
+What part of the slice the model sees is its geometry, which goes with the checkpoint (docs/decisions/0007). The papers'
+centre crop cuts heads that lie off-centre, and gives a small head in a large field of view a quarter of the pixels; the
+head's own box does neither, and tells the model nothing of the field of view.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -24,16 +29,45 @@ if TYPE_CHECKING:
 WINDOW_HU = (0.0, 80.0)
 SHORT_SIDE = 256
 SIDE = 224
+PAPER_GEOMETRY = "resize-256-crop-224"
+HEAD_BOX = "head-box-224"
+GEOMETRIES = (PAPER_GEOMETRY, HEAD_BOX)
+BOX_MARGIN = 1.04  # of the longer side of the head, so that the skull does not touch the edge
 
 Pixel = TypeVar("Pixel", bound=np.generic)
 
 
-def preprocessing(mode: str = "robust") -> str:
-    """The version of everything between HU and model for this brace mode; stands in checkpoint and report."""
-    return f"window-0-80/{brace.VERSIONS[mode]}/resize-256-crop-224/1"
+def preprocessing(mode: str = "robust", geometry: str = PAPER_GEOMETRY) -> str:
+    """The version of everything between HU and model; stands in checkpoint and report."""
+    if geometry not in GEOMETRIES:
+        raise ValueError(f"a geometry is one of {', '.join(GEOMETRIES)}, not {geometry!r}")
+    return f"window-0-80/{brace.VERSIONS[mode]}/{geometry}/1"
 
 
 PREPROCESSING = preprocessing()
+
+
+def offered(mode: str) -> list[str]:
+    """All versions that this program can make with this brace mode; which one it is to be, the checkpoint says."""
+    return [preprocessing(mode, geometry) for geometry in GEOMETRIES]
+
+
+def geometry_of(versions: Collection[str]) -> str:
+    """The one geometry that these versions of preprocessing have in common. Raises ValueError where there is none."""
+    found = {part for version in versions for part in version.split("/") if part in GEOMETRIES}
+    if len(found) != 1:
+        raise ValueError(f"preprocessing must name one geometry of {', '.join(GEOMETRIES)}, got {', '.join(versions)}")
+    return found.pop()
+
+
+@dataclass(frozen=True)
+class View:
+    """The part of a picture that becomes the model's input, in the picture's pixels; it may reach beyond the edges."""
+
+    top: float
+    left: float
+    height: float
+    width: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +79,8 @@ class Prepared:
     content: SliceContent
     head: brace.HeadMask
     """Mask of the slice as it came (row, column), and what its neighbours need to know."""
+    view: View
+    """Of the upright slice."""
 
     @property
     def mask(self) -> npt.NDArray[np.bool_]:
@@ -64,8 +100,34 @@ def picture(hu: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_]) -> npt.NDA
     return np.where(mask, np.rint(scaled), 0.0).astype(np.uint8)
 
 
-def model_input(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """(224, 224): short side to 256 (PIL, bilinear, antialiased, as torchvision's Resize does), then the centre."""
+def view_of(picture: npt.NDArray[np.uint8], geometry: str = PAPER_GEOMETRY) -> View:
+    """What the model sees of a (row, column) picture whose background is 0."""
+    rows, columns = picture.shape
+    if geometry == HEAD_BOX:
+        return _head_box(picture)
+    (width, height), (left, top) = _resized((rows, columns))
+    y, x = rows / height, columns / width
+    return View(top * y, left * x, SIDE * y, SIDE * x)
+
+
+def _head_box(picture: npt.NDArray[np.uint8]) -> View:
+    """A square about all that is not background, a little larger than its longer side; all of an empty picture."""
+    seen = picture > 0
+    rows, columns = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
+    if not len(rows):
+        return View(0.0, 0.0, float(picture.shape[0]), float(picture.shape[1]))
+    (top, bottom), (left, right) = ((float(at[0]), float(at[-1]) + 1.0) for at in (rows, columns))
+    side = BOX_MARGIN * max(bottom - top, right - left)
+    return View((top + bottom - side) / 2, (left + right - side) / 2, side, side)
+
+
+def model_input(picture: npt.NDArray[np.uint8], geometry: str = PAPER_GEOMETRY) -> npt.NDArray[np.uint8]:
+    """(224, 224) of an upright (row, column) picture, bilinear and antialiased.
+
+    In the papers' geometry short side to 256 (PIL, as torchvision's Resize does it), then the centre.
+    """
+    if geometry == HEAD_BOX:
+        return through(picture, _head_box(picture))
     size, (left, top) = _resized(picture.shape)
     image = Image.fromarray(picture)
     if size != image.size:
@@ -73,8 +135,21 @@ def model_input(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return np.asarray(image)[top : top + SIDE, left : left + SIDE].copy()
 
 
+def through(picture: npt.NDArray[np.uint8], view: View) -> npt.NDArray[np.uint8]:
+    """(224, 224): what a view shows, black beyond the picture's edges; for a mask, in the same place as its picture."""
+    beyond = math.ceil(
+        max(0.0, -view.top, -view.left, view.top + view.height - len(picture), view.left + view.width - len(picture[0]))
+    )
+    box = (view.left, view.top, view.left + view.width, view.top + view.height)
+    image = Image.fromarray(np.pad(picture, beyond))
+    return np.array(
+        image.resize((SIDE, SIDE), Image.Resampling.BILINEAR, (tuple(edge + beyond for edge in box)))  # type: ignore[arg-type]
+    )
+
+
 def in_slice(
     of_input: npt.NDArray[np.float32],
+    view: View,
     shape: tuple[int, int],
     orientation: tuple[float, float, float, float, float, float] | None,
 ) -> npt.NDArray[np.float32]:
@@ -84,17 +159,18 @@ def in_slice(
     """
     if of_input.shape != (SIDE, SIDE):
         raise ValueError(f"a map over the model's input has shape ({SIDE}, {SIDE}), not {of_input.shape}")
-    (width, height), (left, top) = _resized(shape)
-    # A pixel's centre, half a pixel from its edge, is what Resize keeps in place.
-    y = (np.arange(shape[0]) + 0.5) * height / shape[0] - 0.5 - top
-    x = (np.arange(shape[1]) + 0.5) * width / shape[1] - 0.5 - left
+    # A pixel's centre, half a pixel from its edge, is what resampling keeps in place.
+    y = (np.arange(shape[0]) + 0.5 - view.top) * SIDE / view.height - 0.5
+    x = (np.arange(shape[1]) + 0.5 - view.left) * SIDE / view.width - 0.5
     found = ndimage.map_coordinates(of_input, np.meshgrid(y, x, indexing="ij"), np.float32, order=1, mode="nearest")
     seen = [(at >= -0.5) & (at < SIDE - 0.5) for at in (y, x)]
     return upright(np.where(np.logical_and.outer(*seen), found, np.float32(0.0)), orientation)
 
 
-def shown(shape: tuple[int, ...]) -> tuple[slice, slice]:
-    """Rows and columns of a slice of `shape` that are in the model's input; what lies beyond is cropped away."""
+def shown(shape: tuple[int, ...], geometry: str = PAPER_GEOMETRY) -> tuple[slice, slice]:
+    """Rows and columns of a slice of `shape` that may reach the model's input; what lies beyond is cropped away."""
+    if geometry == HEAD_BOX:
+        return slice(None), slice(None)  # the box holds all of the head
     (width, height), (left, top) = _resized(shape)
     rows, columns = shape
     return (
@@ -111,25 +187,35 @@ def _resized(shape: tuple[int, ...]) -> tuple[tuple[int, int], tuple[int, int]]:
     return (width, height), (round((width - SIDE) / 2), round((height - SIDE) / 2))
 
 
-def prepare(ct_slice: CTSlice, mode: str = "robust", parts: frozenset[int] | None = None) -> Prepared:
+def prepare(
+    ct_slice: CTSlice, mode: str = "robust", parts: frozenset[int] | None = None, *, geometry: str = PAPER_GEOMETRY
+) -> Prepared:
     """Everything that is needed of one slice before inference; about 8 ms for 512 x 512.
 
     `parts`: what `brace.retrace` found out from the neighbours, see `refine`.
     """
     head = brace.find_head(ct_slice.hu, ct_slice.pixel_mm, mode, parts)
+    seen = upright(picture(ct_slice.hu, head.mask), ct_slice.orientation)
     return Prepared(
-        input=model_input(upright(picture(ct_slice.hu, head.mask), ct_slice.orientation)),
-        content=classify_content(ct_slice.hu, head.mask, ct_slice.pixel_mm, shown(ct_slice.hu.shape)),
+        input=model_input(seen, geometry),
+        content=classify_content(ct_slice.hu, head.mask, ct_slice.pixel_mm, shown(ct_slice.hu.shape, geometry)),
         head=head,
+        view=view_of(seen, geometry),
     )
 
 
-def refine(slices: Sequence[CTSlice], prepared: Sequence[Prepared], mode: str = "robust") -> list[Prepared]:
+def refine(
+    slices: Sequence[CTSlice],
+    prepared: Sequence[Prepared],
+    mode: str = "robust",
+    *,
+    geometry: str = PAPER_GEOMETRY,
+) -> list[Prepared]:
     """The finished series, ordered along it, looked over once more: only where the neighbours change a mask is there a
     new `Prepared`; every other is the very object that came in, and what was inferred from it stands."""
     changes = brace.retrace([p.head for p in prepared])
     return [
-        before if parts is None else prepare(ct_slice, mode, parts)
+        before if parts is None else prepare(ct_slice, mode, parts, geometry=geometry)
         for ct_slice, before, parts in zip(slices, prepared, changes, strict=True)
     ]
 

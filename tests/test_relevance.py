@@ -12,7 +12,7 @@ from untrained import untrained_checkpoint
 
 from dtvit.inference import Classifier, NotFinite
 from dtvit.model import DTViT
-from dtvit.preprocess import in_slice, model_input, upright
+from dtvit.preprocess import GEOMETRIES, HEAD_BOX, in_slice, model_input, upright, view_of
 from dtvit.relevance import NoAttention, relevance
 
 PATCH = 56
@@ -297,14 +297,18 @@ def centre(shown):
     return np.array([(np.arange(n) * shown.sum(1 - axis)).sum() for axis, n in enumerate(shown.shape)]) / shown.sum()
 
 
+@pytest.mark.parametrize("geometry", GEOMETRIES)
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_point_of_a_slice_comes_back_to_its_place(shape, orientation):
+def test_a_point_of_a_slice_comes_back_to_its_place(shape, orientation, geometry):
     row, column = shape[0] // 2 - 60, shape[1] // 2 + 45
     rows, columns = np.ogrid[: shape[0], : shape[1]]
-    marked = (255 * (np.hypot(rows - row, columns - column) < 9)).astype(np.uint8)
+    marked = (254 * (np.hypot(rows - row, columns - column) < 9)).astype(np.uint8)
+    marked[40:-30, 60:-90] += 1  # the head, off-centre
+    seen = upright(marked, orientation)
 
-    back = in_slice(model_input(upright(marked, orientation)) / np.float32(255), shape, orientation)
+    back = in_slice(model_input(seen, geometry) / np.float32(255), view_of(seen, geometry), shape, orientation)
+    back[back < 0.1] = 0
 
     assert back.shape == shape
     assert back.dtype == np.float32
@@ -315,7 +319,8 @@ def test_a_point_of_a_slice_comes_back_to_its_place(shape, orientation):
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_nothing_is_said_of_what_the_model_did_not_see(shape, orientation):
-    seen = in_slice(np.ones((224, 224), np.float32), shape, orientation)
+    view = view_of(np.zeros(shape, np.uint8))
+    seen = in_slice(np.ones((224, 224), np.float32), view, shape, orientation)
 
     assert set(np.unique(seen)) == {0, 1}
     assert seen.mean() == pytest.approx(224**2 / (256**2 * max(shape) / min(shape)), rel=0.02)
@@ -325,18 +330,23 @@ def test_nothing_is_said_of_what_the_model_did_not_see(shape, orientation):
 
 def test_a_map_of_another_size_is_refused():
     with pytest.raises(ValueError, match=r"not \(14, 14\)"):
-        in_slice(np.zeros((14, 14), np.float32), (512, 512), SUPINE)
+        in_slice(np.zeros((14, 14), np.float32), view_of(np.zeros((512, 512), np.uint8)), (512, 512), SUPINE)
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
-def test_what_decided_is_shown_where_it_is_in_the_slice(tmp_path, orientation):
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+def test_what_decided_is_shown_where_it_is_in_the_slice(tmp_path, orientation, geometry):
     classifier = Classifier.load(untrained_checkpoint(tmp_path / "untrained.safetensors"), device="cpu")
     classifier._model = reading_brightness(patch=16)
     shown = np.zeros((512, 640), np.uint8)
+    if geometry == HEAD_BOX:
+        shown[20:-20, 20:-20] = 1
     shown[90:170, 390:470] = 255  # a patch has 32 x 32 pixels of this slice, so that one at least is all bright
 
-    maps = classifier.relevance(model_input(upright(shown, orientation))[None])
-    row, column = np.unravel_index(in_slice(maps[0], shown.shape, orientation).argmax(), shown.shape)
+    upwards = upright(shown, orientation)
+    maps = classifier.relevance(model_input(upwards, geometry)[None])
+    back = in_slice(maps[0], view_of(upwards, geometry), shown.shape, orientation)
+    row, column = np.unravel_index(back.argmax(), shown.shape)
 
     assert 90 <= row < 170
     assert 390 <= column < 470
