@@ -47,14 +47,15 @@ def measure(
     prevalence: float = PREVALENCE,
     resamples: int = RESAMPLES,
     columns: Mapping[str, NDArray[np.str_]] | None = None,
+    share: NDArray[np.float32] | None = None,
 ) -> dict[str, Any]:
     """{"presence": {"slice": ..., "patient": ...}, "location": the same, "strata": {"slice": ..., "patient": ...}}.
 
     A value is a number, its 95 % interval beside it under `_ci`; what cannot be told is not a number, and `_why` says
-    the reason. `columns`: a text for each slice, to look at separately (site, scanner). A series is at the site of its
-    first slice.
+    the reason. `columns`: a text for each slice, to look at separately (site, scanner); a series is at the site of its
+    first slice. `share`: (N,) size of the lesion as a share of the head, where masks tell.
     """
-    slices = of_slices(logits, truth, calibration)
+    slices = of_slices(logits, truth, calibration, share)
     series = of_series(slices, truth.series, calibration)
     first = np.array([rows[0] for rows in grouped(truth.series)], np.intp)
     columns = columns or {}

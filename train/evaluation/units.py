@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from dtvit.findings import Coverage, Outcome, Region, SeriesFindings, SliceFinding, Thresholds, conclude
-from train.data import CROP, UNCLEAR, Pictures
+from train.data import UNCLEAR, Pictures
 from train.evaluation.calibration import Calibration
 from train.evaluation.predicting import Logits
 
@@ -46,7 +46,7 @@ class Units:
     area_mm2: NDArray[np.float32]
     """(N,): of a series its largest slice's."""
     share: NDArray[np.float32]
-    """(N,): lesion as a share of what the picture shows of the head; not a number where no mask is known."""
+    """(N,): lesion as a share of the head in the picture; not a number where no mask tells."""
 
     def __len__(self) -> int:
         return len(self.patient)
@@ -55,7 +55,9 @@ class Units:
         return Units(**{each.name: getattr(self, each.name)[chosen] for each in fields(self)})
 
 
-def of_slices(logits: Logits, truth: Pictures, calibration: Calibration) -> Units:
+def of_slices(
+    logits: Logits, truth: Pictures, calibration: Calibration, share: NDArray[np.float32] | None = None
+) -> Units:
     presence = softmax(logits.presence / calibration.presence_temperature, axis=1)[:, 1]
     return Units(
         patient=truth.patient,
@@ -66,7 +68,7 @@ def of_slices(logits: Logits, truth: Pictures, calibration: Calibration) -> Unit
         answer=answers(presence, calibration.slice_thresholds),
         volume_ml=truth.volume_ml,
         area_mm2=truth.area_mm2,
-        share=lesion_share(truth),
+        share=np.full(len(truth), np.nan, np.float32) if share is None else share,
     )
 
 
@@ -99,15 +101,6 @@ def answers(scores: Floats, thresholds: Thresholds) -> NDArray[np.str_]:
     """`Thresholds.judge`, for many at once."""
     cuts = [scores >= thresholds.present_at, scores < thresholds.absent_below]
     return np.select(cuts, [Outcome.PRESENT.value, Outcome.ABSENT.value], Outcome.UNDETERMINED.value)
-
-
-def lesion_share(truth: Pictures) -> NDArray[np.float32]:
-    """Traced blood as a share of the head within the middle that the model sees."""
-    start = max(0, (truth.pictures.shape[1] - CROP) // 2)
-    middle = slice(start, start + CROP)
-    head = np.array([(each[middle, middle] > 0).mean() for each in truth.pictures], np.float32)
-    share = truth.blood.mean((1, 2), dtype=np.float32) / 255 / np.maximum(head, 1e-6)
-    return np.where(truth.traced, share, np.float32(np.nan))
 
 
 def _concluded(slices: Units, rows: NDArray[np.intp], calibration: Calibration) -> SeriesFindings:

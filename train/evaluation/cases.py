@@ -1,0 +1,135 @@
+"""The labelled pictures that are evaluated: those of a manifest or of one part of it, and what else it says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from train import csvfile, filed, manifest, picturefile, splits
+from train.csvfile import Problem, UnusableTable
+from train.data import PARTS, Pictures, UnusableData
+from train.manifest import Manifest, Row
+from train.picturefile import UnusablePicture
+from train.splits import Split
+
+ALL = "all"
+MASK_SUFFIXES = (".png", ".webp", ".bmp", ".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class Cases:
+    manifest: Manifest
+    split: Split
+    """Of the rows that are evaluated, and no others."""
+    part: str
+    """One of PARTS, or "all"."""
+    pictures: Pictures
+    rows: tuple[Row, ...]
+    """(N,): the row of the manifest that each picture comes from."""
+    share: NDArray[np.float32]
+    """(N,): size of the lesion as a share of the head in the picture; not a number where no mask tells."""
+
+    @property
+    def columns(self) -> dict[str, NDArray[np.str_]]:
+        """Site and scanner of each picture, where the manifest has them."""
+        texts = {"site": [row.site for row in self.rows], "scanner": [row.scanner for row in self.rows]}
+        return {name: np.array(each, np.str_) for name, each in texts.items() if any(each)}
+
+    def path(self, index: int) -> str:
+        """As the manifest names it."""
+        path, folder = self.rows[index].path, self.manifest.path.parent
+        return str(path.relative_to(folder) if path.is_relative_to(folder) else path)
+
+
+def gather(
+    path: Path,
+    part: str | None = None,
+    *,
+    geometry: str,
+    split_file: Path | None = None,
+    masks: str | None = None,
+    tell: Callable[[int, int], None] = lambda done, of: None,
+) -> Cases:
+    """`part`: one of PARTS, "all", or None for "test" where it is known which that is. `masks`: a folder with masks
+    named like the pictures, or a column of the manifest that names them. Raises UnusableData.
+    """
+    found = manifest.read(path, labels_needed=False)
+    split, chosen = _chosen(found, part, split_file)
+    pictures = filed.load(found, split, geometry=geometry, tell=tell)
+    order, _ = filed.arrangement(found, split)
+    rows = tuple(found.rows[index] for index in order.tolist())
+    share = np.full(len(rows), np.nan, np.float32) if masks is None else _shares(found, rows, masks)
+    return Cases(found, split, chosen, pictures, rows, share)
+
+
+def _chosen(found: Manifest, part: str | None, split_file: Path | None) -> tuple[Split, str]:
+    if split_file is not None:
+        split = splits.read(split_file, found)
+    elif "split" in found.columns and part != ALL:
+        parts = np.array([PARTS.index(row.split or "train") for row in found.rows], np.int8)  # type: ignore[arg-type]
+        split = Split("given", 0, np.arange(len(parts), dtype=np.int32), parts, found.digest)
+    elif part in (None, ALL):
+        return splits.whole(found), ALL
+    else:
+        raise UnusableData(
+            f"{found.path} does not say which rows are the {part} part; give it a column split, give --split FILE, "
+            "or evaluate all rows with --part all"
+        )
+    part = part or "test"
+    rows = np.ones(len(split.rows), bool) if part == ALL else split.parts == PARTS.index(part)  # type: ignore[arg-type]
+    if not rows.any():
+        raise UnusableData(f"{split_file or found.path} puts no row into the {part} part; choose another with --part")
+    return Split(split.kind, split.seed, split.rows[rows], split.parts[rows], split.manifest), part
+
+
+def _shares(found: Manifest, rows: tuple[Row, ...], masks: str) -> NDArray[np.float32]:
+    """Lesion over head, by row, of those rows with hemorrhage that have a mask. Raises UnusableData."""
+    named = _masks(found, masks)
+    problems, shares = [], np.full(len(rows), np.nan, np.float32)
+    for index, row in enumerate(rows):
+        path = named.get(row.line)
+        if row.ich != 1 or path is None:
+            continue
+        try:
+            mask, picture = picturefile.read(path), picturefile.read(row.path)
+        except UnusablePicture as exc:
+            problems.append(Problem(row.line, "mask", f"{path.name} {exc}"))
+            continue
+        if mask.shape != picture.shape:
+            text = f"{path.name} has {mask.shape[1]} x {mask.shape[0]} pixels, its picture {picture.shape[1]} x "
+            problems.append(Problem(row.line, "mask", text + f"{picture.shape[0]}; a mask fits its picture"))
+            continue
+        shares[index] = (mask > 0).sum() / max(int((picture > 0).sum()), 1)
+    if problems:
+        raise UnusableTable(found.path, problems)
+    if not np.isfinite(shares).any():
+        raise UnusableData(f"--masks {masks} has no mask for any picture with hemorrhage in {found.path}")
+    return shares
+
+
+def _masks(found: Manifest, masks: str) -> dict[int, Path]:
+    """Mask files by the row of the manifest."""
+    folder = Path(masks)
+    if folder.is_dir():
+        candidates = {row.line: _beside(row, found.path.parent, folder) for row in found.rows}
+        return {line: path for line, path in candidates.items() if path is not None}
+    records = csvfile.table(found.path, csvfile.content(found.path))
+    if masks not in records[0]:
+        raise UnusableData(f"--masks {masks}: neither a folder nor a column of {found.path}")
+    column = records[0].index(masks)
+    return {
+        number: found.path.parent / record[column]
+        for number, record in enumerate(records[1:], start=2)
+        if len(record) > column and record[column]
+    }
+
+
+def _beside(row: Row, home: Path, folder: Path) -> Path | None:
+    """The mask of a picture: the same relative path in `folder`, whatever its suffix."""
+    relative = row.path.relative_to(home) if row.path.is_relative_to(home) else Path(row.path.name)
+    options = [folder / relative, *((folder / relative).with_suffix(suffix) for suffix in MASK_SUFFIXES)]
+    return next((path for path in options if path.is_file()), None)
