@@ -302,6 +302,42 @@ def brace(folder: Path, out: Path, mode: str) -> None:
     sys.exit(0 if done.pictures else 1)
 
 
+@main.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder for the pictures.")
+@click.option(
+    "--labels",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="CSV with ich, location, and SOPInstanceUID, SeriesInstanceUID, StudyInstanceUID or PatientID.",
+)
+@click.option(
+    "--key", type=click.Path(dir_okay=False, path_type=Path), help="Write here whose pictures they are (mode 0600)."
+)
+@CONFIG
+def prepare(folder: Path, out: Path, labels: Path | None, key: Path | None, config_path: Path) -> None:
+    """Make pictures and a manifest to train on from the head CT in FOLDER; only what is new. See docs/data.md.
+
+    Eligibility and brace removal are those of the configuration, where there is one.
+    """
+    from dicom_node import preparing
+    from dicom_node.config import Config
+
+    config = load_config(config_path) if config_path.exists() else Config()
+    done = preparing.prepare(
+        folder,
+        out,
+        labels=labels,
+        key=key,
+        rules=config.eligibility,
+        mode=config.model.brace_removal,
+        tell=lambda line: click.echo(line, err=True),
+    )
+    for line in done.troubles:
+        click.echo(line, err=True)
+    click.echo(done.summary)
+    sys.exit(0 if done.slices else 1)
+
+
 TRAINING = {
     "train": ("fit", "Train a checkpoint from a recipe: v1, v2, robust, phantom, or one of your own."),
     "evaluate": ("evaluate", "Measure a checkpoint on labelled pictures, and set its thresholds."),

@@ -125,7 +125,7 @@ def _row(
     problems += [Problem(number, column, "empty") for column in ("path", "patient_id") if not cells[column]]
     if problems:
         return None, problems
-    ich, location, wrong = _labels(number, cells, labels_needed)
+    ich, location, wrong = labels(number, cells, labels_needed)
     position, wrong_position = _position(number, cells.get("slice", ""))
     part = cells.get("split") or None
     wrong += wrong_position
@@ -147,8 +147,8 @@ def _row(
     return row, wrong
 
 
-def _labels(number: int, cells: Mapping[str, str], needed: bool) -> tuple[int | None, str | None, list[Problem]]:
-    """Hemorrhage and location of a row; hemorrhage without a location is allowed: then the location is unknown."""
+def labels(number: int, cells: Mapping[str, str], needed: bool) -> tuple[int | None, str | None, list[Problem]]:
+    """Hemorrhage and location of a row, and what is wrong with them; a location may be unknown where there is one."""
     said, place = cells.get("ich", ""), cells.get("location", "")
     known = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}  # a column with gaps comes out of pandas as numbers with a point
     problems = []

@@ -1,0 +1,252 @@
+"""`dicom-node prepare FOLDER --out DIR`: pictures of every eligible head CT in FOLDER, and DIR/manifest.csv.
+
+A second call makes only what is new; another preprocessing makes all of it again. The manifest lists what is in FOLDER
+now and is written last, whole or not at all.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dicom_node.config import Eligibility
+from dicom_node.errors import NotFound, NotPossible, StoreUnavailable
+from dicom_node.preparing import labelling
+from dicom_node.preparing.finding import Instance, Series, find
+from dicom_node.preparing.labelling import Label, Labels
+from dicom_node.preparing.records import FORMAT, IMAGES, Kept, Record, Records, open_records, write_private
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MANIFEST = "manifest.csv"
+COLUMNS = ("path", "patient_id", "ich", "location", "study", "series", "slice", "site", "scanner")
+KEY_COLUMNS = ("path", "patient_id", "study", "series", "PatientID", "StudyInstanceUID", "SeriesInstanceUID",
+               "SOPInstanceUID", "frame")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What came out, and what did not."""
+
+    manifest: Path
+    slices: int
+    patients: int
+    series: int
+    made: int
+    """Series whose pictures were made now; the others were there."""
+    unlabelled: int
+    """Slices that the table of labels does not name; they are left out of the manifest."""
+    unused_rows: tuple[int, ...]
+    """Rows of the table of labels that name nothing of this folder."""
+    refused: Mapping[str, str] = field(default_factory=dict)
+    """One file of a series that is no head CT to look at (relative to the folder), and why."""
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+    """File (relative to the folder) and reason."""
+
+    @property
+    def troubles(self) -> list[str]:
+        """What a person should know of that did not come out, line by line."""
+        lines = [f"{name}: {reason}" for name, reason in self.unreadable.items()]
+        lines += [f"the series of {name} is left out: {reason}" for name, reason in self.refused.items()]
+        if self.unlabelled:
+            lines.append(f"{self.unlabelled} slices have no label, and no line in the manifest")
+        if self.unused_rows:
+            rows = ", ".join(map(str, self.unused_rows[:20])) + (" ..." if len(self.unused_rows) > 20 else "")
+            lines.append(f"{len(self.unused_rows)} rows of the labels name nothing here: {rows}")
+        return lines
+
+    @property
+    def summary(self) -> str:
+        if not self.slices:
+            return "nothing came out; no manifest was written"
+        return (
+            f"{self.manifest}: {self.slices} slices of {self.patients} patients in {self.series} series, "
+            f"{self.made} of them new"
+        )
+
+
+@dataclass(frozen=True)
+class _Slice:
+    """One line of the manifest."""
+
+    kept: Kept
+    number: int
+    instance: Instance
+    label: Label | None
+
+
+def prepare(
+    folder: Path,
+    out: Path,
+    *,
+    labels: Path | None = None,
+    key: Path | None = None,
+    rules: Eligibility | None = None,
+    mode: str = "robust",
+    tell: Callable[[str], None] = lambda _: None,
+) -> Prepared:
+    """Make pictures and manifest; `tell` hears what is being done, in lines without identity.
+
+    Raises NotFound where there is no folder, NotPossible for labels or a key that cannot be, StoreUnavailable where
+    nothing can be written.
+    """
+    if not folder.is_dir():
+        raise NotFound(f"{folder} is no folder")
+    if key is not None and key.absolute().is_relative_to(out.absolute()):
+        raise NotPossible(f"{key} lies in {out}: the key tells whose pictures these are, keep it elsewhere")
+    known_labels = None if labels is None else labelling.read(labels)
+    tell(f"reading headers below {folder}")
+    found, unreadable = find(folder, rules or Eligibility())
+    try:
+        with open_records(out) as records:
+            return _prepare(folder, records, found, unreadable, known_labels, key, mode, tell)
+    except OSError as exc:
+        raise StoreUnavailable(
+            f"{out} cannot be written to ({exc.strerror or exc}); what is there is whole, run again when it can"
+        ) from exc
+
+
+def _prepare(
+    folder: Path,
+    records: Records,
+    found: list[Series],
+    unreadable: dict[Path, str],
+    labels: Labels | None,
+    key: Path | None,
+    mode: str,
+    tell: Callable[[str], None],
+) -> Prepared:
+    refused: dict[str, str] = {}
+    listed: list[_Slice] = []
+    made = series = unlabelled = 0
+    used: set[int] = set()
+    for number, one in enumerate(found, start=1):
+        relative = str(one.instances[0].path.relative_to(folder))
+        if one.refused is not None:
+            refused[relative] = one.refused
+            continue
+        record, is_new = _record(records, one, mode)
+        made += is_new
+        by_id = {records.opaque("I", i.header.sop_instance_uid): i for i in one.instances}
+        unreadable |= {by_id[instance].path: reason for instance, reason in record.unreadable}
+        if not record.slices:
+            refused[relative] = (
+                "none of its slices could be read"
+                if len({instance for instance, _ in record.unreadable}) == len(one.instances)
+                else "no head by its content: no brain within a closed skull was found"
+            )
+            continue
+        series += 1
+        slices = list(_slices(record, by_id, labels))
+        used |= {each.label.row for each in slices if each.label is not None}
+        wanted = [each for each in slices if labels is None or each.label is not None]
+        unlabelled += len(slices) - len(wanted)
+        listed += wanted
+        tell(f"{number} of {len(found)} series: {len(slices)} slices{'' if is_new else ', made before'}")
+    lines = [_line(records, each) for each in listed]
+    if lines:
+        _write(records.out / MANIFEST, lines)
+    if key is not None and lines:
+        _write_key(key, records, listed, lines)
+    return Prepared(
+        manifest=records.out / MANIFEST,
+        slices=len(lines),
+        patients=len({line["patient_id"] for line in lines}),
+        series=series,
+        made=made,
+        unlabelled=unlabelled,
+        unused_rows=() if labels is None else tuple(sorted({label.row for label in labels.of.values()} - used)),
+        refused=refused,
+        unreadable={str(path.relative_to(folder)): reason for path, reason in sorted(unreadable.items())},
+    )
+
+
+def _record(records: Records, series: Series, mode: str) -> tuple[Record, bool]:
+    """What was made of a series before, or now; and whether now."""
+    from dicom_node.preparing.drawing import draw
+    from dtvit.preprocess import preprocessing
+
+    made_by = f"{preprocessing(mode)} prepare-{FORMAT}"
+    patient, name = _ids(records, series.instances[0])
+    known = records.known(patient, name, made_by, series.fingerprint)
+    if known is not None:
+        return known, False
+    drawn = draw(series.instances, mode)
+    record = Record(
+        made_by,
+        series.fingerprint,
+        tuple(
+            Kept(f"{number:03}.png", records.opaque("I", each.instance.header.sop_instance_uid), each.frame)
+            for number, each in enumerate(drawn.pictures, start=1)
+        ),
+        tuple((records.opaque("I", i.header.sop_instance_uid), reason) for i, reason in drawn.unreadable),
+    )
+    records.keep(patient, name, record, [each.pixels for each in drawn.pictures])
+    return record, True
+
+
+def _ids(records: Records, one: Instance) -> tuple[str, str]:
+    return records.opaque("P", one.person), records.opaque("S", one.header.series_uid)
+
+
+def _slices(record: Record, by_id: Mapping[str, Instance], labels: Labels | None) -> Iterator[_Slice]:
+    for number, kept in enumerate(record.slices, start=1):
+        one = by_id[kept.instance]
+        header = one.header
+        values = (header.sop_instance_uid, header.series_uid, header.study_uid, one.patient_id)
+        label = None if labels is None else labels.find(dict(zip(labelling.KEYS, values, strict=True)))
+        yield _Slice(kept, number, one, label)
+
+
+def _line(records: Records, one: _Slice) -> dict[str, str]:
+    patient, series = _ids(records, one.instance)
+    label, instance = one.label, one.instance
+    return {
+        "path": f"{IMAGES}/{patient}/{series}/{one.kept.file}",
+        "patient_id": patient,
+        "ich": "" if label is None else str(label.ich),
+        "location": (label.location or "") if label is not None else "",
+        "study": records.opaque("T", instance.header.study_uid),
+        "series": series,
+        "slice": str(one.number),
+        "site": records.opaque("H", instance.site) if instance.site else "",
+        "scanner": instance.scanner,
+    }
+
+
+def _write(path: Path, lines: list[dict[str, str]]) -> None:
+    from dtvit.checkpoint import write_whole
+
+    write_whole(path, _csv(COLUMNS, lines))
+
+
+def _write_key(path: Path, records: Records, listed: list[_Slice], lines: list[dict[str, str]]) -> None:
+    """Which id is whom: for the one person who must find the way back."""
+    known = []
+    for one, line in zip(listed, lines, strict=True):
+        header = one.instance.header
+        known.append(
+            {name: line[name] for name in KEY_COLUMNS[:4]}
+            | {
+                "PatientID": one.instance.patient_id,
+                "StudyInstanceUID": header.study_uid,
+                "SeriesInstanceUID": header.series_uid,
+                "SOPInstanceUID": header.sop_instance_uid,
+                "frame": str(one.kept.frame or ""),
+            }
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_private(path, _csv(KEY_COLUMNS, known))
+
+
+def _csv(columns: tuple[str, ...], lines: list[dict[str, str]]) -> bytes:
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue().encode()
