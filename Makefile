@@ -9,6 +9,7 @@ STAMP  := $(VENV)/.installed
 help:
 	@echo "make demo    install, then send four synthetic patients through the node and show the reports"
 	@echo "make test    install, then run the tests"
+	@echo "make soak    kill the node SOAK_KILLS times (1000), and say what was lost; about two hours"
 	@echo "make check   ruff, mypy, import-linter"
 	@echo "make format  let ruff reformat"
 	@echo "make clean   remove .venv and everything generated"
@@ -26,6 +27,9 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest
+
+soak: setup
+	$(BIN)/python benchmarks/soak.py --kills $(or $(SOAK_KILLS),1000)
 
 check: setup
 	$(BIN)/ruff format --check .
