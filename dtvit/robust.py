@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dtvit import shells
-from dtvit.morphology import Fast, Mask, Morphology, Pixel, coarse, finer
+from dtvit.morphology import Fast, Mask, Morphology, Pixel, coarse, finer, renamed, sizes
 
 LEVEL_HU = 80.0 * 4 / 255  # what the papers' "> 3 of 255" comes to on a slice that reaches from air to bone
 DISK_MM = 1.5  # disk(3) on the pixels of the papers' scanners, 0.45 to 0.5 mm
@@ -91,25 +91,28 @@ def decide(
     if window is None:
         empty = Trace(np.zeros((1, 1), np.uint8), pixel_mm, (), frozenset())
         return Decision(np.zeros(shape, np.bool_), (NO_HEAD,), empty)
-    hu = np.ascontiguousarray(hu[window])
+    hu = hu[window]
     visible = _visible(hu, pixel_mm, by)
     flags: list[str] = []
     parts, outline = _parts(visible, pixel_mm, by), shells.outline(hu, pixel_mm, by)
-    chosen = _choose(parts, outline, by, flags)
+    chosen = _choose(parts, outline, pixel_mm, by, flags)
+    grown = _grown(parts, chosen, pixel_mm, by)
     if chosen and outline.any():
-        grown = _grown(parts, chosen, pixel_mm, by)
         arms = shells.protruding(hu, grown, outline, pixel_mm, by)
         if arms.any() and 3 * arms.sum() < grown.sum():  # else it is no arm of it
             flags.append(CUT)
             visible &= ~arms
             parts = _parts(visible, pixel_mm, by)
-            chosen = _choose(parts, outline, by, flags)
+            chosen = _choose(parts, outline, pixel_mm, by, flags)
+            grown = _grown(parts, chosen, pixel_mm, by)
     if accepted is not None and accepted != chosen:
         flags, chosen = [f for f in flags if f == CUT] + [FOLLOWED], accepted
+        grown = _grown(parts, chosen, pixel_mm, by)
     if not chosen:
         flags.append(NO_HEAD)
     mask = np.zeros(shape, np.bool_)
-    mask[window] = _mask(parts, chosen, visible & (hu > BONE_HU), pixel_mm, by)
+    if chosen:
+        mask[window] = _filled(grown, visible & (hu > BONE_HU), pixel_mm, by)
     return Decision(mask, tuple(dict.fromkeys(flags)), _trace(parts, chosen, pixel_mm, shape, window))
 
 
@@ -157,7 +160,7 @@ def _vault(trace: Trace) -> bool:
 
 def _visible(hu: npt.NDArray[np.float32], pixel_mm: Pixel, by: Morphology) -> Mask:
     """What the window shows, noise in it mended."""
-    reach_mm = NOISY_MM if _noise(hu) > NOISY_HU else SMOOTH_MM
+    reach_mm = NOISY_MM if _noisy(hu) else SMOOTH_MM
     width = 2 * round(reach_mm / (2 * min(pixel_mm)) - 0.5) + 1
     if width < 3:
         return hu > LEVEL_HU
@@ -165,20 +168,26 @@ def _visible(hu: npt.NDArray[np.float32], pixel_mm: Pixel, by: Morphology) -> Ma
     return (hu > LEVEL_HU) | ((around > SMOOTH_HU) & (hu > HOLE_HU))
 
 
-def _noise(hu: npt.NDArray[np.float32]) -> float:
-    """Standard deviation of the noise in soft tissue (HU), from pixels two apart; robust against edges."""
+def _noisy(hu: npt.NDArray[np.float32]) -> bool:
+    """Whether the noise in soft tissue exceeds NOISY_HU: by the median difference of pixels two apart, which edges
+    move little."""
     sample = hu[::8]
     left, right = sample[:, :-2], sample[:, 2:]
     soft = (left > 0.0) & (left < 80.0) & (right > -60.0) & (right < 140.0)
-    return 1.05 * float(np.median(np.abs((left - right)[soft]))) if soft.any() else 0.0  # 1.4826 / sqrt(2)
+    differ = np.abs(left - right)
+    limit = NOISY_HU / 1.05  # 1.4826 / sqrt(2), from the median of differences to a standard deviation
+    # the median exceeds the limit where more than half do: counting is faster than sorting
+    return 2 * int(np.count_nonzero(soft & (differ > limit))) > int(np.count_nonzero(soft))
 
 
 def _window(visible: Mask) -> tuple[slice, slice] | None:
     """The part of the picture that is not empty, with a rim; None where all is."""
-    rows, columns = np.flatnonzero(visible.any(axis=1)), np.flatnonzero(visible.any(axis=0))
-    if not rows.size:
+    import cv2
+
+    left, top, width, height = cv2.boundingRect(visible.view(np.uint8))
+    if not width:
         return None
-    return slice(max(0, rows[0] - 2), rows[-1] + 3), slice(max(0, columns[0] - 2), columns[-1] + 3)
+    return slice(max(0, top - 2), top + height + 2), slice(max(0, left - 2), left + width + 2)
 
 
 def _parts(visible: Mask, pixel_mm: Pixel, by: Morphology) -> _Parts:
@@ -186,24 +195,34 @@ def _parts(visible: Mask, pixel_mm: Pixel, by: Morphology) -> _Parts:
     solid = by.erode(visible, DISK_MM, pixel_mm)
     labels, count = by.parts(solid)
     step, coarse_mm = coarse(pixel_mm)
-    sampled = np.ascontiguousarray(labels[::step, ::step])
+    sampled = labels[::step, ::step]
+    box = _window(sampled > 0)
+    if box is None:
+        nothing = np.zeros(0, np.float64)
+        return _Parts(np.zeros(labels.shape, np.uint8), nothing, nothing, nothing)
+    sampled = np.ascontiguousarray(sampled[box])  # with a rim of background; what lies beyond tells nothing
     thickness = by.depth(sampled > 0, coarse_mm) + np.float32(DISK_MM)
-    where = np.flatnonzero(sampled)
-    label, thickness = sampled.ravel()[where], thickness.ravel()[where]
     cm2 = coarse_mm[0] * coarse_mm[1] / 100.0
-    area = np.bincount(label, minlength=count + 1) * cm2
-    weight = np.bincount(label, weights=thickness * thickness, minlength=count + 1) * cm2
-    thick = np.zeros(count + 1, np.bool_)
-    thick[label[thickness >= THICK_MM / 2]] = True
-    kept = [i for i in np.argsort(-weight) if i and thick[i] and area[i] >= LEAST_CM2][:250]
+    area = sizes(sampled, count) * cm2
+    area[0] = 0.0
+    large = [(label, *_measured(thickness, sampled == label)) for label in np.flatnonzero(area >= LEAST_CM2)]
+    kept = sorted((one for one in large if one[2] >= THICK_MM / 2), key=lambda one: -one[1])[:250]
+    labels_kept = [int(label) for label, _, _ in kept]
     new = np.zeros(count + 1, np.uint8)
-    new[kept] = np.arange(1, len(kept) + 1)
-    renamed = new[label]
-    deepest = np.array([float(thickness[renamed == i].max()) for i in range(1, len(kept) + 1)])
-    return _Parts(new[labels], np.asarray(area[kept], np.float64), deepest, np.asarray(weight[kept], np.float64))
+    new[labels_kept] = np.arange(1, len(kept) + 1)
+    weight, depth = (np.array([one[i] for one in kept]) for i in (1, 2))
+    return _Parts(renamed(labels, new), area[labels_kept], depth, weight * cm2)
 
 
-def _choose(parts: _Parts, outline: Mask, by: Morphology, flags: list[str]) -> frozenset[int]:
+def _measured(thickness: npt.NDArray[np.float32], where: Mask) -> tuple[float, float]:
+    """Sum of the squares, and the greatest."""
+    import cv2
+
+    mask = where.view(np.uint8)
+    return cv2.norm(thickness, cv2.NORM_L2SQR, mask), cv2.minMaxLoc(thickness, mask)[1]
+
+
+def _choose(parts: _Parts, outline: Mask, pixel_mm: Pixel, by: Morphology, flags: list[str]) -> frozenset[int]:
     """Labels of the parts that are head, judged by this slice alone."""
     count = len(parts.weight)
     if not count:
@@ -216,10 +235,8 @@ def _choose(parts: _Parts, outline: Mask, by: Morphology, flags: list[str]) -> f
     chosen = {main}
     if count > 1:
         head = parts.labels == main
-        around = by.hull(head) | _touching(outline, head, by)
-        every, inside = (
-            np.bincount(labels, minlength=count + 1) for labels in (parts.labels.ravel(), parts.labels[around])
-        )
+        around = by.hull(head) | _touching(outline, head, pixel_mm, by)
+        every, inside = sizes(parts.labels, count), sizes(parts.labels, count, around)
         compact = parts.elongation < SIDE_PIECE
         chosen |= {i for i in range(1, count + 1) if inside[i] >= INSIDE * every[i] and compact[i - 1]}
         others = {int(i) + 1 for i in rivals} - chosen
@@ -229,58 +246,68 @@ def _choose(parts: _Parts, outline: Mask, by: Morphology, flags: list[str]) -> f
     return frozenset(chosen)
 
 
-def _touching(outline: Mask, head: Mask, by: Morphology) -> Mask:
+def _touching(outline: Mask, head: Mask, pixel_mm: Pixel, by: Morphology) -> Mask:
     """Those pieces of the outline that hold some of the head."""
-    labels, count = by.parts(outline)
-    held = np.zeros(count + 1, np.bool_)
-    held[np.unique(labels[head])] = True
+    step, _ = coarse(pixel_mm, shells.CELL_MM)
+    labels, count = by.parts(finer(outline, step, head.shape))
+    held = sizes(labels, count, head) > 0
     held[0] = False
-    return np.asarray(held[labels])
+    return renamed(labels, held.view(np.uint8)).view(np.bool_)
 
 
-def _mask(parts: _Parts, chosen: frozenset[int], bone: Mask, pixel_mm: Pixel, by: Morphology) -> Mask:
-    """The chosen parts dilated back to size, and filled."""
-    if not chosen:
-        return np.zeros(parts.labels.shape, np.bool_)
-    mask = by.fill(_grown(parts, chosen, pixel_mm, by))
-    return mask | _enclosed(mask, pixel_mm, by) | _within_skull(mask, bone, by)
+def _filled(grown: Mask, bone: Mask, pixel_mm: Pixel, by: Morphology) -> Mask:
+    """What was chosen and grown, with all that it encloses."""
+    mask = by.fill(grown)
+    return mask | _enclosed(mask, pixel_mm, by) | _within_skull(mask, bone, pixel_mm, by)
 
 
-def _within_skull(mask: Mask, bone: Mask, by: Morphology) -> Mask:
+def _within_skull(mask: Mask, bone: Mask, pixel_mm: Pixel, by: Morphology) -> Mask:
     """The skull, thin walls of sinuses included, and all it encloses; nothing where most of it is not in the mask."""
+    if not (by.dilate(bone & ~mask, 1.5 * max(pixel_mm), pixel_mm) & bone & mask).any():
+        return mask  # no bone lies across its border
     labels, count = by.parts(bone)
     sampled, head = labels[::4, ::4], mask[::4, ::4]
-    every, inside = np.bincount(sampled.ravel(), minlength=count + 1), np.bincount(sampled[head], minlength=count + 1)
+    every, inside = sizes(sampled, count), sizes(sampled, count, head)
     inside[0] = 0
     skull = int(inside.argmax())
     if not skull or inside[skull] < INSIDE * every[skull]:
         return np.zeros(mask.shape, np.bool_)
-    return by.fill(labels == skull)
+    bones = labels == skull
+    return by.fill(bones) if (bones & ~mask).any() else bones  # the mask is filled: so is what lies in it
 
 
 def _grown(parts: _Parts, chosen: frozenset[int], pixel_mm: Pixel, by: Morphology) -> Mask:
-    wanted = np.zeros(parts.labels.shape, np.bool_)
-    for label in chosen:
-        wanted |= parts.labels == label
-    return by.dilate(wanted, DISK_MM, pixel_mm)
+    """The chosen parts dilated back to size."""
+    wanted = np.zeros(len(parts.weight) + 1, np.uint8)
+    wanted[list(chosen)] = 1
+    return by.dilate(renamed(parts.labels, wanted).view(np.bool_), DISK_MM, pixel_mm)
 
 
 def _enclosed(mask: Mask, pixel_mm: Pixel, by: Morphology) -> Mask:
     """What the mask encloses but for gaps of up to twice GAP_MM: brain behind an opened sinus or a burr hole."""
     step, coarse_mm = coarse(pixel_mm)
-    closed = by.fill(by.dilate(np.pad(mask[::step, ::step], 8), GAP_MM, coarse_mm))
-    inner = by.erode(closed, GAP_MM + DISK_MM, coarse_mm)[8:-8, 8:-8]
+    sampled = mask[::step, ::step]
+    rows, columns = _window(np.ascontiguousarray(sampled)) or (slice(0, 0), slice(0, 0))
+    closed = by.fill(by.dilate(np.pad(sampled[rows, columns], 8), GAP_MM, coarse_mm))
+    inner = np.zeros(sampled.shape, np.bool_)
+    inner[rows, columns] = by.erode(closed, GAP_MM + DISK_MM, coarse_mm)[8:-8, 8:-8]
     return finer(inner, step, mask.shape)
 
 
 def _trace(
     parts: _Parts, chosen: frozenset[int], pixel_mm: Pixel, shape: tuple[int, ...], window: tuple[slice, slice]
 ) -> Trace:
-    whole = np.zeros(shape, np.uint8)
-    whole[window] = parts.labels
     down, across = (max(1, round(CELL_MM / mm)) for mm in pixel_mm)
     cell_mm = round(pixel_mm[0] * down, 3), round(pixel_mm[1] * across, 3)
-    cells = whole[down // 2 :: down, across // 2 :: across].copy()
+    cells = np.zeros([len(range(every // 2, size, every)) for every, size in ((down, shape[0]), (across, shape[1]))],
+                     np.uint8)  # fmt: skip
+    places = []
+    for every, within in zip((down, across), window, strict=True):
+        first = max(0, -(-(within.start - every // 2) // every))  # the first cell whose middle lies in the window
+        places.append((first, every // 2 + first * every - within.start, every))
+    (row, top, _), (column, left, _) = places
+    seen = parts.labels[top::down, left::across]
+    cells[row : row + seen.shape[0], column : column + seen.shape[1]] = seen
     return Trace(cells, cell_mm, tuple(float(d) for d in parts.depth_mm), chosen)
 
 
@@ -296,5 +323,5 @@ def _within(trace: Trace, chosen: frozenset[int]) -> Mask:
 
 def _following(trace: Trace, seen: Mask) -> frozenset[int]:
     count = len(trace.depths_mm) + 1
-    every, within = np.bincount(trace.labels.ravel(), minlength=count), np.bincount(trace.labels[seen], minlength=count)
+    every, within = sizes(trace.labels, count - 1), sizes(trace.labels, count - 1, seen)
     return frozenset(i for i in range(1, count) if every[i] and within[i] >= FOLLOWS * every[i])

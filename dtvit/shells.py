@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from dtvit.morphology import Mask, Morphology, Pixel, coarse, finer
+from dtvit.morphology import Mask, Morphology, Pixel, coarse, finer, renamed, sizes
 
 BODY_HU = -250.0  # fat and all that is denser
 OPENING_MM = 9.0  # removes shells of up to 18 mm, and nothing of a head but ears and the tip of the nose
@@ -24,21 +24,21 @@ INSIDE = 0.8  # share of a hole that lies in the convex hull of the body
 
 
 def outline(hu: npt.NDArray[np.float32], pixel_mm: Pixel, by: Morphology) -> Mask:
-    """Where a body is, fat included, without its shells: what the opening leaves, and a little more."""
+    """Where a body is, fat included, without its shells: what the opening leaves, and a little more; on cells."""
     step, coarse_mm = coarse(pixel_mm, CELL_MM)
     body = hu[::step, ::step] > BODY_HU
     opened = _opened(body, 0.0, coarse_mm, by)
     if opened.any():
         opened = _opened(body | _within_hull(by.fill(body) & ~body, by.hull(opened), by), MARGIN_MM, coarse_mm, by)
-    return finer(opened, step, hu.shape)
+    return opened
 
 
 def protruding(hu: npt.NDArray[np.float32], mask: Mask, body: Mask, pixel_mm: Pixel, by: Morphology) -> Mask:
-    """What of `mask` is a shell fused to the head. Fat counts as body in the outline, so only what stands out in air
+    """What of `mask` is a shell fused to the head. Fat counts as `body` (the outline), so only what stands out in air
     is outside: ears, the nose, and the arms of a holder, of which the last are long and of one density."""
     shells = np.zeros(mask.shape, np.bool_)
     step, coarse_mm = coarse(pixel_mm, CELL_MM)
-    labels, count = by.parts((mask & ~body)[::step, ::step].copy())
+    labels, count = by.parts(mask[::step, ::step] & ~body)
     for i in range(1, count + 1):
         rows, columns = np.nonzero(labels == i)
         if np.hypot(np.ptp(rows) * coarse_mm[0], np.ptp(columns) * coarse_mm[1]) >= ARM_MM:
@@ -58,17 +58,16 @@ def _spread(values: npt.NDArray[np.float32]) -> float:
 
 def _opened(body: Mask, margin_mm: float, pixel_mm: Pixel, by: Morphology) -> Mask:
     """Opened by OPENING_MM, and grown by the margin."""
-    thick = by.depth(body, pixel_mm) > OPENING_MM
-    return by.depth(~thick, pixel_mm) <= OPENING_MM + margin_mm if thick.any() else thick
+    thick = by.deeper(body, OPENING_MM, pixel_mm)
+    return ~by.deeper(~thick, OPENING_MM + margin_mm, pixel_mm) if thick.any() else thick
 
 
 def _within_hull(holes: Mask, hull: Mask, by: Morphology) -> Mask:
     """Those of the holes that lie in the hull: air of sinuses, not the gap between head and holder."""
     labels, count = by.parts(holes)
-    every = np.bincount(labels.ravel(), minlength=count + 1)
-    inside = np.bincount(labels[hull], minlength=count + 1) >= INSIDE * every
+    inside = sizes(labels, count, hull) >= INSIDE * sizes(labels, count)
     inside[0] = False
-    return np.asarray(inside[labels])
+    return renamed(labels, inside.view(np.uint8)).view(np.bool_)
 
 
 def _with_contact(
@@ -85,6 +84,5 @@ def _with_contact(
     layer = mask & (np.abs(hu - np.float32(np.median(sample))) <= tolerance)
     layer &= (by.depth(~arm, pixel_mm) <= CONTACT_MM) & (by.depth(mask, pixel_mm) <= thickness)
     labels, count = by.parts(layer | arm)
-    joined = np.zeros(count + 1, np.bool_)
-    joined[np.unique(labels[arm])] = True
-    return np.asarray(joined[labels])
+    joined = sizes(labels, count, arm) > 0
+    return renamed(labels, joined.view(np.uint8)).view(np.bool_)
