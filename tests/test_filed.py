@@ -70,6 +70,20 @@ def test_the_middle_of_what_is_handed_out_is_what_the_model_sees(tmp_path, size)
     assert (middle == preprocess.model_input(content)).all()
 
 
+def test_the_heads_own_box_is_handed_out_as_the_model_sees_it(tmp_path):
+    content = np.zeros((200, 300), np.uint8)
+    content[30:150, 90:180] = noise(4, 120, 90) | 1
+    rows = entries([("a", "deep"), ("b", "")], slices=1)
+    found = manifest.read(table(tmp_path, rows, draw=lambda path: Image.fromarray(content).save(path)))
+    for cache in (None, tmp_path / "cache"):
+        pictures = loaded(found, geometry=preprocess.HEAD_BOX, cache=cache).pictures
+        assert (pictures[1] == preprocess.model_input(content, preprocess.HEAD_BOX)).all()
+    loaded(found, cache=tmp_path / "cache")
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+    with pytest.raises(ValueError, match="a geometry is one of"):
+        loaded(found, geometry="as-it-comes")
+
+
 @pytest.mark.parametrize("mode", ["RGB", "LA", "RGBA", "P"])
 @pytest.mark.parametrize("suffix", ["webp", "png"])
 def test_grey_in_any_mode_is_grey(tmp_path, mode, suffix):

@@ -101,6 +101,15 @@ def test_the_papers_split_replicates_first_and_mixes_patients_and_says_so(tmp_pa
     assert not splits.by_patient(found, 0).leaky
 
 
+def test_without_replication_the_papers_split_mixes_patients_all_the_same(tmp_path):
+    found = listed(tmp_path)
+    split = splits.paper(found, 0, replicate=False)
+    assert sorted(split.rows) == list(range(len(found.rows)))
+    train, _, test = patients_of(found, split)
+    assert train & test
+    assert (split.kind, split.leaky) == ("slices", True)
+
+
 @pytest.mark.parametrize("make", [splits.by_patient, splits.paper])
 def test_a_split_comes_back_from_disk_as_it_was(tmp_path, make):
     found = listed(tmp_path)

@@ -28,7 +28,7 @@ from train.manifest import Manifest, Row
 from train.picturefile import UnusablePicture
 from train.splits import Split
 
-CROPPED_LATER = "resize-256-crop-224"
+CROPPED_LATER = preprocess.PAPER_GEOMETRY
 CACHE_FORMAT = 1  # goes up when `_fitted` gives other pictures
 Tell = Callable[[int, int], None]
 """Called with how many pictures are read, and of how many."""
@@ -47,6 +47,8 @@ def load(
     Memory: 64 KiB a slice at 256 x 256. `cache`: folder for the decoded pictures, to be kept no less carefully than the
     pictures themselves. Raises UnusableData, naming row and column of every picture that cannot be read.
     """
+    if geometry not in preprocess.GEOMETRIES:
+        raise ValueError(f"a geometry is one of {', '.join(preprocess.GEOMETRIES)}, not {geometry!r}")
     if split.manifest != manifest.digest:
         raise UnusableData(f"the split was made for another state of {manifest.path}; split anew")
     rows, parts = arrangement(manifest, split)
@@ -101,7 +103,7 @@ def _shape(geometry: str) -> tuple[int, int]:
 def _fitted(picture: NDArray[np.uint8], geometry: str) -> NDArray[np.uint8]:
     """A picture of any size in its geometry; of "resize-256-crop-224" with the margin, whose middle is the model's."""
     if geometry != CROPPED_LATER:
-        raise ValueError(f"no geometry {geometry!r}; there is {CROPPED_LATER}")
+        return preprocess.model_input(picture, geometry)
     rows, columns = picture.shape
     short, side = min(rows, columns), preprocess.SHORT_SIDE
     size = (side * columns // short, side * rows // short)

@@ -23,10 +23,12 @@ from train.csvfile import Problem, UnusableTable
 from train.data import PARTS, UnusableData
 from train.manifest import Manifest, Row
 
-SHARES = (0.8, 0.1, 0.1)
-REPLICAS = {"normal": 3, "deep": 1, "lobar": 3, "subtentorial": 12, "unknown": 1}
+Shares = tuple[float, float, float]
+SHARES: Shares = (0.8, 0.1, 0.1)
+REPLICAS = {"normal": 3, "deep": 1, "lobar": 3, "subtentorial": 12, "unknown": 1, "unlabelled": 1}
 """Copies of a slice in `paper`, by what it shows; from Fan et al. 2024, whose slices all have a location."""
 LEAKY = "slices mixed: the same patients train and test"
+MIXED = ("paper", "slices")
 RARER_FIRST = ("subtentorial", "lobar", "deep", "unknown", "normal", "unlabelled")
 HEADER = ["row", "path", "part"]
 
@@ -34,7 +36,7 @@ HEADER = ["row", "path", "part"]
 @dataclass(frozen=True, eq=False)
 class Split:
     kind: str
-    """`patient`, `fold 2/5`, `given` (by the manifest's own column), `whole` (everything tests) or `paper`."""
+    """`patient`, `fold 2/5`, `given` (by the manifest's own column), `whole` (everything tests), `paper` or `slices`."""
     seed: int
     rows: NDArray[np.int32]
     """(N,): index into `Manifest.rows`; in `paper` an index may occur many times, and in several parts."""
@@ -46,7 +48,7 @@ class Split:
     @property
     def leaky(self) -> bool:
         """Whether the same patients train and test, on purpose."""
-        return self.kind == "paper"
+        return self.kind in MIXED
 
     @property
     def label(self) -> str:
@@ -65,7 +67,7 @@ class Split:
         return int((self.parts == PARTS.index(part)).sum())  # type: ignore[arg-type]
 
 
-def by_patient(manifest: Manifest, seed: int, shares: tuple[float, float, float] = SHARES) -> Split:
+def by_patient(manifest: Manifest, seed: int, shares: Shares = SHARES) -> Split:
     """Patients dealt out so that each part has its share of every kind of patient, and at least one where there are
     three. Raises UnusableData where a part is left without patients of one class."""
     if min(shares) <= 0 or abs(sum(shares) - 1.0) > 1e-6:
@@ -120,13 +122,14 @@ def whole(manifest: Manifest) -> Split:
     return Split("whole", 0, np.arange(count, dtype=np.int32), np.full(count, 2, np.int8), manifest.digest)
 
 
-def paper(manifest: Manifest, seed: int, shares: tuple[float, float, float] = SHARES) -> Split:
-    """Slices replicated, shuffled and dealt out 8:1:1, patients mixed. LEAKY on purpose."""
-    copies = np.repeat(np.arange(len(manifest.rows)), [REPLICAS.get(kind(row), 1) for row in manifest.rows])
-    copies = np.random.default_rng((seed, 3)).permutation(copies)
+def paper(manifest: Manifest, seed: int, shares: Shares = SHARES, *, replicate: bool = True) -> Split:
+    """Slices replicated, shuffled and dealt out 8:1:1, patients mixed; LEAKY on purpose. Without `replicate` the papers'
+    runs "without augmentation", of kind `slices`: neighbours of what is tested are trained on, though no copies."""
+    times = [REPLICAS[kind(row)] if replicate else 1 for row in manifest.rows]
+    copies = np.random.default_rng((seed, 3)).permutation(np.repeat(np.arange(len(manifest.rows)), times))
     ends = np.rint(np.cumsum(shares)[:2] * len(copies)).astype(int)
     parts = np.searchsorted(ends, np.arange(len(copies)), side="right")
-    return Split("paper", seed, copies.astype(np.int32), parts.astype(np.int8), manifest.digest)
+    return Split(MIXED[not replicate], seed, copies.astype(np.int32), parts.astype(np.int8), manifest.digest)
 
 
 def kind(row: Row) -> str:
