@@ -1,20 +1,25 @@
 """DTViT: one encoder shared by two heads, hemorrhage present or not, and where (Fan et al. 2024, section 2.3).
 
-The papers' encoder is ViT-L/16 (`vit_large_patch16_224`); any timm encoder that takes 224 x 224 pixels will do. Their
-heads are one linear layer each, with a variant of two layers; the released code gives the location head a fourth
-output, "none", for slices without hemorrhage.
+The papers' encoder is ViT-L/16 (`vit_large_patch16_224`); any timm encoder that takes 224 x 224 pixels will do, and of
+torchvision AlexNet and SqueezeNet 1.0, which the papers compare with and timm has not. Their heads are one linear layer
+each, with a variant of two layers; the released code gives the location head a fourth output, "none", for slices
+without hemorrhage.
 """
 
 from __future__ import annotations
 
 import difflib
+from pathlib import Path
 from typing import Literal
 
 import timm
 import torch
+from timm.models import load_state_dict
 from torch import nn
+from torchvision import models
 
 INPUT_PIXELS = 224
+FROM_TORCHVISION = ("alexnet", "squeezenet1_0")
 PAPER_ENCODER = "vit_large_patch16_224"
 MLP_DROPOUT = 0.1  # Fan et al. 2024, the two-layer variant of the heads
 
@@ -22,7 +27,7 @@ Head = Literal["linear", "mlp"]
 
 
 class UnknownEncoder(ValueError):
-    """timm knows no encoder of this name, or it cannot take 224 x 224 pixels."""
+    """No encoder has this name, or it cannot take 224 x 224 pixels."""
 
 
 class DTViT(nn.Module):
@@ -32,10 +37,13 @@ class DTViT(nn.Module):
         location_classes: int = 3,
         head: Head = "linear",
         *,
-        pretrained: bool = False,
+        pretrained: bool | Path = False,
         drop_path: float = 0.0,
     ) -> None:
-        """`pretrained` fetches ImageNet weights through timm; `drop_path` is stochastic depth, for training alone."""
+        """`pretrained`: ImageNet weights, from a file or, if True, by the network; `drop_path`: stochastic depth.
+
+        Raises UnknownEncoder, and for `pretrained` whatever fetching or reading them raises; see train.pretrained.
+        """
         super().__init__()
         self.encoder = _encoder(encoder, pretrained=pretrained, drop_path=drop_path)
         # VGG ends in two hidden layers, so what its heads see is wider than what its convolutions give.
@@ -49,9 +57,31 @@ class DTViT(nn.Module):
         return self.presence(features), self.location(features)
 
 
-def _encoder(name: str, *, pretrained: bool, drop_path: float) -> nn.Module:
+class _FromTorchvision(nn.Module):
+    """AlexNet up to its last hidden layer, SqueezeNet up to its pooled maps."""
+
+    def __init__(self, name: str, pretrained: bool | Path) -> None:
+        super().__init__()
+        whole = models.get_model(name, weights="DEFAULT" if pretrained is True else None)
+        if isinstance(pretrained, Path):
+            whole.load_state_dict(load_state_dict(str(pretrained)))
+        self.features = whole.features
+        if name == "alexnet":
+            self.pool, self.hidden, self.num_features = whole.avgpool, whole.classifier[:-1], 4096
+        else:
+            self.pool, self.hidden, self.num_features = nn.AdaptiveAvgPool2d(1), nn.Identity(), 512
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        maps = self.pool(self.features(images))  # (B, 256, 6, 6) or (B, 512, 1, 1)
+        hidden: torch.Tensor = self.hidden(maps.flatten(1))  # (B, D)
+        return hidden
+
+
+def _encoder(name: str, *, pretrained: bool | Path, drop_path: float) -> nn.Module:
+    if name in FROM_TORCHVISION:
+        return _FromTorchvision(name, pretrained)
     if not timm.is_model(name):
-        near = difflib.get_close_matches(name, timm.list_models(), n=3)
+        near = difflib.get_close_matches(name, [*FROM_TORCHVISION, *timm.list_models()], n=3)
         hint = f"; nearest: {', '.join(near)}" if near else ""
         raise UnknownEncoder(f"timm {timm.__version__} knows no encoder {name!r}{hint}")
     config = timm.get_pretrained_cfg(name)
@@ -60,8 +90,10 @@ def _encoder(name: str, *, pretrained: bool, drop_path: float) -> nn.Module:
         options["img_size"] = INPUT_PIXELS  # a ViT made for other sizes gets position embeddings for ours
     if drop_path:
         options["drop_path_rate"] = drop_path
+    if isinstance(pretrained, Path):
+        options["pretrained_cfg_overlay"] = {"file": str(pretrained), "custom_load": pretrained.suffix == ".npz"}
     try:
-        encoder: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=0, **options)
+        encoder: nn.Module = timm.create_model(name, pretrained=bool(pretrained), num_classes=0, **options)
     except (TypeError, AssertionError, ValueError) as exc:
         raise UnknownEncoder(
             f"encoder {name!r} cannot be made for {INPUT_PIXELS} x {INPUT_PIXELS} pixels: {exc}"

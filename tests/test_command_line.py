@@ -49,7 +49,7 @@ def test_the_receiver_process_loads_no_torch():
 
 
 def test_training_loads_no_dicom_and_no_pydantic():
-    loaded = modules_after("import train.options, train.synthetic, train.loop")
+    loaded = modules_after("import train.options, train.synthetic, train.run")
     assert loaded.isdisjoint({"pydicom", "pydantic", "sqlalchemy", "pynetdicom", "highdicom", "dicom_node"})
 
 

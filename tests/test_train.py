@@ -20,15 +20,21 @@ from dtvit.checkpoint import describe
 from dtvit.inference import Classifier
 from dtvit.model import DTViT
 from train import synthetic
+from train.batches import Batch, Totals
 from train.data import UnusableData, freeze, load, part_of, read_shard, shard, stack, write_shard
 from train.learner import Learner, choose_patches, loss
 from train.lessons import first_lessons
-from train.loop import Source, UnusableRun, fit
-from train.options import Options, parse
+from train.loop import fit
+from train.options import Settings
+from train.recipe import Recipe
+from train.recipe import read as read_recipe
+from train.result import Source
 from train.run import run
 from train.start import start_well
+from train.state import UnusableRun
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+NO_AUTOCAST = torch.autocast("cpu", enabled=False)
 SOURCE = Source("Disks and squares.", "none", ("drawn-1",))
 
 
@@ -37,10 +43,15 @@ def drawn():
     return stack([drawn_head(number) for number in range(60)])
 
 
-def options(output, **changes):
-    settings = {"encoder": "test_vit", "batch": 16, "steps": 8, "evaluate_every": 4, "device": "cpu", "threads": 1}
-    settings["first_lessons"] = 10
-    return Options(output=output, **{**settings, **changes})
+def recipe(**changes) -> Recipe:
+    """The recipe for phantoms, with the smallest ViT and a few steps."""
+    small = {"name": "drawn", "encoder": "test_vit", "batch": 16, "steps": 8, "evaluate_every": 4, "first_lessons": 10}
+    return dataclasses.replace(read_recipe("phantom"), **{**small, **changes})
+
+
+def settings(output, **changes) -> Settings:
+    output.mkdir(exist_ok=True, parents=True)
+    return Settings(output=output, **{"device": "cpu", "threads": 1, **changes})
 
 
 def quiet(_text):
@@ -48,7 +59,7 @@ def quiet(_text):
 
 
 def test_training_finds_the_blood(tmp_path, drawn):
-    path = fit(options(tmp_path, steps=60, evaluate_every=60, first_lessons=60), drawn, SOURCE, quiet)
+    path = fit(recipe(steps=60, evaluate_every=60, first_lessons=60), settings(tmp_path), drawn, SOURCE, quiet)
 
     test = drawn.of_part("test")
     classifier = Classifier.load(path, device="cpu")
@@ -60,7 +71,7 @@ def test_training_finds_the_blood(tmp_path, drawn):
 
 
 def test_a_run_leaves_checkpoint_metrics_log_and_card(tmp_path, drawn):
-    path = fit(options(tmp_path, name="drawn"), drawn, SOURCE, quiet)
+    path = fit(recipe(), settings(tmp_path), drawn, SOURCE, quiet)
 
     checkpoint = describe(path)
     card = (tmp_path / "MODEL-CARD.md").read_text()
@@ -78,10 +89,10 @@ def test_a_run_leaves_checkpoint_metrics_log_and_card(tmp_path, drawn):
 
 def test_a_time_limit_ends_the_whole_schedule(tmp_path, drawn):
     started = time.monotonic()
-    fit(options(tmp_path, steps=100_000, max_minutes=0.05, evaluate_every=100_000), drawn, SOURCE, quiet)
+    fit(recipe(steps=100_000, evaluate_every=100_000), settings(tmp_path, max_time=0.05), drawn, SOURCE, quiet)
 
     assert time.monotonic() - started < 30
-    assert 1 <= describe(tmp_path / "dtvit-tiny-phantom.safetensors").metadata.training["steps_done"] < 100_000
+    assert 1 <= describe(tmp_path / "drawn.safetensors").metadata.training["steps_done"] < 100_000
 
 
 def test_a_killed_run_goes_on_as_if_nothing_had_been(tmp_path, drawn):
@@ -93,8 +104,19 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(tmp_path, drawn):
     source = {"phantom": synthetic.phantom_version(), "preprocessing": versions, "mode": "mixed", "seed": 0}
     freeze(data, range(60), source)
 
-    given = options(tmp_path / "killed", data=data, steps=12, batch=8, save_every_s=0.0)
-    command = [f"--{key.replace('_', '-')}={value}" for key, value in vars(given).items() if value is not None]
+    given = settings(tmp_path / "killed", phantoms=data, save_every_s=0.0)
+    small = recipe(steps=12, batch=8, name="dtvit-tiny-phantom", phantom_heads=60)
+    changes = {"encoder": "test_vit", "batch": 8, "steps": 12, "evaluate_every": 4, "first_lessons": 10}
+    command = [f"--set={key}={value}" for key, value in {**changes, "phantom_heads": 60}.items()]
+    command += [
+        "--output",
+        str(given.output),
+        "--phantoms",
+        str(data),
+        "--save-every-s=0",
+        "--device=cpu",
+        "--threads=1",
+    ]
     killed = subprocess.Popen([sys.executable, "-m", "train", "fit", "--recipe", "phantom", *command], cwd=REPOSITORY)
     deadline = time.monotonic() + 60
     while not (tmp_path / "killed" / "state.pt").exists() and time.monotonic() < deadline:
@@ -103,9 +125,9 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(tmp_path, drawn):
     assert killed.wait() == -signal.SIGKILL
     assert not (tmp_path / "killed" / "metrics.json").exists()
     said = []
-    run(given, said.append)
+    run(small, given, said.append)
     assert any("going on from step" in each for each in said)
-    run(dataclasses.replace(given, output=tmp_path / "whole"), quiet)
+    run(small, dataclasses.replace(given, output=tmp_path / "whole"), quiet)
 
     name = "dtvit-tiny-phantom.safetensors"
     mine, other = load_file(tmp_path / "killed" / name), load_file(tmp_path / "whole" / name)
@@ -114,36 +136,52 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(tmp_path, drawn):
 
 
 def test_another_run_in_the_same_folder_is_refused(tmp_path, drawn):
-    fit(options(tmp_path), drawn, SOURCE, quiet)
+    fit(recipe(), settings(tmp_path), drawn, SOURCE, quiet)
     with pytest.raises(UnusableRun, match=r"batch \(16, not 20\)"):
-        fit(options(tmp_path, batch=20), drawn, SOURCE, quiet)
+        fit(recipe(batch=20), settings(tmp_path), drawn, SOURCE, quiet)
 
 
 def test_a_run_may_start_from_a_checkpoint(tmp_path, drawn):
-    first = fit(options(tmp_path / "first", seed=1), drawn, SOURCE, quiet)
-    second = fit(options(tmp_path / "second", steps=1, learning_rate=1e-9, start_from=first), drawn, SOURCE, quiet)
+    first = fit(recipe(seed=1), settings(tmp_path / "first"), drawn, SOURCE, quiet)
+    more = recipe(steps=1, learning_rate=1e-9, start_from=str(first))
+    second = fit(more, settings(tmp_path / "second"), drawn, SOURCE, quiet)
 
     before, after = load_file(first), load_file(second)
     assert all(torch.allclose(before[key].float(), after[key].float(), atol=1e-3) for key in before)
-    assert describe(second).metadata.training["start_from"] == first.name
+    assert describe(first).digest[:12] in describe(second).metadata.training["start"]
+
+
+def batch_of(presence, location, totals=None):
+    labels = torch.tensor(presence), torch.tensor(location)
+    known = [int((each >= 0).sum()) for each in labels]
+    count = len(presence)
+    return Batch(
+        pictures=torch.zeros(count, 1, 224, 224),
+        blood=torch.zeros(count, 1, 56, 56),
+        traced=torch.ones(count, dtype=torch.bool),
+        presence=labels[0],
+        location=labels[1],
+        totals=totals or Totals(*known, traced=count),
+    )
 
 
 def test_location_is_not_taught_where_there_is_no_hemorrhage():
     presence, location = torch.randn(4, 2), torch.randn(4, 3, requires_grad=True)
 
-    loss((presence, location, None), torch.tensor([0, 0, -1, 0]), torch.full((4,), -1), None, 0.0).backward()
+    loss((presence, location, None), batch_of([0, 0, -1, 0], [-1] * 4), None, recipe()).backward()
     assert location.grad.abs().sum() == 0
 
-    loss((presence, location, None), torch.tensor([0, 1, -1, 0]), torch.tensor([-1, 2, -1, -1]), None, 0.0).backward()
+    loss((presence, location, None), batch_of([0, 1, -1, 0], [-1, 2, -1, -1]), None, recipe()).backward()
     assert (location.grad.abs().sum(1) > 0).tolist() == [False, True, False, False]
 
 
 def test_the_learner_sees_what_the_model_sees():
     learner = Learner(DTViT("test_vit")).eval()
-    images = torch.rand(2, 3, 224, 224)
+    pictures = torch.rand(2, 1, 224, 224)
     turned = torch.arange(196).flip(0).expand(2, -1)
 
-    plain, all_patches, other_order = learner.model(images), learner(images), learner(images, turned)
+    plain = learner.model(((pictures - 0.5) / 0.5).expand(-1, 3, -1, -1))
+    all_patches, other_order = learner(pictures), learner(pictures, turned)
 
     for mine, its, same in zip(plain, all_patches, other_order, strict=False):
         assert torch.allclose(mine, its, atol=1e-5)
@@ -164,7 +202,7 @@ def test_no_patch_with_blood_is_left_out():
 
 
 def test_an_encoder_without_patches_trains_too(tmp_path, drawn):
-    fit(options(tmp_path, encoder="resnet18", steps=1, batch=4), drawn, SOURCE, quiet)
+    fit(recipe(encoder="resnet18", steps=1, batch=4), settings(tmp_path), drawn, SOURCE, quiet)
 
 
 def test_a_head_is_in_one_part_only(drawn):
@@ -247,20 +285,6 @@ def test_a_phantom_that_fails_costs_no_other(tmp_path):
     assert any("head 3" in each and "no place for bleed" in each for each in said)
 
 
-def test_options_are_read_from_a_command_line(capsys):
-    found = parse(
-        ["--recipe", "phantom", "--output", "run", "--max-minutes", "9.5", "--heads", "40", "--preprocessing", "paper"],
-        "train",
-    )
-
-    assert found == Options(output=Path("run"), max_minutes=9.5, heads=40, preprocessing="paper")
-    assert found.data_folder == Path("run/data")
-    for wrong, said in ((["--heads", "0"], "--heads must be at least 1"), (["--head", "round"], "invalid choice")):
-        with pytest.raises(SystemExit):
-            parse(["--recipe", "phantom", "--output", "run", *wrong], "train")
-        assert said in capsys.readouterr().err
-
-
 def test_training_needs_neither_pydicom_nor_pydantic():
     code = (
         "import sys\n"
@@ -279,11 +303,10 @@ def test_first_lessons_tell_blood_in_a_patch_and_leave_the_whole_vit_with_what_t
     learner = Learner(DTViT("test_vit"))
     start_well(learner.model.encoder)
 
-    first_lessons(learner, pictures, blood, 60, autocast=False)
+    first_lessons(learner, pictures, blood, 60, NO_AUTOCAST)
 
-    images = ((pictures[:12, None].float() / 255 - 0.5) / 0.5).expand(-1, 3, -1, -1)
     with torch.inference_mode():
-        found = learner.eval()(images)[2]
+        found = learner.eval()(pictures[:12, None].float() / 255)[2]
     shown = torch.nn.functional.adaptive_avg_pool2d(blood[:12, None].float(), (14, 14)).flatten(1)
     assert found[shown > 200].min() > found[shown == 0].max()
 
@@ -292,7 +315,7 @@ def test_first_lessons_pass_over_an_encoder_without_patches():
     learner = Learner(DTViT("resnet18"))
     before = {key: value.clone() for key, value in learner.state_dict().items()}
 
-    first_lessons(learner, torch.zeros(2, 224, 224, dtype=torch.uint8), torch.zeros(2, 56, 56), 5, autocast=False)
+    first_lessons(learner, torch.zeros(2, 224, 224, dtype=torch.uint8), torch.zeros(2, 56, 56), 5, NO_AUTOCAST)
 
     assert all(torch.equal(value, before[key]) for key, value in learner.state_dict().items())
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from dtvit.checkpoint import Checkpoint
 from dtvit.findings import LOCATIONS
+from train.data import APART
 
 NOT_ASSESSED = (
     "subdural, epidural, subarachnoid and purely intraventricular hemorrhage",
@@ -67,14 +68,17 @@ from the second on present, between them undetermined.
 def _training(training: Mapping[str, Any]) -> str:
     if "steps_done" not in training:
         return ""
+    recipe, split = training["recipe"], training["split"]
     counts = ", ".join(
-        f"{part} {training['slices'][part]:,} ({training['heads_by_part'][part]:,})" for part in training["slices"]
+        f"{part} {training['slices'][part]:,} ({training['patients'][part]:,})" for part in training["slices"]
     )
-    start = f"started from {training['start_from']}" if training.get("start_from") else "random weights at the start"
+    divided = f" Split: {split['kind']}, SHA-256 `{split['digest'][:12]}`." if "kind" in split else ""
     return (
-        f"Slices (heads): {counts}; a head is in one part only. Run: {start}, {training['steps_done']:,} steps of\n"
-        f"{training['batch']} slices, AdamW {training['learning_rate']:g}, {training['minutes']:g} minutes on "
-        f"{training['device']}, seed {training['seed']}."
+        f"Slices (patients or synthetic heads): {counts}; {split['label']}.{divided}\n\n"
+        f"Run: recipe {recipe['name']}, {training['start']}, {training['steps_done']:,} steps of "
+        f"{recipe['batch']} slices,\n{recipe['optimiser']} {recipe['learning_rate']:g}, "
+        f"{training['minutes']:g} minutes on {training['device']}, "
+        f"seed {recipe['seed']}; the weights of step {training['chosen_step']:,}."
     )
 
 
@@ -95,9 +99,14 @@ def _measured(metrics: Mapping[str, Any]) -> str:
     ]
     volumes = metrics.get("strata", {}).get("patient", {}).get("volume_ml", {})
     by_volume = ", ".join(f"{_bounds(each)} ml {_figure(found['auc'])}" for each, found in volumes.items())
+    label = metrics.get("split", APART)
+    whose = (
+        "On patients, or synthetic heads, used neither for training nor for choosing anything"
+        if label == APART
+        else f"**Of no use for patients: {label}**"
+    )
     return (
-        "On patients, or synthetic heads, used neither for training nor for choosing anything; 95 % intervals from "
-        "drawing them again.\n\n| | slices | series |\n| --- | --- | --- |\n"
+        f"{whose}; 95 % intervals from drawing them again.\n\n| | slices | series |\n| --- | --- | --- |\n"
         + "\n".join(row for row in rows if not row.endswith("| - | - |"))
         + (f"\n\nAUC of series by volume of the bleed: {by_volume}.\n" if by_volume else "\n")
     )

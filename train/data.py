@@ -26,6 +26,8 @@ UNCLEAR = -1  # presence: too little blood to call either way; location: none to
 BLOOD_CELLS = 56  # the map of visible blood has cells of 4 x 4 pixels
 CROP = BLOOD_CELLS * 4  # pixels of the middle that a model sees
 MADE = "made.json"
+APART = "patients apart"
+"""The label of numbers that were measured on patients who trained nothing."""
 
 
 class UnusableData(Exception):

@@ -10,29 +10,39 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's own name for it
-from timm.models import VisionTransformer
+from timm.models import VisionTransformer, checkpoint_seq
 from torch import nn
 
 from dtvit.model import DTViT
+from train.batches import Batch
+from train.recipe import HALF, Recipe
 
 FULL_AT = 0.25  # a patch shows blood in full when a quarter of it does
 BLOOD_WEIGHT = 4.0  # few patches show blood: about one in thirty
 
+Triple = tuple[float, float, float]
+Outputs = tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]
+
 
 class Learner(nn.Module):
-    def __init__(self, model: DTViT) -> None:
+    def __init__(self, model: DTViT, *, blood_head: bool = True, mean_std: tuple[Triple, Triple] = HALF) -> None:
+        """`blood_head`: where the encoder has patches; `mean_std` of the pictures that the model is shown."""
         super().__init__()
         self.model = model
         self.patchwise = isinstance(model.encoder, VisionTransformer)
-        self.blood = nn.Linear(model.encoder.num_features, 1) if self.patchwise else None  # type: ignore[arg-type]
+        width: int = model.encoder.num_features  # type: ignore[assignment]
+        self.blood = nn.Linear(width, 1) if self.patchwise and blood_head else None
+        self.mean: torch.Tensor
+        self.std: torch.Tensor
+        for name, values in zip(("mean", "std"), mean_std, strict=True):
+            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
 
-    def forward(
-        self, images: torch.Tensor, kept: torch.Tensor | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """`images`: (B, 3, 224, 224); `kept`: (B, K) patch numbers, None for all. Logits of presence (B, 2), location
-        (B, C) and blood per patch (B, K), None where the encoder has no patches.
+    def forward(self, pictures: torch.Tensor, kept: torch.Tensor | None = None) -> Outputs:
+        """`pictures`: (B, 1, 224, 224) in 0..1; `kept`: (B, K) patch numbers, None for all. Logits of presence (B, 2),
+        location (B, C) and blood per patch (B, K), None without that head.
         """
-        if self.blood is None:
+        images = self.normalised(pictures)
+        if self.blood is None and kept is None:
             return (*self.model(images), None)
         encoder = self.model.encoder
         assert isinstance(encoder, VisionTransformer)
@@ -41,10 +51,17 @@ class Learner(nn.Module):
             first = encoder.num_prefix_tokens
             index = (kept + first)[..., None].expand(-1, -1, tokens.shape[-1])
             tokens = torch.cat((tokens[:, :first], tokens.gather(1, index)), 1)  # (B, P + K, D)
-        tokens = encoder.norm(encoder.blocks(encoder.norm_pre(tokens)))
+        tokens = encoder.norm_pre(tokens)
+        blocks = encoder.blocks
+        tokens = checkpoint_seq(blocks, tokens) if encoder.grad_checkpointing else blocks(tokens)
+        tokens = encoder.norm(tokens)
         features = encoder.forward_head(tokens)  # (B, D)
-        patches = self.blood(tokens[:, encoder.num_prefix_tokens :])[..., 0]  # (B, K)
+        patches = None if self.blood is None else self.blood(tokens[:, encoder.num_prefix_tokens :])[..., 0]  # (B, K)
         return self.model.presence(features), self.model.location(features), patches
+
+    def normalised(self, pictures: torch.Tensor) -> torch.Tensor:
+        """(B, 3, ...) of (B, 1, ...) in 0..1."""
+        return (pictures - self.mean) / self.std
 
     def grid(self) -> tuple[int, int]:
         size: tuple[int, int] = self.model.encoder.patch_embed.grid_size  # type: ignore[union-attr, assignment]
@@ -59,24 +76,23 @@ def choose_patches(pictures: torch.Tensor, blood: torch.Tensor, count: int) -> t
     return wanted.topk(count, 1).indices
 
 
-def loss(
-    outputs: tuple[torch.Tensor, torch.Tensor, torch.Tensor | None],
-    presence: torch.Tensor,
-    location: torch.Tensor,
-    blood: torch.Tensor | None,
-    smoothing: float,
-) -> torch.Tensor:
-    """Mean cross entropy of both heads, each over the slices that have its label (the others are -1), and of the
-    patches; `blood`: (B, K), share of each patch that shows blood.
+def loss(outputs: Outputs, batch: Batch, patch_blood: torch.Tensor | None, recipe: Recipe) -> torch.Tensor:
+    """This part's share of the mean losses of the whole batch: summed over all parts and ranks, it is those means.
+
+    Each head's mean is over the slices that have its label (the others are -1), that of the patches over the slices
+    whose blood is traced; `patch_blood`: (B, K), share of each patch that shows blood.
     """
-    total = _masked(outputs[0], presence, smoothing) + _masked(outputs[1], location, smoothing)
-    if outputs[2] is not None and blood is not None:
-        target = (blood / FULL_AT).clamp(max=1)
+    totals, smoothing = batch.totals, recipe.smoothing
+    total = recipe.presence_loss * _masked(outputs[0], batch.presence, totals.presence, smoothing)
+    total = total + recipe.location_loss * _masked(outputs[1], batch.location, totals.location, smoothing)
+    if outputs[2] is not None and patch_blood is not None:
+        target = (patch_blood / FULL_AT).clamp(max=1)
         weight = torch.tensor(BLOOD_WEIGHT, device=target.device)
-        total = total + F.binary_cross_entropy_with_logits(outputs[2].float(), target, pos_weight=weight)
+        each = F.binary_cross_entropy_with_logits(outputs[2].float(), target, pos_weight=weight, reduction="none")
+        total = total + recipe.blood_loss * (each.mean(1) * batch.traced).sum() / max(totals.traced, 1)
     return total
 
 
-def _masked(logits: torch.Tensor, labels: torch.Tensor, smoothing: float) -> torch.Tensor:
+def _masked(logits: torch.Tensor, labels: torch.Tensor, labelled: int, smoothing: float) -> torch.Tensor:
     summed = F.cross_entropy(logits.float(), labels, ignore_index=-1, reduction="sum", label_smoothing=smoothing)
-    return summed / (labels >= 0).sum().clamp(min=1)
+    return summed / max(labelled, 1)

@@ -20,16 +20,21 @@ POSITIVES, NEGATIVES = 192, 384
 RATE = 1e-3
 
 
-def first_lessons(learner: Learner, pictures: torch.Tensor, blood: torch.Tensor, steps: int, autocast: bool) -> float:
-    """Teach patches for `steps` steps; `pictures` (N, 224, 224) and `blood` (N, 56, 56), uint8. The last mean loss.
+def first_lessons(
+    learner: Learner, pictures: torch.Tensor, blood: torch.Tensor, steps: int, autocast: torch.autocast
+) -> float:
+    """Teach patches for `steps` steps; `pictures` (N, 224, 224) and `blood` (N, 56, 56), uint8, of slices whose
+    blood is traced. The last mean loss. Draws from torch's global generator.
 
-    Draws from torch's global generator. Does nothing, and returns 0, for an encoder without patches.
+    Does nothing, and returns 0, for an encoder without patches and for pictures that show no blood.
     """
     encoder = learner.model.encoder
-    if not isinstance(encoder, VisionTransformer) or learner.blood is None or steps < 1:
+    if not isinstance(encoder, VisionTransformer) or learner.blood is None or steps < 1 or not len(pictures):
+        return 0.0
+    shown, bare = _patches(pictures, blood, learner.grid())
+    if not len(shown) or not len(bare):
         return 0.0
     _quiet(encoder)
-    shown, bare = _patches(pictures, blood, learner.grid())
     parameters = [
         *encoder.patch_embed.parameters(),
         *(p for block in encoder.blocks[:DEPTH] for part in (block.norm2, block.mlp) for p in part.parameters()),
@@ -42,11 +47,14 @@ def first_lessons(learner: Learner, pictures: torch.Tensor, blood: torch.Tensor,
         for group in optimiser.param_groups:
             group["lr"] = RATE * min(1.0, (step + 1) / 20, 2 * (1 - step / steps))
         chosen = torch.cat(
-            [kind[torch.randint(len(kind), (n,))] for kind, n in ((shown, POSITIVES), (bare, NEGATIVES))]
+            [
+                kind[torch.randint(len(kind), (n,)).to(kind.device)]
+                for kind, n in ((shown, POSITIVES), (bare, NEGATIVES))
+            ]
         )
         patches, share = _cut(pictures, blood, chosen, learner.grid())
         patches = _varied(patches)
-        with torch.autocast(patches.device.type, torch.bfloat16, enabled=autocast):
+        with autocast:
             logits = _alone(learner, encoder, patches, chosen[:, 1:])
         cost = F.binary_cross_entropy_with_logits(logits.float(), (share / FULL_AT).clamp(max=1))
         optimiser.zero_grad(set_to_none=True)
@@ -69,7 +77,7 @@ def _quiet(encoder: VisionTransformer) -> None:
 def _alone(learner: Learner, encoder: VisionTransformer, patches: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
     """Blood logits (B,) of patches (B, 1, p, p) that see nothing but themselves; `places`: (B, 2) row and column."""
     assert learner.blood is not None
-    tokens = encoder.patch_embed.proj(((patches - 0.5) / 0.5).expand(-1, 3, -1, -1)).flatten(1)  # (B, D)
+    tokens = encoder.patch_embed.proj(learner.normalised(patches)).flatten(1)  # (B, D)
     if encoder.pos_embed is not None:
         rows, columns = learner.grid()
         tokens = tokens + encoder.pos_embed[0, -rows * columns :][places[:, 0] * columns + places[:, 1]].detach()
@@ -95,12 +103,12 @@ def _cut(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Patches (B, 1, p, p) in 0..1 and their share of blood (B,)."""
 
-    def windows(of: torch.Tensor) -> torch.Tensor:
-        count, height, width = of.shape
-        cells = of.view(count, grid[0], height // grid[0], grid[1], width // grid[1])
-        return cells[chosen[:, 0], chosen[:, 1], :, chosen[:, 2]].float() / 255
-
-    return windows(pictures)[:, None], windows(blood).mean((1, 2))
+    slices, rows, columns = chosen.T
+    count, height, width = pictures.shape
+    cells = pictures.view(count, grid[0], height // grid[0], grid[1], width // grid[1])
+    patches = cells[slices, rows, :, columns].float() / 255
+    shares = F.adaptive_avg_pool2d(blood[slices][:, None].float() / 255, grid)[:, 0]  # as some patches cut cells
+    return patches[:, None], shares[torch.arange(len(chosen)), rows, columns]
 
 
 def _varied(patches: torch.Tensor) -> torch.Tensor:

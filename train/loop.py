@@ -1,407 +1,367 @@
 """The training loop: from pictures in memory to a checkpoint that the node can run.
 
-A step's order, augmentation and dropout follow from (seed, step) alone, so a run that was killed goes on from its last
-saved state exactly as it would have gone. Files in the output folder, each whole at any moment: `state.pt` to go on
-from, `best.safetensors` (the best so far), `log.csv`; at the end `NAME.safetensors`, `metrics.json`, `MODEL-CARD.md`.
+A step's slices, augmentation and dropout follow from (seed, step, rank) alone, so there is no state of a random
+generator to keep, and a run that was killed goes on from its last saved state exactly as it would have gone. Only
+`--max-time` breaks this: then the schedule follows the clock. Files in the output folder, each whole at any moment:
+`state.pt` to go on from, `best.safetensors` and `last.safetensors`, `log.csv`, `tensorboard/`; at the end what
+`train.result` writes.
 """
 
 from __future__ import annotations
 
-import csv
-import dataclasses
-import datetime
-import io
-import json
+import contextlib
 import math
-import pickle
-import sys
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's own name for it
-from numpy.typing import NDArray
+from torch.nn.parallel import DistributedDataParallel
 
-from dtvit.checkpoint import Metadata, describe, load, save, write_whole
-from dtvit.findings import Thresholds
+from dtvit.checkpoint import load
 from dtvit.inference import choose_device
-from dtvit.model import DTViT
-from train.augment import augment
-from train.card import model_card
+from train import pretrained, result, state
+from train.batches import Batch, Batches, location_labels
 from train.data import Pictures
-from train.evaluation import Logits, calibrate, measure
+from train.evaluation import Logits, calibrate, measure, predict
+from train.evaluation.predicting import NotFinite
 from train.learner import Learner, choose_patches, loss
 from train.lessons import first_lessons
-from train.options import Options
+from train.optimiser import Average, optimiser, set_rate
+from train.options import Settings
+from train.progress import Bar, Journal, Say, say_to_stderr, silent, told
+from train.ranks import Ranks
+from train.recipe import Recipe, UnusableRecipe
+from train.result import BEST, LAST, Ended, Source
+from train.sampling import order
 from train.start import start_well
+from train.state import STATE, UnusableRun
 
-WARM_UP = 0.05  # of the schedule
 ALL_PATCHES_FROM = 0.88  # of the schedule: from here on the model sees what it will see in use
 ALL_PATCHES_SHARE = 0.1  # of the steps before, so that background is nothing new then
-EMA_DECAY = 0.998
-CLIP = 1.0
-UNCLEAR_SHARE = 0.06  # of a batch: slices with too little blood to call teach the patches alone
-VALIDATION_LIMIT = 500  # slices looked at while training; all of them at the end
-SLOW_EVALUATION_BATCH = 64
-
-Say = Callable[[str], None]
+SAY_EVERY_S = 15.0
+DIVERGED = "the training has diverged: begin again in another folder with a lower learning_rate, with clip, or in fp32"
 
 
-class UnusableRun(Exception):
-    """The output folder holds a run with other settings; the text names them."""
+def fit(
+    recipe: Recipe,
+    settings: Settings,
+    data: Pictures,
+    source: Source,
+    say: Say = say_to_stderr,
+    ranks: Ranks | None = None,
+) -> Path:
+    """Train, choose, calibrate, measure; path of the checkpoint.
 
-
-@dataclass(frozen=True)
-class Source:
-    """Where the pictures come from, as the checkpoint will tell it."""
-
-    training_data: str
-    patients_seen: str
-    preprocessing: tuple[str, ...]
-
-
-def say_to_stderr(text: str) -> None:
-    sys.stderr.write(f"{datetime.datetime.now().astimezone():%H:%M:%S} {text}\n")
-    sys.stderr.flush()
-
-
-def fit(options: Options, data: Pictures, source: Source, say: Say = say_to_stderr) -> Path:
-    """Train, choose the best, calibrate, measure; path of the checkpoint. Raises UnusableRun, UnusableCheckpoint."""
-    options.output.mkdir(parents=True, exist_ok=True)
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
-    run = _Run(options, data, say)
-    run.begin()
-    run.train(source)
-    return _finish(options, data, source, run.device, say, run.step, run.elapsed_s)
+    `settings.output` is there and belongs to this run (`train.state.claimed`); `data` has passed `train.run.check`.
+    Raises UnusableRun, UnusableRecipe, UnusableCheckpoint, UnavailableWeights, UnavailableDevice, UnknownEncoder.
+    """
+    ranks = ranks or Ranks()
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    run = _Run(recipe, settings, data, source, say if ranks.first else silent, ranks)
+    try:
+        run.begin()
+        run.train()
+        path = settings.output / f"{recipe.name}.safetensors"
+        if ranks.first:
+            ended = Ended(run.step, run.elapsed_s / 60, run.device, ranks.count, run.start)
+            path = result.finish(settings.output, recipe, data, source, ended, say)
+    except OSError as exc:
+        raise UnusableRun(
+            f"{settings.output} cannot be written to ({exc}); what was saved before is whole: "
+            "make room, and the same command goes on"
+        ) from exc
+    return ranks.same(path)
 
 
 class _Run:
     """What changes from step to step."""
 
-    def __init__(self, options: Options, data: Pictures, say: Say) -> None:
-        self.options, self.say = options, say
-        self.device = choose_device(options.device)
-        self.autocast = _autocast(options.precision, self.device)
-        torch.manual_seed(options.seed)
-        self.learner = Learner(_start(options)).to(self.device)
-        self.average = {key: value.detach().clone() for key, value in self.learner.model.state_dict().items()}
-        self.optimiser = _optimiser(self.learner, options)
-        self.step, self.elapsed_s, self.best = 0, 0.0, math.inf
-        self.rows: list[dict[str, Any]] = []
+    def __init__(
+        self, recipe: Recipe, settings: Settings, data: Pictures, source: Source, say: Say, ranks: Ranks
+    ) -> None:
+        if recipe.batch % (ranks.count * recipe.accumulation):
+            raise UnusableRecipe(
+                f"a batch of {recipe.batch} cannot be shared by {ranks.count} ranks in {recipe.accumulation} parts each"
+            )
+        self.recipe, self.settings, self.source, self.say, self.ranks = recipe, settings, source, say, ranks
+        self.device = choose_device(ranks.device or settings.device)
+        self.precision = precision(recipe.precision, self.device)
+        self.autocast = autocast(self.precision, self.device)
+        torch.manual_seed(recipe.seed)
+        self.learner, self.start = _learner(recipe)
+        self.learner.to(self.device).to(memory_format=_memory_format(recipe, self.learner))
+        self.average = Average(self.learner.model, recipe.ema)
+        self.optimiser = optimiser(self.learner, recipe)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
         training = data.of_part("train")
-        self.images = torch.from_numpy(training.pictures).to(self.device)
-        self.blood = torch.from_numpy(training.blood).to(self.device)
-        self.presence = torch.from_numpy(training.presence.astype(np.int64)).to(self.device)
-        self.location = torch.from_numpy(training.location.astype(np.int64)).to(self.device)
-        self.weights = torch.from_numpy(_sampling(training))
-        self.validation = _first_series(data.of_part("validation"), VALIDATION_LIMIT)
+        self.order = order(recipe, training, replicated=source.replicated)
+        self.batches = Batches(recipe, training, self.order, self.device, ranks)
+        self.steps = recipe.steps or math.ceil(recipe.epochs * self.order.steps_an_epoch)
+        self.evaluate_every = recipe.evaluate_every or self.order.steps_an_epoch
+        self.validation = _first_patients(data.of_part("validation"), recipe.validation_slices)
+        self.step, self.elapsed_s, self.best, self.worse = 0, 0.0, math.inf, 0
+        self.rows: list[dict[str, Any]] = []
+        self.called: torch.nn.Module = self.learner
         say(
-            f"{len(training)} slices of {len(np.unique(training.patient))} heads to train on, "
-            f"{len(self.validation)} to validate on while training; {self.device}, "
-            f"{'bf16' if self.autocast else 'fp32'}, {torch.get_num_threads()} threads"
+            f"{len(training)} slices of {len(np.unique(training.patient))} patients to train on, "
+            f"{len(self.validation)} to validate on while training; {self.steps} steps of {recipe.batch}; "
+            f"{self.device}, {self.precision}, {torch.get_num_threads()} threads; {self.start}; {source.label}"
         )
-
-    @property
-    def state_path(self) -> Path:
-        return self.options.output / "state.pt"
 
     def begin(self) -> None:
         """Go on from the saved state, or start anew with the first lessons."""
-        if self.state_path.exists():
-            self._resume()
+        saved = state.read(self.settings.output / STATE, self.device)
+        if saved is not None:
+            state.same_run(self.settings.output, self._identity(), saved["run"])
+            self._restore(saved)
+            self.say(f"going on from step {self.step}")
             return
         started = time.monotonic()
-        torch.manual_seed(self.options.seed)
-        steps = 0 if self.options.start_from else self.options.first_lessons
-        cost = first_lessons(self.learner, self.images, self.blood, steps, self.autocast)
-        self.average = {key: value.detach().clone() for key, value in self.learner.model.state_dict().items()}
+        torch.manual_seed(self.recipe.seed)
+        cost = 0.0
+        if self.recipe.first_lessons and not self.recipe.start_from and self.ranks.first:
+            pictures, blood = self.batches.traced_middles()
+            cost = first_lessons(self.learner, pictures, blood, self.recipe.first_lessons, self.autocast)
+        self.average.start()
         self.elapsed_s = time.monotonic() - started
-        self.say(f"first lessons: loss {cost:.3f} after {self.elapsed_s:.0f} s")
+        if cost:
+            self.say(f"first lessons: loss {cost:.3f} after {self.elapsed_s:.0f} s")
 
-    def _resume(self) -> None:
-        try:
-            state = torch.load(self.state_path, map_location=self.device, weights_only=True)
-        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as exc:
-            raise UnusableRun(f"{self.state_path} cannot be read ({exc}); remove it to begin again") from exc
-        mine = json.loads(json.dumps(self.options.recorded()))
-        other = json.loads(state["options"])
-        differing = sorted(key for key in mine | other if mine.get(key) != other.get(key))
-        if differing:
-            raise UnusableRun(
-                f"{self.options.output} holds a run with another "
-                + ", ".join(f"{key} ({other.get(key)}, not {mine.get(key)})" for key in differing)
-                + "; give it the same options, or choose another output folder"
-            )
-        self.learner.load_state_dict(state["learner"])
-        self.average = state["average"]
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.step, self.elapsed_s, self.best = state["step"], state["elapsed_s"], state["best"]
-        self.rows = json.loads(state["rows"])
-        self.say(f"going on from step {self.step}")
+    def _together(self) -> torch.nn.Module:
+        """What is called in training: the learner, and with more ranks its gradients' mean; all begin as the first."""
+        if self.recipe.compile:
+            self.learner.compile()
+        if self.ranks.count == 1:
+            return self.learner
+        return DistributedDataParallel(self.learner, gradient_as_bucket_view=True)
+
+    def _identity(self) -> dict[str, Any]:
+        return {**self.recipe.recorded(), "data": self.source.digest}
+
+    def _restore(self, saved: Mapping[str, Any]) -> None:
+        self.learner.load_state_dict(saved["learner"])
+        if self.recipe.ema:
+            self.average.model.load_state_dict(saved["average"])
+        self.optimiser.load_state_dict(saved["optimiser"])
+        self.scaler.load_state_dict(saved["scaler"])
+        self.step, self.elapsed_s = saved["step"], saved["elapsed_s"]
+        self.best, self.worse, self.rows = saved["best"], saved["worse"], saved["rows"]
 
     def save(self) -> None:
-        buffer = io.BytesIO()
-        state = {
-            "options": json.dumps(self.options.recorded()),
+        if not self.ranks.first:
+            return
+        kept = {
+            "run": self._identity(),
             "learner": self.learner.state_dict(),
-            "average": self.average,
+            "average": self.average.model.state_dict() if self.recipe.ema else None,
             "optimiser": self.optimiser.state_dict(),
+            "scaler": self.scaler.state_dict(),
             "step": self.step,
             "elapsed_s": self.elapsed_s,
             "best": self.best,
-            "rows": json.dumps(self.rows),
+            "worse": self.worse,
+            "rows": self.rows,
         }
-        torch.save(state, buffer)
-        write_whole(self.state_path, buffer.getvalue())
-        _write_csv(self.options.output / "log.csv", self.rows)
+        state.save(self.settings.output / STATE, kept)
 
     def progress(self) -> float:
         """Share of the schedule that is done: by steps, or by time where that is spent faster."""
-        limit = self.options.max_minutes
-        by_time = self.elapsed_s / (limit * 60) if limit else 0.0
-        return min(1.0, max(self.step / self.options.steps, by_time))
+        limit = self.settings.max_time
+        by_time = self.ranks.same(self.elapsed_s) / (limit * 60) if limit else 0.0
+        return min(1.0, max(self.step / self.steps, by_time))
 
-    def train(self, source: Source) -> None:
-        started, before = time.monotonic(), self.elapsed_s
+    def train(self) -> None:
+        """To the end of the schedule, or until patience is at its end."""
+        self.called = self._together()
+        with contextlib.ExitStack() as stack:
+            bar = Bar(self.ranks.first)
+            stack.callback(bar.close)
+            journal = None
+            if self.ranks.first:
+                journal = Journal(self.settings.output, self.rows, self.say)
+                stack.callback(journal.close)
+            self._steps(journal, bar)
+
+    def _steps(self, journal: Journal | None, bar: Bar) -> None:
+        started, before, first = time.monotonic(), self.elapsed_s, self.step
         saved_at = said_at = started
-        recent: list[float] = []
-        while self.progress() < 1:
-            recent.append(self._step())
+        recent: list[torch.Tensor] = []
+        done = self.progress()
+        while done < 1 and not self._patience_is_over():
+            recent.append(self._step(done))
             self.step += 1
             now = time.monotonic()
             self.elapsed_s = before + now - started
-            due = self.step % self.options.evaluate_every == 0 or self.progress() >= 1
-            if due:
-                self._evaluate(source, float(np.mean(recent)))
+            done = self.progress()
+            looking = self.step % self.evaluate_every == 0 or done >= 1
+            if looking:
+                self._look(journal, self.ranks.sum(_mean(recent)))
                 recent = []
-            elif now - said_at > 15:
-                done = self.progress()
-                left_s = self.elapsed_s * (1 - done) / max(done, 1e-6)
-                rate = self.step * self.options.batch / max(self.elapsed_s, 1e-6)
-                self.say(
-                    f"step {self.step}, {done:.0%}, loss {np.mean(recent[-50:]):.3f}, {rate:.0f} slices/s, "
-                    f"about {left_s / 60:.0f} min left"
-                )
-            if due or now - said_at > 15:
+            elif now - said_at > SAY_EVERY_S:
+                rate = (self.step - first) * self.recipe.batch / max(now - started, 1e-6)
+                loss_of_all = self.ranks.count * _mean(recent[-50:])
+                text = f"step {self.step} of {self.steps}, loss {loss_of_all:.3f}, {rate:.0f} slices/s"
+                bar.show(done, text)
+                if not bar.shown:
+                    self.say(f"{text}, about {self.elapsed_s * (1 - done) / max(done, 1e-6) / 60:.0f} min left")
+            if looking or now - said_at > SAY_EVERY_S:
                 said_at = now
-            if due or now - saved_at > self.options.save_every_s:
+            if looking or now - saved_at > self.settings.save_every_s:
                 self.elapsed_s = before + time.monotonic() - started
                 self.save()
                 saved_at = time.monotonic()
 
-    def _step(self) -> float:
-        options, done = self.options, self.progress()
-        torch.manual_seed((options.seed << 32) + self.step)  # all that is drawn below follows from this
-        for group in self.optimiser.param_groups:
-            group["lr"] = options.learning_rate * _schedule(done)
+    def _patience_is_over(self) -> bool:
+        over = bool(self.recipe.patience) and self.ranks.same(self.worse) >= self.recipe.patience
+        if over:
+            self.say(f"no better for {self.worse} looks; the run ends at step {self.step}")
+        return over
+
+    def _step(self, done: float) -> torch.Tensor:
+        """One step of the optimiser; this rank's part of the mean loss of the batch, on the device."""
+        torch.manual_seed(seed_of(self.recipe.seed, self.step, 0))
+        some = done < ALL_PATCHES_FROM and float(torch.rand(())) >= ALL_PATCHES_SHARE  # on all ranks alike
+        torch.manual_seed(seed_of(self.recipe.seed, self.step, 1 + self.ranks.number))  # all below follows from this
+        set_rate(self.optimiser, self.recipe, done)
         self.learner.train()
-        chosen = torch.multinomial(self.weights, options.batch, replacement=True).to(self.device)
-        pictures = self.images[chosen][:, None].float() / 255  # (B, 1, 224, 224)
-        blood = self.blood[chosen][:, None].float() / 255  # (B, 1, 56, 56)
-        pictures, blood = augment(pictures, blood)
+        self.optimiser.zero_grad(set_to_none=True)
+        total = torch.zeros((), device=self.device)
+        parts = list(range(self.recipe.accumulation))
+        for number, batch in zip(parts, self.batches.at(self.step), strict=True):
+            with self._not_yet_told(number < parts[-1]):
+                total += self._learn(batch, some)
+        if self.recipe.clip:
+            self.scaler.unscale_(self.optimiser)
+            torch.nn.utils.clip_grad_norm_(self.learner.parameters(), self.recipe.clip)
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        self.average.follow(self.step)
+        return total
+
+    def _learn(self, batch: Batch, some: bool) -> torch.Tensor:
         kept = patch_blood = None
         if self.learner.patchwise:
             grid = self.learner.grid()
-            patch_blood = F.adaptive_avg_pool2d(blood, grid).flatten(1)  # (B, N)
-            some = done < ALL_PATCHES_FROM and float(torch.rand(())) >= ALL_PATCHES_SHARE
-            if some and 0 < options.tokens < patch_blood.shape[1]:
-                content = F.adaptive_avg_pool2d(pictures, grid).flatten(1)
-                kept = choose_patches(content, patch_blood, options.tokens)
+            patch_blood = F.adaptive_avg_pool2d(batch.blood, grid).flatten(1)  # (B, N)
+            if some and 0 < self.recipe.tokens < patch_blood.shape[1]:
+                content = F.adaptive_avg_pool2d(batch.pictures, grid).flatten(1)
+                kept = choose_patches(content, patch_blood, self.recipe.tokens)
                 patch_blood = patch_blood.gather(1, kept)
-        images = ((pictures - 0.5) / 0.5).expand(-1, 3, -1, -1)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
-            outputs = self.learner(images, kept)
-        cost = loss(outputs, self.presence[chosen], self.location[chosen], patch_blood, options.smoothing)
-        self.optimiser.zero_grad(set_to_none=True)
-        cost.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self.learner.parameters(), CLIP)
-        self.optimiser.step()
-        decay = min(EMA_DECAY, (1 + self.step) / (10 + self.step))
-        for key, value in self.learner.model.state_dict().items():
-            if value.is_floating_point():
-                self.average[key].lerp_(value.detach(), 1 - decay)
-            else:
-                self.average[key].copy_(value)
-        return float(cost.detach())
+        with self.autocast:
+            outputs = self.called(batch.pictures, kept)
+        cost = loss(outputs, batch, patch_blood, self.recipe)
+        # the ranks' gradients are averaged, and the loss is a share of the mean over all of them
+        self.scaler.scale(cost * self.ranks.count).backward()  # type: ignore[no-untyped-call]
+        return cost.detach()
 
-    def _evaluate(self, source: Source, training_loss: float) -> None:
-        model = DTViT(self.options.encoder, head=self.options.head).to(self.device)  # type: ignore[arg-type]
-        model.load_state_dict(self.average)
-        logits = predict(model, self.validation, self.device, self.autocast)
-        calibration = calibrate(logits, self.validation)
-        found = measure(logits, self.validation, calibration)
+    def _not_yet_told(self, unfinished: bool) -> contextlib.AbstractContextManager[Any]:
+        """Gradients of an unfinished batch stay on their rank."""
+        if unfinished and isinstance(self.called, DistributedDataParallel):
+            return self.called.no_sync()
+        return contextlib.nullcontext()
+
+    def _look(self, journal: Journal | None, training_loss: float) -> None:
+        """How well the validation part is told; keeps the weights, and those that are the best so far."""
+        if journal is None:
+            return
+        if not math.isfinite(training_loss):
+            raise UnusableRun(f"at step {self.step} the loss is not finite; {DIVERGED}")
+        mean, std = self.recipe.mean_std
+        try:
+            logits = predict(
+                self.average.model,
+                self.validation,
+                mean=mean,
+                std=std,
+                precision="bf16" if self.precision == "bf16" else "node",
+            )
+        except NotFinite as exc:
+            raise UnusableRun(f"at step {self.step} {exc}; {DIVERGED}") from exc
+        found = measure(logits, self.validation, calibrate(logits, self.validation), resamples=2)
         score = _cost(logits, self.validation)
         row = {
             "step": self.step,
             "minutes": round(self.elapsed_s / 60, 2),
+            "learning_rate": self.optimiser.param_groups[-1]["lr"],
             "training_loss": round(training_loss, 5),
             "validation_loss": round(score, 5),
             "slice_auc": round(found["presence"]["slice"]["auc"], 5),
             "patient_auc": round(found["presence"]["patient"]["auc"], 5),
             "location_accuracy": round(found["location"]["slice"]["balanced_accuracy"], 5),
+            "split": self.source.label,
         }
-        self.rows.append(row)
-        self.say(", ".join(f"{key} {value}" for key, value in row.items()))
+        journal.add(row)
+        self.say(told(row))
+        self.worse += 1
+        weights = self.average.model.state_dict()
         if score < self.best:
-            self.best = score
-            metadata = _metadata(self.options, source, training={"step": self.step})
-            save(self.options.output / "best.safetensors", self.average, metadata)
+            self.best, self.worse = score, 0
+            result.keep(self.settings.output / BEST, self.recipe, self.source, weights, self.step)
+        result.keep(self.settings.output / LAST, self.recipe, self.source, weights, self.step)
 
 
-def _finish(
-    options: Options, data: Pictures, source: Source, device: torch.device, say: Say, steps: int, elapsed_s: float
-) -> Path:
-    """Calibrate the best weights, as stored, on all validation heads; measure them on the test heads."""
-    model, _ = load(options.output / "best.safetensors")
-    model.to(device)
-    autocast = _autocast("auto", device) and device.type == "cuda"  # as in use: bf16 on CUDA alone
-    validation, test = data.of_part("validation"), data.of_part("test")
-    say(f"calibrating on {len(validation)} slices, then measuring on {len(test)}")
-    calibration = calibrate(predict(model, validation, device, autocast), validation)
-    metrics = measure(predict(model, test, device, autocast), test, calibration)
-    training = {
-        **options.recorded(),
-        "steps_done": steps,
-        "minutes": round(elapsed_s / 60, 1),
-        "device": device.type,
-        "torch": torch.__version__,
-        "slices": {part: len(data.of_part(part)) for part in ("train", "validation", "test")},  # type: ignore[arg-type]
-        "heads_by_part": {
-            part: len(np.unique(data.of_part(part).patient))  # type: ignore[arg-type]
-            for part in ("train", "validation", "test")
-        },
-    }
-    metadata = dataclasses.replace(
-        _metadata(options, source, training=training),
-        presence_temperature=round(calibration.presence_temperature, 4),
-        location_temperature=round(calibration.location_temperature, 4),
-        slice_thresholds=calibration.slice_thresholds,
-        series_thresholds=calibration.series_thresholds,
-        metrics=_rounded(metrics),
-    )
-    path = options.output / f"{options.name}.safetensors"
-    save(path, model.state_dict(), metadata)
-    write_whole(options.output / "metrics.json", json.dumps(_rounded(metrics), indent=1).encode())
-    write_whole(options.output / "MODEL-CARD.md", model_card(describe(path)).encode())
-    say(f"{path}: slice AUC {metrics['presence']['slice']['auc']:.4f} on the test heads")
-    return path
-
-
-@torch.inference_mode()
-def predict(model: DTViT, pictures: Pictures, device: torch.device, autocast: bool) -> Logits:
-    """Logits for each slice, as the node would see it: no augmentation, every patch."""
-    model.eval()
-    batch = SLOW_EVALUATION_BATCH if device.type == "cpu" else 512
-    presence, location = np.empty((len(pictures), 2)), np.empty((len(pictures), 3))
-    for start in range(0, len(pictures), batch):
-        part = slice(start, start + batch)
-        images = torch.from_numpy(pictures.pictures[part]).to(device)[:, None].float() / 255
-        with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
-            found = model(((images - 0.5) / 0.5).expand(-1, 3, -1, -1))
-        presence[part], location[part] = (x.double().cpu().numpy()[:, :3] for x in found)
-    return Logits(presence, location)
-
-
-def _start(options: Options) -> DTViT:
-    model = DTViT(options.encoder, head=options.head, drop_path=options.drop_path)  # type: ignore[arg-type]
-    if options.start_from is not None:
-        model.load_state_dict(load(options.start_from)[0].state_dict())
-    else:
+def _learner(recipe: Recipe) -> tuple[Learner, str]:
+    """The learner of a recipe, and where its weights come from in words."""
+    model, start = pretrained.model(recipe)
+    if recipe.start_from:
+        known, checkpoint = load(Path(recipe.start_from))
+        model.load_state_dict(known.state_dict())
+        start = f"started from {checkpoint.metadata.name} ({checkpoint.digest[:12]})"
+    elif recipe.pretrained == "none":
         start_well(model.encoder)
-    return model
+    if recipe.checkpointing:
+        if not hasattr(model.encoder, "set_grad_checkpointing"):
+            raise UnusableRecipe(f"checkpointing is nothing that {recipe.encoder} can do; set it to false")
+        model.encoder.set_grad_checkpointing(True)  # type: ignore[operator]
+    return Learner(model, blood_head=recipe.blood_loss > 0, mean_std=recipe.mean_std), start
 
 
-def _autocast(precision: str, device: torch.device) -> bool:
-    if precision != "auto":
-        return precision == "bf16"
-    if device.type == "cuda":
-        return True
-    # torch runs bf16 anywhere; only with these instructions is it faster than fp32.
-    return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
+def precision(wanted: str, device: torch.device) -> str:
+    """fp32, bf16 or fp16; `auto` is bf16 where the device is fast in it."""
+    if wanted != "auto":
+        return wanted
+    # torch runs bf16 anywhere; only with these instructions is it faster than fp32
+    fast = device.type == "cuda" or (device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported()))
+    return "bf16" if fast else "fp32"
 
 
-def _optimiser(learner: Learner, options: Options) -> torch.optim.Optimizer:
-    named = [(name, parameter) for name, parameter in learner.named_parameters() if parameter.requires_grad]
-    plain = [p for name, p in named if p.ndim < 2 or name.endswith(("pos_embed", "cls_token"))]
-    ids = {id(p) for p in plain}
-    groups = [
-        {"params": [p for _, p in named if id(p) not in ids], "weight_decay": options.weight_decay},
-        {"params": plain, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=options.learning_rate, betas=(0.9, 0.98))
+def autocast(chosen: str, device: torch.device) -> torch.autocast:
+    """For the forward pass."""
+    kind = torch.float16 if chosen == "fp16" else torch.bfloat16
+    return torch.autocast(device.type, kind, enabled=chosen != "fp32")
 
 
-def _schedule(done: float) -> float:
-    """Factor of the learning rate: linear warm-up, then half a cosine."""
-    if done < WARM_UP:
-        return max(done / WARM_UP, 0.01)
-    return 0.5 * (1 + math.cos(math.pi * (done - WARM_UP) / (1 - WARM_UP)))
+def _memory_format(recipe: Recipe, learner: Learner) -> torch.memory_format:
+    convolutional = recipe.memory_format == "auto" and not learner.patchwise
+    return torch.channels_last if convolutional or recipe.memory_format == "channels_last" else torch.preserve_format
 
 
-def _sampling(training: Pictures) -> NDArray[np.float64]:
-    """Chance of each slice: as many with blood as without, as many of each location, a few that cannot be told."""
-    weights = np.zeros(len(training))
-    shares: dict[tuple[int, int], float] = {(0, -1): (1 - UNCLEAR_SHARE) / 2, (-1, -1): UNCLEAR_SHARE}
-    shares |= {(1, location): (1 - UNCLEAR_SHARE) / 6 for location in range(3)}
-    for (presence, location), share in shares.items():
-        rows = training.presence == presence
-        if presence == 1:
-            rows &= training.location == location
-        if rows.any():
-            weights[rows] = share / rows.sum()
-    return weights
+def seed_of(seed: int, step: int, stream: int) -> int:
+    """32 bits that differ for each of the three; torch's generator on the CPU takes no more of a seed than that."""
+    return int(np.random.SeedSequence((seed, step, stream)).generate_state(1)[0])
 
 
-def _first_series(pictures: Pictures, limit: int) -> Pictures:
-    """Whole heads from the beginning until there are `limit` slices."""
-    if len(pictures) <= limit:
+def _first_patients(pictures: Pictures, limit: int) -> Pictures:
+    """Whole patients, as they come, until there are `limit` slices."""
+    if not limit or len(pictures) <= limit:
         return pictures
-    return pictures.take(pictures.patient <= pictures.patient[limit])
+    return pictures.take(np.isin(pictures.patient, pictures.patient[:limit]))
 
 
 def _cost(logits: Logits, truth: Pictures) -> float:
     """Cross entropy of both heads, without smoothing: what decides which weights are best."""
-    return sum(
+    costs = [
         float(F.cross_entropy(torch.from_numpy(scores), torch.from_numpy(labels.astype(np.int64)), ignore_index=-1))
-        for scores, labels in ((logits.presence, truth.presence), (logits.location, truth.location))
-    )
+        for scores, labels in ((logits.presence, truth.presence), (logits.location, location_labels(truth, 3)))
+        if (labels >= 0).any()
+    ]
+    return sum(costs)
 
 
-def _metadata(options: Options, source: Source, *, training: Mapping[str, Any]) -> Metadata:
-    return Metadata(
-        name=options.name,
-        encoder=options.encoder,
-        head=options.head,  # type: ignore[arg-type]
-        training_data=source.training_data,
-        patients_seen=source.patients_seen,
-        preprocessing=source.preprocessing,
-        slice_thresholds=Thresholds(0.5, 0.5),
-        series_thresholds=Thresholds(0.5, 0.5),
-        created=datetime.datetime.now(datetime.UTC).date().isoformat(),
-        training=training,
-    )
-
-
-def _rounded(value: Any) -> Any:
-    """Figures with four digits; what is not a number becomes null, as JSON has no other word for it."""
-    if isinstance(value, dict):
-        return {key: _rounded(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [_rounded(each) for each in value]
-    if isinstance(value, float):
-        return round(value, 4) if math.isfinite(value) else None
-    return value
-
-
-def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
-    if rows:
-        buffer = io.StringIO()
-        writer = csv.DictWriter(buffer, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-        write_whole(path, buffer.getvalue().encode())
+def _mean(losses: list[torch.Tensor]) -> float:
+    return float(torch.stack(losses).mean()) if losses else math.nan

@@ -1,110 +1,94 @@
-"""What a training run can be told, once, for both `python -m train fit` and `dicom-node train`."""
+"""What a training run is told on the command line: a recipe, changes to it, and what this machine is to do with it."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-
-def _help(text: str, choices: tuple[str, ...] | None = None) -> dict[str, Any]:
-    return {"help": text, "choices": choices}
+from train import recipe as recipes
+from train.recipe import Recipe, UnusableRecipe
 
 
 @dataclass(frozen=True)
-class Options:
-    """Every field is an option of the same name; its help text and its choices stand in the field's metadata."""
+class Settings:
+    """What may differ between two runs that are to give the same."""
 
-    output: Path = field(metadata=_help("folder of this run: pictures, state, log, checkpoint; run again to go on"))
-    name: str = field(default="dtvit-tiny-phantom", metadata=_help("name of the checkpoint, and of its file"))
-    data: Path | None = field(default=None, metadata=_help("folder of the synthetic pictures [OUTPUT/data]"))
-    heads: int = field(default=1000, metadata=_help("synthetic heads to make, each with and without a bleed"))
-    data_minutes: float | None = field(
-        default=None, metadata=_help("stop making pictures after so many minutes, and train on those made")
-    )
-    processes: int | None = field(default=None, metadata=_help("processes that make pictures [one per core]"))
-    preprocessing: str = field(
-        default="mixed",
-        metadata=_help(
-            "brace removal of the pictures; mixed: half of the heads each", choices=("mixed", "robust", "paper")
-        ),
-    )
-    encoder: str = field(
-        default="vit_tiny_patch16_224", metadata=_help("encoder, any timm name that takes 224 x 224 pixels")
-    )
-    head: str = field(default="linear", metadata=_help("layers of the two heads", choices=("linear", "mlp")))
-    start_from: Path | None = field(
-        default=None, metadata=_help("checkpoint whose weights the run starts from [random weights]")
-    )
-    first_lessons: int = field(
-        default=600,
-        metadata=_help("steps on single patches before the first on whole pictures (ViT alone); 0 for none"),
-    )
-    tokens: int = field(
-        default=64, metadata=_help("patches per picture seen in training, those of the head first; 0 sees all")
-    )
-    steps: int = field(default=12000, metadata=_help("optimiser steps"))
-    batch: int = field(default=12, metadata=_help("pictures per step"))
-    learning_rate: float = field(default=5e-4, metadata=_help("highest learning rate, after the warm-up"))
-    weight_decay: float = field(default=0.05, metadata=_help("weight decay of AdamW, on matrices alone"))
-    smoothing: float = field(default=0.02, metadata=_help("label smoothing of both heads"))
-    drop_path: float = field(default=0.0, metadata=_help("stochastic depth of the encoder"))
-    max_minutes: float | None = field(
-        default=None, metadata=_help("end the training, with its whole schedule, within so many minutes")
-    )
-    evaluate_every: int = field(default=500, metadata=_help("steps between two evaluations on the validation heads"))
-    save_every_s: float = field(
-        default=60.0, metadata=_help("seconds between two saves of the state from which a killed run goes on")
-    )
-    seed: int = field(default=0, metadata=_help("of pictures, weights, order and augmentation"))
-    device: str = field(default="auto", metadata=_help("auto, cpu, cuda, cuda:1 or mps"))
-    precision: str = field(
-        default="auto", metadata=_help("auto is bf16 where the device is fast in it", choices=("auto", "fp32", "bf16"))
-    )
-    threads: int | None = field(default=None, metadata=_help("CPU threads of torch [all]"))
-
-    def __post_init__(self) -> None:
-        for key in ("heads", "steps", "batch", "evaluate_every"):
-            if getattr(self, key) < 1:
-                raise ValueError(f"--{key.replace('_', '-')} must be at least 1, got {getattr(self, key)}")
-        for key in ("data_minutes", "max_minutes"):
-            value = getattr(self, key)
-            if value is not None and value <= 0:
-                raise ValueError(f"--{key.replace('_', '-')} must be more than 0, got {value}")
+    output: Path
+    """Folder of this run; a second call goes on from what is there."""
+    data: Path | None = None
+    """Manifest (CSV); None where phantoms are all there is."""
+    phantoms: Path | None = None
+    """Folder of the synthetic pictures; OUTPUT/phantoms where none is named."""
+    cache: Path | None = None
+    """Folder for decoded pictures."""
+    processes: int | None = None
+    """That make phantoms; one a core."""
+    phantom_minutes: float | None = None
+    """After which no more phantoms are made."""
+    max_time: float | None = None
+    """Minutes in which the whole schedule of the training ends."""
+    save_every_s: float = 60.0
+    device: str = "auto"
+    threads: int | None = None
 
     @property
-    def data_folder(self) -> Path:
-        return self.data or self.output / "data"
-
-    def recorded(self) -> dict[str, Any]:
-        """What makes two runs the same run; folders, speed and time limits do not."""
-        passing = {"output", "data", "data_minutes", "processes", "save_every_s", "device", "threads", "max_minutes"}
-        fields = dataclasses.asdict(self) | {"start_from": self.start_from and self.start_from.name}
-        return {key: value for key, value in fields.items() if key not in passing}
+    def phantom_folder(self) -> Path:
+        return self.phantoms or self.output / "phantoms"
 
 
-def parse(arguments: Sequence[str], program: str) -> Options:
-    """Options from a command line; argparse ends the program with a message for one that is wrong."""
-    parser = argparse.ArgumentParser(prog=program, description="Train DTViT.")
-    parser.add_argument("--recipe", choices=("phantom",), required=True, help="phantom: synthetic heads alone")
-    kinds = {"Path": Path, "Path | None": Path, "int": int, "int | None": int, "float": float, "float | None": float}
-    for each in dataclasses.fields(Options):
-        required = each.default is dataclasses.MISSING
-        default = "" if required or each.default is None else f" [{each.default}]"
-        parser.add_argument(
-            f"--{each.name.replace('_', '-')}",
-            type=kinds.get(str(each.type), str),
-            required=required,
-            default=None if required else each.default,
-            choices=each.metadata["choices"],
-            help=each.metadata["help"] + default,
+def parse(arguments: Sequence[str], program: str) -> tuple[Recipe, Settings]:
+    """argparse ends the program with a message for an option that is wrong. Raises UnusableRecipe."""
+    parser = _parser(program)
+    given = parser.parse_args(arguments)
+    for key in ("max_time", "phantom_minutes", "processes", "threads"):
+        value = getattr(given, key)
+        if value is not None and value <= 0:
+            parser.error(f"--{key.replace('_', '-')} must be more than 0, got {value}")
+    changes = {}
+    for each in given.set:
+        key, equals, value = each.partition("=")
+        if not equals:
+            parser.error(f"--set takes key=value, got {each!r}")
+        changes[key.strip()] = value.strip()
+    changes |= {key: getattr(given, key) for key in ("encoder", "pretrained", "split", "seed") if getattr(given, key)}
+    chosen = recipes.read(given.recipe)
+    if given.augment is not None:
+        chosen = chosen.with_replication() if given.augment == "replicate" else chosen.without_augmentation()
+    chosen = chosen.changed(changes)
+    if given.data is None and not chosen.phantom_heads:
+        raise UnusableRecipe(
+            f"recipe {given.recipe} makes no phantoms, so it needs pictures: name a manifest with --data"
         )
-    chosen = vars(parser.parse_args(arguments))
-    chosen.pop("recipe")
-    try:
-        return Options(**chosen)
-    except ValueError as exc:
-        parser.error(str(exc))
+    names = {each.name for each in dataclasses.fields(Settings)}
+    return chosen, Settings(**{key: value for key, value in vars(given).items() if key in names})
+
+
+def _parser(program: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=program,
+        description="Train DTViT from a recipe. A run that was stopped or killed goes on when it is called again with "
+        "the same options. Under torchrun the same command trains on all its ranks.",
+    )
+    parser.add_argument("--recipe", required=True, help=f"{', '.join(recipes.shipped())}, or a TOML file of your own")
+    parser.add_argument("--output", type=Path, required=True, help="folder of this run: state, log, checkpoint, card")
+    parser.add_argument("--data", type=Path, help="manifest of the pictures (CSV: path, patient_id, ich, location)")
+    parser.add_argument("--encoder", help="instead of the recipe's: any timm name, or alexnet or squeezenet1_0")
+    parser.add_argument("--augment", choices=("replicate", "none"), help="the papers' replication, or no augmentation")
+    parser.add_argument("--pretrained", help="ImageNet weights: auto (from the hub), none, or a file")
+    parser.add_argument("--split", help="patient, paper (slices mixed, every number is labelled), given, or a file")
+    parser.add_argument("--seed", help="of split, phantoms, weights, order and augmentation")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="change any key of the recipe; may be repeated"
+    )
+    parser.add_argument("--max-time", type=float, metavar="MIN", help="end the training, with its whole schedule, then")
+    parser.add_argument("--phantoms", type=Path, help="folder of the synthetic pictures [OUTPUT/phantoms]")
+    parser.add_argument("--phantom-minutes", type=float, help="make no more phantoms after so many minutes")
+    parser.add_argument("--processes", type=int, help="processes that make phantoms [one a core]")
+    parser.add_argument("--cache", type=Path, help="folder for decoded pictures; holds what the pictures hold")
+    parser.add_argument("--save-every-s", type=float, default=60.0, help="seconds between two saves [60]")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
+    parser.add_argument("--threads", type=int, help="CPU threads of torch [all]")
+    return parser

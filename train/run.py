@@ -1,35 +1,178 @@
-"""One training run from the beginning: pictures, training, checkpoint. What both command lines call."""
+"""One training run from the beginning: pictures, training, checkpoint. What both command lines call.
+
+    recipe = train.recipe.read("robust").changed({"steps": "2000"})
+    path = run(recipe, Settings(output=Path("runs/robust"), data=Path("manifest.csv"), threads=1))
+
+`python -m train fit --recipe robust --data manifest.csv --output runs/robust --threads 1 --set steps=2000` is the same.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import importlib
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from train import data, synthetic
-from train.loop import Say, Source, fit, say_to_stderr
-from train.options import Options
+import numpy as np
+
+from dtvit import brace, preprocess
+from train import data, filed, manifest, splits, synthetic
+from train.data import APART, ORIGINS, PARTS, Pictures, UnusableData, join, stack
+from train.loop import fit
+from train.manifest import Manifest
+from train.options import Settings
+from train.progress import Say, say_to_stderr, silent
+from train.ranks import Ranks, joined
+from train.recipe import Recipe, UnusableRecipe
+from train.result import Source
+from train.sampling import chances
+from train.splits import Split
+from train.state import claimed
+
+SPLIT = "split.csv"
+NO_PERSON = "none"
 
 
-def run(options: Options, say: Say = say_to_stderr) -> Path:
+@dataclass(frozen=True)
+class Gathered:
+    """A part of the data, and what the checkpoint will say of it."""
+
+    pictures: Pictures
+    told: str
+    digest: str
+
+
+def run(recipe: Recipe, settings: Settings, say: Say = say_to_stderr) -> Path:
     """The path of the checkpoint. May be stopped at any moment and run again: it goes on from there.
 
-    Raises UnusableData, UnusableRun, UnusableCheckpoint (`start_from`), UnavailableDevice, UnknownEncoder.
+    Raises UnusableData, UnusableRun, UnusableRecipe, UnusableCheckpoint (`start_from`), UnavailableWeights,
+    UnavailableDevice, UnknownEncoder; all but UnusableRun before anything is trained.
     """
-    folder = options.data_folder
-    synthetic.make(
-        folder,
-        options.heads,
-        options.seed,
-        options.preprocessing,
-        say,
-        processes=options.processes,
-        minutes=options.data_minutes,
+    with joined(settings.device) as ranks:
+        if not ranks.first:
+            ranks.same(None)  # the first rank has the folder, and the phantoms are made
+            return _run(recipe, settings, silent, ranks)
+        with claimed(settings.output):
+            phantoms_of(recipe, settings, say)
+            ranks.same(None)
+            return _run(recipe, settings, say, ranks)
+
+
+def _run(recipe: Recipe, settings: Settings, say: Say, ranks: Ranks) -> Path:
+    pictures, source = gather(recipe, settings, say, ranks)
+    check(recipe, pictures, source)
+    return fit(recipe, settings, pictures, source, say, ranks)
+
+
+def phantoms_of(recipe: Recipe, settings: Settings, say: Say) -> None:
+    """Make the synthetic heads that the recipe asks for and that are not there yet. Raises UnusableData."""
+    if recipe.phantom_heads:
+        synthetic.make(
+            settings.phantom_folder,
+            recipe.phantom_heads,
+            recipe.seed,
+            recipe.preprocessing,
+            say,
+            processes=settings.processes,
+            minutes=settings.phantom_minutes,
+        )
+
+
+def gather(recipe: Recipe, settings: Settings, say: Say, ranks: Ranks) -> tuple[Pictures, Source]:
+    """All pictures of a run, and where they come from. Raises UnusableData."""
+    parts: list[Gathered] = []
+    split = None
+    if settings.data is not None:
+        listed = manifest.read(settings.data)
+        split = divided(recipe, listed)
+        if ranks.first:
+            splits.write(settings.output / SPLIT, split, listed)
+        parts.append(_patients(recipe, settings, listed, split, say))
+    if recipe.phantom_heads:
+        parts.append(_phantoms(settings))
+    if not parts:
+        raise UnusableData(f"recipe {recipe.name} makes no phantoms, so it needs pictures: name a manifest with --data")
+    modes = brace.MODES if recipe.preprocessing == "mixed" else (recipe.preprocessing,)
+    source = Source(
+        training_data=" ".join(part.told for part in parts),
+        patients_seen=parts[0].told if settings.data is not None else NO_PERSON,
+        preprocessing=tuple(preprocess.preprocessing(mode) for mode in modes),
+        digest=hashlib.sha256(" ".join(part.digest for part in parts).encode()).hexdigest(),
+        split={} if split is None else {"kind": split.kind, "digest": split.digest},
+        label=APART if split is None else split.label,
+        replicated=split is not None and split.leaky,
     )
-    pictures, source = data.load(folder)
-    heads = len(set(pictures.patient.tolist()))
-    told = Source(
-        training_data=f"{heads:,} synthetic heads (dtvit.phantom {source['phantom']}), each with an intracerebral "
-        f"hemorrhage and without it; {len(pictures):,} slices. No picture of a person.",
-        patients_seen="none",
-        preprocessing=tuple(source["preprocessing"]),
+    return judged(recipe, join([part.pictures for part in parts])), source
+
+
+def divided(recipe: Recipe, listed: Manifest) -> Split:
+    """The split that a recipe names. Raises UnusableData."""
+    if recipe.split == "patient":
+        return splits.by_patient(listed, recipe.seed)
+    if recipe.split == "paper":
+        return splits.paper(listed, recipe.seed)
+    if recipe.split == "given":
+        return splits.given(listed)
+    return splits.read(Path(recipe.split), listed)
+
+
+def _patients(recipe: Recipe, settings: Settings, listed: Manifest, split: Split, say: Say) -> Gathered:
+    say(f"reading {len(split.rows)} pictures of {listed.path.name}")
+    pictures = filed.load(listed, split, geometry=recipe.geometry, cache=settings.cache)
+    people = len(np.unique(pictures.patient))
+    told = f"{len(pictures):,} slices of {people:,} patients ({listed.path.name}, SHA-256 {listed.digest[:12]})."
+    if recipe.counterfactuals:
+        pictures, added = enriched(pictures, recipe.seed)
+        told += f" {added:,} slices of those patients that train, changed: healed, or with a bleed of another."
+    return Gathered(pictures, told, f"{listed.digest} {split.digest}")
+
+
+def enriched(pictures: Pictures, seed: int) -> tuple[Pictures, int]:
+    """The training part's slices once more, changed (train.counterfactual); and how many. Raises UnusableRecipe."""
+    try:
+        counterfactual = importlib.import_module("train.counterfactual")
+    except ModuleNotFoundError as exc:
+        raise UnusableRecipe("this version makes no counterfactuals; set counterfactuals to false") from exc
+    training = pictures.of_part("train")
+    made: Pictures = counterfactual.enrich(training, seed)
+    new = made.take(np.arange(len(training), len(made)))
+    apart = int(pictures.series.max()) + 1  # a slice that was changed belongs to no series that is measured
+    return stack([pictures, replace(new, series=new.series + apart)]), len(new)
+
+
+def _phantoms(settings: Settings) -> Gathered:
+    pictures, made = data.load(settings.phantom_folder)
+    heads = len(np.unique(pictures.patient))
+    told = (
+        f"{heads:,} synthetic heads (dtvit.phantom {made['phantom']}), each with an intracerebral hemorrhage and "
+        f"without it; {len(pictures):,} slices, no picture of a person."
     )
-    return fit(options, pictures, told, say)
+    return Gathered(pictures, told, f"{made['phantom']} {made['mode']} {made['seed']} {heads}")
+
+
+def judged(recipe: Recipe, pictures: Pictures) -> Pictures:
+    """Only slices of whom the recipe names validate and test; the others of those parts are left out."""
+    if recipe.judged_by == "all":
+        return pictures
+    judges = pictures.origin == ORIGINS.index(recipe.judged_by)
+    return pictures.take(judges | (pictures.part == PARTS.index("train")))
+
+
+def check(recipe: Recipe, pictures: Pictures, source: Source) -> None:
+    """What would make a training senseless is said before it begins. Raises UnusableData."""
+    for part in ("train", "validation"):
+        labels = pictures.presence[pictures.part == PARTS.index(part)]  # type: ignore[arg-type]
+        if not len(labels):
+            raise UnusableData(f"no {part} rows in {source.training_data} Name another --split, or more data")
+        for value, name in ((1, "with"), (0, "without")):
+            if not (labels == value).any():
+                raise UnusableData(
+                    f"no {part} slice {name} hemorrhage in {source.training_data} "
+                    "Both classes are needed there; name another --split, or more data"
+                )
+    training = pictures.of_part("train")
+    if recipe.sampling == "shares":
+        chance = chances(recipe, training)
+        for value, name in ((1, "bleeding"), (0, "healthy")):
+            if not chance[training.presence == value].sum():
+                raise UnusableData(f"[shares] of recipe {recipe.name} gives nothing to any {name} slice there is")

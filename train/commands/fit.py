@@ -6,23 +6,31 @@ import sys
 from collections.abc import Sequence
 
 from train.options import parse
+from train.recipe import UnusableRecipe
 
-SUMMARY = "Train a checkpoint."
+SUMMARY = "Train a checkpoint from a recipe: v1, v2, robust, phantom, or one of your own."
 
 
 def main(arguments: Sequence[str], program: str) -> int:
-    options = parse(arguments, program)  # before torch is imported, so that --help and a wrong option answer at once
+    """The exit status: 0, 1 for an error that says what to do, 130 for Ctrl-C."""
+    try:
+        recipe, settings = parse(arguments, program)  # before torch is imported: a wrong option is told at once
+    except UnusableRecipe as exc:
+        sys.stderr.write(f"error: {exc}\n")
+        return 1
 
     from dtvit.checkpoint import UnusableCheckpoint
     from dtvit.inference import UnavailableDevice
     from dtvit.model import UnknownEncoder
     from train.data import UnusableData
-    from train.loop import UnusableRun
+    from train.pretrained import UnavailableWeights
     from train.run import run
+    from train.state import UnusableRun
 
+    meant = UnusableCheckpoint, UnusableData, UnusableRun, UnavailableDevice, UnavailableWeights, UnknownEncoder
     try:
-        path = run(options)
-    except (UnusableCheckpoint, UnusableData, UnusableRun, UnavailableDevice, UnknownEncoder) as exc:
+        path = run(recipe, settings)
+    except (*meant, UnusableRecipe) as exc:
         sys.stderr.write(f"error: {exc}\n")
         return 1
     except KeyboardInterrupt:

@@ -1,0 +1,46 @@
+"""The papers' augmentation, on the 256 x 256 picture before CenterCrop 224, a batch at a time on the device.
+
+Each picture is turned by up to 15 degrees and, with probability 0.5, sharpened by the factor 2: torchvision's
+RandomRotation (nearest neighbour, black corners) and RandomAdjustSharpness (PIL's SMOOTH filter, extrapolated; borders
+kept), which is what the numbers in Fan et al. 2024, section 2.2.2, stand for.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the field's own name for it
+
+TURN = math.radians(15)
+SHARPER = 2.0
+CHANCE = 0.5
+
+
+def augment(pictures: torch.Tensor, blood: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """`pictures`: (B, 1, S, S) in 0..1; `blood`: (B, 1, s, s), share of each cell. Both, changed."""
+    count, device = len(pictures), pictures.device
+    angle = (torch.rand(count, device=device) * 2 - 1) * TURN
+    sharp = torch.rand(count, device=device) < CHANCE
+    pictures, blood = turned(pictures, angle), turned(blood, angle)
+    return torch.where(sharp.view(-1, 1, 1, 1), sharpened(pictures), pictures), blood
+
+
+def turned(pictures: torch.Tensor, angle: torch.Tensor) -> torch.Tensor:
+    """Each (B, 1, S, S) about its middle by its angle (B,), in radians."""
+    cosine, sine, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
+    theta = torch.stack((torch.stack((cosine, -sine, zero), 1), torch.stack((sine, cosine, zero), 1)), 1)  # (B, 2, 3)
+    grid = F.affine_grid(theta, list(pictures.shape), align_corners=False)
+    return F.grid_sample(pictures, grid, mode="nearest", align_corners=False)
+
+
+def sharpened(pictures: torch.Tensor) -> torch.Tensor:
+    """What lies `SHARPER` times as far from the smoothed picture; smoothing weighs the middle 5, its neighbours 1."""
+    inner = 4 * pictures[..., 1:-1, 1:-1]
+    for row in range(3):
+        for column in range(3):
+            height, width = pictures.shape[-2] - 2, pictures.shape[-1] - 2
+            inner = inner + pictures[..., row : row + height, column : column + width]
+    smooth = pictures.clone()
+    smooth[..., 1:-1, 1:-1] = inner / 13
+    return (smooth + (pictures - smooth) * SHARPER).clamp(0, 1)

@@ -1,0 +1,111 @@
+"""What moves the weights: optimiser, groups, schedule, and the running mean of the weights that is kept in the end."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+import torch
+from timm.optim import param_groups_layer_decay
+from torch import nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from dtvit.model import DTViT
+from train.learner import Learner
+from train.recipe import Recipe, UnusableRecipe
+
+EMBEDDINGS = ("pos_embed", "cls_token")  # like biases and norms, what is one vector has no weight decay
+LEAST = 0.01  # of the learning rate, at the first step of a warm-up
+
+
+def optimiser(learner: Learner, recipe: Recipe) -> torch.optim.Optimizer:
+    """Over all parameters, each group with its `lr_scale`. Raises UnusableRecipe for layer decay without layers."""
+    groups = _by_layer(learner, recipe) if recipe.layer_decay < 1 else _by_decay(learner, recipe)
+    device = next(learner.parameters()).device
+    fused = device.type in ("cpu", "cuda")  # one pass over memory instead of ten
+    if recipe.optimiser == "sgd":
+        return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum, fused=fused)
+    betas = (recipe.momentum, recipe.second_momentum)
+    return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=betas, fused=fused)
+
+
+def set_rate(optimiser: torch.optim.Optimizer, recipe: Recipe, done: float) -> float:
+    """The learning rate for when the share `done` of the run is over."""
+    rate = recipe.learning_rate * factor(recipe, done)
+    for group in optimiser.param_groups:
+        group["lr"] = rate * group["lr_scale"]
+    return rate
+
+
+def factor(recipe: Recipe, done: float) -> float:
+    """Linear warm-up, then constant or half a cosine."""
+    if done < recipe.warm_up:
+        return max(done / recipe.warm_up, LEAST)
+    if recipe.schedule == "constant":
+        return 1.0
+    return 0.5 * (1 + math.cos(math.pi * (done - recipe.warm_up) / (1 - recipe.warm_up)))
+
+
+def _by_decay(learner: Learner, recipe: Recipe) -> list[dict[str, Any]]:
+    named = [(name, parameter) for name, parameter in learner.named_parameters() if parameter.requires_grad]
+    if recipe.decay_everything:
+        return [{"params": [p for _, p in named], "weight_decay": recipe.weight_decay, "lr_scale": 1.0}]
+    plain = [name for name, p in named if p.ndim < 2 or name.endswith(EMBEDDINGS)]
+    return [
+        {"params": [p for n, p in named if n not in plain], "weight_decay": recipe.weight_decay, "lr_scale": 1.0},
+        {"params": [p for n, p in named if n in plain], "weight_decay": 0.0, "lr_scale": 1.0},
+    ]
+
+
+def _by_layer(learner: Learner, recipe: Recipe) -> list[dict[str, Any]]:
+    encoder = learner.model.encoder
+    if not hasattr(encoder, "group_matcher"):
+        raise UnusableRecipe(f"layer_decay needs an encoder of timm, and {recipe.encoder} is none; set it to 1")
+    groups: list[dict[str, Any]] = param_groups_layer_decay(
+        encoder,
+        recipe.weight_decay,
+        () if recipe.decay_everything else EMBEDDINGS,
+        weight_decay_exclude_1d=not recipe.decay_everything,
+        layer_decay=recipe.layer_decay,
+    )
+    inside = {id(p) for p in encoder.parameters()}
+    heads = [p for p in learner.parameters() if id(p) not in inside]
+    return [
+        *groups,
+        {"params": [p for p in heads if p.ndim > 1], "weight_decay": recipe.weight_decay, "lr_scale": 1.0},
+        {"params": [p for p in heads if p.ndim < 2], "weight_decay": 0.0, "lr_scale": 1.0},
+    ]
+
+
+class Average:
+    """A running mean of a model's weights (EMA); with decay 0 the model itself."""
+
+    def __init__(self, model: DTViT, decay: float) -> None:
+        self.decay, self._of = decay, model
+        self.model = model if not decay else copy.deepcopy(model).requires_grad_(False)
+
+    def start(self) -> None:
+        """Forget what was before: from here on the mean begins."""
+        if self.decay:
+            self.model.load_state_dict(self._of.state_dict())
+
+    @torch.no_grad()
+    def follow(self, step: int) -> None:
+        """After optimiser step `step`, the first being 0; early on the mean is over fewer steps."""
+        if not self.decay:
+            return
+        decay = min(self.decay, (1 + step) / (10 + step))
+        kept: list[torch.Tensor] = []
+        newest: list[torch.Tensor] = []
+        for mine, its in zip(_tensors(self.model), _tensors(self._of), strict=True):
+            if mine.is_floating_point():
+                kept.append(mine)
+                newest.append(its)
+            else:
+                mine.copy_(its)  # such as the number of batches that a batch norm has seen
+        get_ema_multi_avg_fn(decay)(kept, newest, None)  # type: ignore[no-untyped-call]
+
+
+def _tensors(model: nn.Module) -> list[torch.Tensor]:
+    return list(model.state_dict(keep_vars=False).values())

@@ -1,0 +1,65 @@
+"""Training in several processes at once, as torchrun starts them; one process is the special case of one rank."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+
+PATIENCE = datetime.timedelta(hours=3)  # the others wait while the first rank makes phantoms, or measures
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    number: int = 0
+    count: int = 1
+    device: str | None = None
+    """Of this rank where torchrun gives each a GPU."""
+
+    @property
+    def first(self) -> bool:
+        """Whether this one speaks, measures and writes."""
+        return self.number == 0
+
+    def same(self, value: T) -> T:
+        """The first rank's value, on all of them; every rank has to ask."""
+        if self.count == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def sum(self, value: float) -> float:
+        """Over all ranks; every rank has to ask."""
+        if self.count == 1:
+            return value
+        total = torch.tensor(value, dtype=torch.float64)
+        dist.all_reduce(total)
+        return float(total)
+
+
+@contextlib.contextmanager
+def joined(device: str) -> Iterator[Ranks]:
+    """The ranks that torchrun started, else one. `device`: as asked for; `auto` and `cuda` become one GPU each."""
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if count == 1:
+        yield Ranks()
+        return
+    number, local = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", "0"))
+    on_gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+    if on_gpu:
+        torch.cuda.set_device(local)
+    # gloo beside nccl: what is said between ranks is Python objects on the CPU
+    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=PATIENCE)
+    try:
+        yield Ranks(number, count, f"cuda:{local}" if on_gpu else None)
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,124 @@
+"""What a run leaves: the chosen weights as a checkpoint, calibrated and measured; metrics.json and a model card."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from dtvit.checkpoint import NONE, Metadata, describe, load, save, write_whole
+from dtvit.findings import LOCATIONS, Thresholds
+from train.card import model_card
+from train.data import APART, PARTS, Pictures
+from train.evaluation import calibrate, measure, plain, predict
+from train.evaluation.drift import statistics
+from train.progress import Say
+from train.recipe import Recipe
+
+BEST, LAST = "best.safetensors", "last.safetensors"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the pictures come from, as the checkpoint will tell it."""
+
+    training_data: str
+    patients_seen: str
+    preprocessing: tuple[str, ...]
+    digest: str = ""
+    """Of everything that decided which pictures there are; a run goes on only with the same."""
+    split: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """`kind` and `digest` of `train.splits.Split`; empty for phantoms alone."""
+    label: str = APART
+    """What has to stand beside every number of this run."""
+    replicated: bool = False
+    """Whether the split has replicated slices already."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How the training went."""
+
+    steps: int
+    minutes: float
+    device: torch.device
+    ranks: int
+    start: str
+    """Where the weights came from at the beginning."""
+
+
+def keep(path: Path, recipe: Recipe, source: Source, weights: Mapping[str, torch.Tensor], step: int) -> None:
+    """Weights as they are now, not calibrated; whole at any moment."""
+    save(path, weights, _metadata(recipe, source, training={"step": step}))
+
+
+def finish(output: Path, recipe: Recipe, data: Pictures, source: Source, ended: Ended, say: Say) -> Path:
+    """Calibrate the chosen weights, as stored, on the validation part; measure them on the test part. Their path."""
+    model, kept = load(output / (BEST if recipe.choose == "best" else LAST))
+    model.to(ended.device)
+    validation, test = data.of_part("validation"), data.of_part("test")
+    say(f"calibrating on {len(validation)} slices, then measuring on {len(test)}")
+    mean, std = recipe.mean_std
+    calibration = calibrate(predict(model, validation, mean=mean, std=std), validation)
+    found = plain(measure(predict(model, test, mean=mean, std=std), test, calibration))
+    metrics = {"split": source.label, **found}
+    metadata = dataclasses.replace(
+        _metadata(recipe, source, training=_told(recipe, data, source, ended, kept.metadata.training["step"])),
+        presence_temperature=round(calibration.presence_temperature, 4),
+        location_temperature=round(calibration.location_temperature, 4),
+        slice_thresholds=calibration.slice_thresholds,
+        series_thresholds=calibration.series_thresholds,
+        metrics=metrics,
+        statistics=statistics(data.of_part("train")),
+    )
+    path = output / f"{recipe.name}.safetensors"
+    save(path, model.state_dict(), metadata)
+    write_whole(output / "metrics.json", json.dumps(metrics, indent=1).encode())
+    write_whole(output / "MODEL-CARD.md", model_card(describe(path)).encode())
+    say(f"{path}: slice AUC {found['presence']['slice']['auc']} on the test part; {source.label}")
+    return path
+
+
+def _told(recipe: Recipe, data: Pictures, source: Source, ended: Ended, step: int) -> dict[str, Any]:
+    """What the checkpoint says of the run that made it."""
+    parts = {part: data.of_part(part) for part in PARTS}
+    return {
+        "recipe": recipe.recorded(),
+        "start": ended.start,
+        "data": source.digest,
+        "split": {**source.split, "label": source.label},
+        "steps_done": ended.steps,
+        "chosen_step": step,
+        "minutes": round(ended.minutes, 1),
+        "device": ended.device.type,
+        "ranks": ended.ranks,
+        "torch": torch.__version__,
+        "slices": {part: len(pictures) for part, pictures in parts.items()},
+        "patients": {part: len(np.unique(pictures.patient)) for part, pictures in parts.items()},
+    }
+
+
+def _metadata(recipe: Recipe, source: Source, *, training: Mapping[str, Any]) -> Metadata:
+    mean, std = recipe.mean_std
+    return Metadata(
+        name=recipe.name,
+        encoder=recipe.encoder,
+        head=recipe.head,
+        location_classes=(*LOCATIONS, NONE) if recipe.location_outputs > len(LOCATIONS) else LOCATIONS,
+        training_data=source.training_data,
+        patients_seen=source.patients_seen,
+        preprocessing=source.preprocessing,
+        slice_thresholds=Thresholds(0.5, 0.5),
+        series_thresholds=Thresholds(0.5, 0.5),
+        mean=mean,
+        std=std,
+        created=datetime.datetime.now(datetime.UTC).date().isoformat(),
+        training=training,
+    )

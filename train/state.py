@@ -1,0 +1,88 @@
+"""The state of a run on disk: whole at any moment, and enough to go on exactly as the run would have gone."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import pickle
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+
+STATE = "state.pt"
+LOCK = "run.lock"
+
+
+class UnusableRun(Exception):
+    """The output folder cannot hold this run, or the run cannot go on; the text says why and what to do."""
+
+
+@contextlib.contextmanager
+def claimed(output: Path) -> Iterator[None]:
+    """The folder is made, can be written to, and belongs to this process until the end. Raises UnusableRun."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        lock = (output / LOCK).open("wb")
+    except OSError as exc:
+        raise UnusableRun(f"{output} cannot be written to ({exc.strerror}); name another folder with --output") from exc
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            raise UnusableRun(f"another process is training in {output}; wait for it, or name another folder") from exc
+        try:
+            _room_for(lock, b"\0" * 4096)
+        except OSError as exc:
+            raise UnusableRun(f"{output} cannot be written to ({exc.strerror}); make room there") from exc
+        yield
+
+
+def save(path: Path, state: dict[str, Any]) -> None:
+    """Replace the state by a newer one in one step. Raises UnusableRun, and then the older one is whole."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as exc:  # torch's writer makes a RuntimeError of what the system said
+        raise UnusableRun(
+            f"{path} cannot be saved ({exc}); what was saved before is whole: make room, and the same command goes on"
+        ) from exc
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+
+
+def read(path: Path, device: torch.device) -> dict[str, Any] | None:
+    """None where no run has saved anything. Raises UnusableRun."""
+    if not path.exists():
+        return None
+    try:
+        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as exc:
+        raise UnusableRun(f"{path} cannot be read ({exc}); remove it to begin again") from exc
+    return state
+
+
+def same_run(output: Path, mine: dict[str, Any], other: dict[str, Any]) -> None:
+    """Raises UnusableRun naming what differs between this run and the one whose state is in the folder."""
+    differing = sorted(key for key in mine | other if mine.get(key) != other.get(key))
+    if differing:
+        raise UnusableRun(
+            f"{output} holds a run with another "
+            + ", ".join(f"{key} ({other.get(key)}, not {mine.get(key)})" for key in differing)
+            + "; give it the same options, or choose another output folder"
+        )
+
+
+def _room_for(file: BinaryIO, content: bytes) -> None:
+    file.write(content)
+    file.flush()
+    os.fsync(file.fileno())
+    file.truncate(0)
