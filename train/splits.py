@@ -36,7 +36,7 @@ HEADER = ["row", "path", "part"]
 @dataclass(frozen=True, eq=False)
 class Split:
     kind: str
-    """`patient`, `fold 2/5`, `given` (by the manifest's own column), `whole` (everything tests), `paper` or `slices`."""
+    """`patient`, `fold 2/5`, `given` (the manifest's own column), `whole` (everything tests), `paper` or `slices`."""
     seed: int
     rows: NDArray[np.int32]
     """(N,): index into `Manifest.rows`; in `paper` an index may occur many times, and in several parts."""
@@ -123,8 +123,11 @@ def whole(manifest: Manifest) -> Split:
 
 
 def paper(manifest: Manifest, seed: int, shares: Shares = SHARES, *, replicate: bool = True) -> Split:
-    """Slices replicated, shuffled and dealt out 8:1:1, patients mixed; LEAKY on purpose. Without `replicate` the papers'
-    runs "without augmentation", of kind `slices`: neighbours of what is tested are trained on, though no copies."""
+    """Slices replicated, shuffled and dealt out 8:1:1, patients mixed; LEAKY on purpose.
+
+    Without `replicate` the papers' runs "without augmentation", of kind `slices`: no copies of what is tested are
+    trained on, but its neighbours are.
+    """
     times = [REPLICAS[kind(row)] if replicate else 1 for row in manifest.rows]
     copies = np.random.default_rng((seed, 3)).permutation(np.repeat(np.arange(len(manifest.rows)), times))
     ends = np.rint(np.cumsum(shares)[:2] * len(copies)).astype(int)
