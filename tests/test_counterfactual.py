@@ -1,0 +1,155 @@
+"""Slices healed and bleeds transplanted: what changed, what did not, and what the rows say of it."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from dtvit import brace, phantom, preprocess
+from train import bleeds, counterfactual, enriching
+from train.data import ORIGINS, UNCLEAR, Pictures
+
+PATIENT = ORIGINS.index("patient")
+
+
+def seen(made, spec):
+    pixel_mm = (spec.scan.pixel_mm, spec.scan.pixel_mm)
+    picture = preprocess.picture(made.hu, brace.find_head(made.hu, pixel_mm, "robust").mask)
+    view = preprocess.view_of(picture, preprocess.HEAD_BOX)
+    return preprocess.through(picture, view), preprocess.through((made.blood > 0.5).astype(np.uint8) * 255, view) > 127
+
+
+@pytest.fixture(scope="module")
+def slices():
+    """(picture with its bleed, blood, picture of another head without) through the middle of heads."""
+    made = []
+    for seed in (0, 2, 3, 4):
+        spec = phantom.draw(np.random.default_rng(seed), "deep", thickness_mm=5.0, spacing_mm=5.0)
+        middle = len(spec.positions_mm) // 2
+        bleeding = [phantom.render_slice(spec, position) for position in spec.positions_mm[middle : middle + 4 : 3]]
+        one = max(bleeding, key=lambda s: s.blood_mm3)
+        healthy = phantom.render_slice(phantom.without_bleed(spec), one.position_mm)
+        made.append((*seen(one, spec), seen(healthy, spec)[0]))
+    return [each for each in made if bleeds.traced(each[0]).sum() > 150]
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(3)
+
+
+def test_healing_takes_the_blood_away_and_leaves_the_rest(slices, rng):
+    assert len(slices) >= 2
+    for picture, blood, _ in slices:
+        mask, inside = bleeds.traced(picture), bleeds.brain(picture)
+        healed = counterfactual.heal(picture, mask, inside, rng)
+        core = mask & blood
+        around = inside & ~mask & (picture > 60) & (picture < 160)
+        before, after = (shown[core].mean() - picture[around].mean() for shown in (picture, healed))
+        assert before > 35  # grey levels, 11 HU
+        assert abs(after) < 0.4 * before
+        far = np.ones_like(mask)
+        rows, columns = np.nonzero(mask)
+        far[rows.min() - 6 : rows.max() + 7, columns.min() - 6 : columns.max() + 7] = False
+        assert (healed[far] == picture[far]).all()
+        assert not (bleeds.traced(healed) & core).any()
+
+
+def test_healed_tissue_has_the_noise_of_its_slice(slices, rng):
+    for picture, _, _ in slices:
+        mask, inside = bleeds.traced(picture), bleeds.brain(picture)
+        healed = counterfactual.heal(picture, mask, inside, rng).astype(float)
+        grain = np.abs(np.diff(healed, axis=1, prepend=0))
+        around = inside & ~mask & (picture > 60) & (picture < 160)
+        assert 0.5 < grain[mask].mean() / grain[around].mean() < 2.0
+
+
+def test_a_transplanted_bleed_shows_where_it_is_said_to_be(slices, rng):
+    picture, _, _ = slices[0]
+    healthy = slices[1][2]
+    bleed = counterfactual.lift(picture, bleeds.traced(picture), bleeds.brain(picture))
+    inside = bleeds.brain(healthy)
+    found = [counterfactual.transplant(healthy, counterfactual.varied(bleed, rng), inside, rng) for _ in range(12)]
+    fitted = [each for each in found if each is not None]
+    assert len(fitted) >= 6
+    for changed, where, clear in fitted:
+        rise = changed.astype(int) - healthy
+        assert rise[where].mean() > 15
+        assert (where & ~inside).sum() == 0
+        assert np.abs(rise[~inside]).max() == 0  # bone and air stay as they are
+        assert not clear or where.sum() >= counterfactual.LEAST_AREA
+
+
+def test_a_bleed_that_would_lie_in_bone_is_not_transplanted(slices, rng):
+    picture, _, healthy = slices[0]
+    bleed = counterfactual.lift(picture, bleeds.traced(picture), bleeds.brain(picture))
+    outside = counterfactual.Bleed(np.roll(bleed.rise, 90, 0), np.roll(bleed.mask, 90, 0))
+    assert counterfactual.transplant(healthy, outside, bleeds.brain(healthy), rng) is None
+    nothing = counterfactual.Bleed(np.zeros((224, 224), np.float32), np.zeros((224, 224), bool))
+    assert counterfactual.transplant(healthy, nothing, bleeds.brain(healthy), rng) is None
+
+
+def rows(pictures, presence):
+    count = len(pictures)
+    return Pictures(
+        pictures=np.array(pictures, np.uint8),
+        blood=np.zeros((count, 56, 56), np.uint8),
+        traced=np.zeros(count, bool),
+        presence=np.array(presence, np.int8),
+        location=np.where(np.array(presence) == 1, 0, UNCLEAR).astype(np.int8),
+        patient=np.arange(count, dtype=np.int32),
+        series=np.arange(count, dtype=np.int32),
+        part=np.zeros(count, np.int8),
+        origin=np.full(count, PATIENT, np.int8),
+        volume_ml=np.full(count, np.nan, np.float32),
+        area_mm2=np.full(count, np.nan, np.float32),
+    )
+
+
+@pytest.fixture
+def listed(slices):
+    pictures = [each[0] for each in slices] + [each[2] for each in slices]
+    faint = slices[0][2]  # labelled as bleeding, and shows nothing
+    return rows([*pictures, faint], [1] * len(slices) + [0] * len(slices) + [1])
+
+
+def test_a_slice_labelled_as_bleeding_without_a_trace_becomes_unclear(listed):
+    traced = enriching.trace(listed, processes=1)
+    bleeding = np.flatnonzero(listed.presence == 1)[:-1]
+    assert (traced.presence[bleeding] == 1).all()
+    assert traced.blood[bleeding].any((1, 2)).all()
+    assert traced.presence[-1] == traced.location[-1] == UNCLEAR
+    assert not traced.traced[-1]
+    assert traced.traced[:-1].all()
+    assert not traced.blood[listed.presence == 0].any()
+
+
+def test_rows_that_are_made_tell_whose_head_and_whose_blood_they_show(listed):
+    traced, made = enriching.enrich(listed, 5, processes=1)
+    bleeding = int((traced.presence == 1).sum())
+    healed = made.take(made.origin == ORIGINS.index("healed"))
+    moved = made.take(made.origin == ORIGINS.index("transplanted"))
+    assert len(healed) == bleeding
+    assert (healed.presence == 0).all()
+    assert not healed.blood.any()
+    assert set(healed.patient) <= set(traced.patient[traced.presence == 1])
+    assert len(moved) >= 1
+    assert set(moved.patient) <= set(traced.patient[traced.presence == 0])
+    assert moved.blood.any((1, 2)).all()
+    assert (moved.location[moved.presence == 1] == 0).all()
+    assert len(set(made.series) & set(traced.series)) == 0
+    assert len(set(made.series)) == len(made)
+
+
+def test_the_same_seed_makes_the_same_rows_whatever_the_number_of_processes(listed):
+    one, two = (enriching.enrich(listed, 5, processes=count)[1] for count in (1, 2))
+    other = enriching.enrich(listed, 6, processes=1)[1]
+    assert (one.pictures == two.pictures).all()
+    assert (one.presence == two.presence).all()
+    assert one.pictures.shape != other.pictures.shape or (one.pictures != other.pictures).any()
+
+
+def test_another_geometry_is_refused(listed):
+    wide = replace(listed, pictures=np.zeros((len(listed), 256, 256), np.uint8))
+    with pytest.raises(enriching.WrongGeometry, match="head-box"):
+        enriching.enrich(wide, 0)

@@ -1,0 +1,188 @@
+"""Patients' slices made fit for training at patches and against shortcuts: traced, and enriched by counterfactuals.
+
+Every slice labelled as bleeding is traced (`train.bleeds`); one without a trace may show no blood (each slice of such a
+patient carries the patient's label), so its presence becomes unclear. Then rows are added (`train.counterfactual`): the
+slice healed, its bleed in a like slice of a healthy patient, and shams. Everything follows from the seed and the row.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from dtvit.preprocess import SIDE
+from train import bleeds, counterfactual
+from train.bleeds import Mask, Picture
+from train.data import BLOOD_CELLS, ORIGINS, UNCLEAR, Pictures
+
+LIKE = 40  # of the healthy slices, those most like a slice are asked to take its bleed
+RECIPIENTS = 4  # of them, drawn; the first that it fits
+SHAM_SHARE = 0.25  # of the bleeding slices, healed where there is no blood
+HEALTHY_SHAM_SHARE = 0.4  # of the healthy ones: a patch of replaced tissue must not tell that someone was healed
+THUMBNAIL = 28
+
+Say = Callable[[str], None]
+
+
+class WrongGeometry(ValueError):
+    """Traces and counterfactuals are made in the head-box geometry alone."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    row: int
+    seed: int
+    picture: Picture
+    bleeding: bool
+    recipients: tuple[tuple[int, Picture], ...] = ()
+    """Of a bleeding slice: healthy slices and their rows. Of a healthy one: a bleeding one, whose trace is borrowed."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Made:
+    head: int
+    """The row whose head it is."""
+    donor: int
+    """The row whose bleed it shows or has lost."""
+    origin: str
+    picture: Picture
+    blood: Mask
+    presence: int
+
+
+def enrich(
+    pictures: Pictures, seed: int, *, processes: int | None = None, say: Say = lambda text: None
+) -> tuple[Pictures, Pictures]:
+    """The patients' slices traced, and the rows made from them; both in the head-box geometry, as they must come.
+
+    Give it the slices of one part: a bleed goes from one of its patients to another. Raises WrongGeometry.
+    """
+    if pictures.pictures.shape[1:] != (SIDE, SIDE):
+        raise WrongGeometry(f"counterfactuals need pictures of {SIDE} x {SIDE} in the head-box geometry")
+    traced = trace(pictures, processes=processes, say=say)
+    bleeding = np.flatnonzero((traced.presence == 1) & traced.blood.any((1, 2)))
+    healthy = np.flatnonzero(traced.presence == 0)
+    jobs = _jobs(traced.pictures, bleeding, healthy, seed)
+    found = [made for some in _in_processes(_changed, jobs, processes, say, "changed") for made in some]
+    return traced, _rows(traced, found)
+
+
+def trace(pictures: Pictures, *, processes: int | None = None, say: Say = lambda text: None) -> Pictures:
+    """The same rows with the blood of those labelled as bleeding; presence unclear where none is seen."""
+    blood, presence, location = pictures.blood.copy(), pictures.presence.copy(), pictures.location.copy()
+    rows = np.flatnonzero(pictures.presence == 1)
+    cells = _in_processes(_trace_of, [pictures.pictures[row] for row in rows], processes, say, "traced")
+    for row, found in zip(rows, cells, strict=True):
+        blood[row] = found
+        if not found.any():
+            presence[row] = location[row] = UNCLEAR
+    known = pictures.traced | (presence == 0) | (pictures.presence == 1)
+    known &= presence != UNCLEAR  # where a bleed is too faint to trace, patches would learn that it is none
+    return replace(pictures, blood=blood, presence=presence, location=location, traced=known)
+
+
+def _trace_of(picture: Picture) -> NDArray[np.uint8]:
+    return _cells(bleeds.traced(picture))
+
+
+def _cells(mask: Mask) -> NDArray[np.uint8]:
+    side = SIDE // BLOOD_CELLS
+    return np.asarray(mask.reshape(BLOOD_CELLS, side, BLOOD_CELLS, side).mean((1, 3)) * 255, np.uint8)
+
+
+def _jobs(
+    pictures: NDArray[np.uint8], bleeding: NDArray[np.intp], healthy: NDArray[np.intp], seed: int
+) -> Iterator[_Job]:
+    if not len(bleeding) or not len(healthy):
+        return
+    known = np.stack([_thumbnail(pictures[row]) for row in healthy])
+    rng = np.random.default_rng((seed, 3))
+    for row in bleeding:
+        like = np.argsort(-(known @ _thumbnail(pictures[row])))[:LIKE]
+        chosen = healthy[rng.choice(like, min(RECIPIENTS, len(like)), replace=False)]
+        yield _Job(int(row), seed, pictures[row], True, tuple((int(each), pictures[each]) for each in chosen))
+    for row in rng.choice(healthy, round(HEALTHY_SHAM_SHARE * len(healthy)), replace=False):
+        other = int(rng.choice(bleeding))
+        yield _Job(int(row), seed, pictures[row], False, ((other, pictures[other]),))
+
+
+def _thumbnail(picture: Picture) -> NDArray[np.float32]:
+    """Its layout of bone and brain as a vector of length 1."""
+    small = cv2.resize(picture, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA).astype(np.float32).ravel()
+    small -= small.mean()
+    return np.asarray(small / max(float(np.linalg.norm(small)), 1e-6), np.float32)
+
+
+def _changed(job: _Job) -> list[_Made]:
+    """What is made of one slice."""
+    rng = np.random.default_rng((job.seed, 4, job.row))
+    inside = bleeds.brain(job.picture)
+    if not job.bleeding:
+        borrowed = bleeds.traced(job.recipients[0][1]) & inside
+        return _sham(job, borrowed, np.zeros_like(inside), inside, 0, rng)
+    mask = bleeds.traced(job.picture)
+    healed = counterfactual.heal(job.picture, mask, inside, rng)
+    made = [_Made(job.row, job.row, "healed", healed, np.zeros_like(mask), 0)]
+    bleed = counterfactual.lift(job.picture, mask, inside)
+    for row, picture in job.recipients:
+        fitted = counterfactual.transplant(picture, counterfactual.varied(bleed, rng), bleeds.brain(picture), rng)
+        if fitted is not None:
+            changed, where, clear = fitted
+            made.append(_Made(row, job.row, "transplanted", changed, where, 1 if clear else UNCLEAR))
+            break
+    if rng.random() < SHAM_SHARE:
+        made += _sham(job, counterfactual.elsewhere(mask, inside, rng), mask, inside, 1, rng)
+    return made
+
+
+def _sham(job: _Job, where: Mask, blood: Mask, inside: Mask, presence: int, rng: np.random.Generator) -> list[_Made]:
+    if where.sum() < bleeds.LEAST_AREA:
+        return []
+    healed = counterfactual.heal(job.picture, where, inside, rng)
+    return [_Made(job.row, job.row, "sham", healed, blood, presence)]
+
+
+def _rows(pictures: Pictures, found: Sequence[_Made]) -> Pictures:
+    """As rows of the patient whose head it is; each slice that was changed is a series of its own."""
+    heads, donors = (np.array([getattr(made, name) for made in found], np.int64) for name in ("head", "donor"))
+    presence = np.array([made.presence for made in found], np.int8)
+    cells = np.array([_cells(made.blood) for made in found], np.uint8)
+    return replace(
+        pictures.take(heads),
+        pictures=np.array([made.picture for made in found], np.uint8).reshape(-1, SIDE, SIDE),
+        blood=cells.reshape(-1, BLOOD_CELLS, BLOOD_CELLS),
+        traced=presence != UNCLEAR,
+        presence=presence,
+        location=np.where(presence == 1, pictures.location[donors], UNCLEAR).astype(np.int8),
+        series=np.arange(len(found), dtype=np.int32) + int(pictures.series.max(initial=-1)) + 1,
+        origin=np.array([ORIGINS.index(made.origin) for made in found], np.int8),
+        volume_ml=np.full(len(found), np.nan, np.float32),
+        area_mm2=np.full(len(found), np.nan, np.float32),
+    )
+
+
+def _in_processes(
+    work: Callable[[Any], Any], jobs: Sequence[Any] | Iterator[Any], processes: int | None, say: Say, done: str
+) -> list[Any]:
+    """In order; in this process where there is to be but one."""
+    count = processes or multiprocessing.cpu_count()
+    if count == 1:
+        return [work(job) for job in jobs]
+    found: list[Any] = []
+    said_at = time.monotonic()
+    context = multiprocessing.get_context("spawn")  # a forked child inherits torch's threads in a state that hangs
+    with ProcessPoolExecutor(count, mp_context=context, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
+        for each in pool.map(work, jobs, chunksize=16):
+            found.append(each)
+            if time.monotonic() - said_at > 15:
+                said_at = time.monotonic()
+                say(f"{len(found)} slices {done}")
+    return found
