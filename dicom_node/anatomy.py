@@ -7,7 +7,7 @@ as functions of values, and `dtvit` does the judging.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from dicom_node.store.results import SliceResult
@@ -55,7 +55,7 @@ def coverage(found: Sequence[SliceResult], instances: Sequence[Instance]) -> Cov
     evaluated = [region is Region.BRAIN and r.left_out is None for r, region in zip(ordered, shown, strict=True)]
     doubts = [
         *selection.doubts([_content(r) for r in ordered], shown),
-        *_fanned({r.instance_id for r in found}, instances),
+        *_fanned(found, instances),
     ]
     return assess([r.position_mm for r in ordered], [r.thickness_mm for r in ordered], shown, evaluated, doubts)
 
@@ -79,9 +79,13 @@ def conclude(
     return findings.conclude(slices, coverage(ordered, instances), cuts.series, whole=whole)
 
 
-def _fanned(looked_at: Collection[int], instances: Sequence[Instance]) -> list[str]:
-    """Slices that are not parallel leave wedges between them, which positions along a normal do not show."""
-    normals = [n for i in instances if i.id in looked_at and (n := i.facts.normal) is not None]
+def _fanned(found: Sequence[SliceResult], instances: Sequence[Instance]) -> list[str]:
+    """Slices that are not parallel leave wedges between them, which positions along a normal do not show.
+
+    A slice that could not be read has no normal of its own, a multi-frame image none in its header.
+    """
+    of_header = {i.id: i.facts.normal for i in instances}
+    normals = [n for r in found if (n := r.normal or of_header.get(r.instance_id)) is not None]
     if not normals or all(math.dist(normals[0], n) < PARALLEL for n in normals):
         return []
     return ["the slices are not parallel: what lies between them is not known to be seen"]
@@ -110,6 +114,7 @@ def _finding(result: SliceResult, instance: Instance, region: Region, cuts: Thre
         location=result.location if evaluated else None,
         left_out=left_out,
         frame=result.frame or None,
+        doubts=result.doubts,
     )
 
 

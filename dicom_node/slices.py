@@ -109,6 +109,8 @@ class SliceReader:
         for index in range(len(image)):
             try:
                 one = image.slice(index)
+                if one.axial is False:  # a frame of a multi-frame image; of a single one the header told it before
+                    raise UnreadableSlice("it is not axial", one.frame)
                 prepared = self._prepare(one)
             except UnreadableSlice as exc:
                 yield _left_out(instance, str(exc), frame=exc.frame or 0)
@@ -200,6 +202,8 @@ class SliceReader:
                 presence=float(presence),
                 location=(float(location[0]), float(location[1]), float(location[2])),
                 parts=_sorted(w.parts),
+                normal=w.slice.normal,
+                doubts=w.prepared.flags,
             )
             for w, presence, location in zip(waiting, predictions.presence, predictions.location, strict=True)
         ]

@@ -13,6 +13,7 @@ from dtvit.findings import Coverage, Region
 
 HOLE = 1.5  # times the usual step or the thickness
 NEIGHBOURS = 3  # steps to each side that tell what is usual there
+UNSTATED_MM = 5.0  # no thickness stated: slices further apart may be thinner than that, and every second one missing
 SAME_MM = 0.05  # closer than any two slices that are not one position twice
 LEAST_EXTENT_MM = 80.0  # of brain from base to vertex; an adult has 110 to 140, an infant 85 or more
 
@@ -79,6 +80,16 @@ def assess(
         f"slices are missing between {low:.1f} and {high:.1f} mm"
         for low, high in holes([positions_mm[i] or 0.0 for i in run], [thicknesses_mm[i] for i in run])
     ]
+    apart = max(
+        (
+            (positions_mm[j] or 0.0) - (positions_mm[i] or 0.0)
+            for i, j in itertools.pairwise(run)
+            if not thicknesses_mm[i] and not thicknesses_mm[j]
+        ),
+        default=0.0,
+    )
+    if apart > UNSTATED_MM + SAME_MM:
+        gaps.append(f"the slice thickness is not stated, and slices lie up to {apart:.1f} mm apart")
     extent = _extent([positions_mm[i] or 0.0 for i in brain if evaluated[i]])
     if extent < LEAST_EXTENT_MM:
         gaps.append(f"the evaluated slices span {extent:.0f} mm, a brain at least {LEAST_EXTENT_MM:.0f}")

@@ -73,6 +73,15 @@ class CTSlice:
     """Gantry/Detector Tilt, or the angle between slice and axial plane; for people, nothing is computed from it."""
 
     @property
+    def normal(self) -> tuple[float, float, float] | None:
+        """Unit normal of the slice, towards the head; None without orientation."""
+        if self.orientation is None:
+            return None
+        along = values.headward(self.orientation)
+        x, y, z = along / np.linalg.norm(along)
+        return float(x), float(y), float(z)
+
+    @property
     def axial(self) -> bool | None:
         """Whether the plane lies within 45 degrees of axial; None without orientation."""
         return None if self.orientation is None else bool(abs(values.normal(self.orientation)[2]) > math.sqrt(0.5))

@@ -75,6 +75,8 @@ class SliceFinding:
     left_out: str | None = None
     frame: int | None = None
     """1-based frame of a multi-frame image, None for a single-frame one."""
+    doubts: tuple[str, ...] = ()
+    """What was doubtful about finding the head in this slice, in words; it may be evaluated all the same."""
 
     @property
     def evaluated(self) -> bool:
@@ -118,6 +120,7 @@ class SeriesFindings:
                     "region": Region(one["region"]),
                     "outcome": Outcome(one["outcome"]),
                     "location": _three(one["location"]),
+                    "doubts": tuple(one.get("doubts", ())),
                 }
             )
             for one in values["slices"]

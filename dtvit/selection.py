@@ -36,6 +36,7 @@ HEAD_SLICES = 3
 TAPERED = 0.5  # of the largest area: less at both ends of a brain; at most 0.32 in 10 mm slices, 0.9 where one is cut
 DIP = 0.75  # of the smaller neighbour: whole slices of a head keep 0.93 and more
 UNSEEN_CM2 = 1.0  # of brain in one slice: room for a bleed of a centimetre
+REMOVED_CM2 = 3.0  # neck muscle between a ring and the spine may pass for brain up to this
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,8 @@ class SliceContent:
     """All soft tissue, enclosed or not."""
     unseen_cm2: float = 0.0
     """Brain outside the part of the picture that the model is shown."""
+    removed_cm2: float = 0.0
+    """What looks like brain and was taken for no head: brace removal may have gone wrong."""
 
     @property
     def may_show_brain(self) -> bool:
@@ -101,7 +104,22 @@ def classify_content(
         brain_hu=float(np.median(mean[brain])) if area else 0.0,
         soft_cm2=float(tissue.sum() * cell_cm2),
         unseen_cm2=float((brain & ~_cells(shown, hu.shape, brain.shape)).sum() * cell_cm2),
+        removed_cm2=float(_removed(hu, head_mask, size) * cell_cm2),
     )
+
+
+def _removed(hu: npt.NDArray[np.float32], head_mask: npt.NDArray[np.bool_], size: tuple[int, ...]) -> int:
+    """Cells (`size`: columns, rows) that the mask drops and that are soft tissue within bone, wide enough for brain."""
+    import cv2
+
+    mean = cv2.resize(np.clip(hu, -200.0, 400.0), size, interpolation=cv2.INTER_AREA)
+    dropped = cv2.resize(head_mask.astype(np.float32), size, interpolation=cv2.INTER_AREA) < 0.5
+    tissue = _wide_pieces((dropped & (mean > TISSUE_HU[0]) & (mean < TISSUE_HU[1])).astype(np.uint8))
+    if not tissue.any():  # nearly always
+        return 0
+    share = cv2.resize((hu > BONE_HU).astype(np.float32), size, interpolation=cv2.INTER_AREA)
+    met = _directions_with_bone(_with_cropped_border((share > BONE_SHARE) | (mean > BONE_MEAN_HU), mean))
+    return int(_wide_pieces((tissue & (met >= MET_BONE)).astype(np.uint8)).sum())
 
 
 def assign_regions(contents: Sequence[SliceContent | None]) -> list[Region]:
@@ -161,6 +179,10 @@ def doubts(contents: Sequence[SliceContent | None], regions: Sequence[Region]) -
     edge = sum((content := contents[i]) is not None and content.unseen_cm2 > UNSEEN_CM2 for i in at)
     if edge:
         found.append(f"{edge} {'slice has' if edge == 1 else 'slices have'} brain beyond what the network is shown")
+    lost = sum(content is not None and content.removed_cm2 > REMOVED_CM2 for content in contents)
+    if lost:
+        slices = "slice" if lost == 1 else "slices"
+        found.append(f"in {lost} {slices} tissue that may be brain was removed with the head holder")
     return tuple(found)
 
 

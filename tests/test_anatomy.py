@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from made import FakeClassifier, Made, changed, head_series, made_node, peer
+from pydicom import uid
 from pydicom.dataset import Dataset
 
 from dicom_node.tables import jobs
+from dtvit import robust
 
 HEALTHY = FakeClassifier(0.01)
 
@@ -66,6 +68,61 @@ def test_slices_that_are_not_parallel_are_not_absent(node: Made) -> None:
     outcome, reasons = concluded(node, [tilted(ds, 25.0) for ds in datasets[:10]] + datasets[10:])
     assert outcome == "undetermined"
     assert "not parallel" in reasons
+
+
+def enhanced(datasets: list[Dataset]) -> Dataset:
+    """The same images as the frames of one Enhanced CT."""
+    first = datasets[0]
+    per_frame = []
+    for ds in datasets:
+        position, orientation, frame = Dataset(), Dataset(), Dataset()
+        position.ImagePositionPatient, orientation.ImageOrientationPatient = (
+            ds.ImagePositionPatient,
+            ds.ImageOrientationPatient,
+        )
+        frame.PlanePositionSequence, frame.PlaneOrientationSequence = [position], [orientation]
+        per_frame.append(frame)
+    measures, values, shared = Dataset(), Dataset(), Dataset()
+    measures.PixelSpacing, measures.SliceThickness = first.PixelSpacing, first.SliceThickness
+    values.RescaleSlope, values.RescaleIntercept, values.RescaleType = first.RescaleSlope, first.RescaleIntercept, "HU"
+    shared.PixelMeasuresSequence, shared.PixelValueTransformationSequence = [measures], [values]
+    return changed(
+        first,
+        SOPClassUID=uid.EnhancedCTImageStorage,
+        NumberOfFrames=len(datasets),
+        PixelData=b"".join(ds.PixelData for ds in datasets),
+        SharedFunctionalGroupsSequence=[shared],
+        PerFrameFunctionalGroupsSequence=per_frame,
+        **dict.fromkeys(("ImagePositionPatient", "ImageOrientationPatient", "SliceThickness", "PixelSpacing")),
+    )
+
+
+def test_a_multi_frame_head_is_judged_like_any_other(node: Made) -> None:
+    assert concluded(node, [enhanced(head_series())]) == ("absent", "")
+
+
+def test_frames_that_are_not_parallel_are_not_absent(node: Made) -> None:
+    datasets = head_series()
+    outcome, reasons = concluded(node, [enhanced([tilted(ds, 25.0) for ds in datasets[:10]] + datasets[10:])])
+    assert outcome == "undetermined"
+    assert "not parallel" in reasons
+
+
+def test_a_frame_that_is_not_axial_is_left_out_by_name(node: Made) -> None:
+    datasets = head_series()
+    coronal = changed(datasets[8], ImageOrientationPatient=[1, 0, 0, 0, 0, -1])
+    outcome, _ = concluded(node, [enhanced([*datasets[:8], coronal, *datasets[9:]])])
+    assert outcome == "undetermined"
+    slices = node.rows(jobs)[-1].findings["slices"]
+    assert [(s["frame"], s["left_out"]) for s in slices if s["region"] == "unknown"] == [(9, "it is not axial")]
+
+
+def test_what_was_doubtful_about_a_slice_is_kept_with_it(node: Made) -> None:
+    datasets = head_series()
+    concluded(node, [*datasets[:-1], repictured(datasets[-1], np.full((128, 128), -1000))])
+    slices = node.rows(jobs)[-1].findings["slices"]
+    assert slices[-1]["doubts"] == [robust.NO_HEAD]
+    assert slices[8]["doubts"] == []
 
 
 def test_a_blank_slice_is_no_end_of_the_brain(node: Made) -> None:

@@ -147,3 +147,14 @@ def test_a_doubt_uncovers_the_brain() -> None:
     coverage = assess(positions, thicknesses, regions, [r is BRAIN for r in regions], ["it may have been cut"])
     assert not coverage.complete
     assert coverage.gaps == ("it may have been cut",)
+
+
+def test_slices_without_a_thickness_must_lie_close_to_one_another() -> None:
+    """Every second slice may be missing, and no header shows it."""
+    positions, _, regions = series(count=20, step=6.0)
+    evaluated = [r is BRAIN for r in regions]
+    assert assess(positions, [6.0] * 20, regions, evaluated).complete
+    unstated = assess(positions, [None] * 20, regions, evaluated)
+    assert unstated.gaps == ("the slice thickness is not stated, and slices lie up to 6.0 mm apart",)
+    positions, _, regions = series(step=5.0)
+    assert assess(positions, [None] * 28, regions, [r is BRAIN for r in regions]).complete

@@ -172,6 +172,20 @@ def test_brain_outside_what_is_shown_is_measured() -> None:
     assert half.unseen_cm2 == pytest.approx(half.brain_cm2 / 2, abs=3)
 
 
+def test_brain_that_was_removed_as_if_it_were_holder_is_measured_and_doubted() -> None:
+    hu = oval()
+    mask = brace.head_mask(hu, (0.5, 0.5))
+    whole = classify_content(hu, mask, (0.5, 0.5))
+    assert whole.removed_cm2 == 0.0
+    mask[:, :200] = False
+    cut = classify_content(hu, mask, (0.5, 0.5))
+    assert cut.removed_cm2 == pytest.approx(((hu == 35.0) & ~mask).sum() * 0.05**2, rel=0.1)
+    wrong = replace(WHOLE[4], removed_cm2=cut.removed_cm2)
+    said = "in 1 slice tissue that may be brain was removed with the head holder"
+    assert doubts_of([*WHOLE[:4], wrong, *WHOLE[5:]]) == (said,)
+    assert doubts_of([wrong, *WHOLE]) == (said,), "outside what is taken for brain it may have been lost too"
+
+
 def test_a_picture_full_of_tissue_without_any_bone_is_no_brain() -> None:
     """That the field of view may cut the skull does not make a skull of its border."""
     grey = np.full((128, 128), 35.0, np.float32)

@@ -42,10 +42,17 @@ class SliceResult:
     location: tuple[float, float, float] | None = None
     parts: tuple[int, ...] | None = None
     """Of the head mask, as the neighbouring slices decided; None where the slice decided by itself."""
+    normal: tuple[float, float, float] | None = None
+    """Unit normal of the slice, towards the head; None without orientation."""
+    doubts: tuple[str, ...] = ()
+    """Of the brace removal, in words."""
 
 
 def keep(connection: Connection, found: Iterable[SliceResult], version: Version, *, now: float) -> None:
     rows = [_row(result, version, now) for result in found]
+    named = sa.select(instances.c.id).where(instances.c.id.in_({row["instance_id"] for row in rows}))
+    there = set(connection.scalars(named.with_for_update(read=True, key_share=True)))
+    rows = [row for row in rows if row["instance_id"] in there]  # a patient may have been forgotten meanwhile
     if rows:
         connection.execute(insert_for(connection)(slice_results).on_conflict_do_nothing(index_elements=_KEY), rows)
 
@@ -76,7 +83,7 @@ def _row(result: SliceResult, version: Version, now: float) -> dict[str, Any]:
 
 
 _KEY = ["instance_id", "frame", "model_digest", "preprocessing"]
-_CONTENT = ("instance_number", "position_mm", "thickness_mm", "content", "parts")
+_CONTENT = ("instance_number", "position_mm", "thickness_mm", "content", "parts", "normal", "doubts")
 
 
 def of_series(connection: Connection, series_id: int, version: Version) -> list[SliceResult]:
@@ -94,8 +101,13 @@ def of_series(connection: Connection, series_id: int, version: Version) -> list[
     return [_result(row) for row in connection.execute(query)]
 
 
-def unread(connection: Connection, version: Version, *, limit: int, series_id: int | None = None) -> list[Instance]:
-    """Current instances to classify that have no result: of one series, or of all still arriving, oldest first."""
+def unread(
+    connection: Connection, version: Version, *, limit: int, series_id: int | None = None, at_most: int | None = None
+) -> list[Instance]:
+    """Current instances to classify that have no result: of one series, or of all still arriving.
+
+    Those more urgent come first, then the oldest; `at_most`: none of a series less urgent than this (a larger number).
+    """
     done = sa.exists().where(
         slice_results.c.instance_id == instances.c.id,
         slice_results.c.model_digest == version.model_digest,
@@ -105,11 +117,13 @@ def unread(connection: Connection, version: Version, *, limit: int, series_id: i
         sa.select(*columns_of_instance())
         .join(series)
         .where(instances.c.current.is_(True), instances.c.ruled_out.is_(None), ~done)
-        .order_by(instances.c.id)
+        .order_by(series.c.priority, instances.c.id)
         .limit(limit)
     )
     if series_id is None:
         query = query.where(series.c.state == SeriesState.RECEIVING)
+        if at_most is not None:
+            query = query.where(series.c.priority <= at_most)
     else:
         query = query.where(instances.c.series_id == series_id)
     return [instance_from(row) for row in connection.execute(query)]
@@ -118,7 +132,7 @@ def unread(connection: Connection, version: Version, *, limit: int, series_id: i
 def _result(row: sa.Row[Any]) -> SliceResult:
     location = None if row.deep is None else (row.deep, row.lobar, row.subtentorial)
     content = dict(row.content)
-    parts = content.pop("parts", None)
+    parts, normal, doubts = (content.pop(name, None) for name in ("parts", "normal", "doubts"))
     return SliceResult(
         row.instance_id,
         row.frame,
@@ -126,5 +140,7 @@ def _result(row: sa.Row[Any]) -> SliceResult:
         presence=row.presence,
         location=location,
         parts=None if parts is None else tuple(parts),
+        normal=None if normal is None else (normal[0], normal[1], normal[2]),
+        doubts=tuple(doubts or ()),
         **content,
     )
