@@ -1,0 +1,1 @@
+"""Does a checkpoint look at blood, or at what happens to go with it? `python -m train audit`; docs/audit.md."""

@@ -1,0 +1,159 @@
+"""What an audit says in numbers: a figure with its interval, beside the goal it is held to, as rows of a table.
+
+Intervals are 95 %, from patients drawn again with replacement: slices of a patient are near copies, and drawing slices
+would make every interval too narrow. One row serves the page and audit.json alike, so that the two cannot disagree.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from train.evaluation import auc
+from train.evaluation.bootstrap import draw, interval
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One number; not a number, with the same for its interval, where nothing could be measured."""
+
+    value: float
+    low: float
+    high: float
+    slices: int
+    """Of which it was made; in an AUC of pairs each counts twice."""
+    patients: int
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A bound, itself included."""
+
+    bound: float
+    at_most: bool
+
+    def met(self, figure: Figure) -> bool | None:
+        """None where the figure could not be measured."""
+        if not math.isfinite(figure.value):
+            return None
+        return figure.value <= self.bound if self.at_most else figure.value >= self.bound
+
+    def __str__(self) -> str:
+        return f"{'at most' if self.at_most else 'at least'} {self.bound:g}"
+
+
+@dataclass(frozen=True)
+class Row:
+    key: str
+    """Where it stands in audit.json below its part: names with points between them."""
+    what: str
+    """For a person."""
+    figure: Figure
+    goal: Goal | None = None
+
+
+@dataclass(frozen=True)
+class Plate:
+    """A picture of the audit, in its folder."""
+
+    path: Path
+    caption: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """One part of the audit: what was done, what came out."""
+
+    name: str
+    title: str
+    method: str
+    """What was done, in plain words."""
+    rows: tuple[Row, ...]
+    plates: tuple[Plate, ...] = ()
+    counts: tuple[tuple[str, int], ...] = ()
+    """What entered and what was left out, in words, with how many."""
+
+    def figure(self, key: str) -> Figure | None:
+        return next((row.figure for row in self.rows if row.key == key), None)
+
+    def to_json(self) -> dict[str, Any]:
+        """Figures by key, each with `_ci` and `_slices` beside it; None for what could not be measured."""
+        made: dict[str, Any] = {"counts": dict(self.counts)}
+        for row in self.rows:
+            *folders, last = row.key.split(".")
+            place = made
+            for folder in folders:
+                place = place.setdefault(folder, {})
+            place[last] = _plain(row.figure.value)
+            place[f"{last}_ci"] = [_plain(row.figure.low), _plain(row.figure.high)]
+            place[f"{last}_slices"] = row.figure.slices
+        return made
+
+
+def goals_of(sections: Sequence[Section]) -> list[dict[str, Any]]:
+    """Every figure that is held to a goal."""
+    return [
+        {
+            "part": section.name,
+            "key": row.key,
+            "what": row.what,
+            "value": _plain(row.figure.value),
+            "ci": [_plain(row.figure.low), _plain(row.figure.high)],
+            "goal": str(row.goal),
+            "met": row.goal.met(row.figure),
+        }
+        for section in sections
+        for row in section.rows
+        if row.goal is not None
+    ]
+
+
+def area(scores: Floats, truth: Bools, patients: NDArray[Any], seed: int) -> Figure:
+    """AUC of slices; not a number where one class is missing."""
+    draws = draw(patients, seed=seed)
+    low, high = interval(draws.auc(scores, truth)) if truth.any() and not truth.all() else (math.nan, math.nan)
+    return Figure(auc(scores, truth), low, high, len(scores), draws.patients)
+
+
+def patient_area(scores: Floats, truth: Bools, patients: NDArray[Any], seed: int) -> Figure:
+    """AUC of patients by the mean over their slices: what is common to all of them, as a scanner is, counts most so."""
+    names, place = np.unique(patients, return_inverse=True)
+    means = np.bincount(place, scores) / np.bincount(place)
+    found = area(means, np.bincount(place, truth) > 0, names, seed)
+    return replace(found, slices=len(scores))
+
+
+def mean(values: NDArray[Any], patients: NDArray[Any], seed: int) -> Figure:
+    """Mean over slices; of a mask, the share."""
+    if not len(values):
+        return Figure(math.nan, math.nan, math.nan, 0, 0)
+    draws = draw(patients, seed=seed)
+    sums = draws.sums(np.stack((values.astype(float), np.ones(len(values))), 1))
+    low, high = interval(sums[:, 0] / sums[:, 1])
+    return Figure(float(values.mean()), low, high, len(values), draws.patients)
+
+
+def gap(values: Floats, truth: Bools, patients: NDArray[Any], seed: int) -> Figure:
+    """Mean where `truth` is so, less the mean where it is not."""
+    draws = draw(patients, seed=seed)
+    columns = np.stack((values * truth, truth, values * ~truth, ~truth), 1).astype(float)
+    totals = columns.sum(0)
+    if not totals[1] or not totals[3]:
+        return Figure(math.nan, math.nan, math.nan, len(values), draws.patients)
+    sums = draws.sums(columns)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        low, high = interval(sums[:, 0] / sums[:, 1] - sums[:, 2] / sums[:, 3])
+    return Figure(float(totals[0] / totals[1] - totals[2] / totals[3]), low, high, len(values), draws.patients)
+
+
+def _plain(value: float) -> float | None:
+    return round(value, 6) if math.isfinite(value) else None

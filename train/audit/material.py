@@ -1,0 +1,82 @@
+"""What an audit works on: slices of a manifest, drawn so that every patient and every level of the head has its share.
+
+Pictures are 256 x 256, as the papers' Resize leaves them, and are changed at that size; `subject.Subject` brings them
+into the geometry of the checkpoint last, as the node does with what comes from a scanner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from train import filed
+from train.data import PARTS, Pictures, UnusableData
+from train.manifest import Manifest, Row
+from train.splits import Split
+
+FRAME = 256  # pixels; `train.filed` in its own geometry
+
+
+def gather(manifest: Manifest, split: Split, patients: int | None, per_patient: int, seed: int) -> Pictures:
+    """`per_patient` slices, evenly spaced along the head, of `patients` patients (None: all), half of them bleeding.
+
+    Of `split` the test part alone is used. Raises UnusableData.
+    """
+    test = np.unique(split.rows[split.parts == PARTS.index("test")])
+    rows = {int(index): manifest.rows[index] for index in test}
+    if not {row.ich for row in rows.values()} >= {0, 1}:
+        raise UnusableData(
+            f"{manifest.path}: an audit needs slices with hemorrhage (ich 1) and without (0) in its test part; "
+            "leave the split out to audit all rows"
+        )
+    chosen = _spread(_some(rows, patients, np.random.default_rng([seed, 0])), per_patient)
+    index = np.array(sorted(chosen), np.int32)
+    return filed.load(manifest, Split("audit", seed, index, np.full(len(index), 2, np.int8), manifest.digest))
+
+
+def _some(rows: dict[int, Row], patients: int | None, rng: np.random.Generator) -> dict[int, Row]:
+    """Rows of `patients` patients; of the rarer kind as many as there are, if that is less than half."""
+    ill = {row.patient_id for row in rows.values() if row.ich == 1}
+    kinds = [sorted(ill), sorted({row.patient_id for row in rows.values()} - ill)]
+    if patients is None or patients >= sum(map(len, kinds)):
+        return rows
+    for kind in kinds:
+        rng.shuffle(kind)
+    few = min(len(kinds[0]), max(patients // 2, patients - len(kinds[1])))
+    chosen = {*kinds[0][:few], *kinds[1][: patients - few]}
+    return {index: row for index, row in rows.items() if row.patient_id in chosen}
+
+
+def _spread(rows: dict[int, Row], per_patient: int) -> list[int]:
+    """Of each patient, in the order of the series, slices with equal gaps."""
+    by_patient: dict[str, list[int]] = {}
+    for index, row in rows.items():
+        by_patient.setdefault(row.patient_id, []).append(index)
+    return [
+        index
+        for own in by_patient.values()
+        for index in _evenly(sorted(own, key=lambda i: _order(rows[i])), per_patient)
+    ]
+
+
+def _order(row: Row) -> tuple[str, str, int, int]:
+    return row.study, row.series, row.slice or 0, row.line
+
+
+def _evenly(items: Sequence[int], count: int) -> list[int]:
+    places = (np.arange(min(count, len(items))) + 0.5) * len(items) / min(count, len(items))
+    return [items[int(place)] for place in places]
+
+
+def some(
+    where: NDArray[np.bool_], patients: NDArray[np.int32], count: int, rng: np.random.Generator
+) -> NDArray[np.intp]:
+    """Indices of at most `count` slices of `where`, in order, as even over the patients as can be."""
+    found = rng.permutation(np.flatnonzero(where))
+    turn = np.zeros(len(found), int)  # the how manieth of its patient
+    met: dict[int, int] = {}
+    for place, index in enumerate(found):
+        turn[place] = met[int(patients[index])] = met.get(int(patients[index]), -1) + 1
+    return np.asarray(np.sort(found[np.argsort(turn, kind="stable")][:count]))

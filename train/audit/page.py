@@ -1,0 +1,82 @@
+"""The audit as one HTML file that needs nothing beside it: verdict, goals, every figure, every picture."""
+
+from __future__ import annotations
+
+import base64
+import html
+import math
+from collections.abc import Sequence
+
+from train.audit.figures import Figure, Row, Section
+
+STYLE = """
+:root { color-scheme: light dark; --line: #8884; --good: #2e7d4f; --bad: #b03a2e; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 64rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.6rem; margin-bottom: 0; } h2 { margin-top: 2.5rem; border-bottom: 1px solid var(--line); }
+table { border-collapse: collapse; width: 100%; font-size: .92rem; }
+th, td { text-align: left; padding: .25rem .6rem; border-bottom: 1px solid var(--line); }
+td.number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
+.met { color: var(--good); } .missed { color: var(--bad); font-weight: 600; }
+.verdict { font-size: 1.15rem; font-weight: 600; } .small { font-size: .85rem; opacity: .8; overflow-wrap: anywhere; }
+img { max-width: 100%; height: auto; } figure { margin: 1rem 0; } figcaption { font-size: .85rem; opacity: .8; }
+"""
+
+
+def page(title: str, about: Sequence[tuple[str, str]], words: Sequence[str], sections: Sequence[Section]) -> str:
+    """`words`: the verdict, then the sentences below it."""
+    goals = [_row(row) for section in sections for row in section.rows if row.goal is not None]
+    warning = (
+        "NOT FOR CLINICAL USE. Where pictures of patients went in, this page shows them: keep it as they are kept."
+    )
+    parts = [
+        f"<!doctype html><html lang=en><meta charset=utf-8><title>{_text(title)}</title>",
+        "<meta name=viewport content='width=device-width'>",
+        f"<style>{STYLE}</style><h1>{_text(title)}</h1><p>{warning}</p>",
+        f"<p class=verdict>{_text(words[0])}</p><p>{_text(' '.join(words[1:]))}</p>",
+        "<h2>Goals</h2>",
+        _table(("", "Measured (95 % interval)", "Slices of patients", "Goal", ""), goals),
+    ]
+    parts += [_section(section) for section in sections]
+    rows = "".join(f"<tr><th>{_text(name)}<td class=small>{_text(value)}" for name, value in about)
+    parts.append(f"<h2>What was audited</h2><table>{rows}</table>")
+    return "\n".join(parts)
+
+
+def _section(section: Section) -> str:
+    counted = "; ".join(f"{what}: {number:,}" for what, number in section.counts)
+    rows = [_row(row) for row in section.rows]
+    plates = "".join(
+        f"<figure><img src='data:image/png;base64,{base64.b64encode(plate.path.read_bytes()).decode()}' "
+        f"alt='{_text(plate.caption)}'><figcaption>{_text(plate.caption)}</figcaption></figure>"
+        for plate in section.plates
+    )
+    table = _table(("", "Measured (95 % interval)", "Slices of patients", "Goal", ""), rows) if rows else ""
+    counts = f"<p class=small>{_text(counted)}.</p>" if counted else ""
+    figures = f"<details open><summary>Every figure</summary>{table}</details>"
+    return f"<h2>{_text(section.title)}</h2><p>{_text(section.method)}</p>{counts}{plates}{figures}"
+
+
+def _table(header: Sequence[str], rows: Sequence[str]) -> str:
+    return f"<table><tr>{''.join(f'<th>{_text(name)}' for name in header)}</tr>{''.join(rows)}</table>"
+
+
+def _row(row: Row) -> str:
+    goal = f"<td>{_text(str(row.goal))}<td>{_met(row.goal.met(row.figure))}" if row.goal else "<td><td>"
+    counted = f"{row.figure.slices:,} of {row.figure.patients:,}"
+    return f"<tr><td>{_text(row.what)}<td class=number>{_number(row.figure)}<td class=number>{counted}{goal}"
+
+
+def _met(met: bool | None) -> str:
+    return {True: "<span class=met>met</span>", False: "<span class=missed>not met</span>", None: "not measured"}[met]
+
+
+def _number(figure: Figure) -> str:
+    if not math.isfinite(figure.value):
+        return "-"
+    if not math.isfinite(figure.low):
+        return f"{figure.value:.3f}"
+    return f"{figure.value:.3f} ({figure.low:.3f} to {figure.high:.3f})"
+
+
+def _text(text: str) -> str:
+    return html.escape(text, quote=True)

@@ -1,0 +1,112 @@
+"""Shortcut probes: pictures from which blood was taken, and all else left but one thing.
+
+Whoever sees blood can tell nothing from them, and comes out near an AUC of 0.5. Whoever does not has learned the shape
+of heads, their bones, or their noise: what scanners and years differ in, not patients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from train.audit import sheets
+from train.audit.figures import Goal, Plate, Row, Section, area, gap, mean, patient_area
+from train.audit.material import some
+from train.audit.subject import Subject
+from train.audit.tissue import Anatomy, Picture, eroded, finished, grain, head_of, residual
+from train.data import Pictures
+
+MID_GREY = 128
+GOAL = Goal(0.6, at_most=True)
+
+Probe = Callable[[Anatomy, np.random.Generator], Picture]
+
+
+def silhouette(anatomy: Anatomy, _rng: np.random.Generator) -> Picture:
+    return np.where(head_of(anatomy.picture), np.uint8(MID_GREY), np.uint8(0))
+
+
+def blanked(anatomy: Anatomy, _rng: np.random.Generator) -> Picture:
+    return finished(np.where(anatomy.inside, _median(anatomy), anatomy.picture))
+
+
+def blanked_with_noise(anatomy: Anatomy, rng: np.random.Generator) -> Picture:
+    return finished(np.where(anatomy.inside, _median(anatomy) + grain(anatomy, rng), anatomy.picture))
+
+
+def noise_inside(anatomy: Anatomy, rng: np.random.Generator) -> Picture:
+    """The slice's own noise where there is plain tissue, noise made to match in the rest of the brain: no outline of a
+    bleed or a ventricle is left."""
+    tissue = eroded(anatomy.tissue, 1)
+    own, made = residual(anatomy.picture, tissue)[0], grain(anatomy, rng)
+    return finished(MID_GREY + np.where(tissue, own, np.where(anatomy.brain, made, np.float32(0))))
+
+
+def noise_alone(anatomy: Anatomy, rng: np.random.Generator) -> Picture:
+    return finished(MID_GREY + grain(anatomy, rng))
+
+
+def _median(anatomy: Anatomy) -> np.float32:
+    found = anatomy.picture[anatomy.inside]
+    return np.float32(np.median(found)) if found.size else np.float32(0)
+
+
+PROBES: dict[str, tuple[str, Probe, Goal | None]] = {
+    "silhouette": ("the head's silhouette", silhouette, None),
+    "blanked": ("the skull around one flat grey", blanked, GOAL),
+    "blanked_noise": ("the skull around grey with matched noise", blanked_with_noise, GOAL),
+    "noise": ("the noise of the brain", noise_inside, None),
+    "noise_alone": ("noise of the same spectrum, without any shape", noise_alone, None),
+}
+"""What is left, how it is made, what its AUC is held to. Where nothing is promised, 0.5 is what to hope for."""
+
+
+def run(subject: Subject, slices: Pictures, anatomies: Sequence[Anatomy], seed: int, folder: Path) -> Section:
+    ich = slices.presence == 1
+    known = subject.presence(slices.pictures)
+    rows = [
+        Row("untouched.slice_auc", "As they are: AUC of slices", area(known, ich, slices.patient, seed)),
+        Row("untouched.patient_auc", "As they are: AUC of patients", patient_area(known, ich, slices.patient, seed)),
+        Row(
+            "untouched.gap",
+            "As they are: bleeding less normal, mean probability",
+            gap(known, ich, slices.patient, seed),
+        ),
+    ]
+    shown = some(ich, slices.patient, 3, np.random.default_rng([seed, 11]))
+    shown = np.concatenate((shown, some(~ich, slices.patient, 3, np.random.default_rng([seed, 12]))))
+    columns = {"untouched": [(slices.pictures[i], f"p {known[i]:.2f}") for i in shown]}
+    for number, (name, (what, probe, goal)) in enumerate(PROBES.items()):
+        rng = np.random.default_rng([seed, 20, number])
+        changed = np.stack([probe(anatomy, rng) for anatomy in anatomies])
+        found = subject.presence(changed)
+        called = found >= subject.cut
+        rows += [
+            Row(f"{name}.slice_auc", f"Only {what}: AUC of slices", area(found, ich, slices.patient, seed), goal),
+            Row(
+                f"{name}.patient_auc",
+                f"Only {what}: AUC of patients",
+                patient_area(found, ich, slices.patient, seed),
+                goal,
+            ),
+            Row(
+                f"{name}.gap",
+                f"Only {what}: bleeding less normal, mean probability",
+                gap(found, ich, slices.patient, seed),
+            ),
+            Row(f"{name}.called", f"Only {what}: called hemorrhage", mean(called, slices.patient, seed)),
+        ]
+        columns[name] = [(changed[i], f"p {found[i]:.2f}") for i in shown]
+    plate = sheets.write(folder / "probes.png", columns)
+    return Section(
+        "probes",
+        "Shortcut probes",
+        "Pictures without blood, in which one other thing is left. A model that looks at blood cannot tell the two "
+        "kinds of patients apart here: AUC near 0.5. The AUC of patients is by the mean over their slices. An AUC "
+        "counts the order of the probabilities alone; how far they lie apart is the row below it.",
+        tuple(rows),
+        (Plate(plate, "Six slices (three of bleeding patients above) in each probe, with the model's probability."),),
+        (("slices", len(slices)), ("of patients with hemorrhage", int(ich.sum()))),
+    )

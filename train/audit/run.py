@@ -1,0 +1,157 @@
+"""One audit from beginning to end: the parts in their order, then audit.json and audit.html. Nothing else is written.
+
+For the same checkpoint, manifest, options and seed the same audit.json comes out, byte for byte, on the same machine.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dtvit.checkpoint import write_whole
+from train import manifest as manifests
+from train import splits
+from train.audit import counterfactuals, heads, phantoms, pointing, probes, stability
+from train.audit.figures import Section, goals_of
+from train.audit.material import gather, some
+from train.audit.page import page
+from train.audit.subject import Model, Subject
+from train.audit.tissue import Anatomy, look
+from train.audit.words import paragraph
+from train.data import PARTS as PART_NAMES
+from train.data import Pictures
+from train.manifest import Manifest
+
+PARTS = ("probes", "stability", "counterfactuals", "phantoms", "pointing")
+FORMAT = 1
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much of everything; slices, unless it says otherwise."""
+
+    patients: int | None
+    """None: all."""
+    per_patient: int
+    stability: int
+    counterfactuals: int
+    """To heal, and to transplant into."""
+    heads: int
+    """Phantoms with a bleed."""
+    lookalikes: int
+    """Phantoms that get look-alikes."""
+    pointing: int
+
+
+FULL = Sizes(None, 6, 300, 300, 96, 24, 120)
+QUICK = Sizes(60, 4, 40, 60, 24, 6, 24)
+
+
+@dataclass(frozen=True)
+class Order:
+    """What to audit on, and how."""
+
+    data: Path
+    output: Path
+    sizes: Sizes = FULL
+    seed: int = 0
+    parts: tuple[str, ...] = PARTS
+    split: Path | None = None
+    """A file of `train.splits`; its test part alone is used."""
+
+
+def audit(model: Model, order: Order, say: Say) -> Path:
+    """The path of audit.html; audit.json, pictures and the cache of phantoms lie beside it. Raises UnusableData."""
+    manifest = manifests.read(order.data)
+    bench = _Bench(Subject(model), manifest, order, say)
+    sections = []
+    for part in (name for name in PARTS if name in order.parts):
+        say(part)
+        sections.append(bench.run(part))
+    words = paragraph(sections)
+    order.output.mkdir(parents=True, exist_ok=True)
+    found = json.dumps(_json(model, manifest, order, words, sections), indent=1)
+    write_whole(order.output / "audit.json", found.encode())
+    metadata = model.checkpoint.metadata
+    about = [
+        ("Checkpoint", f"{metadata.name}, {metadata.encoder}, SHA-256 {model.checkpoint.digest}"),
+        ("Trained on", metadata.training_data),
+        ("Patients seen in training", metadata.patients_seen),
+        ("Manifest", f"{order.data.name}, SHA-256 {manifest.digest}"),
+        ("Call", f"hemorrhage from a probability of {bench.subject.cut:.3f} on"),
+        ("Seed", str(order.seed)),
+        ("Size", ", ".join(f"{name} {value}" for name, value in asdict(order.sizes).items())),
+    ]
+    path = order.output / "audit.html"
+    write_whole(path, page(f"Audit of {metadata.name}", about, words, sections).encode())
+    return path
+
+
+@dataclass(frozen=True)
+class _Bench:
+    """What the parts share, read or made when it is first needed."""
+
+    subject: Subject
+    manifest: Manifest
+    order: Order
+    say: Say
+
+    @cached_property
+    def slices(self) -> Pictures:
+        split = splits.whole(self.manifest)
+        if self.order.split is not None:
+            split = splits.read(self.order.split, self.manifest)
+        elif "split" in self.manifest.columns:
+            parts = np.array([PART_NAMES.index(row.split or "test") for row in self.manifest.rows], np.int8)
+            split = dataclasses.replace(split, kind="given", parts=parts)
+        sizes = self.order.sizes
+        return gather(self.manifest, split, sizes.patients, sizes.per_patient, self.order.seed)
+
+    @cached_property
+    def anatomies(self) -> list[Anatomy]:
+        self.say("segmenting")
+        return [look(picture) for picture in self.slices.pictures]
+
+    def run(self, part: str) -> Section:
+        subject, sizes, seed = self.subject, self.order.sizes, self.order.seed
+        folder = self.order.output / "pictures"
+        if part == "probes":
+            return probes.run(subject, self.slices, self.anatomies, seed, folder)
+        if part == "stability":
+            rng = np.random.default_rng([seed, 30])
+            ich = self.slices.presence == 1
+            half = sizes.stability // 2
+            chosen = [some(of, self.slices.patient, half, rng) for of in (ich, ~ich)]
+            return stability.run(subject, self.slices.take(np.concatenate(chosen)), seed, folder)
+        if part == "counterfactuals":
+            return counterfactuals.run(subject, self.slices, self.anatomies, sizes.counterfactuals, seed, folder)
+        if part == "phantoms":
+            return phantoms.run(subject, sizes.heads, sizes.lookalikes, seed, self.order.output, self.say)
+        bleeds = heads.made(self.order.output / "phantoms", "bleed", sizes.heads, seed, heads.bleeding, self.say)
+        return pointing.run(subject, self.slices, self.anatomies, bleeds, sizes.pointing, seed, folder)
+
+
+def _json(
+    model: Model, manifest: Manifest, order: Order, words: Sequence[str], sections: Sequence[Section]
+) -> dict[str, Any]:
+    metadata = model.checkpoint.metadata
+    return {
+        "format": FORMAT,
+        "checkpoint": {"name": metadata.name, "encoder": metadata.encoder, "sha256": model.checkpoint.digest},
+        "manifest_sha256": manifest.digest,
+        "seed": order.seed,
+        "sizes": asdict(order.sizes),
+        "verdict": words[0],
+        "words": list(words[1:]),
+        "goals": goals_of(sections),
+        "parts": {section.name: section.to_json() for section in sections},
+    }

@@ -1,0 +1,91 @@
+"""`python -m train audit`, which is `dicom-node audit`: does a checkpoint look at blood? docs/audit.md."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+SUMMARY = "Ask whether a checkpoint looks at blood, or at what happens to go with it."
+PARTS = ("probes", "stability", "counterfactuals", "phantoms", "pointing")
+
+
+def main(arguments: Sequence[str], program: str) -> int:
+    options = _parse(arguments, program)  # before torch is imported, so that --help and a wrong option answer at once
+
+    from dtvit.checkpoint import UnusableCheckpoint
+    from dtvit.inference import Classifier, NotFinite, UnavailableDevice
+    from dtvit.preprocess import offered
+    from train.audit.run import FULL, QUICK, Order, audit
+    from train.data import UnusableData
+
+    sizes = QUICK if options.quick else FULL
+    changed = {"patients": options.patients, "heads": options.phantoms}
+    sizes = dataclasses.replace(sizes, **{name: value for name, value in changed.items() if value is not None})
+    order = Order(options.data, options.output, sizes, options.seed, tuple(options.only or PARTS), options.split)
+    try:
+        model = Classifier.load(
+            options.checkpoint,
+            options.device,
+            threads=options.threads,
+            preprocessing=[*offered("robust"), *offered("paper")],
+        )
+        path = audit(model, order, _said())
+    except (UnusableCheckpoint, UnusableData, UnavailableDevice, NotFinite) as exc:
+        sys.stderr.write(f"error: {exc}\n")
+        return 1
+    except OSError as exc:
+        sys.stderr.write(
+            f"error: {exc.filename or options.output}: {exc.strerror}; nothing of an earlier audit is lost\n"
+        )
+        return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped; phantoms that are made are kept, the rest begins anew\n")
+        return 130
+    sys.stdout.write(f"{path}\n")
+    return 0
+
+
+def _parse(arguments: Sequence[str], program: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog=program, description=SUMMARY, epilog="Everything it says: docs/audit.md.")
+    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")
+    parser.add_argument("--data", type=Path, required=True, metavar="CSV", help="manifest with path, patient_id, ich")
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="DIR", help="for audit.html, audit.json and pictures"
+    )
+    parser.add_argument("--split", type=Path, metavar="CSV", help="a split file; its test part alone is used")
+    parser.add_argument("--quick", action="store_true", help="minutes, with wider intervals")
+    parser.add_argument(
+        "--patients", type=_positive, metavar="N", help="patients of the manifest; default all, or 60 with --quick"
+    )
+    parser.add_argument(
+        "--phantoms", type=_positive, metavar="N", help="synthetic heads with a bleed; default 96, or 24"
+    )
+    parser.add_argument(
+        "--only", action="append", choices=PARTS, metavar="PART", help=f"one of {', '.join(PARTS)}; may be repeated"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N")
+    parser.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda or mps")
+    parser.add_argument("--threads", type=_positive, metavar="N", help="of the CPU; default torch's choice")
+    return parser.parse_args(arguments)
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+def _said() -> Callable[[str], None]:
+    """Lines with the time since the start; a terminal sees the last one spin."""
+    started = time.monotonic()
+
+    def line(text: str) -> None:
+        sys.stderr.write(f"{time.monotonic() - started:6.0f} s  {text}\n")
+        sys.stderr.flush()
+
+    return line
