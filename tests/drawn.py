@@ -33,10 +33,10 @@ def drawn_head(number):
     )
 
 
-def failing(number, _seed, _mode):
+def failing(number, _seed, _way):
     raise RuntimeError(f"no place for bleed {number}")
 
 
-def failing_once(number, seed, mode):
-    assert mode == ("paper" if number < 20 else "robust")  # mixed: half and half
-    return failing(number, seed, mode) if number == 3 else drawn_head(number)
+def failing_once(number, seed, way):
+    assert way.mode == ("paper" if number < 20 else "robust")  # mixed: half and half
+    return failing(number, seed, way) if number == 3 else drawn_head(number)

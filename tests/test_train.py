@@ -255,7 +255,7 @@ def test_synthetic_heads_come_in_pairs_that_only_blood_tells_apart(tmp_path):
 
 
 def test_validation_heads_are_whole_series():
-    made = synthetic.make_head(18, 11, "paper")
+    made = synthetic.make_head(18, 11, synthetic.Way("paper"))
 
     with_bleed, without = made.take(made.series == 36), made.take(made.series == 37)
     assert len(with_bleed) >= 15

@@ -7,11 +7,15 @@ slice healed, its bleed in a like slice of a healthy patient, and shams. Everyth
 
 from __future__ import annotations
 
+import hashlib
 import multiprocessing
+import os
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -28,6 +32,7 @@ RECIPIENTS = 4  # of them, drawn; the first that it fits
 SHAM_SHARE = 0.25  # of the bleeding slices, healed where there is no blood
 HEALTHY_SHAM_SHARE = 0.4  # of the healthy ones: a patch of replaced tissue must not tell that someone was healed
 THUMBNAIL = 28
+NAMES = ("traced", "made")
 
 Say = Callable[[str], None]
 
@@ -75,6 +80,19 @@ def enrich(
     return traced, _rows(traced, found)
 
 
+def enrich_once(
+    path: Path, key: str, pictures: Pictures, seed: int, *, processes: int | None = None, say: Say = lambda text: None
+) -> tuple[Pictures, Pictures]:
+    """As `enrich`, and kept at `path`: read from there if it was made for the same `key`, which names the slices."""
+    stamp = f"{key} {_version()}"
+    kept = _kept(path, stamp)
+    if kept is None:
+        kept = enrich(pictures, seed, processes=processes, say=say)
+        _keep(path, stamp, kept)
+    say(f"{len(kept[1])} slices healed, transplanted into, or sham")
+    return kept
+
+
 def trace(pictures: Pictures, *, processes: int | None = None, say: Say = lambda text: None) -> Pictures:
     """The same rows with the blood of those labelled as bleeding; presence unclear where none is seen."""
     blood, presence, location = pictures.blood.copy(), pictures.presence.copy(), pictures.location.copy()
@@ -87,6 +105,36 @@ def trace(pictures: Pictures, *, processes: int | None = None, say: Say = lambda
     known = pictures.traced | (presence == 0) | (pictures.presence == 1)
     known &= presence != UNCLEAR  # where a bleed is too faint to trace, patches would learn that it is none
     return replace(pictures, blood=blood, presence=presence, location=location, traced=known)
+
+
+def _kept(path: Path, stamp: str) -> tuple[Pictures, Pictures] | None:
+    try:
+        with np.load(path) as arrays:
+            if str(arrays["stamp"]) != stamp:
+                return None
+            traced, made = (Pictures(**{f.name: arrays[f"{of}.{f.name}"] for f in fields(Pictures)}) for of in NAMES)
+    except (FileNotFoundError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+    return traced, made
+
+
+def _keep(path: Path, stamp: str, both: tuple[Pictures, Pictures]) -> None:
+    columns = {
+        f"{of}.{f.name}": getattr(each, f.name) for of, each in zip(NAMES, both, strict=True) for f in fields(each)
+    }
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            np.savez(file, stamp=np.array(stamp), **columns)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _version() -> str:
+    """Changes with the programs that trace and change slices."""
+    modules = (bleeds.__file__, counterfactual.__file__, __file__)
+    return hashlib.sha256(b"".join(Path(str(each)).read_bytes() for each in modules)).hexdigest()[:12]
 
 
 def _trace_of(picture: Picture) -> NDArray[np.uint8]:

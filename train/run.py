@@ -9,14 +9,13 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from dtvit import brace, preprocess
-from train import data, filed, manifest, splits, synthetic
+from train import data, enriching, filed, manifest, splits, synthetic
 from train.data import APART, ORIGINS, PARTS, Pictures, UnusableData, join, stack
 from train.loop import fit
 from train.manifest import Manifest
@@ -30,6 +29,7 @@ from train.splits import Split
 from train.state import claimed
 
 SPLIT = "split.csv"
+CHANGED = "changed.npz"
 NO_PERSON = "none"
 
 
@@ -50,18 +50,15 @@ def run(recipe: Recipe, settings: Settings, say: Say = say_to_stderr) -> Path:
     """
     with joined(settings.device) as ranks:
         if not ranks.first:
-            ranks.same(None)  # the first rank has the folder, and the phantoms are made
-            return _run(recipe, settings, silent, ranks)
+            ranks.same(None)  # the first rank has the folder; phantoms and changed slices are made
+            pictures, source = gather(recipe, settings, silent, ranks)
+            return fit(recipe, settings, pictures, source, silent, ranks)
         with claimed(settings.output):
             phantoms_of(recipe, settings, say)
+            pictures, source = gather(recipe, settings, say, ranks)
+            check(recipe, pictures, source)
             ranks.same(None)
-            return _run(recipe, settings, say, ranks)
-
-
-def _run(recipe: Recipe, settings: Settings, say: Say, ranks: Ranks) -> Path:
-    pictures, source = gather(recipe, settings, say, ranks)
-    check(recipe, pictures, source)
-    return fit(recipe, settings, pictures, source, say, ranks)
+            return fit(recipe, settings, pictures, source, say, ranks)
 
 
 def phantoms_of(recipe: Recipe, settings: Settings, say: Say) -> None:
@@ -73,6 +70,7 @@ def phantoms_of(recipe: Recipe, settings: Settings, say: Say) -> None:
             recipe.seed,
             recipe.preprocessing,
             say,
+            geometry=recipe.geometry,
             processes=settings.processes,
             minutes=settings.phantom_minutes,
         )
@@ -96,7 +94,7 @@ def gather(recipe: Recipe, settings: Settings, say: Say, ranks: Ranks) -> tuple[
     source = Source(
         training_data=" ".join(part.told for part in parts),
         patients_seen=parts[0].told if settings.data is not None else NO_PERSON,
-        preprocessing=tuple(preprocess.preprocessing(mode) for mode in modes),
+        preprocessing=tuple(preprocess.preprocessing(mode, recipe.geometry) for mode in modes),
         digest=hashlib.sha256(" ".join(part.digest for part in parts).encode()).hexdigest(),
         split={} if split is None else {"kind": split.kind, "digest": split.digest},
         label=APART if split is None else split.label,
@@ -122,22 +120,26 @@ def _patients(recipe: Recipe, settings: Settings, listed: Manifest, split: Split
     people = len(np.unique(pictures.patient))
     told = f"{len(pictures):,} slices of {people:,} patients ({listed.path.name}, SHA-256 {listed.digest[:12]})."
     if recipe.counterfactuals:
-        pictures, added = enriched(pictures, recipe.seed)
+        key = f"{listed.digest} {split.digest} {recipe.seed}"
+        pictures, added = enriched(pictures, recipe, settings, key, say)
         told += f" {added:,} slices of those patients that train, changed: healed, or with a bleed of another."
     return Gathered(pictures, told, f"{listed.digest} {split.digest}")
 
 
-def enriched(pictures: Pictures, seed: int) -> tuple[Pictures, int]:
-    """The training part's slices once more, changed (train.counterfactual); and how many. Raises UnusableRecipe."""
-    try:
-        counterfactual = importlib.import_module("train.counterfactual")
-    except ModuleNotFoundError as exc:
-        raise UnusableRecipe("this version makes no counterfactuals; set counterfactuals to false") from exc
-    training = pictures.of_part("train")
-    made: Pictures = counterfactual.enrich(training, seed)
-    new = made.take(np.arange(len(training), len(made)))
+def enriched(pictures: Pictures, recipe: Recipe, settings: Settings, key: str, say: Say) -> tuple[Pictures, int]:
+    """All slices, those that train traced and once more, changed (train.enriching); and how many of the latter.
+
+    They are kept in the run's folder, since making them takes minutes. Raises UnusableRecipe.
+    """
+    if recipe.geometry != preprocess.HEAD_BOX:
+        raise UnusableRecipe(f"counterfactuals need geometry = {preprocess.HEAD_BOX!r}, recipe has {recipe.geometry!r}")
+    traced, made = enriching.enrich_once(
+        settings.output / CHANGED, key, pictures.of_part("train"), recipe.seed, processes=settings.processes, say=say
+    )
+    judging = pictures.take(pictures.part != PARTS.index("train"))
     apart = int(pictures.series.max()) + 1  # a slice that was changed belongs to no series that is measured
-    return stack([pictures, replace(new, series=new.series + apart)]), len(new)
+    series = np.arange(apart, apart + len(made), dtype=np.int32)
+    return stack([traced, judging, replace(made, series=series)]), len(made)
 
 
 def _phantoms(settings: Settings) -> Gathered:

@@ -50,8 +50,19 @@ MIXED = "mixed"  # half of the heads in each mode of brace removal, so that a mo
 FAILURES = 0.05  # share of heads that may fail before the making is given up
 
 Say = Callable[[str], None]
-Maker = Callable[[int, int, str], Pictures]
-"""Number of the head, seed of the run, mode of brace removal; runs in a process of its own."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a slice becomes a picture."""
+
+    mode: str
+    """Of brace removal."""
+    geometry: str = preprocess.PAPER_GEOMETRY
+
+
+Maker = Callable[[int, int, Way], Pictures]
+"""Number of the head, seed of the run; runs in a process of its own."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +81,7 @@ def make(
     mode: str,
     say: Say,
     *,
+    geometry: str = preprocess.PAPER_GEOMETRY,
     processes: int | None = None,
     minutes: float | None = None,
     maker: Maker | None = None,
@@ -78,14 +90,14 @@ def make(
 
     Raises UnusableData when the folder holds other data, or when heads fail one after the other.
     """
-    versions = [preprocess.preprocessing(each) for each in (brace.MODES if mode == MIXED else (mode,))]
+    versions = [preprocess.preprocessing(each, geometry) for each in (brace.MODES if mode == MIXED else (mode,))]
     source = {"phantom": phantom_version(), "preprocessing": versions, "mode": mode, "seed": seed}
     done = frozen(folder)
     if done is not None:
         if done["source"] != source:
             differing = ", ".join(f"{key} {done['source'].get(key)!r}, not {source[key]!r}" for key in source)
             raise UnusableData(
-                f"{folder} holds pictures made otherwise ({differing}); choose another folder with --data"
+                f"{folder} holds pictures made otherwise ({differing}); choose another folder with --phantoms"
             )
         say(f"{folder} holds {len(done['heads'])} finished heads")
         return
@@ -95,7 +107,7 @@ def make(
     say(f"making {len(wanted)} synthetic heads, {len(have)} are there")
     started = said_at = time.monotonic()
     failed: list[str] = []
-    jobs = [(maker or make_head, folder, number, seed, mode_of(number, mode)) for number in wanted]
+    jobs = [(maker or make_head, folder, number, seed, Way(mode_of(number, mode), geometry)) for number in wanted]
     for number, problem in _in_processes(jobs, processes, minutes):
         if problem:
             failed.append(f"head {number}: {problem}")
@@ -114,7 +126,7 @@ def make(
 
 
 def _in_processes(
-    jobs: Sequence[tuple[Maker, Path, int, int, str]], processes: int | None, minutes: float | None
+    jobs: Sequence[tuple[Maker, Path, int, int, Way]], processes: int | None, minutes: float | None
 ) -> Iterator[tuple[int, str | None]]:
     """Each head as it is done, with what went wrong; stops asking for more when the time is over."""
     deadline = time.monotonic() + minutes * 60 if minutes else None
@@ -150,10 +162,10 @@ def _as_worker(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _make_and_write(maker: Maker, folder: Path, number: int, seed: int, mode: str) -> str | None:
+def _make_and_write(maker: Maker, folder: Path, number: int, seed: int, way: Way) -> str | None:
     """What went wrong, if anything did: one phantom in a thousand that cannot be made must not cost the others."""
     try:
-        pictures = maker(number, seed, mode)
+        pictures = maker(number, seed, way)
     except Exception as exc:  # noqa: BLE001 - the outermost line of a job; counted, told, and too many end the run
         return f"{type(exc).__name__}: {exc}"
     write_shard(shard(folder, number), pictures)
@@ -165,17 +177,17 @@ def mode_of(number: int, mode: str) -> str:
     return brace.MODES[number // 20 % len(brace.MODES)] if mode == MIXED else mode
 
 
-def make_head(number: int, seed: int, mode: str) -> Pictures:
+def make_head(number: int, seed: int, way: Way) -> Pictures:
     """A head with its bleed and without: some slices to train on, or two whole series to measure on."""
     rng = np.random.default_rng([seed, number])
     location = int(rng.integers(len(LOCATIONS)))
     spec = phantom.draw(rng, LOCATIONS[location])
     if part_of(number) == "train":
-        bleeding, healthy = _some_slices(spec, rng, mode)
+        bleeding, healthy = _some_slices(spec, rng, way)
     else:
         if spec.scan.thickness_mm < MEASURED_MM:
             spec = phantom.draw(spec.seed, LOCATIONS[location], thickness_mm=5.0, spacing_mm=5.0)
-        bleeding, healthy = _whole_series(spec, mode)
+        bleeding, healthy = _whole_series(spec, way)
     rows = bleeding + healthy
     presence = np.array([row.presence for row in rows], np.int8)
     series = [2 * number] * len(bleeding) + [2 * number + 1] * len(healthy)
@@ -195,9 +207,9 @@ def make_head(number: int, seed: int, mode: str) -> Pictures:
     )
 
 
-def _whole_series(spec: phantom.PhantomSpec, mode: str) -> tuple[list[_Row], list[_Row]]:
+def _whole_series(spec: phantom.PhantomSpec, way: Way) -> tuple[list[_Row], list[_Row]]:
     """Every slice that the node would evaluate, feet to head."""
-    pairs = [_pair(spec, position, mode) for position in spec.positions_mm]
+    pairs = [_pair(spec, position, way) for position in spec.positions_mm]
     columns = [pair[0] for pair in pairs], [pair[1] or pair[0] for pair in pairs]
     with_bleed, without = (
         [
@@ -210,7 +222,7 @@ def _whole_series(spec: phantom.PhantomSpec, mode: str) -> tuple[list[_Row], lis
     return with_bleed, without
 
 
-def _some_slices(spec: phantom.PhantomSpec, rng: np.random.Generator, mode: str) -> tuple[list[_Row], list[_Row]]:
+def _some_slices(spec: phantom.PhantomSpec, rng: np.random.Generator, way: Way) -> tuple[list[_Row], list[_Row]]:
     """Slices with blood, the same ones without it, and others, from feet to head; as few rendered as will do."""
     positions = [position for position in spec.positions_mm if position > _neck_mm(spec)]
     seen: dict[int, _Row] = {}
@@ -218,7 +230,7 @@ def _some_slices(spec: phantom.PhantomSpec, rng: np.random.Generator, mode: str)
     waiting = _spread_out(len(positions), rng)
     while waiting and (len(healed) < TRAINING_POSITIVES or len(seen) - len(healed) < TRAINING_OTHERS):
         index = waiting.pop(0)
-        bleeding, healthy = _pair(spec, positions[index], mode)
+        bleeding, healthy = _pair(spec, positions[index], way)
         if not bleeding.content.may_show_brain:
             continue
         if healthy is None:
@@ -245,27 +257,29 @@ def _spread_out(count: int, rng: np.random.Generator) -> list[int]:
     return [(i + start) % count for i in order]
 
 
-def _pair(spec: phantom.PhantomSpec, position_mm: float, mode: str) -> tuple[_Row, _Row | None]:
+def _pair(spec: phantom.PhantomSpec, position_mm: float, way: Way) -> tuple[_Row, _Row | None]:
     """The slice with its bleed, and without; None where it shows no blood, and the two would be the same."""
     bleeding = phantom.render_slice(spec, position_mm)
     if bleeding.blood_mm3 <= 0.0:
-        return _row(bleeding, spec, mode, None), None
+        return _row(bleeding, spec, way, None), None
     healthy = phantom.render_slice(phantom.without_bleed(spec), position_mm)
-    return _row(bleeding, spec, mode, bleeding.hu - healthy.hu), _row(healthy, spec, mode, None)
+    return _row(bleeding, spec, way, bleeding.hu - healthy.hu), _row(healthy, spec, way, None)
 
 
-def _row(made: phantom.PhantomSlice, spec: phantom.PhantomSpec, mode: str, change: NDArray[Any] | None) -> _Row:
+def _row(made: phantom.PhantomSlice, spec: phantom.PhantomSpec, way: Way, change: NDArray[Any] | None) -> _Row:
     """`change`: HU that the bleed added, same noise; None where there is no blood."""
     pixel_mm = (spec.scan.pixel_mm, spec.scan.pixel_mm)
-    head = brace.find_head(made.hu, pixel_mm, mode)
-    picture = preprocess.model_input(preprocess.picture(made.hu, head.mask))
+    head = brace.find_head(made.hu, pixel_mm, way.mode)
+    whole = preprocess.picture(made.hu, head.mask)
+    picture = preprocess.model_input(whole, way.geometry)
     content = classify_content(made.hu, head.mask, pixel_mm)
     if change is None:
         return _Row(picture, content, np.zeros((BLOOD_CELLS, BLOOD_CELLS), np.uint8), 0, 0.0)
     visible = (made.blood > BLOOD_SHARE) & (change > CONTRAST_HU) & head.mask
     area = float(visible.sum()) * spec.scan.pixel_mm**2
     side = preprocess.SIDE // BLOOD_CELLS
-    cells = preprocess.model_input(visible.astype(np.uint8) * 255).reshape(BLOOD_CELLS, side, BLOOD_CELLS, side)
+    shown = preprocess.through(visible.astype(np.uint8) * 255, preprocess.view_of(whole, way.geometry))
+    cells = shown.reshape(BLOOD_CELLS, side, BLOOD_CELLS, side)
     return _Row(picture, content, cells.mean((1, 3)).astype(np.uint8), 1 if area >= VISIBLE_MM2 else UNCLEAR, area)
 
 
