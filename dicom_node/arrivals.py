@@ -10,9 +10,10 @@ import contextlib
 import hashlib
 import logging
 from collections.abc import Callable, Sequence
+from datetime import datetime
 
 from dicom_node import anatomy, completion, eligibility, header
-from dicom_node.config import Completion, Eligibility
+from dicom_node.config import Backlog, Completion, Eligibility
 from dicom_node.errors import InvalidObject, NodeError, StoreFull, StoreUnavailable
 from dicom_node.logs import fields, trace
 from dicom_node.received import Received
@@ -38,6 +39,7 @@ class Arrivals:
         *,
         waits: Completion,
         rules: Eligibility,
+        backlog: Backlog,
         version: results.Version,
         clock: Callable[[], float],
         association_open: Callable[[str], bool],
@@ -46,6 +48,7 @@ class Arrivals:
         self._spool = spool
         self._waits = waits
         self._rules = rules
+        self._backlog = backlog
         self._version = version
         self._clock = clock
         self._association_open = association_open
@@ -75,6 +78,7 @@ class Arrivals:
         )
         sha256 = hashlib.sha256(received.data_set).hexdigest()
         name = self._spool.keep(received.meta, received.data_set)
+        now = self._clock()
         arrival = Arrival(
             header=head,
             transfer_syntax_uid=received.transfer_syntax_uid,
@@ -83,7 +87,8 @@ class Arrivals:
             sha256=sha256,
             ruled_out=eligibility.ruled_out(head.sop_class_uid, head.facts, self._rules),
             calling_aet=received.calling_aet,
-            at=self._clock(),
+            at=now,
+            priority=priority(head.taken_at, received.calling_aet, self._backlog, now=now),
         )
         committing = False
         try:
@@ -154,6 +159,13 @@ class Arrivals:
                 )
                 series.fail(connection, one.id, reason, now=now)
                 log.error("failed %s", fields(series=one.id, reason="instances disagree about patient or study"))
+            elif not hopeless and not one.forced and series.patients_of_study(connection, one.study_uid) > 1:
+                reason = (
+                    "images of two patients came under one Study Instance UID; no report that a PACS could file with "
+                    f"the wrong one is made. Correct them at the sender; if it is right so: dicom-node retry {one.id}"
+                )
+                series.fail(connection, one.id, reason, now=now)
+                log.error("failed %s", fields(series=one.id, reason="two patients under one study"))
             elif hopeless:
                 series.refuse(connection, one.id, hopeless, now=now)
                 log.info("refused %s", fields(series=one.id, instances=len(members), reason=hopeless))
@@ -179,7 +191,7 @@ class Arrivals:
         if holder is None and not one.forced and not self._is_best(connection, one, members, now):
             return
         job_id = series.complete(
-            connection, one.id, rule=decision.rule, whole=decision.whole, now=now, priority=jobs.LIVE
+            connection, one.id, rule=decision.rule, whole=decision.whole, now=now, priority=one.priority
         )
         log.info("complete %s", fields(series=one.id, job=job_id, instances=len(members), rule=decision.rule))
 
@@ -210,6 +222,19 @@ class Arrivals:
         with self._database.write() as connection:
             series.restart_wait(connection, one.id, now=now, reopen_wait_s=self._waits.reopen_wait_s)
         log.warning("clock_put_back %s", fields(series=one.id, by_s=one.last_at - now))
+
+
+def priority(taken_at: datetime | None, calling_aet: str, backlog: Backlog, *, now: float) -> int:
+    """Live or backlog. In doubt live: a comparison that is read too early costs nothing, a stroke read late does."""
+    if calling_aet in backlog.senders:
+        return jobs.BACKLOG
+    if taken_at is None:
+        return jobs.LIVE
+    try:
+        age_s = now - taken_at.timestamp()  # in the zone of this machine; the limit is wide enough for another
+    except (OverflowError, OSError, ValueError):
+        return jobs.LIVE
+    return jobs.BACKLOG if age_s > backlog.older_than_h * 3600.0 else jobs.LIVE
 
 
 def judge_again(connection: Connection, series_id: int, rules: Eligibility, *, now: float) -> None:

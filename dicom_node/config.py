@@ -92,6 +92,7 @@ class NodeSection(Section):
     request_timeout_s: PositiveFloat = 10.0
     allowed_addresses: tuple[NetworkText, ...] = ()
     echo_from: Literal["allowed", "anyone"] = "allowed"
+    receive_loop: Literal["own", "pynetdicom"] = "own"
     tls: bool = False
     tls_certificate: Path | None = None
     tls_key: Path | None = None
@@ -141,6 +142,11 @@ class Peer(Section):
     def beside(self, folder: Path) -> Peer:
         """The same with paths relative to `folder` made absolute."""
         return _beside(self, folder, "tls_ca", "tls_certificate", "tls_key")
+
+
+class Backlog(Section):
+    senders: tuple[AETitle, ...] = ()
+    older_than_h: PositiveFloat = 24.0
 
 
 class Completion(Section):
@@ -198,6 +204,7 @@ class Logging(Section):
 class Config(Section):
     node: NodeSection = NodeSection()
     peers: tuple[Peer, ...] = ()
+    backlog: Backlog = Backlog()
     completion: Completion = Completion()
     eligibility: Eligibility = Eligibility()
     model: Model = Model()

@@ -55,10 +55,10 @@ class Extras:
         """
         return [p.name for p in self._config.destinations if reporting.wanted_by(p, kind, outcome, p.name in told)]
 
-    def make_next(self) -> bool:
-        """Picture and key objects of a job whose report is on its way; False if there is none."""
+    def make_next(self, *, at_most: int = jobs.BACKLOG) -> bool:
+        """Picture and key objects of a job whose report is on its way; False if there is none that urgent."""
         with self._database.read() as connection:
-            job = jobs.next_with_extras(connection)
+            job = jobs.next_with_extras(connection, at_most=at_most)
             if job is None:
                 return False
             one = series.get(connection, job.series_id)

@@ -6,12 +6,15 @@ Optional attributes that cannot be read count as absent: an odd kernel name must
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import math
+import re
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Any
 
 import pydicom
@@ -41,6 +44,13 @@ _IDENTITY = (
     "PatientSex",
     "StudyInstanceUID",
     "AccessionNumber",
+)
+_TAKEN = (
+    ("AcquisitionDateTime", None),
+    ("AcquisitionDate", "AcquisitionTime"),
+    ("SeriesDate", "SeriesTime"),
+    ("StudyDate", "StudyTime"),
+    ("ContentDate", "ContentTime"),
 )
 _PIXEL_DATA = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 _UNDEFINED = 0xFFFFFFFF  # length of a value that ends with a delimiter (PS3.5 7.1.1)
@@ -110,6 +120,10 @@ class Header:
     series_uid: str
     identity: str
     """Digest of patient and study; instances of one series must share it."""
+    patient: str
+    """Digest of the patient's ID alone (`patient_digest`): series of one study must share it."""
+    taken_at: datetime | None
+    """When the image was taken, as far as the header tells, in the zone of the scanner; not kept."""
     pixel_sha256: str | None
     """Of the value of Pixel Data, alike in all uncompressed little endian syntaxes; None for an object without it."""
     facts: Facts
@@ -156,7 +170,22 @@ def read(data_set: bytes, *, transfer_syntax_uid: str, sop_class_uid: str, sop_i
     pixel_sha256 = None if pixels is None else hashlib.sha256(pixels).hexdigest()
     assert study is not None
     assert series is not None
-    return Header(sop_class_uid, sop_instance_uid, study, series, _identity(ds), pixel_sha256, _facts(ds))
+    return Header(
+        sop_class_uid=sop_class_uid,
+        sop_instance_uid=sop_instance_uid,
+        study_uid=study,
+        series_uid=series,
+        identity=_identity(ds),
+        patient=_patient(ds),
+        taken_at=_taken_at(ds),
+        pixel_sha256=pixel_sha256,
+        facts=_facts(ds),
+    )
+
+
+def patient_digest(patient_id: str) -> str:
+    """By which the instances of a patient are found again; the ID itself is in no row."""
+    return hashlib.sha256(patient_id.strip().encode()).hexdigest()
 
 
 def _parse(data_set: bytes, transfer_syntax_uid: str) -> tuple[Dataset, memoryview | None]:
@@ -194,6 +223,28 @@ def _identity(ds: Dataset) -> str:
     for keyword in _IDENTITY:
         digest.update((_text(ds, keyword) or "").strip().encode() + b"\0")
     return digest.hexdigest()
+
+
+def _patient(ds: Dataset) -> str:
+    """By ID, whatever name was corrected since; by name and birth date where there is none."""
+    patient_id = (_text(ds, "PatientID") or "").strip()
+    if patient_id:
+        return patient_digest(patient_id)
+    return patient_digest("\0".join(("", _text(ds, "PatientName") or "", _text(ds, "PatientBirthDate") or "")))
+
+
+def _taken_at(ds: Dataset) -> datetime | None:
+    """PS3.3 C.7.6.1, C.7.3.1, C.7.2.1; fractions of a second and an offset from UTC are not of interest here."""
+    for day, time in _TAKEN:
+        digits = re.match(r"\d{8}", _text(ds, day) or "")
+        if digits is None:
+            continue
+        of_day = (_text(ds, time) or "") if time else (_text(ds, day) or "")[8:]
+        hours = re.match(r"\d{0,6}", of_day)
+        clock = (hours.group() if hours else "").ljust(6, "0")
+        with contextlib.suppress(ValueError):
+            return datetime.strptime(digits.group() + clock, "%Y%m%d%H%M%S")  # noqa: DTZ007 - no zone in it
+    return None
 
 
 def _facts(ds: Dataset) -> Facts:

@@ -16,7 +16,7 @@ from typing import Any
 
 from dicom_node import received
 from dicom_node.arrivals import Arrivals
-from dicom_node.config import Config, Model, NodeSection
+from dicom_node.config import Backlog, Config, Model, NodeSection
 from dicom_node.errors import ModelFailed
 from dicom_node.logs import fields, trace
 from dicom_node.store import jobs, overview
@@ -71,6 +71,7 @@ def classify(paths: Sequence[Path], *, checkpoint: Path | None = None, device: s
                 spool,
                 waits=config.completion,
                 rules=config.eligibility,
+                backlog=Backlog(older_than_h=1e9),  # a person waits for these, however old they are
                 version=worker.version,
                 clock=clock,
                 association_open=lambda _: False,

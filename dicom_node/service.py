@@ -74,6 +74,7 @@ class Service:
             spool,
             waits=self._config.completion,
             rules=self._config.eligibility,
+            backlog=self._config.backlog,
             version=self._version,
             clock=time.time,
             association_open=lambda aet: receiver is not None and receiver.has_open_association(aet),

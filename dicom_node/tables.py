@@ -1,8 +1,8 @@
 """The tables, valid on SQLite and PostgreSQL. Their meaning and the arrows between states: docs/architecture.md.
 
 Times are seconds since 1970 UTC (`*_at`): deadlines live here and not in timers, so that a restart forgets nothing.
-No column holds a patient's name or number; `identity` is a digest that tells whether two instances speak of the same
-patient and study. File names are relative to the data folder and our own.
+No column holds a patient's name or number; `identity` and `patient` are digests that tell whether two instances speak
+of the same patient and study. File names are relative to the data folder and our own.
 """
 
 from __future__ import annotations
@@ -44,6 +44,12 @@ class JobState(StrEnum):
     FAILED = "failed"
     CANCELLED = "cancelled"
     WITHDRAWN = "withdrawn"  # a person took the result back
+
+
+class CommitmentState(StrEnum):
+    OWED = "owed"  # delivered, and the destination is still to be asked
+    ASKED = "asked"
+    COMMITTED = "committed"
 
 
 class DeliveryState(StrEnum):
@@ -90,6 +96,7 @@ series = Table(
     Column("last_at", Float, nullable=False),
     Column("not_before", Float),  # a reopened series is not completed again before this
     Column("forced", Boolean, nullable=False),  # a person wants it reported, whatever else the study holds
+    Column("priority", Integer, nullable=False, default=0),  # live or backlog, lower first: store.jobs
     **_NUMBERED,
 )
 
@@ -106,12 +113,14 @@ instances = Table(
     Column("sha256", String(64), nullable=False),  # of the encoded data set, without the file meta information
     Column("pixel_sha256", String(64)),
     Column("identity", String(64), nullable=False),
+    Column("patient", String(64), nullable=False),  # header.patient_digest
     Column("facts", JSON, nullable=False),  # header.Facts
     Column("ruled_out", Text),  # why its header says that it is no slice to classify
     Column("calling_aet", String(16), nullable=False),
     Column("received_at", Float, nullable=False),
     Column("current", Boolean, nullable=False),  # False once a corrected header replaced it
     Column("tries", Integer, nullable=False),  # how often a worker began to read it without finishing
+    Column("committed_at", Float),  # when we took responsibility for it (storage commitment); it stays from then on
     UniqueConstraint("sop_instance_uid", "sha256"),
     **_NUMBERED,
 )
@@ -188,8 +197,38 @@ deliveries = Table(
     Column("last_status", Integer),
     Column("last_error", Text),
     Column("delivered_at", Float),
+    Column("commitment", String(16)),  # of what is delivered, where the destination offers it: CommitmentState
+    Column("commitment_at", Float),  # when to ask for it (again); once committed, when that was said
+    Column("commitment_tries", Integer, nullable=False, default=0),
+    Column("transaction_uid", String(64), index=True),  # under which the destination was asked last
     UniqueConstraint("object_id", "destination"),
     Index(None, "destination", "state", "next_at"),
+    Index(None, "destination", "commitment", "commitment_at"),
+)
+
+commitments = Table(
+    "commitments",  # what others asked us to commit to; answered on an association of our own
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("transaction_uid", String(64), nullable=False),
+    Column("calling_aet", String(16), nullable=False),
+    Column("asked", JSON, nullable=False),  # pairs of SOP Class and SOP Instance UID
+    Column("state", String(16), nullable=False),  # DeliveryState of the answer
+    Column("tries", Integer, nullable=False),
+    Column("next_at", Float, nullable=False),
+    Column("last_error", Text),
+    Column("received_at", Float, nullable=False),
+    Column("answered_at", Float),
+    UniqueConstraint("calling_aet", "transaction_uid"),
+    Index(None, "state", "next_at"),
+)
+
+heartbeats = Table(
+    "heartbeats",  # one row a living `serve`; `dicom-node status` goes by it
+    metadata,
+    Column("owner", String(64), primary_key=True),
+    Column("started_at", Float, nullable=False),
+    Column("at", Float, nullable=False),
 )
 
 destinations = Table(

@@ -31,6 +31,7 @@ from dtvit.headervalues import UnreadableSlice
 log = logging.getLogger("dicom_node.worker")
 
 RETRY_WAIT_S = 5.0
+BACKLOG_BATCH = 4  # slices, a second or so without a GPU: as long as a live series waits for backlog under way
 
 
 @dataclass(frozen=True)
@@ -76,14 +77,26 @@ class Worker:
     def step(self) -> bool:
         """One job, or the extras of one, or one batch of slices still arriving; False if there was nothing to do.
 
-        Raises ModelFailed, after everything is given back, where the process should end; StoreFull, StoreUnavailable.
+        Whatever is live, be it only arriving, goes before all backlog. Raises ModelFailed, after everything is given
+        back, where the process should end; StoreFull, StoreUnavailable.
         """
+        return any(
+            self._do_a_job(at_most)
+            or self._extras.make_next(at_most=at_most)
+            or self._classify_some(None, self._alive, at_most=at_most)
+            for at_most in (jobs.LIVE, jobs.BACKLOG)
+        )
+
+    def _do_a_job(self, at_most: int) -> bool:
+        now = self._clock()
+        with self._database.read() as connection:
+            if not jobs.is_due(connection, now=now, lease_s=self._lease_s, at_most=at_most):
+                return False
         with self._database.write() as connection:
-            job = jobs.claim(connection, owner=self._owner, now=self._clock(), lease_s=self._lease_s)
+            job = jobs.claim(connection, owner=self._owner, now=now, lease_s=self._lease_s, at_most=at_most)
         if job is not None:
             self._run(job)
-            return True
-        return self._extras.make_next() or self._classify_some(None, self._alive)
+        return job is not None
 
     def _run(self, job: Job) -> None:
         """Every end of a job is here: reported, refused, failed, given back, or lost to another worker."""
@@ -118,7 +131,7 @@ class Worker:
             return
         looked_at = self._look_at_all(job)
         if looked_at is None:
-            self._give_back(job, wait_s=0.0, reason=None)  # told to stop
+            self._give_back(job, wait_s=0.0, reason=None)  # told to stop, or to make way; what was read is kept
             return
         instances, found = looked_at
         found = self._refined(job, instances, found)
@@ -150,13 +163,14 @@ class Worker:
         )
 
     def _look_at_all(self, job: Job) -> tuple[list[Instance], list[SliceResult]] | None:
-        """The instances of the job's series and a result for each usable one; None if told to stop before.
+        """The instances of the job's series and a result for each usable one; None if told to stop before,
+        or if this is backlog and something live came meanwhile.
 
         More may arrive meanwhile: they are looked at as well, or belong to the next run.
         """
         while True:
-            while self._classify_some(job.series_id, self._heartbeat(job)):
-                if self._stopping():
+            while self._classify_some(job.series_id, self._heartbeat(job), at_most=job.priority):
+                if self._stopping() or (job.priority > jobs.LIVE and self._is_something_live()):
                     return None
                 with self._database.write() as connection:
                     jobs.extend(connection, job, now=self._clock(), lease_s=self._lease_s, further=True)
@@ -166,6 +180,15 @@ class Worker:
             known = {r.instance_id for r in found}
             if all(i.id in known for i in instances if i.ruled_out is None):
                 return instances, [r for r in found if r.instance_id in {i.id for i in instances}]
+
+    def _is_something_live(self) -> bool:
+        now = self._clock()
+        with self._database.read() as connection:
+            return (
+                jobs.is_due(connection, now=now, lease_s=self._lease_s, at_most=jobs.LIVE)
+                or jobs.next_with_extras(connection, at_most=jobs.LIVE) is not None
+                or bool(results.unread(connection, self.version, limit=1, at_most=jobs.LIVE))
+            )
 
     def _refined(self, job: Job, instances: Sequence[Instance], found: Sequence[SliceResult]) -> list[SliceResult]:
         """The results, once more over the finished series; as they were where that cannot be done."""
@@ -214,11 +237,14 @@ class Worker:
 
         return beat
 
-    def _classify_some(self, series_id: int | None, alive: Callable[[], None]) -> bool:
-        """Read and classify the next slices without a result; False if there are none."""
-        limit = self._config.model.batch
+    def _classify_some(self, series_id: int | None, alive: Callable[[], None], *, at_most: int) -> bool:
+        """Read and classify the next slices without a result; False if there are none that urgent.
+
+        Of backlog only a few at once, so that it makes way soon.
+        """
+        limit = self._config.model.batch if at_most == jobs.LIVE else min(self._config.model.batch, BACKLOG_BATCH)
         with self._database.read() as connection:
-            unread = results.unread(connection, self.version, limit=limit, series_id=series_id)
+            unread = results.unread(connection, self.version, limit=limit, series_id=series_id, at_most=at_most)
         suspects = [i for i in unread if i.tries > 0]
         batch = suspects[:1] or unread  # one that was being read when a worker died is read alone
         if not batch:

@@ -228,6 +228,7 @@ def made_node(
         spool,
         waits=config.completion,
         rules=config.eligibility,
+        backlog=config.backlog,
         version=version,
         clock=clock,
         association_open=open_now.__contains__,

@@ -50,7 +50,7 @@ def report(node: Made, number: int = -1) -> pydicom.Dataset:
 
 
 def no_head() -> list[Dataset]:
-    return grey_series(10)
+    return grey_series(10, PatientID="SYN-0001")
 
 
 def test_slices_are_classified_while_their_series_still_arrives(tmp_path: Path) -> None:

@@ -47,6 +47,8 @@ class Arrival:
     ruled_out: str | None
     calling_aet: str
     at: float
+    priority: int
+    """jobs.LIVE or jobs.BACKLOG; the series is as urgent as the most urgent of its instances."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,7 @@ def file(
             sha256=arrival.sha256,
             pixel_sha256=header.pixel_sha256,
             identity=header.identity,
+            patient=header.patient,
             facts=header.facts.to_json(),
             ruled_out=arrival.ruled_out,
             calling_aet=arrival.calling_aet,
@@ -110,6 +113,8 @@ def file(
         fail(connection, series_id, reason, now=arrival.at)
     elif filed is not Filed.RECODED:
         _touch(connection, series_id, filed, now=arrival.at, reopen_wait_s=reopen_wait_s)
+        more_urgent = sa.and_(series.c.id == series_id, series.c.priority > arrival.priority)
+        connection.execute(series.update().where(more_urgent).values(priority=arrival.priority))
     return Filing(filed, series_id, names_file=True)
 
 
@@ -184,6 +189,7 @@ def _series_for(connection: Connection, arrival: Arrival) -> int:
         "state": SeriesState.RECEIVING,
         "run": 0,
         "forced": False,
+        "priority": arrival.priority,
         "first_at": arrival.at,
         "last_at": arrival.at,
     }

@@ -20,7 +20,7 @@ from dicom_node.store.database import note
 from dicom_node.tables import DeliveryState, JobState, deliveries, jobs, objects, series
 
 LIVE, BACKLOG = 0, 10
-"""Priorities; lower is claimed first."""
+"""Priorities; lower goes first, in the queue, in classifying what arrives, and in delivery."""
 
 LONGEST_WAIT_S = 300.0
 """Between two tries of a job."""
@@ -35,18 +35,22 @@ class Job:
     """How often it was claimed since it last got any further, this time included."""
     created_at: float
     owner: str
+    priority: int = LIVE
 
 
-def claim(connection: Connection, *, owner: str, now: float, lease_s: float) -> Job | None:
-    """Lease the next job: one that is ready and due, or one whose lease ran out.
+def is_due(connection: Connection, *, now: float, lease_s: float, at_most: int = BACKLOG) -> bool:
+    """Whether there is one to claim; asked often, and cheaper than the claim, which writes."""
+    due = _due(now, lease_s, at_most)
+    return connection.execute(sa.select(jobs.c.id).where(due).limit(1)).first() is not None
+
+
+def claim(connection: Connection, *, owner: str, now: float, lease_s: float, at_most: int = BACKLOG) -> Job | None:
+    """Lease the next job: one that is ready and due, or one whose lease ran out; none less urgent than `at_most`.
 
     A deadline further away than any that is ever set was set before the clock was put back, and has passed.
     """
-    due = sa.or_(
-        sa.and_(jobs.c.state == JobState.READY, _passed(jobs.c.not_before, now, LONGEST_WAIT_S)),
-        sa.and_(jobs.c.state == JobState.RUNNING, _passed(jobs.c.lease_until, now, lease_s)),
-    )
     order = (jobs.c.priority, jobs.c.not_before, jobs.c.id)
+    due = _due(now, lease_s, at_most)
     query = sa.select(jobs).where(due).order_by(*order).limit(1).with_for_update(skip_locked=True)
     row = connection.execute(query).first()
     if row is None:
@@ -62,7 +66,13 @@ def claim(connection: Connection, *, owner: str, now: float, lease_s: float) -> 
             started_at=sa.func.coalesce(jobs.c.started_at, now),
         )
     )
-    return Job(row.id, row.series_id, row.run, row.tries + 1, row.created_at, owner)
+    return Job(row.id, row.series_id, row.run, row.tries + 1, row.created_at, owner, row.priority)
+
+
+def _due(now: float, lease_s: float, at_most: int) -> sa.ColumnElement[bool]:
+    ready = sa.and_(jobs.c.state == JobState.READY, _passed(jobs.c.not_before, now, LONGEST_WAIT_S))
+    abandoned = sa.and_(jobs.c.state == JobState.RUNNING, _passed(jobs.c.lease_until, now, lease_s))
+    return sa.and_(jobs.c.priority <= at_most, sa.or_(ready, abandoned))
 
 
 def _passed(deadline: sa.Column[float], now: float, longest_s: float) -> sa.ColumnElement[bool]:
@@ -152,9 +162,10 @@ def free(connection: Connection, *, owner: str | None = None, now: float) -> int
     return int(freed.rowcount)
 
 
-def next_with_extras(connection: Connection) -> sa.Row[Any] | None:
-    """A job whose report is on its way and whose picture or key objects are still to be made; the oldest."""
-    return connection.execute(sa.select(jobs).where(jobs.c.extras_due.is_(True)).order_by(jobs.c.id).limit(1)).first()
+def next_with_extras(connection: Connection, *, at_most: int = BACKLOG) -> sa.Row[Any] | None:
+    """A job whose report is on its way and whose picture or key objects are still to be made; urgent, then old."""
+    due = sa.and_(jobs.c.extras_due.is_(True), jobs.c.priority <= at_most)
+    return connection.execute(sa.select(jobs).where(due).order_by(jobs.c.priority, jobs.c.id).limit(1)).first()
 
 
 def begin_extras(connection: Connection, job_id: int) -> None:

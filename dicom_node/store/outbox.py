@@ -17,6 +17,7 @@ from dicom_node.store.database import insert_for, note
 from dicom_node.tables import DeliveryState, deliveries, destinations, jobs, objects
 
 SR_CLASS_LASTS_S = 30 * 86400.0
+BACKLOG_LIMIT = 4  # deliveries of backlog over one association: the next live report waits for no more
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Delivery:
     sop_instance_uid: str
     file: str
     sha256: str
+    priority: int
 
 
 def put(connection: Connection, job_id: int, made: Sequence[MadeObject], to: Sequence[str], *, now: float) -> None:
@@ -59,9 +61,11 @@ def put(connection: Connection, job_id: int, made: Sequence[MadeObject], to: Seq
 def due(
     connection: Connection, destination: str, *, now: float, longest_wait_s: float, limit: int = 50
 ) -> list[Delivery]:
-    """What this destination is owed now, oldest object first; a report never overtakes that of an earlier run.
+    """What this destination is owed now: live before backlog, what is present before what is not, then the oldest.
 
-    A deadline further away than the longest wait was set before the clock was put back, and is due.
+    A report never overtakes that of an earlier run. Where nothing live is due, only a few are returned, so that the
+    next live one need not wait for many. A deadline further away than the longest wait was set before the clock was
+    put back, and is due.
     """
     is_due = sa.or_(deliveries.c.next_at <= now, deliveries.c.next_at > now + longest_wait_s)
     before, its_object, its_job = deliveries.alias("before"), objects.alias("its_object"), jobs.alias("its_job")
@@ -85,6 +89,7 @@ def due(
             objects.c.sop_instance_uid,
             objects.c.file,
             objects.c.sha256,
+            jobs.c.priority,
         )
         .join(objects, objects.c.id == deliveries.c.object_id)
         .join(jobs, jobs.c.id == objects.c.job_id)
@@ -94,10 +99,11 @@ def due(
             is_due,
             ~overtakes,
         )
-        .order_by(objects.c.id)
+        .order_by(jobs.c.priority, sa.case((jobs.c.outcome == "present", 0), else_=1), objects.c.id)
         .limit(limit)
     )
-    return [Delivery(**row._asdict()) for row in connection.execute(query)]
+    found = [Delivery(**row._asdict()) for row in connection.execute(query)]
+    return found if found and found[0].priority < job_queue.BACKLOG else found[:BACKLOG_LIMIT]
 
 
 def delivered(connection: Connection, delivery: Delivery, status: int, *, now: float) -> bool:

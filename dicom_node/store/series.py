@@ -33,6 +33,7 @@ class Series:
     rule: str | None
     whole: bool | None
     forced: bool
+    priority: int
 
 
 @dataclass(frozen=True)
@@ -190,6 +191,16 @@ def receive_again(connection: Connection, series_id: int, *, now: float, why: st
     )
     connection.execute(slice_results.delete().where(left_out))  # what was in the way may be gone
     note(connection, "retry", now=now, series_id=series_id, detail=why)
+
+
+def patients_of_study(connection: Connection, study_uid: str) -> int:
+    """How many different patients the images under this Study Instance UID speak of."""
+    query = (
+        sa.select(sa.func.count(instances.c.patient.distinct()))
+        .join(series)
+        .where(series.c.study_uid == study_uid, instances.c.current.is_(True))
+    )
+    return int(connection.scalar(query) or 0)
 
 
 def contradicted(connection: Connection, series_id: int) -> list[str]:

@@ -11,11 +11,36 @@ depends_on = None
 
 def upgrade() -> None:
     op.create_table(
+        "commitments",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("transaction_uid", sa.String(length=64), nullable=False),
+        sa.Column("calling_aet", sa.String(length=16), nullable=False),
+        sa.Column("asked", sa.JSON(), nullable=False),
+        sa.Column("state", sa.String(length=16), nullable=False),
+        sa.Column("tries", sa.Integer(), nullable=False),
+        sa.Column("next_at", sa.Float(), nullable=False),
+        sa.Column("last_error", sa.Text(), nullable=True),
+        sa.Column("received_at", sa.Float(), nullable=False),
+        sa.Column("answered_at", sa.Float(), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_commitments")),
+        sa.UniqueConstraint("calling_aet", "transaction_uid", name=op.f("uq_commitments_calling_aet_transaction_uid")),
+    )
+    with op.batch_alter_table("commitments", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_commitments_state_next_at"), ["state", "next_at"], unique=False)
+
+    op.create_table(
         "destinations",
         sa.Column("name", sa.String(length=64), nullable=False),
         sa.Column("sr_class_uid", sa.String(length=64), nullable=False),
         sa.Column("noted_at", sa.Float(), nullable=False),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_destinations")),
+    )
+    op.create_table(
+        "heartbeats",
+        sa.Column("owner", sa.String(length=64), nullable=False),
+        sa.Column("started_at", sa.Float(), nullable=False),
+        sa.Column("at", sa.Float(), nullable=False),
+        sa.PrimaryKeyConstraint("owner", name=op.f("pk_heartbeats")),
     )
     op.create_table(
         "node",
@@ -40,6 +65,7 @@ def upgrade() -> None:
         sa.Column("last_at", sa.Float(), nullable=False),
         sa.Column("not_before", sa.Float(), nullable=True),
         sa.Column("forced", sa.Boolean(), nullable=False),
+        sa.Column("priority", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_series")),
         sa.UniqueConstraint("series_uid", name=op.f("uq_series_series_uid")),
         sqlite_autoincrement=True,
@@ -60,12 +86,14 @@ def upgrade() -> None:
         sa.Column("sha256", sa.String(length=64), nullable=False),
         sa.Column("pixel_sha256", sa.String(length=64), nullable=True),
         sa.Column("identity", sa.String(length=64), nullable=False),
+        sa.Column("patient", sa.String(length=64), nullable=False),
         sa.Column("facts", sa.JSON(), nullable=False),
         sa.Column("ruled_out", sa.Text(), nullable=True),
         sa.Column("calling_aet", sa.String(length=16), nullable=False),
         sa.Column("received_at", sa.Float(), nullable=False),
         sa.Column("current", sa.Boolean(), nullable=False),
         sa.Column("tries", sa.Integer(), nullable=False),
+        sa.Column("committed_at", sa.Float(), nullable=True),
         sa.ForeignKeyConstraint(["series_id"], ["series.id"], name=op.f("fk_instances_series_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_instances")),
         sa.UniqueConstraint("sop_instance_uid", "sha256", name=op.f("uq_instances_sop_instance_uid_sha256")),
@@ -175,11 +203,21 @@ def upgrade() -> None:
         sa.Column("last_status", sa.Integer(), nullable=True),
         sa.Column("last_error", sa.Text(), nullable=True),
         sa.Column("delivered_at", sa.Float(), nullable=True),
+        sa.Column("commitment", sa.String(length=16), nullable=True),
+        sa.Column("commitment_at", sa.Float(), nullable=True),
+        sa.Column("commitment_tries", sa.Integer(), nullable=False),
+        sa.Column("transaction_uid", sa.String(length=64), nullable=True),
         sa.ForeignKeyConstraint(["object_id"], ["objects.id"], name=op.f("fk_deliveries_object_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_deliveries")),
         sa.UniqueConstraint("object_id", "destination", name=op.f("uq_deliveries_object_id_destination")),
     )
     with op.batch_alter_table("deliveries", schema=None) as batch_op:
         batch_op.create_index(
+            batch_op.f("ix_deliveries_destination_commitment_commitment_at"),
+            ["destination", "commitment", "commitment_at"],
+            unique=False,
+        )
+        batch_op.create_index(
             batch_op.f("ix_deliveries_destination_state_next_at"), ["destination", "state", "next_at"], unique=False
         )
+        batch_op.create_index(batch_op.f("ix_deliveries_transaction_uid"), ["transaction_uid"], unique=False)

@@ -1,0 +1,160 @@
+"""Live cases before backlog: in the queue, among the slices that arrive, while backlog is in work, and in delivery."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made import NOW, FakeClassifier, Made, ct, grey_series, head_series, made_node, peer
+from pydicom.dataset import Dataset
+
+from dicom_node.arrivals import priority
+from dicom_node.config import Backlog, Eligibility
+from dicom_node.store import jobs, outbox, results
+from dicom_node.tables import instances, slice_results
+from dicom_node.tables import jobs as jobs_table
+from dicom_node.tables import series as series_table
+
+OLD, FRESH = {"StudyDate": "20260301"}, {"StudyDate": datetime.fromtimestamp(NOW).strftime("%Y%m%d")}  # noqa: DTZ006
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Made:
+    return made_node(tmp_path, peers=[peer(104)], eligibility=Eligibility(min_slices=1))
+
+
+def one_slice(number: int, **values: Any) -> Dataset:
+    return ct(1, series=f"1.2.{number}.1", study=f"1.2.{number}", PatientID=f"P-{number}", **values)
+
+
+def claimed(node: Made) -> jobs.Job:
+    with node.database.write() as connection:
+        job = jobs.claim(connection, owner="w", now=node.clock(), lease_s=60)
+    assert job is not None
+    return job
+
+
+@pytest.mark.parametrize(
+    ("hours_ago", "sender", "expected"),
+    [
+        (0.0, "CT1", jobs.LIVE),
+        (23.9, "CT1", jobs.LIVE),
+        (24.1, "CT1", jobs.BACKLOG),
+        (-1000.0, "CT1", jobs.LIVE),  # a scanner whose clock is wrong
+        (None, "CT1", jobs.LIVE),
+        (0.0, "MIGRATION", jobs.BACKLOG),
+    ],
+)
+def test_backlog_is_what_was_taken_long_ago_or_comes_from_a_sender_of_backlog(
+    hours_ago: float | None, sender: str, expected: int
+) -> None:
+    taken = None if hours_ago is None else datetime.fromtimestamp(NOW) - timedelta(hours=hours_ago)  # noqa: DTZ006
+    assert priority(taken, sender, Backlog(senders=("MIGRATION",)), now=NOW) == expected
+
+
+@pytest.mark.parametrize("taken_at", [datetime(1, 1, 1), datetime(9999, 12, 31)])  # noqa: DTZ001
+def test_a_date_that_no_clock_can_show_delays_nothing(taken_at: datetime) -> None:
+    assert priority(taken_at, "CT1", Backlog(), now=NOW) in (jobs.LIVE, jobs.BACKLOG)
+
+
+def test_with_fifty_old_series_queued_a_fresh_one_is_next(node: Made) -> None:
+    node.accept(*(one_slice(number, **OLD) for number in range(1, 51)))
+    node.tick_after(31)
+    node.accept(one_slice(99, **FRESH))
+    node.tick_after(31)
+    assert len(node.rows(jobs_table)) == 51
+    assert claimed(node).series_id == 51
+    assert [claimed(node).series_id for _ in range(3)] == [1, 2, 3]
+
+
+def test_slices_of_a_fresh_series_that_arrives_are_read_before_those_of_backlog(node: Made) -> None:
+    node.accept(*grey_series(8, **OLD), one_slice(99, **FRESH))
+    node.worker().step()
+    (read,) = node.rows(slice_results)
+    assert node.rows(instances)[read.instance_id - 1].sop_instance_uid == "1.2.99.1.1"
+
+
+def test_a_fresh_series_that_arrives_goes_before_a_queue_of_backlog(node: Made) -> None:
+    node.accept(*grey_series(8, **OLD))
+    node.tick_after(31)
+    node.accept(one_slice(99, **FRESH))
+    node.worker().step()
+    assert len(node.rows(slice_results)) == 1
+    assert node.rows(jobs_table)[0].state == "ready"
+
+
+def test_backlog_in_work_makes_way_and_goes_on_where_it_was(node: Made) -> None:
+    old = head_series(StudyDate="20260301")
+    node.accept(*old)
+    node.tick_after(31)
+
+    def arrives(_: int) -> None:
+        if len(node.rows(series_table)) == 1:
+            node.accept(one_slice(99, **FRESH))
+
+    classifier = FakeClassifier(fails=arrives)
+    worker = node.worker(classifier)
+    worker.step()
+    job = node.rows(jobs_table)[0]
+    assert (job.state, job.tries, classifier.asked) == ("ready", 0, [4])
+    worker.step()
+    assert classifier.asked == [4, 1]  # the fresh one
+    while worker.step():
+        node.clock.advance(1.0)
+    assert node.rows(jobs_table)[0].state == "reported"
+    assert len(node.rows(slice_results)) == len(old) + 1
+
+
+def test_a_fresh_image_makes_its_whole_series_live(node: Made) -> None:
+    node.accept(ct(1, AcquisitionDate="20260301"))
+    assert node.rows(series_table)[0].priority == jobs.BACKLOG
+    node.accept(ct(2, AcquisitionDate=FRESH["StudyDate"]), ct(3, AcquisitionDate="20260301"))
+    assert node.rows(series_table)[0].priority == jobs.LIVE
+
+
+def test_live_positives_are_delivered_first_and_backlog_in_small_portions(node: Made) -> None:
+    node.accept(*(one_slice(number, **OLD) for number in range(1, 21)))
+    node.accept(one_slice(21, **FRESH), one_slice(22, **FRESH))
+    node.tick_after(31)
+    outcomes = {22: "present"}
+    with node.database.write() as connection:
+        for number in range(1, 23):
+            made = outbox.MadeObject("report", "1.2.3", f"2.25.{number}", "2.25.9", "aa/x.dcm", 1, "0" * 64)
+            job = jobs_table.c.series_id == number
+            job_id = connection.scalar(
+                jobs_table.update().where(job).values(outcome=outcomes.get(number)).returning(jobs_table.c.id)
+            )
+            outbox.put(connection, job_id, [made], ["PACS1"], now=node.clock())
+    with node.database.read() as connection:
+        due = outbox.due(connection, "PACS1", now=node.clock(), longest_wait_s=60)
+    assert [delivery.series_id for delivery in due][:4] == [22, 21, 1, 2]
+    with node.database.write() as connection:
+        for delivery in due[:2]:
+            outbox.delivered(connection, delivery, 0, now=node.clock())
+        rest = outbox.due(connection, "PACS1", now=node.clock(), longest_wait_s=60)
+    assert [delivery.series_id for delivery in rest] == [1, 2, 3, 4]
+
+
+def test_a_result_for_a_patient_who_was_forgotten_meanwhile_is_dropped(node: Made) -> None:
+    node.accept(ct(1))
+    found = [results.SliceResult(number, 0, None, None, None, content=None, left_out="a test") for number in (1, 2)]
+    with node.database.write() as connection:
+        results.keep(connection, found, results.Version("f" * 64, "x"), now=NOW)
+    assert [row.instance_id for row in node.rows(slice_results)] == [1]
+
+
+def test_two_patients_under_one_study_are_never_mixed_nor_reported(node: Made) -> None:
+    node.accept(ct(1, series="1.2.1"), ct(1, series="1.2.2", PatientID="P-2"))
+    node.tick_after(31)
+    assert {row.state for row in node.rows(series_table)} == {"failed"}
+    assert "two patients came under one Study Instance UID" in node.rows(series_table)[0].reason
+    assert node.rows(jobs_table) == []
+
+
+def test_one_patient_whose_name_was_corrected_in_one_series_is_one_patient(node: Made) -> None:
+    node.accept(ct(1, series="1.2.1"), ct(1, series="1.2.2", PatientName="Doe^Janet"))
+    node.tick_after(31)
+    node.arrivals.tick()
+    assert [row.state for row in node.rows(series_table)] == ["complete", "not chosen"]
