@@ -43,6 +43,10 @@ class Draws:
         """How many patients the units come from."""
         return len(np.unique(self.of))
 
+    def count(self, rows: NDArray[np.bool_]) -> int:
+        """How many patients some of the units come from."""
+        return len(np.unique(self.of[rows]))
+
     def sums(self, values: Floats) -> Floats:
         """(N, K) values summed over the units of each resample: (resamples, K)."""
         by_patient = np.zeros((self.counts.shape[1], values.shape[1]))
@@ -98,3 +102,10 @@ def interval(values: Floats) -> list[float]:
     """Lower and upper bound over the resamples in which the value could be told; not numbers where there are none."""
     known = values[np.isfinite(values)]
     return [float(x) for x in np.percentile(known, LEVEL)] if len(known) else [np.nan, np.nan]
+
+
+def at_the_limit(value: float, patients: int) -> list[float]:
+    """Bounds of a share that is 0 or 1 in every resample, where drawing again shows no doubt at all: those of Clopper
+    and Pearson for `patients` of whom none, or all, count."""
+    doubt = 1 - (LEVEL[0] / 100) ** (1 / patients)
+    return [max(0.0, value - doubt), min(1.0, value + doubt)]

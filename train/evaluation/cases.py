@@ -24,7 +24,7 @@ MASK_SUFFIXES = (".png", ".webp", ".bmp", ".tif", ".tiff")
 class Cases:
     manifest: Manifest
     split: Split
-    """Of the rows that are evaluated, and no others."""
+    """Of all rows that have a part; those of `part` are evaluated."""
     part: str
     """One of PARTS, or "all"."""
     pictures: Pictures
@@ -59,8 +59,11 @@ def gather(
     """
     found = manifest.read(path, labels_needed=False)
     split, chosen = _chosen(found, part, split_file)
-    pictures = filed.load(found, split, geometry=geometry, tell=tell)
-    order, _ = filed.arrangement(found, split)
+    evaluated = _only(split, chosen)
+    if not len(evaluated.rows):
+        raise UnusableData(f"{split_file or path} puts no row into the {chosen} part; choose another with --part")
+    pictures = filed.load(found, evaluated, geometry=geometry, tell=tell)
+    order, _ = filed.arrangement(found, evaluated)
     rows = tuple(found.rows[index] for index in order.tolist())
     share = np.full(len(rows), np.nan, np.float32) if masks is None else _shares(found, rows, masks)
     return Cases(found, split, chosen, pictures, rows, share)
@@ -79,11 +82,12 @@ def _chosen(found: Manifest, part: str | None, split_file: Path | None) -> tuple
             f"{found.path} does not say which rows are the {part} part; give it a column split, give --split FILE, "
             "or evaluate all rows with --part all"
         )
-    part = part or "test"
+    return split, part or "test"
+
+
+def _only(split: Split, part: str) -> Split:
     rows = np.ones(len(split.rows), bool) if part == ALL else split.parts == PARTS.index(part)  # type: ignore[arg-type]
-    if not rows.any():
-        raise UnusableData(f"{split_file or found.path} puts no row into the {part} part; choose another with --part")
-    return Split(split.kind, split.seed, split.rows[rows], split.parts[rows], split.manifest), part
+    return Split(split.kind, split.seed, split.rows[rows], split.parts[rows], split.manifest)
 
 
 def _shares(found: Manifest, rows: tuple[Row, ...], masks: str) -> NDArray[np.float32]:
@@ -103,7 +107,8 @@ def _shares(found: Manifest, rows: tuple[Row, ...], masks: str) -> NDArray[np.fl
             text = f"{path.name} has {mask.shape[1]} x {mask.shape[0]} pixels, its picture {picture.shape[1]} x "
             problems.append(Problem(row.line, "mask", text + f"{picture.shape[0]}; a mask fits its picture"))
             continue
-        shares[index] = (mask > 0).sum() / max(int((picture > 0).sum()), 1)
+        head = picture > 0
+        shares[index] = (head & (mask > 0)).sum() / max(int(head.sum()), 1)
     if problems:
         raise UnusableTable(found.path, problems)
     if not np.isfinite(shares).any():

@@ -24,6 +24,7 @@ SAMPLE = 2000  # slices, evenly spaced: 10,000 would take ten seconds and say th
 POINTS = np.linspace(0, 1, 21)
 LOW, HIGH = 1, 19  # of POINTS: 5 and 95 %
 ALIKE, SHIFTED = 0.25, 0.6  # share outside the middle nine tenths of the training pictures; a tenth is expected
+TIE = 1e-6  # quantiles are rounded to thousandths; those on the edge are inside
 HU = 80 / 255  # of one grey value
 SOFT = (32, 240)  # grey values of 10 to 75 HU: brain, blood and muscle; neither air nor bone
 PIXELS = 64  # of soft tissue; a slice with fewer says nothing of it
@@ -81,7 +82,7 @@ def compare(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[Drift]:
         now = here["quantiles"][name]
         outside = None
         if before is not None and now is not None:
-            inside = np.interp([before[LOW], before[HIGH]], *_distribution(now))
+            inside = np.interp([before[LOW] - TIE, before[HIGH] + TIE], *_distribution(now))
             outside = float(1 - (inside[1] - inside[0]))
         lines.append(Drift(words, unit, _three(before), _three(now), outside, _verdict(before, now, outside)))
     shares = [("slices with hemorrhage", there.get("hemorrhage"), here["hemorrhage"])]

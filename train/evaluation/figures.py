@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from train.evaluation.bootstrap import FEWEST, Draws, interval
+from train.evaluation.bootstrap import FEWEST, Draws, at_the_limit, interval
 
 BINS = 15  # of equal width: Guo et al. 2017, "On Calibration of Modern Neural Networks"
 ONE_PATIENT = "all of it comes from one patient"
@@ -21,19 +21,22 @@ Figures = dict[str, Any]
 Floats = NDArray[np.float64]
 
 
-def entry(name: str, value: float | Floats, drawn: Floats, draws: Draws, *, why: str) -> Figures:
-    """A figure and its interval, or neither and the reason."""
+def entry(name: str, value: float | Floats, drawn: Floats, patients: int, *, why: str) -> Figures:
+    """A figure and its interval, or neither and the reason. `patients`: as many as it rests on."""
     if not np.isfinite(value):
         return {name: np.nan, f"{name}_why": why}
-    if draws.patients < FEWEST:
+    if patients < FEWEST:
         return {name: float(value), f"{name}_ci": [np.nan, np.nan], f"{name}_ci_why": ONE_PATIENT}
-    return {name: float(value), f"{name}_ci": interval(drawn)}
+    bounds = interval(drawn)
+    if bounds == [value, value] and value in (0, 1):
+        bounds = at_the_limit(float(value), patients)
+    return {name: float(value), f"{name}_ci": bounds}
 
 
 def mean(name: str, values: Floats, draws: Draws, *, why: str) -> Figures:
     """The mean of (N,) values."""
     drawn = draws.sums(np.stack((values, np.ones_like(values)), 1))
-    return entry(name, ratio(values.sum(), len(values)), ratio(drawn[:, 0], drawn[:, 1]), draws, why=why)
+    return entry(name, ratio(values.sum(), len(values)), ratio(drawn[:, 0], drawn[:, 1]), draws.patients, why=why)
 
 
 def auc(scores: Floats, truth: NDArray[np.bool_]) -> float:
@@ -52,10 +55,11 @@ def areas(scores: Floats, truth: NDArray[np.bool_], draws: Draws, *, of: str) ->
     missing = lacking(truth, of)
     if missing:
         return {key: value for name in ("auc", "average_precision") for key, value in _unknown(name, missing)}
+    patients = min(draws.count(truth), draws.count(~truth))
     precision = float(average_precision_score(truth, scores))
     return {
-        **entry("auc", auc(scores, truth), draws.auc(scores, truth), draws, why=missing),
-        **entry("average_precision", precision, draws.average_precision(scores, truth), draws, why=missing),
+        **entry("auc", auc(scores, truth), draws.auc(scores, truth), patients, why=missing),
+        **entry("average_precision", precision, draws.average_precision(scores, truth), patients, why=missing),
     }
 
 
@@ -90,9 +94,8 @@ def calibration(confidence: Floats, right: NDArray[np.bool_], draws: Draws, *, w
     """
     added = in_bins(confidence, right)
     value, drawn = _gap(added.sum(0)), _gap(draws.sums(added.reshape(-1, BINS * 3)).reshape(-1, BINS, 3))
-    return entry(
-        "ece", value, np.maximum(drawn - np.nanmean(drawn) + value, 0) if len(added) else drawn, draws, why=why
-    )
+    centred = np.maximum(drawn - np.nanmean(drawn) + value, 0) if len(added) else drawn
+    return entry("ece", value, centred, draws.patients, why=why)
 
 
 def in_bins(confidence: Floats, right: NDArray[np.bool_]) -> Floats:

@@ -54,9 +54,11 @@ def curves(units: Mapping[str, Units], metrics: Mapping[str, Any], cuts: Mapping
     _axes(pr, "recall", "precision", "Precision and recall (dotted: by chance)")
     roc.plot([], [], "o", color=BLACK, label="threshold of absent")
     roc.plot([], [], "s", color=BLACK, label="threshold of present")
+    if not drawn:
+        return None
     for axes in (roc, pr):
         axes.legend(loc="lower right" if axes is roc else "lower left", frameon=False, fontsize=8)
-    return _png(figure) if drawn else None
+    return _png(figure)
 
 
 def reliability(slices: Units) -> bytes | None:
@@ -125,7 +127,7 @@ def answers(metrics: Mapping[str, Any]) -> bytes:
 
 def confusions(metrics: Mapping[str, Any]) -> bytes:
     """Confusion matrices of both heads, for slices and series; the number, and the share of its row."""
-    figure, places = _figure((9.0, 7.4), 2, rows=2)
+    figure, places = _figure((9.0, 6.0), 2, rows=2)
     for column, (level, name, _, _) in enumerate(LEVELS):
         found = metrics["presence"][level]
         _matrix(places[column], found["confusion"], ("none", "hemorrhage"), f"Presence, {name}, cut {found['cut']:.2f}")

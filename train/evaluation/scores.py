@@ -41,12 +41,13 @@ def presence(units: Units, draws: Draws, *, cut: float, prevalence: float, proba
     found: Figures = {"positives": int(truth.sum()), "negatives": int((~truth).sum()), "patients": draws.patients}
     found |= areas(units.score, truth, draws, of="hemorrhage")
     found["cut"] = cut
-    matrix, drawn_matrix = confusion(truth, units.score >= cut, 2, draws)
+    called = units.score >= cut
+    matrix, drawn_matrix = confusion(truth, called, 2, draws)
     point, drawn = rates(matrix), rates(drawn_matrix)
-    found |= entry("accuracy", point["accuracy"], drawn["accuracy"], draws, why=EMPTY)
-    for name in RATES:
+    found |= entry("accuracy", point["accuracy"], drawn["accuracy"], draws.patients, why=EMPTY)
+    for name, rows in _resting_on(truth, called):
         why = lacking(truth, "hemorrhage") or NONE_CALLED
-        found |= entry(name, point[name][1], drawn[name][:, 1], draws, why=why)
+        found |= entry(name, point[name][1], drawn[name][:, 1], draws.count(rows), why=why)
     found["confusion"] = matrix.astype(int).tolist()
     found |= _answers(units, truth, draws, prevalence)
     if probabilities:
@@ -69,17 +70,18 @@ def location(units: Units, draws: Draws) -> Figures:
     point, drawn = rates(matrix), rates(drawn_matrix)
     missing = [f"no {name} hemorrhage" for number, name in enumerate(LOCATIONS) if not (truth == number).any()]
     why = " and ".join(missing) if len(truth) else NO_PLACE
-    found |= entry("accuracy", point["accuracy"], drawn["accuracy"], draws, why=NO_PLACE)
-    found |= entry("balanced_accuracy", point["recall"].mean(), drawn["recall"].mean(1), draws, why=why)
+    found |= entry("accuracy", point["accuracy"], drawn["accuracy"], draws.patients, why=NO_PLACE)
+    fewest = min(draws.count(truth == number) for number in range(len(LOCATIONS)))
+    found |= entry("balanced_accuracy", point["recall"].mean(), drawn["recall"].mean(1), fewest, why=why)
     for name in RATES:
         reason = why or "a class is never answered"
-        found |= entry(name, point[name].mean(), drawn[name].mean(1), draws, why=reason)
+        found |= entry(name, point[name].mean(), drawn[name].mean(1), fewest, why=reason)
     found["by_class"] = {
         name: _of_class(number, units, truth, draws, point, drawn) for number, name in enumerate(LOCATIONS)
     }
     each = [found["by_class"][name]["auc"] for name in LOCATIONS]
     drawn_each = [drawn_auc(units.places[:, number], truth == number, draws) for number in range(len(LOCATIONS))]
-    found |= entry("auc", float(np.mean(each)), np.mean(drawn_each, axis=0), draws, why=why)
+    found |= entry("auc", float(np.mean(each)), np.mean(drawn_each, axis=0), fewest, why=why)
     found["confusion"] = matrix.astype(int).tolist()
     told = (units.answer == Outcome.PRESENT) & (guess == truth)
     found |= mean("found_and_right", told.astype(float), draws, why=NO_PLACE)
@@ -96,13 +98,18 @@ def _of_class(
     drawn: dict[str, Floats],
 ) -> Figures:
     """One location against the other two."""
-    name, rows = LOCATIONS[number], truth == number
+    name, rows, called = LOCATIONS[number], truth == number, units.places.argmax(1) == number
     found: Figures = {"positives": int(rows.sum())}
     found |= areas(units.places[:, number], rows, draws, of=f"{name} hemorrhage")
-    for rate in RATES:
+    for rate, of in _resting_on(rows, called):
         why = lacking(rows, f"{name} hemorrhage") or NONE_CALLED
-        found |= entry(rate, point[rate][number], drawn[rate][:, number], draws, why=why)
+        found |= entry(rate, point[rate][number], drawn[rate][:, number], draws.count(of), why=why)
     return found
+
+
+def _resting_on(truth: NDArray[np.bool_], called: NDArray[np.bool_]) -> list[tuple[str, NDArray[np.bool_]]]:
+    """RATES, and the units that each is a share of."""
+    return list(zip(RATES, (called, truth, ~truth, truth | called), strict=True))
 
 
 def _answers(units: Units, truth: NDArray[np.bool_], draws: Draws, prevalence: float) -> Figures:
@@ -118,16 +125,22 @@ def _answers(units: Units, truth: NDArray[np.bool_], draws: Draws, prevalence: f
             share = ratio(point[0], point[1]), ratio(drawn[:, 0], drawn[:, 1])
             shares[side, answer] = share
             why = "nothing with hemorrhage" if side == "hemorrhage" else "nothing without hemorrhage"
-            answers[side] |= entry(answer, *share, draws, why=why)
+            answers[side] |= entry(answer, *share, draws.count(rows), why=why)
     believed: Figures = {"prevalence": prevalence}
     for name, answer, right, wrong, before in (
         ("ppv", Outcome.PRESENT, "hemorrhage", "none", prevalence),
         ("npv", Outcome.ABSENT, "none", "hemorrhage", 1 - prevalence),
     ):
-        value, drawn_value = (
-            ratio(before * true, before * true + (1 - before) * false)
-            for true, false in zip(shares[right, answer], shares[wrong, answer], strict=True)
-        )
+        true, false = shares[right, answer], shares[wrong, answer]
+        value = _trust(before, true[0], false[0])
         why = lacking(truth, "hemorrhage") or f"nothing is called {answer}"
-        believed |= entry(name, value, drawn_value, draws, why=why)
+        believed |= entry(name, value, _trust(before, true[1], false[1]), draws.patients, why=why)
+        if value in (0, 1):  # no resample knows better, so the bounds come from those of the two shares
+            low, high = (answers[side][f"{answer}_ci"] for side in (right, wrong))
+            believed[f"{name}_ci"] = [float(_trust(before, low[i], high[1 - i])) for i in (0, 1)]
     return {"answers": answers, "at_prevalence": believed}
+
+
+def _trust(before: float, true: Floats | float, false: Floats | float) -> Floats:
+    """Bayes: how sure an answer is that comes with chance `true` where it is right, and `false` where it is wrong."""
+    return ratio(before * true, before * true + (1 - before) * false)

@@ -74,5 +74,5 @@ def _figures(units: Units, draws: Draws) -> Figures:
         pair = np.stack((rows & (units.answer == answer), rows), 1).astype(float)
         point, drawn = pair.sum(0), draws.sums(pair)
         why = "nothing without hemorrhage" if name == "false_alarms" else "nothing with hemorrhage"
-        found |= entry(name, ratio(*point), ratio(drawn[:, 0], drawn[:, 1]), draws, why=why)
+        found |= entry(name, ratio(*point), ratio(drawn[:, 0], drawn[:, 1]), draws.count(rows), why=why)
     return found

@@ -1,0 +1,363 @@
+"""`evaluate`: from a manifest and a checkpoint to a folder that a person and a program can read."""
+
+import csv
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from listed import entries, grey, table
+from PIL import Image
+from sklearn import metrics
+from untrained import untrained_checkpoint
+
+from dtvit import checkpoint as checkpoints
+from dtvit.checkpoint import describe, load
+from dtvit.inference import Classifier
+from dtvit.preprocess import PAPER_GEOMETRY, preprocessing
+from train import filed, manifest, splits
+from train.commands.evaluate import main
+from train.evaluation import drift
+from train.evaluation.cases import gather
+
+PATIENTS = [("a", ""), ("b", ""), ("c", "deep"), ("d", "lobar"), ("e", "subtentorial"), ("f", "deep")]
+FAST = ("--resamples", "40", "--examples", "2", "--threads", "1")
+
+
+def head(path, seed):
+    """A disk on black, brighter or darker, with noise: no two alike."""
+    random = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:64, :64]
+    disk = np.hypot(rows - 32, columns - 32) < 24
+    Image.fromarray(np.where(disk, random.normal(90 + 20 * (seed % 5), 6, (64, 64)), 0).astype(np.uint8)).save(path)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    made = tmp_path_factory.mktemp("data")
+    for seed, row in enumerate(entries(PATIENTS)):
+        head(made / row["path"], seed)
+    return made
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    path = tmp_path_factory.mktemp("checkpoint") / "small.safetensors"
+    return untrained_checkpoint(path, preprocessing=(preprocessing("robust"),))
+
+
+def listing(folder, rows, name="manifest.csv"):
+    path = folder / name
+    table(folder, rows).rename(path)
+    return path
+
+
+def run(checkpoint, data, output, *options):
+    return main(
+        [str(checkpoint), "--data", str(data), "--output", str(output), "--device", "cpu", *options], "evaluate"
+    )
+
+
+def metrics_of(output):
+    return json.loads((output / "metrics.json").read_text())
+
+
+def rows_of(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def evaluated(folder, checkpoint, tmp_path_factory):
+    output = tmp_path_factory.mktemp("results")
+    assert run(checkpoint, listing(folder, entries(PATIENTS), "whole.csv"), output, "--relevance") == 0
+    return output
+
+
+def test_figures_follow_from_the_predictions_that_lie_beside_them(evaluated):
+    slices, series = rows_of(evaluated / "predictions.csv"), rows_of(evaluated / "series.csv")
+    found = metrics_of(evaluated)
+
+    for level, rows, score in (("slice", slices, "probability"), ("patient", series, "output")):
+        truth = [int(row["ich"]) for row in rows]
+        scores = [float(row[score]) for row in rows]
+        called = [each >= found["presence"][level]["cut"] for each in scores]
+        figures = found["presence"][level]
+        assert figures["auc"] == pytest.approx(metrics.roc_auc_score(truth, scores), abs=1e-4)
+        assert figures["recall"] == pytest.approx(metrics.recall_score(truth, called), abs=1e-4)
+        assert figures["confusion"] == metrics.confusion_matrix(truth, called).tolist()
+        low, high = figures["auc_ci"]
+        assert low <= figures["auc"] <= high
+        bleeding = [row for row in rows if row["ich"] == "1"]
+        right = np.mean([row["location"] == row["place"] for row in bleeding])
+        assert found["location"][level]["accuracy"] == pytest.approx(right, abs=1e-4)
+    assert found["presence"]["slice"]["brier"] == pytest.approx(
+        metrics.brier_score_loss([int(row["ich"]) for row in slices], [float(row["probability"]) for row in slices]),
+        abs=1e-4,
+    )
+
+
+def test_probabilities_are_those_that_the_node_gives(evaluated, folder, checkpoint):
+    rows = rows_of(evaluated / "predictions.csv")
+    found = manifest.read(folder / "whole.csv")
+    pictures = filed.load(found, splits.whole(found)).pictures[:, 16:240, 16:240]
+    given = Classifier.load(checkpoint, device="cpu").predict(np.ascontiguousarray(pictures))
+
+    assert np.allclose([float(row["probability"]) for row in rows], given.presence, atol=1e-5)
+    assert np.allclose([float(row["probability_lobar"]) for row in rows], given.location[:, 1], atol=1e-5)
+    assert [row["path"] for row in rows] == [row["path"] for row in entries(PATIENTS)]
+
+
+class Outside(HTMLParser):
+    """What a page asks of the world, and what could run in it."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked, self.tags = [], set()
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.add(tag)
+        self.asked += [
+            v for key, v in attributes if key in ("src", "href") and not v.startswith("data:image/png;base64")
+        ]
+
+
+def test_the_report_is_one_file_that_needs_nothing(evaluated):
+    page = (evaluated / "report.html").read_text()
+    parser = Outside()
+    parser.feed(page)
+
+    assert parser.asked == []
+    assert not parser.tags & {"script", "iframe", "link", "object"}
+    assert "url(" not in page
+    assert page.index("NOT FOR CLINICAL USE") < page.index("<h1>") < page.index("18 slices in 6 series of 6 patients")
+    assert "What this does not show" in page
+    for name in ("answers.png", "curves.png", "reliability.png", "confusion.png", "strata.png"):
+        Image.open(evaluated / name).verify()
+
+
+def test_the_gallery_shows_real_errors_one_a_series(evaluated):
+    rows = {row["row"]: row for row in rows_of(evaluated / "predictions.csv")}
+    names = [path.stem for path in (evaluated / "gallery").iterdir()]
+    shown = [re.fullmatch(r"(missed|false-alarm|wrong-place)-\d\d-row-(\d+)", name).groups() for name in names]
+
+    assert shown
+    for kind, number in shown:
+        row = rows[number]
+        wrong = {
+            "missed": row["ich"] == "1" and float(row["probability"]) < 0.5,
+            "false-alarm": row["ich"] == "0" and float(row["probability"]) >= 0.5,
+            "wrong-place": row["ich"] == "1" and row["place"] != row["location"],
+        }
+        assert wrong[kind]
+    for kind in ("missed", "false-alarm", "wrong-place"):
+        series = [rows[number]["series"] for each, number in shown if each == kind]
+        assert len(series) == len(set(series))
+
+
+def test_relevance_is_there_as_arrays_in_the_order_of_the_predictions(evaluated):
+    with np.load(evaluated / "relevance.npz") as arrays:
+        maps, numbers = arrays["maps"], arrays["row"]
+
+    assert [str(number) for number in numbers] == [row["row"] for row in rows_of(evaluated / "predictions.csv")]
+    assert maps.shape[0] == 18
+    assert maps.shape[1] == maps.shape[2]
+    assert maps.max() <= 1
+
+
+def test_no_table_and_no_name_tells_a_patient(folder, checkpoint, tmp_path):
+    rows = [row | {"patient_id": f"Zebedee^{row['patient_id']}"} for row in entries(PATIENTS)]
+    assert run(checkpoint, listing(folder, rows, "named.csv"), tmp_path) == 0
+
+    for path in tmp_path.rglob("*"):
+        assert "Zebedee" not in path.name
+        assert path.is_dir() or b"Zebedee" not in path.read_bytes()
+
+
+def test_sites_scanners_and_masks_make_strata(folder, checkpoint, tmp_path):
+    rows = [row | {"site": "north" if i < 9 else "south", "scanner": ""} for i, row in enumerate(entries(PATIENTS))]
+    for row in rows:
+        if row["ich"] == "1":
+            mask = np.zeros((64, 64), np.uint8)
+            mask[30:34, 30:34] = 255  # 16 of about 1,800 pixels of head
+            (tmp_path / "masks").mkdir(exist_ok=True)
+            Image.fromarray(mask).save(tmp_path / "masks" / row["path"])
+
+    code = run(checkpoint, listing(folder, rows, "sites.csv"), tmp_path / "out", "--masks", str(tmp_path / "masks"))
+
+    strata = metrics_of(tmp_path / "out")["strata"]["slice"]
+    assert code == 0
+    assert set(strata) == {"location", "share_of_head", "site"}
+    assert strata["site"]["north"]["positives"] == 3
+    assert {name: each["positives"] for name, each in strata["share_of_head"].items()} == {"0.005-0.02": 12}
+
+
+def test_masks_may_be_named_by_a_column(folder, checkpoint, tmp_path):
+    grey(folder / "lesion.png", 255, (64, 64))
+    rows = [row | {"traced_by_a": "lesion.png" if row["ich"] == "1" else ""} for row in entries(PATIENTS)]
+    data = listing(folder, rows, "masked.csv")
+
+    assert run(checkpoint, data, tmp_path, "--masks", "traced_by_a") == 0
+    assert set(metrics_of(tmp_path)["strata"]["slice"]["share_of_head"]) == {"0.06-1"}
+
+
+@pytest.mark.parametrize(
+    ("change", "lost", "why"),
+    [
+        (lambda rows: [row for row in rows if row["ich"] == "0"], "presence", "nothing with hemorrhage"),
+        (lambda rows: [row for row in rows if row["ich"] == "1"], "presence", "nothing without hemorrhage"),
+        (lambda rows: [row | {"ich": "", "location": ""} for row in rows], "presence", "nothing with a label"),
+        (lambda rows: [row | {"location": ""} for row in rows], "location", "no hemorrhage whose location is known"),
+        (lambda rows: [{"path": r["path"], "patient_id": r["patient_id"]} for r in rows], "presence", "with a label"),
+    ],
+)
+def test_what_a_manifest_from_elsewhere_lacks_is_null_with_the_reason(folder, checkpoint, tmp_path, change, lost, why):
+    code = run(checkpoint, listing(folder, change(entries(PATIENTS)), "elsewhere.csv"), tmp_path)
+
+    found = metrics_of(tmp_path)[lost]["patient"]
+    assert code == 0
+    assert found["auc"] is None
+    assert why in found["auc_why"]
+    assert (tmp_path / "report.html").stat().st_size > 1000
+
+
+def test_a_part_is_evaluated_where_the_manifest_has_parts(folder, checkpoint, tmp_path):
+    rows = [row | {"split": "test" if row["patient_id"] in "ac" else "train"} for row in entries(PATIENTS)]
+    data = listing(folder, rows, "parts.csv")
+
+    assert run(checkpoint, data, tmp_path) == 0
+
+    assert {row["path"][0] for row in rows_of(tmp_path / "predictions.csv")} == {"a", "c"}
+    assert len(gather(data, "all", geometry=PAPER_GEOMETRY).rows) == 18
+    assert len(gather(data, "train", geometry=PAPER_GEOMETRY).rows) == 12
+
+
+def test_a_split_that_training_wrote_says_which_rows_test(folder, checkpoint, tmp_path):
+    found = manifest.read(listing(folder, entries(PATIENTS), "divided.csv"))
+    parts = np.array([0, 2, 1, 2, 0, 1], np.int8).repeat(3)  # of the patients
+    split = splits.Split("patient", 0, np.arange(18, dtype=np.int32), parts, found.digest)
+    splits.write(tmp_path / "split.csv", split, found)
+
+    assert run(checkpoint, found.path, tmp_path / "out", "--split", str(tmp_path / "split.csv")) == 0
+    assert {row["path"][0] for row in rows_of(tmp_path / "out" / "predictions.csv")} == {"b", "d"}
+
+
+def test_calibration_makes_a_new_checkpoint_and_is_used_at_once(folder, checkpoint, tmp_path):
+    before = checkpoint.read_bytes()
+    data = listing(folder, entries(PATIENTS), "validation.csv")
+
+    assert run(checkpoint, data, tmp_path, "--calibrate", str(data)) == 0
+
+    made = tmp_path / "small-calibrated.safetensors"
+    old, new = describe(checkpoint).metadata, describe(made).metadata
+    weights = zip(load(checkpoint)[0].state_dict().values(), load(made)[0].state_dict().values(), strict=True)
+    rows = rows_of(tmp_path / "predictions.csv")
+    node = [row["answer"] for row in rows]
+    assert checkpoint.read_bytes() == before
+    assert new.slice_thresholds != old.slice_thresholds
+    assert new.training["calibrated_from"] == describe(checkpoint).digest
+    assert all((a == b).all() for a, b in weights)
+    assert node == [new.slice_thresholds.judge(float(row["probability"])) for row in rows]
+    assert "Temperatures and thresholds were fitted on this manifest" in (tmp_path / "report.html").read_text()
+
+
+def test_a_checkpoint_that_knows_its_training_pictures_tells_how_these_differ(folder, checkpoint, tmp_path):
+    data = listing(folder, entries(PATIENTS), "drift.csv")
+    found = manifest.read(data)
+    kept = drift.statistics(filed.load(found, splits.whole(found)))
+    model, described = load(checkpoint)
+    knowing = tmp_path / "knowing.safetensors"
+    fields = {**described.metadata.__dict__, "statistics": kept}
+    checkpoints.save(knowing, model.state_dict(), checkpoints.Metadata(**fields))
+    darker = tmp_path / "darker"
+    darker.mkdir()
+    for row in entries(PATIENTS):
+        with Image.open(folder / row["path"]) as image:
+            image.point(lambda value: value * 0.6).save(darker / row["path"])
+
+    assert run(knowing, data, tmp_path / "same") == 0
+    assert run(knowing, listing(darker, entries(PATIENTS)), tmp_path / "other") == 0
+
+    same = {row["what"]: row["verdict"] for row in rows_of(tmp_path / "same" / "drift.csv")}
+    other = {row["what"]: row["verdict"] for row in rows_of(tmp_path / "other" / "drift.csv")}
+    assert set(same.values()) == {"alike"}
+    assert other["soft tissue, median"] == "far off"
+    assert other["share of the picture that shows head"] == "alike"
+
+
+def test_a_model_trained_on_this_very_manifest_is_said_to_be(folder, tmp_path):
+    data = listing(folder, entries(PATIENTS), "trained.csv")
+    digest = manifest.read(data).digest
+    path = untrained_checkpoint(
+        tmp_path / "own.safetensors", preprocessing=(preprocessing(),), training={"manifest": digest}
+    )
+
+    assert run(path, data, tmp_path / "out") == 0
+
+    assert "was trained on this very manifest" in metrics_of(tmp_path / "out")["doubts"][0]
+
+
+@pytest.mark.parametrize("classes", [("deep", "lobar", "subtentorial", "none")])
+def test_a_fourth_location_is_dropped(folder, tmp_path, classes):
+    path = untrained_checkpoint(
+        tmp_path / "four.safetensors", preprocessing=(preprocessing(),), location_classes=classes
+    )
+
+    assert run(path, listing(folder, entries(PATIENTS), "four.csv"), tmp_path / "out") == 0
+
+    for row in rows_of(tmp_path / "out" / "predictions.csv"):
+        shares = [float(row[f"probability_{name}"]) for name in classes[:3]]
+        assert sum(shares) == pytest.approx(1, abs=1e-4)
+
+
+def test_an_encoder_without_attention_gets_a_gallery_without_maps(folder, tmp_path):
+    path = untrained_checkpoint(tmp_path / "r.safetensors", preprocessing=(preprocessing(),), encoder="test_resnet")
+
+    assert run(path, listing(folder, entries(PATIENTS), "resnet.csv"), tmp_path / "out") == 0
+
+    assert "There are no relevance maps" in (tmp_path / "out" / "report.html").read_text()
+    assert run(path, folder / "resnet.csv", tmp_path / "maps", "--relevance") == 1
+
+
+def test_bad_input_is_told_in_one_line_and_nothing_is_written(folder, checkpoint, tmp_path, capsys):
+    data = listing(folder, entries(PATIENTS), "good.csv")
+    (tmp_path / "file").write_text("no folder")
+    elsewhere = untrained_checkpoint(tmp_path / "odd.safetensors")  # preprocessing of no known geometry
+    lacking = [*entries(PATIENTS), entries(PATIENTS)[0] | {"path": "nowhere.png"}]
+    gone = listing(folder, lacking, "gone.csv")
+    (folder / "nowhere.png").unlink()
+    for arguments, said in (
+        ((tmp_path / "none.safetensors", data, tmp_path / "out"), "none.safetensors"),
+        ((tmp_path, data, tmp_path / "out"), "cannot be read (Is a directory)"),
+        ((checkpoint, tmp_path / "none.csv", tmp_path / "out"), "none.csv"),
+        ((checkpoint, gone, tmp_path / "out"), "row 20, path: nowhere.png"),
+        ((checkpoint, data, tmp_path / "file"), "cannot be written to"),
+        ((checkpoint, data, tmp_path / "out", "--part", "test"), "does not say which rows are the test part"),
+        ((checkpoint, data, tmp_path / "out", "--masks", "nothing"), "neither a folder nor a column"),
+        ((checkpoint, data, tmp_path / "out", "--calibrate", "validation"), "validation part"),
+        ((checkpoint, data, tmp_path / "out", "--calibrate", str(tmp_path / "v.csv")), "v.csv"),
+        ((elsewhere, data, tmp_path / "out"), "geometry"),
+        ((checkpoint, data, tmp_path / "out", "--device", "cuda:77"), "cuda:77"),
+    ):
+        assert run(*arguments) == 1
+        error = capsys.readouterr().err
+        assert error.splitlines()[-1].startswith("error: ") or "\n  row" in error
+        assert said in error
+        assert "Traceback" not in error
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_full_disk_is_told_and_the_old_figures_stay(folder, checkpoint, tmp_path, monkeypatch, capsys):
+    data = listing(folder, entries(PATIENTS), "full.csv")
+    (tmp_path / "metrics.json").write_bytes(before := b"figures of an earlier run")
+
+    def full(_descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    assert run(checkpoint, data, tmp_path) == 1
+
+    assert "No space left" in capsys.readouterr().err
+    assert (tmp_path / "metrics.json").read_bytes() == before
+    assert not list(tmp_path.glob(".*"))

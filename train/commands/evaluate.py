@@ -1,0 +1,117 @@
+"""`python -m train evaluate`, which is `dicom-node evaluate`: what a checkpoint is worth on labelled pictures."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+SUMMARY = "Measure a checkpoint on the pictures of a manifest."
+EPILOG = """\
+The output folder gets report.html (begin there), metrics.json, tables as CSV, figures and a gallery of the worst errors
+as PNG. Parts of the manifest that are missing (labels, sites, one of the classes) leave figures out, with the reason.
+docs/evaluation.md tells what each figure is. NOT FOR CLINICAL USE.
+"""
+
+
+def main(arguments: Sequence[str], program: str) -> int:
+    options = vars(_parser(program).parse_args(arguments))  # before torch is imported: --help answers at once
+
+    from dtvit.checkpoint import SHIPPED, UnusableCheckpoint
+    from dtvit.inference import UnavailableDevice
+    from dtvit.relevance import NoAttention
+    from train.data import UnusableData
+    from train.evaluation.evaluating import Settings, UnusableOutput, evaluate
+    from train.evaluation.predicting import NotFinite
+    from train.evaluation.progress import shown
+
+    if str(options["checkpoint"]) == "shipped":
+        options["checkpoint"] = SHIPPED
+    settings = Settings(**options)
+    try:
+        with shown() as seen:
+            found = evaluate(settings, seen)
+    except (UnusableCheckpoint, UnusableData, UnusableOutput, UnavailableDevice, NoAttention, NotFinite) as exc:
+        sys.stderr.write(f"error: {exc}\n")
+        return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped; nothing was written\n")
+        return 130
+    for head, name, words in (
+        ("presence", "auc", "AUC of hemorrhage"),
+        ("location", "accuracy", "location right, of those with hemorrhage"),
+    ):
+        for level, units in (("slice", "slices"), ("patient", "series")):
+            sys.stdout.write(f"{words}, {units}: {_figure(found[head][level], name)}\n")
+    sys.stdout.write(f"{settings.output / 'report.html'}\n")
+    return 0
+
+
+def _parser(program: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=program, description=SUMMARY, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add(
+        "checkpoint",
+        type=Path,
+        metavar="CHECKPOINT",
+        help="safetensors file, or the word shipped for the project's own",
+    )
+    add("--data", type=Path, required=True, metavar="MANIFEST", help="CSV that lists the pictures (docs/data.md)")
+    add("--output", type=Path, required=True, metavar="DIR", help="folder for the results")
+    add(
+        "--part",
+        choices=("train", "validation", "test", "all"),
+        help="part of the manifest, by its column split or --split [test where it has parts, else all]",
+    )
+    add("--split", type=Path, metavar="FILE", help="split that a training run wrote for this manifest")
+    add(
+        "--calibrate",
+        metavar="VALIDATION",
+        help="fit temperatures and thresholds first, on another manifest or on a part of this one (validation), and "
+        "write a new checkpoint into the output folder",
+    )
+    add(
+        "--masks",
+        metavar="FOLDER|COLUMN",
+        help="masks of the lesions, above 0 inside: a folder with files named like the pictures, or a column of paths",
+    )
+    add("--prevalence", type=_share, default=0.1, help="share of hemorrhage for which PPV and NPV are told [0.1]")
+    add("--resamples", type=_positive, default=1000, help="of patients, for the intervals [1000]")
+    add("--examples", type=_positive, default=8, help="errors of each kind in the gallery [8]")
+    add("--relevance", action="store_true", help="write the relevance maps of all slices as arrays (slow; ViTs alone)")
+    add(
+        "--precision",
+        choices=("node", "fp32", "bf16"),
+        default="node",
+        help="node: as in use, fp32 but on CUDA; bf16 is three times as fast on CPUs that have it [node]",
+    )
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps [auto]")
+    add("--batch", type=_positive, help="slices at a time [by device]")
+    add("--threads", type=_positive, help="CPU threads of torch [all]")
+    add("--seed", type=int, default=0, help="of the resamples [0]")
+    return parser
+
+
+def _figure(figures: dict[str, object], name: str) -> str:
+    value, interval = figures[name], figures.get(f"{name}_ci")
+    if value is None:
+        return f"not known: {figures[f'{name}_why']}"
+    bounds = "" if not isinstance(interval, list) or interval[0] is None else f" ({interval[0]} to {interval[1]})"
+    return f"{value}{bounds}"
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
+    return number
+
+
+def _share(text: str) -> float:
+    number = float(text)
+    if not 0 < number < 1:
+        raise argparse.ArgumentTypeError(f"must lie between 0 and 1, got {text}")
+    return number

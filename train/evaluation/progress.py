@@ -1,0 +1,41 @@
+"""Progress on standard error: a bar where a terminal is there, a line for each stage where none is."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+
+@contextlib.contextmanager
+def shown() -> Iterator[Callable[[str, int, int], None]]:
+    """Gives what is to be told: the stage, how much of it is done, of how much."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _plain()
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    stages: dict[str, TaskID] = {}
+    with Progress(*columns, console=console, transient=True) as bars:
+
+        def seen(what: str, done: int, of: int) -> None:
+            if what not in stages:
+                stages[what] = bars.add_task(what, total=of)
+            bars.update(stages[what], completed=done)
+
+        yield seen
+
+
+def _plain() -> Callable[[str, int, int], None]:
+    said: set[str] = set()
+
+    def seen(what: str, done: int, of: int) -> None:
+        if what not in said:
+            said.add(what)
+            sys.stderr.write(f"{what} ({of:,})\n" if of > 1 else f"{what}\n")
+            sys.stderr.flush()
+
+    return seen

@@ -1,0 +1,113 @@
+"""The same results as CSV, for whoever computes on: figures, predictions, series, reliability, confusion, drift."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from dtvit.findings import LOCATIONS
+from train.evaluation.cases import Cases
+from train.evaluation.drift import Drift
+from train.evaluation.figures import BINS, in_bins
+from train.evaluation.measuring import plain
+from train.evaluation.units import Units, grouped
+
+PRESENCE = {1: 1, 0: 0, -1: None}
+
+
+def metrics(found: Mapping[str, Any]) -> bytes:
+    """A row for each figure of metrics.json: where it stands there, its value and interval, or the reason for none."""
+    rows = ((name, value, *(interval or (None, None)), why) for name, value, interval, why in _leaves(plain(found), ""))
+    return _csv(("figure", "value", "low", "high", "why_not"), rows)
+
+
+def predictions(cases: Cases, slices: Units) -> bytes:
+    """A row for each slice. `row` is that of the manifest; patients and series are numbered, not named."""
+    header = ("row", "path", "patient", "series", "part", "site", "scanner", *_outputs())
+    truth = cases.pictures
+    rows = (
+        (row.line, cases.path(i), truth.patient[i], truth.series[i], cases.part, row.site, row.scanner, *_of(slices, i))
+        for i, row in enumerate(cases.rows)
+    )
+    return _csv(header, rows)
+
+
+def series(cases: Cases, units: Units) -> bytes:
+    """A row for each series, concluded upon as the node does."""
+    numbers = cases.pictures.series
+    rows = (
+        (units.patient[i], numbers[members[0]], len(members), *_of(units, i))
+        for i, members in enumerate(grouped(numbers))
+    )
+    return _csv(("patient", "series", "slices", *_outputs("output")), rows)
+
+
+def reliability(slices: Units) -> bytes:
+    known = slices.presence >= 0
+    bins = in_bins(slices.score[known], slices.presence[known] == 1).sum(0)
+    rows = (
+        (number / BINS, (number + 1) / BINS, int(n), *((confidence / n, right / n) if n else (None, None)))
+        for number, (n, confidence, right) in enumerate(bins)
+    )
+    return _csv(("from", "to", "slices", "mean_probability", "share_with_hemorrhage"), rows)
+
+
+def confusion(found: Mapping[str, Any]) -> bytes:
+    rows = [
+        (head, level, names[truth], names[answer], count)
+        for head, names in (("presence", ("none", "hemorrhage")), ("location", LOCATIONS))
+        for level in ("slice", "patient")
+        for truth, line in enumerate(found[head][level]["confusion"])
+        for answer, count in enumerate(line)
+    ]
+    return _csv(("head", "level", "truth", "answer", "count"), rows)
+
+
+def drift(lines: Sequence[Drift]) -> bytes:
+    header = ("what", "unit", "there_5", "there_50", "there_95", "here_5", "here_50", "here_95", "outside", "verdict")
+    none = (None, None, None)
+    rows = ((x.name, x.unit, *(x.there or none), *(x.here or none), x.outside, x.verdict) for x in lines)
+    return _csv(header, rows)
+
+
+def _outputs(score: str = "probability") -> tuple[str, ...]:
+    return ("ich", "location", score, "answer", *(f"probability_{name}" for name in LOCATIONS), "place")
+
+
+def _of(units: Units, i: int) -> tuple[Any, ...]:
+    place = units.location[i]
+    return (
+        PRESENCE[int(units.presence[i])],
+        LOCATIONS[place] if place >= 0 else None,
+        units.score[i],
+        units.answer[i],
+        *units.places[i],
+        LOCATIONS[int(units.places[i].argmax())],
+    )
+
+
+def _leaves(value: Mapping[str, Any], path: str) -> Iterator[tuple[str, Any, list[float] | None, str | None]]:
+    for key, each in value.items():
+        name = f"{path}{key}"
+        if isinstance(each, Mapping):
+            yield from _leaves(each, f"{name}.")
+        elif not key.endswith(("_ci", "_why")) and not isinstance(each, list):
+            yield name, each, value.get(f"{key}_ci"), value.get(f"{key}_why") or value.get(f"{key}_ci_why")
+
+
+def _csv(header: Sequence[str], rows: Iterable[Iterable[Any]]) -> bytes:
+    buffer = io.StringIO(newline="")
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows([_cell(each) for each in row] for row in rows)
+    return buffer.getvalue().encode()
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, float | np.floating):
+        return f"{value:.9g}" if np.isfinite(value) else None
+    return value

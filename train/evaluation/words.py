@@ -1,0 +1,129 @@
+"""The first page of a report, in plain words: on what, how good, how sure, and what it does not show."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from dtvit.checkpoint import Metadata
+from dtvit.findings import LOCATIONS
+from train.evaluation.cases import ALL, Cases
+
+FEW = 30  # patients of a class; below, a percentile interval is known to be too narrow
+NOT_SHOWN = (
+    (
+        "The pictures came ready from the manifest. What the node does before (reading DICOM, choosing a series and "
+        "its slices, removing the head holder) is not measured here."
+    ),
+    (
+        "A series is judged as if its slices showed the whole brain. In use, a gap or a missing end turns an absent "
+        "into an undetermined."
+    ),
+    (
+        "Only what the labels tell is measured: other hemorrhage (subdural, epidural, subarachnoid), other findings, "
+        "and what people make of a result are not."
+    ),
+    (
+        "The intervals tell how much the figures would vary with other patients from the same source. They do not "
+        "cover wrong labels, another hospital, another scanner, or the choice of this checkpoint among several."
+    ),
+)
+
+
+def summary(cases: Cases, metrics: Mapping[str, Any]) -> list[str]:
+    """Sentences on what was measured, how good it was and how sure that is; plain text."""
+    truth, patient = cases.pictures, metrics["presence"]["patient"]
+    series = len(set(truth.series.tolist()))
+    unknown = series - patient["positives"] - patient["negatives"]
+    part = "all of it" if cases.part == ALL else f"its {cases.part} part"
+    told = [
+        f"Measured on {len(truth):,} slices in {_count(series, 'series', 'series')} of "
+        f"{_count(len(set(truth.patient.tolist())), 'patient')}, from {cases.manifest.path.name} ({part}): "
+        f"{patient['positives']:,} series with hemorrhage, {patient['negatives']:,} without"
+        + (f", {unknown:,} not labelled." if unknown else ".")
+    ]
+    if math.isfinite(patient["auc"]):
+        told.append(
+            f"Shown a series with hemorrhage and one without, the model gives the higher output to the one with it in "
+            f"{_of_hundred(patient, 'auc')} of 100 such pairs; a guess would be right in 50."
+        )
+    else:
+        told.append(f"How well hemorrhage is told from none cannot be said: {patient['auc_why']}.")
+    told += _answers(patient)
+    place = metrics["location"]["patient"]
+    if math.isfinite(place["accuracy"]):
+        commonest = max(place["by_class"][name]["positives"] for name in LOCATIONS) / place["positives"]
+        told.append(
+            f"Asked where, the model is right in {_of_hundred(place, 'accuracy')} of 100 series with hemorrhage; "
+            f"always naming the commonest place would be right in {100 * commonest:.0f}."
+        )
+    told.append("In brackets: 95 % intervals, from drawing the patients again.")
+    least = min(patient["positives"], patient["negatives"])
+    if 0 < least < FEW:
+        told.append(
+            f"There are only {least} series of the smaller class: each of these figures may be far off, and the "
+            "intervals are too narrow rather than too wide."
+        )
+    return told
+
+
+def doubts(cases: Cases, metadata: Metadata, fitted_on: str | None) -> list[str]:
+    """What the figures do not show, beginning with what is special to this evaluation; plain text."""
+    told = []
+    record = json.dumps(metadata.training, default=str)
+    if cases.split.leaky:
+        told.append("The split mixes slices: the same patients train and test. Every figure here is too good.")
+    elif cases.manifest.digest in record:
+        if cases.part == "test" and cases.split.digest in record:
+            told.append("This is the test part of the data the model was trained on: other patients, the same source.")
+        else:
+            told.append(
+                "The model was trained on this very manifest. Unless the part evaluated here was kept out of training, "
+                "every figure is too good."
+            )
+    if fitted_on == cases.manifest.digest and cases.part != "test":
+        told.append("Temperatures and thresholds were fitted on this manifest, too; what hangs on them is too good.")
+    if metadata.patients_seen == "none":
+        told.append("The model was trained on phantoms alone and has seen no patient.")
+    return told + list(NOT_SHOWN)
+
+
+def _answers(patient: Mapping[str, Any]) -> list[str]:
+    told = []
+    for side, name, wrong, verdict in (
+        ("hemorrhage", "with", "absent", "missed"),
+        ("none", "without", "present", "false alarms"),
+    ):
+        found = patient["answers"][side]
+        if not found["count"]:
+            continue
+        counts = {answer: round(found[answer] * found["count"]) for answer in ("present", "undetermined", "absent")}
+        right = "absent" if wrong == "present" else "present"
+        told.append(
+            f"Of the {found['count']:,} series {name} hemorrhage the node would call {counts[right]:,} {right}, leave "
+            f"{counts['undetermined']:,} undetermined, and call {counts[wrong]:,} {wrong} ({verdict})."
+        )
+    believed = patient["at_prevalence"]
+    if math.isfinite(believed["ppv"]):
+        told.append(
+            f"Where {100 * believed['prevalence']:.3g} of 100 heads scanned have a hemorrhage, "
+            f"{_of_hundred(believed, 'ppv')} of 100 answers present would be right"
+            + (
+                f", and {_of_hundred(believed, 'npv')} of 100 answers absent."
+                if math.isfinite(believed["npv"])
+                else "."
+            )
+        )
+    return told
+
+
+def _of_hundred(figures: Mapping[str, Any], name: str) -> str:
+    low, high = figures.get(f"{name}_ci", (math.nan, math.nan))
+    text = f"{100 * figures[name]:.0f}"
+    return text + (f" ({100 * low:.0f} to {100 * high:.0f})" if math.isfinite(low) else "")
+
+
+def _count(number: int, one: str, many: str | None = None) -> str:
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
