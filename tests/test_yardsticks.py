@@ -1,0 +1,98 @@
+"""Yardsticks: they see twins, outlines and noise, and nothing of a bleed."""
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from train import yardsticks
+from train.data import BLOOD_CELLS, UNCLEAR, Pictures
+from train.evaluation import auc
+
+SIDE = 96
+
+
+def head(seed: int, *, axes: tuple[float, float] = (40, 32), at: tuple[float, float] = (48, 48), grain: float = 6.0):
+    """(96, 96): an ellipse of brain with a rim of bone."""
+    random = np.random.default_rng(seed)
+    y, x = np.mgrid[:SIDE, :SIDE]
+    r = np.hypot((y - at[0]) / axes[0], (x - at[1]) / axes[1])
+    brain = 100 + grain * ndimage.gaussian_filter(random.standard_normal((SIDE, SIDE)), 0.6) * 2
+    return np.where(r > 1, 0, np.where(r > 0.9, 255, brain)).clip(0, 255).astype(np.uint8)
+
+
+def bleeding(picture):
+    """The same head with a bleed of 72 HU."""
+    other = picture.copy()
+    other[40:52, 50:60] = 230
+    return other
+
+
+def pictures(drawn, presence, location=None) -> Pictures:
+    count = len(drawn)
+    zeros = np.zeros(count)
+    return Pictures(
+        pictures=np.stack(drawn),
+        blood=np.zeros((count, BLOOD_CELLS, BLOOD_CELLS), np.uint8),
+        traced=zeros.astype(bool),
+        presence=np.array(presence, np.int8),
+        location=np.array([UNCLEAR] * count if location is None else location, np.int8),
+        patient=np.arange(count, dtype=np.int32),
+        series=np.arange(count, dtype=np.int32),
+        part=zeros.astype(np.int8),
+        origin=zeros.astype(np.int8),
+        volume_ml=zeros.astype(np.float32),
+        area_mm2=zeros.astype(np.float32),
+    )
+
+
+def test_a_near_copy_gives_its_label_away():
+    heads = [head(seed, axes=(36 + seed, 30)) for seed in range(8)]
+    known = pictures(heads, [0, 1] * 4, [UNCLEAR, 0, UNCLEAR, 1, UNCLEAR, 2, UNCLEAR, 0])
+    asked = pictures([np.roll(one, 1, 0) for one in heads], known.presence, known.location)
+    found = yardsticks.nearest(known, asked)
+    assert (found.presence.argmax(1) == known.presence).all()
+    assert found.location.argmax(1)[1::2].tolist() == [0, 1, 2, 0]
+
+
+def test_a_bleed_moves_no_feature_and_another_outline_or_grain_does():
+    before, after = yardsticks.features(np.stack([head(1), bleeding(head(1))]))
+    assert after[:26] == pytest.approx(before[:26])  # silhouette and shape
+    assert after[26:] == pytest.approx(before[26:], rel=0.15)  # a little less tissue to see the noise in
+    narrow, rough = yardsticks.features(np.stack([head(1, axes=(40, 24)), head(1, grain=12.0)]))
+    assert not np.allclose(narrow[:11], before[:11], rtol=0.05)
+    assert rough[26] > 1.5 * before[26]
+
+
+def test_shape_is_free_of_place_and_size():
+    here, there, smaller = (
+        yardsticks.features(np.stack([one]), ["shape"])[0]
+        for one in (head(1), head(1, at=(52, 42)), head(1, axes=(32, 25.6)))
+    )
+    assert there == pytest.approx(here, abs=0.03)
+    assert smaller == pytest.approx(here, abs=0.06)
+
+
+def test_boosting_tells_heads_by_their_outline_without_any_blood():
+    random = np.random.default_rng(0)
+
+    def some(count: int) -> Pictures:
+        presence = np.arange(count) % 2
+        drawn = [head(int(random.integers(1 << 30)), axes=(40, 32 - 6 * p + random.normal())) for p in presence]
+        return pictures(drawn, presence, np.where(presence == 1, np.arange(count) % 3, UNCLEAR))
+
+    known, asked = some(120), some(40)
+    found = yardsticks.boosted(known, asked, ["silhouette"])
+    assert auc(found.presence[:, 1] - found.presence[:, 0], asked.presence == 1) > 0.95
+    assert found.location.shape == (40, 3)
+
+
+def test_a_class_nobody_has_seen_is_never_answered():
+    known = pictures([head(seed) for seed in range(6)], [0, 1] * 3, [UNCLEAR, 1] * 3)
+    for found in (yardsticks.nearest(known, known), yardsticks.boosted(known, known)):
+        assert set(found.location.argmax(1)) == {1}
+
+
+def test_an_empty_picture_costs_nothing_else():
+    empty, filled = yardsticks.features(np.stack([np.zeros((SIDE, SIDE), np.uint8), head(1)]))
+    assert np.isnan(empty[1:]).all()
+    assert np.isfinite(filled).all()
