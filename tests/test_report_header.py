@@ -42,13 +42,18 @@ def received(elements: Raw, image: int = 1) -> Dataset:
         "SeriesInstanceUID": ("UI", SERIES.encode()),
         **elements,
     }
+    return read_dataset(DicomBytesIO(encoded(given)), is_implicit_VR=False, is_little_endian=True)
+
+
+def encoded(elements: Raw) -> bytes:
+    """Explicit VR Little Endian."""
     stream = b""
-    for tag, (vr, value) in sorted((int(tag_for_keyword(k) or 0), v) for k, v in given.items()):
+    for tag, (vr, value) in sorted((int(tag_for_keyword(k) or 0), v) for k, v in elements.items()):
         value += b" " * (len(value) % 2)
         long = vr in ("UN", "OB", "UT", "SQ", "OW")
         head = struct.pack("<HH2s", tag >> 16, tag & 0xFFFF, vr.encode())
         stream += head + (struct.pack("<HL", 0, len(value)) if long else struct.pack("<H", len(value))) + value
-    return read_dataset(DicomBytesIO(stream), is_implicit_VR=False, is_little_endian=True)
+    return stream
 
 
 def report_on(elements: Raw) -> Dataset:
@@ -216,6 +221,12 @@ KEYWORDS = (
     *header.TYPE_2, *header.TYPE_3, "TimezoneOffsetFromUTC", "RequestedProcedureID", "RequestedProcedureDescription",
     "PlacerOrderNumberImagingServiceRequest", "FillerOrderNumberImagingServiceRequest",
 )  # fmt: skip
+SEQUENCES = {
+    "RequestAttributesSequence": KEYWORDS[-4:],
+    "ProcedureCodeSequence": ("CodeValue", "CodingSchemeDesignator", "CodeMeaning"),
+    "IssuerOfAccessionNumberSequence": ("LocalNamespaceEntityID", "UniversalEntityID", "UniversalEntityIDType"),
+    "IssuerOfPatientIDQualifiersSequence": ("UniversalEntityID", "UniversalEntityIDType"),
+}
 CHARSETS = (b"", b"ISO_IR 6", b"ISO_IR 100", b"ISO_IR 192", b"GB18030", b"\\ISO 2022 IR 87", b"ISO_IR 999", b"\\\\")
 ODD = (b"", b" ", b"\\", b"\\\\a", b"^^", b"==", b"\x00", b"\x1b$B", b"1e999", b"+1400", b"20250230")
 
@@ -231,11 +242,23 @@ def odd_value(keyword: str) -> st.SearchStrategy[tuple[str, bytes]]:
     return st.tuples(vrs, values)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@st.composite
+def odd_sequence(draw: st.DrawFn, keywords: tuple[str, ...]) -> tuple[str, bytes]:
+    """Bytes that are no items, or items with odd elements."""
+    if draw(st.booleans()):
+        return draw(st.sampled_from(["SQ", "UN", "LO"])), draw(st.binary(max_size=40))
+    items = draw(st.lists(st.lists(st.sampled_from(keywords), unique=True), max_size=2))
+    content = [encoded({keyword: draw(odd_value(keyword)) for keyword in item}) for item in items]
+    return "SQ", b"".join(struct.pack("<HHL", 0xFFFE, 0xE000, len(item)) + item for item in content)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(st.data())
 def test_no_header_stops_a_report(data: st.DataObject) -> None:
     chosen = data.draw(st.lists(st.sampled_from(KEYWORDS), unique=True, max_size=8))
     elements: Raw = {keyword: data.draw(odd_value(keyword)) for keyword in chosen}
+    for keyword in data.draw(st.lists(st.sampled_from(sorted(SEQUENCES)), unique=True, max_size=2)):
+        elements[keyword] = data.draw(odd_sequence(SEQUENCES[keyword]))
     elements["SpecificCharacterSet"] = ("CS", data.draw(st.sampled_from(CHARSETS)))
     ds = report_on(elements)
     assert all(keyword in ds for keyword in header.TYPE_2)

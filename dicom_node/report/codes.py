@@ -47,7 +47,7 @@ def _own(value: str, meaning: str, definition: str) -> Concept:
 TITLE_VIEWER = _own(
     "ICH-REPORT",
     "AI report: intracerebral hemorrhage on head CT",
-    "Root title by default. CID 7021 is extensible; viewers that keep 126000 for drawn measurements show this as text",
+    "Root title by default: CID 7021 (20141110) is extensible. Viewers that keep 126000 for drawings show this as text",
 )
 TITLE_MEASUREMENT_REPORT = Concept("126000", "DCM", "Imaging Measurement Report", "CID 7021; IHE AI Results")
 LANGUAGE = Concept("121049", "DCM", "Language of Content Item and Descendants", "TID 1204")
@@ -114,7 +114,7 @@ IMAGES_RECEIVED = _own("IMAGES-RECEIVED", "Images received", "Images (frames of 
 IMAGES_EVALUATED = _own("IMAGES-EVALUATED", "Images evaluated", "Images put to the network")
 IMAGES_POSITIVE = _own("IMAGES-POSITIVE", "Images with hemorrhage", "Images with the outcome Present")
 PERCENT = Concept("%", "UCUM", "percent", "UCUM")
-IMAGES = Concept("{images}", "UCUM", "images", "UCUM annotation")
+IMAGES = Concept("{images}", "UCUM", "images", "UCUM annotation, as PS3.16 section 7.2.2 wants for counts")
 
 # --- What limits the answer -----------------------------------------------------------------------------------------
 REASON = _own("ICH-REASON", "Reason", "Why the answer is not a plain present or absent, or what limits it")
@@ -137,6 +137,7 @@ SOURCE = Concept("260753009", "SCT", "Source", "PS3.3 C.17.3, for items that nee
 # --- A slice that was not evaluated ---------------------------------------------------------------------------------
 EVALUABILITY = _own("EVALUABILITY", "Evaluability", "In place of presence and output, for an image left out")
 EVALUABILITY_REASON = _own("WHY-LEFT-OUT", "Reason not evaluated", "The reason in words")
+BRACE_REMOVAL = _own("BRACE-REMOVAL", "Head holder removal", "What was doubtful about finding the head in this image")
 OUT_BELOW_BRAIN = _own("OUT-BELOW", "Not evaluated: below the brain", "Neck, face, skull base without brain")
 OUT_ABOVE_BRAIN = _own("OUT-ABOVE", "Not evaluated: above the brain", "Vertex: scalp and bone without brain")
 OUT_NO_HEAD = _own("OUT-NO-HEAD", "Not evaluated: no head in the image", "Air, or the head holder alone")

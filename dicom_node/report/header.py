@@ -25,10 +25,11 @@ from dicom_node import uids
 logger = logging.getLogger(__name__)
 
 UNREADABLE = (
-    ValueError, TypeError, LookupError, AttributeError, OverflowError, NotImplementedError,
-    BytesLengthException, InvalidDicomError, struct.error,
+    ValueError, TypeError, LookupError, AttributeError, OverflowError, NotImplementedError, OSError, EOFError,
+    RecursionError, BytesLengthException, InvalidDicomError, struct.error,
 )  # fmt: skip
-"""What pydicom raises on reading an element whose bytes do not fit its VR or its character set."""
+"""What pydicom raises on reading an element whose bytes do not fit its VR or its character set; OSError and EOFError
+come of a sequence that is cut short."""
 
 IDENTITY = ("PatientID", "PatientName", "PatientBirthDate", "IssuerOfPatientID")
 STUDY_IDENTITY = ("StudyInstanceUID", "SeriesInstanceUID", "AccessionNumber")

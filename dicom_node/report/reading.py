@@ -43,6 +43,8 @@ class ParsedSlice:
     location: str | None
     location_outputs: Mapping[str, float]
     left_out: str | None
+    doubts: tuple[str, ...]
+    """What was doubtful about finding the head in it."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ def parse(source: bytes | Path | str | Dataset) -> ParsedReport:
         report = _report(ds)
     except NotAReport:
         raise
-    except (*UNREADABLE, OSError) as exc:  # pydicom answers a sequence that is cut short with OSError
+    except UNREADABLE as exc:
         raise NotAReport(f"the Structured Report lacks what a report of this node holds: {exc}") from exc
     counted = (
         len(report.slices),
@@ -112,7 +114,7 @@ def load(source: bytes | Path | str | Dataset) -> Dataset:
         content = source if isinstance(source, bytes) else Path(source).read_bytes()
         try:
             ds = dcmread(io.BytesIO(content))
-        except (*UNREADABLE, EOFError, OSError) as exc:
+        except UNREADABLE as exc:
             raise NotAReport(f"not a DICOM file: {exc}") from exc
         last = ds.get_item(max(ds.keys(), default=0))
         if isinstance(last, RawDataElement) and len(last.value or b"") < last.length < UNDEFINED_LENGTH:
@@ -181,6 +183,7 @@ def _slice(group: Dataset) -> ParsedSlice:
         location=_location(group),
         location_outputs=_location_outputs(group),
         left_out=None if out is None else _text(group, codes.EVALUABILITY_REASON) or LEFT_OUT[out],
+        doubts=_texts(group, codes.BRACE_REMOVAL),
     )
 
 

@@ -34,8 +34,8 @@ class Line:
 def render(ds: Dataset) -> str:
     """Plain text, at most `WIDTH` columns."""
     slices = _slices(ds)
-    out = [_title(ds), "=" * len(_title(ds)), *(f"{k}: {v}" for k, v in _header(ds))]
-    for line in _lines(ds, with_slices=not slices):
+    out = [title(ds), "=" * len(title(ds)), *(f"{k}: {v}" for k, v in header(ds))]
+    for line in lines(ds, with_slices=not slices):
         indent = "  " * line.depth
         if line.container:
             out += ["", f"{indent}{line.name}"]
@@ -49,7 +49,7 @@ def render(ds: Dataset) -> str:
         for s in slices:
             filled = round(BAR * (s.output or 0.0))
             bar = "" if s.output is None else f"{'#' * filled}{'.' * (BAR - filled)} {100 * s.output:5.1f} %"
-            out.append(f"  {s.name:<{widest}}  {bar:<{BAR + 8}}  {_words(s)}"[:WIDTH].rstrip())
+            out.append(f"  {s.name:<{widest}}  {bar:<{BAR + 8}}  {words(s)}"[:WIDTH].rstrip())
     return "\n".join(out) + "\n"
 
 
@@ -60,14 +60,14 @@ def html(ds: Dataset) -> str:
     except NotAReport:
         told = None
     rows = []
-    for line in _lines(ds, with_slices=told is None):
+    for line in lines(ds, with_slices=told is None):
         pad = f' style="padding-left:{1.2 * line.depth:.1f}em"'
         if line.container:
             rows.append(f"<tr><th colspan=2{pad}>{markup.escape(line.name)}</th></tr>")
         else:
             rows.append(f"<tr><td{pad}>{markup.escape(line.name)}</td><td>{_paragraphs(line.value)}</td></tr>")
-    head = "".join(f"<dt>{markup.escape(k)}</dt><dd>{markup.escape(v)}</dd>" for k, v in _header(ds))
-    title = markup.escape(_title(ds))
+    head = "".join(f"<dt>{markup.escape(k)}</dt><dd>{markup.escape(v)}</dd>" for k, v in header(ds))
+    heading = markup.escape(title(ds))
     answer = slices = ""
     if told is not None and told.conclusion:
         colour = _css(told.outcome)
@@ -75,13 +75,13 @@ def html(ds: Dataset) -> str:
         slices = f"<h2>Images from feet to head</h2><table>{''.join(map(_html_slice, told.slices))}</table>"
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="color-scheme" content="light dark">'
-        f"<title>{title}</title><style>body{{font:16px/1.4 sans-serif;max-width:60em;margin:2em auto;padding:0 1em}}"
+        f"<title>{heading}</title><style>body{{font:16px/1.4 sans-serif;max-width:60em;margin:2em auto;padding:0 1em}}"
         "table{border-collapse:collapse;width:100%}th{text-align:left;padding-top:1em}"
         "td{vertical-align:top;padding:.15em .5em .15em 0}td:first-child{opacity:.75;width:35%}"
         "td.bar{width:12em}td.bar i{display:inline-block;height:.7em;min-width:2px}"
         ".answer{font-size:1.5em;padding:.4em .6em;color:#111}"
         "dl{display:grid;grid-template-columns:max-content 1fr;gap:.1em 1em}dd{margin:0}</style>"
-        f"<h1>{title}</h1>{answer}<dl>{head}</dl><table>{''.join(rows)}</table>{slices}</html>\n"
+        f"<h1>{heading}</h1>{answer}<dl>{head}</dl><table>{''.join(rows)}</table>{slices}</html>\n"
     )
 
 
@@ -90,18 +90,21 @@ def _html_slice(s: ParsedSlice) -> str:
     if s.output is not None:
         bar = f'<i style="width:{100 * s.output:.1f}%;background:{_css(s.outcome)}"></i>'
         output = f"{100 * s.output:.1f} %"
-    words = markup.escape(_words(s))
-    return f"<tr><td>{markup.escape(s.name)}</td><td class=bar>{bar}</td><td>{output}</td><td>{words}</td></tr>"
+    name, said = markup.escape(s.name), markup.escape(words(s))
+    return f"<tr><td>{name}</td><td class=bar>{bar}</td><td>{output}</td><td>{said}</td></tr>"
 
 
 def _css(outcome: Outcome) -> str:
     return "#{:02x}{:02x}{:02x}".format(*wording.COLOURS[outcome])
 
 
-def _words(s: ParsedSlice) -> str:
+def words(s: ParsedSlice) -> str:
+    """What the report says of one slice, in one line."""
     if s.left_out is not None:
-        return f"not evaluated: {s.left_out}"
-    return f"{s.outcome.value}, {s.location}" if s.location else s.outcome.value
+        said = f"not evaluated: {s.left_out}"
+    else:
+        said = f"{s.outcome.value}, {s.location}" if s.location else s.outcome.value
+    return "; ".join([said, *s.doubts])
 
 
 def _slices(ds: Dataset) -> tuple[ParsedSlice, ...]:
@@ -112,7 +115,8 @@ def _slices(ds: Dataset) -> tuple[ParsedSlice, ...]:
         return ()
 
 
-def _lines(ds: Dataset, *, with_slices: bool) -> Iterator[Line]:
+def lines(ds: Dataset, *, with_slices: bool) -> Iterator[Line]:
+    """All content items; the groups of single images only `with_slices`."""
     top: list[Dataset] = list(ds.get("ContentSequence") or [])
     containers = [item for item in top if item.get("ValueType") == "CONTAINER"]
     names = _image_names(ds)
@@ -155,11 +159,13 @@ def _value(item: Dataset, kind: str, images: dict[tuple[str, str], str]) -> str:
     return f"[{kind}]"
 
 
-def _title(ds: Dataset) -> str:
+def title(ds: Dataset) -> str:
+    """The concept name of the root."""
     return _meaning(ds.get("ConceptNameCodeSequence")) or "Structured Report"
 
 
-def _header(ds: Dataset) -> list[tuple[str, str]]:
+def header(ds: Dataset) -> list[tuple[str, str]]:
+    """Whom and what the report is about: names and values."""
     shown = [
         ("Patient", f"{ds.get('PatientName', '')} ({ds.get('PatientID', '')})"),
         ("Study", f"{ds.get('StudyDescription', '')} {ds.get('StudyDate', '')}".strip()),

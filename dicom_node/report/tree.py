@@ -3,6 +3,9 @@
 Departures from highdicom's own `MeasurementReport`, each for what real viewers do: every container is SEPARATE (with
 CONTINUOUS the names of the items vanish), every IMAGE item has a concept name (one without crashes a viewer), there is
 no Image Library (fifteen lines per slice before the first finding; the evidence sequence lists every image anyway).
+
+TID 1501 is extensible and the order of its rows is not significant (says DCMTK, dcmsr/libcmr/tid1501.cc), so what a
+hurried reader needs may stand first in a group; the rows of TID 1500 stand in the template's order.
 """
 
 from __future__ import annotations
@@ -113,6 +116,7 @@ def _slice(s: SliceFinding, context: ReportContext) -> Dataset:
         if s.outcome is Outcome.PRESENT and s.location is not None:
             likeliest = LOCATIONS[max(range(len(LOCATIONS)), key=s.location.__getitem__)]
             items += _location(likeliest, s.location)
+    items += [_text(codes.BRACE_REMOVAL, doubt) for doubt in s.doubts]
     items.append(_image(codes.SOURCE_IMAGE, s))
     return _container(codes.MEASUREMENT_GROUP, "1501", items)
 
