@@ -8,20 +8,20 @@ import time
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import pydicom
 import pytest
+import receiving
 from made import CT, Made, ct, encoded, grey_series, made_node, peer, received
 from pydicom import uid
 from pydicom.dataset import Dataset
-from pynetdicom import AE, build_context, evt
+from pynetdicom import AE, evt
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
+from receiving import EXPLICIT, associate, receiver
 
 from dicom_node.errors import NodeError, PeerRefused, PeerUnreachable
 from dicom_node.network import scp, scu, syntaxes
-from dicom_node.network.admission import Rules
 from dicom_node.network.scp import Receiver
 from dicom_node.network.stand_in import StandInPacs, free_port
 from dicom_node.received import Received
@@ -29,7 +29,12 @@ from dicom_node.status import StoreStatus
 from dicom_node.tables import instances
 from dicom_node.tables import series as series_table
 
-EXPLICIT = str(uid.ExplicitVRLittleEndian)
+
+@pytest.fixture(params=[True, False], ids=["own", "pynetdicom"], autouse=True)
+def loop(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test here runs with either loop; none waits long for associations it left open."""
+    monkeypatch.setattr(receiving, "OWN_LOOP", request.param)
+    monkeypatch.setattr(scp, "_SHUTDOWN_S", 0.5)
 
 
 @pytest.fixture
@@ -49,19 +54,6 @@ def receive(node: Made) -> Iterator[Callable[..., int]]:
     yield start
     for one in started:
         one.stop()
-
-
-def receiver(accept: Callable[[Received], StoreStatus], *, port: int = 0, **changed: Any) -> Receiver:
-    """A receiver on loopback that knows CT1; `changed` are other rules."""
-    given: dict[str, Any] = {"ae_title": "DICOM_NODE", "senders": frozenset({"CT1"}), "max_associations": 8}
-    return Receiver(accept, Rules(**(given | changed)), bind="127.0.0.1", port=port)
-
-
-def associate(port: int, *, calling: str = "CT1", called: str = "DICOM_NODE", syntax: str = EXPLICIT) -> Association:
-    ae = AE(calling)
-    ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = 10
-    contexts = [build_context(CT, syntax), build_context(syntaxes.VERIFICATION)]
-    return ae.associate("127.0.0.1", port, contexts=contexts, ae_title=called)
 
 
 def store_raw(association: Association, data_set: bytes, *, instance_uid: str) -> int:

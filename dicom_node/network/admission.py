@@ -40,6 +40,7 @@ class Rules:
     idle_s: float = 120.0
     max_object: int = 1024 * 2**20
     """Bytes."""
+    own_loop: bool = True
     tls: TlsFiles | None = None
 
     def admits(self, address: Address) -> bool:
@@ -139,9 +140,9 @@ class Connections:
         return None
 
     def left(self, connection: Connection) -> None:
+        """It counts no longer; said once or more often."""
         with self._lock:
             self._open.pop(connection.number, None)
-        connection.ended.set()
 
     def associated(self) -> list[Connection]:
         with self._lock:

@@ -29,9 +29,9 @@ _OUT_OF_HANDLES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.EN
 
 
 class Serve(Protocol):
-    """Serves one association to its end, from the request that was read to the farewell."""
+    """Serves one association from the request that was read to its end; returns the last PDU to be sent, if any."""
 
-    def __call__(self, handler: RequestHandler, connection: Connection, asked: Request, first: bytes) -> None: ...
+    def __call__(self, handler: RequestHandler, connection: Connection, asked: Request, first: bytes) -> bytes: ...
 
 
 class Server(ThreadedAssociationServer):  # type: ignore[misc]
@@ -91,8 +91,9 @@ class _Handler(RequestHandler):  # type: ignore[misc]
         except Exception as exc:  # noqa: BLE001 - outermost line of the connection's thread
             self.server.tally.warn("connection_failed", association=connection.number, error=trace(exc))
         finally:
+            self.server.connections.left(connection)  # before the last word: its peer may come again at once
             upperlayer.farewell(connection.socket, last_word)
-            self.server.connections.left(connection)
+            connection.ended.set()
 
     def _serve(self, connection: Connection) -> bytes:
         """Returns what is left to be said before the connection is closed."""
@@ -120,8 +121,7 @@ class _Handler(RequestHandler):  # type: ignore[misc]
         if refusal is not None:
             self._reject(connection, asked, refusal)
             return upperlayer.rejection(*refusal.answer)
-        self.server.serve(self, connection, asked, first)
-        return b""
+        return self.server.serve(self, connection, asked, first)
 
     def _request(self, connection: Connection) -> bytes:
         """The A-ASSOCIATE-RQ; handshake and request share one deadline."""

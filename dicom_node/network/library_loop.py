@@ -18,6 +18,7 @@ from pynetdicom.association import Association
 from pynetdicom.pdu import P_DATA_TF
 from pynetdicom.transport import AssociationSocket
 
+from dicom_node.logs import trace
 from dicom_node.network import upperlayer
 from dicom_node.network.memory import Memory
 from dicom_node.network.upperlayer import CALM_S, BadPdu
@@ -112,12 +113,16 @@ class Bounds:
         self.answered(self._held)
 
 
-def run(association: Association, connection: socket.socket, wire: Wire) -> None:
+def run(association: Association, connection: socket.socket, wire: Wire, complain: Callable[[str], None]) -> None:
     """Serve until the association has ended, whichever way, and see to it that it does end."""
     association.dul.socket = None
     association.dul.event_queue.queue.clear()  # the library's own view of the connection announced itself already
     association.set_socket(wire)
     wire.event_queue.put("Evt5")  # transport connection indication (PS3.8 9.2.3)
+    association.run = _quietly(association.run, complain)
+    association.dul.state_machine.do_action = _quietly(
+        association.dul.state_machine.do_action, complain, association.dul.kill_dul
+    )
     association.start()
     ending_since: float | None = None
     while association.is_alive():
@@ -128,3 +133,18 @@ def run(association: Association, connection: socket.socket, wire: Wire) -> None
                 with contextlib.suppress(OSError, ValueError):
                     socket.socket.shutdown(connection, socket.SHUT_RDWR)
     association.dul.kill_dul()
+
+
+def _quietly(
+    act: Callable[..., None], complain: Callable[[str], None], then: Callable[[], None] = lambda: None
+) -> Callable[..., None]:
+    """What ends a thread of the library, as a PDU in a state where none can come, must not print a trace to stderr."""
+
+    def guarded(*given: object) -> None:
+        try:
+            act(*given)
+        except Exception as exc:  # noqa: BLE001 - outermost line of a thread
+            complain(f"the library gave up ({trace(exc)})")
+            then()
+
+    return guarded

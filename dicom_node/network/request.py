@@ -16,7 +16,6 @@ MAX_USER_ITEMS = 3 * 128 + 16  # roles and both kinds of extended negotiation fo
 
 _FIXED = HEADER + 68  # up to the variable items
 _CONTEXT, _ABSTRACT_SYNTAX, _TRANSFER_SYNTAX, _USER_INFORMATION = 0x20, 0x30, 0x40, 0x50
-_ROLE = 0x54
 
 
 @dataclass(frozen=True)
@@ -26,8 +25,6 @@ class Request:
     called: str
     calling: str
     abstract_syntaxes: frozenset[str]
-    roles: bool
-    """Whether the requestor wants to be SCP of something (PS3.7 D.3.3.4)."""
 
 
 def parse(pdu: bytes) -> Request:
@@ -36,17 +33,14 @@ def parse(pdu: bytes) -> Request:
         raise _bad("an association request that ends too early")
     abstract: list[str] = []
     users = 0
-    roles = False
     for kind, value in _items(pdu[_FIXED:]):
         if kind == _CONTEXT:
             abstract.append(_proposed(value))
         elif kind == _USER_INFORMATION:
-            kinds = [sub for sub, _ in _items(value)]
-            users += len(kinds)
-            roles = roles or _ROLE in kinds
+            users += sum(1 for _ in _items(value))
         if len(abstract) > MAX_CONTEXTS or users > MAX_USER_ITEMS:
             raise _bad("an association request with too many items")
-    return Request(_title(pdu[10:26]), _title(pdu[26:42]), frozenset(abstract), roles)
+    return Request(_title(pdu[10:26]), _title(pdu[26:42]), frozenset(abstract))
 
 
 def _proposed(context: bytes) -> str:

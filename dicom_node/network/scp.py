@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
@@ -17,16 +17,18 @@ from pynetdicom.transport import RequestHandler
 
 from dicom_node.config import Config
 from dicom_node.errors import NodeError
-from dicom_node.logs import fields
-from dicom_node.network import admission, door, library_loop, syntaxes
+from dicom_node.logs import fields, trace
+from dicom_node.network import admission, door, library_loop, negotiating, syntaxes, upperlayer
 from dicom_node.network.admission import Connection, Rules
+from dicom_node.network.command import Command, Field
 from dicom_node.network.library_loop import Bounds, Wire
 from dicom_node.network.memory import Memory
+from dicom_node.network.own_loop import Loop
 from dicom_node.network.request import Request
-from dicom_node.network.storing import Accept, store
 from dicom_node.network.tally import Tally
 from dicom_node.network.tls import TlsFiles
-from dicom_node.network.upperlayer import MAX_PDU
+from dicom_node.network.upperlayer import MAX_PDU, BadPdu
+from dicom_node.received import Received, file_meta
 from dicom_node.status import StoreStatus
 from dicom_node.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
@@ -36,6 +38,8 @@ _config.LOG_HANDLER_LEVEL = "none"  # the library's own logging quotes data sets
 _SHUTDOWN_S = 10.0  # for all open associations to end by themselves
 _ABORT_S = 1.0  # for A-ABORT to be sent to those that did not
 _OBJECTS_AT_ONCE = 2  # of the largest size, in memory over all associations
+
+Accept = Callable[[Received], StoreStatus]
 
 
 def rules_of(config: Config) -> Rules:
@@ -53,6 +57,7 @@ def rules_of(config: Config) -> Rules:
         request_s=node.request_timeout_s,
         max_object=node.max_object_mib * 2**20,
         tls=tls,
+        own_loop=node.receive_loop == "own",
     )
 
 
@@ -66,13 +71,19 @@ class Receiver:
         port: int,
         services: Sequence[tuple[str, Sequence[tuple[evt.EventType, object]]]] = (),
     ) -> None:
-        """`services`: further abstract syntaxes and the library's handlers for what is asked of them."""
+        """`services`: further abstract syntaxes, and the library's handlers for what is asked of them."""
         self._accept = accept
         self._rules = rules
         self._address = (bind, port)
         self._services = services
         self._memory = Memory(_OBJECTS_AT_ONCE * rules.max_object)
+        self._tally = Tally(log)
         self._server: door.Server | None = None
+        self._verification = [build_context(syntaxes.VERIFICATION)]
+        self._contexts = [
+            *self._verification,
+            *(build_context(storage, syntaxes.ACCEPTED) for storage in syntaxes.STORAGE_CLASSES),
+        ]
 
     def start(self) -> int:
         """Listen; returns the port, of interest where 0 was asked for. Raises NodeError if it is taken."""
@@ -82,22 +93,17 @@ class Receiver:
         ae.maximum_pdu_size = MAX_PDU
         ae.acse_timeout = self._rules.request_s
         ae.dimse_timeout = ae.network_timeout = self._rules.idle_s
-        contexts = [build_context(syntaxes.VERIFICATION)]
-        contexts += [build_context(storage, syntaxes.ACCEPTED) for storage in syntaxes.STORAGE_CLASSES]
-        contexts += [build_context(abstract) for abstract, _ in self._services]
-        handlers = [
-            (evt.EVT_ABORTED, self._on_aborted),
-            (evt.EVT_C_ECHO, lambda _: int(StoreStatus.SUCCESS)),
-            *(handler for _, handlers in self._services for handler in handlers),
-        ]
         try:
             self._server = ae.make_server(
                 self._address,
-                contexts=contexts,
-                evt_handlers=handlers,
+                contexts=[*self._contexts, *(build_context(abstract) for abstract, _ in self._services)],
+                evt_handlers=[
+                    (evt.EVT_C_ECHO, lambda _: int(StoreStatus.SUCCESS)),
+                    *(handler for _, handlers in self._services for handler in handlers),
+                ],
                 server_class=door.Server,
                 rules=self._rules,
-                tally=Tally(log),
+                tally=self._tally,
                 serve=self._serve,
             )
         except OSError as exc:
@@ -108,6 +114,10 @@ class Receiver:
             ) from exc
         threading.Thread(target=self._server.serve_forever, name="receiver", daemon=True).start()
         return int(self._server.server_address[1])
+
+    @property
+    def own_loop(self) -> bool:
+        return self._rules.own_loop
 
     def stop(self) -> None:
         """Accept nothing new, let open associations end, then abort what is left."""
@@ -120,45 +130,90 @@ class Receiver:
             connection.calling == calling_aet for connection in self._server.connections.associated()
         )
 
-    def _serve(self, handler: RequestHandler, connection: Connection, asked: Request, first: bytes) -> None:
+    def _serve(self, handler: RequestHandler, connection: Connection, asked: Request, first: bytes) -> bytes:
         log.debug("association %s", fields(association=connection.number, calling=asked.calling))
-        association = handler._create_association()
-        association.number = connection.number
-        if not self._rules.knows(asked.calling):  # let in for C-ECHO
-            association.acceptor.supported_contexts = [build_context(syntaxes.VERIFICATION)]
+        further = {abstract for abstract, _ in self._services}
+        if self._rules.own_loop and not asked.abstract_syntaxes & further:
+            return self._by_own_loop(connection, asked, first)
+        self._by_library(handler, connection, asked, first)
+        return b""
 
+    def _by_own_loop(self, connection: Connection, asked: Request, first: bytes) -> bytes:
+        supported = self._contexts if self._rules.knows(asked.calling) else self._verification
+        try:
+            negotiated = negotiating.negotiate(first, supported)
+        except BadPdu as exc:
+            self._complain(connection, str(exc))
+            return upperlayer.abort(exc.reason)
+        if negotiated.contexts is None:
+            return negotiated.answer
+        loop = Loop(
+            connection.socket,
+            contexts=negotiated.contexts,
+            longest=negotiated.longest,
+            store=lambda *request: self._store(connection, *request),
+            memory=self._memory,
+            max_object=self._rules.max_object,
+            idle_s=self._rules.idle_s,
+            complain=lambda reason: self._complain(connection, reason),
+        )
+        connection.end = loop.end
+        connection.socket.sendall(negotiated.answer)
+        try:
+            return loop.run()
+        except OSError as exc:
+            self._complain(connection, f"broken off ({exc.strerror})")
+            return b""
+
+    def _by_library(self, handler: RequestHandler, connection: Connection, asked: Request, first: bytes) -> None:
         def complain(reason: str) -> None:
-            assert self._server is not None
-            self._server.tally.warn("association_broken", association=connection.number, reason=reason)
+            self._complain(connection, reason)
 
+        association: Association = handler._create_association()
+        if not self._rules.knows(asked.calling):
+            association.acceptor.supported_contexts = self._verification
         bounds = Bounds(self._memory, self._rules.max_object, complain)
+
+        def on_store(event: evt.Event) -> int:
+            if bounds.broken:
+                return StoreStatus.OUT_OF_RESOURCES
+            request = event.request
+            data_set = request.DataSet.getvalue() if request.DataSet is not None else b""
+            names = [str(uid or "").encode() for uid in (request.AffectedSOPClassUID, request.AffectedSOPInstanceUID)]
+            command = Command(Field.C_STORE, request.MessageID, True, *names)
+            try:
+                return self._store(connection, command, str(event.context.transfer_syntax), data_set)
+            finally:
+                bounds.answered(len(data_set))
+
         association.bind(evt.EVT_PDU_RECV, bounds.on_pdu)
-        association.bind(evt.EVT_C_STORE, self._on_store, [connection, bounds])
+        association.bind(evt.EVT_C_STORE, on_store)
+        association.bind(evt.EVT_ABORTED, lambda _: complain("aborted"))
+        association.bind(evt.EVT_RELEASED, lambda _: handler.server.connections.left(connection))
         connection.end = lambda: association.abort(block=False)
         try:
-            library_loop.run(association, connection.socket, Wire(association, connection.socket, first, complain))
+            wire = Wire(association, connection.socket, first, complain)
+            library_loop.run(association, connection.socket, wire, complain)
         finally:
             bounds.close()
 
-    def _on_store(self, event: evt.Event, connection: Connection, bounds: Bounds) -> int:
-        if bounds.broken:
-            return StoreStatus.OUT_OF_RESOURCES
-        request = event.request
-        data_set = request.DataSet.getvalue() if request.DataSet is not None else b""
+    def _store(self, connection: Connection, command: Command, transfer_syntax: str, data_set: bytes) -> StoreStatus:
+        """What became of the object is the callback's word; a fault of ours is never answered as Success."""
+        sop_class, sop_instance = (uid.decode("ascii", "replace") for uid in (command.sop_class, command.sop_instance))
+        received = Received(
+            sop_class_uid=sop_class,
+            sop_instance_uid=sop_instance,
+            transfer_syntax_uid=transfer_syntax,
+            meta=file_meta(sop_class, sop_instance, transfer_syntax),
+            data_set=data_set,
+            calling_aet=connection.calling or "",
+            association=connection.number,
+        )
         try:
-            return store(
-                self._accept,
-                sop_class_uid=str(request.AffectedSOPClassUID or ""),
-                sop_instance_uid=str(request.AffectedSOPInstanceUID or ""),
-                transfer_syntax_uid=str(event.context.transfer_syntax),
-                data_set=data_set,
-                calling=connection.calling or "",
-                association=connection.number,
-            )
-        finally:
-            bounds.answered(len(data_set))
+            return StoreStatus(self._accept(received))
+        except Exception as exc:  # noqa: BLE001 - outermost line: the peer must get an answer, and it must not be Success
+            log.error("store_failed %s", fields(association=connection.number, error=trace(exc)))
+            return StoreStatus.PROCESSING_FAILURE
 
-    def _on_aborted(self, event: evt.Event) -> None:
-        assert self._server is not None
-        association: Association = event.assoc
-        self._server.tally.warn("association_aborted", association=getattr(association, "number", 0))
+    def _complain(self, connection: Connection, reason: str) -> None:
+        self._tally.warn("association_broken", association=connection.number, calling=connection.calling, reason=reason)

@@ -98,6 +98,9 @@ def read_pdu(connection: socket.socket, deadline: float) -> tuple[PduType, bytes
     return kind, bytes(header + body)
 
 
+RELEASE_RP = bytes([PduType.RELEASE_RP, 0, 0, 0, 0, 4, 0, 0, 0, 0])
+
+
 def rejection(result: int, source: int, reason: int) -> bytes:
     """A-ASSOCIATE-RJ (PS3.8 9.3.4)."""
     return bytes([PduType.ASSOCIATE_RJ, 0, 0, 0, 0, 4, 0, result, source, reason])

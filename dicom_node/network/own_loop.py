@@ -1,0 +1,212 @@
+"""An established association served by a loop of our own: P-DATA in, C-STORE and C-ECHO answered, in one thread.
+
+pynetdicom negotiates; its way of serving (two threads that poll, an object a PDU, a data set a response) costs more
+than half of what receiving costs. Whoever asks for other services is served by `library_loop`, and so is everybody
+where node.receive_loop says so. Sources: PS3.8 9.2, 9.3.5, annex E (P-DATA), PS3.7 9.3.1 (C-STORE), 9.3.5 (C-ECHO).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from dicom_node.network import command, upperlayer
+from dicom_node.network.command import Command, Field
+from dicom_node.network.memory import Memory
+from dicom_node.network.upperlayer import CALM_S, HEADER, LONGEST, AbortReason, BadPdu, PduType
+from dicom_node.status import StoreStatus
+
+MAX_COMMAND = 64 * 1024  # bytes of a command set; that of a C-STORE request has some 300
+_COMMAND, _LAST = 1, 2  # bits of the message control header
+_BUFFER = 2 * (HEADER + LONGEST[PduType.P_DATA])
+_QUICKACK = getattr(socket, "TCP_QUICKACK", None)  # Linux; senders with Nagle's algorithm on wait for our ACK otherwise
+
+Store = Callable[[Command, str, bytes], StoreStatus]
+"""Request, transfer syntax, data set -> status."""
+
+
+@dataclass
+class _Message:
+    """One DIMSE message on its way in."""
+
+    context: int | None = None
+    command_set: bytearray = field(default_factory=bytearray)
+    command: Command | None = None
+    parts: list[bytes] = field(default_factory=list)
+    held: int = 0
+    """Bytes of the data set in memory."""
+    refused: str | None = None
+    """Why its data set is not kept; the rest of it is read past."""
+
+
+class Loop:
+    def __init__(
+        self,
+        connection: socket.socket,
+        *,
+        contexts: dict[int, str],
+        longest: int,
+        store: Store,
+        memory: Memory,
+        max_object: int,
+        idle_s: float,
+        complain: Callable[[str], None],
+    ) -> None:
+        """`contexts`: accepted presentation context -> transfer syntax; `longest`: Maximum Length of the peer."""
+        self._socket = connection
+        self._contexts = contexts
+        self._longest = longest
+        self._store = store
+        self._memory = memory
+        self._max_object = max_object
+        self._idle_s = idle_s
+        self._complain = complain
+        self._message = _Message()
+        self._ending = False
+        self._buffer = bytearray(_BUFFER)
+        self._view = memoryview(self._buffer)
+        self._begin = self._end = 0
+
+    def end(self) -> None:
+        """End the association in order, once what was begun is answered; called by another thread."""
+        self._ending = True
+        with contextlib.suppress(OSError, ValueError):
+            socket.socket.shutdown(self._socket, socket.SHUT_RD)
+
+    def run(self) -> bytes:
+        """Serve until the end; returns the last PDU to be sent, if any. Raises OSError."""
+        self._socket.settimeout(min(CALM_S, self._idle_s))
+        try:
+            while True:
+                if not self._have(HEADER):
+                    return self._ended()
+                kind, length = upperlayer.judge(self._view[self._begin : self._begin + HEADER].tobytes())
+                if not self._have(HEADER + length):
+                    return self._ended()
+                body = self._view[self._begin + HEADER : self._begin + HEADER + length]
+                self._begin += HEADER + length
+                if kind is PduType.P_DATA:
+                    self._p_data(body)
+                elif kind is PduType.RELEASE_RQ:
+                    return upperlayer.RELEASE_RP
+                elif kind is PduType.ABORT:
+                    self._complain("aborted by the peer")
+                    return b""
+                else:
+                    raise BadPdu(f"{kind.name} within an association", AbortReason.UNEXPECTED_PDU)
+        except BadPdu as exc:
+            self._complain(str(exc))
+            return upperlayer.abort(exc.reason)
+        except TimeoutError:
+            self._complain("the peer was silent for too long")
+            return upperlayer.abort(AbortReason.NOT_SPECIFIED)
+        finally:
+            self._memory.give_back(self._message.held)
+
+    def _ended(self) -> bytes:
+        if self._ending:
+            return upperlayer.abort(AbortReason.NOT_SPECIFIED)
+        self._complain("the connection was closed without a release")
+        return b""
+
+    def _have(self, size: int) -> bool:
+        """Read until `size` bytes stand in the buffer; False where the peer ends the connection before."""
+        if self._end - self._begin >= size:
+            return True
+        if self._begin + size > _BUFFER:
+            kept = self._view[self._begin : self._end].tobytes()
+            self._view[: len(kept)] = kept
+            self._begin, self._end = 0, len(kept)
+        elif self._begin == self._end:
+            self._begin = self._end = 0
+        begun = self._end > self._begin or self._message.context is not None
+        due = time.monotonic() + (CALM_S if begun else self._idle_s)
+        while self._end - self._begin < size:
+            try:
+                count = self._socket.recv_into(self._view[self._end :])
+            except TimeoutError:
+                count = -1
+            if not count:
+                return False
+            if time.monotonic() > due:
+                raise TimeoutError
+            self._end += max(count, 0)
+            if _QUICKACK is not None:
+                self._socket.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
+        return True
+
+    def _p_data(self, body: memoryview) -> None:
+        """Presentation data values (PS3.8 9.3.5.1), each a fragment of a message."""
+        at, end = 0, len(body)
+        while at < end:
+            if at + 6 > end:
+                raise BadPdu("a P-DATA that ends within a value", AbortReason.INVALID_PARAMETER)
+            length = int.from_bytes(body[at : at + 4])
+            context, control = body[at + 4], body[at + 5]
+            if length < 2 or at + 4 + length > end:
+                raise BadPdu("a value that is longer than its P-DATA", AbortReason.INVALID_PARAMETER)
+            self._fragment(context, control, body[at + 6 : at + 4 + length])
+            at += 4 + length
+
+    def _fragment(self, context: int, control: int, content: memoryview) -> None:
+        message = self._message
+        if message.context is None:
+            if context not in self._contexts:
+                raise BadPdu("data for a presentation context that was not accepted", AbortReason.INVALID_PARAMETER)
+            message.context = context
+        elif message.context != context:
+            raise BadPdu("fragments of a message in two presentation contexts", AbortReason.INVALID_PARAMETER)
+        if (message.command is None) != bool(control & _COMMAND):
+            raise BadPdu("command and data set out of order", AbortReason.INVALID_PARAMETER)
+        if message.command is None:
+            message.command_set += content
+            if len(message.command_set) > MAX_COMMAND:
+                raise BadPdu("a command set without end", AbortReason.INVALID_PARAMETER)
+            if control & _LAST:
+                message.command = command.parse(message.command_set)
+                if not message.command.has_data_set:
+                    self._serve(message, message.command, context)
+        else:
+            self._keep(message, content)
+            if control & _LAST:
+                self._serve(message, message.command, context)
+
+    def _keep(self, message: _Message, content: memoryview) -> None:
+        if message.refused is not None:
+            return
+        size = len(content)
+        if message.held + size > self._max_object:
+            message.refused = "larger than node.max_object_mib"
+        elif not self._memory.lend(size):
+            message.refused = "too many large objects at once, see node.max_object_mib"
+        else:
+            message.held += size
+            message.parts.append(content.tobytes())
+            return
+        message.parts.clear()
+        self._memory.give_back(message.held)
+        message.held = 0
+        self._complain(f"an object was refused: {message.refused}")
+
+    def _serve(self, message: _Message, asked: Command, context: int) -> None:
+        """Answer a whole message and be ready for the next."""
+        if asked.field == Field.C_STORE:
+            if not asked.sop_class or not asked.sop_instance:
+                raise BadPdu("C-STORE without SOP Class or Instance UID", AbortReason.INVALID_PARAMETER)
+            if message.refused is not None:
+                status = StoreStatus.OUT_OF_RESOURCES
+            else:
+                status = self._store(asked, self._contexts[context], b"".join(message.parts))
+        elif asked.field == Field.C_ECHO:
+            status = StoreStatus.SUCCESS
+        elif asked.field == Field.C_CANCEL:
+            status = None
+        else:
+            raise BadPdu(f"a message of kind {asked.field:04X}", AbortReason.UNEXPECTED_PDU)
+        self._memory.give_back(message.held)
+        self._message = _Message()
+        if status is not None:
+            self._socket.sendall(command.response(asked, context, status, self._longest))

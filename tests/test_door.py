@@ -1,0 +1,247 @@
+"""Nothing hostile gets in, and nobody hostile keeps others out. Raw sockets; most break the library's defaults."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import ssl
+import time
+from collections.abc import Iterator
+
+import pytest
+import receiving
+from fuzzing import responses
+from made import CT, ct, encoded, peer
+from pydicom import uid
+from receiving import (
+    ABORT,
+    ACCEPT,
+    EXPLICIT,
+    REJECT,
+    USER,
+    associate,
+    context,
+    exchange,
+    item,
+    listening,
+    p_data,
+    receiver,
+    request,
+    store_request,
+)
+
+from dicom_node.errors import PeerError
+from dicom_node.network import admission, library_loop, own_loop, scp, scu, syntaxes, tally
+from dicom_node.received import Received
+from dicom_node.status import StoreStatus
+
+FOUR_GIB = 0xFFFFFFFF
+
+
+@pytest.fixture(params=[True, False], ids=["own", "pynetdicom"], autouse=True)
+def loop(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test here runs with either loop; none waits long for associations it left open."""
+    monkeypatch.setattr(receiving, "OWN_LOOP", request.param)
+    monkeypatch.setattr(scp, "_SHUTDOWN_S", 0.5)
+
+
+@contextlib.contextmanager
+def silent(port: int, count: int) -> Iterator[list[socket.socket]]:
+    """Connections that never say anything."""
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(count)]
+
+
+def echo(port: int) -> float:
+    return scu.echo(peer(port, ae_title="DICOM_NODE"), "CT1")
+
+
+def is_closed(connection: socket.socket, timeout_s: float = 15.0) -> bool:
+    connection.settimeout(timeout_s)
+    try:
+        return connection.recv(1) == b""
+    except ConnectionResetError:
+        return True
+
+
+def test_a_hundred_silent_connections_shut_nobody_out_and_are_ended() -> None:
+    with listening(request_s=3.0) as port, silent(port, 100) as mute:
+        assert echo(port) < 3.0
+        assert associate(port).is_established
+        assert all(is_closed(one) for one in mute)
+
+
+def test_of_too_many_silent_connections_those_that_waited_longest_are_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission, "MAX_WAITING_PER_ADDRESS", 4)
+    with listening(request_s=60.0) as port, silent(port, 10) as mute:
+        assert all(is_closed(one) for one in mute[:6])
+        assert echo(port) < 10.0
+
+
+def test_a_request_that_does_not_come_to_its_end_is_not_waited_for() -> None:
+    whole = request()
+    with listening(request_s=0.5) as port, socket.create_connection(("127.0.0.1", port)) as slow:
+        slow.sendall(whole[: len(whole) // 2])
+        assert is_closed(slow)
+
+
+@pytest.mark.parametrize("networks", [["192.0.2.0/24"], ["2001:db8::/32", "10.0.0.1"]])
+def test_a_connection_from_an_address_that_is_not_allowed_is_closed_unheard(networks: list[str]) -> None:
+    with listening(addresses=admission.networks(networks)) as port:
+        assert exchange(port, request()) == []
+
+
+def test_a_connection_from_an_allowed_network_is_served() -> None:
+    with listening(addresses=admission.networks(["192.0.2.7", "127.0.0.0/8"])) as port:
+        assert echo(port) > 0
+
+
+def test_an_ipv4_address_is_known_again_at_an_ipv6_socket() -> None:
+    rules = admission.Rules("X", frozenset(), addresses=admission.networks(["192.0.2.0/24", "2001:db8::/32"]))
+    assert rules.admits(admission.address("::ffff:192.0.2.9"))
+    assert rules.admits(admission.address("2001:db8::1"))
+    assert not rules.admits(admission.address("::ffff:198.51.100.1"))
+
+
+def test_ipv6_is_listened_on() -> None:
+    if not socket.has_ipv6:
+        pytest.skip("this Python knows no IPv6")
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        pytest.skip("this machine has no IPv6 loopback")
+    with listening(bind="::1", addresses=admission.networks(["::1"])) as port:
+        assert scu.echo(peer(port, host="::1", ae_title="DICOM_NODE"), "CT1") > 0
+
+
+def test_one_address_cannot_take_all_associations() -> None:
+    with listening(max_associations=8, max_per_address=2) as port:
+        held = [associate(port) for _ in range(3)]
+        assert [one.is_established for one in held] == [True, True, False]
+        assert held[2].acceptor.primitive.result == 2  # transient
+        held[0].release()
+        assert associate(port).is_established
+
+
+def test_anyone_may_echo_where_that_is_chosen_and_nothing_else() -> None:
+    verification = context(1, syntaxes.VERIFICATION, (str(uid.ImplicitVRLittleEndian),))
+    with listening(echo_from_anyone=True) as port:
+        assert scu.echo(peer(port, ae_title="DICOM_NODE"), "STRANGER") > 0
+        assert associate(port, calling="STRANGER").is_rejected  # proposes storage too
+        assert exchange(port, request(verification, calling="STRANGER"))[0][0] == ACCEPT
+        assert exchange(port, request(verification, context(3), calling="STRANGER"))[0][0] == REJECT
+    with listening() as port, pytest.raises(PeerError):
+        scu.echo(peer(port, ae_title="DICOM_NODE"), "STRANGER")
+
+
+@pytest.mark.parametrize(
+    "first",
+    {
+        "4 GiB of request": request(length=FOUR_GIB),
+        "data before an association": p_data((1, 3, b"x")),
+        "an unknown type": b"\x09\0\0\0\0\x04abcd",
+        "129 contexts": request(*(context(n) for n in range(129))),
+        "a thousand transfer syntaxes": request(context(1, CT, (EXPLICIT,) * 1000)),
+        "five thousand user items": request(user=USER + item(0x54, b"") * 5000),
+        "an item longer than the request": request(user=USER + b"\x54\0\xff\xff"),
+        "an end before the titles": b"\x01\0\0\0\0\x10" + b"a" * 16,
+    }.items(),
+    ids=lambda pair: pair[0],
+)
+def test_a_first_pdu_that_is_none_to_be_served_is_aborted(first: tuple[str, bytes]) -> None:
+    with listening(request_s=60.0) as port:
+        assert [pdu[0] for pdu in exchange(port, first[1], finish=False)] == [ABORT]
+        assert echo(port) > 0
+
+
+def test_a_pdu_of_four_gib_within_an_association_is_aborted_unread() -> None:
+    with listening() as port:
+        got = exchange(port, request(), p_data((1, 3, b"x"), length=FOUR_GIB))
+        assert {pdu[0] for pdu in got} == {ACCEPT, ABORT}
+
+
+def test_an_object_beyond_the_bound_is_never_acknowledged_and_its_memory_is_given_back() -> None:
+    kept: list[Received] = []
+
+    def accept(received: Received) -> StoreStatus:
+        kept.append(received)
+        return StoreStatus.SUCCESS
+
+    big, small = encoded(ct(1)) + b"x" * 2**20, encoded(ct(2))
+    one = receiver(accept, max_object=2**20)
+    port = one.start()
+    try:
+        parts = [big[at : at + 60_000] for at in range(0, len(big), 60_000)]
+        data = [p_data((1, 2 if part is parts[-1] else 0, part)) for part in parts]
+        got = exchange(port, request(), p_data((1, 3, store_request("1.2.3"))), *data)
+        assert kept == []
+        assert got[1][0] == ABORT or statuses(got) == [StoreStatus.OUT_OF_RESOURCES]
+        got = exchange(port, request(), p_data((1, 3, store_request("1.2.4"))), p_data((1, 2, small)))
+        assert [received.data_set for received in kept] == [small]
+        assert statuses(got) == [StoreStatus.SUCCESS]
+    finally:
+        one.stop()
+    assert one._memory.lent == 0
+
+
+def statuses(pdus: list[bytes]) -> list[int]:
+    """Of the responses to C-STORE among the PDUs."""
+    return [status for _, status in responses(pdus)]
+
+
+def test_a_command_set_without_end_is_not_listened_to() -> None:
+    with listening() as port:
+        endless = [p_data((1, 1, b"\0" * 60_000))] * (library_loop.MAX_COMMAND // 60_000 + 2)
+        assert exchange(port, request(), *endless, finish=False)[1][0] == ABORT
+
+
+def test_a_scan_of_the_port_does_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO), listening() as port:
+        for _ in range(200):
+            exchange(port, b"GET / HTTP/1.1\r\n\r\n")
+            exchange(port, request(calling="SCANNER"))
+    lines = [record.getMessage() for record in caplog.records if record.name == "dicom_node.scp"]
+    assert 2 <= len(lines) <= 3 * tally.IN_FULL
+    assert any("SCANNER" in line for line in lines)
+
+
+def test_what_was_not_told_in_full_is_told_as_a_number(caplog: pytest.LogCaptureFixture) -> None:
+    now = [0.0]
+    one = tally.Tally(logging.getLogger("tally"), clock=lambda: now[0])
+    with caplog.at_level(logging.INFO):
+        for _ in range(1000):
+            one.warn("knock", address="192.0.2.1")
+        now[0] = tally.WINDOW_S
+        one.flush()
+    told = [record.getMessage() for record in caplog.records]
+    assert told == ["knock address=192.0.2.1"] * tally.IN_FULL + [f"knock more={1000 - tally.IN_FULL} in_s=60"]
+
+
+def test_a_load_balancers_look_is_no_warning(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO), listening() as port:
+        assert exchange(port) == []
+    assert [r for r in caplog.records if r.name == "dicom_node.scp"] == []
+
+
+def test_tls_spoken_to_a_plain_port_is_turned_away_at_once() -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with (
+        listening(request_s=60.0) as port,
+        socket.create_connection(("127.0.0.1", port)) as plain,
+        pytest.raises((ssl.SSLError, ConnectionResetError)),
+    ):
+        context.wrap_socket(plain)
+
+
+def test_a_peer_that_stops_in_the_middle_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stops in the middle of a PDU: its association ends."""
+    monkeypatch.setattr(library_loop, "CALM_S", 0.5)
+    monkeypatch.setattr(own_loop, "CALM_S", 0.5)
+    with listening() as port:
+        begun = time.monotonic()
+        assert exchange(port, request(), b"\x04\0\0\0\xff\xff" + b"a" * 100, finish=False)[0][0] == ACCEPT
+        assert time.monotonic() - begun < 10.0
+        assert echo(port) > 0
