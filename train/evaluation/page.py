@@ -74,6 +74,7 @@ def render(report: Report) -> bytes:
         f'<p class="notice">{_text(report.checkpoint.metadata.notice)}</p>',
         f"<h1>{_text(report.title)}</h1>",
         f'<p class="soft">{_text(report.checkpoint.metadata.name)} <code>{report.checkpoint.digest[:12]}</code></p>',
+        *_tiles(report.metrics),
         f'<section class="summary"><ul>{_items(report.summary)}</ul></section>',
         "<h2>What this does not show</h2>",
         f'<ul class="doubts">{_items(report.doubts)}</ul>',
@@ -90,6 +91,23 @@ def render(report: Report) -> bytes:
         f"<title>{_text(report.title)}</title><style>{STYLE}</style></head>\n<body>\n"
     )
     return (page + "\n".join(body) + "\n</body></html>\n").encode()
+
+
+def _tiles(metrics: Mapping[str, Any]) -> list[str]:
+    """Four figures of series, for the first glance."""
+    presence = metrics["presence"]["patient"]
+    chosen = (
+        ("AUC, hemorrhage or none", presence, "auc"),
+        ("called present, of those with hemorrhage", presence["answers"]["hemorrhage"], "present"),
+        ("called absent, of those without", presence["answers"]["none"], "absent"),
+        ("location right, of those with hemorrhage", metrics["location"]["patient"], "accuracy"),
+    )
+    made = []
+    for words, figures, name in chosen:
+        text, kind = _told(figures, name)
+        text = text.replace(" <small>", "<br><small>") if kind == "figure" else f"<small>{_text(text)}</small>"
+        made.append(f"<div><b>{text}</b><span>{_text(words)}</span></div>")
+    return [f'<div class="tiles">{"".join(made)}</div>']
 
 
 def _presence(report: Report) -> list[str]:
@@ -199,12 +217,20 @@ def _drift(report: Report) -> list[str]:
         )
         for line in report.drift
     ]
+    heading = "<h2>Are these pictures like those it learned from?</h2>"
+    if all(line.there is None for line in report.drift):
+        here = [(words, (now, "words")) for words, _, now, _, _ in rows]
+        return [
+            heading,
+            "<p>This cannot be told: the checkpoint keeps no numbers of its training pictures. Of these here:</p>",
+            _table(("", ""), here, "Median (5 to 95 %)."),
+        ]
     caption = (
         "Median (5 to 95 %). Outside: share of these pictures beyond the 5 to 95 % of the training pictures; "
         "10 % would be alike."
     )
     return [
-        "<h2>Are these pictures like those it learned from?</h2>",
+        heading,
         _table(("", "training", "here", "outside", ""), rows, caption),
     ]
 
@@ -219,6 +245,11 @@ def _about(report: Report) -> list[str]:
 
 
 def _figure(figures: Mapping[str, Any], name: str) -> Cell:
+    return _told(figures, name)
+
+
+def _told(figures: Mapping[str, Any], name: str) -> tuple[str, str]:
+    """A figure with its interval, as markup, or the reason for none, as text; and which of the two it is."""
     value = figures[name]
     if not math.isfinite(value):
         return figures[f"{name}_why"], "why"
@@ -245,7 +276,7 @@ def _cell(cell: Cell) -> str:
     if isinstance(cell, str):
         return f"<td>{_text(cell)}</td>"
     text, kind = cell
-    return f'<td class="{kind}">{text if kind == "figure" else _text(text)}</td>'  # `_figure` writes its own markup
+    return f'<td class="{kind}">{text if kind == "figure" else _text(text)}</td>'  # `_told` writes its own markup
 
 
 def _image(report: Report, name: str, caption: str) -> list[str]:

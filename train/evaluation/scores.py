@@ -26,7 +26,7 @@ from train.evaluation.figures import (
 )
 from train.evaluation.units import Units
 
-NO_PROBABILITY = "the output of a series is the highest of its slices, not a probability"
+NO_PROBABILITY = "the output of a series is no probability"
 NONE_CALLED = "nothing is called, and none is there"
 EMPTY = "nothing with a label"
 NO_PLACE = "no hemorrhage whose location is known"

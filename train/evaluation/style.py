@@ -13,7 +13,11 @@ p { margin: .5rem 0; } .soft, figcaption, caption { color: var(--soft); font-siz
   font-weight: 600; letter-spacing: .03em; }
 .summary { background: var(--tint); border-left: 4px solid var(--blue); padding: .8rem 1.2rem; margin: 1.2rem 0; }
 .summary li, .doubts li { margin: .35rem 0; } .summary ul, .doubts { padding-left: 1.1rem; }
-.doubts.first li:first-child { font-weight: 600; }
+.tiles { display: grid; grid-template-columns: repeat(4, 1fr); gap: .8rem; margin: 1.2rem 0; }
+.tiles div { border: 1px solid var(--line); border-top: 4px solid var(--blue); padding: .6rem .8rem; }
+.tiles b { font-size: 1.6rem; line-height: 1.15; font-variant-numeric: tabular-nums; }
+.tiles small { font-size: .8rem; font-weight: 400; color: var(--soft); }
+.tiles span { display: block; margin-top: .3rem; font-size: .85rem; line-height: 1.35; }
 table { border-collapse: collapse; width: 100%; margin: .8rem 0; font-size: .9rem; font-variant-numeric: tabular-nums; }
 caption { text-align: left; padding-bottom: .3rem; }
 th, td { padding: .32rem .6rem; border-bottom: 1px solid var(--line); text-align: right; vertical-align: top; }
@@ -26,5 +30,5 @@ figure { margin: 1rem 0; } figure img { max-width: 100%; height: auto; display: 
 .far { color: #a34700; font-weight: 600; }
 code { font-size: .85em; overflow-wrap: anywhere; }
 @media print { body { max-width: none; padding: 0; font-size: 10.5pt; } h2 { break-after: avoid; }
-  figure, table, .summary { break-inside: avoid; } .gallery { grid-template-columns: repeat(3, 1fr); } }
+  figure, table, .summary, .tiles { break-inside: avoid; } .gallery { grid-template-columns: repeat(3, 1fr); } }
 """

@@ -11,6 +11,7 @@ from dtvit.checkpoint import Metadata
 from dtvit.findings import LOCATIONS
 from train.evaluation.cases import ALL, Cases
 
+SHORT = 12  # digits of a digest, as a checkpoint tells where its training pictures came from
 FEW = 30  # patients of a class; below, a percentile interval is known to be too narrow
 NOT_SHOWN = (
     (
@@ -72,10 +73,10 @@ def summary(cases: Cases, metrics: Mapping[str, Any]) -> list[str]:
 def doubts(cases: Cases, metadata: Metadata, fitted_on: str | None) -> list[str]:
     """What the figures do not show, beginning with what is special to this evaluation; plain text."""
     told = []
-    record = json.dumps(metadata.training, default=str)
+    record = metadata.training_data + json.dumps(metadata.training, default=str)
     if cases.split.leaky:
         told.append("The split mixes slices: the same patients train and test. Every figure here is too good.")
-    elif cases.manifest.digest in record:
+    elif cases.manifest.digest[:SHORT] in record or cases.split.digest in record:
         if cases.part == "test" and cases.split.digest in record:
             told.append("This is the test part of the data the model was trained on: other patients, the same source.")
         else:
