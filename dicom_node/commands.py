@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -66,6 +67,19 @@ def describe_checkpoint(checkpoint: Path | None) -> Checkpoint:
         return describe(checkpoint or SHIPPED)
     except UnusableCheckpoint as exc:
         raise ConfigError(f"model.checkpoint: {exc}") from exc
+
+
+def check_address(config: Config) -> None:
+    """Raises ConfigError where `serve` could not listen on the configured address."""
+    bind = config.node.bind
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(bind, 0, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.bind(address)
+    except OSError as exc:
+        raise ConfigError(
+            f"node.bind = {bind!r}: not an address of this machine ({exc.strerror}); 0.0.0.0 stands for all of them"
+        ) from exc
 
 
 def version_of(config: Config) -> Version:

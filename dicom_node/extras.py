@@ -87,6 +87,9 @@ class Extras:
                 for item, to in made:
                     outbox.put(connection, job.id, [item], to, now=now)
                 jobs.settle_delivered(connection, job.id, now=now)
+                made = []
+        for item, _ in made:  # another worker was first, or the patient was forgotten meanwhile
+            self._spool.remove(item.file)
         return True
 
     def _build(

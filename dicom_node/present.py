@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from rich.table import Table
 from dicom_node.store.overview import Overview
 
 if TYPE_CHECKING:
+    from dicom_node.forgetting import Forgotten
     from dicom_node.offline import Classified
 
 OUTCOME_STYLE = {"present": "bold red", "absent": "green", "undetermined": "yellow", "not evaluated": "yellow"}
@@ -27,16 +28,26 @@ def age(seconds: float | None) -> str:
     return f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"
 
 
-def overview(console: Console, found: Overview, *, free_mib: int, now: float) -> None:
+def overview(console: Console, found: Overview, *, free_mib: int, now: float, wrong: Sequence[str]) -> None:
+    """`wrong`: what a person should look at."""
+    for sentence in wrong:
+        console.print(f"[bold red]{sentence}[/]")
+    if found.serving_since is not None:
+        console.print(f"serving for {age(now - found.serving_since)}")
     states = Table("state", "series", title="Series by state", title_justify="left")
     for name, count in sorted(found.by_state.items()):
         states.add_row(name, str(count))
     console.print(states)
-    console.print(f"oldest not yet reported: {age(found.oldest_waiting_s)}")
+    console.print(
+        f"oldest not yet reported: {age(found.oldest_waiting_s)}; "
+        f"received or in work: {found.waiting_live} live, {found.waiting_backlog} backlog"
+    )
     console.print(
         f"undelivered: {found.undelivered} (oldest {age(found.oldest_undelivered_s)}, "
         f"oldest positive {age(found.oldest_undelivered_positive_s)}; refused for good: {found.failed_deliveries})"
     )
+    if found.uncommitted:
+        console.print(f"delivered, and their safekeeping not confirmed yet: {found.uncommitted}")
     console.print(f"free disk: {free_mib} MiB")
     if found.newest:
         newest = Table("id", "state", "images", "run", "outcome", "last image", "reason", title="Newest series")
@@ -54,6 +65,17 @@ def overview(console: Console, found: Overview, *, free_mib: int, now: float) ->
                 line.reason or "",
             )
         console.print(newest)
+
+
+def forgotten(echo: Callable[[str], None], done: Forgotten) -> None:
+    erased = done.erased
+    echo(f"erased: {len(erased.series)} series, {erased.images} images, {erased.objects} objects made of them")
+    if done.orphans:
+        echo(f"and {done.orphans} files that a crash had left without a row")
+    for held in done.held:
+        sure = "has" if held.certain else "may have"
+        echo(f"{held.destination} {sure} a {held.kind}: study {held.study_uid}, SOP instance {held.sop_instance_uid}")
+    echo("not erased: what destinations hold, backups of this machine, and what scanners send from now on")
 
 
 def history(console: Console, known: Mapping[str, Any]) -> None:

@@ -6,6 +6,7 @@ is here only starts the parts, keeps them going, and ends them in order.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -25,7 +26,7 @@ from dicom_node.logs import fields, trace
 from dicom_node.network import scp, scu
 from dicom_node.network.scp import Receiver
 from dicom_node.sender import Sender
-from dicom_node.store import jobs
+from dicom_node.store import heartbeats, jobs
 from dicom_node.store.database import Database
 from dicom_node.store.opening import open_store
 from dicom_node.store.results import Version
@@ -48,6 +49,8 @@ class Service:
         self._version = version
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
+        self._started_at = time.time()
+        self._owner = f"{os.getpid()}-{time.time_ns()}"
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT. Raises NodeError if it cannot start."""
@@ -68,6 +71,7 @@ class Service:
         if alone:
             with database.write() as connection:
                 jobs.free(connection, now=time.time())
+                heartbeats.end(connection)
         receiver: Receiver | None = None
         arrivals = Arrivals(
             database,
@@ -81,11 +85,13 @@ class Service:
         )
         receiver = Receiver(arrivals.accept, scp.rules_of(self._config), bind=node.bind, port=node.port)
         port = receiver.start()
+        self._beat(database)
         self._warn_of_gaps()
         log.info("ready %s", fields(ae_title=node.ae_title, port=port, half_written_removed=half_written or None))
         worker = _WorkerProcess(self._config, self._config_path, database, self._stopping)
         self._loop("worker", worker.run)
         self._loop("arrivals", self._every(TICK_S, arrivals.tick))
+        self._loop("heartbeat", self._every(heartbeats.EVERY_S, lambda: self._beat(database)))
         self._loop("housekeeping", self._every(TIDY_S, lambda: self._tidy(database, spool)))
         if self._config.completion.count_from:
             counting = self._config.peer(self._config.completion.count_from)
@@ -104,7 +110,13 @@ class Service:
         receiver.stop()
         for thread in self._threads:
             thread.join(WORKER_STOP_S + 10.0)
+        with contextlib.suppress(NodeError), database.write() as connection:
+            heartbeats.end(connection, self._owner)
         log.info("stopped")
+
+    def _beat(self, database: Database) -> None:
+        with database.write() as connection:
+            heartbeats.beat(connection, self._owner, started_at=self._started_at, now=time.time())
 
     def _tidy(self, database: Database, spool: Spool) -> None:
         housekeeping.tidy(database, spool, self._config.retention)

@@ -37,14 +37,24 @@ def withdraw(
     device_uid: str,
     now: float,
 ) -> str:
-    """Take back the newest result of the series; returns what was done, in words. Raises NotPossible."""
+    """Take back the result of the series; returns what was done, in words. Raises NotPossible.
+
+    Results that the newest superseded go with it: where it is gone, they would be the ones that stand.
+    """
     job = jobs.newest(connection, one.id)
-    if job is None or job.state not in REPORTED or job.findings is None:
+    runs = [run for run in jobs.of_series(connection, one.id) if run.state in REPORTED and run.findings is not None]
+    if job is None or job.state in (JobState.READY, JobState.RUNNING) or not runs:
         raise NotPossible("there is no result to withdraw" if job is None else f"its newest job is {job.state}")
-    cancelled = outbox.cancel(connection, job.id)
+    job = runs[-1]
+    cancelled = sum(outbox.cancel(connection, run.id) for run in runs)
     said = [f"{cancelled} deliveries cancelled"] if cancelled else []
     for peer in config.destinations:
-        taken = outbox.taken_by(connection, job.id, peer.name)
+        taken = [
+            row
+            for run in runs
+            for row in outbox.taken_by(connection, run.id, peer.name)
+            if row.kind != reporting.WITHDRAWAL
+        ]
         title = reporting.REJECTIONS.get(peer.withdraw_by)
         if not taken:
             continue
@@ -56,7 +66,8 @@ def withdraw(
         built = _rejection(connection, spool, one, job, taken, maker, why=why, title=title, to=peer.name, now=now)
         outbox.put(connection, job.id, [reporting.stored(built, spool)], [peer.name], now=now)
         said.append(f"{peer.name} is told by a Key Object Selection")
-    jobs.withdraw(connection, job.id, reason=why, now=now)
+    for run in runs:
+        jobs.withdraw(connection, run.id, reason=why, now=now)
     return "; ".join(["withdrawn", *said])
 
 

@@ -279,23 +279,27 @@ class Worker:
         run = reporting.run_of(one, job.run, at=self._clock())
         built = reporting.report(self._maker, run, headers, found, predecessor)
         made = reporting.stored(built, self._spool)
-        with self._database.write() as connection:
-            now = self._clock()
-            jobs.finish(
-                connection,
-                job,
-                state,
-                now=now,
-                reason=reason or "; ".join(found.reasons) or None,
-                outcome=found.outcome,
-                findings=asdict(found),
-                model_digest=self.version.model_digest,
-                preprocessing=self.version.preprocessing,
-                extras_due=any(self._extras.wanted(kind, found.outcome, told) for kind in reporting.EXTRAS),
-            )
-            to = self._extras.wanted(reporting.REPORT, found.outcome, told)
-            outbox.put(connection, job.id, [made], to, now=now)
-            jobs.settle_delivered(connection, job.id, now=now)
+        try:
+            with self._database.write() as connection:
+                now = self._clock()
+                jobs.finish(
+                    connection,
+                    job,
+                    state,
+                    now=now,
+                    reason=reason or "; ".join(found.reasons) or None,
+                    outcome=found.outcome,
+                    findings=asdict(found),
+                    model_digest=self.version.model_digest,
+                    preprocessing=self.version.preprocessing,
+                    extras_due=any(self._extras.wanted(kind, found.outcome, told) for kind in reporting.EXTRAS),
+                )
+                to = self._extras.wanted(reporting.REPORT, found.outcome, told)
+                outbox.put(connection, job.id, [made], to, now=now)
+                jobs.settle_delivered(connection, job.id, now=now)
+        except LeaseLost:
+            self._spool.remove(made.file)  # another worker makes it, or its patient was forgotten: no row will name it
+            raise
 
     def _end(self, job: Job, state: JobState, *, reason: str) -> None:
         """Without a report. A refusal makes the study's other series candidates again, in the same transaction."""

@@ -90,6 +90,25 @@ def test_a_wrong_key_is_named_with_the_nearest_known_one(folder: Path):
     assert "node.ae_titel: unknown key; did you mean 'ae_title'?" in said
 
 
+@pytest.mark.parametrize(
+    ("line", "said_so"),
+    [
+        ('bind = "203.0.113.7"', "node.bind = '203.0.113.7': not an address of this machine"),
+        ('bind = "no such host"', "node.bind"),
+        ('database_url = "sqlite://"', "nothing in memory survives"),
+        ('database_url = "nonsense"', "node.database_url names no database"),
+        ('database_url = "postgresql+psycopg://nobody@127.0.0.1:1/none"', "the database cannot be used"),
+        ('data_folder = "config.toml/data"', "node.data_folder"),
+    ],
+)
+def test_what_serve_would_refuse_check_config_refuses(folder: Path, line: str, said_so: str):
+    (folder / "config.toml").write_text(f"[node]\n{line}\n")
+    code, said = run(folder, "check-config")
+    assert code == 1
+    assert said_so in said
+    assert not (folder / "data").exists()
+
+
 def test_a_checkpoint_that_is_none_is_refused_before_anything_starts(folder: Path):
     (folder / "model.safetensors").write_bytes(b"not a checkpoint")
     code, said = run(folder, "serve")

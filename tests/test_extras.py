@@ -153,6 +153,22 @@ def test_withdrawing_says_who_must_be_told_by_other_means(tmp_path: Path) -> Non
     assert owed(node) == set()
 
 
+def test_with_a_result_go_those_that_it_superseded(tmp_path: Path) -> None:
+    node = made_node(tmp_path, peers=[peer(104, withdraw_by="quality")])
+    slices = head_series()
+    for part in (slices[:-1], slices[-1:]):
+        node.accept(*part)
+        node.tick_after(100)
+        finish(node)
+        deliver(node, "PACS1")
+    first, second = node.rows(objects)
+    assert "PACS1 is told" in take_back(node)
+    named = str(pydicom.dcmread(node.spool.path(node.rows(objects)[2].file)).CurrentRequestedProcedureEvidenceSequence)
+    assert first.sop_instance_uid in named
+    assert second.sop_instance_uid in named
+    assert [job.state for job in node.rows(jobs_table)] == ["withdrawn", "withdrawn"]
+
+
 def test_there_must_be_a_result_to_withdraw(tmp_path: Path) -> None:
     node = made_node(tmp_path, peers=[peer(104)])
     node.accept(*head_series())

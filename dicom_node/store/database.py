@@ -23,6 +23,7 @@ from dicom_node import tables, uids
 from dicom_node.errors import ConfigError, StoreFull, StoreUnavailable
 
 BUSY_TIMEOUT_S = 30.0  # longer than the longest writing transaction by far
+IN_MEMORY = "node.database_url: the database must be a file, nothing in memory survives a restart"
 NETWORK_FILE_SYSTEMS = frozenset(
     {
         *("nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "9p", "glusterfs", "ceph", "lustre", "beegfs", "gpfs"),
@@ -33,14 +34,25 @@ NETWORK_FILE_SYSTEMS = frozenset(
 
 class Database:
     def __init__(self, url: str) -> None:
-        try:
+        with _explained():
             self.url = sa.make_url(url)
             self.engine = self._open()
-        except (sa.exc.ArgumentError, ModuleNotFoundError) as exc:  # not quoted: it may hold a password
-            raise ConfigError(
-                "node.database_url names no database that can be used; empty for SQLite in the data folder, "
-                'or as in "postgresql+psycopg://user@host/dicom_node" (with psycopg installed)'
-            ) from exc
+
+    @staticmethod
+    def check(url: str) -> None:
+        """Whether the database could be opened; a file of SQLite is not made. Raises NodeError."""
+        with _explained():
+            made = sa.make_url(url)
+            if made.get_backend_name() != "sqlite":
+                database = Database(url)
+                with database.read() as connection:
+                    connection.execute(sa.text("SELECT 1"))
+                database.close()
+                return
+        if made.database in (None, "", ":memory:"):
+            raise StoreUnavailable(IN_MEMORY)
+        folder = Path(str(made.database)).parent
+        _check_file_system(next(parent for parent in (folder, *folder.parents) if parent.exists()))
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
@@ -90,6 +102,20 @@ class Database:
                 known = connection.scalar(find)  # on PostgreSQL another process may have been first
             return str(known)
 
+    def compact(self) -> None:
+        """Rewrite the database without what deleted rows left in free pages and in the log; waits for other work."""
+        with _translated():
+            raw = self.engine.execution_options(isolation_level="AUTOCOMMIT", raw=True)
+            with raw.connect() as connection:
+                if self.url.get_backend_name() == "sqlite":
+                    connection.exec_driver_sql("VACUUM")
+                    busy, _, _ = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()
+                    if busy:
+                        raise StoreUnavailable("the database is busy: its log still holds deleted rows; run this again")
+                else:
+                    for table in tables.metadata.tables:
+                        connection.exec_driver_sql(f"VACUUM FULL {table}")
+
     def close(self) -> None:
         self.engine.dispose()
 
@@ -97,15 +123,10 @@ class Database:
         if self.url.get_backend_name() != "sqlite":
             return sa.create_engine(self.url, pool_size=10, max_overflow=50, pool_pre_ping=True)
         if self.url.database in (None, "", ":memory:"):
-            raise StoreUnavailable("the database must be a file: nothing in memory survives a restart")
+            raise StoreUnavailable(IN_MEMORY)
         path = Path(str(self.url.database))
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        file_system = _file_system_of(path.parent)
-        if file_system in NETWORK_FILE_SYSTEMS:
-            raise StoreUnavailable(
-                f"SQLite loses data on a network file system, and {path.parent} is {file_system}; "
-                "use a local disk for node.data_folder, or PostgreSQL by node.database_url"
-            )
+        _check_file_system(path.parent)
         path.touch(mode=0o600)
         engine = sa.create_engine(
             self.url,
@@ -116,6 +137,15 @@ class Database:
         event.listen(engine, "connect", _set_up_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
+
+
+def _check_file_system(folder: Path) -> None:
+    file_system = _file_system_of(folder)
+    if file_system in NETWORK_FILE_SYSTEMS:
+        raise StoreUnavailable(
+            f"SQLite loses data on a network file system, and {folder} is {file_system}; "
+            "use a local disk for node.data_folder, or PostgreSQL by node.database_url"
+        )
 
 
 def insert_for(connection: Connection) -> Any:
@@ -136,8 +166,21 @@ def _set_up_sqlite(connection: Any, _record: Any) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
+    if connection.get_execution_options().get("raw", False):
+        return
     writes = connection.get_execution_options().get("writes", False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except (sa.exc.ArgumentError, ModuleNotFoundError) as exc:  # not quoted: it may hold a password
+        raise ConfigError(
+            "node.database_url names no database that can be used; empty for SQLite in the data folder, "
+            'or as in "postgresql+psycopg://user@host/dicom_node" (with psycopg installed)'
+        ) from exc
 
 
 @contextmanager

@@ -195,6 +195,11 @@ def newest(connection: Connection, series_id: int) -> sa.Row[Any] | None:
     return connection.execute(query).first()
 
 
+def of_series(connection: Connection, series_id: int) -> list[sa.Row[Any]]:
+    """All runs, in order."""
+    return list(connection.execute(sa.select(jobs).where(jobs.c.series_id == series_id).order_by(jobs.c.run)))
+
+
 def of_study_with_result(connection: Connection, study_uid: str) -> int | None:
     """Id of the series that already gives the study its result, or is about to; None while the choice is open."""
     live = (JobState.READY, JobState.RUNNING, JobState.REPORTED, JobState.DELIVERED, JobState.FAILED)

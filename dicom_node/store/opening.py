@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from dicom_node.config import Config
 from dicom_node.errors import StoreUnavailable
 from dicom_node.store.database import Database
@@ -20,3 +22,12 @@ def open_store(config: Config) -> tuple[Database, Spool]:
     database = Database(config.database_url)
     database.prepare()
     return database, spool
+
+
+def check(config: Config) -> None:
+    """Whether `open_store` would succeed, as far as can be told without leaving anything behind. Raises NodeError."""
+    folder = config.node.data_folder
+    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise StoreUnavailable(f"node.data_folder = {folder} cannot be used: {there} cannot be written to")
+    Database.check(config.database_url)

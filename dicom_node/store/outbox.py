@@ -108,7 +108,9 @@ def due(
 
 def delivered(connection: Connection, delivery: Delivery, status: int, *, now: float) -> bool:
     """The destination has it. Returns whether this settled all that the job owed."""
-    _update(connection, delivery, state=DeliveryState.DELIVERED, last_status=status, last_error=None, delivered_at=now)
+    values = {"state": DeliveryState.DELIVERED, "last_status": status, "last_error": None, "delivered_at": now}
+    if not _update(connection, delivery, **values):
+        return False  # cancelled, or its patient forgotten, while it was sent
     detail = f"object={delivery.object_id} to={delivery.destination} status={status:04X}"
     note(connection, "stored", now=now, series_id=delivery.series_id, job_id=delivery.job_id, detail=detail)
     return job_queue.settle_delivered(connection, delivery.job_id, now=now)
@@ -134,7 +136,8 @@ def hurry(connection: Connection, destination: str, *, now: float) -> None:
 
 def give_up(connection: Connection, delivery: Delivery, *, now: float, status: int | None, error: str) -> None:
     """Refused for good: kept, shown, and tried again only when a person says so."""
-    _update(connection, delivery, state=DeliveryState.FAILED, last_status=status, last_error=error)
+    if not _update(connection, delivery, state=DeliveryState.FAILED, last_status=status, last_error=error):
+        return
     detail = f"object={delivery.object_id} to={delivery.destination}: {error}"
     note(connection, "delivery failed", now=now, series_id=delivery.series_id, job_id=delivery.job_id, detail=detail)
 
@@ -252,9 +255,11 @@ def _owe(connection: Connection, object_id: int, destination: str, *, now: float
     connection.execute(insert.on_conflict_do_nothing(index_elements=["object_id", "destination"]))
 
 
-def _update(connection: Connection, delivery: Delivery, **values: object) -> None:
-    connection.execute(
+def _update(connection: Connection, delivery: Delivery, **values: object) -> bool:
+    """False if it is not owed any more."""
+    changed = connection.execute(
         deliveries.update()
         .where(deliveries.c.id == delivery.id, deliveries.c.state == DeliveryState.WAITING)
         .values(tries=delivery.tries + 1, **values)
     )
+    return bool(changed.rowcount)

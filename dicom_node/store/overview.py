@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
+from dicom_node.store import heartbeats
+from dicom_node.store.jobs import BACKLOG
 from dicom_node.tables import (
+    CommitmentState,
     DeliveryState,
     JobState,
     SeriesState,
@@ -44,7 +48,41 @@ class Overview:
     oldest_undelivered_s: float | None
     oldest_undelivered_positive_s: float | None
     failed_deliveries: int
+    uncommitted: int
+    """Delivered objects whose safekeeping a destination was asked for and has not confirmed."""
+    waiting_live: int
+    waiting_backlog: int
+    """Series that are received or in work, by priority."""
+    serving_since: float | None
+    """When the oldest living `serve` was started; None where none gives a sign of life."""
     newest: tuple[Line, ...]
+
+
+POSITIVE_LATE_S = 600.0
+"""A positive result that is not delivered for so long is an alarm."""
+
+
+class Health(IntEnum):
+    """Of the node as a whole, with the exit statuses that monitoring systems know."""
+
+    GOOD = 0
+    WARNING = 1
+    CRITICAL = 2
+
+
+def health(found: Overview, *, has_room: bool) -> tuple[Health, list[str]]:
+    """How it is, and what a person should look at."""
+    critical, warnings = [], []
+    if found.serving_since is None:
+        critical.append("no dicom-node serve gives a sign of life")
+    if (found.oldest_undelivered_positive_s or 0.0) > POSITIVE_LATE_S:
+        critical.append(f"a positive result is undelivered for {found.oldest_undelivered_positive_s:.0f} s")
+    if not has_room:
+        critical.append("the disk is below node.min_free_mib: nothing is received")
+    if found.failed_deliveries:
+        warnings.append(f"{found.failed_deliveries} deliveries were refused for good; see them by show, then retry")
+    level = Health.CRITICAL if critical else Health.WARNING if warnings else Health.GOOD
+    return level, critical + warnings
 
 
 def _shown_state() -> sa.ColumnElement[str]:
@@ -69,6 +107,15 @@ def overview(connection: Connection, *, now: float, newest: int = 10) -> Overvie
     positive = connection.execute(owed.where(open_, jobs.c.outcome == "present")).one()[1]
     failed = connection.execute(owed.where(deliveries.c.state == DeliveryState.FAILED)).one()[0]
     oldest_waiting = connection.scalar(waiting)
+    depth = sa.select(series.c.priority, sa.func.count()).select_from(_with_newest_job())
+    depth = depth.where(state.in_((SeriesState.RECEIVING, JobState.READY, JobState.RUNNING))).group_by(
+        series.c.priority
+    )
+    depths = {int(priority): int(count) for priority, count in connection.execute(depth)}
+    uncommitted = sa.select(sa.func.count()).where(
+        deliveries.c.commitment.in_((CommitmentState.OWED, CommitmentState.ASKED))
+    )
+    serving = heartbeats.alive(connection, now=now)
     return Overview(
         by_state={str(name): int(count) for name, count in connection.execute(counts)},
         oldest_waiting_s=None if oldest_waiting is None else now - oldest_waiting,
@@ -76,6 +123,10 @@ def overview(connection: Connection, *, now: float, newest: int = 10) -> Overvie
         oldest_undelivered_s=None if oldest is None else now - oldest,
         oldest_undelivered_positive_s=None if positive is None else now - positive,
         failed_deliveries=int(failed),
+        uncommitted=int(connection.scalar(uncommitted) or 0),
+        waiting_live=sum(count for priority, count in depths.items() if priority < BACKLOG),
+        waiting_backlog=sum(count for priority, count in depths.items() if priority >= BACKLOG),
+        serving_since=serving[0].started_at if serving else None,
         newest=tuple(lines(connection, limit=newest)),
     )
 

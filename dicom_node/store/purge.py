@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from dicom_node.tables import (
+    CommitmentState,
     DeliveryState,
     JobState,
     SeriesState,
@@ -37,15 +38,26 @@ def _may_go(quiet_since: float) -> tuple[sa.ColumnElement[bool], ...]:
     young_report = sa.exists().where(
         jobs.c.series_id == series.c.id, objects.c.job_id == jobs.c.id, objects.c.created_at >= quiet_since
     )
+    uncommitted = sa.exists().where(  # a destination may yet say that it has lost what we sent
+        jobs.c.series_id == series.c.id,
+        objects.c.job_id == jobs.c.id,
+        deliveries.c.object_id == objects.c.id,
+        deliveries.c.commitment.in_((CommitmentState.OWED, CommitmentState.ASKED)),
+    )
+    promised = sa.exists().where(instances.c.series_id == series.c.id, instances.c.committed_at.is_not(None))
     quiet = series.c.last_at < quiet_since
-    return quiet, series.c.state != SeriesState.RECEIVING, ~in_work, ~owed, ~young_report
+    done = series.c.state != SeriesState.RECEIVING
+    return quiet, done, ~in_work, ~owed, ~uncommitted, ~promised, ~young_report
 
 
 def delete(connection: Connection, series_id: int, *, quiet_since: float) -> list[str] | None:
     """Delete all rows of a series that is deletable still; returns the files that belonged to it, or None if not."""
     query = sa.select(series.c.id).where(series.c.id == series_id, *_may_go(quiet_since)).with_for_update()
-    if connection.scalar(query) is None:
-        return None
+    return None if connection.scalar(query) is None else delete_rows(connection, series_id)
+
+
+def delete_rows(connection: Connection, series_id: int) -> list[str]:
+    """Delete all rows of a series, whatever its state; returns the files that belonged to it."""
     own_instances = sa.select(instances.c.id).where(instances.c.series_id == series_id)
     own_jobs = sa.select(jobs.c.id).where(jobs.c.series_id == series_id)
     own_objects = sa.select(objects.c.id).where(objects.c.job_id.in_(own_jobs))

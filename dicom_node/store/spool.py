@@ -65,6 +65,14 @@ class Spool:
         if free - size < self.min_free_mib * 2**20:
             raise StoreFull(f"{free >> 20} MiB are free and node.min_free_mib keeps {self.min_free_mib}")
 
+    def has_room(self) -> bool:
+        """Whether an association may be accepted at all; False below the watermark, until there is room again."""
+        try:
+            self.check_room()
+        except (StoreFull, StoreUnavailable):
+            return False
+        return True
+
     def free_mib(self) -> int:
         return shutil.disk_usage(self.folder).free >> 20
 
@@ -91,6 +99,11 @@ class Spool:
 
     def remove(self, name: str) -> None:
         self.path(name).unlink(missing_ok=True)
+
+    def sync(self) -> None:
+        """Make removals durable."""
+        for shard in self.folder.glob("[0-9a-f][0-9a-f]"):
+            _sync_folder(shard)
 
     def modified_at(self, name: str) -> float | None:
         """When the file was written; None if it is gone already."""

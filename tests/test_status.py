@@ -1,0 +1,105 @@
+"""What `status` says of the node as a whole: is anybody at work, what is late, what must a person look at?"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from made import NOW, Made, ct, made_node
+
+from dicom_node.cli import main
+from dicom_node.store import heartbeats, outbox
+from dicom_node.store.overview import Health, Overview, health, overview
+from dicom_node.tables import deliveries, jobs
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Made:
+    return made_node(tmp_path)
+
+
+def beat(node: Made, *, at: float, owner: str = "1-1") -> None:
+    with node.database.write() as connection:
+        heartbeats.beat(connection, owner, started_at=NOW - 100, now=at)
+
+
+def seen(node: Made) -> Overview:
+    with node.database.read() as connection:
+        return overview(connection, now=node.clock())
+
+
+@pytest.mark.parametrize(
+    ("age_s", "alive"), [(0.0, True), (44.0, True), (46.0, False), (-44.0, True), (-3600.0, False)]
+)
+def test_a_service_is_alive_while_it_gives_signs_whatever_its_clock(node: Made, age_s: float, alive: bool) -> None:
+    beat(node, at=NOW - age_s)
+    assert seen(node).serving_since == (NOW - 100 if alive else None)
+
+
+def test_a_service_that_ends_in_order_is_gone_at_once(node: Made) -> None:
+    beat(node, at=NOW)
+    beat(node, at=NOW, owner="2-2")
+    with node.database.write() as connection:
+        heartbeats.end(connection, "1-1")
+    assert seen(node).serving_since is not None
+    with node.database.write() as connection:
+        heartbeats.end(connection)
+    assert seen(node).serving_since is None
+
+
+def test_what_waits_is_counted_by_priority(node: Made) -> None:
+    node.accept(ct(1, series="1.2.1", StudyDate="20260301"), ct(1, series="1.2.2", study="1.3", StudyDate=""))
+    found = seen(node)
+    assert (found.waiting_live, found.waiting_backlog) == (1, 1)
+
+
+def owe(node: Made, outcome: str, state: str) -> None:
+    node.accept(ct(1))
+    with node.database.write() as connection:
+        values = {"series_id": 1, "run": 1, "state": "reported", "priority": 0, "not_before": NOW, "tries": 1}
+        connection.execute(jobs.insert().values(values | {"created_at": NOW, "outcome": outcome}))
+        made = outbox.MadeObject("report", "1.2.3", "2.25.1", "2.25.9", "aa/x.dcm", 1, "0" * 64)
+        outbox.put(connection, 1, [made], ["PACS1"], now=NOW)
+        connection.execute(deliveries.update().values(state=state))
+
+
+@pytest.mark.parametrize(
+    ("outcome", "state", "later_s", "expected"),
+    [
+        ("present", "waiting", 60.0, Health.GOOD),
+        ("present", "waiting", 700.0, Health.CRITICAL),
+        ("absent", "waiting", 700.0, Health.GOOD),
+        ("absent", "failed", 60.0, Health.WARNING),
+        ("present", "failed", 700.0, Health.CRITICAL),
+        ("present", "delivered", 700.0, Health.GOOD),
+    ],
+)
+def test_a_positive_that_is_late_is_an_alarm_and_a_refusal_a_warning(
+    node: Made, outcome: str, state: str, later_s: float, expected: Health
+) -> None:
+    owe(node, outcome, state)
+    node.clock.advance(later_s)
+    beat(node, at=node.clock())
+    level, wrong = health(seen(node), has_room=True)
+    assert level is expected
+    assert bool(wrong) == (expected is not Health.GOOD)
+
+
+def test_a_full_disk_is_an_alarm(node: Made) -> None:
+    beat(node, at=NOW)
+    assert health(seen(node), has_room=False)[0] is Health.CRITICAL
+    assert node.spool.has_room()
+    node.spool.min_free_mib = 2**40
+    assert not node.spool.has_room()
+
+
+def test_monitoring_reads_the_exit_status(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text("[node]\nmin_free_mib = 0\n")
+    arguments = ["status", "--json", "--config", str(tmp_path / "config.toml")]
+    told = CliRunner().invoke(main, [*arguments, "--check"])
+    assert told.exit_code == 2
+    assert json.loads(told.stdout)["health"] == "critical"
+    assert "no dicom-node serve gives a sign of life" in json.loads(told.stdout)["wrong"]
+    assert CliRunner().invoke(main, arguments).exit_code == 0
