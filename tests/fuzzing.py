@@ -193,7 +193,7 @@ def broken(rng: random.Random, sessions: Sequence[Session], calling: str) -> tup
     done = []
     for _ in range(rng.choice((1, 1, 2, 3, 4))):
         mutation = rng.choice(MUTATIONS)
-        session = mutation(rng, session, sessions) or session
+        session = [pdu for pdu in mutation(rng, session, sessions) if pdu] or session
         done.append(mutation.__name__)
     return b"".join(session), tuple(done)
 
