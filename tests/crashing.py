@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dying.dying_steps import STEPS
+from dying.dying_steps import RECEIVER, STEPS
 from made import head_series
 from running import NODE, SENDER, RunningNode
 from untrained import untrained_checkpoint
@@ -387,7 +387,9 @@ class Soak:
             if choose.random() < 0.3:
                 self.change_something()
             if choose.random() < 0.6:
-                self.kill_at(choose.choice(list(STEPS)), choose.randint(1, 4), timeout_s=8.0)
+                step = choose.choice(list(STEPS))
+                often = STEPS[step].process == RECEIVER and "deliver" not in step and "completion" not in step
+                self.kill_at(step, choose.randint(1, 20) if often else 1, timeout_s=12.0)
             else:
                 self._stopping.wait(choose.uniform(0.0, 3.0))
                 self.kill(choose.choice(("receiver", "worker", "tree")))
