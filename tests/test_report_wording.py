@@ -92,3 +92,9 @@ def test_no_image_illustrates_what_was_not_found() -> None:
     assert wording.best(findings("not evaluated")) == ()
     assert [s.outcome for s in wording.best(findings("deep"))] == [Outcome.PRESENT] * 3
     assert wording.best(findings("undetermined"))
+
+
+def test_several_locations_are_told_by_their_images() -> None:
+    said = wording.conclusion(findings("mixed"))
+    assert "More than one location, image by image: deep in image 7; lobar in image 8; subtentorial in image 6." in said
+    assert not any("More than one" in line for line in wording.conclusion(findings("lobar")))

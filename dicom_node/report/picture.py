@@ -73,6 +73,8 @@ def compose(
     image = Image.new("RGB", (WIDTH, TALLEST), GROUND)
     page = Page(image, ImageDraw.Draw(image))
     _banner(page, findings, run)
+    if run > 1:
+        page.text(f"Version {run}: it replaces the earlier result of this series.", 21)
     for line in wording.conclusion(findings)[1:]:
         page.text(line, 21)
     page.y += 12

@@ -114,8 +114,7 @@ def _slice(s: SliceFinding, context: ReportContext) -> Dataset:
         items.append(_percent(codes.IMAGE_OUTPUT, s.presence))
         items.append(_coded(codes.PRESENCE, codes.PRESENCE_ANSWERS[s.outcome]))
         if s.outcome is Outcome.PRESENT and s.location is not None:
-            likeliest = LOCATIONS[max(range(len(LOCATIONS)), key=s.location.__getitem__)]
-            items += _location(likeliest, s.location)
+            items += _location(wording.likeliest(s.location), s.location)
     items += [_text(codes.BRACE_REMOVAL, doubt) for doubt in s.doubts]
     items.append(_image(codes.SOURCE_IMAGE, s))
     return _container(codes.MEASUREMENT_GROUP, "1501", items)

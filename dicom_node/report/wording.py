@@ -139,7 +139,25 @@ def _certainty(findings: SeriesFindings) -> list[str]:
     if findings.location_probabilities:
         shares = sorted(zip(findings.location_probabilities, LOCATIONS, strict=True), reverse=True)
         lines.append("Location outputs: " + ", ".join(f"{name} {percent(p)}" for p, name in shares))
+    places = by_location(findings.positive)
+    if len(places) > 1:
+        said = "; ".join(f"{name} in {images(seen)}" for name, seen in places.items())
+        lines.append(f"More than one location, image by image: {said}")
     return lines
+
+
+def by_location(findings: Iterable[SliceFinding]) -> dict[str, list[SliceFinding]]:
+    """Slices by their own likeliest location, the commonest first."""
+    places: dict[str, list[SliceFinding]] = {name: [] for name in LOCATIONS}
+    for s in findings:
+        if s.location is not None:
+            places[likeliest(s.location)].append(s)
+    return {name: seen for name, seen in sorted(places.items(), key=lambda one: -len(one[1])) if seen}
+
+
+def likeliest(outputs: Sequence[float]) -> str:
+    """The location with the highest output."""
+    return LOCATIONS[max(range(len(LOCATIONS)), key=outputs.__getitem__)]
 
 
 def _limits(findings: SeriesFindings) -> list[str]:
