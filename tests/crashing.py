@@ -380,7 +380,7 @@ class Soak:
         """Kill that often, at random moments and at random steps, with studies under way all the time."""
         self.node.start()
         choose = self._random
-        begun = time.monotonic()
+        begun, drained = time.monotonic(), 0
         while self.kills.total() < kills:
             while self._in_flight() < 2:
                 self.send_study()
@@ -393,7 +393,8 @@ class Soak:
             else:
                 self._stopping.wait(choose.uniform(0.0, 3.0))
                 self.kill(choose.choice(("receiver", "worker", "tree")))
-            if self.kills.total() % drain_every == 0:
+            if self.kills.total() >= drained + drain_every:
+                drained = self.kills.total()
                 self.drain()
                 say(f"{time.monotonic() - begun:.0f} s: {json.dumps(self.figures())}")
         self.drain()
