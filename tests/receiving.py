@@ -8,7 +8,6 @@ import struct
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from made import CT
 from pydicom import uid
 from pynetdicom import AE, build_context, evt
 from pynetdicom.association import Association
@@ -20,6 +19,7 @@ from dicom_node.received import Received
 from dicom_node.status import StoreStatus
 
 OWN_LOOP = True  # which loop the receivers here are served by; tests set it, so that they run with both
+CT = str(uid.CTImageStorage)
 EXPLICIT = str(uid.ExplicitVRLittleEndian)
 ABORT, REJECT, ACCEPT, RELEASED = 7, 3, 2, 6  # PDU types that an acceptor sends
 
