@@ -221,6 +221,19 @@ def withdraw(series: str, why: str, config_path: Path) -> None:
 
 
 @main.command()
+@click.argument("series")
+@CONFIG
+def release(series: str, config_path: Path) -> None:
+    """Let the images of SERIES be deleted by age, although the node has committed to their safekeeping."""
+    from dicom_node.store import commitment
+
+    with opened(config_path) as (_, database, _spool), database.write() as connection:
+        one = find_series(connection, series)
+        released = commitment.release(connection, one.id, now=time.time())
+    click.echo(f"series {one.id}: {released} images released")
+
+
+@main.command()
 @click.option("--patient", help="Patient ID, as the scanner sent it.")
 @click.option("--study", help="Study Instance UID.")
 @click.option("--yes", is_flag=True, help="Do not ask.")

@@ -124,6 +124,7 @@ class Peer(Section):
     results: bool = True
     objects: tuple[Literal["report", "picture", "document", "key_objects"], ...] = ("report", "picture")
     only_positive: bool = False
+    commitment: bool = False
     withdraw_by: Literal["nothing", "quality", "patient-safety"] = "nothing"
     timeout_s: PositiveFloat = 30.0
     tls: bool = False
@@ -189,8 +190,13 @@ class Results(Section):
     series_number: Annotated[int, Field(ge=1, le=99990)] = 9001
     retry_first_s: PositiveFloat = 10.0
     retry_longest_s: PositiveFloat = 3600.0
+    commitment_wait_s: PositiveFloat = 3600.0
     tries: Annotated[int, Field(ge=1, le=10)] = 3
     lease_s: PositiveFloat = 60.0
+
+
+class Commitment(Section):
+    accept: bool = False
 
 
 class Retention(Section):
@@ -209,6 +215,7 @@ class Config(Section):
     eligibility: Eligibility = Eligibility()
     model: Model = Model()
     results: Results = Results()
+    commitment: Commitment = Commitment()
     retention: Retention = Retention()
     logging: Logging = Logging()
 

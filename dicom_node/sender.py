@@ -91,7 +91,8 @@ class Sender:
         assert sent.status is not None
         now = self._clock()
         with self._database.write() as connection:
-            whole = outbox.delivered(connection, delivery, sent.status, now=now)
+            commitment = self._peer.commitment
+            whole = outbox.delivered(connection, delivery, sent.status, now=now, commitment=commitment)
             if delivery.sop_class_uid in sr.SR_CLASSES:
                 outbox.remember_sr_class(connection, self._peer.name, delivery.sop_class_uid, now=now)
             outbox.hurry(connection, self._peer.name, now=now)

@@ -17,13 +17,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from dicom_node import housekeeping
+from dicom_node import committing, housekeeping
 from dicom_node.arrivals import Arrivals
 from dicom_node.config import Config
 from dicom_node.counts import Counts
 from dicom_node.errors import NodeError, StoreFull, StoreUnavailable
 from dicom_node.logs import fields, trace
-from dicom_node.network import scp, scu
+from dicom_node.network import commitment, scp, scu
 from dicom_node.network.scp import Receiver
 from dicom_node.sender import Sender
 from dicom_node.store import heartbeats, jobs
@@ -36,6 +36,7 @@ log = logging.getLogger("dicom_node.service")
 
 TICK_S = 0.25
 TIDY_S = 3600.0
+ASK_S = 2.0  # what was delivered meanwhile goes into one question
 SHARED_SPOOL_S = 3600.0  # a half-written file of another receiver may still be written to for a while
 WORKER_START_S = 180.0  # importing torch and loading a large model from a slow disk
 WORKER_STOP_S = 30.0
@@ -83,7 +84,15 @@ class Service:
             clock=time.time,
             association_open=lambda aet: receiver is not None and receiver.has_open_association(aet),
         )
-        receiver = Receiver(arrivals.accept, scp.rules_of(self._config), bind=node.bind, port=node.port)
+        reports = committing.Reports(database, self._config)
+        keeper = committing.Keeper(database, spool, self._config) if self._config.commitment.accept else None
+        receiver = Receiver(
+            arrivals.accept,
+            scp.rules_of(self._config),
+            bind=node.bind,
+            port=node.port,
+            services=[commitment.service(reports.take, keeper.asked if keeper else None)],
+        )
         port = receiver.start()
         self._beat(database)
         self._warn_of_gaps()
@@ -105,6 +114,11 @@ class Service:
         for peer in self._config.destinations:
             sender = Sender(database, spool, peer, self._config.results, ae_title=node.ae_title)
             self._loop(f"sender-{peer.name}", self._every(TICK_S, sender.tick))
+            if peer.commitment:
+                asker = committing.Asker(database, peer, self._config, reports)
+                self._loop(f"commitment-{peer.name}", self._every(ASK_S, asker.tick))
+        if keeper is not None:
+            self._loop("commitment", self._every(ASK_S, keeper.tick))
         self._stopping.wait()
         log.info("stopping")
         receiver.stop()

@@ -15,6 +15,25 @@ class StoreStatus(IntEnum):
     CANNOT_UNDERSTAND = 0xC000
 
 
+class CommitmentStatus(IntEnum):
+    """Answers to N-ACTION and N-EVENT-REPORT of Storage Commitment (PS3.7 10.1.1, 10.1.4, annex C)."""
+
+    SUCCESS = 0x0000
+    PROCESSING_FAILURE = 0x0110
+    INVALID_ARGUMENT = 0x0115
+    NO_SUCH_ACTION = 0x0123
+    NOT_AUTHORIZED = 0x0124
+    RESOURCE_LIMITATION = 0x0213
+
+
+class FailureReason(IntEnum):
+    """Why an instance is not committed to (PS3.3 C.14.1.1)."""
+
+    PROCESSING_FAILURE = 0x0110
+    NO_SUCH_OBJECT_INSTANCE = 0x0112
+    CLASS_INSTANCE_CONFLICT = 0x0119
+
+
 WARNINGS = frozenset({0xB000, 0xB006, 0xB007})
 """Coercion, elements discarded, data set does not match: stored all the same (PS3.4 table B.2-1)."""
 

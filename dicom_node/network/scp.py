@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
-from pynetdicom.presentation import build_context
+from pynetdicom.presentation import PresentationContext, build_context
 from pynetdicom.transport import RequestHandler
 
 from dicom_node.config import Config
@@ -61,6 +61,13 @@ def rules_of(config: Config) -> Rules:
     )
 
 
+def _in_either_role(abstract_syntax: str) -> PresentationContext:
+    """Who opens the association may be the SCP: PS3.7 D.3.3.4, as with reports on storage commitment."""
+    context = build_context(abstract_syntax)
+    context.scu_role = context.scp_role = True
+    return context
+
+
 class Receiver:
     def __init__(
         self,
@@ -96,7 +103,7 @@ class Receiver:
         try:
             self._server = ae.make_server(
                 self._address,
-                contexts=[*self._contexts, *(build_context(abstract) for abstract, _ in self._services)],
+                contexts=[*self._contexts, *(_in_either_role(abstract) for abstract, _ in self._services)],
                 evt_handlers=[
                     (evt.EVT_C_ECHO, lambda _: int(StoreStatus.SUCCESS)),
                     *(handler for _, handlers in self._services for handler in handlers),

@@ -17,7 +17,7 @@ from typing import Any
 
 import pydicom
 from pydicom.dataset import Dataset
-from pynetdicom import AE, _config, build_context, evt
+from pynetdicom import AE, _config, build_context, build_role, evt
 from pynetdicom.association import Association
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind  # type: ignore[attr-defined]
 
@@ -189,21 +189,33 @@ def _batches(items: Sequence[Outgoing]) -> Iterator[list[Outgoing]]:
 
 
 @contextmanager
-def _association(peer: Peer, calling_aet: str, contexts: Sequence[tuple[str, str]]) -> Iterator[Association | None]:
-    """An established association; None where the peer accepts associations, but none of the proposed contexts."""
+def _association(
+    peer: Peer,
+    calling_aet: str,
+    contexts: Sequence[tuple[str, str]],
+    *,
+    handlers: Sequence[tuple[Any, ...]] = (),
+    as_scp: str | None = None,
+) -> Iterator[Association | None]:
+    """An established association; None where the peer accepts associations, but none of the proposed contexts.
+
+    `handlers`: the library's, for what the peer may ask on it; `as_scp`: an abstract syntax of which we are the SCP
+    although we open the association (PS3.7 D.3.3.4).
+    """
     ae = AE(calling_aet)
     ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
     ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
     ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = peer.timeout_s
     proposed = [build_context(*pair) for pair in contexts]
-    handlers = [(evt.EVT_CONN_OPEN, _no_delay)]
+    roles = [] if as_scp is None else [build_role(as_scp, scp_role=True)]
     try:
         association = ae.associate(
             peer.host,
             peer.port,
             contexts=proposed,
             ae_title=peer.ae_title,
-            evt_handlers=handlers,
+            ext_neg=roles,
+            evt_handlers=[(evt.EVT_CONN_OPEN, _no_delay), *handlers],
             tls_args=(_tls(peer), peer.host) if peer.tls else None,
         )
     except OSError as exc:  # the host's name is not known, now or at all

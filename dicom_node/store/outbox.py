@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 
 from dicom_node.store import jobs as job_queue
 from dicom_node.store.database import insert_for, note
-from dicom_node.tables import DeliveryState, deliveries, destinations, jobs, objects
+from dicom_node.tables import CommitmentState, DeliveryState, deliveries, destinations, jobs, objects
 
 SR_CLASS_LASTS_S = 30 * 86400.0
 BACKLOG_LIMIT = 4  # deliveries of backlog over one association: the next live report waits for no more
@@ -106,9 +106,14 @@ def due(
     return found if found and found[0].priority < job_queue.BACKLOG else found[:BACKLOG_LIMIT]
 
 
-def delivered(connection: Connection, delivery: Delivery, status: int, *, now: float) -> bool:
-    """The destination has it. Returns whether this settled all that the job owed."""
+def delivered(connection: Connection, delivery: Delivery, status: int, *, now: float, commitment: bool = False) -> bool:
+    """The destination has it. Returns whether this settled all that the job owed.
+
+    `commitment`: it is to be asked for a commitment to keep it.
+    """
     values = {"state": DeliveryState.DELIVERED, "last_status": status, "last_error": None, "delivered_at": now}
+    if commitment:
+        values |= {"commitment": CommitmentState.OWED, "commitment_at": now}
     if not _update(connection, delivery, **values):
         return False  # cancelled, or its patient forgotten, while it was sent
     detail = f"object={delivery.object_id} to={delivery.destination} status={status:04X}"

@@ -1,0 +1,193 @@
+"""Storage commitment, both sides: asking destinations for it, and answering who asks us. No SQL here, no DIMSE.
+
+An answer of ours rests on existence, size and digest of the file, looked at when it is given; what we commit to is
+kept from housekeeping first, and only then the answer goes out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Sequence
+
+from dicom_node import uids
+from dicom_node.config import Config, Peer
+from dicom_node.errors import PeerError, StoreUnavailable
+from dicom_node.logs import fields
+from dicom_node.network import commitment as network
+from dicom_node.network.commitment import Reference, Report
+from dicom_node.status import CommitmentStatus, FailureReason
+from dicom_node.store import commitment
+from dicom_node.store.commitment import Request
+from dicom_node.store.database import Database
+from dicom_node.store.spool import Spool
+
+log = logging.getLogger("dicom_node.commitment")
+
+AT_ONCE = 100  # objects in one question of ours
+DAY_S = 86400.0
+
+
+class Reports:
+    """Takes what destinations answer, on whichever association it comes."""
+
+    def __init__(self, database: Database, config: Config, *, clock: Callable[[], float] = time.time) -> None:
+        self._database = database
+        self._retry_s = config.results.retry_first_s
+        self._clock = clock
+
+    def take(self, report: Report) -> None:
+        """Durable when it returns. One for a transaction that was asked anew since is of no use and no harm."""
+        now = self._clock()
+        with self._database.write() as connection:
+            kept, lost = commitment.settle(
+                connection,
+                report.transaction_uid,
+                report.committed,
+                report.failed,
+                now=now,
+                again_at=now + self._retry_s,
+            )
+        said = fields(committed=kept, failed=lost)
+        if lost:
+            log.error("not_committed %s", said)
+        else:
+            log.info("committed %s", said)
+
+
+class Asker:
+    """Asks one destination to commit to what it has stored."""
+
+    def __init__(
+        self,
+        database: Database,
+        peer: Peer,
+        config: Config,
+        reports: Reports,
+        *,
+        clock: Callable[[], float] = time.time,
+        linger_s: float = 1.0,
+    ) -> None:
+        self._database = database
+        self._peer = peer
+        self._config = config
+        self._reports = reports
+        self._clock = clock
+        self._linger_s = linger_s
+
+    def tick(self) -> int:
+        """Ask for what is due in one transaction; returns how many objects it names."""
+        now = self._clock()
+        settings = self._config.results
+        longest_s = max(settings.retry_longest_s, settings.commitment_wait_s)
+        with self._database.read() as connection:
+            owed = commitment.due(connection, self._peer.name, now=now, longest_wait_s=longest_s, limit=AT_ONCE)
+        if not owed:
+            return 0
+        transaction_uid = uids.fresh()
+        with self._database.write() as connection:
+            commitment.ask(connection, owed, transaction_uid, again_at=now + settings.commitment_wait_s)
+        try:
+            network.ask(
+                self._peer,
+                self._config.node.ae_title,
+                transaction_uid,
+                [(one.sop_class_uid, one.sop_instance_uid) for one in owed],
+                self._reports.take,
+                linger_s=self._linger_s,
+            )
+        except PeerError as exc:
+            wait_s = _wait_s(self._config, max(one.tries for one in owed))
+            with self._database.write() as connection:
+                commitment.postpone(connection, transaction_uid, until=self._clock() + wait_s, error=str(exc))
+            log.warning("not_asked %s", fields(to=self._peer.name, wait_s=wait_s, reason=exc))
+        else:
+            log.info("asked_to_commit %s", fields(to=self._peer.name, objects=len(owed)))
+        return len(owed)
+
+
+class Keeper:
+    """Takes requests to commit, durably, and answers them on associations of our own."""
+
+    def __init__(
+        self, database: Database, spool: Spool, config: Config, *, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._database = database
+        self._spool = spool
+        self._config = config
+        self._clock = clock
+
+    def asked(self, calling_aet: str, transaction_uid: str, references: Sequence[Reference]) -> CommitmentStatus:
+        """Success once the request is on disk; an answer must have somewhere to go."""
+        if self._peer_of(calling_aet) is None:
+            hint = "a peer with this AE title, its host and port"
+            log.warning("commitment_refused %s", fields(calling=calling_aet, reason="no way to answer", needs=hint))
+            return CommitmentStatus.NOT_AUTHORIZED
+        with self._database.write() as connection:
+            commitment.keep(connection, transaction_uid, calling_aet, references, now=self._clock())
+        return CommitmentStatus.SUCCESS
+
+    def tick(self) -> int:
+        """Answer what is due; returns how many requests that were."""
+        now = self._clock()
+        longest_s = self._config.results.retry_longest_s
+        with self._database.read() as connection:
+            due = commitment.requests(connection, now=now, longest_wait_s=longest_s)
+        for request in due:
+            self._answer(request, now)
+        if due:
+            with self._database.write() as connection:
+                commitment.forget_answered(connection, before=now - self._config.retention.keep_days * DAY_S)
+        return len(due)
+
+    def _answer(self, request: Request, now: float) -> None:
+        peer = self._peer_of(request.calling_aet)
+        answers = [(cls, uid, self._judge(cls, uid)) for cls, uid in request.asked]
+        failed = sum(reason is not None for _, _, reason in answers)
+        try:
+            if peer is None:
+                raise PeerError(f"no peer has the AE title {request.calling_aet} any more")
+            network.report(peer, self._config.node.ae_title, request.transaction_uid, answers)
+        except PeerError as exc:
+            give_up = now - request.received_at > self._config.retention.keep_days * DAY_S
+            until = None if give_up else now + _wait_s(self._config, request.tries)
+            with self._database.write() as connection:
+                commitment.not_answered(connection, request, until=until, error=str(exc))
+            log.warning("not_answered %s", fields(request=request.id, given_up=give_up or None, reason=exc))
+            return
+        with self._database.write() as connection:
+            commitment.answered(connection, request.id, now=self._clock())
+        log.info("answered %s", fields(request=request.id, committed=len(answers) - failed, failed=failed))
+
+    def _judge(self, sop_class_uid: str, sop_instance_uid: str) -> FailureReason | None:
+        """None: it is here, whole, and stays; the promise is on disk when this returns."""
+        with self._database.read() as connection:
+            rows = commitment.current(connection, sop_instance_uid)
+        if not rows:
+            return FailureReason.NO_SUCH_OBJECT_INSTANCE
+        if len(rows) > 1:
+            return FailureReason.PROCESSING_FAILURE  # two that contradict each other: a person decides
+        row = rows[0]
+        if row.sop_class_uid != sop_class_uid:
+            return FailureReason.CLASS_INSTANCE_CONFLICT
+        if not self._is_whole(row.file, row.size, row.sha256):
+            return FailureReason.PROCESSING_FAILURE
+        with self._database.write() as connection:
+            stays = commitment.promise(connection, row.id, now=self._clock())
+        return None if stays else FailureReason.NO_SUCH_OBJECT_INSTANCE
+
+    def _is_whole(self, file: str, size: int, sha256: str) -> bool:
+        try:
+            content = self._spool.read(file)
+        except (FileNotFoundError, StoreUnavailable):
+            return False
+        data_set_at = 144 + int.from_bytes(content[140:144], "little")  # PS3.10 7.1: behind the meta information
+        return len(content) == size and hashlib.sha256(content[data_set_at:]).hexdigest() == sha256
+
+    def _peer_of(self, ae_title: str) -> Peer | None:
+        return next((peer for peer in self._config.peers if peer.ae_title == ae_title), None)
+
+
+def _wait_s(config: Config, tries: int) -> float:
+    return float(min(config.results.retry_first_s * 2.0 ** min(tries, 30), config.results.retry_longest_s))

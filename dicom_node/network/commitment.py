@@ -1,0 +1,185 @@
+"""Storage Commitment, Push Model (PS3.4 annex J): asking a peer to commit to what we sent, and being asked.
+
+Either way the answer, N-EVENT-REPORT, may come on the association of the question or on another that the answering side
+opens. We take both, and answer on a new one. What a question or an answer means for the node is the callbacks' word.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydicom.dataset import Dataset
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pynetdicom import evt
+from pynetdicom.sop_class import StorageCommitmentPushModel  # type: ignore[attr-defined]
+
+from dicom_node import uids
+from dicom_node.config import Peer
+from dicom_node.errors import NodeError, PeerRefused, PeerUnreachable
+from dicom_node.logs import fields, trace
+from dicom_node.network import scu
+from dicom_node.status import CommitmentStatus, StoreStatus
+
+log = logging.getLogger("dicom_node.commitment")
+
+SOP_CLASS = str(StorageCommitmentPushModel)
+SOP_INSTANCE = "1.2.840.10008.1.20.1.1"  # well-known
+REQUEST, ALL_COMMITTED, FAILURES_EXIST = 1, 1, 2  # PS3.4 J.3.2.1, J.3.3.1
+LONGEST_REQUEST = 50_000  # references in one request
+_CONTEXTS = [(SOP_CLASS, str(uid)) for uid in (ExplicitVRLittleEndian, ImplicitVRLittleEndian)]
+
+Reference = tuple[str, str]
+"""SOP Class UID and SOP Instance UID."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """The answer to one request."""
+
+    transaction_uid: str
+    committed: frozenset[str] = frozenset()
+    """SOP Instance UIDs."""
+    failed: dict[str, int] = field(default_factory=dict)
+    """SOP Instance UID -> Failure Reason (PS3.3 C.14.1.1)."""
+
+
+def ask(
+    peer: Peer,
+    calling_aet: str,
+    transaction_uid: str,
+    references: Sequence[Reference],
+    on_report: Callable[[Report], None],
+    *,
+    linger_s: float = 1.0,
+) -> None:
+    """N-ACTION; an answer that comes within `linger_s` on the same association is taken. Raises PeerError."""
+    came = threading.Event()
+
+    def take(report: Report) -> None:
+        on_report(report)
+        came.set()
+
+    handlers = [(evt.EVT_N_EVENT_REPORT, _on_report, [take])]
+    with scu._association(peer, calling_aet, _CONTEXTS, handlers=handlers) as open_:
+        if open_ is None:
+            raise scu.NoContext(
+                f"{peer.name} offers no storage commitment; take peers.commitment away, or enable it there"
+            )
+        asked = Dataset()
+        asked.TransactionUID = transaction_uid
+        asked.ReferencedSOPSequence = [_item(*reference) for reference in references]
+        answer, _ = open_.send_n_action(asked, REQUEST, SOP_CLASS, SOP_INSTANCE)
+        _check(peer, "N-ACTION", answer)
+        came.wait(linger_s)
+
+
+def report(peer: Peer, calling_aet: str, transaction_uid: str, answers: Sequence[tuple[str, str, int | None]]) -> None:
+    """N-EVENT-REPORT on an association of our own; `answers`: SOP class, SOP instance, Failure Reason or None.
+
+    Raises PeerError.
+    """
+    told = Dataset()
+    told.TransactionUID = transaction_uid
+    committed = [_item(cls, uid) for cls, uid, reason in answers if reason is None]
+    failed = [_item(cls, uid, reason) for cls, uid, reason in answers if reason is not None]
+    if committed:
+        told.ReferencedSOPSequence = committed
+    if failed:
+        told.FailedSOPSequence = failed
+    with scu._association(peer, calling_aet, _CONTEXTS, as_scp=SOP_CLASS) as open_:
+        if open_ is None:
+            raise scu.NoContext(f"{peer.name} takes no N-EVENT-REPORT for storage commitment from us")
+        try:
+            answer, _ = open_.send_n_event_report(
+                told, FAILURES_EXIST if failed else ALL_COMMITTED, SOP_CLASS, SOP_INSTANCE
+            )
+        except ValueError as exc:  # accepted, but not with us in the role of SCP
+            raise PeerRefused(f"{peer.name} does not let us report as SCP of storage commitment") from exc
+        _check(peer, "N-EVENT-REPORT", answer)
+
+
+def service(
+    on_report: Callable[[Report], None],
+    on_request: Callable[[str, str, Sequence[Reference]], CommitmentStatus] | None,
+) -> tuple[str, list[tuple[Any, ...]]]:
+    """What the receiver offers besides storage; `on_request`: calling AE title, transaction, references -> status.
+
+    Without `on_request` nobody may ask us for commitment, and reports on what we asked are taken all the same.
+    """
+    return SOP_CLASS, [
+        (evt.EVT_N_EVENT_REPORT, _on_report, [on_report]),
+        (evt.EVT_N_ACTION, _on_action, [on_request]),
+    ]
+
+
+def _on_report(event: evt.Event, take: Callable[[Report], None]) -> tuple[int, None]:
+    try:
+        told = event.event_information
+        take(
+            Report(
+                str(told.TransactionUID),
+                frozenset(str(item.ReferencedSOPInstanceUID) for item in told.get("ReferencedSOPSequence") or ()),
+                {
+                    str(item.ReferencedSOPInstanceUID): int(item.get("FailureReason") or StoreStatus.PROCESSING_FAILURE)
+                    for item in told.get("FailedSOPSequence") or ()
+                },
+            )
+        )
+    except NodeError as exc:
+        log.error("report_not_taken %s", fields(reason=exc))
+        return CommitmentStatus.RESOURCE_LIMITATION, None
+    except Exception as exc:  # noqa: BLE001 - outermost line: the peer must get an answer, and it must not be Success
+        log.error("report_not_taken %s", fields(error=trace(exc)))
+        return CommitmentStatus.PROCESSING_FAILURE, None
+    return CommitmentStatus.SUCCESS, None
+
+
+def _on_action(
+    event: evt.Event, ask_us: Callable[[str, str, Sequence[Reference]], CommitmentStatus] | None
+) -> tuple[int, None]:
+    if ask_us is None:
+        return CommitmentStatus.NOT_AUTHORIZED, None
+    try:
+        if event.action_type != REQUEST:
+            return CommitmentStatus.NO_SUCH_ACTION, None
+        asked = event.action_information
+        transaction_uid = str(asked.get("TransactionUID") or "")
+        references = [
+            (str(item.ReferencedSOPClassUID), str(item.ReferencedSOPInstanceUID))
+            for item in asked.get("ReferencedSOPSequence") or ()
+        ]
+        if not references or len(references) > LONGEST_REQUEST or not _all_valid(transaction_uid, references):
+            return CommitmentStatus.INVALID_ARGUMENT, None
+        calling = str(event.assoc.requestor.ae_title).strip()
+        return ask_us(calling, transaction_uid, references), None
+    except NodeError as exc:
+        log.error("request_not_kept %s", fields(reason=exc))
+        return CommitmentStatus.RESOURCE_LIMITATION, None
+    except Exception as exc:  # noqa: BLE001 - outermost line, as above
+        log.error("request_not_kept %s", fields(error=trace(exc)))
+        return CommitmentStatus.PROCESSING_FAILURE, None
+
+
+def _all_valid(transaction_uid: str, references: Iterable[Reference]) -> bool:
+    named: Collection[str] = [transaction_uid, *(uid for pair in references for uid in pair)]
+    return all(uids.is_valid(uid) for uid in named)
+
+
+def _item(sop_class_uid: str, sop_instance_uid: str, reason: int | None = None) -> Dataset:
+    item = Dataset()
+    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = sop_class_uid, sop_instance_uid
+    if reason is not None:
+        item.FailureReason = int(reason)
+    return item
+
+
+def _check(peer: Peer, message: str, answer: Dataset) -> None:
+    if "Status" not in answer:
+        raise PeerUnreachable(f"{peer.name} did not answer {message}")
+    if answer.Status != CommitmentStatus.SUCCESS:
+        reason = f"{peer.name} answered {message} with status {answer.Status:04X}"
+        raise PeerUnreachable(reason, int(answer.Status))  # asked again later: nothing is lost by it

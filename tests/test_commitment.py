@@ -1,0 +1,468 @@
+"""Storage commitment, both ways, with a pynetdicom node and with Orthanc as the other side."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import threading
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made import NOW, Made, ct, made_node, peer, received
+from pydicom.dataset import Dataset
+from pynetdicom import AE, build_role, evt
+
+from dicom_node.committing import Asker, Keeper, Reports
+from dicom_node.config import Commitment, Config, NodeSection, Peer, Retention
+from dicom_node.errors import StoreUnavailable
+from dicom_node.housekeeping import tidy
+from dicom_node.network import commitment as network
+from dicom_node.network import scp
+from dicom_node.network.commitment import SOP_CLASS, SOP_INSTANCE, Report
+from dicom_node.network.stand_in import free_port
+from dicom_node.status import CommitmentStatus
+from dicom_node.store import commitment, outbox
+from dicom_node.tables import commitments, deliveries, instances, jobs, objects, series
+
+CONTEXTS = ["1.2.840.10008.1.2.1", "1.2.840.10008.1.2"]
+
+
+class Other:
+    """Another node: takes N-ACTION and N-EVENT-REPORT, remembers them, and may answer on the same association."""
+
+    def __init__(
+        self, *, status: int = 0, answers_at_once: Callable[[Dataset], Dataset | None] = lambda _: None
+    ) -> None:
+        self.asked: list[Dataset] = []
+        self.told: list[tuple[int, Dataset]] = []
+        self.heard = threading.Event()
+        self.status = status
+        self._answers_at_once = answers_at_once
+        ae = AE("PACS")
+        ae.add_supported_context(SOP_CLASS, CONTEXTS, scu_role=True, scp_role=True)
+        handlers = [(evt.EVT_N_ACTION, self._on_action), (evt.EVT_N_EVENT_REPORT, self._on_report)]
+        self.server: Any = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
+        self.port = self.server.server_address[1]
+
+    def _on_action(self, event: evt.Event) -> tuple[int, None]:
+        self.asked.append(event.action_information)
+        answer = self._answers_at_once(event.action_information)
+        if answer is not None and self.status == 0:
+            kind = 2 if "FailedSOPSequence" in answer else 1
+            arguments = (answer, kind, SOP_CLASS, SOP_INSTANCE)
+            threading.Thread(target=event.assoc.send_n_event_report, args=arguments).start()
+        return self.status, None
+
+    def _on_report(self, event: evt.Event) -> tuple[int, None]:
+        self.told.append((event.event_type, event.event_information))
+        self.heard.set()
+        return self.status, None
+
+    def close(self) -> None:
+        self.server.shutdown()
+
+
+@pytest.fixture
+def other() -> Iterator[Callable[..., Other]]:
+    made: list[Other] = []
+
+    def make(**given: Any) -> Other:
+        made.append(Other(**given))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+@pytest.fixture
+def receiver() -> Iterator[Callable[..., int]]:
+    """A receiver that offers storage commitment; its port."""
+    started: list[scp.Receiver] = []
+
+    def start(on_report: Callable[[Report], None], on_request: Any = None, port: int = 0) -> int:
+        config = Config(node=NodeSection(ae_title="NODE", allowed_senders=("PACS", "ORTHANC")))
+        offered = [network.service(on_report, on_request)]
+        one = scp.Receiver(lambda _: 0, scp.rules_of(config), bind="127.0.0.1", port=port, services=offered)  # type: ignore[arg-type, return-value]
+        started.append(one)
+        return one.start()
+
+    yield start
+    for one in started:
+        one.stop()
+
+
+def node_with(folder: Path, *peers: Peer) -> Made:
+    return made_node(folder, peers=peers, commitment=Commitment(accept=True))
+
+
+def stored(node: Made, count: int = 1) -> list[str]:
+    """Objects that PACS1 has stored; their SOP Instance UIDs."""
+    node.accept(ct(1))
+    uids = [f"2.25.{number}" for number in range(1, count + 1)]
+    with node.database.write() as connection:
+        values = {"series_id": 1, "run": 1, "state": "reported", "priority": 0, "not_before": NOW, "tries": 1}
+        connection.execute(jobs.insert().values(values | {"created_at": NOW}))
+        connection.execute(series.update().values(state="complete", run=1))
+        made = [outbox.MadeObject("report", "1.2.3", uid, "2.25.9", f"aa/{uid}.dcm", 1, "0" * 64) for uid in uids]
+        outbox.put(connection, 1, made, ["PACS1"], now=NOW)
+        for due in outbox.due(connection, "PACS1", now=NOW, longest_wait_s=60):
+            outbox.delivered(connection, due, 0, now=NOW, commitment=True)
+    return uids
+
+
+def asker(node: Made, to: Peer, *, linger_s: float = 0.05) -> Asker:
+    reports = Reports(node.database, node.config, clock=node.clock)
+    return Asker(node.database, to, node.config, reports, clock=node.clock, linger_s=linger_s)
+
+
+def answer_to(asked: Dataset, *, failed: tuple[str, ...] = ()) -> Dataset:
+    told = Dataset()
+    told.TransactionUID = asked.TransactionUID
+    items = list(asked.ReferencedSOPSequence)
+    told.ReferencedSOPSequence = [item for item in items if item.ReferencedSOPInstanceUID not in failed]
+    if failed:
+        told.FailedSOPSequence = [item for item in items if item.ReferencedSOPInstanceUID in failed]
+        for item in told.FailedSOPSequence:
+            item.FailureReason = 0x0112
+    return told
+
+
+def take(node: Made, told: Dataset) -> None:
+    Reports(node.database, node.config, clock=node.clock).take(
+        Report(
+            told.TransactionUID,
+            frozenset(item.ReferencedSOPInstanceUID for item in told.ReferencedSOPSequence),
+            {item.ReferencedSOPInstanceUID: item.FailureReason for item in told.get("FailedSOPSequence", ())},
+        )
+    )
+
+
+# What we ask
+
+
+def test_what_was_delivered_is_asked_for_once_and_the_answer_settles_it(
+    tmp_path: Path, other: Callable[..., Other]
+) -> None:
+    node, there = node_with(tmp_path), other()
+    uids = stored(node, 3)
+    ask = asker(node, peer(there.port))
+    assert [ask.tick(), ask.tick()] == [3, 0]
+    (asked,) = there.asked
+    assert [item.ReferencedSOPInstanceUID for item in asked.ReferencedSOPSequence] == uids
+    assert {row.commitment for row in node.rows(deliveries)} == {"asked"}
+    take(node, answer_to(asked))
+    assert {row.commitment for row in node.rows(deliveries)} == {"committed"}
+    assert node.rows(jobs)[0].state == "delivered"
+
+
+def test_an_answer_on_the_same_association_is_taken(tmp_path: Path, other: Callable[..., Other]) -> None:
+    node, there = node_with(tmp_path), other(answers_at_once=answer_to)
+    stored(node, 2)
+    asker(node, peer(there.port), linger_s=10.0).tick()
+    assert {row.commitment for row in node.rows(deliveries)} == {"committed"}
+
+
+def test_an_answer_on_an_association_of_the_peers_is_taken(
+    tmp_path: Path, other: Callable[..., Other], receiver: Callable[..., int]
+) -> None:
+    node, there = node_with(tmp_path), other()
+    stored(node)
+    asker(node, peer(there.port)).tick()
+    port = receiver(Reports(node.database, node.config, clock=node.clock).take)
+    ae = AE("PACS")
+    ae.add_requested_context(SOP_CLASS, CONTEXTS)
+    association = ae.associate("127.0.0.1", port, ae_title="NODE", ext_neg=[build_role(SOP_CLASS, scp_role=True)])
+    status, _ = association.send_n_event_report(answer_to(there.asked[0]), 1, SOP_CLASS, SOP_INSTANCE)
+    association.release()
+    assert status.Status == 0
+    assert node.rows(deliveries)[0].commitment == "committed"
+
+
+def test_what_the_destination_has_lost_is_sent_again(tmp_path: Path, other: Callable[..., Other]) -> None:
+    node, there = node_with(tmp_path), other()
+    _, second = stored(node, 2)
+    asker(node, peer(there.port)).tick()
+    take(node, answer_to(there.asked[0], failed=(second,)))
+    assert [(row.state, row.commitment) for row in node.rows(deliveries)] == [
+        ("delivered", "committed"),
+        ("waiting", None),
+    ]
+    assert node.rows(jobs)[0].state == "reported"
+    node.clock.advance(10)
+    with node.database.write() as connection:
+        (due,) = outbox.due(connection, "PACS1", now=node.clock(), longest_wait_s=60)
+        assert due.sop_instance_uid == second
+        assert outbox.delivered(connection, due, 0, now=node.clock(), commitment=True)
+    assert asker(node, peer(there.port)).tick() == 1
+
+
+def test_a_destination_that_gives_no_word_is_asked_again(tmp_path: Path, other: Callable[..., Other]) -> None:
+    node, there = node_with(tmp_path), other()
+    stored(node)
+    ask = asker(node, peer(there.port))
+    ask.tick()
+    node.clock.advance(3599)
+    assert ask.tick() == 0
+    node.clock.advance(1)
+    assert ask.tick() == 1
+    first, second = there.asked
+    assert first.TransactionUID != second.TransactionUID
+    take(node, answer_to(first))  # late, to a question that was put anew
+    assert node.rows(deliveries)[0].commitment == "asked"
+    take(node, answer_to(second))
+    assert node.rows(deliveries)[0].commitment == "committed"
+
+
+@pytest.mark.parametrize("status", [None, 0x0110, 0x0213])
+def test_a_destination_that_is_down_or_refuses_is_asked_again_later_each_time(
+    tmp_path: Path, other: Callable[..., Other], status: int | None
+) -> None:
+    node = node_with(tmp_path)
+    stored(node)
+    to = peer(free_port() if status is None else other(status=status).port, timeout_s=2.0)
+    waits = []
+    for _ in range(3):
+        assert asker(node, to).tick() == 1
+        waits.append(node.rows(deliveries)[0].commitment_at - node.clock())
+        node.clock.advance(waits[-1])
+    assert waits == [10, 20, 40]
+
+
+def test_a_clock_put_back_delays_no_question(tmp_path: Path, other: Callable[..., Other]) -> None:
+    node = node_with(tmp_path)
+    stored(node)
+    node.clock.advance(-86400)
+    assert asker(node, peer(other().port)).tick() == 1
+
+
+def test_what_no_destination_has_confirmed_is_not_deleted_by_age(tmp_path: Path) -> None:
+    node = node_with(tmp_path)
+    stored(node)
+    late = lambda: NOW + 90 * 86400.0  # noqa: E731
+    assert tidy(node.database, node.spool, Retention(), clock=late)[0] == 0
+    with node.database.write() as connection:
+        connection.execute(deliveries.update().values(commitment="committed"))
+    assert tidy(node.database, node.spool, Retention(), clock=late)[0] == 1
+
+
+# What we are asked
+
+
+def ask_us(port: int, references: list[tuple[str, str]], *, transaction: str = "2.25.77", calling: str = "PACS") -> int:
+    ae = AE(calling)
+    ae.add_requested_context(SOP_CLASS, CONTEXTS)
+    association = ae.associate("127.0.0.1", port, ae_title="NODE")
+    asked = Dataset()
+    asked.TransactionUID = transaction
+    asked.ReferencedSOPSequence = [network._item(*reference) for reference in references]
+    status, _ = association.send_n_action(asked, 1, SOP_CLASS, SOP_INSTANCE)
+    association.release()
+    return int(status.Status)
+
+
+def keeper(node: Made) -> Keeper:
+    return Keeper(node.database, node.spool, node.config, clock=node.clock)
+
+
+def references(*datasets: Dataset) -> list[tuple[str, str]]:
+    return [(str(ds.SOPClassUID), str(ds.SOPInstanceUID)) for ds in datasets]
+
+
+def test_we_commit_to_what_is_here_and_whole_and_say_why_not_to_the_rest(
+    tmp_path: Path, other: Callable[..., Other], receiver: Callable[..., int]
+) -> None:
+    there = other()
+    node = node_with(tmp_path, peer(there.port))
+    whole, cut, changed, other_class, absent = (ct(number) for number in range(1, 6))
+    node.accept(whole, cut, changed, other_class)
+    files = [node.spool.path(row.file) for row in node.rows(instances)]
+    files[1].write_bytes(files[1].read_bytes()[:-10])
+    content = bytearray(files[2].read_bytes())
+    content[-1] ^= 1
+    files[2].write_bytes(content)
+    asked = references(whole, cut, changed, other_class, absent)
+    asked[3] = ("1.2.840.10008.5.1.4.1.1.4", asked[3][1])
+    us = keeper(node)
+    assert ask_us(receiver(lambda _: None, us.asked), asked) == CommitmentStatus.SUCCESS
+    assert us.tick() == 1
+    ((kind, told),) = there.told
+    assert kind == network.FAILURES_EXIST
+    assert told.TransactionUID == "2.25.77"
+    assert [item.ReferencedSOPInstanceUID for item in told.ReferencedSOPSequence] == [whole.SOPInstanceUID]
+    assert [item.FailureReason for item in told.FailedSOPSequence] == [0x0110, 0x0110, 0x0119, 0x0112]
+    assert us.tick() == 0
+
+
+def test_what_we_committed_to_outlives_its_retention_until_it_is_released(
+    tmp_path: Path, other: Callable[..., Other]
+) -> None:
+    there = other()
+    node = node_with(tmp_path, peer(there.port))
+    node.accept(ct(1))
+    with node.database.write() as connection:
+        connection.execute(series.update().values(state="refused"))
+    us = keeper(node)
+    us.asked("PACS", "2.25.77", references(ct(1)))
+    us.tick()
+    assert there.told[0][0] == network.ALL_COMMITTED
+    late = lambda: NOW + 900 * 86400.0  # noqa: E731
+    assert tidy(node.database, node.spool, Retention(), clock=late) == (0, 0)
+    with node.database.write() as connection:
+        assert commitment.release(connection, 1, now=NOW) == 1
+    assert tidy(node.database, node.spool, Retention(), clock=late)[0] == 1
+
+
+def test_an_answer_that_cannot_be_given_is_given_later_and_a_repeated_question_changes_nothing(
+    tmp_path: Path, other: Callable[..., Other]
+) -> None:
+    port = free_port()
+    node = node_with(tmp_path, peer(port, timeout_s=2.0))
+    node.accept(ct(1))
+    us = keeper(node)
+    for _ in range(2):
+        assert us.asked("PACS", "2.25.77", references(ct(1))) == CommitmentStatus.SUCCESS
+    assert len(node.rows(commitments)) == 1
+    assert us.tick() == 1
+    row = node.rows(commitments)[0]
+    assert (row.state, row.tries, row.next_at) == ("waiting", 1, NOW + 10)
+    there = other()
+    moved = node.config.model_copy(update={"peers": (peer(there.port),)})
+    node.clock.advance(10)
+    later = Keeper(node.database, node.spool, moved, clock=node.clock)  # after a restart
+    assert later.tick() == 1
+    assert there.heard.is_set()
+    assert node.rows(commitments)[0].state == "delivered"
+
+
+def test_who_cannot_be_answered_is_refused(tmp_path: Path, receiver: Callable[..., int]) -> None:
+    node = node_with(tmp_path)
+    assert ask_us(receiver(lambda _: None, keeper(node).asked), references(ct(1))) == CommitmentStatus.NOT_AUTHORIZED
+    assert node.rows(commitments) == []
+
+
+def test_by_default_nobody_may_ask(receiver: Callable[..., int]) -> None:
+    assert not Config().commitment.accept
+    assert ask_us(receiver(lambda _: None), references(ct(1))) == CommitmentStatus.NOT_AUTHORIZED
+
+
+@pytest.mark.parametrize("asked", [[], [("1.2.840.10008.5.1.4.1.1.2", "../../etc")]])
+def test_a_request_that_names_nothing_or_no_uid_is_refused(
+    receiver: Callable[..., int], asked: list[tuple[str, str]]
+) -> None:
+    def never(*_: object) -> CommitmentStatus:
+        raise AssertionError("it must not get so far")
+
+    assert ask_us(receiver(lambda _: None, never), asked) == CommitmentStatus.INVALID_ARGUMENT
+
+
+def test_a_request_that_cannot_be_kept_is_not_taken(receiver: Callable[..., int]) -> None:
+    def fails(*_: object) -> CommitmentStatus:
+        raise StoreUnavailable("the database cannot be used")
+
+    assert ask_us(receiver(lambda _: None, fails), references(ct(1))) == CommitmentStatus.RESOURCE_LIMITATION
+
+
+# With Orthanc
+
+
+@pytest.fixture
+def orthanc(tmp_path: Path) -> Iterator[tuple[int, Callable[..., Any], int]]:
+    """Its DICOM port, a call of its REST API, and the port at which it looks for us."""
+    if shutil.which("Orthanc") is None:
+        pytest.skip("Orthanc is not installed")
+    dicom, http, ours = free_port(), free_port(), free_port()
+    configuration = {
+        "Name": "test",
+        "StorageDirectory": str(tmp_path / "orthanc"),
+        "IndexDirectory": str(tmp_path / "orthanc"),
+        "Plugins": [],
+        "DicomAet": "ORTHANC",
+        "DicomPort": dicom,
+        "HttpPort": http,
+        "RemoteAccessAllowed": False,
+        "AuthenticationEnabled": False,
+        "DicomModalities": {"node": {"AET": "NODE", "Host": "127.0.0.1", "Port": ours, "AllowStorageCommitment": True}},
+    }
+    (tmp_path / "orthanc.json").write_text(json.dumps(configuration))
+    with (tmp_path / "orthanc.log").open("wb") as log:
+        process = subprocess.Popen(["Orthanc", str(tmp_path / "orthanc.json")], stdout=log, stderr=log)
+
+    def call(path: str, content: bytes | None = None) -> Any:
+        request = urllib.request.Request(f"http://127.0.0.1:{http}{path}", data=content)
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return json.loads(answer.read())
+
+    def is_up() -> bool:
+        try:
+            return bool(call("/system"))
+        except OSError:
+            return False
+
+    try:
+        _until(is_up, "Orthanc answers", 60.0)
+        yield dicom, call, ours
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _until(condition: Callable[[], bool], what: str, timeout_s: float = 30.0) -> None:
+    pause = threading.Event()
+    for _ in range(int(timeout_s / 0.1)):
+        if condition():
+            return
+        pause.wait(0.1)
+    raise AssertionError(f"not in {timeout_s:.0f} s: {what}")
+
+
+@pytest.mark.peer
+def test_orthanc_commits_to_what_it_has_and_not_to_what_it_lost(
+    tmp_path: Path, orthanc: tuple[int, Callable[..., Any], int], receiver: Callable[..., int]
+) -> None:
+    dicom, call, ours = orthanc
+    node = made_node(tmp_path, peers=[peer(dicom, ae_title="ORTHANC")])
+    config = node.config.model_copy(update={"node": node.config.node.model_copy(update={"ae_title": "NODE"})})
+    kept, _ = stored(node, 2)
+    image = ct(1, SOPInstanceUID=kept)
+    file = tmp_path / "kept.dcm"
+
+    as_received = received(image)
+    file.write_bytes(as_received.meta + as_received.data_set)
+    call("/instances", file.read_bytes())
+    with node.database.write() as connection:
+        connection.execute(objects.update().values(sop_class_uid=str(image.SOPClassUID)))
+    reports = Reports(node.database, config, clock=node.clock)
+    receiver(reports.take, port=ours)
+    Asker(node.database, config.peers[0], config, reports, clock=node.clock).tick()
+    _until(lambda: {row.commitment for row in node.rows(deliveries)} == {"committed", None}, "Orthanc has answered")
+    assert [(row.state, row.commitment) for row in node.rows(deliveries)] == [
+        ("delivered", "committed"),
+        ("waiting", None),
+    ]
+
+
+@pytest.mark.peer
+def test_orthanc_asks_and_understands_our_answer(
+    tmp_path: Path, orthanc: tuple[int, Callable[..., Any], int], receiver: Callable[..., int]
+) -> None:
+    dicom, call, ours = orthanc
+    node = made_node(tmp_path, peers=[peer(dicom, ae_title="ORTHANC")])
+    config = node.config.model_copy(update={"node": node.config.node.model_copy(update={"ae_title": "NODE"})})
+    node.accept(ct(1))
+    us = Keeper(node.database, node.spool, config, clock=node.clock)
+    receiver(lambda _: None, us.asked, port=ours)
+    pairs = [list(reference) for reference in references(ct(1), ct(2))]
+    asked = json.dumps({"DicomInstances": pairs, "Timeout": 10}).encode()
+    transaction = call("/modalities/node/storage-commitment", asked)["ID"]
+    assert us.tick() == 1
+
+    _until(lambda: call(f"/storage-commitment/{transaction}")["Status"] != "Pending", "Orthanc has our answer")
+    said = call(f"/storage-commitment/{transaction}")
+    assert said["Status"] == "Failure"
+    assert [one["SOPInstanceUID"] for one in said["Success"]] == [ct(1).SOPInstanceUID]
+    assert [one["SOPInstanceUID"] for one in said["Failures"]] == [ct(2).SOPInstanceUID]
