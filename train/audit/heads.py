@@ -7,6 +7,7 @@ from [seed, number], an audit from [seed, AUDIT, number].
 
 from __future__ import annotations
 
+import hashlib
 import io
 import math
 import zipfile
@@ -73,7 +74,7 @@ def made(
     folder: Path, name: str, count: int, seed: int, make: Callable[[int, int], Pairs], say: Callable[[str], None]
 ) -> Pairs:
     """`count` heads, made or read again. A file that is cut short is made anew."""
-    folder = folder / f"{phantom_version()}-{preprocess.preprocessing().replace('/', '-')}"
+    folder = folder / f"{phantom_version()}-{_version()}-{preprocess.preprocessing().replace('/', '-')}"
     parts = []
     for number in range(count):
         path = folder / f"{name}-{seed}-{number:04d}.npz"
@@ -85,6 +86,14 @@ def made(
         if (number + 1) % 20 == 0:
             say(f"{number + 1} of {count} synthetic heads ({name})")
     return join(parts)
+
+
+def _version() -> str:
+    """Eight digits that change with this program, so that nothing that an older one made is taken for its own."""
+    digest = hashlib.sha256()
+    for name in ("heads.py", "distractors.py"):
+        digest.update((Path(__file__).parent / name).read_bytes())
+    return digest.hexdigest()[:8]
 
 
 def bleeding(number: int, seed: int) -> Pairs:

@@ -38,7 +38,7 @@ def write(path: Path, columns: Mapping[str, Sequence[tuple[Picture, str]]]) -> P
             sheet.paste(Image.fromarray(_tile(picture)), (left, top))
             pen.text((left + 2, top + TILE + 1), text[:38], "white", font)
     buffer = io.BytesIO()
-    sheet.save(buffer, "PNG", optimize=True)
+    sheet.save(buffer, "PNG")
     write_whole(path, buffer.getvalue())
     return path
 

@@ -50,7 +50,7 @@ def _rotation(picture: Picture, degrees: float, rng: np.random.Generator) -> Pic
 
 
 def _shift(picture: Picture, share: float, rng: np.random.Generator) -> Picture:
-    """No further than the head stays in the middle 224 pixels."""
+    """By whole pixels, which blurs nothing, and no further than the head stays in the middle 224."""
     angle, length = rng.uniform(0, 2 * math.pi), share * FRAME
     across, down = (_within(picture, axis, length * f) for axis, f in ((0, math.cos(angle)), (1, math.sin(angle))))
     return _warped(picture, 1.0, 0.0, (across, down))
@@ -60,7 +60,7 @@ def _within(picture: Picture, axis: int, wanted: float) -> float:
     used = np.flatnonzero(picture.any(axis))
     if not len(used):
         return 0.0
-    return float(np.clip(wanted, min(0, MARGIN - used[0]), max(0, FRAME - 1 - MARGIN - used[-1])))
+    return float(np.clip(round(wanted), min(0, MARGIN - used[0]), max(0, FRAME - 1 - MARGIN - used[-1])))
 
 
 def _flip(picture: Picture, which: float, _rng: np.random.Generator) -> Picture:

@@ -7,6 +7,7 @@ phases), so that what is filled in has the grain of its surroundings and none of
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -35,12 +36,12 @@ class Anatomy:
     blood: Mask
     """The segmented bleed; empty where there is none."""
 
-    @property
+    @cached_property
     def brain(self) -> Mask:
         """Inside, two pixels away from bone, where its glow ends."""
         return eroded(self.inside, 2)
 
-    @property
+    @cached_property
     def tissue(self) -> Mask:
         """Brain that is neither blood, nor beside it, nor fluid."""
         smooth = blurred(self.picture.astype(np.float32), 1.0)

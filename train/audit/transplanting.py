@@ -20,7 +20,7 @@ import numpy as np
 from train.audit.healing import elsewhere, solve
 from train.audit.tissue import (
     BONE,
-    TISSUE,
+    GREY_PER_HU,
     Anatomy,
     Floats,
     Mask,
@@ -35,6 +35,8 @@ from train.audit.tissue import (
 
 RIM = 4  # pixels of tissue around a bleed that go with it in `poisson`
 SIZES = (0.6, 1.6)  # a head may be so much larger or smaller in its picture than the donor's
+FLUID_HU = 18.0  # less is ventricle or sulcus
+PLACES = 8  # of the donor's tissue, of which a sham takes the driest
 FROM_BONE = 3  # pixels that a graft keeps from the skull
 
 
@@ -115,7 +117,11 @@ BLENDERS: dict[str, Blender] = {"poisson": poisson, "opaque": opaque}
 
 
 def sham(donor: Anatomy, mask: Mask, recipient: Anatomy, at: Mask, rng: np.random.Generator) -> Graft | None:
-    """As much of the donor's tissue without blood and without fluid, for the very place where the bleed went."""
-    grey = blurred(donor.picture.astype(np.float32), 1.5)
-    plain = elsewhere(mask, donor.brain & ~dilated(donor.blood, 4) & (grey > TISSUE[0]), rng)
-    return None if plain is None else graft(donor, plain, recipient, at)
+    """As much of the donor's tissue without blood, and with little fluid, for the very place where the bleed went."""
+    fluid = blurred(donor.picture.astype(np.float32), 1.0) < FLUID_HU * GREY_PER_HU
+    allowed = donor.brain & ~dilated(donor.blood, 4)
+    tried = [elsewhere(mask, allowed, rng) for _ in range(PLACES)]
+    places = [place for place in tried if place is not None]
+    if not places:
+        return None
+    return graft(donor, min(places, key=lambda place: int((place & fluid).sum())), recipient, at)

@@ -1,0 +1,219 @@
+"""The audit of made-up models whose answer is known: it must tell who sees blood from who sees what goes with it."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from audited import SeesBlood, SeesNoise, SeesSilhouette, write_manifest
+from untrained import untrained_checkpoint
+
+from dtvit.preprocess import preprocessing
+from train.audit.run import Order, Sizes, audit
+from train.commands.audit import main
+from train.data import UnusableData
+
+SIZES = Sizes(None, 3, 12, 18, 1, 1, 6)
+SMALL = Sizes(6, 2, 4, 4, 1, 1, 4)
+
+
+def quiet(_text):
+    pass
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_manifest(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def phantoms(tmp_path_factory):
+    """A folder that the audits share, so that the phantoms are made once."""
+    return tmp_path_factory.mktemp("audits")
+
+
+@pytest.fixture(scope="module")
+def blood(data, tmp_path_factory):
+    """The audit of the model that sees blood, and its folder."""
+    folder = tmp_path_factory.mktemp("blood")
+    return found(SeesBlood(), data, folder), folder
+
+
+def found(model, data, output, parts=("probes", "counterfactuals"), sizes=SIZES, **order):
+    audit(model, Order(data, output, sizes, parts=parts, **order), quiet)
+    return json.loads((output / "audit.json").read_text())
+
+
+def test_a_model_that_sees_blood_passes(blood):
+    said, _ = blood
+    probes, turned = said["parts"]["probes"], said["parts"]["counterfactuals"]
+    assert probes["untouched"]["slice_auc"] > 0.98
+    assert all(
+        abs(probes[name]["slice_auc"] - 0.5) < 0.1 for name in ("silhouette", "blanked", "blanked_noise", "noise")
+    )
+    for way in ("healed.membrane", "healed.patchwork", "transplanted.poisson", "transplanted.opaque"):
+        kind, name = way.split(".")
+        assert turned[kind][name]["flipped"] >= 0.9, way
+        assert turned[kind][name]["sham_flipped"] == 0, way
+        assert turned[kind][name]["flipped_slices"] >= 12, way
+    assert all(turned["healed"][name]["vs_normal_auc"] < 0.6 for name in ("membrane", "patchwork"))
+    assert all(goal["met"] for goal in said["goals"])
+    assert said["verdict"] == "It looks at blood: every goal of the audit is met."
+
+
+def test_a_model_that_sees_the_silhouette_is_found_out(data, tmp_path):
+    said = found(SeesSilhouette(), data, tmp_path)
+
+    probes, turned = said["parts"]["probes"], said["parts"]["counterfactuals"]
+    assert probes["untouched"]["slice_auc"] > 0.98  # as good as the other, to whoever counts right answers
+    assert all(probes[name]["slice_auc"] > 0.98 for name in ("silhouette", "blanked", "blanked_noise"))
+    assert abs(probes["noise_alone"]["slice_auc"] - 0.5) < 0.01
+    assert all(turned["healed"][name]["flipped"] == 0 for name in ("membrane", "patchwork"))
+    assert all(turned["healed"][name]["vs_normal_auc"] > 0.98 for name in ("membrane", "patchwork"))
+    assert all(turned["transplanted"][name]["flipped"] == 0 for name in ("poisson", "opaque"))
+    assert said["verdict"].startswith("It does not go by blood")
+    assert any("the head's silhouette" in sentence for sentence in said["words"])
+
+
+def test_a_model_that_sees_noise_is_found_out(data, tmp_path):
+    said = found(SeesNoise(), data, tmp_path)
+
+    probes, turned = said["parts"]["probes"], said["parts"]["counterfactuals"]
+    assert probes["untouched"]["slice_auc"] > 0.98
+    assert all(probes[name]["slice_auc"] > 0.98 for name in ("blanked_noise", "noise", "noise_alone"))
+    assert all(abs(probes[name]["slice_auc"] - 0.5) < 0.01 for name in ("silhouette", "blanked"))
+    assert all(turned["healed"][name]["flipped"] < 0.1 for name in ("membrane", "patchwork"))
+    assert all(turned["transplanted"][name]["flipped"] < 0.1 for name in ("poisson", "opaque"))
+    assert said["verdict"].startswith("It does not go by blood")
+
+
+def test_the_phantoms_tell_them_apart_too(data, phantoms):
+    sizes = Sizes(6, 2, 4, 4, 3, 1, 4)
+    blood, silhouette = (
+        found(model, data, phantoms, ("phantoms",), sizes)["parts"]["phantoms"]
+        for model in (SeesBlood(), SeesSilhouette())
+    )
+    assert blood["ranked_right"] > 0.6
+    assert silhouette["ranked_right"] < 0.2
+    assert silhouette["auc"] == pytest.approx(0.5, abs=0.1)
+    assert blood["counts"]["slices with a look-alike"] >= 9
+    assert len(blood["lookalikes"]) == 9
+    assert {path.name for path in (phantoms / "pictures").glob("*.png")} >= {"phantoms.png", "lookalikes.png"}
+
+
+def test_the_map_of_a_model_that_sees_blood_falls_on_it(data, phantoms):
+    point = found(SeesBlood(), data, phantoms, ("pointing",))["parts"]["pointing"]["patients"]
+    assert point["hits"] == 1
+    assert point["hits_by_chance"] < 0.4
+    assert point["relevance_inside"] > 3 * point["area"]
+
+
+def test_a_model_without_maps_is_audited_without_them(data, phantoms):
+    said = found(SeesNoise(), data, phantoms, ("pointing",))
+    assert list(said["parts"]["pointing"]) == ["counts"]
+    assert "a rule has no attention" in (phantoms / "audit.html").read_text()
+
+
+def test_what_a_change_does_is_told_by_its_kind(data, tmp_path):
+    silhouette, noise = (
+        found(model, data, tmp_path, ("stability",))["parts"]["stability"] for model in (SeesSilhouette(), SeesNoise())
+    )
+    assert silhouette["scale"]["3"]["flipped"] > 0.2
+    assert silhouette["noise"]["3"]["flipped"] == silhouette["flip"]["3"]["change"] == 0
+    assert noise["noise"]["3"]["flipped"] > 0.3
+    assert noise["shift"]["1"]["flipped"] == 0
+
+
+def test_the_same_seed_gives_the_same_audit(data, tmp_path):
+    first, again, other = (
+        found(SeesBlood(), data, tmp_path / name, ("probes", "counterfactuals"), SMALL, seed=seed)
+        for name, seed in (("a", 3), ("b", 3), ("c", 4))
+    )
+    assert (tmp_path / "a" / "audit.json").read_bytes() == (tmp_path / "b" / "audit.json").read_bytes()
+    assert first == again != other
+
+
+def test_the_page_needs_nothing_beside_it(blood):
+    said, folder = blood
+    page = (folder / "audit.html").read_text()
+    assert page.count("data:image/png;base64,") == 3
+    assert "src='http" not in page
+    assert said["verdict"] in page
+    assert "P01" not in re.sub("base64,[^']*", "", page)  # no patient
+
+
+def test_the_test_part_alone_is_audited(tmp_path):
+    path = write_manifest(tmp_path, patients=6, slices=2)
+    rows = path.read_text().splitlines()
+    parts = ["split", *("test" if int(row[:2]) < 4 else "train" for row in rows[1:])]
+    path.write_text("\n".join(f"{row},{part}" for row, part in zip(rows, parts, strict=True)))
+
+    said = found(SeesBlood(), path, tmp_path / "out", ("probes",), SMALL)
+    assert said["parts"]["probes"]["counts"] == {"slices": 8, "of patients with hemorrhage": 4}
+
+
+def test_a_test_part_of_one_kind_is_refused(tmp_path):
+    path = write_manifest(tmp_path, patients=4, slices=2)
+    rows = path.read_text().splitlines()
+    parts = ["split", *("test" if int(row[:2]) % 2 else "train" for row in rows[1:])]
+    path.write_text("\n".join(f"{row},{part}" for row, part in zip(rows, parts, strict=True)))
+
+    with pytest.raises(UnusableData, match=r"needs slices with hemorrhage .* and without"):
+        found(SeesBlood(), path, tmp_path / "out", ("probes",), SMALL)
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    return untrained_checkpoint(tmp_path / "model.safetensors", preprocessing=(preprocessing("robust"),))
+
+
+def test_the_command_leaves_page_figures_and_pictures(checkpoint, data, tmp_path, capsys):
+    output = tmp_path / "out"
+    options = ["--quick", "--patients", "6", "--only", "probes", "--only", "counterfactuals", "--device", "cpu"]
+    assert main([str(checkpoint), "--data", str(data), "--output", str(output), *options], "audit") == 0
+
+    assert capsys.readouterr().out.strip() == str(output / "audit.html")
+    said = json.loads((output / "audit.json").read_text())
+    assert said["sizes"]["patients"] == 6
+    assert list(said["parts"]) == ["probes", "counterfactuals"]
+    assert np.isfinite(said["parts"]["probes"]["untouched"]["slice_auc"])
+
+
+def refused(capsys, *arguments):
+    assert main([str(each) for each in arguments], "audit") == 1
+    return capsys.readouterr().err
+
+
+def test_bad_input_is_named(checkpoint, data, tmp_path, capsys):
+    to = ["--output", tmp_path / "out", "--quick", "--only", "probes"]
+    assert "gone.safetensors: cannot be read" in refused(capsys, tmp_path / "gone.safetensors", "--data", data, *to)
+    assert "gone.csv cannot be read" in refused(capsys, checkpoint, "--data", tmp_path / "gone.csv", *to)
+    other = untrained_checkpoint(tmp_path / "other.safetensors", preprocessing=("of another program",))
+    assert "was trained for preprocessing of another program" in refused(capsys, other, "--data", data, *to)
+    lonely = write_manifest(tmp_path, patients=1)
+    assert "there is nothing to tell apart" in refused(capsys, checkpoint, "--data", lonely, *to)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_damaged_picture_is_named_by_its_row(checkpoint, tmp_path, capsys):
+    path = write_manifest(tmp_path, patients=4, slices=2)
+    damaged = tmp_path / "01-1.png"
+    damaged.write_bytes(damaged.read_bytes()[:2000])
+    said = refused(capsys, checkpoint, "--data", path, "--output", tmp_path / "out", "--quick", "--only", "probes")
+    assert "row 5, path: 01-1.png is damaged or cut off" in said
+
+
+def test_an_output_that_is_a_file_is_told(checkpoint, data, tmp_path, capsys):
+    (tmp_path / "out").write_text("")
+    said = refused(capsys, checkpoint, "--data", data, "--output", tmp_path / "out", "--quick", "--patients", "4")
+    assert "out" in said
+    assert "error:" in said
+
+
+@pytest.mark.parametrize("wrong", [["--only", "nothing"], ["--patients", "0"], ["--patients", "few"], []])
+def test_a_wrong_option_is_an_error_of_the_command_line(wrong, data, tmp_path, capsys):
+    given = ["--data", str(data), "--output", str(tmp_path)] if wrong else ["--data", str(data)]
+    with pytest.raises(SystemExit) as ended:
+        main(["model.safetensors", *given, *wrong], "audit")
+    assert ended.value.code == 2
+    assert "usage: audit" in capsys.readouterr().err
