@@ -88,7 +88,7 @@ class Service:
         keeper = committing.Keeper(database, spool, self._config) if self._config.commitment.accept else None
         receiver = Receiver(
             arrivals.accept,
-            scp.rules_of(self._config),
+            scp.rules_of(self._config, spool.has_room),
             bind=node.bind,
             port=node.port,
             services=[commitment.service(reports.take, keeper.asked if keeper else None)],

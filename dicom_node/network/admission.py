@@ -42,6 +42,8 @@ class Rules:
     """Bytes."""
     own_loop: bool = True
     tls: TlsFiles | None = None
+    has_room: Callable[[], bool] = lambda: True
+    """Whether there is room to store anything; without, who wants to store is told so before any data flows."""
 
     def admits(self, address: Address) -> bool:
         return not self.addresses or any(address in network for network in self.addresses)
@@ -60,10 +62,12 @@ class Refusal:
 
 
 def refusal(rules: Rules, request: Request) -> Refusal | None:
-    """Why this association is rejected for good; None if it may come about."""
+    """Why this association is rejected, for good or until there is room; None if it may come about."""
     if request.called != rules.ae_title:
         return Refusal((1, 1, 7), "called AE title is not ours", f"this node is {rules.ae_title}, see node.ae_title")
     if rules.knows(request.calling) or (rules.echo_from_anyone and echo_alone(request)):
+        if not request.abstract_syntaxes.isdisjoint(syntaxes.STORAGE_CLASSES) and not rules.has_room():
+            return Refusal((2, 3, 2), "the disk is below its watermark", "make room, see node.min_free_mib")
         return None
     return Refusal((1, 1, 3), "calling AE title is not allowed", "to let it in, add it to node.allowed_senders")
 

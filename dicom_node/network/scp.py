@@ -42,7 +42,7 @@ _OBJECTS_AT_ONCE = 2  # of the largest size, in memory over all associations
 Accept = Callable[[Received], StoreStatus]
 
 
-def rules_of(config: Config) -> Rules:
+def rules_of(config: Config, has_room: Callable[[], bool] = lambda: True) -> Rules:
     node = config.node
     tls = None
     if node.tls and node.tls_certificate is not None and node.tls_key is not None:
@@ -58,6 +58,7 @@ def rules_of(config: Config) -> Rules:
         max_object=node.max_object_mib * 2**20,
         tls=tls,
         own_loop=node.receive_loop == "own",
+        has_room=has_room,
     )
 
 
