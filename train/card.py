@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dtvit.checkpoint import Checkpoint
+from dtvit.checkpoint import Checkpoint, Metadata
 from dtvit.findings import LOCATIONS
 from train.data import APART
 
@@ -28,8 +28,8 @@ def model_card(checkpoint: Checkpoint) -> str:
 
 DTViT: encoder `{metadata.encoder}` ({checkpoint.parameters:,} parameters with both heads, stored as float16), a
 {metadata.head} head for hemorrhage present or not, a {metadata.head} head for the location.
-It takes axial non-contrast head CT, slice by slice: {low:g} to {high:g} HU, head holder removed, short side
-{metadata.resize_pixels} pixels, middle {metadata.crop_pixels} x {metadata.crop_pixels}; preprocessing
+It takes axial non-contrast head CT, slice by slice: {low:g} to {high:g} HU, head holder removed, {_geometry(metadata)};
+preprocessing
 {", ".join(metadata.preprocessing)}. Made on {metadata.created}; SHA-256
 `{checkpoint.digest}`.
 
@@ -38,7 +38,7 @@ It takes axial non-contrast head CT, slice by slice: {low:g} to {high:g} HU, hea
 {metadata.training_data} Patients seen: {metadata.patients_seen}.
 {_training(metadata.training)}
 """
-    if metadata.metrics:
+    if {"presence", "location"} <= metadata.metrics.keys():
         text += f"\n## What was measured\n\n{_measured(metadata.metrics)}"
     slices, series = metadata.slice_thresholds, metadata.series_thresholds
     text += f"""
@@ -65,8 +65,14 @@ from the second on present, between them undetermined.
     return text
 
 
+def _geometry(metadata: Metadata) -> str:
+    if any("head-box" in version for version in metadata.preprocessing):
+        return f"the head's own box at {metadata.crop_pixels} x {metadata.crop_pixels}"
+    return f"short side {metadata.resize_pixels} pixels, middle {metadata.crop_pixels} x {metadata.crop_pixels}"
+
+
 def _training(training: Mapping[str, Any]) -> str:
-    if "steps_done" not in training:
+    if not {"recipe", "split", "steps_done"} <= training.keys():  # made by hand, or by an earlier program
         return ""
     recipe, split = training["recipe"], training["split"]
     counts = ", ".join(

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from dtvit import preprocess
+from dtvit.checkpoint import Checkpoint, UnusableCheckpoint
 from train import csvfile, filed, manifest, picturefile, splits
 from train.csvfile import Problem, UnusableTable
 from train.data import PARTS, Pictures, UnusableData
@@ -43,6 +45,14 @@ class Cases:
         """As the manifest names it."""
         path, folder = self.rows[index].path, self.manifest.path.parent
         return str(path.relative_to(folder) if path.is_relative_to(folder) else path)
+
+
+def geometry_of(checkpoint: Checkpoint) -> str:
+    """Which part of a picture its model sees, see `dtvit.preprocess`. Raises UnusableCheckpoint."""
+    try:
+        return preprocess.geometry_of(checkpoint.metadata.preprocessing)
+    except ValueError as exc:
+        raise UnusableCheckpoint(checkpoint.path, str(exc), "use a checkpoint of this program's version") from exc
 
 
 def gather(

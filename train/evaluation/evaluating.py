@@ -18,15 +18,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from dtvit.checkpoint import Checkpoint, Metadata, UnusableCheckpoint, describe, load, save, write_whole
+from dtvit.checkpoint import Checkpoint, Metadata, describe, load, save, write_whole
 from dtvit.inference import choose_device
 from dtvit.model import DTViT
-from dtvit.preprocess import geometry_of
 from train.data import PARTS
 from train.evaluation import drift, gallery, page, plots, tables, words
 from train.evaluation.bootstrap import RESAMPLES
 from train.evaluation.calibration import Calibration, kept_in
-from train.evaluation.cases import ALL, Cases, gather
+from train.evaluation.cases import ALL, Cases, gather, geometry_of
 from train.evaluation.measuring import PREVALENCE, calibrate, measure, plain
 from train.evaluation.predicting import Logits, Precision, predict
 from train.evaluation.units import of_series, of_slices
@@ -72,7 +71,7 @@ def evaluate(settings: Settings, seen: Seen = lambda what, done, of: None) -> di
     device = choose_device(settings.device)
     model, checkpoint = load(settings.checkpoint)
     model.to(device)
-    geometry = _geometry(checkpoint)
+    geometry = geometry_of(checkpoint)
     cases = gather(
         settings.data,
         settings.part,
@@ -257,13 +256,6 @@ def _about(settings: Settings, results: _Results) -> list[tuple[str, str]]:
 
 def _cuts(calibration: Calibration) -> dict[str, Any]:
     return {"slice": calibration.slice_thresholds, "patient": calibration.series_thresholds}
-
-
-def _geometry(checkpoint: Checkpoint) -> str:
-    try:
-        return geometry_of(checkpoint.metadata.preprocessing)
-    except ValueError as exc:
-        raise UnusableCheckpoint(checkpoint.path, str(exc), "use a checkpoint of this program's version") from exc
 
 
 def _writable(folder: Path) -> None:
