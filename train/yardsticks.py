@@ -22,6 +22,7 @@ from train.evaluation import Logits
 
 Floats = NDArray[np.float64]
 
+FORMAT = 1  # goes up when a feature is computed otherwise
 THUMBNAIL = 32
 SURE = 6.0  # logit of an answer that knows no doubt: 0.9975
 WAVES = 12  # of the outline's radius; more follow ears and scalp folds
@@ -32,7 +33,11 @@ SOFT = (26, 179)  # 8..56 HU in grey values of 0..255 for 0..80 HU: brain withou
 
 def nearest(known: Pictures, asked: Pictures) -> Logits:
     """One nearest neighbour by thumbnails; for the location among the slices with hemorrhage alone."""
-    there, here = thumbnails(known.pictures), thumbnails(asked.pictures)
+    return nearest_on(thumbnails(known.pictures), known, thumbnails(asked.pictures))
+
+
+def nearest_on(there: NDArray[np.float32], known: Pictures, here: NDArray[np.float32]) -> Logits:
+    """The same for thumbnails (N, 1024) that are there already; `there` are those of `known`."""
     labelled, placed = np.flatnonzero(known.presence >= 0), np.flatnonzero(known.location >= 0)
     presence = known.presence[labelled][_closest(there[labelled], here)]
     location = known.location[placed][_closest(there[placed], here)]
@@ -41,12 +46,20 @@ def nearest(known: Pictures, asked: Pictures) -> Logits:
 
 def boosted(known: Pictures, asked: Pictures, groups: Sequence[str] = (), seed: int = 0) -> Logits:
     """Gradient boosting (scikit-learn's, over histograms) on features of `groups` (keys of GROUPS; none: all)."""
-    return Logits(*boosted_on(features(known.pictures, groups), known, features(asked.pictures, groups), seed))
+    return boosted_on(features(known.pictures, groups), known, features(asked.pictures, groups), seed)
 
 
-def boosted_on(there: Floats, known: Pictures, here: Floats, seed: int = 0) -> tuple[Floats, Floats]:
-    """Logits of both heads for features (N, F) `here`, learned from those `there`, whose labels `known` has."""
-    return _fitted(there, known.presence, here, 2, seed), _fitted(there, known.location, here, len(LOCATIONS), seed)
+def boosted_on(there: Floats, known: Pictures, here: Floats, seed: int = 0) -> Logits:
+    """The same for features (N, F) that are there already; `there` are those of `known`."""
+    return Logits(
+        _fitted(there, known.presence, here, 2, seed), _fitted(there, known.location, here, len(LOCATIONS), seed)
+    )
+
+
+def columns(groups: Sequence[str] = ()) -> list[int]:
+    """Which columns of all features belong to `groups`."""
+    ends = dict(zip(GROUPS, np.cumsum(list(WIDTHS.values())).tolist(), strict=True))
+    return [column for name in groups or GROUPS for column in range(ends[name] - WIDTHS[name], ends[name])]
 
 
 def _fitted(there: Floats, labels: NDArray[np.int8], here: Floats, classes: int, seed: int) -> Floats:
@@ -58,7 +71,7 @@ def _fitted(there: Floats, labels: NDArray[np.int8], here: Floats, classes: int,
     if len(np.unique(labels[known])) < 2:
         found[:, labels[known][:1]] = 0.0
         return found
-    model = HistGradientBoostingClassifier(max_iter=200, learning_rate=0.06, min_samples_leaf=20, random_state=seed)
+    model = HistGradientBoostingClassifier(max_iter=100, learning_rate=0.1, min_samples_leaf=20, random_state=seed)
     model.fit(there[known], labels[known])
     found[:, model.classes_.astype(int)] = np.log(np.clip(model.predict_proba(here), 1e-5, 1.0))
     return found
@@ -166,6 +179,8 @@ GROUPS: dict[str, Callable[[NDArray[np.uint8]], list[float]]] = {
     "shape": shape,
     "noise": noise,
 }
+WIDTHS = {"silhouette": 11, "shape": WAVES + 3, "noise": 6}
+"""How many features each group has."""
 
 
 def _head(picture: NDArray[np.uint8]) -> NDArray[np.bool_]:

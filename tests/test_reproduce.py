@@ -1,0 +1,222 @@
+"""`reproduce`: rows are made once, the leaky split is named wherever it speaks, no number of a paper is invented."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from listed import entries, many, table
+from PIL import Image
+
+from train import manifest, splits
+from train.commands.reproduce import main
+from train.data import UnusableData
+from train.manifest import Manifest
+from train.reproduce import papers, planned, reproducing, rows, subset, tables
+from train.reproduce.planned import CHAPTERS, Row
+from train.state import UnusableRun
+
+SMALL = "mobilenetv3_small_050"
+
+
+def quiet(_text: str) -> None:
+    pass
+
+
+def drawn(path: Path) -> None:
+    """A head of its own outline, grainier where its patient bleeds."""
+    patient = re.sub(r"-\d+\.png", "", path.name)
+    random = np.random.default_rng(list(path.name.encode()))
+    of_patient = np.random.default_rng(list(patient.encode()))
+    y, x = np.mgrid[:64, :64] - 31.5
+    inside = np.hypot(x / of_patient.uniform(20, 28), y / of_patient.uniform(24, 30)) < 1
+    grain = 4 if patient.startswith("normal") else 12
+    picture = np.where(inside, 100 + grain * random.standard_normal((64, 64)), 0)
+    Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(path)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    return manifest.read(table(tmp_path_factory.mktemp("data"), entries(many(8, 5, 4, 4), slices=4), draw=drawn))
+
+
+@pytest.fixture
+def work(data: Manifest, tmp_path: Path) -> rows.Work:
+    return rows.Work(data=data, output=tmp_path / "out", quick=True, pretrained="none", device="cpu", threads=1)
+
+
+def of_yardsticks(seeds: int = 1) -> list[Row]:
+    return planned.plan(["yardsticks"], seeds, quick=True)
+
+
+def test_every_encoder_of_the_papers_has_a_row_on_both_splits():
+    plan = planned.plan(CHAPTERS, 2, quick=False)
+    assert len({row.name for row in plan}) == len(plan)
+    for chapter, subjects in (("v1", planned.OTHERS["v1"]), ("v2", planned.OTHERS["v2"])):
+        for subject in (*subjects, planned.DTVIT[chapter]):
+            found = {
+                (row.split, row.seed)
+                for row in plan
+                if (row.chapter, row.subject, row.replicate) == (chapter, subject, True)
+            }
+            assert found == {("paper", 0), ("apart", 0), ("paper", 1), ("apart", 1)}
+        plain = {row.split for row in plan if row.chapter == chapter and not row.replicate}
+        assert plain == {"slices", "apart"}
+
+
+def test_a_row_from_scratch_has_a_schedule_of_its_own_and_one_with_weights_has_the_papers(work):
+    row = Row("v1", "vit_base_patch16_224", True, "apart", 0)
+    full = rows.Work(data=work.data, output=work.output, quick=False)
+    scratch, pretrained = rows.planned(full, row, "none"), rows.planned(full, row, "auto")
+    assert (scratch.optimiser, scratch.schedule, scratch.pretrained) == ("adamw", "cosine", "none")
+    assert (pretrained.optimiser, pretrained.learning_rate, pretrained.epochs) == ("sgd", 0.01, 50.0)
+    assert pretrained.sampling == "replicate"
+    assert rows.planned(full, Row("v2", "resnet18", False, "slices", 0), "auto").batch == 8
+
+
+def test_a_yardstick_sees_its_twins_only_where_slices_are_mixed(work):
+    made = {row.split: rows.make(work, row, quiet) for row in of_yardsticks() if row.subject == "nearest"}
+    for split, found in made.items():
+        assert found["label"] == (splits.LEAKY if split != "apart" else "patients apart")
+        assert sum(found["slices"].values()) == {"paper": 4 * (8 * 3 + 5 + 4 * 3 + 4 * 12)}.get(split, 84)
+    assert made["paper"]["metrics"]["presence"]["slice"]["accuracy"] > 0.95
+
+
+def test_rows_that_are_there_are_not_made_again(work, monkeypatch):
+    plan = [row for row in of_yardsticks() if row.subject in ("nearest", "noise")]
+    assert reproducing.reproduce(work, plan, papers.read(), "reproduce", quiet) == []
+    monkeypatch.setattr(rows, "make", lambda *_: pytest.fail("made again"))
+    reproducing.reproduce(work, plan, papers.read(), "reproduce", quiet)
+
+
+def test_a_row_of_other_data_or_another_way_is_made_again(work, data, tmp_path):
+    row = of_yardsticks()[0]
+    rows.make(work, row, quiet)
+    assert rows.known(work, row) is not None
+    assert rows.known(rows.Work(data=data, output=work.output, quick=False), row) is None
+    work.file(row).write_text(work.file(row).read_text()[:-5])
+    assert rows.known(work, row) is None
+
+
+def test_a_stop_leaves_a_page_of_what_is_there(work, monkeypatch):
+    make, plan = rows.make, of_yardsticks()[:3]
+
+    def stopped(work, row, say):
+        if row == plan[2]:
+            raise KeyboardInterrupt
+        return make(work, row, say)
+
+    monkeypatch.setattr(rows, "make", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        reproducing.reproduce(work, plan, papers.read(), "reproduce", quiet)
+    assert "2 of 3 rows are made" in (work.output / "reproduce.md").read_text()
+
+
+def test_a_row_that_cannot_be_made_is_told_and_costs_no_other(work, monkeypatch):
+    make, plan = rows.make, of_yardsticks()[:3]
+
+    def failing(work, row, say):
+        if row == plan[0]:
+            raise UnusableRun("the loss is not finite")
+        return make(work, row, say)
+
+    monkeypatch.setattr(rows, "make", failing)
+    assert reproducing.reproduce(work, plan, papers.read(), "reproduce", quiet) == [plan[0].name]
+    text = (work.output / "reproduce.md").read_text()
+    assert "the loss is not finite" in text
+    assert "2 of 3 rows are made" in text
+
+
+def test_two_at_once_are_not_let_into_one_folder(work):
+    from train.state import claimed
+
+    with claimed(work.output), pytest.raises(UnusableRun, match="another process"):
+        reproducing.reproduce(work, [], papers.read(), "reproduce", quiet)
+
+
+def test_a_model_is_trained_measured_shown_and_its_weights_go(work):
+    work = dataclasses.replace(work, max_time=0.01)
+    plan = [Row("v2", SMALL, True, split, 0) for split in ("paper", "apart")]
+    assert reproducing.reproduce(work, plan, papers.read(), "reproduce", quiet) == []
+    for row in plan:
+        made = rows.known(work, row)
+        assert made is not None
+        assert made["scratch"]
+        assert made["curve"][-1]["step"] > 0
+        assert 0 <= made["metrics"]["presence"]["slice"]["accuracy"] <= 1
+    assert not list(work.output.rglob("*.safetensors"))
+    assert not list(work.output.rglob("*.pt"))
+    with (work.output / "v2-encoders.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    mixed, apart = (
+        next(line for line in lines if line["split"] == name and line["accuracy"] != "not made")
+        for name in ("slices mixed", "patients apart")
+    )
+    assert mixed["started"] == apart["started"] == "from scratch"
+
+
+def made_by_hand(accuracy: float, split: str = "apart") -> dict:
+    cell = {"accuracy": accuracy, "precision": 0.5, "recall": 0.5, "specificity": 0.5, "f1": 0.5, "auc": 0.5}
+    presence = {"slice": cell | {"confusion": [[30, 10], [5, 55]]}, "patient": {"auc": 0.5}}
+    location = {"slice": {"accuracy": 0.5, "balanced_accuracy": None, "confusion": [[1, 0, 0]] * 3}, "patient": {}}
+    return {
+        "metrics": {"presence": presence, "location": location},
+        "scratch": True,
+        "start": "",
+        "curve": [],
+        "label": split,
+    }
+
+
+def test_tables_put_the_papers_the_mixed_and_the_honest_number_side_by_side():
+    line = ("v2", "vit_large_patch16_224", True)
+    pairs = [(Row(*line, split, seed), made_by_hand(value)) for split, seed, value in (
+        ("paper", 0, 0.99), ("apart", 0, 0.7), ("apart", 1, 0.8))]  # fmt: skip
+    found = tables.models("x", "x", [line], pairs, papers.read(), "vit_large_patch16_224")
+    columns = dict(zip(found.header, zip(*found.lines, strict=True), strict=True))
+    assert columns["split"] == ("the paper", "slices mixed", "patients apart")
+    assert columns["accuracy"] == ("not at hand", "0.990", "0.750 ± 0.071 (2)")
+    assert columns["both heads"][0] == "0.9988"
+    assert columns["location, balanced"] == ("not at hand", "none", "none")
+    assert columns["recall by v1's formula"][1] == f"{55 / 85:.3f}"
+
+
+def test_a_number_without_a_source_or_of_an_unknown_figure_is_refused(tmp_path):
+    path = tmp_path / "papers.toml"
+    path.write_text('[[number]]\nchapter="v1"\nline="dtvit"\nfigure="accuracy"\nvalue=0.9\n')
+    with pytest.raises(UnusableData, match="source"):
+        papers.read(path)
+    path.write_text('[[number]]\nchapter="v3"\nline="dtvit"\nfigure="accuracy"\nvalue=0.9\nsource="x"\n')
+    with pytest.raises(UnusableData, match="chapter is v1 or v2"):
+        papers.read(path)
+
+
+def test_a_subset_keeps_whole_kinds_and_few_slices(data, tmp_path):
+    small = subset.write(tmp_path / "subset.csv", data)
+    assert len(small.rows) == len(data.rows)  # as few as these are all taken
+    assert {row.patient_id for row in small.rows} == {row.patient_id for row in data.rows}
+    assert {(row.path, row.ich, row.location) for row in small.rows} == {(r.path, r.ich, r.location) for r in data.rows}
+
+
+def test_the_command_tells_bad_data_and_makes_nothing(tmp_path, capsys):
+    (tmp_path / "manifest.csv").write_text("path,patient_id,ich\na.png,a,1\n")
+    assert main(["--data", str(tmp_path / "manifest.csv"), "--output", str(tmp_path / "out")], "reproduce") == 1
+    assert "row 2, path: a.png is not there" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_writes_one_page_with_what_has_to_be_known(data, tmp_path, capsys):
+    out = tmp_path / "out"
+    arguments = ["--data", str(data.path), "--output", str(out), "--quick", "--only", "yardsticks", "--seeds", "1"]
+    assert main(arguments, "reproduce") == 0
+    assert capsys.readouterr().out == f"{out / 'reproduce.html'}\n"
+    for text in ((out / "reproduce.md").read_text(), (out / "reproduce.html").read_text()):
+        for word in ("slices mixed", "12,651", "TP + TN", "upside down", "mean of the accuracies", "the last one"):
+            assert word in text
+    assert len(list((out / "rows").glob("*.json"))) == 15
+    json.loads((out / "rows" / "yardsticks-all-plain-apart-0.json").read_text())

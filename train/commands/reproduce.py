@@ -1,0 +1,89 @@
+"""`python -m train reproduce`, which is `dicom-node reproduce`: both papers' tables and figures, and what they hide."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+SUMMARY = "Repeat both papers' tables and figures, with patients apart beside them, and yardsticks."
+EPILOG = """\
+The output folder gets reproduce.html and reproduce.md, tables as CSV, figures as PNG, and a file for each row of the
+tables. Called again, the same command makes the rows that are missing. docs/reproduce.md tells what the tables say.
+"""
+SEEDS, QUICK_SEEDS = 3, 2
+
+
+def main(arguments: Sequence[str], program: str) -> int:
+    given = _parser(program).parse_args(arguments)  # before torch is imported: --help answers at once
+
+    from dtvit.inference import UnavailableDevice
+    from dtvit.model import UnknownEncoder
+    from train.data import UnusableData
+    from train.progress import say_to_stderr
+    from train.recipe import UnusableRecipe
+    from train.reproduce import papers, planned
+    from train.reproduce.reproducing import data_of, reproduce
+    from train.reproduce.rows import Work
+    from train.state import UnusableRun
+
+    try:
+        numbers = papers.read(given.papers)
+        work = Work(
+            data=data_of(given.data, given.output, quick=given.quick),
+            output=given.output,
+            quick=given.quick,
+            pretrained=given.pretrained or ("none" if given.quick else "auto"),
+            device=given.device,
+            threads=given.threads,
+            max_time=given.max_time,
+            keep=given.keep,
+        )
+        seeds = given.seeds or (QUICK_SEEDS if given.quick else SEEDS)
+        plan = planned.plan(given.only or planned.CHAPTERS, seeds, quick=given.quick)
+        command = " ".join([program, *arguments])
+        failed = reproduce(work, plan, numbers, command, say_to_stderr)
+    except (UnusableData, UnusableRun, UnusableRecipe, UnavailableDevice, UnknownEncoder) as exc:
+        sys.stderr.write(f"error: {exc}\n")
+        return 1
+    except OSError as exc:
+        sys.stderr.write(f"error: {given.output} cannot be written to ({exc}); rows that are there are whole\n")
+        return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped; the page shows what is there, and the same command goes on\n")
+        return 130
+    sys.stdout.write(f"{given.output / 'reproduce.html'}\n")
+    if failed:
+        sys.stderr.write(f"error: {len(failed)} rows could not be made: {', '.join(failed)}\n")
+    return 1 if failed else 0
+
+
+def _parser(program: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=program, description=SUMMARY, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--data", type=Path, required=True, metavar="MANIFEST", help="CSV that lists the pictures (docs/data.md)")
+    add("--output", type=Path, required=True, metavar="DIR", help="folder for rows, page, tables and figures")
+    add("--quick", action="store_true", help="small encoders, few slices, little training: minutes on two cores")
+    add("--only", action="append", choices=("v1", "v2", "yardsticks"), help="this chapter alone; may be repeated")
+    add("--seeds", type=_positive, help=f"of splits and training [{SEEDS}; with --quick {QUICK_SEEDS}]")
+    add(
+        "--pretrained",
+        help="ImageNet weights: auto (from the hub, else from scratch), none, or a folder of ENCODER.safetensors "
+        "or .pth [auto; with --quick none]",
+    )
+    add("--papers", type=Path, metavar="FILE", help="the papers' numbers, instead of the few that are at hand (TOML)")
+    add("--max-time", type=float, metavar="MIN", help="for the training of each row")
+    add("--keep", action="store_true", help="keep the checkpoint of every row")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
+    add("--threads", type=_positive, help="CPU threads of torch [all]")
+    return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
+    return number

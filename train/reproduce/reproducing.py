@@ -1,0 +1,129 @@
+"""All rows, one after the other, and the page that shows them; what is there is not made again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from dtvit.checkpoint import write_whole
+from train import manifest
+from train.manifest import Manifest
+from train.progress import Say
+from train.reproduce import curves, page, planned, rows, subset, tables
+from train.reproduce.page import Block, Heading, Image, Items
+from train.reproduce.papers import TO_KNOW, Papers
+from train.reproduce.planned import V1, V2, YARDSTICKS, Row
+from train.reproduce.rows import Made, Work
+from train.reproduce.tables import Table
+from train.state import UnusableRun, claimed
+
+TITLE = "Dual-task Vision Transformer: both papers' experiments again"
+SUBSET = "subset.csv"
+PAGE_EVERY_S = 60.0  # so that there is one, should this be killed
+WHAT = {
+    V1: ("Fan et al., arXiv 2405.06814 v1", "v1 Tables 2 and 3", "v1 Figure 3", "v1 Figure 4"),
+    V2: ("Fan et al., the later version", "v2 Tables 3 and 4", "v2 Figure 5", "v2 Figure 6"),
+}
+
+
+def data_of(path: Path, output: Path, *, quick: bool) -> Manifest:
+    """The manifest to work on; with `quick` a small one made from it. Raises UnusableData."""
+    found = manifest.read(path)
+    return subset.write(output / SUBSET, found) if quick else found
+
+
+def reproduce(work: Work, plan: Sequence[Row], papers: Papers, command: str, say: Say) -> list[str]:
+    """Make the rows that are not there yet, and write the page; names of rows that could not be made.
+
+    Stopped at any moment, the page shows what is there; the same command goes on. Raises UnusableData, UnusableRun.
+    """
+    failed: dict[str, str] = {}
+    written = time.monotonic()
+    with claimed(work.output):
+        try:
+            for number, row in enumerate(plan, start=1):
+                if rows.known(work, row) is not None:
+                    continue
+                say(f"row {number} of {len(plan)}: {row.name}")
+                try:
+                    rows.make(work, row, lambda text, name=row.name: say(f"{name}: {text}"))  # type: ignore[misc]
+                except UnusableRun as exc:  # a training that diverged, or a folder that is full: the others may go
+                    failed[row.name] = str(exc)
+                    say(f"{row.name} could not be made: {exc}")
+                if time.monotonic() - written > PAGE_EVERY_S:
+                    write(work, plan, papers, command, failed)
+                    written = time.monotonic()
+        finally:
+            write(work, plan, papers, command, failed)
+    return sorted(failed)
+
+
+def write(work: Work, plan: Sequence[Row], papers: Papers, command: str, failed: Mapping[str, str]) -> None:
+    """The page, its tables as CSV, its figures as PNG."""
+    made = [(row, found) for row in plan if (found := rows.known(work, row)) is not None]
+    blocks = _blocks(work, plan, made, papers, command, failed)
+    for block in blocks:
+        if isinstance(block, Table):
+            write_whole(work.output / f"{block.name}.csv", tables.to_csv(block))
+        elif isinstance(block, Image):
+            write_whole(work.output / block.file, block.png)
+    write_whole(work.output / "rows.csv", tables.per_row(made))
+    write_whole(work.output / "reproduce.md", page.markdown(blocks))
+    write_whole(work.output / "reproduce.html", page.rendered(TITLE, blocks))
+
+
+def _blocks(
+    work: Work,
+    plan: Sequence[Row],
+    made: Sequence[tuple[Row, Made]],
+    papers: Papers,
+    command: str,
+    failed: Mapping[str, str],
+) -> list[Block]:
+    state = f"{len(made)} of {len(plan)} rows are made." if len(made) < len(plan) else f"All {len(plan)} rows are made."
+    blocks: list[Block] = [
+        Heading(1, TITLE),
+        f"NOT FOR CLINICAL USE. {state} `{command}`, manifest {work.data.path.name}, SHA-256 {work.data.digest[:12]}.",
+    ]
+    if work.quick:
+        blocks.append(
+            "QUICK: small encoders, few slices, short training. This shows that everything runs, and how far slices "
+            "mixed and patients apart lie from each other; it is no measure of either paper."
+        )
+    blocks += [Heading(2, "To know before reading"), Items(tuple(TO_KNOW.items()))]
+    blocks.append("Figures are of the test part, slice by slice: mean ± standard deviation over seeds (their number).")
+    if failed:
+        blocks += [Heading(2, "Rows that could not be made"), Items(tuple(failed.items()))]
+    blocks += [Heading(2, "The data (v1 Table 1, v2 Table 1)"), tables.data(work.data, papers)]
+    for chapter in (V1, V2):
+        if any(row.chapter == chapter for row in plan):
+            blocks += _chapter(chapter, work, plan, made, papers)
+    if any(row.chapter == YARDSTICKS for row in plan):
+        blocks += [Heading(2, "Yardsticks"), tables.yardsticks(made)]
+    return [*blocks, Heading(2, "Sources"), *(papers.sources or ("No number of the papers is at hand.",))]
+
+
+def _chapter(
+    chapter: str, work: Work, plan: Sequence[Row], made: Sequence[tuple[Row, Made]], papers: Papers
+) -> list[Block]:
+    title, names, first, second = WHAT[chapter]
+    dtvit = planned.dtvit(chapter, quick=work.quick)
+    lines = list(dict.fromkeys(row.line for row in plan if row.chapter == chapter))
+    own = [line for line in lines if line[1] == dtvit]
+    others = [line for line in lines if line[1] != dtvit]
+    full = [(row, found) for row, found in made if row.line == (chapter, dtvit, True)]
+    blocks: list[Block] = [
+        Heading(2, f"{title} ({names})"),
+        tables.models(f"{chapter}-augmentation", "DTViT without and with augmentation", own, made, papers, dtvit),
+        tables.models(
+            f"{chapter}-encoders", "Other encoders, with augmentation", [*own[-1:], *others], made, papers, dtvit
+        ),
+    ]
+    for png, name, caption in (
+        (curves.training(full), f"{chapter}-training.png", f"{first}: how the training of DTViT went"),
+        (curves.confusions(full), f"{chapter}-confusion.png", f"{second}: what DTViT takes for what"),
+    ):
+        if png is not None:
+            blocks.append(Image(name, png, caption))
+    return blocks

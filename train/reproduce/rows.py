@@ -1,0 +1,249 @@
+"""One row of the tables: train and measure, or ask a yardstick; kept as a file of its own, whole or not at all.
+
+A row that is there is not made again. What a training run leaves beside its numbers goes when they are kept, since the
+weights of all rows would fill a disk.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dtvit.checkpoint import write_whole
+from train import filed, recipe, splits, yardsticks
+from train.data import Pictures
+from train.evaluation import Logits, calibrate, measure, plain
+from train.manifest import Manifest
+from train.options import Settings
+from train.pretrained import UnavailableWeights
+from train.progress import LOG, Say
+from train.recipe import Recipe
+from train.reproduce.planned import YARDSTICKS, Row
+from train.splits import Split
+
+FORMAT = 1  # goes up when rows made before cannot stand beside rows made now
+RESAMPLES = 200  # for intervals of one row; the tables show how rows differ by seed
+SCRATCH = {
+    "pretrained": "none",
+    "optimiser": "adamw",
+    "learning_rate": "5e-4",
+    "weight_decay": "0.05",
+    "decay_everything": "false",
+    "momentum": "0.9",
+    "schedule": "cosine",
+    "warm_up": "0.1",
+    "clip": "1.0",
+    "batch": "32",
+    "epochs": "60",
+}
+"""For an encoder that starts from nothing: the papers' rates are made for one that has seen ImageNet. AdamW,
+weight decay 0.05, warm-up and a cosine as in Touvron et al. 2021 (DeiT), which has no more data than ImageNet."""
+QUICK_EPOCHS = {True: "3", False: "10"}
+"""With replication an epoch is more than three times as long."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What all rows have in common."""
+
+    data: Manifest
+    output: Path
+    quick: bool
+    pretrained: str = "auto"
+    """`auto`: from the encoder's hub where that can be reached; `none`; or a folder of ENCODER.safetensors or .pth."""
+    device: str = "auto"
+    threads: int | None = None
+    max_time: float | None = None
+    """Minutes for the training of one row."""
+    keep: bool = False
+    """Keep checkpoints."""
+
+    @property
+    def cache(self) -> Path:
+        return self.output / "cache"
+
+    def file(self, row: Row) -> Path:
+        return self.output / "rows" / f"{row.name}.json"
+
+
+Made = dict[str, Any]
+"""`row`, `label` of the split, `metrics`, `scratch`, `start`, `curve`, `minutes`, `slices` of each part."""
+
+
+def known(work: Work, row: Row) -> Made | None:
+    """A row that was made before, of this data and in this way."""
+    try:
+        made: Made = json.loads(work.file(row).read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+    return made if made.get("key") == _key(work) else None
+
+
+def make(work: Work, row: Row, say: Say) -> Made:
+    """Make a row and keep it. Raises what `train.run.run` raises."""
+    split = _split(work, row)
+    found = _yardstick(work, row, split) if row.chapter == YARDSTICKS else _model(work, row, split, say)
+    metrics = found.pop("metrics")
+    made: Made = {
+        "key": _key(work),
+        "row": dataclasses.asdict(row),
+        "label": split.label,
+        "split": split.digest,
+        "slices": {part: split.count(part) for part in ("train", "validation", "test")},
+        "metrics": {head: metrics[head] for head in ("presence", "location")},
+        **found,
+    }
+    write_whole(work.file(row), json.dumps(made, indent=1).encode())
+    return made
+
+
+def _key(work: Work) -> str:
+    """A row stands for this data, this way of working, and no other."""
+    return f"{FORMAT} {work.data.digest} {'quick' if work.quick else 'full'} {work.max_time or ''}"
+
+
+def _split(work: Work, row: Row) -> Split:
+    """The split of a row, which is also on disk."""
+    if row.split == "apart":
+        split = splits.by_patient(work.data, row.seed)
+    else:
+        split = splits.paper(work.data, row.seed, replicate=row.split == "paper")
+    path = _split_file(work, row)
+    if not path.exists():
+        splits.write(path, split, work.data)
+    return split
+
+
+def _split_file(work: Work, row: Row) -> Path:
+    return work.output / "splits" / f"{row.split}-{row.seed}.csv"
+
+
+def _model(work: Work, row: Row, split: Split, say: Say) -> Made:
+    """Train from ImageNet weights where they can be had, else from scratch by a schedule of its own."""
+    weights = _weights(work, row.subject)
+    if weights != "none":
+        try:
+            return _trained(work, row, planned(work, row, weights), "pretrained", say)
+        except UnavailableWeights as exc:
+            say(f"{row.name}: {exc}; from scratch instead")
+    return _trained(work, row, planned(work, row, "none"), "scratch", say)
+
+
+def planned(work: Work, row: Row, weights: str) -> Recipe:
+    """The recipe of a row: its paper's, with the row's encoder, split and seed; from scratch with another schedule."""
+    chosen = recipe.read(row.chapter)
+    chosen = chosen.with_replication() if row.replicate else chosen.without_augmentation()
+    changes = {
+        "encoder": row.subject,
+        "pretrained": weights,
+        "split": str(_split_file(work, row)),
+        "seed": str(row.seed),
+    }
+    if weights == "none":
+        changes |= SCRATCH
+        if row.subject.startswith(("alexnet", "squeezenet")):
+            changes["learning_rate"] = "1e-4"  # they have no norms, and stay where they are at a higher rate
+    if work.quick:
+        changes |= {"epochs": QUICK_EPOCHS[row.replicate]}
+    return chosen.changed(changes)
+
+
+def _weights(work: Work, encoder: str) -> str:
+    if work.pretrained in ("auto", "none"):
+        return work.pretrained
+    for suffix in (".safetensors", ".pth"):
+        path = Path(work.pretrained) / (encoder + suffix)
+        if path.is_file():
+            return str(path)
+    return "none"
+
+
+def _trained(work: Work, row: Row, chosen: Recipe, start: str, say: Say) -> Made:
+    from dtvit.checkpoint import describe
+    from train.run import run
+
+    folder = work.output / "runs" / row.name / start
+    settings = Settings(
+        output=folder,
+        data=work.data.path,
+        cache=work.cache,
+        device=work.device,
+        threads=work.threads,
+        max_time=work.max_time,
+    )
+    path = run(chosen, settings, say)
+    training = describe(path).metadata.training or {}
+    with (folder / LOG).open(newline="") as file:
+        curve = list(csv.DictReader(file))
+    made = {
+        "metrics": json.loads((folder / "metrics.json").read_bytes()),
+        "scratch": start == "scratch",
+        "start": training.get("start"),
+        "minutes": training.get("minutes"),
+        "device": training.get("device"),
+        "curve": [{key: float(each[key]) for key in ("step", "training_loss", "validation_loss")} for each in curve],
+    }
+    if not work.keep:
+        for weights in (*folder.glob("*.safetensors"), *folder.glob("*.pt")):
+            weights.unlink()
+        shutil.rmtree(folder / "tensorboard", ignore_errors=True)
+    return made
+
+
+def _yardstick(work: Work, row: Row, split: Split) -> Made:
+    """The same figures, from a yardstick that learns on the training part and is calibrated on the validation part."""
+    everything = filed.load(work.data, splits.whole(work.data), cache=work.cache)
+    place = np.argsort(filed.arrangement(work.data, splits.whole(work.data))[0])  # of a manifest's row in `everything`
+    rows, parts = filed.arrangement(work.data, split)
+    train, validation, test = (place[rows[parts == number]] for number in range(3))
+    logits = _answers(work, row, everything)
+    of_validation, of_test = logits(train, validation), logits(train, test)
+    calibration = calibrate(of_validation, everything.take(validation))
+    found = measure(of_test, everything.take(test), calibration, resamples=RESAMPLES)
+    return {"metrics": plain(found), "scratch": False, "start": "nothing is trained on blood", "curve": []}
+
+
+Answers = Callable[[NDArray[np.intp], NDArray[np.intp]], Logits]
+
+
+def _answers(work: Work, row: Row, everything: Pictures) -> Answers:
+    """From the indices of what is known and of what is asked to logits; what both need is computed once."""
+    if row.subject == "nearest":
+        seen = yardsticks.thumbnails(everything.pictures)
+        return lambda known, asked: yardsticks.nearest_on(seen[known], everything.take(known), seen[asked])
+    features = _features(work, everything)
+    wanted = yardsticks.columns(() if row.subject == "all" else (row.subject,))
+    features = features[:, wanted]
+    return lambda known, asked: yardsticks.boosted_on(
+        features[known], everything.take(known), features[asked], row.seed
+    )
+
+
+def _features(work: Work, everything: Pictures) -> NDArray[np.float64]:
+    """Of all pictures, which takes minutes, so they are kept."""
+    key = hashlib.sha256(f"{work.data.digest} {yardsticks.FORMAT}".encode()).hexdigest()[:16]
+    path = work.cache / f"features-{key}.npy"
+    try:
+        kept: NDArray[np.float64] = np.load(path)
+    except (OSError, ValueError, EOFError):
+        kept = yardsticks.features(everything.pictures)
+        write_whole(path, _npy(kept))
+    return kept
+
+
+def _npy(array: NDArray[np.float64]) -> bytes:
+    import io
+
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()

@@ -1,0 +1,44 @@
+"""Little data for `--quick`: some patients of each kind, some slices of each, as a manifest of their own."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import numpy as np
+
+from dtvit.checkpoint import write_whole
+from train import manifest
+from train.manifest import COLUMNS, Manifest, Row
+from train.splits import kind
+
+PATIENTS = {"normal": 14, "deep": 10, "lobar": 6, "subtentorial": 5, "unknown": 5}
+SLICES = 10  # of each patient, evenly spaced
+
+
+def write(path: Path, found: Manifest, seed: int = 0) -> Manifest:
+    """Write the smaller manifest to `path` and read it. Raises UnusableData where too little is left."""
+    random = np.random.default_rng((seed, 4))
+    of_patient: dict[str, list[Row]] = {}
+    for row in found.rows:
+        of_patient.setdefault(row.patient_id, []).append(row)
+    of_kind: dict[str, list[str]] = {name: [] for name in PATIENTS}
+    for patient in sorted(of_patient):
+        of_kind.setdefault(kind(of_patient[patient][0]), []).append(patient)
+    chosen = sorted(
+        patient
+        for name, patients in of_kind.items()
+        for patient in random.permutation(patients)[: PATIENTS.get(name, 0)].tolist()
+    )
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    columns = [name for name in COLUMNS if name in found.columns]
+    writer.writerow(columns)
+    for patient in chosen:
+        rows = of_patient[patient]
+        for index in np.unique(np.linspace(0, len(rows) - 1, min(SLICES, len(rows))).round().astype(int)).tolist():
+            values = [getattr(rows[index], name) for name in columns]
+            writer.writerow(["" if value is None else value for value in values])
+    write_whole(path, text.getvalue().encode())
+    return manifest.read(path)
