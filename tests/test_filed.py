@@ -151,6 +151,18 @@ def test_the_cache_gives_the_same_pictures_without_reading_them_again(tmp_path):
     assert (first.pictures == loaded(found).pictures).all()
 
 
+def test_a_full_disk_is_told_and_leaves_nothing(tmp_path, monkeypatch):
+    found = listed(tmp_path / "data", [("a", "deep"), ("b", "")], slices=1)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(filed.os, "posix_fallocate", full)
+    with pytest.raises(UnusableData, match="no room for 0 MiB of decoded pictures"):
+        loaded(found, cache=tmp_path / "cache")
+    assert not list((tmp_path / "cache").iterdir())
+
+
 def test_a_changed_picture_is_read_anew(tmp_path):
     found = listed(tmp_path / "data", [("a", "deep"), ("b", "")], slices=1)
     loaded(found, cache=tmp_path / "cache")

@@ -113,7 +113,7 @@ def test_a_wrong_header_is_named(tmp_path, header, told):
 
 
 def test_columns_of_somebodys_own_do_no_harm(tmp_path):
-    rows = [row | {"age": "70", "kvp": "120"} for row in entries(TWO)]
+    rows = [row | {"age": "70", "side": "left", "series_id": "1"} for row in entries(TWO)]
     assert len(manifest.read(table(tmp_path, rows)).rows) == 6
 
 

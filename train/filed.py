@@ -135,7 +135,7 @@ def _decode(
             tell(done, len(wanted))
 
     with ThreadPoolExecutor(min(16, 2 * (os.cpu_count() or 1))) as pool:
-        for _ in pool.map(one, range(len(wanted)), chunksize=64):
+        for _ in pool.map(one, range(len(wanted))):
             pass
     if problems:
         raise UnusableTable(manifest.path, sorted(problems, key=lambda problem: problem.row))
@@ -152,6 +152,7 @@ def _cached(manifest: Manifest, geometry: str, folder: Path, tell: Tell) -> NDAr
     with _temporary(path) as temporary:
         # Two at once each write a file of their own; the later replaces the earlier by the same content.
         into = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
+        _reserve(temporary)
         _decode(manifest, np.arange(shape[0]), into, geometry, tell)
         into.flush()
         del into
@@ -160,6 +161,21 @@ def _cached(manifest: Manifest, geometry: str, folder: Path, tell: Tell) -> NDAr
     if made is None:
         raise UnusableData(f"{path} was written and cannot be read back; is the disk full or failing?")
     return made
+
+
+def _reserve(path: Path) -> None:
+    """All of a file's room on disk; a mapped file that finds none when it is written to ends the process."""
+    handle = os.open(path, os.O_RDWR)
+    try:
+        os.posix_fallocate(handle, 0, os.fstat(handle).st_size)
+    except OSError as exc:
+        needed = os.fstat(handle).st_size / 2**20
+        raise UnusableData(
+            f"{path.parent} has no room for {needed:.0f} MiB of decoded pictures ({exc.strerror}); make room, or name "
+            "no folder to keep them in"
+        ) from exc
+    finally:
+        os.close(handle)
 
 
 @contextlib.contextmanager

@@ -46,14 +46,14 @@ def nearest_on(there: NDArray[np.float32], known: Pictures, here: NDArray[np.flo
 
 def boosted(known: Pictures, asked: Pictures, groups: Sequence[str] = (), seed: int = 0) -> Logits:
     """Gradient boosting (scikit-learn's, over histograms) on features of `groups` (keys of GROUPS; none: all)."""
-    return boosted_on(features(known.pictures, groups), known, features(asked.pictures, groups), seed)
+    return booster(features(known.pictures, groups), known, seed)(features(asked.pictures, groups))
 
 
-def boosted_on(there: Floats, known: Pictures, here: Floats, seed: int = 0) -> Logits:
-    """The same for features (N, F) that are there already; `there` are those of `known`."""
-    return Logits(
-        _fitted(there, known.presence, here, 2, seed), _fitted(there, known.location, here, len(LOCATIONS), seed)
-    )
+def booster(there: Floats, known: Pictures, seed: int = 0) -> Callable[[Floats], Logits]:
+    """From features (N, F) to logits, learned from those `there`, which are of the pictures `known`."""
+    presence = _fitted(there, known.presence, 2, seed)
+    location = _fitted(there, known.location, len(LOCATIONS), seed)
+    return lambda here: Logits(presence(here), location(here))
 
 
 def columns(groups: Sequence[str] = ()) -> list[int]:
@@ -62,19 +62,22 @@ def columns(groups: Sequence[str] = ()) -> list[int]:
     return [column for name in groups or GROUPS for column in range(ends[name] - WIDTHS[name], ends[name])]
 
 
-def _fitted(there: Floats, labels: NDArray[np.int8], here: Floats, classes: int, seed: int) -> Floats:
-    """(N, classes) log-probabilities; a class that nothing is known of is never likely."""
+def _fitted(there: Floats, labels: NDArray[np.int8], classes: int, seed: int) -> Callable[[Floats], Floats]:
+    """From features to (N, classes) log-probabilities; a class that nothing is known of is never likely."""
     from sklearn.ensemble import HistGradientBoostingClassifier
 
     known = labels >= 0
-    found = np.full((len(here), classes), -2 * SURE)
-    if len(np.unique(labels[known])) < 2:
-        found[:, labels[known][:1]] = 0.0
-        return found
+    seen = np.unique(labels[known])
     model = HistGradientBoostingClassifier(max_iter=100, learning_rate=0.1, min_samples_leaf=20, random_state=seed)
-    model.fit(there[known], labels[known])
-    found[:, model.classes_.astype(int)] = np.log(np.clip(model.predict_proba(here), 1e-5, 1.0))
-    return found
+    if len(seen) > 1:
+        model.fit(there[known], labels[known])
+
+    def answer(here: Floats) -> Floats:
+        found = np.full((len(here), classes), -2 * SURE)
+        found[:, seen] = np.log(np.clip(model.predict_proba(here), 1e-5, 1.0)) if len(seen) > 1 else 0.0
+        return found
+
+    return answer
 
 
 def thumbnails(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:

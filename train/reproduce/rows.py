@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import hashlib
 import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtvit.checkpoint import write_whole
-from train import filed, recipe, splits, yardsticks
-from train.data import Pictures
+from train import recipe, splits, yardsticks
+from train.data import PARTS
 from train.evaluation import Logits, calibrate, measure, plain
 from train.manifest import Manifest
 from train.options import Settings
@@ -29,6 +29,7 @@ from train.pretrained import UnavailableWeights
 from train.progress import LOG, Say
 from train.recipe import Recipe
 from train.reproduce.planned import YARDSTICKS, Row
+from train.reproduce.seen import Seen
 from train.splits import Split
 
 FORMAT = 1  # goes up when rows made before cannot stand beside rows made now
@@ -72,6 +73,11 @@ class Work:
     def cache(self) -> Path:
         return self.output / "cache"
 
+    @cached_property
+    def seen(self) -> Seen:
+        """What the yardsticks look at."""
+        return Seen(self.data, self.cache)
+
     def file(self, row: Row) -> Path:
         return self.output / "rows" / f"{row.name}.json"
 
@@ -86,7 +92,7 @@ def known(work: Work, row: Row) -> Made | None:
         made: Made = json.loads(work.file(row).read_bytes())
     except (FileNotFoundError, ValueError):
         return None
-    return made if made.get("key") == _key(work) else None
+    return made if made.get("key") == _key(work, row) else None
 
 
 def make(work: Work, row: Row, say: Say) -> Made:
@@ -95,11 +101,11 @@ def make(work: Work, row: Row, say: Say) -> Made:
     found = _yardstick(work, row, split) if row.chapter == YARDSTICKS else _model(work, row, split, say)
     metrics = found.pop("metrics")
     made: Made = {
-        "key": _key(work),
+        "key": _key(work, row),
         "row": dataclasses.asdict(row),
         "label": split.label,
         "split": split.digest,
-        "slices": {part: split.count(part) for part in ("train", "validation", "test")},
+        "slices": {part: split.count(part) for part in PARTS},
         "metrics": {head: metrics[head] for head in ("presence", "location")},
         **found,
     }
@@ -107,9 +113,10 @@ def make(work: Work, row: Row, say: Say) -> Made:
     return made
 
 
-def _key(work: Work) -> str:
+def _key(work: Work, row: Row) -> str:
     """A row stands for this data, this way of working, and no other."""
-    return f"{FORMAT} {work.data.digest} {'quick' if work.quick else 'full'} {work.max_time or ''}"
+    way = "" if row.chapter == YARDSTICKS else f" {work.pretrained} {work.max_time or ''}"
+    return f"{FORMAT} {work.data.digest} {'quick' if work.quick else 'full'}{way}"
 
 
 def _split(work: Work, row: Row) -> Split:
@@ -202,48 +209,20 @@ def _trained(work: Work, row: Row, chosen: Recipe, start: str, say: Say) -> Made
 
 def _yardstick(work: Work, row: Row, split: Split) -> Made:
     """The same figures, from a yardstick that learns on the training part and is calibrated on the validation part."""
-    everything = filed.load(work.data, splits.whole(work.data), cache=work.cache)
-    place = np.argsort(filed.arrangement(work.data, splits.whole(work.data))[0])  # of a manifest's row in `everything`
-    rows, parts = filed.arrangement(work.data, split)
-    train, validation, test = (place[rows[parts == number]] for number in range(3))
-    logits = _answers(work, row, everything)
-    of_validation, of_test = logits(train, validation), logits(train, test)
-    calibration = calibrate(of_validation, everything.take(validation))
-    found = measure(of_test, everything.take(test), calibration, resamples=RESAMPLES)
+    seen = work.seen
+    train, validation, test = (seen.part(split, part) for part in PARTS)
+    logits = _answers(seen, row, train)
+    calibration = calibrate(logits(validation), seen.pictures.take(validation))
+    found = measure(logits(test), seen.pictures.take(test), calibration, resamples=RESAMPLES)
     return {"metrics": plain(found), "scratch": False, "start": "nothing is trained on blood", "curve": []}
 
 
-Answers = Callable[[NDArray[np.intp], NDArray[np.intp]], Logits]
-
-
-def _answers(work: Work, row: Row, everything: Pictures) -> Answers:
-    """From the indices of what is known and of what is asked to logits; what both need is computed once."""
+def _answers(seen: Seen, row: Row, train: NDArray[np.intp]) -> Callable[[NDArray[np.intp]], Logits]:
+    """From the places of pictures to logits, as learned from those at `train`."""
+    known = seen.pictures.take(train)
     if row.subject == "nearest":
-        seen = yardsticks.thumbnails(everything.pictures)
-        return lambda known, asked: yardsticks.nearest_on(seen[known], everything.take(known), seen[asked])
-    features = _features(work, everything)
-    wanted = yardsticks.columns(() if row.subject == "all" else (row.subject,))
-    features = features[:, wanted]
-    return lambda known, asked: yardsticks.boosted_on(
-        features[known], everything.take(known), features[asked], row.seed
-    )
-
-
-def _features(work: Work, everything: Pictures) -> NDArray[np.float64]:
-    """Of all pictures, which takes minutes, so they are kept."""
-    key = hashlib.sha256(f"{work.data.digest} {yardsticks.FORMAT}".encode()).hexdigest()[:16]
-    path = work.cache / f"features-{key}.npy"
-    try:
-        kept: NDArray[np.float64] = np.load(path)
-    except (OSError, ValueError, EOFError):
-        kept = yardsticks.features(everything.pictures)
-        write_whole(path, _npy(kept))
-    return kept
-
-
-def _npy(array: NDArray[np.float64]) -> bytes:
-    import io
-
-    buffer = io.BytesIO()
-    np.save(buffer, array)
-    return buffer.getvalue()
+        small = seen.thumbnails
+        return lambda asked: yardsticks.nearest_on(small[train], known, small[asked])
+    features = seen.features[:, yardsticks.columns(() if row.subject == "all" else (row.subject,))]
+    answer = yardsticks.booster(features[train], known, row.seed)
+    return lambda asked: answer(features[asked])
