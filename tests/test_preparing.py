@@ -218,6 +218,13 @@ def test_labels_without_a_column_to_join_by_are_refused(two: Path, tmp_path: Pat
         prepare(two, tmp_path / "out", labels=labels(tmp_path / "labels.csv", "name,ich\nx,1\n"))
 
 
+def test_pictures_made_below_the_folder_are_not_looked_at_again(tmp_path: Path) -> None:
+    folder = filed(tmp_path / "in", patient(1))
+    prepare(folder, folder / "out")
+    again = prepare(folder, folder / "out")
+    assert (again.made, again.unreadable) == (0, {})
+
+
 def test_what_cannot_be_used_is_named_and_costs_itself_alone(tmp_path: Path) -> None:
     folder = filed(tmp_path / "in", patient(1))
     filed(folder / "grey", grey_series(10, series="1.2.7", study="1.2.70"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,20 +51,19 @@ class Series:
         return hashlib.sha256("".join(sorted(i.digest for i in self.instances)).encode()).hexdigest()
 
 
-def find(
-    folder: Path, rules: Eligibility, tell: Callable[[Path], None] = lambda _: None
-) -> tuple[list[Series], dict[Path, str]]:
-    """The series below `folder`, and why a file belongs to none; `tell` hears of every file that was read."""
+def find(folder: Path, rules: Eligibility, without: Path) -> tuple[list[Series], dict[Path, str]]:
+    """The series below `folder`, but not below `without`, and why a file belongs to none."""
     members: dict[str, list[Instance]] = {}
     unreadable: dict[Path, str] = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name.upper() != "DICOMDIR"):
+        if path.absolute().is_relative_to(without.absolute()):
+            continue
         try:
             instance = _read(path)
         except Exception as exc:  # noqa: BLE001 - outermost line of one file; the library promises no class of exception
             unreadable[path] = _reason(exc)
         else:
             members.setdefault(instance.header.series_uid, []).append(instance)
-        tell(path)
     return [_series(each, rules) for each in members.values()], unreadable
 
 

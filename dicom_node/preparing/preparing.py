@@ -101,7 +101,7 @@ def prepare(
         raise NotPossible(f"{key} lies in {out}: the key tells whose pictures these are, keep it elsewhere")
     known_labels = None if labels is None else labelling.read(labels)
     tell(f"reading headers below {folder}")
-    found, unreadable = find(folder, rules or Eligibility())
+    found, unreadable = find(folder, rules or Eligibility(), without=out)
     try:
         with open_records(out) as records:
             return _prepare(folder, records, found, unreadable, known_labels, key, mode, tell)
