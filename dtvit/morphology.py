@@ -77,6 +77,9 @@ def renamed(labels: Labels, names: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint
     """`names[labels]`; label 0 keeps the name 0."""
     import cv2
 
+    named = np.flatnonzero(names)
+    if len(named) == 1:  # nearly always; comparing is faster than any table
+        return np.asarray((labels == named[0]).view(np.uint8) * names[named[0]])
     if labels.dtype != np.uint8:
         return names[labels]
     table = np.zeros(256, np.uint8)

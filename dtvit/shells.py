@@ -27,10 +27,14 @@ def outline(hu: npt.NDArray[np.float32], pixel_mm: Pixel, by: Morphology) -> Mas
     """Where a body is, fat included, without its shells: what the opening leaves, and a little more; on cells."""
     step, coarse_mm = coarse(pixel_mm, CELL_MM)
     body = hu[::step, ::step] > BODY_HU
-    opened = _opened(body, 0.0, coarse_mm, by)
-    if opened.any():
-        opened = _opened(body | _within_hull(by.fill(body) & ~body, by.hull(opened), by), MARGIN_MM, coarse_mm, by)
-    return opened
+    thick = by.deeper(body, OPENING_MM, coarse_mm)
+    if not thick.any():
+        return thick
+    holes = by.fill(body) & ~body
+    if holes.any():
+        body |= _within_hull(holes, by.hull(_near(thick, 0.0, coarse_mm, by)), by)
+        thick = by.deeper(body, OPENING_MM, coarse_mm)
+    return _near(thick, MARGIN_MM, coarse_mm, by)
 
 
 def protruding(hu: npt.NDArray[np.float32], mask: Mask, body: Mask, pixel_mm: Pixel, by: Morphology) -> Mask:
@@ -56,10 +60,9 @@ def _spread(values: npt.NDArray[np.float32]) -> float:
     return float(high - low) / 2
 
 
-def _opened(body: Mask, margin_mm: float, pixel_mm: Pixel, by: Morphology) -> Mask:
-    """Opened by OPENING_MM, and grown by the margin."""
-    thick = by.deeper(body, OPENING_MM, pixel_mm)
-    return ~by.deeper(~thick, OPENING_MM + margin_mm, pixel_mm) if thick.any() else thick
+def _near(thick: Mask, margin_mm: float, pixel_mm: Pixel, by: Morphology) -> Mask:
+    """What the opening by OPENING_MM leaves of a body, whose depths are `thick`, grown by the margin."""
+    return ~by.deeper(~thick, OPENING_MM + margin_mm, pixel_mm)
 
 
 def _within_hull(holes: Mask, hull: Mask, by: Morphology) -> Mask:
