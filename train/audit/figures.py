@@ -139,6 +139,10 @@ def mean(values: NDArray[Any], patients: NDArray[Any], seed: int) -> Figure:
     draws = draw(patients, seed=seed)
     sums = draws.sums(np.stack((values.astype(float), np.ones(len(values))), 1))
     low, high = interval(sums[:, 0] / sums[:, 1])
+    if values.dtype == bool and (values.all() or not values.any()):
+        # All alike, drawn again, stay all alike; the exact binomial interval over patients does not pretend to know.
+        rest = 1 - 0.025 ** (1 / draws.patients)
+        low, high = (1 - rest, 1.0) if values.all() else (0.0, rest)
     return Figure(float(values.mean()), low, high, len(values), draws.patients)
 
 

@@ -17,6 +17,7 @@ table { border-collapse: collapse; width: 100%; font-size: .92rem; }
 th, td { text-align: left; padding: .25rem .6rem; border-bottom: 1px solid var(--line); }
 td.number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
 .met { color: var(--good); } .missed { color: var(--bad); font-weight: 600; }
+.met, .missed { white-space: nowrap; }
 .verdict { font-size: 1.15rem; font-weight: 600; } .small { font-size: .85rem; opacity: .8; overflow-wrap: anywhere; }
 img { max-width: 100%; height: auto; } figure { margin: 1rem 0; } figcaption { font-size: .85rem; opacity: .8; }
 """

@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,12 +102,12 @@ def _play(subject: Subject, game: _Game, seed: int, folder: Path) -> tuple[list[
         inside[i] = relevance[mask].sum() / max(float(relevance.sum()), 1e-9)
         share[i] = mask.sum() / max(1, head.sum())
 
-    def row(key: str, what: str, values: NDArray[np.float64]) -> Row:
+    def row(key: str, what: str, values: NDArray[Any]) -> Row:
         figure = mean(values, game.patients, seed) if len(values) else Figure(math.nan, math.nan, math.nan, 0, 0)
         return Row(f"{game.name}.{key}", f"{game.what}: {what}", figure)
 
     rows = [
-        row("hits", "maximum in the bleed or one patch off", hits),
+        row("hits", "maximum in the bleed or one patch off", hits > 0),
         row("hits_by_chance", "the same by chance", by_chance),
         row("relevance_inside", "share of the relevance in the bleed", inside),
         row("area", "share of the head that is bleed (chance)", share),

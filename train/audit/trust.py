@@ -20,7 +20,8 @@ SATURATED = 0.35  # of the bleed at 80 HU or more: calcification, or bone
 AT_BONE = 0.3  # of the bleed's border in bone or air: its edge is the skull's, and the segmentation a guess
 AIR = 8  # grey level, 2.5 HU: darker than any fluid of the brain but for its noise
 LEFT_HU = 12.0  # over the brain around: what stands out so after healing may be blood
-LEFT_PX = 12  # in one piece, or a tenth of the bleed
+LEFT_PX = 12  # in one piece
+DEEP_PX = 6  # a piece that nowhere lies deeper below the skull may be a sinus, or bone
 
 GOOD = "trusted"
 
@@ -40,7 +41,7 @@ def verdict(anatomy: Anatomy) -> str:
         doubt = _doubt(anatomy, labels == number)
         if doubt:
             return doubt
-    if left_over(anatomy, hole_of(anatomy, blood)) > max(LEFT_PX, 0.1 * size):
+    if left_over(anatomy, hole_of(anatomy, blood)) > LEFT_PX:
         return "other dense places, perhaps blood"
     return GOOD
 
@@ -55,6 +56,8 @@ def _doubt(anatomy: Anatomy, part: Mask) -> str:
         return "little contrast"
     if (picture[part] >= BONE).mean() > SATURATED:
         return "as dense as bone"
+    if not (part & eroded(inside, DEEP_PX)).any():
+        return "at the skull"
     border = dilated(part, 2) & ~part
     if (~inside[border] | (picture[border] >= BONE) | (picture[border] <= AIR)).mean() > AT_BONE:
         return "at the skull"

@@ -146,7 +146,7 @@ def _phantoms(figures: Figures) -> list[str]:
             if math.isfinite(more) and more >= ALARM:
                 alarms.append((more, key.split(".")[2].replace("_", " ")))
     if alarms:
-        named = ", ".join(f"{what} ({more:+.0%})" for more, what in sorted(alarms, reverse=True))
+        named = ", ".join(f"{what} ({100 * more:+.0f} %)" for more, what in sorted(alarms, reverse=True))
         said.append(f"It takes for blood what is none: {named}.")
     else:
         said.append("No look-alike adds a tenth or more to its false alarms.")
@@ -162,7 +162,7 @@ def _stability(figures: Figures) -> list[str]:
     if not flipped:
         return []
     shaky = [
-        f"{kind} ({share:.0%})"
+        f"{kind} ({100 * share:.0f} %)"
         for kind, share in sorted(flipped.items(), key=lambda item: -item[1])
         if share >= SENSITIVE
     ]
@@ -171,7 +171,9 @@ def _stability(figures: Figures) -> list[str]:
             f"Of the harmless changes at middle strength these flip a tenth of its calls or more: {', '.join(shaky)}."
         ]
     kind = max(flipped, key=lambda each: flipped[each])
-    return [f"No harmless change at middle strength flips a tenth of its calls (most: {kind}, {flipped[kind]:.0%})."]
+    return [
+        f"No harmless change at middle strength flips a tenth of its calls (most: {kind}, {100 * flipped[kind]:.0f} %)."
+    ]
 
 
 def _pointing(figures: Figures) -> list[str]:
