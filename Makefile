@@ -4,12 +4,13 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help setup demo test check format soak bench clean
+.PHONY: help setup demo test check format soak fuzz bench clean
 
 help:
 	@echo "make demo    install, then send four synthetic patients through the node and show the reports"
 	@echo "make test    install, then run the tests"
 	@echo "make soak    kill the node SOAK_KILLS times (1000), and say what was lost; about two hours"
+	@echo "make fuzz    send the receiver 30,000 broken associations, and say what became of them; half an hour"
 	@echo "make check   ruff, mypy, import-linter"
 	@echo "make format  let ruff reformat"
 	@echo "make clean   remove .venv and everything generated"
@@ -30,6 +31,10 @@ test: setup
 
 soak: setup
 	$(BIN)/python benchmarks/soak.py --kills $(or $(SOAK_KILLS),1000)
+
+fuzz: setup
+	$(BIN)/python tests/fuzzing.py --count $(or $(FUZZ_COUNT),24000)
+	$(BIN)/python tests/fuzzing.py --count $(or $(FUZZ_COUNT),6000) --loop pynetdicom --at-once 24
 
 check: setup
 	$(BIN)/ruff format --check .
