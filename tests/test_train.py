@@ -7,12 +7,13 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from drawn import drawn_head, failing, failing_once
+from learning import REPOSITORY, SOURCE, batch_of, quiet, recipe, settings
+from learning import drawn as all_drawn
 from safetensors.torch import load_file
 
 from dtvit import preprocess
@@ -20,42 +21,20 @@ from dtvit.checkpoint import describe
 from dtvit.inference import Classifier
 from dtvit.model import DTViT
 from train import synthetic
-from train.batches import Batch, Totals
-from train.data import UnusableData, freeze, load, part_of, read_shard, shard, stack, write_shard
+from train.data import UnusableData, freeze, load, part_of, read_shard, shard, write_shard
 from train.learner import Learner, choose_patches, loss
 from train.lessons import first_lessons
 from train.loop import fit
-from train.options import Settings
-from train.recipe import Recipe
-from train.recipe import read as read_recipe
-from train.result import Source
 from train.run import run
 from train.start import start_well
 from train.state import UnusableRun
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 NO_AUTOCAST = torch.autocast("cpu", enabled=False)
-SOURCE = Source("Disks and squares.", "none", ("drawn-1",))
 
 
 @pytest.fixture(scope="module")
 def drawn():
-    return stack([drawn_head(number) for number in range(60)])
-
-
-def recipe(**changes) -> Recipe:
-    """The recipe for phantoms, with the smallest ViT and a few steps."""
-    small = {"name": "drawn", "encoder": "test_vit", "batch": 16, "steps": 8, "evaluate_every": 4, "first_lessons": 10}
-    return dataclasses.replace(read_recipe("phantom"), **{**small, **changes})
-
-
-def settings(output, **changes) -> Settings:
-    output.mkdir(exist_ok=True, parents=True)
-    return Settings(output=output, **{"device": "cpu", "threads": 1, **changes})
-
-
-def quiet(_text):
-    pass
+    return all_drawn()
 
 
 def test_training_finds_the_blood(tmp_path, drawn):
@@ -149,20 +128,6 @@ def test_a_run_may_start_from_a_checkpoint(tmp_path, drawn):
     before, after = load_file(first), load_file(second)
     assert all(torch.allclose(before[key].float(), after[key].float(), atol=1e-3) for key in before)
     assert describe(first).digest[:12] in describe(second).metadata.training["start"]
-
-
-def batch_of(presence, location, totals=None):
-    labels = torch.tensor(presence), torch.tensor(location)
-    known = [int((each >= 0).sum()) for each in labels]
-    count = len(presence)
-    return Batch(
-        pictures=torch.zeros(count, 1, 224, 224),
-        blood=torch.zeros(count, 1, 56, 56),
-        traced=torch.ones(count, dtype=torch.bool),
-        presence=labels[0],
-        location=labels[1],
-        totals=totals or Totals(*known, traced=count),
-    )
 
 
 def test_location_is_not_taught_where_there_is_no_hemorrhage():

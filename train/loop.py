@@ -34,7 +34,7 @@ from train.optimiser import Average, optimiser, set_rate
 from train.options import Settings
 from train.progress import Bar, Journal, Say, say_to_stderr, silent, told
 from train.ranks import Ranks
-from train.recipe import Recipe, UnusableRecipe
+from train.recipe import Recipe, UnusableRecipe, defaults
 from train.result import BEST, LAST, Ended, Source
 from train.sampling import order
 from train.start import start_well
@@ -106,6 +106,7 @@ class _Run:
         self.validation = _first_patients(data.of_part("validation"), recipe.validation_slices)
         self.step, self.elapsed_s, self.best, self.worse = 0, 0.0, math.inf, 0
         self.rows: list[dict[str, Any]] = []
+        self.recent: list[torch.Tensor] = []  # losses since the last look
         self.called: torch.nn.Module = self.learner
         say(
             f"{len(training)} slices of {len(np.unique(training.patient))} patients to train on, "
@@ -117,7 +118,7 @@ class _Run:
         """Go on from the saved state, or start anew with the first lessons."""
         saved = state.read(self.settings.output / STATE, self.device)
         if saved is not None:
-            state.same_run(self.settings.output, self._identity(), saved["run"])
+            state.same_run(self.settings.output, self._identity(), {**defaults(), **saved["run"]})
             self._restore(saved)
             self.say(f"going on from step {self.step}")
             return
@@ -126,7 +127,9 @@ class _Run:
         cost = 0.0
         if self.recipe.first_lessons and not self.recipe.start_from and self.ranks.first:
             pictures, blood = self.batches.traced_middles()
-            cost = first_lessons(self.learner, pictures, blood, self.recipe.first_lessons, self.autocast)
+            # their gradients are not scaled, which fp16 would need
+            cast = autocast("fp32", self.device) if self.precision == "fp16" else self.autocast
+            cost = first_lessons(self.learner, pictures, blood, self.recipe.first_lessons, cast)
         self.average.start()
         self.elapsed_s = time.monotonic() - started
         if cost:
@@ -151,6 +154,7 @@ class _Run:
         self.scaler.load_state_dict(saved["scaler"])
         self.step, self.elapsed_s = saved["step"], saved["elapsed_s"]
         self.best, self.worse, self.rows = saved["best"], saved["worse"], saved["rows"]
+        self.recent = list(saved.get("recent", torch.zeros(0)).to(self.device))
 
     def save(self) -> None:
         if not self.ranks.first:
@@ -166,6 +170,7 @@ class _Run:
             "best": self.best,
             "worse": self.worse,
             "rows": self.rows,
+            "recent": torch.stack(self.recent) if self.recent else torch.zeros(0),
         }
         state.save(self.settings.output / STATE, kept)
 
@@ -190,21 +195,20 @@ class _Run:
     def _steps(self, journal: Journal | None, bar: Bar) -> None:
         started, before, first = time.monotonic(), self.elapsed_s, self.step
         saved_at = said_at = started
-        recent: list[torch.Tensor] = []
         done = self.progress()
         while done < 1 and not self._patience_is_over():
-            recent.append(self._step(done))
+            self.recent.append(self._step(done))
             self.step += 1
             now = time.monotonic()
             self.elapsed_s = before + now - started
             done = self.progress()
             looking = self.step % self.evaluate_every == 0 or done >= 1
             if looking:
-                self._look(journal, self.ranks.sum(_mean(recent)))
-                recent = []
+                self._look(journal, self.ranks.sum(_mean(self.recent)))
+                self.recent = []
             elif now - said_at > SAY_EVERY_S:
                 rate = (self.step - first) * self.recipe.batch / max(now - started, 1e-6)
-                loss_of_all = self.ranks.count * _mean(recent[-50:])
+                loss_of_all = self.ranks.count * _mean(self.recent[-50:])
                 text = f"step {self.step} of {self.steps}, loss {loss_of_all:.3f}, {rate:.0f} slices/s"
                 bar.show(done, text)
                 if not bar.shown:

@@ -22,10 +22,11 @@ LEAST = 0.01  # of the learning rate, at the first step of a warm-up
 def optimiser(learner: Learner, recipe: Recipe) -> torch.optim.Optimizer:
     """Over all parameters, each group with its `lr_scale`. Raises UnusableRecipe for layer decay without layers."""
     groups = _by_layer(learner, recipe) if recipe.layer_decay < 1 else _by_decay(learner, recipe)
-    device = next(learner.parameters()).device
-    fused = device.type in ("cpu", "cuda")  # one pass over memory instead of ten
     if recipe.optimiser == "sgd":
-        return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum, fused=fused)
+        # Not fused: torch 2.15's fused SGD begins with a momentum of uninitialised memory when the GradScaler skips
+        # the first step, which in fp16 it often does.
+        return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum)
+    fused = next(learner.parameters()).device.type in ("cpu", "cuda")  # one pass over memory instead of ten
     betas = (recipe.momentum, recipe.second_momentum)
     return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=betas, fused=fused)
 

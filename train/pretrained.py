@@ -8,6 +8,7 @@ from urllib.request import getproxies
 
 import huggingface_hub
 import timm
+import torch
 
 from dtvit.model import FROM_TORCHVISION, DTViT
 from train.recipe import Recipe
@@ -24,6 +25,7 @@ def model(recipe: Recipe) -> tuple[DTViT, str]:
     wanted: bool | Path = {"none": False, "auto": True}.get(recipe.pretrained, Path(recipe.pretrained))
     if wanted is True and recipe.encoder not in FROM_TORCHVISION:
         _ask_only_the_cache_where_there_is_no_network()
+    drawn = torch.get_rng_state()
     try:
         made = DTViT(
             recipe.encoder, recipe.location_outputs, recipe.head, pretrained=wanted, drop_path=recipe.drop_path
@@ -33,6 +35,7 @@ def model(recipe: Recipe) -> tuple[DTViT, str]:
             raise
         raise UnavailableWeights(_remedy(recipe, wanted, exc)) from exc
     if isinstance(wanted, Path):
+        _all_came(recipe, made, wanted, drawn)
         return made, f"weights of {wanted.name}"
     return made, f"ImageNet weights ({source(recipe.encoder)})" if wanted else SCRATCH
 
@@ -43,6 +46,16 @@ def source(encoder: str) -> str:
         return f"torchvision {encoder}"
     config = timm.get_pretrained_cfg(encoder)
     return (config.hf_hub_id or config.url or "nowhere") if config is not None else "nowhere"
+
+
+def _all_came(recipe: Recipe, made: DTViT, file: Path, drawn: torch.Tensor) -> None:
+    """timm passes over what a file lacks: a matrix that is still what chance gave it was not in there."""
+    with torch.random.fork_rng():
+        torch.set_rng_state(drawn)
+        bare = dict(DTViT(recipe.encoder, recipe.location_outputs, recipe.head).encoder.named_parameters())
+    missing = [name for name, p in made.encoder.named_parameters() if p.ndim > 1 and torch.equal(p, bare[name])]
+    if missing:
+        raise UnavailableWeights(_remedy(recipe, file, KeyError(f"{len(missing)} are missing, such as {missing[0]}")))
 
 
 def _remedy(recipe: Recipe, wanted: bool | Path, problem: Exception) -> str:

@@ -198,6 +198,12 @@ POSITIVE = ("batch", "learning_rate", "accumulation")
 SHARE = ("drop_path", "smoothing", "warm_up", "ema", "momentum", "second_momentum")
 
 
+def defaults() -> dict[str, Any]:
+    """What a key means for a run that was begun before the key was there."""
+    bare = Recipe(name="", encoder="", steps=1).recorded()
+    return {key: value for key, value in bare.items() if key not in ("name", "encoder", "steps")}
+
+
 def shipped() -> list[str]:
     return sorted(path.stem for path in SHIPPED.glob("*.toml"))
 

@@ -98,7 +98,7 @@ def gather(recipe: Recipe, settings: Settings, say: Say, ranks: Ranks) -> tuple[
         digest=hashlib.sha256(" ".join(part.digest for part in parts).encode()).hexdigest(),
         split={} if split is None else {"kind": split.kind, "digest": split.digest},
         label=APART if split is None else split.label,
-        replicated=split is not None and split.leaky,
+        replicated=split is not None and split.kind == "paper",
     )
     return judged(recipe, join([part.pictures for part in parts])), source
 
@@ -108,7 +108,7 @@ def divided(recipe: Recipe, listed: Manifest) -> Split:
     if recipe.split == "patient":
         return splits.by_patient(listed, recipe.seed)
     if recipe.split == "paper":
-        return splits.paper(listed, recipe.seed)
+        return splits.paper(listed, recipe.seed, replicate=recipe.sampling == "replicate")
     if recipe.split == "given":
         return splits.given(listed)
     return splits.read(Path(recipe.split), listed)

@@ -66,7 +66,8 @@ def read(path: Path, device: torch.device) -> dict[str, Any] | None:
     try:
         state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as exc:
-        raise UnusableRun(f"{path} cannot be read ({exc}); remove it to begin again") from exc
+        reason = exc.strerror if isinstance(exc, OSError) else "damaged, or no state of a run"
+        raise UnusableRun(f"{path} cannot be read ({reason}); remove it to begin again") from exc
     return state
 
 

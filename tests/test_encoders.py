@@ -1,0 +1,129 @@
+"""Every encoder of both papers trains, with weights of its own or from a file; offline this is said at once."""
+
+import socket
+import time
+
+import huggingface_hub
+import pytest
+import timm
+import torch
+from learning import batch_of, recipe
+from safetensors.torch import save_file
+from torchvision import models
+
+from dtvit.model import DTViT, UnknownEncoder
+from train import pretrained
+from train.learner import Learner, loss
+from train.optimiser import optimiser
+from train.pretrained import UnavailableWeights
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    "encoder", ["resnet18", "vgg16_bn", "densenet161", "vit_base_patch16_224", "alexnet", "squeezenet1_0"]
+)
+def test_an_encoder_of_each_family_takes_a_step(encoder):
+    torch.manual_seed(0)
+    given = recipe(encoder=encoder, location_outputs=4, optimiser="sgd", learning_rate=1e-3, blood_loss=0.0)
+    learner = Learner(DTViT(encoder, 4), blood_head=False).train()
+    moved = [next(learner.model.encoder.parameters()), learner.model.presence.weight, learner.model.location.weight]
+    before = [parameter.detach().clone() for parameter in moved]
+    made = optimiser(learner, given)
+    batch = batch_of([0, 1], [3, 1])
+    batch.pictures.uniform_()
+
+    cost = loss(learner(batch.pictures), batch, None, given)
+    cost.backward()
+    made.step()
+
+    assert torch.isfinite(cost)
+    for old, new in zip(before, moved, strict=True):
+        assert torch.isfinite(new).all()
+        assert not torch.equal(old, new)
+
+
+@pytest.mark.parametrize("encoder", ["resnet34", "vit_large_patch16_224", "vit_huge_patch14_224"])
+def test_the_larger_ones_can_be_built(encoder):
+    with torch.device("meta"):
+        model = DTViT(encoder, 4)
+        presence, location = model(torch.zeros(1, 3, 224, 224))
+    assert (presence.shape, location.shape) == ((1, 2), (1, 4))
+
+
+def test_a_vit_with_patches_of_14_pixels_learns_where_blood_is():
+    """Its patches cut the cells of the map of blood."""
+    from train.lessons import first_lessons
+
+    learner = Learner(DTViT("vit_tiny_patch16_224"))
+    learner.model.encoder = timm.create_model(
+        "vit_tiny_patch16_224", patch_size=14, embed_dim=24, num_heads=2, depth=2, num_classes=0
+    )
+    learner.blood = torch.nn.Linear(24, 1)
+    blood = torch.zeros(2, 56, 56, dtype=torch.uint8)
+    blood[0, 20:30, 20:30] = 255
+    pictures = torch.full((2, 224, 224), 100, dtype=torch.uint8)
+    cost = first_lessons(learner, pictures, blood, 2, torch.autocast("cpu", enabled=False))
+    assert 0 < cost < 5
+
+
+@pytest.mark.parametrize("ending", ["pth", "safetensors"])
+@pytest.mark.parametrize("encoder", ["test_vit", "resnet18", "squeezenet1_0"])
+def test_weights_come_from_a_file(tmp_path, encoder, ending):
+    torch.manual_seed(7)
+    whole = models.squeezenet1_0() if encoder == "squeezenet1_0" else timm.create_model(encoder)
+    path = tmp_path / f"weights.{ending}"
+    if ending == "pth":
+        torch.save(whole.state_dict(), path)
+    else:
+        save_file({key: value.contiguous() for key, value in whole.state_dict().items()}, path)
+    torch.manual_seed(8)
+
+    model, told = pretrained.model(recipe(encoder=encoder, pretrained=str(path)))
+
+    loaded, given = model.encoder.state_dict(), whole.state_dict()
+    # test_vit's file is of another size, and timm fits its positions to ours
+    assert all(torch.equal(value, given[key]) for key, value in loaded.items() if key != "pos_embed")
+    assert told == f"weights of weights.{ending}"
+
+
+@pytest.mark.parametrize("content", [None, b"not weights"])
+def test_a_file_that_gives_no_weights_is_told(tmp_path, content):
+    path = tmp_path / "weights.pth"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UnavailableWeights, match=r"weights\.pth gives no weights for resnet18 .*--pretrained none"):
+        pretrained.model(recipe(encoder="resnet18", pretrained=str(path)))
+
+
+def test_weights_of_another_encoder_are_told(tmp_path):
+    path = tmp_path / "weights.pth"
+    torch.save(timm.create_model("resnet18").state_dict(), path)
+    with pytest.raises(UnavailableWeights, match="gives no weights for test_vit"):
+        pretrained.model(recipe(encoder="test_vit", pretrained=str(path)))
+
+
+@pytest.mark.parametrize("encoder", ["resnet18", "alexnet"])
+def test_without_a_network_auto_says_what_to_do(tmp_path, monkeypatch, encoder):
+    def unknown(*_args, **_keywords):
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    monkeypatch.setattr(pretrained, "getproxies", dict)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("no_proxy", "*")
+    started = time.monotonic()
+    with pytest.raises(UnavailableWeights, match=rf"{encoder} cannot be fetched.*--pretrained FILE.*--pretrained none"):
+        pretrained.model(recipe(encoder=encoder, pretrained="auto"))
+    assert time.monotonic() - started < 20  # the hub's own client would try for three quarters of a minute
+
+
+def test_no_weights_are_from_scratch():
+    assert pretrained.model(recipe())[1] == "from scratch"
+
+
+def test_an_unknown_encoder_is_told_with_the_nearest():
+    with pytest.raises(UnknownEncoder, match="squeezenet1_0"):
+        pretrained.model(recipe(encoder="squeezenet1_1"))

@@ -1,0 +1,375 @@
+"""The loop's promises: nothing lost, the same numbers whichever way they are computed, and clear ends."""
+
+import csv
+import dataclasses
+import itertools
+import math
+import resource
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from learning import REPOSITORY, SOURCE, drawn, filed_heads, quiet, ran, recipe, settings
+from safetensors.torch import load_file
+
+from dtvit.checkpoint import describe
+from dtvit.model import DTViT
+from train import state
+from train.data import UnusableData
+from train.learner import Learner
+from train.loop import fit, seed_of
+from train.optimiser import Average, factor, optimiser, set_rate
+from train.options import Settings
+from train.ranks import Ranks
+from train.recipe import UnusableRecipe, read
+from train.run import check, gather, run
+from train.state import UnusableRun
+
+PLAIN = {"augmentation": "none", "sampling": "plain", "tokens": 0, "first_lessons": 0, "precision": "fp32"}
+
+
+@pytest.fixture(scope="module")
+def data():
+    return drawn(40)
+
+
+def rows(folder):
+    with (folder / "log.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def losses(folder):
+    return [float(row["training_loss"]) for row in rows(folder)]
+
+
+def same_weights(first, second):
+    mine, other = load_file(first), load_file(second)
+    return mine.keys() == other.keys() and all(torch.equal(mine[key], other[key]) for key in other)
+
+
+class Stopped(Exception):
+    pass
+
+
+def stopping_at(step):
+    def say(text):
+        if text.startswith(f"step {step},"):
+            raise Stopped
+
+    return say
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {
+            "optimiser": "sgd",
+            "learning_rate": 0.01,
+            "sampling": "plain",
+            "steps": 0,
+            "epochs": 0.7,
+            "augmentation": "paper",
+            "drop_path": 0.2,
+            "precision": "fp16",
+            "accumulation": 2,
+            "ema": 0.0,
+        },
+    ],
+    ids=["adamw-ema-shares-tokens", "sgd-epochs-fp16-accumulated"],
+)
+def test_a_run_that_is_stopped_goes_on_bit_for_bit(tmp_path, data, changes):
+    given = recipe(**{"evaluate_every": 3, **changes})
+    with pytest.raises(Stopped):
+        fit(given, settings(tmp_path / "stopped", save_every_s=0), data, SOURCE, stopping_at(6))
+    said = []
+    fit(given, settings(tmp_path / "stopped"), data, SOURCE, said.append)
+    fit(given, settings(tmp_path / "whole"), data, SOURCE, quiet)
+
+    assert "going on from step 5" in said
+    for name in ("drawn", "best", "last"):
+        assert same_weights(tmp_path / "stopped" / f"{name}.safetensors", tmp_path / "whole" / f"{name}.safetensors")
+    mine, other = (state.read(tmp_path / name / "state.pt", torch.device("cpu")) for name in ("stopped", "whole"))
+    for key in ("learner", "average", "optimiser", "scaler", "step", "best", "worse", "recent"):
+        torch.testing.assert_close(mine[key], other[key], rtol=0, atol=0)
+    assert losses(tmp_path / "stopped") == losses(tmp_path / "whole")
+
+
+@pytest.fixture
+def small_disk():
+    """Files can be no longer than so many bytes, as on a full disk; until the end of the test."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def limited(to):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (to, before[1]))
+
+    yield limited
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_leaves_the_state_before_whole(tmp_path, small_disk):
+    path = tmp_path / "state.pt"
+    state.save(path, {"step": 1, "weights": torch.ones(10_000)})
+    before = path.read_bytes()
+    small_disk(5000)
+    with pytest.raises(UnusableRun, match=r"state\.pt cannot be saved .*make room, and the same command goes on"):
+        state.save(path, {"step": 2, "weights": torch.ones(100_000)})
+    assert path.read_bytes() == before
+    assert [each.name for each in tmp_path.iterdir()] == ["state.pt"]
+
+
+def test_a_run_whose_disk_was_full_goes_on_when_there_is_room(tmp_path, data, small_disk):
+    given = recipe(steps=6, evaluate_every=2)
+
+    def filling(text):
+        if text.startswith("step 4,"):
+            small_disk(100_000)
+
+    with pytest.raises(UnusableRun, match=r"cannot be (saved|written to).*make room"):
+        fit(given, settings(tmp_path / "full"), data, SOURCE, filling)
+    assert describe(tmp_path / "full" / "best.safetensors").metadata.training["step"] == 2
+    small_disk(-1)
+    fit(given, settings(tmp_path / "full"), data, SOURCE, quiet)
+    fit(given, settings(tmp_path / "whole"), data, SOURCE, quiet)
+    assert same_weights(tmp_path / "full" / "drawn.safetensors", tmp_path / "whole" / "drawn.safetensors")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"accumulation": 4}, {"checkpointing": True}, {"checkpointing": True, "blood_loss": 0.0}, {"ema": 0.9}],
+    ids=str,
+)
+def test_what_saves_memory_or_averages_changes_no_loss(tmp_path, data, changes):
+    plain = {**PLAIN, "steps": 3, "evaluate_every": 1}
+    if "blood_loss" in changes:
+        plain["blood_loss"] = 0.0
+    fit(recipe(**plain), settings(tmp_path / "plain"), data, SOURCE, quiet)
+    fit(recipe(**{**plain, **changes}), settings(tmp_path / "other"), data, SOURCE, quiet)
+    assert losses(tmp_path / "other") == pytest.approx(losses(tmp_path / "plain"), abs=2e-5)
+
+
+def test_half_precision_learns_what_full_precision_learns(tmp_path, data):
+    for name in ("fp32", "bf16", "fp16"):
+        given = recipe(**{**PLAIN, "steps": 3, "evaluate_every": 1, "precision": name, "learning_rate": 1e-5})
+        fit(given, settings(tmp_path / name), data, SOURCE, quiet)
+    for name in ("bf16", "fp16"):
+        assert losses(tmp_path / name) == pytest.approx(losses(tmp_path / "fp32"), rel=0.03)
+
+
+def test_two_ranks_have_the_loss_of_one(tmp_path):
+    """Labels are so few that the ranks hold different numbers of them: each loss is over the whole batch's count."""
+    listed = filed_heads(tmp_path / "pictures")
+    own = tmp_path / "own.toml"
+    keys = {**PLAIN, "encoder": "test_vit", "steps": 4, "evaluate_every": 1, "batch": 8, "split": "given", "clip": 1.0}
+    own.write_text("\n".join(f"{key} = {value!r}" for key, value in keys.items()).replace("'", '"'))
+
+    two = ran("--recipe", str(own), "--data", str(listed), "--output", str(tmp_path / "two"), ranks=2)
+    assert two.returncode == 0, two.stderr
+    run(read(str(own)), Settings(output=tmp_path / "one", data=listed, device="cpu", threads=1), quiet)
+
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=1e-4)
+    assert describe(tmp_path / "two" / "own.safetensors").metadata.training["ranks"] == 2
+    mine, other = (load_file(tmp_path / name / "own.safetensors") for name in ("two", "one"))
+    assert all(torch.allclose(mine[key].float(), other[key].float(), atol=2e-3) for key in other)
+
+
+def test_a_batch_that_ranks_cannot_share_is_refused(tmp_path, data):
+    with pytest.raises(UnusableRecipe, match="batch of 16 cannot be shared by 3 ranks"):
+        fit(recipe(), settings(tmp_path), data, SOURCE, quiet, Ranks(0, 3))
+
+
+def test_a_manifest_trains_on_a_machine_with_nothing_but_torch(tmp_path):
+    listed = filed_heads(tmp_path / "pictures")
+    missing = ["pydicom", "pydantic", "click", "sqlalchemy", "pynetdicom", "highdicom", "rich", "tensorboard"]
+    code = (
+        f"import sys\nfor name in {missing!r}: sys.modules[name] = None\n"
+        "from train.__main__ import main\nsys.exit(main(sys.argv[1:]))"
+    )
+    given = ["fit", "--recipe", "v1", "--data", str(listed), "--output", str(tmp_path / "run"), "--split", "paper"]
+    given += ["--encoder", "test_vit", "--pretrained", "none", "--device", "cpu", "--threads", "1"]
+    given += ["--set", "epochs=0.1", "--set", "validation_slices=20"]
+    ended = subprocess.run(
+        [sys.executable, "-c", code, *given], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+
+    assert ended.returncode == 0, ended.stderr
+    assert "no TensorBoard" in ended.stderr
+    found = describe(tmp_path / "run" / "dtvit-v1.safetensors").metadata
+    assert found.location_classes == ("deep", "lobar", "subtentorial", "none")
+    assert found.mean == (0.485, 0.456, 0.406)
+    assert found.training["start"] == "from scratch"
+    assert found.training["recipe"]["optimiser"] == "sgd"
+    assert found.training["split"]["kind"] == "paper"
+    assert len(found.training["split"]["digest"]) == 64
+    mixed = found.training["split"]["label"]
+    assert "same patients" in mixed
+    assert found.metrics["split"] == mixed
+    assert rows(tmp_path / "run")[0]["split"] == mixed
+    assert f"Of no use for patients: {mixed}" in (tmp_path / "run" / "MODEL-CARD.md").read_text()
+    assert (tmp_path / "run" / "split.csv").exists()
+
+
+def test_every_look_is_in_log_and_tensorboard(tmp_path, data):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    fit(recipe(evaluate_every=2), settings(tmp_path), data, SOURCE, quiet)
+
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    told = [event.value for event in events.Scalars("validation_loss")]
+    assert [int(row["step"]) for row in rows(tmp_path)] == [2, 4, 6, 8]
+    assert told == pytest.approx([float(row["validation_loss"]) for row in rows(tmp_path)])
+
+
+def test_a_run_that_gets_no_better_ends_early(tmp_path, data):
+    said = []
+    given = recipe(**{**PLAIN, "steps": 50, "evaluate_every": 1, "patience": 2, "learning_rate": 1e-30, "ema": 0.0})
+    fit(given, settings(tmp_path), data, SOURCE, said.append)
+    assert any("no better for 2 looks; the run ends at step 3" in text for text in said)
+    assert describe(tmp_path / "drawn.safetensors").metadata.training["chosen_step"] == 1
+
+
+@pytest.mark.parametrize(("choose", "step"), [("best", 1), ("last", 3)])
+def test_the_result_is_the_best_or_the_last(tmp_path, data, choose, step):
+    given = recipe(**{**PLAIN, "steps": 3, "evaluate_every": 1, "learning_rate": 1e-30, "ema": 0.0, "choose": choose})
+    path = fit(given, settings(tmp_path), data, SOURCE, quiet)
+    assert describe(path).metadata.training["chosen_step"] == step
+
+
+def test_a_training_that_diverges_says_so(tmp_path, data):
+    with pytest.raises(UnusableRun, match=r"at step \d+ .*diverged.*lower learning_rate"):
+        fit(recipe(**{**PLAIN, "learning_rate": 1e30, "clip": 0.0}), settings(tmp_path), data, SOURCE, quiet)
+
+
+def test_a_folder_belongs_to_one_run_at_a_time(tmp_path):
+    again = state.claimed(tmp_path / "run")
+    with state.claimed(tmp_path / "run"), pytest.raises(UnusableRun, match="another process is training"):
+        again.__enter__()
+    with state.claimed(tmp_path / "run"):
+        pass
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UnusableRun, match=r"file cannot be written to.*--output"), state.claimed(tmp_path / "file"):
+        pass
+
+
+def test_a_state_that_is_damaged_is_told(tmp_path, data):
+    (tmp_path / "state.pt").write_bytes(b"PK not really")
+    with pytest.raises(UnusableRun, match=r"state\.pt cannot be read .*remove it to begin again"):
+        fit(recipe(), settings(tmp_path), data, SOURCE, quiet)
+
+
+def test_other_data_are_another_run(tmp_path, data):
+    fit(recipe(steps=1), settings(tmp_path), data, SOURCE, quiet)
+    with pytest.raises(UnusableRun, match="with another data"):
+        fit(recipe(steps=1), settings(tmp_path), data, dataclasses.replace(SOURCE, digest="other"), quiet)
+
+
+def test_a_run_from_before_a_key_was_there_goes_on(tmp_path, data):
+    fit(recipe(steps=1), settings(tmp_path), data, SOURCE, quiet)
+    older = state.read(tmp_path / "state.pt", torch.device("cpu"))
+    del older["run"]["judged_by"]
+    state.save(tmp_path / "state.pt", older)
+    said = []
+    fit(recipe(steps=1), settings(tmp_path), data, SOURCE, said.append)
+    assert "going on from step 1" in said
+
+
+@pytest.mark.parametrize(
+    ("kept", "said"),
+    [
+        (lambda each: each.part != 0, "no train rows"),
+        (lambda each: each.part != 1, "no validation rows"),
+        (lambda each: each.presence == 1, "no train slice without hemorrhage"),
+        (lambda each: (each.presence == 0) | (each.part == 0), "no validation slice with hemorrhage"),
+    ],
+)
+def test_data_that_cannot_teach_are_refused_before_training(data, kept, said):
+    with pytest.raises(UnusableData, match=said):
+        check(recipe(), data.take(kept(data)), SOURCE)
+
+
+def test_shares_that_leave_a_class_out_are_refused(data):
+    with pytest.raises(UnusableData, match="gives nothing to any healthy slice"):
+        check(recipe(shares={"phantom_bleeding": 1.0}), data, SOURCE)
+
+
+def test_only_those_named_judge(tmp_path):
+    listed = filed_heads(tmp_path / "pictures")
+    given = recipe(phantom_heads=0, split="given", judged_by="phantom")
+    pictures, _ = gather(given, settings(tmp_path / "run", data=listed), quiet, Ranks())
+    assert set(pictures.part.tolist()) == {0}
+
+
+def test_the_command_tells_errors_in_one_line(tmp_path):
+    ended = ran("--recipe", "v1", "--pretrained", "none", "--data", str(tmp_path / "no.csv"), "--output", str(tmp_path))
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[-1].startswith("error: ")
+    assert "no.csv" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_learning_rates_follow_the_schedule():
+    given = recipe(warm_up=0.1, learning_rate=2.0)
+    assert [round(factor(given, done), 3) for done in (0, 0.05, 0.1, 0.55, 1)] == [0.01, 0.5, 1.0, 0.5, 0.0]
+    assert factor(recipe(schedule="constant", warm_up=0.0), 0.99) == 1.0
+
+
+def test_layers_further_from_the_heads_learn_slower():
+    learner = Learner(DTViT("test_vit"))
+    made = optimiser(learner, recipe(layer_decay=0.5))
+    set_rate(made, recipe(layer_decay=0.5, warm_up=0.0, learning_rate=1.0), 0.0)
+
+    rate = {id(p): group["lr"] for group in made.param_groups for p in group["params"]}
+    assert len(rate) == len(list(learner.parameters()))
+    blocks = [rate[id(block.attn.proj.weight)] for block in learner.model.encoder.blocks]
+    assert all(later == pytest.approx(2 * earlier) for earlier, later in itertools.pairwise(blocks))
+    assert (
+        rate[id(learner.model.presence.weight)]
+        == 1.0
+        >= blocks[-1]
+        > blocks[0]
+        > rate[id(learner.model.encoder.cls_token)]
+    )
+    with pytest.raises(UnusableRecipe, match="layer_decay needs an encoder of timm"):
+        optimiser(Learner(DTViT("squeezenet1_0")), recipe(layer_decay=0.5, encoder="squeezenet1_0"))
+
+
+def test_weight_decay_spares_vectors_unless_everything_is_meant():
+    learner = Learner(DTViT("test_vit"))
+    spared = optimiser(learner, recipe(weight_decay=0.1)).param_groups[1]["params"]
+    assert any(p is learner.model.encoder.pos_embed for p in spared)
+    assert any(p is learner.model.presence.bias for p in spared)
+    assert not any(p is learner.model.presence.weight for p in spared)
+    (whole,) = optimiser(learner, recipe(weight_decay=0.1, decay_everything=True)).param_groups
+    assert whole["weight_decay"] == 0.1
+
+
+def test_the_average_follows_the_weights():
+    model = torch.nn.BatchNorm1d(1)
+    kept = Average(model, 0.9)
+    expected = 1.0
+    for step in range(40):
+        with torch.no_grad():
+            model.weight.fill_(float(step))
+        model.num_batches_tracked += 1
+        kept.follow(step)
+        decay = min(0.9, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * step
+    assert float(kept.model.weight) == pytest.approx(expected)
+    assert int(kept.model.num_batches_tracked) == 40
+    assert Average(model, 0.0).model is model
+
+
+def test_seeds_differ_by_run_step_and_rank():
+    made = {seed_of(*each) for each in [(0, 1, 0), (1, 0, 0), (0, 0, 1), (1, 1, 0), (0, 1, 1), (2**40, 1, 0)]}
+    assert len(made) == 6
+    assert all(0 <= each < 2**32 for each in made)
+
+
+def test_a_time_limit_ends_the_whole_schedule(tmp_path, data):
+    started = time.monotonic()
+    fit(recipe(steps=100_000, evaluate_every=100_000), settings(tmp_path, max_time=0.05), data, SOURCE, quiet)
+    assert time.monotonic() - started < 100
+    assert 1 <= describe(tmp_path / "drawn.safetensors").metadata.training["steps_done"] < 100_000
+    assert float(rows(tmp_path)[-1]["learning_rate"]) < 1e-4 < math.inf
