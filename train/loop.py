@@ -62,7 +62,7 @@ def fit(
     ranks = ranks or Ranks()
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
-    run = _Run(recipe, settings, data, source, say if ranks.first else silent, ranks)
+    run = Run(recipe, settings, data, source, say if ranks.first else silent, ranks)
     try:
         run.begin()
         run.train()
@@ -78,7 +78,7 @@ def fit(
     return ranks.same(path)
 
 
-class _Run:
+class Run:
     """What changes from step to step."""
 
     def __init__(
@@ -197,7 +197,7 @@ class _Run:
         saved_at = said_at = started
         done = self.progress()
         while done < 1 and not self._patience_is_over():
-            self.recent.append(self._step(done))
+            self.recent.append(self.take_step(done))
             self.step += 1
             now = time.monotonic()
             self.elapsed_s = before + now - started
@@ -226,7 +226,7 @@ class _Run:
             self.say(f"no better for {self.worse} looks; the run ends at step {self.step}")
         return over
 
-    def _step(self, done: float) -> torch.Tensor:
+    def take_step(self, done: float) -> torch.Tensor:
         """One step of the optimiser; this rank's part of the mean loss of the batch, on the device."""
         torch.manual_seed(seed_of(self.recipe.seed, self.step, 0))
         some = done < ALL_PATCHES_FROM and float(torch.rand(())) >= ALL_PATCHES_SHARE  # on all ranks alike
