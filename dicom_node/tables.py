@@ -86,17 +86,18 @@ series = Table(
     Column("series_uid", String(64), nullable=False, unique=True),
     Column("study_uid", String(64), nullable=False, index=True),
     Column("calling_aet", String(16), nullable=False),
-    Column("state", String(16), nullable=False, index=True),
+    Column("state", String(16), nullable=False),
     Column("reason", Text),  # why it was refused or failed
     Column("run", Integer, nullable=False),  # number of the newest run, 0 before the first
     Column("rule", String(32)),  # which completion rule fired last
     Column("whole", Boolean),  # and whether it could vouch for the series
     Column("expected", Integer),  # Number of Series Related Instances, where a PACS told it
     Column("first_at", Float, nullable=False),
-    Column("last_at", Float, nullable=False),
+    Column("last_at", Float, nullable=False, index=True),
     Column("not_before", Float),  # a reopened series is not completed again before this
     Column("forced", Boolean, nullable=False),  # a person wants it reported, whatever else the study holds
     Column("priority", Integer, nullable=False, default=0),  # live or backlog, lower first: store.jobs
+    Index(None, "state", "run"),
     **_NUMBERED,
 )
 
@@ -149,6 +150,7 @@ jobs = Table(
     Column("finished_at", Float),
     UniqueConstraint("series_id", "run"),
     Index(None, "state", "priority", "not_before"),
+    Index(None, "extras_due", "priority"),
     **_NUMBERED,
 )
 
@@ -202,8 +204,8 @@ deliveries = Table(
     Column("commitment_tries", Integer, nullable=False, default=0),
     Column("transaction_uid", String(64), index=True),  # under which the destination was asked last
     UniqueConstraint("object_id", "destination"),
-    Index(None, "destination", "state", "next_at"),
-    Index(None, "destination", "commitment", "commitment_at"),
+    Index(None, "state", "destination", "next_at"),
+    Index(None, "commitment", "destination", "commitment_at"),
 )
 
 commitments = Table(

@@ -12,7 +12,7 @@ from made import NOW, Made, ct, made_node
 from dicom_node.cli import main
 from dicom_node.store import heartbeats, outbox
 from dicom_node.store.overview import Health, Overview, health, overview
-from dicom_node.tables import deliveries, jobs
+from dicom_node.tables import deliveries, jobs, series
 
 
 @pytest.fixture
@@ -103,3 +103,29 @@ def test_monitoring_reads_the_exit_status(tmp_path: Path) -> None:
     assert json.loads(told.stdout)["health"] == "critical"
     assert "no dicom-node serve gives a sign of life" in json.loads(told.stdout)["wrong"]
     assert CliRunner().invoke(main, arguments).exit_code == 0
+
+
+def test_a_series_counts_once_by_its_newest_run_or_as_received(node: Made) -> None:
+    number = 0
+
+    def add(series_state: str, *job_states: str) -> None:
+        nonlocal number
+        number += 1
+        one = {"series_uid": f"1.{number}", "study_uid": "1.9", "calling_aet": "A", "state": series_state}
+        one |= {"run": len(job_states), "forced": False, "first_at": NOW, "last_at": NOW}
+        with node.database.write() as connection:
+            connection.execute(series.insert().values(one))
+            for run, state in enumerate(job_states, 1):
+                job = {"series_id": number, "run": run, "state": state, "priority": 0, "not_before": NOW, "tries": 0}
+                connection.execute(jobs.insert().values(job | {"created_at": NOW}))
+
+    add("receiving")
+    add("receiving", "delivered")
+    add("complete", "delivered", "delivered", "running")
+    add("complete", "delivered", "delivered")
+    add("complete", "refused")
+    add("refused", "cancelled")
+    add("failed")
+    found = seen(node)
+    assert found.by_state == {"delivered": 1, "failed": 1, "receiving": 2, "refused": 2, "running": 1}
+    assert found.waiting_live == 3

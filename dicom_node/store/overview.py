@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -95,10 +96,7 @@ def _with_newest_job() -> sa.Join:
 
 
 def overview(connection: Connection, *, now: float, newest: int = 10) -> Overview:
-    state = _shown_state().label("state")
-    counts = sa.select(state, sa.func.count()).select_from(_with_newest_job()).group_by(state)
-    waiting = sa.select(sa.func.min(series.c.first_at)).select_from(_with_newest_job())
-    waiting = waiting.where(state.in_((SeriesState.RECEIVING, JobState.READY, JobState.RUNNING)))
+    """Reads what is open by its index, and counts the rest in indices alone: it is asked often, and all series stay."""
     owed = sa.select(sa.func.count(), sa.func.min(objects.c.created_at)).select_from(
         deliveries.join(objects).join(jobs, jobs.c.id == objects.c.job_id)
     )
@@ -106,29 +104,55 @@ def overview(connection: Connection, *, now: float, newest: int = 10) -> Overvie
     undelivered, oldest = connection.execute(owed.where(open_)).one()
     positive = connection.execute(owed.where(open_, jobs.c.outcome == "present")).one()[1]
     failed = connection.execute(owed.where(deliveries.c.state == DeliveryState.FAILED)).one()[0]
-    oldest_waiting = connection.scalar(waiting)
-    depth = sa.select(series.c.priority, sa.func.count()).select_from(_with_newest_job())
-    depth = depth.where(state.in_((SeriesState.RECEIVING, JobState.READY, JobState.RUNNING))).group_by(
-        series.c.priority
-    )
-    depths = {int(priority): int(count) for priority, count in connection.execute(depth)}
     uncommitted = sa.select(sa.func.count()).where(
         deliveries.c.commitment.in_((CommitmentState.OWED, CommitmentState.ASKED))
     )
+    waiting = _waiting(connection)
     serving = heartbeats.alive(connection, now=now)
     return Overview(
-        by_state={str(name): int(count) for name, count in connection.execute(counts)},
-        oldest_waiting_s=None if oldest_waiting is None else now - oldest_waiting,
+        by_state=_by_state(connection),
+        oldest_waiting_s=now - min(first_at for _, first_at in waiting) if waiting else None,
         undelivered=int(undelivered),
         oldest_undelivered_s=None if oldest is None else now - oldest,
         oldest_undelivered_positive_s=None if positive is None else now - positive,
         failed_deliveries=int(failed),
         uncommitted=int(connection.scalar(uncommitted) or 0),
-        waiting_live=sum(count for priority, count in depths.items() if priority < BACKLOG),
-        waiting_backlog=sum(count for priority, count in depths.items() if priority >= BACKLOG),
+        waiting_live=sum(priority < BACKLOG for priority, _ in waiting),
+        waiting_backlog=sum(priority >= BACKLOG for priority, _ in waiting),
         serving_since=serving[0].started_at if serving else None,
         newest=tuple(lines(connection, limit=newest)),
     )
+
+
+def _waiting(connection: Connection) -> list[tuple[int, float]]:
+    """Priority and arrival of each series that is received or in work."""
+    shown = sa.select(series.c.priority, series.c.first_at, series.c.state)
+    newest_in_work = jobs.c.state.in_((JobState.READY, JobState.RUNNING)), jobs.c.run == series.c.run
+    in_work = connection.execute(shown.join(jobs, jobs.c.series_id == series.c.id).where(*newest_in_work)).all()
+    received = connection.execute(shown.where(series.c.state == SeriesState.RECEIVING)).all()
+    # Asked for in SQL, the state would lead SQLite to read all complete series first.
+    rows = [*received, *(row for row in in_work if row.state == SeriesState.COMPLETE)]
+    return [(int(row.priority), float(row.first_at)) for row in rows]
+
+
+def _by_state(connection: Connection) -> dict[str, int]:
+    """Series by the state that people see. Of a complete one that is its newest job's: of all jobs, those of earlier
+    runs and of series that are received again are taken away, which are few.
+    """
+    number = sa.func.count()
+    counts: Counter[str] = Counter()
+    for state, count in connection.execute(sa.select(series.c.state, number).group_by(series.c.state)):
+        if state != SeriesState.COMPLETE:
+            counts[str(state)] += int(count)
+    for state, count in connection.execute(sa.select(jobs.c.state, number).group_by(jobs.c.state)):
+        counts[str(state)] += int(count)
+    stale = sa.select(jobs.c.state, number).select_from(series.join(jobs, jobs.c.series_id == series.c.id))
+    superseded = sa.and_(series.c.state == SeriesState.COMPLETE, series.c.run > 1, jobs.c.run < series.c.run)
+    reopened = series.c.state.in_([state for state in SeriesState if state is not SeriesState.COMPLETE])
+    for not_shown in (superseded, sa.and_(reopened, series.c.run > 0)):
+        for state, count in connection.execute(stale.where(not_shown).group_by(jobs.c.state)):
+            counts[str(state)] -= int(count)
+    return {state: count for state, count in sorted(counts.items()) if count}
 
 
 def lines(connection: Connection, *, limit: int) -> list[Line]:

@@ -71,7 +71,8 @@ def upgrade() -> None:
         sqlite_autoincrement=True,
     )
     with op.batch_alter_table("series", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_series_state"), ["state"], unique=False)
+        batch_op.create_index(batch_op.f("ix_series_last_at"), ["last_at"], unique=False)
+        batch_op.create_index(batch_op.f("ix_series_state_run"), ["state", "run"], unique=False)
         batch_op.create_index(batch_op.f("ix_series_study_uid"), ["study_uid"], unique=False)
 
     op.create_table(
@@ -129,6 +130,7 @@ def upgrade() -> None:
         sqlite_autoincrement=True,
     )
     with op.batch_alter_table("jobs", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_jobs_extras_due_priority"), ["extras_due", "priority"], unique=False)
         batch_op.create_index(
             batch_op.f("ix_jobs_state_priority_not_before"), ["state", "priority", "not_before"], unique=False
         )
@@ -213,11 +215,11 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("deliveries", schema=None) as batch_op:
         batch_op.create_index(
-            batch_op.f("ix_deliveries_destination_commitment_commitment_at"),
-            ["destination", "commitment", "commitment_at"],
+            batch_op.f("ix_deliveries_commitment_destination_commitment_at"),
+            ["commitment", "destination", "commitment_at"],
             unique=False,
         )
         batch_op.create_index(
-            batch_op.f("ix_deliveries_destination_state_next_at"), ["destination", "state", "next_at"], unique=False
+            batch_op.f("ix_deliveries_state_destination_next_at"), ["state", "destination", "next_at"], unique=False
         )
         batch_op.create_index(batch_op.f("ix_deliveries_transaction_uid"), ["transaction_uid"], unique=False)
