@@ -69,7 +69,7 @@ checkpoint = "model.safetensors"
 [results]
 retry_first_s = 0.2
 retry_longest_s = 2
-lease_s = 20
+lease_s = 60
 tries = 10
 """
 
@@ -281,7 +281,7 @@ class Soak:
             assert len(current) == 1, f"{len(current)} current reports of {len(of_study)} of one study"
             assert current[0].images_received == len(study.items)
 
-    def drain(self, timeout_s: float = 120.0) -> None:
+    def drain(self, timeout_s: float = 600.0) -> None:
         """Let everything come right, without kills; fails if it does not."""
         self.node.take_order_back()
         self.pacs.feel("up")
@@ -376,7 +376,7 @@ class Soak:
         ballast.unlink()
         self.disks_filled += 1
 
-    def run(self, kills: int, *, drain_every: int = 20, say: Callable[[str], None] = print) -> None:
+    def run(self, kills: int, *, drain_every: int = 10, say: Callable[[str], None] = print) -> None:
         """Kill that often, at random moments and at random steps, with studies under way all the time."""
         self.node.start()
         choose = self._random
