@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import socket
 import ssl
@@ -13,7 +14,9 @@ import pytest
 import receiving
 from fuzzing import responses
 from made import CT, ct, encoded, peer
+from pydantic import ValidationError
 from pydicom import uid
+from pynetdicom.transport import AssociationServer
 from receiving import (
     ABORT,
     ACCEPT,
@@ -31,6 +34,7 @@ from receiving import (
     store_request,
 )
 
+from dicom_node.config import NodeSection
 from dicom_node.errors import PeerError
 from dicom_node.network import admission, library_loop, own_loop, scp, scu, syntaxes, tally
 from dicom_node.received import Received
@@ -97,6 +101,28 @@ def test_a_connection_from_an_allowed_network_is_served() -> None:
         assert echo(port) > 0
 
 
+def test_an_address_list_that_cannot_be_read_is_refused_at_the_start() -> None:
+    for wrong in ("192.0.2.7/24", "scanner.example", "300.1.1.1"):
+        with pytest.raises(ValidationError, match="an address or network is meant"):
+            NodeSection(allowed_addresses=(wrong,))
+
+
+def test_running_out_of_file_handles_is_told_and_over_when_there_are_some_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    accept, refused = AssociationServer.get_request, iter(range(3))
+
+    def out_of_handles(server: AssociationServer) -> object:
+        if next(refused, None) is None:
+            return accept(server)
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(AssociationServer, "get_request", out_of_handles)
+    with caplog.at_level(logging.WARNING), listening() as port:
+        assert echo(port) > 0
+    assert sum("no_more_connections" in record.getMessage() for record in caplog.records) == 3
+
+
 def test_an_ipv4_address_is_known_again_at_an_ipv6_socket() -> None:
     rules = admission.Rules("X", frozenset(), addresses=admission.networks(["192.0.2.0/24", "2001:db8::/32"]))
     assert rules.admits(admission.address("::ffff:192.0.2.9"))
@@ -123,6 +149,12 @@ def test_one_address_cannot_take_all_associations() -> None:
         assert held[2].acceptor.primitive.result == 2  # transient
         held[0].release()
         assert associate(port).is_established
+
+
+def test_as_many_associations_as_are_allowed_come_about() -> None:
+    with listening(max_associations=12) as port:
+        held = [associate(port) for _ in range(13)]
+        assert [one.is_established for one in held] == [True] * 12 + [False]
 
 
 def test_anyone_may_echo_where_that_is_chosen_and_nothing_else() -> None:

@@ -99,6 +99,7 @@ class Receiver:
         ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
         ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
         ae.maximum_pdu_size = MAX_PDU
+        ae.maximum_associations = 2**16  # `admission` counts, and says why
         ae.acse_timeout = self._rules.request_s
         ae.dimse_timeout = ae.network_timeout = self._rules.idle_s
         try:

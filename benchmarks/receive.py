@@ -1,0 +1,372 @@
+"""How fast instances are received: this node beside DCMTK, Orthanc and pynetdicom, in one run, as ratios.
+
+    TMPDIR=/a/local/disk .venv/bin/python benchmarks/receive.py [--rounds 5] [--instances 400] [--only node,orthanc]
+
+400 CT instances of 512 x 512 x 16 bit are sent by DCMTK's storescu over 1 and over 4 associations, to each receiver in
+turn and in another order each round, under UIDs that are new each round. TCP_NODELAY=1 for every rival: without it,
+Nagle's algorithm holds them at some 20 images/s. Each receiver's CPU time is that of its processes alone, this node's
+that of the receiving process: the images are localizers, which no model looks at, so that its worker is idle. The
+latencies come from a sender of our own that waits for each answer. The floor is what one file, two fsyncs and one
+commit cost.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import socket
+import sqlite3
+import statistics
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+from pydicom import uid
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import dcmwrite
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(REPOSITORY)]
+
+TITLE = "RECEIVER"
+CLASS, SYNTAX = str(uid.CTImageStorage), str(uid.ExplicitVRLittleEndian)
+PLACE = "1.2.826.0.1.3680043.10.99.11111111.22222222"  # replaced in each instance by round and number
+LATENCIES = 100
+ENVIRONMENT = os.environ | {"TCP_NODELAY": "1"}
+
+
+@dataclass
+class Receiver:
+    """A receiver that runs."""
+
+    name: str
+    port: int
+    process: subprocess.Popen[bytes]
+    stores: Path
+    rates: dict[int, list[float]] = field(default_factory=lambda: {1: [], 4: []})
+    """Associations -> images/s, one a round."""
+    cpu_s: dict[int, list[float]] = field(default_factory=lambda: {1: [], 4: []})
+    """CPU seconds per 1,000 images."""
+    latencies_ms: list[float] = field(default_factory=list)
+
+    def cpu(self) -> float:
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")  # its own, and of children that ended
+
+
+def template() -> bytes:
+    """One instance as a Part 10 file, with `PLACE` where its UID belongs."""
+    ds = Dataset()
+    ds.SOPClassUID, ds.SOPInstanceUID = CLASS, PLACE
+    ds.StudyInstanceUID, ds.SeriesInstanceUID = PLACE[:-17] + "1", PLACE[:-9]
+    ds.PatientName, ds.PatientID, ds.Modality = "SYNTHETIC^RECEIVE", "SYN-1", "CT"
+    ds.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+    ds.Rows = ds.Columns = 512
+    ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, "MONOCHROME2"
+    ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 16, 15, 1
+    noise = np.random.default_rng(1).normal(0, 300, (512, 512)).astype("<i2")
+    ds.add_new("PixelData", "OW", noise.tobytes())
+    ds.file_meta = FileMetaDataset()
+    ds.file_meta.MediaStorageSOPClassUID, ds.file_meta.MediaStorageSOPInstanceUID = CLASS, PLACE
+    ds.file_meta.TransferSyntaxUID = SYNTAX
+    buffer = DicomBytesIO()
+    dcmwrite(buffer, ds, enforce_file_format=True)
+    return bytes(buffer.getvalue())
+
+
+def instances(made: bytes, number: int, count: int, folder: Path, parts: int) -> list[Path]:
+    """Files under new UIDs, shared out among `parts` folders."""
+    folders = [folder / str(part) for part in range(parts)]
+    shutil.rmtree(folder, ignore_errors=True)
+    for one in folders:
+        one.mkdir(parents=True)
+    for n in range(count):
+        content = made.replace(PLACE.encode(), named(number, n).encode())
+        content = content.replace(PLACE[:-9].encode(), named(number, n)[:-9].encode())
+        (folders[n % parts] / f"{n:04d}.dcm").write_bytes(content)
+    return folders
+
+
+def named(number: int, n: int) -> str:
+    return f"{PLACE[:-17]}{10_000_000 + number}.{10_000_000 + n}"
+
+
+# --- the receivers
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def storescp(folder: Path, port: int, *options: str) -> list[str]:
+    return ["storescp", "-aet", TITLE, "-od", str(folder / "stored"), *options, str(port)]
+
+
+def orthanc(folder: Path, port: int) -> list[str]:
+    """All durability as the package has it: SyncStorageArea is true by default."""
+    config = {
+        "DicomAet": TITLE,
+        "DicomPort": port,
+        "HttpServerEnabled": False,
+        "DicomAlwaysAllowStore": True,
+        "StorageDirectory": str(folder / "stored"),
+        "IndexDirectory": str(folder / "index"),
+        "Plugins": [],
+    }
+    (folder / "orthanc.json").write_text(json.dumps(config))
+    return ["Orthanc", str(folder / "orthanc.json")]
+
+
+def pynetdicom(folder: Path, port: int) -> list[str]:
+    return [
+        sys.executable,
+        "-m",
+        "pynetdicom",
+        "storescp",
+        str(port),
+        "-aet",
+        TITLE,
+        "-od",
+        str(folder / "stored"),
+        "-q",
+    ]
+
+
+def node(loop: str) -> Callable[[Path, int], list[str]]:
+    def command(folder: Path, port: int) -> list[str]:
+        (folder / "config.toml").write_text(
+            f'[node]\nae_title = "{TITLE}"\nbind = "127.0.0.1"\nport = {port}\nallowed_senders = ["*"]\n'
+            f'receive_loop = "{loop}"\nmin_free_mib = 0\ndata_folder = "stored"\n[completion]\nsilence_s = 3600\n'
+        )
+        return [sys.executable, "-m", "dicom_node", "serve", "--config", str(folder / "config.toml")]
+
+    return command
+
+
+RECEIVERS: dict[str, Callable[[Path, int], list[str]]] = {
+    "storescp": storescp,
+    "storescp --fork": lambda folder, port: storescp(folder, port, "--fork"),
+    "orthanc": orthanc,
+    "pynetdicom storescp": pynetdicom,
+    "node": node("own"),
+    "node (pynetdicom loop)": node("pynetdicom"),
+}
+
+
+@contextmanager
+def running(names: Sequence[str], folder: Path) -> Iterator[list[Receiver]]:
+    started: list[Receiver] = []
+    try:
+        for n, name in enumerate(names):
+            own, port = folder / str(n), free_port()
+            (own / "stored").mkdir(parents=True)
+            with (own / "log").open("wb") as log:
+                command = RECEIVERS[name](own, port)
+                process = subprocess.Popen(command, stdout=log, stderr=log, env=ENVIRONMENT, cwd=REPOSITORY)
+            started.append(Receiver(name, port, process, own / "stored"))
+            ready(started[-1], own / "log")
+        yield started
+    finally:
+        for one in started:
+            one.process.terminate()
+        for one in started:
+            try:
+                one.process.wait(60)
+            except subprocess.TimeoutExpired:
+                one.process.kill()
+
+
+def ready(one: Receiver, log: Path) -> None:
+    """Until it listens, and, for a node, until its worker has loaded the model and is idle."""
+    deadline = time.monotonic() + 240
+    while True:
+        echoed = subprocess.run(["echoscu", "-aec", TITLE, "127.0.0.1", str(one.port)], capture_output=True)
+        if echoed.returncode == 0 and (not one.name.startswith("node") or b"worker_ready" in log.read_bytes()):
+            return
+        if time.monotonic() > deadline or one.process.poll() is not None:
+            raise SystemExit(f"{one.name} does not listen:\n{log.read_text()[-2000:]}")
+        time.sleep(0.2)
+
+
+# --- the measurements
+
+
+def send(one: Receiver, folders: Sequence[Path], count: int) -> None:
+    """storescu, an association a folder."""
+    associations = len(folders)
+    before, begun = one.cpu(), time.monotonic()
+    senders = [
+        subprocess.Popen(
+            ["storescu", "-aec", TITLE, "+sd", "-R", "127.0.0.1", str(one.port), str(folder)],
+            env=ENVIRONMENT,
+            stderr=subprocess.DEVNULL,
+        )
+        for folder in folders
+    ]
+    failed = [sender.wait() for sender in senders]
+    took_s = time.monotonic() - begun
+    if any(failed):
+        raise SystemExit(f"storescu failed against {one.name}")
+    time.sleep(0.5)  # until a forked child is reaped, and its CPU time counted
+    one.rates[associations].append(count / took_s)
+    one.cpu_s[associations].append((one.cpu() - before) / count * 1000)
+
+
+def latencies(one: Receiver, made: bytes, number: int) -> None:
+    """Milliseconds from the first byte of a C-STORE to its answer, one after the other."""
+    data_set = made[made.index(b"\x08\x00\x16\x00UI", 132) :]
+    item = lambda kind, value: struct.pack(">BxH", kind, len(value)) + value  # noqa: E731
+    context = item(0x20, b"\1\0\0\0" + item(0x30, CLASS.encode()) + item(0x40, SYNTAX.encode()))
+    user = item(0x50, item(0x51, struct.pack(">I", 131072)) + item(0x52, b"1.2.3"))
+    fixed = struct.pack(">Hxx16s16s32x", 1, TITLE.encode().ljust(16), b"LATENCY".ljust(16))
+    body = fixed + item(0x10, b"1.2.840.10008.3.1.1.1") + context + user
+    with socket.create_connection(("127.0.0.1", one.port)) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.sendall(struct.pack(">BxI", 1, len(body)) + body)
+        answer = pdu(connection)
+        at = answer.index(b"\x51\0\0\4")
+        longest = int.from_bytes(answer[at + 4 : at + 8]) or 131072
+        for n in range(LATENCIES):
+            content = data_set.replace(PLACE.encode(), named(number, n).encode())
+            content = content.replace(PLACE[:-9].encode(), named(number, n)[:-9].encode())
+            message = value(3, store_request(named(number, n)))
+            step = longest - 6
+            for start in range(0, len(content), step):
+                message += value(2 if start + step >= len(content) else 0, content[start : start + step])
+            begun = time.monotonic()
+            connection.sendall(message)
+            if pdu(connection)[0] != 4:
+                raise SystemExit(f"{one.name} did not answer C-STORE")
+            one.latencies_ms.append((time.monotonic() - begun) * 1000)
+        connection.sendall(b"\5\0\0\0\0\4\0\0\0\0")
+        pdu(connection)
+
+
+def pdu(connection: socket.socket) -> bytes:
+    header = connection.recv(6, socket.MSG_WAITALL)
+    return header + connection.recv(int.from_bytes(header[2:]), socket.MSG_WAITALL)
+
+
+def value(control: int, content: bytes) -> bytes:
+    return struct.pack(">BxIIBB", 4, len(content) + 6, len(content) + 2, 1, control) + content
+
+
+def store_request(instance: str) -> bytes:
+    def element(tag: int, content: bytes) -> bytes:
+        content += b"\0" * (len(content) % 2)
+        return struct.pack("<HHI", 0, tag, len(content)) + content
+
+    inside = element(2, CLASS.encode()) + element(0x100, b"\1\0") + element(0x110, b"\1\0") + element(0x700, b"\0\0")
+    inside += element(0x800, b"\1\0") + element(0x1000, instance.encode())
+    return element(0, struct.pack("<I", len(inside))) + inside
+
+
+def floor(folder: Path, content: bytes, count: int, threads: int) -> float:
+    """Images/s of nothing but what durability asks: write, fsync, rename, fsync of the folder, one committed row."""
+    folder.mkdir(parents=True)
+    with sqlite3.connect(folder / "floor.sqlite") as first:
+        first.execute("PRAGMA journal_mode=WAL")
+        first.execute("CREATE TABLE instances (id INTEGER PRIMARY KEY, file TEXT)")
+
+    def keep(numbers: range) -> None:
+        database = sqlite3.connect(folder / "floor.sqlite", timeout=60, isolation_level=None)
+        database.execute("PRAGMA synchronous=FULL")
+        for n in numbers:
+            with open(folder / f"{n}.part", "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            (folder / f"{n}.part").rename(folder / f"{n}.dcm")
+            descriptor = os.open(folder, os.O_RDONLY)
+            os.fsync(descriptor)
+            os.close(descriptor)
+            database.execute("INSERT INTO instances (file) VALUES (?)", (f"{n}.dcm",))
+        database.close()
+
+    begun = time.monotonic()
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(keep, [range(count)[part::threads] for part in range(threads)]))
+    rate = count / (time.monotonic() - begun)
+    shutil.rmtree(folder)
+    return rate
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--instances", type=int, default=400)
+    parser.add_argument("--only", default=",".join(RECEIVERS), help="comma-separated, of: " + ", ".join(RECEIVERS))
+    given = parser.parse_args()
+    names = [name for name in RECEIVERS if name in given.only.split(",")]
+    made, floors = template(), {1: [], 4: []}
+    with tempfile.TemporaryDirectory() as temporary, running(names, Path(temporary) / "receivers") as receivers:
+        number = 0
+        for turn in range(given.rounds):
+            order = receivers[turn % len(receivers) :] + receivers[: turn % len(receivers)]
+            for associations in (1, 4):
+                number += 1
+                folders = instances(made, number, given.instances, Path(temporary) / "sent", associations)
+                for one in order:
+                    send(one, folders, given.instances)
+                    empty(one)
+                floors[associations].append(floor(Path(temporary) / "floor", made, given.instances, associations))
+            number += 1
+            for one in order:
+                latencies(one, made, number)
+                empty(one)
+        print(report(receivers, floors, given))
+
+
+def empty(one: Receiver) -> None:
+    """So that the disk lasts; database and folders stay."""
+    for file in one.stores.rglob("*"):
+        if file.is_file() and "sqlite" not in file.name and file.stat().st_size > 400_000:
+            file.unlink()
+
+
+def report(receivers: Sequence[Receiver], floors: dict[int, list[float]], given: argparse.Namespace) -> str:
+    machine = f"{os.cpu_count()} cores ({platform.machine()}), load {os.getloadavg()[0]:.1f}"
+    lines = [
+        f"{datetime.now(UTC):%Y-%m-%d}, {machine}, medians of {given.rounds} rounds of {given.instances} instances",
+        "",
+        "| receiver | images/s, 1 association | 4 associations | CPU s per 1,000 images, 1 | 4 | p50 ms | p99 ms |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for one in receivers:
+        rates = " | ".join(f"{statistics.median(one.rates[n]):.0f}" for n in (1, 4))
+        cpu = " | ".join(f"{statistics.median(one.cpu_s[n]):.1f}" for n in (1, 4))
+        p50, p99 = np.percentile(one.latencies_ms, (50, 99))
+        lines.append(f"| {one.name} | {rates} | {cpu} | {p50:.1f} | {p99:.1f} |")
+    lines.append(
+        "| fsync and commit alone | " + " | ".join(f"{statistics.median(floors[n]):.0f}" for n in (1, 4)) + " | | | | |"
+    )
+    by_name = {one.name: one for one in receivers}
+    if "node" in by_name:
+        for rival in receivers:
+            if rival.name == "node":
+                continue
+            ratios = [
+                statistics.median(a / b for a, b in zip(by_name["node"].rates[n], rival.rates[n], strict=True))
+                for n in (1, 4)
+            ]
+            lines.append(f"node to {rival.name}: {ratios[0]:.2f} at 1 association, {ratios[1]:.2f} at 4")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
