@@ -298,6 +298,15 @@ def test_a_model_trained_on_this_very_manifest_is_said_to_be(folder, tmp_path):
     assert "was trained on this very manifest" in metrics_of(tmp_path / "out")["doubts"][0]
 
 
+def test_thresholds_are_not_fitted_on_one_class(folder, checkpoint, tmp_path, capsys):
+    data = listing(folder, entries(PATIENTS), "both.csv")
+    one = listing(folder, entries([("c", "deep")]), "one.csv")
+
+    assert run(checkpoint, data, tmp_path, "--calibrate", str(one)) == 1
+    assert "thresholds need both" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("classes", [("deep", "lobar", "subtentorial", "none")])
 def test_a_fourth_location_is_dropped(folder, tmp_path, classes):
     path = untrained_checkpoint(

@@ -19,12 +19,13 @@ def main(arguments: Sequence[str], program: str) -> int:
     options = vars(_parser(program).parse_args(arguments))  # before torch is imported: --help answers at once
 
     from dtvit.checkpoint import SHIPPED, UnusableCheckpoint
-    from dtvit.inference import UnavailableDevice
+    from dtvit.inference import NotFinite, UnavailableDevice
     from dtvit.relevance import NoAttention
     from train.data import UnusableData
-    from train.evaluation.evaluating import Settings, UnusableOutput, evaluate
-    from train.evaluation.predicting import NotFinite
+    from train.evaluation.evaluating import evaluate
+    from train.evaluation.output import UnusableOutput
     from train.evaluation.progress import shown
+    from train.evaluation.settings import Settings
 
     if str(options["checkpoint"]) == "shipped":
         options["checkpoint"] = SHIPPED

@@ -8,55 +8,25 @@ from __future__ import annotations
 import datetime
 import io
 import json
-import os
-import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
-from dtvit.checkpoint import Checkpoint, Metadata, describe, load, save, write_whole
+from dtvit.checkpoint import Checkpoint, load
 from dtvit.inference import choose_device
 from dtvit.model import DTViT
-from train.data import PARTS
 from train.evaluation import drift, gallery, page, plots, tables, words
-from train.evaluation.bootstrap import RESAMPLES
 from train.evaluation.calibration import Calibration, kept_in
-from train.evaluation.cases import ALL, Cases, gather, geometry_of
-from train.evaluation.measuring import PREVALENCE, calibrate, measure, plain
-from train.evaluation.predicting import Logits, Precision, predict
+from train.evaluation.cases import Cases, gather, geometry_of
+from train.evaluation.measuring import measure, plain
+from train.evaluation.output import put, writable
+from train.evaluation.predicting import Logits, predict
+from train.evaluation.recalibrating import recalibrated
+from train.evaluation.settings import Seen, Settings
 from train.evaluation.units import of_series, of_slices
-
-Seen = Callable[[str, int, int], None]
-"""Told what is being done, how many of it are done, and of how many."""
-
-
-class UnusableOutput(Exception):
-    """The folder for the results cannot be written to."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    checkpoint: Path
-    data: Path
-    output: Path
-    part: str | None = None
-    split: Path | None = None
-    calibrate: str | None = None
-    """A manifest, or one of PARTS for that part of `data`: temperatures and thresholds are fitted on it first."""
-    masks: str | None = None
-    prevalence: float = PREVALENCE
-    resamples: int = RESAMPLES
-    examples: int = gallery.EACH
-    relevance: bool = False
-    precision: Precision = "node"
-    device: str = "auto"
-    batch: int | None = None
-    threads: int | None = None
-    seed: int = 0
 
 
 def evaluate(settings: Settings, seen: Seen = lambda what, done, of: None) -> dict[str, Any]:
@@ -65,27 +35,32 @@ def evaluate(settings: Settings, seen: Seen = lambda what, done, of: None) -> di
     Raises UnusableCheckpoint, UnusableData, UnusableOutput, UnavailableDevice, NotFinite, and NoAttention where maps of
     all slices are wanted.
     """
-    _writable(settings.output)
+    writable(settings.output)
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     device = choose_device(settings.device)
     model, checkpoint = load(settings.checkpoint)
     model.to(device)
-    geometry = geometry_of(checkpoint)
     cases = gather(
         settings.data,
         settings.part,
-        geometry=geometry,
+        geometry=geometry_of(checkpoint),
         split_file=settings.split,
         masks=settings.masks,
-        tell=lambda done, of: seen("reading pictures", done, of),
+        tell=partial(seen, "reading pictures"),
     )
     fitted_on = None
     if settings.calibrate is not None:
-        validation = _validation(settings, geometry, seen)
-        fitted_on = validation.manifest.digest
-        checkpoint = _calibrated(settings, model, checkpoint, validation, seen)
-    logits = _predict(settings, model, checkpoint.metadata, cases, seen)
+        checkpoint, fitted_on = recalibrated(settings, model, checkpoint, seen)
+    logits = predict(
+        model,
+        cases.pictures,
+        mean=checkpoint.metadata.mean,
+        std=checkpoint.metadata.std,
+        precision=settings.precision,
+        batch=settings.batch,
+        seen=partial(seen, "predicting"),
+    )
     return _write(settings, _Results(cases, checkpoint, model, logits, fitted_on), seen)
 
 
@@ -158,79 +133,17 @@ def _write(settings: Settings, results: _Results, seen: Seen) -> dict[str, Any]:
         files["relevance.npz"] = _maps(results, seen)
     told = {**plain(found), "about": dict(about), "doubts": list(report.doubts)}
     files["metrics.json"] = (json.dumps(told, indent=1, allow_nan=False) + "\n").encode()
-    _put(settings.output, files)
+    put(settings.output, files)
     return told
-
-
-def _validation(settings: Settings, geometry: str, seen: Seen) -> Cases:
-    assert settings.calibrate is not None
-    own = settings.calibrate in PARTS
-    return gather(
-        settings.data if own else Path(settings.calibrate),
-        settings.calibrate if own else ALL,
-        geometry=geometry,
-        split_file=settings.split if own else None,
-        tell=lambda done, of: seen("reading validation pictures", done, of),
-    )
-
-
-def _calibrated(settings: Settings, model: DTViT, checkpoint: Checkpoint, validation: Cases, seen: Seen) -> Checkpoint:
-    """A new checkpoint in the output folder, with the same weights; the one it comes from stays as it is."""
-    metadata = checkpoint.metadata
-    fitted = calibrate(_predict(settings, model, metadata, validation, seen), validation.pictures)
-    changed = replace(
-        metadata,
-        presence_temperature=round(fitted.presence_temperature, 4),
-        location_temperature=round(fitted.location_temperature, 4),
-        slice_thresholds=fitted.slice_thresholds,
-        series_thresholds=fitted.series_thresholds,
-        training={
-            **metadata.training,
-            "calibrated_from": checkpoint.digest,
-            "calibrated_on": validation.manifest.digest,
-            "calibrated_on_part": validation.part,
-        },
-    )
-    path = settings.output / f"{settings.checkpoint.stem}-calibrated.safetensors"
-    try:
-        save(path, model.state_dict(), changed)
-    except OSError as exc:
-        raise UnusableOutput(f"{path} could not be written ({exc.strerror}); make room there") from exc
-    return describe(path)
-
-
-def _predict(settings: Settings, model: DTViT, metadata: Metadata, cases: Cases, seen: Seen) -> Logits:
-    done = 0
-
-    def more(slices: int) -> None:
-        nonlocal done
-        done += slices
-        seen("predicting", done, len(cases.pictures))
-
-    return predict(
-        model,
-        cases.pictures,
-        mean=metadata.mean,
-        std=metadata.std,
-        precision=settings.precision,
-        batch=settings.batch,
-        seen=more,
-    )
 
 
 def _maps(results: _Results, seen: Seen) -> bytes:
     """Relevance maps of all slices, in the order of predictions.csv. Raises NoAttention."""
-    metadata, pictures = results.checkpoint.metadata, results.cases.pictures
-    done = 0
-
-    def more(slices: int) -> None:
-        nonlocal done
-        done += slices
-        seen("relevance maps", done, len(pictures))
-
-    maps = gallery.relevance_maps(results.model, pictures, metadata.mean, metadata.std, more)
+    metadata, cases = results.checkpoint.metadata, results.cases
+    told = partial(seen, "relevance maps")
+    maps = gallery.relevance_maps(results.model, cases.pictures, metadata.mean, metadata.std, told)
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, maps=maps, row=np.array([row.line for row in results.cases.rows], np.int32))
+    np.savez_compressed(buffer, maps=maps, row=np.array([row.line for row in cases.rows], np.int32))
     return buffer.getvalue()
 
 
@@ -256,27 +169,3 @@ def _about(settings: Settings, results: _Results) -> list[tuple[str, str]]:
 
 def _cuts(calibration: Calibration) -> dict[str, Any]:
     return {"slice": calibration.slice_thresholds, "patient": calibration.series_thresholds}
-
-
-def _writable(folder: Path) -> None:
-    """Before anything is computed. Raises UnusableOutput."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=folder)
-        os.close(handle)
-        os.unlink(name)
-    except OSError as exc:
-        raise UnusableOutput(
-            f"{folder} cannot be written to ({exc.strerror}); name another folder with --output"
-        ) from exc
-
-
-def _put(folder: Path, files: dict[str, bytes]) -> None:
-    """`metrics.json` comes last; a gallery of an earlier run goes."""
-    try:
-        for old in (folder / "gallery").glob("*.png"):
-            old.unlink()
-        for name, content in files.items():
-            write_whole(folder / name, content)
-    except OSError as exc:
-        raise UnusableOutput(f"{folder}: the results could not be written ({exc.strerror}); make room there") from exc

@@ -91,7 +91,7 @@ def relevance_maps(
     pictures: Pictures,
     mean: Triple,
     std: Triple,
-    seen: Callable[[int], object] = lambda _slices: None,
+    seen: Callable[[int, int], object] = lambda done, of: None,
 ) -> NDArray[np.float32]:
     """(N, grid rows, grid columns), 0..1, of each slice. Raises NoAttention."""
     device = next(model.parameters()).device
@@ -99,7 +99,7 @@ def relevance_maps(
     maps = []
     for index in range(len(shown)):  # one at a time: each keeps what its gradient needs
         maps.append(relevance(model, normalised(shown[index : index + 1], device, mean, std)))
-        seen(1)
+        seen(index + 1, len(shown))
     return np.concatenate(maps) if maps else np.zeros((0, 1, 1), np.float32)
 
 

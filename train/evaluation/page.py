@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-import html
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +10,7 @@ from dtvit.checkpoint import Checkpoint
 from dtvit.findings import LOCATIONS
 from train.evaluation.drift import Drift
 from train.evaluation.gallery import Example
+from train.evaluation.markup import Cell, figure, inline, items, spread, table, text, told
 from train.evaluation.style import STYLE
 
 PRESENCE_ROWS = (
@@ -46,7 +44,6 @@ FILES = (
     "What each figure is, how the intervals are made and what they leave out: docs/evaluation.md of the project. The "
     "figures are in metrics.json and metrics.csv, each slice in predictions.csv, each series in series.csv."
 )
-Cell = str | tuple[str, str]  # text, or text and a class
 
 
 @dataclass(frozen=True)
@@ -71,13 +68,13 @@ class Report:
 def render(report: Report) -> bytes:
     """The page, in UTF-8."""
     body = [
-        f'<p class="notice">{_text(report.checkpoint.metadata.notice)}</p>',
-        f"<h1>{_text(report.title)}</h1>",
-        f'<p class="soft">{_text(report.checkpoint.metadata.name)} <code>{report.checkpoint.digest[:12]}</code></p>',
+        f'<p class="notice">{text(report.checkpoint.metadata.notice)}</p>',
+        f"<h1>{text(report.title)}</h1>",
+        f'<p class="soft">{text(report.checkpoint.metadata.name)} <code>{report.checkpoint.digest[:12]}</code></p>',
         *_tiles(report.metrics),
-        f'<section class="summary"><ul>{_items(report.summary)}</ul></section>',
+        f'<section class="summary"><ul>{items(report.summary)}</ul></section>',
         "<h2>What this does not show</h2>",
-        f'<ul class="doubts">{_items(report.doubts)}</ul>',
+        f'<ul class="doubts">{items(report.doubts)}</ul>',
         *_presence(report),
         *_location(report),
         *_strata(report),
@@ -88,7 +85,7 @@ def render(report: Report) -> bytes:
     page = (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{_text(report.title)}</title><style>{STYLE}</style></head>\n<body>\n"
+        f"<title>{text(report.title)}</title><style>{STYLE}</style></head>\n<body>\n"
     )
     return (page + "\n".join(body) + "\n</body></html>\n").encode()
 
@@ -104,9 +101,9 @@ def _tiles(metrics: Mapping[str, Any]) -> list[str]:
     )
     made = []
     for words, figures, name in chosen:
-        text, kind = _told(figures, name)
-        text = text.replace(" <small>", "<br><small>") if kind == "figure" else f"<small>{_text(text)}</small>"
-        made.append(f"<div><b>{text}</b><span>{_text(words)}</span></div>")
+        value, kind = told(figures, name)
+        value = value.replace(" <small>", "<br><small>") if kind == "figure" else f"<small>{text(value)}</small>"
+        made.append(f"<div><b>{value}</b><span>{text(words)}</span></div>")
     return [f'<div class="tiles">{"".join(made)}</div>']
 
 
@@ -115,7 +112,7 @@ def _presence(report: Report) -> list[str]:
     cuts = ", ".join(
         f"{name} from {found[level]['cut']:.3f}" for level, name in (("slice", "slices"), ("patient", "series"))
     )
-    rows = [(words, *(_figure(found[level], key) for level in ("slice", "patient"))) for key, words in PRESENCE_ROWS]
+    rows = [(words, *(figure(found[level], key) for level in ("slice", "patient"))) for key, words in PRESENCE_ROWS]
     counts = [
         (f"number {side} hemorrhage", *(f"{found[level][key]:,}" for level in ("slice", "patient")))
         for key, side in (("positives", "with"), ("negatives", "without"))
@@ -123,29 +120,29 @@ def _presence(report: Report) -> list[str]:
     made = ["<h2>Is there a hemorrhage?</h2>"]
     made += _image(report, "answers.png", "What the node would say, by its two thresholds.")
     made += [
-        _table(("", "slices", "series"), [*rows, *counts], f"With 95 % intervals. Counted as called: {cuts}."),
+        table(("", "slices", "series"), [*rows, *counts], f"With 95 % intervals. Counted as called: {cuts}."),
     ]
     believed = [
         (
             {"ppv": "present is right (PPV)", "npv": "absent is right (NPV)"}[key],
-            *(_figure(found[level]["at_prevalence"], key) for level in ("slice", "patient")),
+            *(figure(found[level]["at_prevalence"], key) for level in ("slice", "patient")),
         )
         for key in ("ppv", "npv")
     ]
     prevalence = found["patient"]["at_prevalence"]["prevalence"]
     caption = f"How far to believe an answer where {100 * prevalence:.3g} % have a hemorrhage."
-    made += [_table(("", "slices", "series"), believed, caption)]
+    made += [table(("", "slices", "series"), believed, caption)]
     made += _image(report, "curves.png", "Both curves, with the thresholds of this checkpoint on the left one.")
     return made + _image(report, "reliability.png", "A calibrated model lies on the dotted line.")
 
 
 def _location(report: Report) -> list[str]:
     found = report.metrics["location"]
-    rows = [(words, *(_figure(found[level], key) for level in ("slice", "patient"))) for key, words in LOCATION_ROWS]
+    rows = [(words, *(figure(found[level], key) for level in ("slice", "patient"))) for key, words in LOCATION_ROWS]
     classes = [
         (
             f"{name}, {level_name} ({of['positives']:,})",
-            *(_figure(of, key) for key in ("auc", "precision", "recall", "f1")),
+            *(figure(of, key) for key in ("auc", "precision", "recall", "f1")),
         )
         for level, level_name in (("slice", "slices"), ("patient", "series"))
         for name in LOCATIONS
@@ -154,8 +151,8 @@ def _location(report: Report) -> list[str]:
     return [
         "<h2>Where is it?</h2>",
         "<p>Scored wherever there is a hemorrhage with a known location, found or missed, over three classes.</p>",
-        _table(("", "slices", "series"), rows, "With 95 % intervals."),
-        _table(("", "AUC", "precision", "recall", "F1"), classes, "Each location against the other two."),
+        table(("", "slices", "series"), rows, "With 95 % intervals."),
+        table(("", "AUC", "precision", "recall", "F1"), classes, "Each location against the other two."),
         *_image(report, "confusion.png", "Counts, and shares of the row."),
     ]
 
@@ -166,7 +163,7 @@ def _strata(report: Report) -> list[str]:
             f"{by.replace('_', ' ')}: {value}",
             f"{of['positives']:,}",
             f"{of['negatives']:,}",
-            *(_figure(of, key) for key in ("auc", "called_present", "called_absent", "false_alarms")),
+            *(figure(of, key) for key in ("auc", "called_present", "called_absent", "false_alarms")),
         )
         for by, values in report.metrics["strata"]["patient"].items()
         for value, of in values.items()
@@ -177,7 +174,7 @@ def _strata(report: Report) -> list[str]:
     return [
         "<h2>For whom is it better or worse?</h2>",
         "<p>Series. Hemorrhages of one kind are held against all without any; a site or scanner against its own.</p>",
-        _table(header, rows, "Called present and absent: of those with hemorrhage. False alarms: of those without."),
+        table(header, rows, "Called present and absent: of those with hemorrhage. False alarms: of those without."),
         *_image(report, "strata.png", "Numbers with (+) and without (-) hemorrhage in brackets."),
     ]
 
@@ -187,7 +184,7 @@ def _gallery(report: Report) -> list[str]:
     if not report.examples:
         return [*made, "<p>No slice with a label was answered wrongly.</p>"]
     maps = (
-        f"There are no relevance maps: {_text(report.no_maps)}."
+        f"There are no relevance maps: {text(report.no_maps)}."
         if report.no_maps
         else "Beside each slice: what spoke for hemorrhage, scaled to its own brightest spot. The map is no "
         "segmentation, and brightness does not compare between slices."
@@ -198,11 +195,11 @@ def _gallery(report: Report) -> list[str]:
         if not chosen:
             continue
         cells = "".join(
-            f'<figure><img alt="{_text(each.caption)}" src="{_inline(each.png)}">'
-            f"<figcaption>{_text(each.caption)}</figcaption></figure>"
+            f'<figure><img alt="{text(each.caption)}" src="{inline(each.png)}">'
+            f"<figcaption>{text(each.caption)}</figcaption></figure>"
             for each in chosen
         )
-        made.append(f'<h3>{_text(words)}</h3><div class="gallery">{cells}</div>')
+        made.append(f'<h3>{text(words)}</h3><div class="gallery">{cells}</div>')
     return made
 
 
@@ -210,8 +207,8 @@ def _drift(report: Report) -> list[str]:
     rows = [
         (
             f"{line.name}{f', {line.unit}' if line.unit else ''}",
-            _range(line.there),
-            _range(line.here),
+            spread(line.there),
+            spread(line.here),
             "" if line.outside is None else f"{line.outside:.0%}",
             (line.verdict, "words far" if line.verdict == "far off" else "words"),
         )
@@ -223,7 +220,7 @@ def _drift(report: Report) -> list[str]:
         return [
             heading,
             "<p>This cannot be told: the checkpoint keeps no numbers of its training pictures. Of these here:</p>",
-            _table(("", ""), here, "Median (5 to 95 %)."),
+            table(("", ""), here, "Median (5 to 95 %)."),
         ]
     caption = (
         "Median (5 to 95 %). Outside: share of these pictures beyond the 5 to 95 % of the training pictures; "
@@ -231,7 +228,7 @@ def _drift(report: Report) -> list[str]:
     )
     return [
         heading,
-        _table(("", "training", "here", "outside", ""), rows, caption),
+        table(("", "training", "here", "outside", ""), rows, caption),
     ]
 
 
@@ -239,60 +236,13 @@ def _about(report: Report) -> list[str]:
     rows: list[Sequence[Cell]] = [(name, (value, "words")) for name, value in report.about]
     return [
         "<h2>How this was made</h2>",
-        _table(("", ""), rows, ""),
+        table(("", ""), rows, ""),
         f'<p class="soft">{FILES}</p>',
     ]
-
-
-def _figure(figures: Mapping[str, Any], name: str) -> Cell:
-    return _told(figures, name)
-
-
-def _told(figures: Mapping[str, Any], name: str) -> tuple[str, str]:
-    """A figure with its interval, as markup, or the reason for none, as text; and which of the two it is."""
-    value = figures[name]
-    if not math.isfinite(value):
-        return figures[f"{name}_why"], "why"
-    low, high = figures.get(f"{name}_ci", (math.nan, math.nan))
-    return f"{value:.3f}" + (f" <small>{low:.3f} to {high:.3f}</small>" if math.isfinite(low) else ""), "figure"
-
-
-def _range(values: tuple[float, float, float] | None) -> str:
-    if values is None:
-        return "-"
-    low, middle, high = values
-    return f"{middle:.3g}" if low == high else f"{middle:.3g} ({low:.3g} to {high:.3g})"
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[Cell]], caption: str) -> str:
-    head = "".join(f"<th>{_text(each)}</th>" for each in header) if any(header) else ""
-    body = "".join(f"<tr>{''.join(_cell(each) for each in row)}</tr>" for row in rows)
-    opened = '<table class="even">' if len(header) == 3 else "<table>"
-    above = f"<caption>{_text(caption)}</caption>" if caption else ""
-    return f"{opened}{above}{f'<thead><tr>{head}</tr></thead>' if head else ''}<tbody>{body}</tbody></table>"
-
-
-def _cell(cell: Cell) -> str:
-    if isinstance(cell, str):
-        return f"<td>{_text(cell)}</td>"
-    text, kind = cell
-    return f'<td class="{kind}">{text if kind == "figure" else _text(text)}</td>'  # `_told` writes its own markup
 
 
 def _image(report: Report, name: str, caption: str) -> list[str]:
     if name not in report.figures:
         return []
-    image = f'<img alt="{_text(caption)}" src="{_inline(report.figures[name])}">'
-    return [f"<figure>{image}<figcaption>{_text(caption)}</figcaption></figure>"]
-
-
-def _inline(png: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
-
-
-def _items(sentences: Iterable[str]) -> str:
-    return "".join(f"<li>{_text(each)}</li>" for each in sentences)
-
-
-def _text(text: str) -> str:
-    return html.escape(text)
+    image = f'<img alt="{text(caption)}" src="{inline(report.figures[name])}">'
+    return [f"<figure>{image}<figcaption>{text(caption)}</figcaption></figure>"]

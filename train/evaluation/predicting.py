@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dtvit.checkpoint import Metadata
 from dtvit.findings import LOCATIONS
+from dtvit.inference import NotFinite as NotFinite  # for those who call `predict`
 from dtvit.model import DTViT
 from train.data import CROP, Pictures
 
@@ -21,10 +21,6 @@ BATCH = {"cpu": 64, "cuda": 512, "mps": 128}
 MEAN = STD = (0.5, 0.5, 0.5)  # of a checkpoint that names no other
 
 Triple = tuple[float, float, float]
-
-
-class NotFinite(ArithmeticError):
-    """The model gave a number that is not finite; nothing can be measured on it."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +40,10 @@ def predict(
     std: Triple = STD,
     precision: Precision = "node",
     batch: int | None = None,
-    seen: Callable[[int], object] = lambda _slices: None,
+    seen: Callable[[int, int], object] = lambda done, of: None,
 ) -> Logits:
-    """Logits of each slice on the model's device, whose mode is put back. `seen` is told of every batch that is done.
+    """Logits of each slice on the model's device, whose mode is put back. `seen` is told after every batch
+    how many slices are done, and of how many.
 
     Raises NotFinite, naming the first slice that the model cannot be asked about.
     """
@@ -62,7 +59,7 @@ def predict(
             with autocast(device, precision):
                 found = model(images)
             presence[part], location[part] = (x.double().cpu().numpy()[:, : len(LOCATIONS)] for x in found)
-            seen(part.stop - part.start)
+            seen(part.stop, len(pictures))
     finally:
         model.train(training)
     finite = np.isfinite(presence).all(1) & np.isfinite(location).all(1)
@@ -87,8 +84,3 @@ def normalised(pictures: NDArray[np.uint8], device: torch.device, mean: Triple, 
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:
     reduced = precision == "bf16" or (precision == "node" and device.type == "cuda")
     return torch.autocast(device.type, torch.bfloat16, enabled=reduced)
-
-
-def of_checkpoint(metadata: Metadata) -> dict[str, Triple]:
-    """The keywords `mean` and `std` of `predict` for a checkpoint."""
-    return {"mean": metadata.mean, "std": metadata.std}

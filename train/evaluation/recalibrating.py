@@ -1,0 +1,74 @@
+"""Temperatures and thresholds for another population: fitted on its validation patients, kept in a new checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from dtvit.checkpoint import Checkpoint, describe, save
+from dtvit.model import DTViT
+from train.data import PARTS, UnusableData
+from train.evaluation.cases import ALL, Cases, gather, geometry_of
+from train.evaluation.measuring import calibrate
+from train.evaluation.output import UnusableOutput
+from train.evaluation.predicting import predict
+from train.evaluation.settings import Seen, Settings
+
+
+def recalibrated(settings: Settings, model: DTViT, checkpoint: Checkpoint, seen: Seen) -> tuple[Checkpoint, str]:
+    """A new checkpoint in the output folder, and the digest of the manifest it was fitted on; the old one stays.
+
+    Raises UnusableData where the validation pictures lack a class, and UnusableOutput.
+    """
+    validation = _validation(settings, checkpoint, seen)
+    metadata, labels = checkpoint.metadata, validation.pictures
+    if set(np.unique(labels.presence)) < {0, 1}:
+        raise UnusableData(
+            f"{validation.manifest.path}: its {validation.part} rows lack slices with hemorrhage, or slices without; "
+            "thresholds need both"
+        )
+    logits = predict(
+        model,
+        labels,
+        mean=metadata.mean,
+        std=metadata.std,
+        precision=settings.precision,
+        batch=settings.batch,
+        seen=partial(seen, "predicting validation"),
+    )
+    fitted = calibrate(logits, labels)
+    placed = bool((labels.location >= 0).any())
+    changed = replace(
+        metadata,
+        presence_temperature=round(fitted.presence_temperature, 4),
+        location_temperature=round(fitted.location_temperature, 4) if placed else metadata.location_temperature,
+        slice_thresholds=fitted.slice_thresholds,
+        series_thresholds=fitted.series_thresholds,
+        training={
+            **metadata.training,
+            "calibrated_from": checkpoint.digest,
+            "calibrated_on": validation.manifest.digest,
+            "calibrated_on_part": validation.part,
+        },
+    )
+    path = settings.output / f"{settings.checkpoint.stem}-calibrated.safetensors"
+    try:
+        save(path, model.state_dict(), changed)
+    except OSError as exc:
+        raise UnusableOutput(f"{path} could not be written ({exc.strerror}); make room there") from exc
+    return describe(path), validation.manifest.digest
+
+
+def _validation(settings: Settings, checkpoint: Checkpoint, seen: Seen) -> Cases:
+    assert settings.calibrate is not None
+    own = settings.calibrate in PARTS
+    return gather(
+        settings.data if own else Path(settings.calibrate),
+        settings.calibrate if own else ALL,
+        geometry=geometry_of(checkpoint),
+        split_file=settings.split if own else None,
+        tell=partial(seen, "reading validation pictures"),
+    )
