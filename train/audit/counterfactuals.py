@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,171 +98,102 @@ class _Study:
 
     def known(self) -> list[Row]:
         """What the model says of the slices as they are."""
-        both = np.concatenate((self.bleeding, self.normal))
-        truth = np.arange(len(both)) < len(self.bleeding)
-        patients, cut = self.slices.patient, self.subject.cut
+        cut = self.subject.cut
+        found, alarms = (self._mean(self.before[of] >= cut, of) for of in (self.bleeding, self.normal))
         return [
-            Row(
-                "untouched.slice_auc",
-                "Untouched, bleeding against normal: AUC",
-                self._area(self.before[both], truth, both),
-            ),
-            Row(
-                "untouched.found",
-                "Bleeds called hemorrhage",
-                mean(self.before[self.bleeding] >= cut, patients[self.bleeding], self.seed),
-            ),
-            Row(
-                "untouched.false_alarms",
-                "Normals called hemorrhage",
-                mean(self.before[self.normal] >= cut, patients[self.normal], self.seed),
-            ),
+            Row("untouched.slice_auc", "Untouched, bleeding against normal: AUC", self._against_normals(self.bleeding)),
+            Row("untouched.found", "Bleeds called hemorrhage", found),
+            Row("untouched.false_alarms", "Normals called hemorrhage", alarms),
         ]
 
     def heal(self, folder: Path) -> tuple[list[Row], Plate]:
         rows: list[Row] = []
-        columns = {
-            "bleed as segmented": [
-                self._shown(i, self._at(i).blood) for i in self.bleeding[:: self._step(self.bleeding)]
-            ]
-        }
+        shown = [self._shown(i, self.anatomies[i].blood) for i in _few(self.bleeding)]
+        columns = {"bleed as segmented": shown}
         for number, (name, healer) in enumerate(HEALERS.items()):
             rng = np.random.default_rng([self.seed, 60, number])
-            healed = _Changed.of_found([(i, healer(self._at(i), self._at(i).blood, rng)) for i in self.bleeding])
-            places = {i: self._elsewhere(self._at(i), rng) for i in self.bleeding}
-            shams = _Changed.of_found(
-                [(i, None if place is None else healer(self._at(i), place, rng)) for i, place in places.items()]
-            )
+            whole = [(i, self.anatomies[i]) for i in self.bleeding]
+            healed = _Changed.of_found([(i, healer(each, each.blood, rng)) for i, each in whole])
+            places = [(i, each, _elsewhere(each, rng)) for i, each in whole]
+            shams = _Changed.of_found([(i, None if at is None else healer(each, at, rng)) for i, each, at in places])
             after, after_sham = self.subject.presence(healed.pictures), self.subject.presence(shams.pictures)
             still = np.array([look(picture).blood.sum() >= SMALLEST_PX for picture in healed.pictures], bool)
-            both = np.concatenate((healed.of, self.normal))
-            scores, truth = np.concatenate((after, self.before[self.normal])), np.arange(len(both)) < len(healed.of)
+            rows += self._rows("healed", name, (healed.of, after), (shams.of, after_sham), called=True)
+            against, said = self._against_normals(healed.of, after), f"Healed ({name})"
+            found = self._mean(still, healed.of)
             rows += [
-                Row(
-                    f"healed.{name}.flipped",
-                    f"Healed ({name}): flipped to no hemorrhage",
-                    self._flips(healed.of, after, down=True),
-                    FLIPS,
-                ),
-                Row(
-                    f"healed.{name}.sham_flipped",
-                    f"Sham healing ({name}): flipped to no hemorrhage",
-                    self._flips(shams.of, after_sham, down=True),
-                    SHAM_FLIPS,
-                ),
-                Row(
-                    f"healed.{name}.vs_normal_auc",
-                    f"Healed ({name}) against untouched normals: AUC",
-                    self._area(scores, truth, both),
-                    HEALED_AUC,
-                ),
-                Row(
-                    f"healed.{name}.change",
-                    f"Healed ({name}): mean change of the probability",
-                    self._change(healed.of, after),
-                ),
-                Row(
-                    f"healed.{name}.sham_change",
-                    f"Sham healing ({name}): mean change of the probability",
-                    self._change(shams.of, after_sham),
-                ),
-                Row(
-                    f"healed.{name}.still_segmented",
-                    f"Healed ({name}): a bleed is segmented still",
-                    mean(still, self.slices.patient[healed.of], self.seed),
-                ),
+                Row(f"healed.{name}.vs_normal_auc", f"{said} against untouched normals: AUC", against, HEALED_AUC),
+                Row(f"healed.{name}.still_segmented", f"{said}: a bleed is segmented still", found),
             ]
             columns[f"healed: {name}"] = self._column(healed, after, self.bleeding)
             columns[f"sham: {name}"] = self._column(shams, after_sham, self.bleeding)
-        plate = sheets.write(folder / "healed.png", columns)
-        return rows, Plate(
-            plate, "Bleeds outlined as segmented; healed; and the same treatment elsewhere in the slice."
-        )
+        path = sheets.write(folder / "healed.png", columns)
+        return rows, Plate(path, "Bleeds outlined as segmented; healed; and the same treatment elsewhere in the slice.")
 
     def transplant(self, folder: Path) -> tuple[list[Row], Plate]:
         rng = np.random.default_rng([self.seed, 70])
-        grafts = {i: self._graft(i, rng) for i in self.normal}
+        grafts = [(i, self._graft(i, rng)) for i in self.normal]
         rows: list[Row] = []
-        columns = {"recipient": [self._shown(i) for i in self.normal[:: self._step(self.normal)]]}
+        columns = {"recipient": [self._shown(i) for i in _few(self.normal)]}
         for number, (name, blender) in enumerate(BLENDERS.items()):
             rng = np.random.default_rng([self.seed, 71, number])
             done, shams = (
-                _Changed.of_found(
-                    [
-                        (i, None if pair is None else blender(pair[which], self._at(i), rng))
-                        for i, pair in grafts.items()
-                    ]
-                )
+                _Changed.of_found([(i, pair and blender(pair[which], self.anatomies[i], rng)) for i, pair in grafts])
                 for which in (0, 1)
             )
             after, after_sham = self.subject.presence(done.pictures), self.subject.presence(shams.pictures)
-            rows += [
-                Row(
-                    f"transplanted.{name}.flipped",
-                    f"Transplanted ({name}): flipped to hemorrhage",
-                    self._flips(done.of, after, down=False),
-                    FLIPS,
-                ),
-                Row(
-                    f"transplanted.{name}.sham_flipped",
-                    f"Sham transplant ({name}): flipped to hemorrhage",
-                    self._flips(shams.of, after_sham, down=False),
-                    SHAM_FLIPS,
-                ),
-                Row(
-                    f"transplanted.{name}.change",
-                    f"Transplanted ({name}): mean change of the probability",
-                    self._change(done.of, after),
-                ),
-                Row(
-                    f"transplanted.{name}.sham_change",
-                    f"Sham transplant ({name}): mean change of the probability",
-                    self._change(shams.of, after_sham),
-                ),
-            ]
+            rows += self._rows("transplanted", name, (done.of, after), (shams.of, after_sham), called=False)
             columns[f"transplanted: {name}"] = self._column(done, after, self.normal)
             columns[f"sham: {name}"] = self._column(shams, after_sham, self.normal)
-        plate = sheets.write(folder / "transplanted.png", columns)
-        return rows, Plate(plate, "Normal slices; with a bleed of another patient; with tissue of that patient.")
+        path = sheets.write(folder / "transplanted.png", columns)
+        return rows, Plate(path, "Normal slices; with a bleed of another patient; with tissue of that patient.")
+
+    def _rows(
+        self, kind: str, name: str, done: tuple[Indices, Floats], sham: tuple[Indices, Floats], *, called: bool
+    ) -> list[Row]:
+        """`done`, `sham`: which slices, and their probabilities then. `called`: so before, or it does not count."""
+        flipped, said = f"flipped to {'no ' if called else ''}hemorrhage", f"{kind.capitalize()} ({name})"
+        key, change = f"{kind}.{name}", "mean change of the probability"
+        return [
+            Row(f"{key}.flipped", f"{said}: {flipped}", self._flips(*done, called), FLIPS),
+            Row(f"{key}.sham_flipped", f"Sham of {name}: {flipped}", self._flips(*sham, called), SHAM_FLIPS),
+            Row(f"{key}.change", f"{said}: {change}", self._change(*done)),
+            Row(f"{key}.sham_change", f"Sham of {name}: {change}", self._change(*sham)),
+        ]
 
     def _graft(self, recipient: int, rng: np.random.Generator) -> tuple[Graft, Graft] | None:
         """A bleed that the model called in its own place, and plain tissue for the same spot."""
         called = self.bleeding[self.before[self.bleeding] >= self.subject.cut]
-        share = self._brain_share(recipient)
+        share, normal = self._brain_share(recipient), self.anatomies[recipient]
         donors = rng.permutation(called)[:TRIED]
-        for donor in sorted(donors, key=lambda i: abs(self._brain_share(i) - share)):  # of about the same level
-            given = graft(self._at(donor), self._at(donor).blood, self._at(recipient))
-            if given is not None:
-                other = sham(self._at(donor), self._at(donor).blood, self._at(recipient), given.mask, rng)
-                if other is not None:
-                    return given, other
+        for index in sorted(donors, key=lambda i: abs(self._brain_share(i) - share)):  # of about the same level
+            donor = self.anatomies[index]
+            given = graft(donor, donor.blood, normal)
+            other = None if given is None else sham(donor, donor.blood, normal, given.mask, rng)
+            if given is not None and other is not None:
+                return given, other
         return None
 
     def _brain_share(self, index: int) -> float:
-        anatomy = self._at(index)
+        anatomy = self.anatomies[index]
         return float(anatomy.inside.sum() / max(1, (anatomy.picture > 0).sum()))
 
-    def _elsewhere(self, anatomy: Anatomy, rng: np.random.Generator) -> Mask | None:
-        return elsewhere(anatomy.blood, anatomy.brain & ~dilated(anatomy.blood, 2 * RIM), rng)
-
-    def _flips(self, of: Indices, after: Floats, *, down: bool) -> Figure:
-        called = self.before[of] >= self.subject.cut
-        right = called if down else ~called
-        now = after >= self.subject.cut
-        return mean((now != called)[right], self.slices.patient[of][right], self.seed)
+    def _flips(self, of: Indices, after: Floats, called: bool) -> Figure:
+        cut = self.subject.cut
+        counts = (self.before[of] >= cut) == called
+        return self._mean(((after >= cut) != called)[counts], of[counts])
 
     def _change(self, of: Indices, after: Floats) -> Figure:
-        return mean(after - self.before[of], self.slices.patient[of], self.seed)
+        return self._mean(after - self.before[of], of)
 
-    def _area(self, scores: Floats, truth: NDArray[np.bool_], of: Indices) -> Figure:
-        return area(scores, truth, self.slices.patient[of], self.seed)
+    def _mean(self, values: NDArray[Any], of: Indices) -> Figure:
+        return mean(values, self.slices.patient[of], self.seed)
 
-    def _at(self, index: int) -> Anatomy:
-        return self.anatomies[index]
-
-    @staticmethod
-    def _step(chosen: Indices) -> int:
-        return max(1, -(-len(chosen) // SHOWN))
+    def _against_normals(self, of: Indices, scores: Floats | None = None) -> Figure:
+        """AUC of slices against the untouched normals."""
+        both = np.concatenate((of, self.normal))
+        known = np.concatenate((self.before[of] if scores is None else scores, self.before[self.normal]))
+        return area(known, np.arange(len(both)) < len(of), self.slices.patient[both], self.seed)
 
     def _shown(self, index: int, mask: Mask | None = None) -> tuple[Picture, str]:
         picture, text = self.slices.pictures[index], f"p {self.before[index]:.2f}"
@@ -272,9 +204,18 @@ class _Study:
         """The same slices in every column; an empty tile for one that could not be changed."""
         place = {int(index): number for number, index in enumerate(changed.of)}
         tiles = []
-        for index in chosen[:: self._step(chosen)]:
+        for index in _few(chosen):
             window = sheets.cut_out(self.slices.pictures[index])
             number = place.get(int(index))
             picture = np.zeros((8, 8), np.uint8) if number is None else changed.pictures[number][window]
             tiles.append((picture, "no room" if number is None else f"p {after[number]:.2f}"))
         return tiles
+
+
+def _elsewhere(anatomy: Anatomy, rng: np.random.Generator) -> Mask | None:
+    return elsewhere(anatomy.blood, anatomy.brain & ~dilated(anatomy.blood, 2 * RIM), rng)
+
+
+def _few(chosen: Indices) -> Indices:
+    """Some to be shown, from all over."""
+    return chosen[:: max(1, -(-len(chosen) // SHOWN))]

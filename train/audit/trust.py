@@ -21,7 +21,7 @@ AT_BONE = 0.3  # of the bleed's border in bone or air: its edge is the skull's, 
 AIR = 8  # grey level, 2.5 HU: darker than any fluid of the brain but for its noise
 LEFT_HU = 12.0  # over the brain around: what stands out so after healing may be blood
 LEFT_PX = 12  # in one piece
-DEEP_PX = 6  # a piece that nowhere lies deeper below the skull may be a sinus, or bone
+BESIDE_PX, DEEP_PX = 4, 12  # what begins so near the skull and ends so near may be a sinus, or bone
 
 GOOD = "trusted"
 
@@ -56,7 +56,7 @@ def _doubt(anatomy: Anatomy, part: Mask) -> str:
         return "little contrast"
     if (picture[part] >= BONE).mean() > SATURATED:
         return "as dense as bone"
-    if not (part & eroded(inside, DEEP_PX)).any():
+    if (part & ~eroded(inside, BESIDE_PX)).any() and not (part & eroded(inside, DEEP_PX)).any():
         return "at the skull"
     border = dilated(part, 2) & ~part
     if (~inside[border] | (picture[border] >= BONE) | (picture[border] <= AIR)).mean() > AT_BONE:
