@@ -218,6 +218,13 @@ def test_labels_without_a_column_to_join_by_are_refused(two: Path, tmp_path: Pat
         prepare(two, tmp_path / "out", labels=labels(tmp_path / "labels.csv", "name,ich\nx,1\n"))
 
 
+def test_an_id_that_is_no_text_does_no_harm(tmp_path: Path) -> None:
+    folder = filed(tmp_path / "in", patient(1, PatientID="P\x1b[31m-1", ManufacturerModelName="Ör\x7f"))
+    prepare(folder, tmp_path / "out", key=tmp_path / "key.csv")
+    assert "P?[31m-1" in (tmp_path / "key.csv").read_text()
+    assert lines(tmp_path / "out")[0]["scanner"].isprintable()
+
+
 def test_pictures_made_below_the_folder_are_not_looked_at_again(tmp_path: Path) -> None:
     folder = filed(tmp_path / "in", patient(1))
     prepare(folder, folder / "out")

@@ -12,6 +12,7 @@ import pydicom
 from dicom_node import eligibility, received
 from dicom_node.config import Eligibility
 from dicom_node.eligibility import Member
+from dicom_node.errors import InvalidObject
 from dicom_node.header import Header
 from dicom_node.header import read as read_header
 
@@ -40,10 +41,6 @@ class Series:
     """Those that may be slices to look at, in the order of their SOP Instance UIDs."""
     refused: str | None = None
     """Why the node would not look at it."""
-
-    @property
-    def uid(self) -> str:
-        return self.instances[0].header.series_uid
 
     @property
     def fingerprint(self) -> str:
@@ -76,7 +73,7 @@ def _read(path: Path) -> Instance:
         sop_instance_uid=one.sop_instance_uid,
     )
     ds = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=[*_WHO, *_WHERE])
-    told = {keyword: str(ds.get(keyword) or "").strip() for keyword in (*_WHO, *_WHERE)}
+    told = {keyword: _printable(str(ds.get(keyword) or "")) for keyword in (*_WHO, *_WHERE)}
     # Where nothing names the patient, a study is the most that surely belongs together.
     named = (
         f"name {told['PatientName']} {told['PatientBirthDate']}" if told["PatientName"] else f"study {header.study_uid}"
@@ -92,15 +89,19 @@ def _read(path: Path) -> Instance:
     )
 
 
-def _reason(exc: Exception) -> str:
-    from dicom_node.errors import InvalidObject
+def _printable(text: str) -> str:
+    """As it can stand in a table: a broken value may hold anything."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text).strip()
 
+
+def _reason(exc: Exception) -> str:
     if isinstance(exc, InvalidObject):
         return str(exc)
     if isinstance(exc, pydicom.errors.InvalidDicomError):
         return "no DICOM file (PS3.10)"
     # Another exception's text may quote the object, and with it the patient.
-    return f"cannot be read ({exc.strerror or type(exc).__name__ if isinstance(exc, OSError) else type(exc).__name__})"
+    kind = type(exc).__name__
+    return f"cannot be read ({(exc.strerror or kind) if isinstance(exc, OSError) else kind})"
 
 
 def _series(found: Sequence[Instance], rules: Eligibility) -> Series:

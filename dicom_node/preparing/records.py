@@ -104,10 +104,6 @@ class Records:
             shutil.rmtree(target, ignore_errors=True)
         write_private(self._file(series), json.dumps(asdict(record), indent=1).encode())
 
-    def series(self) -> set[str]:
-        """Opaque ids of all series that were ever made here."""
-        return {path.stem for path in (self.out / FOLDER).glob("S*.json")}
-
     def _file(self, series: str) -> Path:
         return self.out / FOLDER / f"{series}.json"
 
