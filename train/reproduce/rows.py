@@ -49,7 +49,7 @@ SCRATCH = {
 }
 """For an encoder that starts from nothing: the papers' rates are made for one that has seen ImageNet. AdamW,
 weight decay 0.05, warm-up and a cosine as in Touvron et al. 2021 (DeiT), which has no more data than ImageNet."""
-QUICK_EPOCHS = {True: "3", False: "10"}
+QUICK_EPOCHS = {True: "2", False: "6"}
 """With replication an epoch is more than three times as long."""
 
 
