@@ -140,7 +140,7 @@ def yardsticks(rows: Sequence[tuple[Row, Made]]) -> Table:
             body.append((told, label, *(_cell(figure.of, some) for figure in OF_YARDSTICKS)))
             told = ""
     header = ("", "split", *(figure.title for figure in OF_YARDSTICKS))
-    note = "None of these sees blood: boosting gets no grey value of the brain, the neighbour 32 x 32 means."
+    note = "None of these learns what blood is: boosting gets no grey value of the brain, the neighbour 32 x 32 means."
     return Table("yardsticks", "Yardsticks: no hemorrhage is learned", header, tuple(body), note)
 
 
