@@ -70,9 +70,7 @@ class Service:
         alone = database.url.get_backend_name() == "sqlite"  # then whatever is begun is of an earlier life of this node
         half_written = spool.clear_incoming(older_than_s=0.0 if alone else SHARED_SPOOL_S)
         if alone:
-            with database.write() as connection:
-                jobs.free(connection, now=time.time())
-                heartbeats.end(connection)
+            self._forget_earlier_life(database)
         receiver: Receiver | None = None
         arrivals = Arrivals(
             database,
@@ -94,13 +92,12 @@ class Service:
             services=[commitment.service(reports.take, keeper.asked if keeper else None)],
         )
         port = receiver.start()
-        self._beat(database)
         self._warn_of_gaps()
         log.info("ready %s", fields(ae_title=node.ae_title, port=port, half_written_removed=half_written or None))
         worker = _WorkerProcess(self._config, self._config_path, database, self._stopping)
         self._loop("worker", worker.run)
         self._loop("arrivals", self._every(TICK_S, arrivals.tick))
-        self._loop("heartbeat", self._every(heartbeats.EVERY_S, lambda: self._beat(database)))
+        self._loop("heartbeat", self._every(heartbeats.EVERY_S, lambda: self._beat(database), first_s=0.0))
         self._loop("housekeeping", self._every(TIDY_S, lambda: self._tidy(database, spool)))
         if self._config.completion.count_from:
             counting = self._config.peer(self._config.completion.count_from)
@@ -128,6 +125,15 @@ class Service:
             heartbeats.end(connection, self._owner)
         log.info("stopped")
 
+    def _forget_earlier_life(self, database: Database) -> None:
+        """Free its leases at once. On a full disk they run out by themselves: to refuse images it must come up."""
+        try:
+            with database.write() as connection:
+                jobs.free(connection, now=time.time())
+                heartbeats.end(connection)
+        except (StoreFull, StoreUnavailable) as exc:
+            log.error("waits %s", fields(part="start", reason=exc))
+
     def _beat(self, database: Database) -> None:
         with database.write() as connection:
             heartbeats.beat(connection, self._owner, started_at=self._started_at, now=time.time())
@@ -140,11 +146,11 @@ class Service:
         thread.start()
         self._threads.append(thread)
 
-    def _every(self, pause_s: float, act: Callable[[], object]) -> Callable[[], None]:
+    def _every(self, pause_s: float, act: Callable[[], object], *, first_s: float | None = None) -> Callable[[], None]:
         """A loop that a fault does not end: what it works on stands in the database and is met again."""
 
         def loop() -> None:
-            wait_s = pause_s
+            wait_s = pause_s if first_s is None else first_s
             while not self._stopping.wait(wait_s):
                 wait_s = pause_s
                 try:

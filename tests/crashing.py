@@ -22,8 +22,8 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -364,16 +364,17 @@ class Soak:
             self.node.start()
             self._ends_before = self._worker_ends()
 
-    def fill_disk(self, hold_s: float, *, enough: Callable[[], bool] = lambda: False) -> None:
-        """No room for a while, or until it is `enough`; only where the data folder has a file system of its own."""
+    @contextmanager
+    def full_disk(self) -> Iterator[None]:
+        """No room; only where the data folder has a file system of its own."""
         ballast = self.data.parent / "ballast"
         with suppress(OSError), ballast.open("wb", buffering=0) as file:
             while True:
                 file.write(bytes(65536))
-        deadline = time.monotonic() + hold_s
-        while time.monotonic() < deadline and not enough():
-            self._stopping.wait(0.1)
-        ballast.unlink()
+        try:
+            yield
+        finally:
+            ballast.unlink()
         self.disks_filled += 1
 
     def run(self, kills: int, *, drain_every: int = 10, say: Callable[[str], None] = print) -> None:
@@ -403,7 +404,10 @@ class Soak:
         kinds = ["mood", "mood", "clock", "disk"] if self.filled else ["mood", "mood", "clock"]
         kind = self._random.choice(kinds)
         if kind == "disk":
-            self.fill_disk(1.0)
+            with self.full_disk():
+                self._stopping.wait(1.0)
+                if self._random.random() < 0.5:
+                    self.kill("tree")
         elif kind == "clock":
             self.node.put_clock(self._random.choice(CLOCKS_S))
             self.clocks += 1

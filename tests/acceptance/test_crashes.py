@@ -86,7 +86,7 @@ def test_the_clock_may_be_put_back_while_a_series_arrives_and_the_whole_tree_be_
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or shutil.which("mount") is None, reason="needs the right to mount a tmpfs")
-def test_a_disk_that_is_full_when_the_report_is_made_costs_time_alone(tmp_path: Path) -> None:
+def test_a_disk_that_is_full_when_the_report_is_made_costs_time_alone_even_over_a_restart(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", disk], capture_output=True)
@@ -97,8 +97,9 @@ def test_a_disk_that_is_full_when_the_report_is_made_costs_time_alone(tmp_path: 
         running.node.start()
         study = running.send_study()
         running.until(lambda: not study.missing, "all images are acknowledged", 60)
-        running.fill_disk(30.0, enough=lambda: "waits" in running.node.log)
-        assert "the disk of the " in running.node.log
+        with running.full_disk():
+            running.until(lambda: "the disk of the " in running.node.log, "the disk is full", 60)
+            running.kill("tree")
         running.drain()
     finally:
         running.close()
