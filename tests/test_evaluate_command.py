@@ -1,6 +1,7 @@
 """`evaluate`: from a manifest and a checkpoint to a folder that a person and a program can read."""
 
 import csv
+import io
 import json
 import re
 from html.parser import HTMLParser
@@ -18,7 +19,7 @@ from dtvit.inference import Classifier
 from dtvit.preprocess import PAPER_GEOMETRY, preprocessing
 from train import filed, manifest, splits
 from train.commands.evaluate import main
-from train.evaluation import drift
+from train.evaluation import drift, plots
 from train.evaluation.cases import gather
 
 PATIENTS = [("a", ""), ("b", ""), ("c", "deep"), ("d", "lobar"), ("e", "subtentorial"), ("f", "deep")]
@@ -66,6 +67,14 @@ def metrics_of(output):
 def rows_of(path):
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Figures are not drawn to the end, which takes most of the time; for tests that look at none."""
+    dot = io.BytesIO()
+    Image.new("L", (1, 1)).save(dot, "png")
+    monkeypatch.setattr(plots, "_png", lambda _figure: dot.getvalue())
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +175,7 @@ def test_relevance_is_there_as_arrays_in_the_order_of_the_predictions(evaluated)
     assert maps.max() <= 1
 
 
+@pytest.mark.usefixtures("quick")
 def test_no_table_and_no_name_tells_a_patient(folder, checkpoint, tmp_path):
     rows = [row | {"patient_id": f"Zebedee^{row['patient_id']}"} for row in entries(PATIENTS)]
     assert run(checkpoint, listing(folder, rows, "named.csv"), tmp_path) == 0
@@ -175,6 +185,7 @@ def test_no_table_and_no_name_tells_a_patient(folder, checkpoint, tmp_path):
         assert path.is_dir() or b"Zebedee" not in path.read_bytes()
 
 
+@pytest.mark.usefixtures("quick")
 def test_sites_scanners_and_masks_make_strata(folder, checkpoint, tmp_path):
     rows = [row | {"site": "north" if i < 9 else "south", "scanner": ""} for i, row in enumerate(entries(PATIENTS))]
     for row in rows:
@@ -193,6 +204,7 @@ def test_sites_scanners_and_masks_make_strata(folder, checkpoint, tmp_path):
     assert {name: each["positives"] for name, each in strata["share_of_head"].items()} == {"0.005-0.02": 12}
 
 
+@pytest.mark.usefixtures("quick")
 def test_masks_may_be_named_by_a_column(folder, checkpoint, tmp_path):
     grey(folder / "lesion.png", 255, (64, 64))
     rows = [row | {"traced_by_a": "lesion.png" if row["ich"] == "1" else ""} for row in entries(PATIENTS)]
@@ -222,6 +234,7 @@ def test_what_a_manifest_from_elsewhere_lacks_is_null_with_the_reason(folder, ch
     assert (tmp_path / "report.html").stat().st_size > 1000
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_part_is_evaluated_where_the_manifest_has_parts(folder, checkpoint, tmp_path):
     rows = [row | {"split": "test" if row["patient_id"] in "ac" else "train"} for row in entries(PATIENTS)]
     data = listing(folder, rows, "parts.csv")
@@ -233,6 +246,7 @@ def test_a_part_is_evaluated_where_the_manifest_has_parts(folder, checkpoint, tm
     assert len(gather(data, "train", geometry=PAPER_GEOMETRY).rows) == 12
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_split_that_training_wrote_says_which_rows_test(folder, checkpoint, tmp_path):
     found = manifest.read(listing(folder, entries(PATIENTS), "divided.csv"))
     parts = np.array([0, 2, 1, 2, 0, 1], np.int8).repeat(3)  # of the patients
@@ -243,6 +257,7 @@ def test_a_split_that_training_wrote_says_which_rows_test(folder, checkpoint, tm
     assert {row["path"][0] for row in rows_of(tmp_path / "out" / "predictions.csv")} == {"b", "d"}
 
 
+@pytest.mark.usefixtures("quick")
 def test_calibration_makes_a_new_checkpoint_and_is_used_at_once(folder, checkpoint, tmp_path):
     before = checkpoint.read_bytes()
     data = listing(folder, entries(PATIENTS), "validation.csv")
@@ -262,6 +277,7 @@ def test_calibration_makes_a_new_checkpoint_and_is_used_at_once(folder, checkpoi
     assert "Temperatures and thresholds were fitted on this manifest" in (tmp_path / "report.html").read_text()
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_checkpoint_that_knows_its_training_pictures_tells_how_these_differ(folder, checkpoint, tmp_path):
     data = listing(folder, entries(PATIENTS), "drift.csv")
     found = manifest.read(data)
@@ -286,6 +302,7 @@ def test_a_checkpoint_that_knows_its_training_pictures_tells_how_these_differ(fo
     assert other["share of the picture that shows head"] == "alike"
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_model_trained_on_this_very_manifest_is_said_to_be(folder, tmp_path):
     data = listing(folder, entries(PATIENTS), "trained.csv")
     digest = manifest.read(data).digest
@@ -307,6 +324,7 @@ def test_thresholds_are_not_fitted_on_one_class(folder, checkpoint, tmp_path, ca
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("classes", [("deep", "lobar", "subtentorial", "none")])
 def test_a_fourth_location_is_dropped(folder, tmp_path, classes):
     path = untrained_checkpoint(
@@ -320,6 +338,7 @@ def test_a_fourth_location_is_dropped(folder, tmp_path, classes):
         assert sum(shares) == pytest.approx(1, abs=1e-4)
 
 
+@pytest.mark.usefixtures("quick")
 def test_an_encoder_without_attention_gets_a_gallery_without_maps(folder, tmp_path):
     path = untrained_checkpoint(tmp_path / "r.safetensors", preprocessing=(preprocessing(),), encoder="test_resnet")
 
@@ -357,6 +376,7 @@ def test_bad_input_is_told_in_one_line_and_nothing_is_written(folder, checkpoint
     assert not list((tmp_path / "out").iterdir())
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_full_disk_is_told_and_the_old_figures_stay(folder, checkpoint, tmp_path, monkeypatch, capsys):
     data = listing(folder, entries(PATIENTS), "full.csv")
     (tmp_path / "metrics.json").write_bytes(before := b"figures of an earlier run")

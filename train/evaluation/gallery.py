@@ -120,5 +120,5 @@ def _beside(picture: NDArray[np.uint8], grid: NDArray[np.float32] | None) -> byt
         coloured = colormaps[MAP_COLOURS](enlarged[0, 0].numpy())[..., :3]
         parts += [np.full((len(picture), GAP, 3), 255, np.uint8), (coloured * 255).round().astype(np.uint8)]
     buffer = io.BytesIO()
-    Image.fromarray(np.concatenate(parts, 1)).save(buffer, "png", optimize=True)
+    Image.fromarray(np.concatenate(parts, 1)).save(buffer, "png")
     return buffer.getvalue()
