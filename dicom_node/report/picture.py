@@ -91,19 +91,19 @@ def _banner(page: Page, findings: SeriesFindings, run: int) -> None:
     """The answer, large enough to be read in a thumbnail."""
     colour = COLOURS[findings.outcome]
     ink = GROUND
-    page.draw.rectangle((0, 0, WIDTH, 148), fill=colour)
+    height = 200 if findings.location else 148
+    page.draw.rectangle((0, 0, WIDTH, height), fill=colour)
     title = "Intracerebral hemorrhage on head CT, AI result" + (f", version {run}" if run > 1 else "")
     page.draw.text((MARGIN, 12), title, font=font(26), fill=ink)
     word = findings.outcome.value.upper()
     page.draw.text((MARGIN, 46), word, font=font(82), fill=ink)
-    if findings.location:
-        x = MARGIN + round(font(82).getlength(word)) + 30
-        page.draw.text((x, 72), findings.location, font=font(52), fill=ink)
+    if findings.location:  # below, and not beside: OHIF lays its player over the middle of the top
+        page.draw.text((MARGIN, 132), findings.location, font=font(52), fill=ink)
     if findings.presence is not None:
         output = wording.percent(findings.presence)
         _right(page, output, 46, 64, ink)
         _right(page, "output", 112, 22, ink)
-    page.y = 164
+    page.y = height + 16
 
 
 def _right(page: Page, text: str, y: int, size: int, colour: Colour) -> None:
@@ -135,7 +135,11 @@ def _slices(page: Page, findings: SeriesFindings, pictures: Mapping[int, Array],
             _paste(page, heat, (x, page.y + 36 + side + 6), side)
     page.y += 36 + side * rows + (6 if rows == 2 else 0) + 14
     if rows == 2:
-        page.text("Lower row: where the network looked; it is no outline of a hemorrhage.", 17, DIM)
+        page.text(
+            "Lower row: where the network looked, each image on its own scale; it is no outline of a hemorrhage.",
+            17,
+            DIM,
+        )
 
 
 def _tile(page: Page, picture: Array | None, corner: tuple[int, int], side: int, otherwise: str) -> None:

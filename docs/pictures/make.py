@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from scipy.ndimage import gaussian_filter
 
 from dicom_node import scanner, uids
 from dicom_node.report import capture, picture, sr
@@ -66,6 +67,16 @@ def found(made: phantom.Phantom, kind: str, uid: list[str]) -> SeriesFindings:
     return conclude(slices, Coverage(not gaps, 140.0, True, True, gaps), THRESHOLDS)
 
 
+def looked(made: phantom.Phantom, i: int) -> np.ndarray:
+    """A relevance map as a network might have it, (row, column) 0..1: at the blood, else somewhere in the brain."""
+    anywhere = made.brain[i] * np.random.default_rng(i).random(made.brain[i].shape)
+    where = made.blood[i] if made.blood[i].any() else anywhere
+    smooth = gaussian_filter(where.astype(np.float32), 9.0)
+    if not made.blood[i].any():
+        smooth = np.maximum(0.0, smooth - 0.9 * smooth.max()) * made.brain[i]
+    return np.asarray(smooth / max(float(smooth.max()), 1e-9), np.float32)
+
+
 def write(kind: str, bleed: str | None, dicom: Path | None) -> None:
     usual = {"volume_ml": 3.0 if kind == "undetermined" else 18.0} if bleed else {}
     spec = phantom.draw(np.random.default_rng([7, list(EXAMPLES).index(kind)]), bleed, thickness_mm=5.0, **usual)
@@ -75,6 +86,7 @@ def write(kind: str, bleed: str | None, dicom: Path | None) -> None:
     page = picture.compose(
         findings,
         {i: made.hu[i] for i in picture.shown(findings)},
+        relevance={i: looked(made, i) for i in picture.shown(findings)},
         algorithm="Example; no network was asked",
         notice=NOTICE,
         thresholds=THRESHOLDS,
