@@ -414,5 +414,4 @@ def _forward(name: str, module: str, summary: str) -> None:
 
 
 for _name, (_module, _summary) in TRAINING.items():
-    if (Path(__file__).parents[1] / "train" / "commands" / f"{_module}.py").exists():
-        _forward(_name, _module, _summary)
+    _forward(_name, _module, _summary)

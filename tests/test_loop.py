@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import torch
 from learning import REPOSITORY, SOURCE, drawn, filed_heads, quiet, ran, recipe, settings
@@ -16,7 +17,7 @@ from safetensors.torch import load_file
 
 from dtvit.checkpoint import describe
 from dtvit.model import DTViT
-from train import state
+from train import looking, state
 from train.data import UnusableData
 from train.learner import Learner
 from train.loop import fit, seed_of
@@ -373,3 +374,20 @@ def test_a_time_limit_ends_the_whole_schedule(tmp_path, data):
     assert time.monotonic() - started < 100
     assert 1 <= describe(tmp_path / "drawn.safetensors").metadata.training["steps_done"] < 100_000
     assert float(rows(tmp_path)[-1]["learning_rate"]) < 1e-4 < math.inf
+
+
+def test_a_look_sees_whole_patients_of_both_classes_though_the_list_is_sorted(data):
+    by_label = data.take(np.argsort(data.presence, kind="stable"))
+    chosen = looking.some(by_label, recipe(validation_slices=12))
+    assert 12 <= len(chosen) < len(data)
+    assert set(chosen.presence.tolist()) == {0, 1}
+    for patient in np.unique(chosen.patient):
+        assert (chosen.patient == patient).sum() == (data.patient == patient).sum()
+    assert looking.some(by_label, recipe(validation_slices=0)) is by_label
+
+
+def test_a_checkpoint_of_another_shape_is_no_start(tmp_path, data):
+    first = fit(recipe(steps=1), settings(tmp_path / "first"), data, SOURCE, quiet)
+    other = recipe(steps=1, start_from=str(first), location_outputs=4)
+    with pytest.raises(UnusableRecipe, match=r"start_from: drawn\.safetensors is test_vit.*3 location outputs"):
+        fit(other, settings(tmp_path / "second"), data, SOURCE, quiet)

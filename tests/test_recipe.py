@@ -99,7 +99,7 @@ def test_a_command_line_becomes_recipe_and_settings(tmp_path, capsys):
     assert (recipe.encoder, recipe.pretrained, recipe.split, recipe.epochs) == ("resnet34", "none", "paper", 2.0)
     assert (recipe.batch, recipe.augmentation) == (8, "none")
     assert (str(settings.output), str(settings.data), settings.max_time) == ("run", "m.csv", 9.5)
-    with pytest.raises(UnusableRecipe, match=r"v1 makes no phantoms.*--data"):
+    with pytest.raises(UnusableRecipe, match=r"v1 learns from patients.*--data"):
         parse(["--recipe", "v1", "--output", "run"], "train")
     with pytest.raises(UnusableRecipe, match=r"no table \[replication\]"):
         parse(["--recipe", "phantom", "--output", "run", "--augment", "replicate"], "train")

@@ -66,14 +66,6 @@ def test_a_run_leaves_checkpoint_metrics_log_and_card(tmp_path, drawn):
     assert "It has seen no patient" in card
 
 
-def test_a_time_limit_ends_the_whole_schedule(tmp_path, drawn):
-    started = time.monotonic()
-    fit(recipe(steps=100_000, evaluate_every=100_000), settings(tmp_path, max_time=0.05), drawn, SOURCE, quiet)
-
-    assert time.monotonic() - started < 30
-    assert 1 <= describe(tmp_path / "drawn.safetensors").metadata.training["steps_done"] < 100_000
-
-
 def test_a_killed_run_goes_on_as_if_nothing_had_been(tmp_path, drawn):
     """Kill -9 in the middle of a real process; the weights are those of a run that was left alone."""
     data = tmp_path / "data"

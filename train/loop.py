@@ -21,14 +21,12 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the field's own name for it
 from torch.nn.parallel import DistributedDataParallel
 
-from dtvit.checkpoint import load
 from dtvit.inference import choose_device
-from train import pretrained, result, state
-from train.batches import Batch, Batches, location_labels
+from train import computing, looking, result, state
+from train.batches import Batch, Batches
 from train.data import Pictures
-from train.evaluation import Logits, calibrate, measure, predict
 from train.evaluation.predicting import NotFinite
-from train.learner import Learner, choose_patches, loss
+from train.learner import choose_patches, loss
 from train.lessons import first_lessons
 from train.optimiser import Average, optimiser, set_rate
 from train.options import Settings
@@ -37,7 +35,6 @@ from train.ranks import Ranks
 from train.recipe import Recipe, UnusableRecipe, defaults
 from train.result import BEST, LAST, Ended, Source
 from train.sampling import order
-from train.start import start_well
 from train.state import STATE, UnusableRun
 
 ALL_PATCHES_FROM = 0.88  # of the schedule: from here on the model sees what it will see in use
@@ -90,11 +87,11 @@ class Run:
             )
         self.recipe, self.settings, self.source, self.say, self.ranks = recipe, settings, source, say, ranks
         self.device = choose_device(ranks.device or settings.device)
-        self.precision = precision(recipe.precision, self.device)
-        self.autocast = autocast(self.precision, self.device)
+        self.precision = computing.precision(recipe.precision, self.device)
+        self.autocast = computing.autocast(self.precision, self.device)
         torch.manual_seed(recipe.seed)
-        self.learner, self.start = _learner(recipe)
-        self.learner.to(self.device).to(memory_format=_memory_format(recipe, self.learner))
+        self.learner, self.start = computing.learner(recipe)
+        self.learner.to(self.device).to(memory_format=computing.memory_format(recipe, self.learner))
         self.average = Average(self.learner.model, recipe.ema)
         self.optimiser = optimiser(self.learner, recipe)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
@@ -103,7 +100,7 @@ class Run:
         self.batches = Batches(recipe, training, self.order, self.device, ranks)
         self.steps = recipe.steps or math.ceil(recipe.epochs * self.order.steps_an_epoch)
         self.evaluate_every = recipe.evaluate_every or self.order.steps_an_epoch
-        self.validation = _first_patients(data.of_part("validation"), recipe.validation_slices)
+        self.validation = looking.some(data.of_part("validation"), recipe)
         self.step, self.elapsed_s, self.best, self.worse = 0, 0.0, math.inf, 0
         self.rows: list[dict[str, Any]] = []
         self.recent: list[torch.Tensor] = []  # losses since the last look
@@ -128,7 +125,7 @@ class Run:
         if self.recipe.first_lessons and not self.recipe.start_from and self.ranks.first:
             pictures, blood = self.batches.traced_middles()
             # their gradients are not scaled, which fp16 would need
-            cast = autocast("fp32", self.device) if self.precision == "fp16" else self.autocast
+            cast = computing.autocast("fp32", self.device) if self.precision == "fp16" else self.autocast
             cost = first_lessons(self.learner, pictures, blood, self.recipe.first_lessons, cast)
         self.average.start()
         self.elapsed_s = time.monotonic() - started
@@ -275,28 +272,18 @@ class Run:
             return
         if not math.isfinite(training_loss):
             raise UnusableRun(f"at step {self.step} the loss is not finite; {DIVERGED}")
-        mean, std = self.recipe.mean_std
         try:
-            logits = predict(
-                self.average.model,
-                self.validation,
-                mean=mean,
-                std=std,
-                precision="bf16" if self.precision == "bf16" else "node",
-            )
+            logits = looking.logits(self.average.model, self.validation, self.recipe, self.precision)
         except NotFinite as exc:
             raise UnusableRun(f"at step {self.step} {exc}; {DIVERGED}") from exc
-        found = measure(logits, self.validation, calibrate(logits, self.validation), resamples=2)
-        score = _cost(logits, self.validation)
+        score = looking.cost(logits, self.validation)
         row = {
             "step": self.step,
             "minutes": round(self.elapsed_s / 60, 2),
             "learning_rate": self.optimiser.param_groups[-1]["lr"],
             "training_loss": round(training_loss, 5),
             "validation_loss": round(score, 5),
-            "slice_auc": round(found["presence"]["slice"]["auc"], 5),
-            "patient_auc": round(found["presence"]["patient"]["auc"], 5),
-            "location_accuracy": round(found["location"]["slice"]["balanced_accuracy"], 5),
+            **looking.figures(logits, self.validation),
             "split": self.source.label,
         }
         journal.add(row)
@@ -309,62 +296,9 @@ class Run:
         result.keep(self.settings.output / LAST, self.recipe, self.source, weights, self.step)
 
 
-def _learner(recipe: Recipe) -> tuple[Learner, str]:
-    """The learner of a recipe, and where its weights come from in words."""
-    model, start = pretrained.model(recipe)
-    if recipe.start_from:
-        known, checkpoint = load(Path(recipe.start_from))
-        model.load_state_dict(known.state_dict())
-        start = f"started from {checkpoint.metadata.name} ({checkpoint.digest[:12]})"
-    elif recipe.pretrained == "none":
-        start_well(model.encoder)
-    if recipe.checkpointing:
-        if not hasattr(model.encoder, "set_grad_checkpointing"):
-            raise UnusableRecipe(f"checkpointing is nothing that {recipe.encoder} can do; set it to false")
-        model.encoder.set_grad_checkpointing(True)  # type: ignore[operator]
-    return Learner(model, blood_head=recipe.blood_loss > 0, mean_std=recipe.mean_std), start
-
-
-def precision(wanted: str, device: torch.device) -> str:
-    """fp32, bf16 or fp16; `auto` is bf16 where the device is fast in it."""
-    if wanted != "auto":
-        return wanted
-    # torch runs bf16 anywhere; only with these instructions is it faster than fp32
-    fast = device.type == "cuda" or (device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported()))
-    return "bf16" if fast else "fp32"
-
-
-def autocast(chosen: str, device: torch.device) -> torch.autocast:
-    """For the forward pass."""
-    kind = torch.float16 if chosen == "fp16" else torch.bfloat16
-    return torch.autocast(device.type, kind, enabled=chosen != "fp32")
-
-
-def _memory_format(recipe: Recipe, learner: Learner) -> torch.memory_format:
-    convolutional = recipe.memory_format == "auto" and not learner.patchwise
-    return torch.channels_last if convolutional or recipe.memory_format == "channels_last" else torch.preserve_format
-
-
 def seed_of(seed: int, step: int, stream: int) -> int:
     """32 bits that differ for each of the three; torch's generator on the CPU takes no more of a seed than that."""
     return int(np.random.SeedSequence((seed, step, stream)).generate_state(1)[0])
-
-
-def _first_patients(pictures: Pictures, limit: int) -> Pictures:
-    """Whole patients, as they come, until there are `limit` slices."""
-    if not limit or len(pictures) <= limit:
-        return pictures
-    return pictures.take(np.isin(pictures.patient, pictures.patient[:limit]))
-
-
-def _cost(logits: Logits, truth: Pictures) -> float:
-    """Cross entropy of both heads, without smoothing: what decides which weights are best."""
-    costs = [
-        float(F.cross_entropy(torch.from_numpy(scores), torch.from_numpy(labels.astype(np.int64)), ignore_index=-1))
-        for scores, labels in ((logits.presence, truth.presence), (logits.location, location_labels(truth, 3)))
-        if (labels >= 0).any()
-    ]
-    return sum(costs)
 
 
 def _mean(losses: list[torch.Tensor]) -> float:

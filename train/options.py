@@ -58,9 +58,9 @@ def parse(arguments: Sequence[str], program: str) -> tuple[Recipe, Settings]:
     if given.augment is not None:
         chosen = chosen.with_replication() if given.augment == "replicate" else chosen.without_augmentation()
     chosen = chosen.changed(changes)
-    if given.data is None and not chosen.phantom_heads:
+    if given.data is None and (chosen.counterfactuals or not chosen.phantom_heads):
         raise UnusableRecipe(
-            f"recipe {given.recipe} makes no phantoms, so it needs pictures: name a manifest with --data"
+            f"recipe {given.recipe} learns from patients: name a manifest of their pictures with --data"
         )
     names = {each.name for each in dataclasses.fields(Settings)}
     return chosen, Settings(**{key: value for key, value in vars(given).items() if key in names})

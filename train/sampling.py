@@ -50,7 +50,8 @@ class Shares:
         """(B,) rows."""
         ends = np.cumsum(self.chances)
         drawn = np.random.default_rng((self.seed, 1, step)).random(self.batch) * ends[-1]
-        rows: NDArray[np.int64] = np.searchsorted(ends, drawn, side="right")
+        below_the_end = np.minimum(drawn, np.nextafter(ends[-1], 0))  # which rounding may have reached
+        rows: NDArray[np.int64] = np.searchsorted(ends, below_the_end, side="right")
         return rows
 
 

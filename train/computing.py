@@ -1,0 +1,59 @@
+"""The learner that a recipe asks for, and how a device computes it: precision and memory format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from dtvit.checkpoint import load
+from train import pretrained
+from train.learner import Learner
+from train.recipe import Recipe, UnusableRecipe
+from train.start import start_well
+
+
+def learner(recipe: Recipe) -> tuple[Learner, str]:
+    """On the CPU, and where its weights come from in words; random weights are drawn from torch's generator.
+
+    Raises UnusableRecipe, UnusableCheckpoint, UnavailableWeights, UnknownEncoder.
+    """
+    model, start = pretrained.model(recipe)
+    if recipe.start_from:
+        known, checkpoint = load(Path(recipe.start_from))
+        try:
+            model.load_state_dict(known.state_dict())
+        except RuntimeError as exc:
+            told = checkpoint.metadata
+            raise UnusableRecipe(
+                f"start_from: {checkpoint.path.name} is {told.encoder}, {told.head} heads, "
+                f"{len(told.location_classes)} location outputs; set encoder, head and location_outputs to the same"
+            ) from exc
+        start = f"started from {checkpoint.metadata.name} ({checkpoint.digest[:12]})"
+    elif recipe.pretrained == "none":
+        start_well(model.encoder)
+    if recipe.checkpointing:
+        if not hasattr(model.encoder, "set_grad_checkpointing"):
+            raise UnusableRecipe(f"checkpointing is nothing that {recipe.encoder} can do; set it to false")
+        model.encoder.set_grad_checkpointing(True)  # type: ignore[operator]
+    return Learner(model, blood_head=recipe.blood_loss > 0, mean_std=recipe.mean_std), start
+
+
+def precision(wanted: str, device: torch.device) -> str:
+    """fp32, bf16 or fp16; `auto` is bf16 where the device is fast in it."""
+    if wanted != "auto":
+        return wanted
+    # torch runs bf16 anywhere; only with these instructions is it faster than fp32
+    fast = device.type == "cuda" or (device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported()))
+    return "bf16" if fast else "fp32"
+
+
+def autocast(chosen: str, device: torch.device) -> torch.autocast:
+    """For the forward pass."""
+    kind = torch.float16 if chosen == "fp16" else torch.bfloat16
+    return torch.autocast(device.type, kind, enabled=chosen != "fp32")
+
+
+def memory_format(recipe: Recipe, learner: Learner) -> torch.memory_format:
+    convolutional = recipe.memory_format == "auto" and not learner.patchwise
+    return torch.channels_last if convolutional or recipe.memory_format == "channels_last" else torch.preserve_format
