@@ -17,7 +17,7 @@ SIZES = Sizes(None, 3, 12, 18, 1, 1, 6)
 SMALL = Sizes(6, 2, 4, 4, 1, 1, 4)
 
 
-def quiet(_text):
+def quiet(_stage, _done, _of):
     pass
 
 

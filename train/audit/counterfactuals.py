@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from train.audit import sheets
-from train.audit.figures import Figure, Goal, Plate, Row, Section, area, mean
+from train.audit.figures import Figure, Goal, Plate, Row, Section, Tell, area, mean
 from train.audit.healing import HEALERS, RIM, elsewhere
 from train.audit.material import some
 from train.audit.subject import Subject
@@ -49,7 +49,13 @@ class _Changed:
 
 
 def run(
-    subject: Subject, slices: Pictures, anatomies: Sequence[Anatomy], most: int, seed: int, folder: Path
+    subject: Subject,
+    slices: Pictures,
+    anatomies: Sequence[Anatomy],
+    most: int,
+    seed: int,
+    folder: Path,
+    tell: Tell,
 ) -> Section:
     """`most`: slices to heal, and slices to transplant into."""
     rng = np.random.default_rng([seed, 50])
@@ -68,7 +74,9 @@ def run(
     for chosen in (bleeding, normal):
         before[chosen] = subject.presence(slices.pictures[chosen])
     study = _Study(subject, slices, anatomies, before, bleeding, normal, seed)
+    tell("counterfactuals", 0, 2)
     healed, heal_plate = study.heal(folder)
+    tell("counterfactuals", 1, 2)
     grafted, graft_plate = study.transplant(folder)
     counts = [("slices of bleeding patients", int(ich.sum()))]
     counts += [(f"of these left out: {said}", count) for said, count in verdicts.most_common() if said != GOOD]

@@ -7,7 +7,7 @@ would make every interval too narrow. One row serves the page and audit.json ali
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from train.evaluation import auc
 from train.evaluation.bootstrap import draw, interval
 
+Tell = Callable[[str, int, int], object]
+"""Told of progress: the stage, how much of it is done, of how much; see `train.evaluation.progress`."""
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 

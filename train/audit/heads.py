@@ -23,6 +23,7 @@ from dtvit import brace, phantom, preprocess
 from dtvit.checkpoint import write_whole
 from dtvit.findings import LOCATIONS
 from dtvit.phantom.subject import subject_of
+from train.audit.figures import Tell
 from train.audit.material import FRAME
 from train.synthetic import BLOOD_SHARE, CONTRAST_HU, VISIBLE_MM2, phantom_version
 
@@ -70,9 +71,7 @@ class Shown:
     brain: NDArray[np.bool_]
 
 
-def made(
-    folder: Path, name: str, count: int, seed: int, make: Callable[[int, int], Pairs], say: Callable[[str], None]
-) -> Pairs:
+def made(folder: Path, name: str, count: int, seed: int, make: Callable[[int, int], Pairs], tell: Tell) -> Pairs:
     """`count` heads, made or read again. A file that is cut short is made anew."""
     folder = folder / f"{phantom_version()}-{_version()}-{preprocess.preprocessing().replace('/', '-')}"
     parts = []
@@ -83,8 +82,7 @@ def made(
             found = make(number, seed)
             _write(path, found)
         parts.append(found)
-        if (number + 1) % 20 == 0:
-            say(f"{number + 1} of {count} synthetic heads ({name})")
+        tell(f"synthetic heads, {name}", number + 1, count)
     return join(parts)
 
 

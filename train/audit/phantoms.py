@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 
 from dtvit.findings import LOCATIONS
 from train.audit import distractors, heads, sheets
-from train.audit.figures import Figure, Goal, Plate, Row, Section, area, mean
+from train.audit.figures import Figure, Goal, Plate, Row, Section, Tell, area, mean
 from train.audit.heads import Pairs
 from train.audit.subject import Subject
 
@@ -25,15 +24,14 @@ VOLUMES_ML = (0, 2, 5, 15, math.inf)
 DENSITIES_HU = (0, 55, 65, math.inf)
 SHOWN = 8
 
-Say = Callable[[str], None]
 Floats = NDArray[np.float64]
 
 
-def run(subject: Subject, count: int, lookalikes: int, seed: int, output: Path, say: Say) -> Section:
+def run(subject: Subject, count: int, lookalikes: int, seed: int, output: Path, tell: Tell) -> Section:
     """`count` heads with a bleed, `lookalikes` heads that get one look-alike after the other."""
     cache, folder = output / "phantoms", output / "pictures"
-    bleeds = heads.made(cache, "bleed", count, seed, heads.bleeding, say)
-    others = heads.made(cache, "lookalike", lookalikes, seed, distractors.make, say)
+    bleeds = heads.made(cache, "bleed", count, seed, heads.bleeding, tell)
+    others = heads.made(cache, "lookalike", lookalikes, seed, distractors.make, tell)
     found, before = subject.predict(bleeds.with_it), subject.presence(bleeds.without)
     rows = _pairs(bleeds, found.presence, before, seed)
     rows += _places(bleeds, found.location, seed)

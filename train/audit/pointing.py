@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from dtvit.relevance import NoAttention
 from train.audit import sheets
-from train.audit.figures import Figure, Plate, Row, Section, mean
+from train.audit.figures import Figure, Plate, Row, Section, Tell, mean
 from train.audit.heads import Pairs
 from train.audit.material import some
 from train.audit.subject import Subject
@@ -49,6 +49,7 @@ def run(
     most: int,
     seed: int,
     folder: Path,
+    tell: Tell,
 ) -> Section:
     """On patients' segmented bleeds, and on `bleeds` of phantoms where the truth is known."""
     games = [_patients(subject, slices, anatomies, most, seed)]
@@ -57,7 +58,8 @@ def run(
     rows: list[Row] = []
     plates: list[Plate] = []
     try:
-        for game in games:
+        for number, game in enumerate(games):
+            tell("pointing", number, len(games))
             played, path = _play(subject, game, seed, folder)
             rows += played
             plates.append(

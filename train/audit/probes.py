@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from train.audit import sheets
-from train.audit.figures import Goal, Plate, Row, Section, area, gap, mean, patient_area
+from train.audit.figures import Goal, Plate, Row, Section, Tell, area, gap, mean, patient_area
 from train.audit.material import some
 from train.audit.subject import Subject
 from train.audit.tissue import Anatomy, Picture, eroded, finished, grain, head_of, residual
@@ -63,7 +63,9 @@ PROBES: dict[str, tuple[str, Probe, Goal | None]] = {
 """What is left, how it is made, what its AUC is held to. Where nothing is promised, 0.5 is what to hope for."""
 
 
-def run(subject: Subject, slices: Pictures, anatomies: Sequence[Anatomy], seed: int, folder: Path) -> Section:
+def run(
+    subject: Subject, slices: Pictures, anatomies: Sequence[Anatomy], seed: int, folder: Path, tell: Tell
+) -> Section:
     ich = slices.presence == 1
     known = subject.presence(slices.pictures)
     rows = [
@@ -79,6 +81,7 @@ def run(subject: Subject, slices: Pictures, anatomies: Sequence[Anatomy], seed: 
     shown = np.concatenate((shown, some(~ich, slices.patient, 3, np.random.default_rng([seed, 12]))))
     columns = {"untouched": [(slices.pictures[i], f"p {known[i]:.2f}") for i in shown]}
     for number, (name, (what, probe, goal)) in enumerate(PROBES.items()):
+        tell("probes", number, len(PROBES))
         rng = np.random.default_rng([seed, 20, number])
         changed = np.stack([probe(anatomy, rng) for anatomy in anatomies])
         found = subject.presence(changed)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,7 @@ from dtvit.checkpoint import write_whole
 from train import manifest as manifests
 from train import splits
 from train.audit import counterfactuals, heads, phantoms, pointing, probes, stability
-from train.audit.figures import Section, goals_of
+from train.audit.figures import Section, Tell, goals_of
 from train.audit.material import gather, some
 from train.audit.page import page
 from train.audit.subject import Model, Subject
@@ -27,12 +27,12 @@ from train.audit.tissue import Anatomy, look
 from train.audit.words import paragraph
 from train.data import PARTS as PART_NAMES
 from train.data import Pictures
+from train.evaluation.output import writable
 from train.manifest import Manifest
 
 PARTS = ("probes", "stability", "counterfactuals", "phantoms", "pointing")
 FORMAT = 1
-
-Say = Callable[[str], None]
+TOLD = 50  # slices between two words on how far it is
 
 
 @dataclass(frozen=True)
@@ -69,18 +69,18 @@ class Order:
     """A file of `train.splits`; its test part alone is used."""
 
 
-def audit(model: Model, order: Order, say: Say) -> Path:
-    """The path of audit.html; audit.json, pictures and the cache of phantoms lie beside it. Raises UnusableData."""
+def audit(model: Model, order: Order, tell: Tell) -> Path:
+    """The path of audit.html; audit.json, pictures and a cache of phantoms lie beside it.
+
+    Raises UnusableData, UnusableOutput, and OSError where the disk is full.
+    """
+    tell("reading the manifest", 0, 1)
     manifest = manifests.read(order.data)
-    bench = _Bench(Subject(model), manifest, order, say)
-    sections = []
-    for part in (name for name in PARTS if name in order.parts):
-        say(part)
-        sections.append(bench.run(part))
+    bench = _Bench(Subject(model), manifest, order, tell)
+    writable(order.output)
+    sections = [bench.run(part) for part in PARTS if part in order.parts]
     words = paragraph(sections)
-    order.output.mkdir(parents=True, exist_ok=True)
     found = json.dumps(_json(model, manifest, order, words, sections), indent=1)
-    write_whole(order.output / "audit.json", found.encode())
     metadata = model.checkpoint.metadata
     about = [
         ("Checkpoint", f"{metadata.name}, {metadata.encoder}, SHA-256 {model.checkpoint.digest}"),
@@ -91,8 +91,10 @@ def audit(model: Model, order: Order, say: Say) -> Path:
         ("Seed", str(order.seed)),
         ("Size", ", ".join(f"{name} {value}" for name, value in asdict(order.sizes).items())),
     ]
+    shown = page(f"Audit of {metadata.name}", about, words, sections)
+    write_whole(order.output / "audit.json", found.encode())
     path = order.output / "audit.html"
-    write_whole(path, page(f"Audit of {metadata.name}", about, words, sections).encode())
+    write_whole(path, shown.encode())
     return path
 
 
@@ -103,7 +105,7 @@ class _Bench:
     subject: Subject
     manifest: Manifest
     order: Order
-    say: Say
+    tell: Tell
 
     @cached_property
     def slices(self) -> Pictures:
@@ -118,26 +120,30 @@ class _Bench:
 
     @cached_property
     def anatomies(self) -> list[Anatomy]:
-        self.say("segmenting")
-        return [look(picture) for picture in self.slices.pictures]
+        found = []
+        for number, picture in enumerate(self.slices.pictures):
+            if number % TOLD == 0:
+                self.tell("segmenting", number, len(self.slices))
+            found.append(look(picture))
+        return found
 
     def run(self, part: str) -> Section:
-        subject, sizes, seed = self.subject, self.order.sizes, self.order.seed
+        subject, sizes, seed, tell = self.subject, self.order.sizes, self.order.seed, self.tell
         folder = self.order.output / "pictures"
         if part == "probes":
-            return probes.run(subject, self.slices, self.anatomies, seed, folder)
+            return probes.run(subject, self.slices, self.anatomies, seed, folder, tell)
         if part == "stability":
             rng = np.random.default_rng([seed, 30])
             ich = self.slices.presence == 1
             half = sizes.stability // 2
             chosen = [some(of, self.slices.patient, half, rng) for of in (ich, ~ich)]
-            return stability.run(subject, self.slices.take(np.concatenate(chosen)), seed, folder)
+            return stability.run(subject, self.slices.take(np.concatenate(chosen)), seed, folder, tell)
         if part == "counterfactuals":
-            return counterfactuals.run(subject, self.slices, self.anatomies, sizes.counterfactuals, seed, folder)
+            return counterfactuals.run(subject, self.slices, self.anatomies, sizes.counterfactuals, seed, folder, tell)
         if part == "phantoms":
-            return phantoms.run(subject, sizes.heads, sizes.lookalikes, seed, self.order.output, self.say)
-        bleeds = heads.made(self.order.output / "phantoms", "bleed", sizes.heads, seed, heads.bleeding, self.say)
-        return pointing.run(subject, self.slices, self.anatomies, bleeds, sizes.pointing, seed, folder)
+            return phantoms.run(subject, sizes.heads, sizes.lookalikes, seed, self.order.output, tell)
+        bleeds = heads.made(self.order.output / "phantoms", "bleed", sizes.heads, seed, heads.bleeding, tell)
+        return pointing.run(subject, self.slices, self.anatomies, bleeds, sizes.pointing, seed, folder, tell)
 
 
 def _json(

@@ -15,7 +15,7 @@ import numpy as np
 
 from dtvit.preprocess import SIDE
 from train.audit import sheets
-from train.audit.figures import Figure, Plate, Row, Section, area, mean
+from train.audit.figures import Figure, Plate, Row, Section, Tell, area, mean
 from train.audit.material import FRAME, some
 from train.audit.subject import Subject
 from train.audit.tissue import GREY_PER_HU, Picture, finished
@@ -106,7 +106,7 @@ CHANGES: dict[str, tuple[str, Change, tuple[float, float, float], tuple[str, str
 }
 
 
-def run(subject: Subject, slices: Pictures, seed: int, folder: Path) -> Section:
+def run(subject: Subject, slices: Pictures, seed: int, folder: Path, tell: Tell) -> Section:
     ich, patient = slices.presence == 1, slices.patient
     before = subject.presence(slices.pictures)
     rows = [Row("untouched.slice_auc", "Untouched: AUC", area(before, ich, patient, seed))]
@@ -116,6 +116,7 @@ def run(subject: Subject, slices: Pictures, seed: int, folder: Path) -> Section:
     curves: dict[str, list[tuple[str, Figure]]] = {}
     for number, (name, (what, change, strengths, words)) in enumerate(CHANGES.items()):
         for step, (strength, word) in enumerate(zip(strengths, words, strict=True)):
+            tell("stability", 3 * number + step, 3 * len(CHANGES))
             rng = np.random.default_rng([seed, 40, number, step])
             changed = np.stack([change(picture, strength, rng) for picture in slices.pictures])
             after = subject.presence(changed)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 SUMMARY = "Ask whether a checkpoint looks at blood, or at what happens to go with it."
@@ -16,11 +15,13 @@ PARTS = ("probes", "stability", "counterfactuals", "phantoms", "pointing")
 def main(arguments: Sequence[str], program: str) -> int:
     options = _parse(arguments, program)  # before torch is imported, so that --help and a wrong option answer at once
 
-    from dtvit.checkpoint import UnusableCheckpoint
+    from dtvit.checkpoint import SHIPPED, UnusableCheckpoint
     from dtvit.inference import Classifier, NotFinite, UnavailableDevice
     from dtvit.preprocess import offered
     from train.audit.run import FULL, QUICK, Order, audit
     from train.data import UnusableData
+    from train.evaluation.output import UnusableOutput
+    from train.evaluation.progress import shown
 
     sizes = QUICK if options.quick else FULL
     changed = {"patients": options.patients, "heads": options.phantoms}
@@ -28,13 +29,14 @@ def main(arguments: Sequence[str], program: str) -> int:
     order = Order(options.data, options.output, sizes, options.seed, tuple(options.only or PARTS), options.split)
     try:
         model = Classifier.load(
-            options.checkpoint,
+            SHIPPED if str(options.checkpoint) == "shipped" else options.checkpoint,
             options.device,
             threads=options.threads,
             preprocessing=[*offered("robust"), *offered("paper")],
         )
-        path = audit(model, order, _said())
-    except (UnusableCheckpoint, UnusableData, UnavailableDevice, NotFinite) as exc:
+        with shown() as tell:
+            path = audit(model, order, tell)
+    except (UnusableCheckpoint, UnusableData, UnusableOutput, UnavailableDevice, NotFinite) as exc:
         sys.stderr.write(f"error: {exc}\n")
         return 1
     except OSError as exc:
@@ -51,7 +53,7 @@ def main(arguments: Sequence[str], program: str) -> int:
 
 def _parse(arguments: Sequence[str], program: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog=program, description=SUMMARY, epilog="Everything it says: docs/audit.md.")
-    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")
+    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a file, or the word shipped")
     parser.add_argument("--data", type=Path, required=True, metavar="CSV", help="manifest with path, patient_id, ich")
     parser.add_argument(
         "--output", type=Path, required=True, metavar="DIR", help="for audit.html, audit.json and pictures"
@@ -78,14 +80,3 @@ def _positive(text: str) -> int:
     if number < 1:
         raise ValueError
     return number
-
-
-def _said() -> Callable[[str], None]:
-    """Lines with the time since the start; a terminal sees the last one spin."""
-    started = time.monotonic()
-
-    def line(text: str) -> None:
-        sys.stderr.write(f"{time.monotonic() - started:6.0f} s  {text}\n")
-        sys.stderr.flush()
-
-    return line
