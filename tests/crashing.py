@@ -324,7 +324,7 @@ class Soak:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         if which != "worker":
-            self.node.process.wait(20)
+            self.node.process.wait(120)
         self.kills[which] += 1
         self.revive()
 
@@ -343,9 +343,9 @@ class Soak:
         self.kills["step"] += 1
         assert self.node.process is not None
         if STEPS[step].process == "receiver":
-            self.node.process.wait(20)
+            self.node.process.wait(120)
         else:
-            self.until(lambda: self._worker_ends() > worker_ends, "the worker's end is noticed", 20)
+            self.until(lambda: self._worker_ends() > worker_ends, "the worker's end is noticed", 120)
         self.revive()
         return True
 
