@@ -132,8 +132,8 @@ class KillableNode(RunningNode):
     def clock(self) -> Path:
         return self.folder / "clock"
 
-    def start(self) -> None:
-        """Start, and again if it is killed before it listens."""
+    def launch(self) -> int:
+        """Start, and do not wait; returns the length of the log before."""
         wishes = {
             "PYTHONPATH": os.pathsep.join([str(HERE / "dying"), str(HERE.parent)]),
             "DICOM_NODE_DIE_BY": str(self.order),
@@ -142,10 +142,16 @@ class KillableNode(RunningNode):
             "OMP_NUM_THREADS": "1",
         }
         command = [sys.executable, "-m", "dicom_node", "serve", "--config", str(self.folder / "config.toml")]
+        before = self._log_size()
+        with (self.folder / "node.log").open("ab") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | wishes)
+        return before
+
+    def start(self) -> None:
+        """Start, and again if it is killed before it listens."""
         for _ in range(5):
-            ready = self._log_size()
-            with (self.folder / "node.log").open("ab") as log:
-                self.process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | wishes)
+            ready = self.launch()
+            assert self.process is not None
             while self.process.poll() is None:
                 if " ready ae_title=" in self.log[ready:]:
                     return
@@ -208,6 +214,7 @@ class Soak:
         self.moods: Counter[str] = Counter()
         self.clocks = 0
         self.disks_filled = 0
+        self.most_deaths_at_start = 0
         self._ends_before = 0
         self._study_uids: dict[Path, str] = {}
         self._numbers = itertools.count(1)
@@ -361,6 +368,14 @@ class Soak:
         """Look at what a dead `serve` left, and start it again."""
         if self.node.is_dead:
             self.check_kept()
+            for _ in range(self._random.randint(0, self.most_deaths_at_start)):
+                self.node.launch()
+                self._stopping.wait(self._random.uniform(0.0, 3.0))
+                assert self.node.process is not None
+                self.node.process.kill()
+                self.node.process.wait()
+                self.kills["while starting"] += 1
+                self.check_kept()
             self.node.start()
             self._ends_before = self._worker_ends()
 
@@ -379,6 +394,7 @@ class Soak:
 
     def run(self, kills: int, *, drain_every: int = 10, say: Callable[[str], None] = print) -> None:
         """Kill that often, at random moments and at random steps, with studies under way all the time."""
+        self.most_deaths_at_start = 3
         self.node.start()
         choose = self._random
         begun, drained = time.monotonic(), 0
