@@ -14,12 +14,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner, Result
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from report_cases import CT, DOUBT, ENHANCED_CT, NOTICE, OUTCOMES, SERIES, STUDY, context, findings, headers
 from rich.console import Console
 from rich.text import Text
 
+from dicom_node.cli import main
 from dicom_node.report import codes, screen, sr, text
 from dtvit.findings import LOCATIONS, Outcome
 
@@ -376,6 +378,25 @@ def test_a_terminal_shows_the_report_of_others_as_text() -> None:
     ds = sr.build(headers(), findings("absent"), context())
     ds.ContentSequence[-1].ConceptNameCodeSequence[0].CodeValue = "other"
     assert on_a_terminal(ds).split() == text.render(ds).split()
+
+
+def test_the_command_draws_on_a_terminal_and_prints_plain_lines_elsewhere(tmp_path: Path) -> None:
+    ds = sr.build(headers(), findings("deep"), context())
+    file, other = tmp_path / "report.dcm", tmp_path / "notes.txt"
+    file.write_bytes(sr.to_bytes(ds))
+    other.write_text("no report")
+
+    def show(*arguments: object, **environment: str) -> Result:
+        return CliRunner().invoke(main, ["report", "show", *map(str, arguments)], env=environment)
+
+    assert show(file, FORCE_COLOR="").output.strip() == text.render(ds).strip()
+    drawn = show(file, FORCE_COLOR="1", COLUMNS="110").output
+    assert "\u256d" in drawn
+    assert "INTRACEREBRAL HEMORRHAGE: PRESENT, DEEP." in Text.from_ansi(drawn).plain
+    assert show(file, "--html", FORCE_COLOR="1").output.startswith("<!doctype html>")
+    refused = show(other)
+    assert refused.exit_code != 0
+    assert "notes.txt" in refused.output
 
 
 def test_a_doubt_about_the_head_is_told_with_its_image() -> None:
