@@ -136,19 +136,18 @@ def shape(picture: NDArray[np.uint8]) -> list[float]:
     """The form of the outline, freed of size, place and turn."""
     head = _head(picture[::2, ::2])
     if head.sum() < THUMBNAIL:
-        return [math.nan] * (WAVES + 3)
+        return [math.nan] * (WAVES + 2)
     middle, spread, angle = _axes(head)
-    filled = ndimage.binary_fill_holes(head)
     turns = angle + np.linspace(0.0, 2 * math.pi, RAYS, endpoint=False)
     steps = np.arange(0.0, math.hypot(*head.shape), 0.5)
     y = middle[0] + np.outer(np.sin(turns), steps)
     x = middle[1] + np.outer(np.cos(turns), steps)
-    inside = ndimage.map_coordinates(filled.astype(np.uint8), [y, x], order=0)
+    inside = ndimage.map_coordinates(head.astype(np.uint8), [y, x], order=0)
     radius = (inside * steps).max(1)  # the farthest that still belongs to the head
     waves = np.abs(np.fft.rfft(radius / max(float(radius.mean()), 1e-6)))[1 : WAVES + 1] / RAYS
-    edge = filled & ~ndimage.binary_erosion(filled)
-    round_ = float(filled.sum()) * 4 * math.pi / float(edge.sum()) ** 2
-    return [*waves.tolist(), float(spread[1] / max(spread[0], 1e-6)), round_, float(head.sum() / filled.sum())]
+    edge = head & ~ndimage.binary_erosion(head)
+    round_ = float(head.sum()) * 4 * math.pi / float(edge.sum()) ** 2
+    return [*waves.tolist(), float(spread[1] / max(spread[0], 1e-6)), round_]
 
 
 def noise(picture: NDArray[np.uint8]) -> list[float]:
@@ -182,16 +181,16 @@ GROUPS: dict[str, Callable[[NDArray[np.uint8]], list[float]]] = {
     "shape": shape,
     "noise": noise,
 }
-WIDTHS = {"silhouette": 11, "shape": WAVES + 3, "noise": 6}
+WIDTHS = {"silhouette": 11, "shape": WAVES + 2, "noise": 6}
 """How many features each group has."""
 
 
 def _head(picture: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """The largest connected piece of what is not background."""
+    """The largest connected piece of what is not background, without the holes that liquor, air and fat make in it."""
     labels, count = ndimage.label(picture > 0)
     if count == 0:
         return np.zeros(picture.shape, np.bool_)
-    return np.asarray(labels == 1 + np.argmax(np.bincount(labels.ravel())[1:]))
+    return np.asarray(ndimage.binary_fill_holes(labels == 1 + np.argmax(np.bincount(labels.ravel())[1:])))
 
 
 def _axes(head: NDArray[np.bool_]) -> tuple[Floats, Floats, float]:

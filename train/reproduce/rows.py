@@ -115,7 +115,7 @@ def make(work: Work, row: Row, say: Say) -> Made:
 
 def _key(work: Work, row: Row) -> str:
     """A row stands for this data, this way of working, and no other."""
-    way = "" if row.chapter == YARDSTICKS else f" {work.pretrained} {work.max_time or ''}"
+    way = f" {yardsticks.FORMAT}" if row.chapter == YARDSTICKS else f" {work.pretrained} {work.max_time or ''}"
     return f"{FORMAT} {work.data.digest} {'quick' if work.quick else 'full'}{way}"
 
 
