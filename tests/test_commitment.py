@@ -201,6 +201,19 @@ def test_what_the_destination_has_lost_is_sent_again(tmp_path: Path, other: Call
     assert asker(node, peer(there.port)).tick() == 1
 
 
+def test_a_withdrawn_result_that_the_destination_has_lost_is_not_sent_again(
+    tmp_path: Path, other: Callable[..., Other]
+) -> None:
+    node, there = node_with(tmp_path), other()
+    (lost,) = stored(node)
+    asker(node, peer(there.port)).tick()
+    with node.database.write() as connection:
+        connection.execute(jobs.update().values(state="withdrawn"))
+    take(node, answer_to(there.asked[0], failed=(lost,)))
+    assert node.rows(deliveries)[0].state == "cancelled"
+    assert node.rows(jobs)[0].state == "withdrawn"
+
+
 def test_a_destination_that_gives_no_word_is_asked_again(tmp_path: Path, other: Callable[..., Other]) -> None:
     node, there = node_with(tmp_path), other()
     stored(node)

@@ -111,6 +111,7 @@ def settle(
             objects.c.sop_instance_uid,
             objects.c.job_id,
             jobs.c.series_id,
+            jobs.c.state.label("job_state"),
         )
         .select_from(deliveries.join(objects).join(jobs))
         .where(deliveries.c.transaction_uid == transaction_uid, deliveries.c.commitment == CommitmentState.ASKED)
@@ -122,7 +123,9 @@ def settle(
         if row.sop_instance_uid in failed:
             lost += 1
             reason = f"{row.destination} did not commit to it, reason {failed[row.sop_instance_uid]:04X}"
-            owed_again = {"state": DeliveryState.WAITING, "next_at": again_at, "last_error": reason}
+            withdrawn = row.job_state == JobState.WITHDRAWN  # then it is as well that the destination has it no more
+            state = DeliveryState.CANCELLED if withdrawn else DeliveryState.WAITING
+            owed_again = {"state": state, "next_at": again_at, "last_error": reason}
             connection.execute(this.values(**owed_again, commitment=None, delivered_at=None))
             was = sa.and_(jobs.c.id == row.job_id, jobs.c.state == JobState.DELIVERED)
             connection.execute(jobs.update().where(was).values(state=JobState.REPORTED))
