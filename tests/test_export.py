@@ -93,30 +93,41 @@ def test_torch_export_gives_the_probabilities_of_the_node_and_a_readme(checkpoin
     assert (tmp_path / "README.md").read_text() == "of somebody else"
 
 
-def test_other_numbers_than_the_nodes_are_refused_and_nothing_is_left(checkpoint, tmp_path, monkeypatch, capsys):
-    honest = exporting.Portable.forward
+def exporter(monkeypatch, *, off=0.0):
+    """torch's exporter, which takes seconds, replaced by one whose program gives locations `off` by so much."""
 
-    def off(self, pictures):
-        presence, location = honest(self, pictures)
-        return presence + 0.01, location
+    def make(portable, _checkpoint, _pictures):
+        def run(inputs):
+            with torch.inference_mode():
+                presence, location = portable(torch.from_numpy(inputs))
+            return presence.numpy(), location.numpy() + off
 
-    monkeypatch.setattr(exporting.Portable, "forward", off)
+        return b"newer", run
+
+    monkeypatch.setitem(exporting._MAKERS, "torch-export", make)
+
+
+@pytest.mark.parametrize("off", [0.01, float("nan")])
+def test_other_numbers_than_the_nodes_are_refused_and_nothing_is_left(checkpoint, tmp_path, monkeypatch, capsys, off):
+    exporter(monkeypatch, off=off)
 
     assert run(checkpoint, "torch-export", tmp_path / "model.pt2") == 1
-    assert "differ by 0.01" in capsys.readouterr().err
+    assert f"differ by {off}" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_full_disk_leaves_the_older_file_and_no_readme(checkpoint, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("at", [1, 2])
+def test_a_full_disk_leaves_the_older_file_and_no_readme(checkpoint, tmp_path, monkeypatch, capsys, at):
+    exporter(monkeypatch)
     (tmp_path / "model.pt2").write_bytes(b"older")
     written = []
 
-    def full_at_the_second(_descriptor):
+    def full(_descriptor):
         written.append(1)
-        if len(written) > 1:
+        if len(written) == at:
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("os.fsync", full_at_the_second)
+    monkeypatch.setattr("os.fsync", full)
 
     assert run(checkpoint, "torch-export", tmp_path / "model.pt2") == 1
     assert "No space left" in capsys.readouterr().err

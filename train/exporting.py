@@ -121,7 +121,8 @@ def _difference(run: Run, model: DTViT, checkpoint: Checkpoint, pictures: NDArra
     """Largest of any probability, between what was exported and what the node computes."""
     wanted = Classifier(model, checkpoint, torch.device("cpu")).predict(pictures)
     presence, location = run(pictures)
-    return float(max(np.abs(presence - wanted.presence).max(), np.abs(location - wanted.location).max()))
+    apart = np.abs(presence - wanted.presence).max(), np.abs(location - wanted.location).max()
+    return float(np.max(apart))  # not a number where one of them is none
 
 
 def _torch_export(portable: Portable, checkpoint: Checkpoint, pictures: NDArray[np.uint8]) -> tuple[bytes, Run]:
