@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import io
 import itertools
 import math
 import resource
@@ -23,6 +24,7 @@ from train.learner import Learner
 from train.loop import fit, seed_of
 from train.optimiser import Average, factor, optimiser, set_rate
 from train.options import Settings
+from train.progress import Bar
 from train.ranks import Ranks
 from train.recipe import UnusableRecipe, read
 from train.run import check, gather, run
@@ -391,3 +393,28 @@ def test_a_checkpoint_of_another_shape_is_no_start(tmp_path, data):
     other = recipe(steps=1, start_from=str(first), location_outputs=4)
     with pytest.raises(UnusableRecipe, match=r"start_from: drawn\.safetensors is test_vit.*3 location outputs"):
         fit(other, settings(tmp_path / "second"), data, SOURCE, quiet)
+
+
+def test_a_compiled_learner_has_the_same_loss(tmp_path, data, monkeypatch):
+    """Traced and guarded, but not translated into C++, which takes a compiler and a minute."""
+    monkeypatch.setattr(Learner, "compile", lambda self: torch.nn.Module.compile(self, backend="eager"))
+    plain = {**PLAIN, "steps": 2, "evaluate_every": 1}
+    fit(recipe(**plain), settings(tmp_path / "plain"), data, SOURCE, quiet)
+    fit(recipe(**plain, compile=True), settings(tmp_path / "compiled"), data, SOURCE, quiet)
+    assert losses(tmp_path / "compiled") == pytest.approx(losses(tmp_path / "plain"), abs=1e-5)
+
+
+def test_a_terminal_sees_a_bar(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    seen = Terminal()
+    monkeypatch.setattr(sys, "stderr", seen)
+    monkeypatch.setenv("TERM", "xterm")
+    bar = Bar(True)
+    assert bar.shown
+    bar.show(0.25, "step 25 of 100")
+    bar.close()
+    assert "step 25 of 100" in seen.getvalue()
+    assert not Bar(False).shown
