@@ -149,7 +149,11 @@ def test_the_test_part_alone_is_audited(tmp_path):
     path.write_text("\n".join(f"{row},{part}" for row, part in zip(rows, parts, strict=True)))
 
     said = found(SeesBlood(), path, tmp_path / "out", ("probes",), SMALL)
-    assert said["parts"]["probes"]["counts"] == {"slices": 8, "of patients with hemorrhage": 4}
+    assert said["parts"]["probes"]["counts"] == {
+        "slices that show brain": 8,
+        "of patients with hemorrhage": 4,
+        "left out for too little brain": 0,
+    }
 
 
 def test_a_test_part_of_one_kind_is_refused(tmp_path):

@@ -6,6 +6,7 @@ from audited import drawn_slice
 
 from train.audit import distractors, heads
 from train.audit.healing import HEALERS, elsewhere
+from train.audit.probes import blanked, blanked_with_noise
 from train.audit.stability import CHANGES
 from train.audit.tissue import Anatomy, dilated, eroded, grain, head_of, look, residual
 from train.audit.transplanting import BLENDERS, graft, sham
@@ -105,6 +106,15 @@ def test_only_bleeds_that_nobody_doubts_are_trusted(bleeding, normal):
     second = anatomy.picture.copy()
     second[dilated(elsewhere_of(blood), 0)] = 205
     assert verdict(Anatomy(second, anatomy.inside, blood)) == "other dense places, perhaps blood"
+
+
+def test_a_clot_as_white_as_bone_is_blanked(bleeding, rng):
+    anatomy, blood = bleeding
+    dense = anatomy.picture.copy()
+    dense[dilated(blood, 8) & anatomy.brain] = 255  # large and saturated: taken for bone by whoever traces bone
+    for probe in (blanked, blanked_with_noise):
+        left = probe(look(dense), rng)
+        assert left[dilated(blood, 4)].max() < 200
 
 
 def elsewhere_of(blood):

@@ -16,6 +16,7 @@ from train.audit.figures import Goal, Plate, Row, Section, Tell, area, gap, mean
 from train.audit.material import some
 from train.audit.subject import Subject
 from train.audit.tissue import Anatomy, Picture, eroded, finished, grain, head_of, residual
+from train.audit.trust import shows_brain
 from train.data import Pictures
 
 MID_GREY = 128
@@ -66,6 +67,9 @@ PROBES: dict[str, tuple[str, Probe, Goal | None]] = {
 def run(
     subject: Subject, slices: Pictures, anatomies: Sequence[Anatomy], seed: int, folder: Path, tell: Tell
 ) -> Section:
+    total, brainy = len(slices), np.array([shows_brain(anatomy) for anatomy in anatomies], bool)
+    # Where the inside is not found it cannot be blanked, and blood would stay.
+    slices, anatomies = slices.take(brainy), [anatomies[int(i)] for i in np.flatnonzero(brainy)]
     ich = slices.presence == 1
     known = subject.presence(slices.pictures)
     rows = [
@@ -111,5 +115,9 @@ def run(
         "counts the order of the probabilities alone; how far they lie apart is the row below it.",
         tuple(rows),
         (Plate(plate, "Six slices (three of bleeding patients above) in each probe, with the model's probability."),),
-        (("slices", len(slices)), ("of patients with hemorrhage", int(ich.sum()))),
+        (
+            ("slices that show brain", len(slices)),
+            ("of patients with hemorrhage", int(ich.sum())),
+            ("left out for too little brain", total - len(slices)),
+        ),
     )

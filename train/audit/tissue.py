@@ -49,7 +49,8 @@ class Anatomy:
 
 
 def look(picture: Picture) -> Anatomy:
-    return Anatomy(picture, inside_skull(picture), segment(picture))
+    # What brain encloses is inside too: a clot beyond the end of the window looks like bone.
+    return Anatomy(picture, filled(inside_skull(picture)), segment(picture))
 
 
 def dilated(mask: Mask, pixels: int) -> Mask:
@@ -66,9 +67,14 @@ def _disk(pixels: int) -> Picture:
 
 def head_of(picture: Picture) -> Mask:
     """The head with all that it encloses."""
-    shown = np.pad((picture > 0).astype(np.uint8), 1)
-    cv2.floodFill(shown, None, (0, 0), 2)
-    return np.asarray(shown[1:-1, 1:-1] != 2)
+    return filled(picture > 0)
+
+
+def filled(mask: Mask) -> Mask:
+    """With all that it encloses."""
+    framed = np.pad(mask.astype(np.uint8), 1)
+    cv2.floodFill(framed, None, (0, 0), 2)
+    return np.asarray(framed[1:-1, 1:-1] != 2)
 
 
 def blurred(picture: Floats, sigma: float) -> Floats:
