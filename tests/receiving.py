@@ -116,6 +116,15 @@ def answers(connection: socket.socket, timeout_s: float = 15.0) -> list[bytes]:
     return list(pdus(got))
 
 
+def rejection(port: int, *contexts: bytes, **titles: str) -> tuple[int, int, int] | None:
+    """Result, source and reason where an association is rejected (PS3.8 9.3.4); None where it is not.
+
+    By bytes: pynetdicom takes an answer that comes very soon for a connection that failed.
+    """
+    first = exchange(port, request(*contexts, **titles))[0]
+    return (first[7], first[8], first[9]) if first[0] == REJECT else None
+
+
 def pdus(stream: bytes) -> Iterator[bytes]:
     """The whole PDUs a stream holds, as its length fields have it."""
     at = 0

@@ -18,7 +18,7 @@ from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
-from receiving import EXPLICIT, associate, receiver
+from receiving import EXPLICIT, associate, receiver, rejection
 
 from dicom_node.errors import NodeError, PeerRefused, PeerUnreachable
 from dicom_node.network import scp, scu, syntaxes
@@ -113,23 +113,21 @@ def test_echo_is_answered(receive: Callable[..., int]) -> None:
 def test_a_caller_that_is_not_on_the_list_or_means_another_is_rejected(
     receive: Callable[..., int], calling: str, called: str
 ) -> None:
-    association = associate(receive(), calling=calling, called=called)
-    assert association.is_rejected
-    assert association.acceptor.primitive.result == 1  # for good
+    answer = rejection(receive(), calling=calling, called=called)
+    assert answer is not None
+    assert answer[0] == 1  # for good
 
 
 def test_an_empty_list_lets_nobody_in_and_a_star_everybody(receive: Callable[..., int]) -> None:
-    assert associate(receive(senders=frozenset())).is_rejected
+    assert rejection(receive(senders=frozenset())) == (1, 1, 3)
     assert send(receive(senders=frozenset({"*"})), with_meta(ct(1)), calling="WHOEVER") == 0
 
 
 def test_one_association_too_many_is_rejected_for_now(receive: Callable[..., int]) -> None:
     port = receive(max_associations=1)
     first = associate(port)
-    second = associate(port)
     assert first.is_established
-    assert second.is_rejected
-    assert second.acceptor.primitive.result == 2  # transient
+    assert rejection(port) == (2, 3, 2)  # transient, local limit exceeded
     first.release()
 
 
