@@ -49,6 +49,9 @@ def evaluate(settings: Settings, seen: Seen = lambda what, done, of: None) -> di
         masks=settings.masks,
         tell=partial(seen, "reading pictures"),
     )
+    if settings.relevance:  # an encoder that has no maps is told before the rest is computed
+        one = cases.pictures.take(np.arange(1))
+        gallery.relevance_maps(model, one, checkpoint.metadata.mean, checkpoint.metadata.std)
     fitted_on = None
     if settings.calibrate is not None:
         checkpoint, fitted_on = recalibrated(settings, model, checkpoint, seen)

@@ -13,6 +13,7 @@ Cell = str | tuple[str, str]
 
 
 def figure(figures: Mapping[str, Any], name: str) -> Cell:
+    """One of metrics.json, as a cell of a table."""
     return told(figures, name)
 
 

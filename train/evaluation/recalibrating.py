@@ -47,6 +47,7 @@ def recalibrated(settings: Settings, model: DTViT, checkpoint: Checkpoint, seen:
         location_temperature=round(fitted.location_temperature, 4) if placed else metadata.location_temperature,
         slice_thresholds=fitted.slice_thresholds,
         series_thresholds=fitted.series_thresholds,
+        metrics={},  # those were measured with the old thresholds
         training={
             **metadata.training,
             "calibrated_from": checkpoint.digest,

@@ -75,7 +75,7 @@ def of_slices(
 def of_series(slices: Units, series: NDArray[np.int32], calibration: Calibration) -> Units:
     """`slices`: those of `series` (N,) numbers, each from feet to head."""
     groups = grouped(series)
-    concluded = [_concluded(slices, rows, calibration) for rows in groups]
+    concluded = [_concluded(slices, rows) for rows in groups]
     score = np.array([each.presence for each in concluded], np.float64)
     return Units(
         patient=np.array([slices.patient[rows[0]] for rows in groups], np.int32),
@@ -103,7 +103,7 @@ def answers(scores: Floats, thresholds: Thresholds) -> NDArray[np.str_]:
     return np.select(cuts, [Outcome.PRESENT.value, Outcome.ABSENT.value], Outcome.UNDETERMINED.value)
 
 
-def _concluded(slices: Units, rows: NDArray[np.intp], calibration: Calibration) -> SeriesFindings:
+def _concluded(slices: Units, rows: NDArray[np.intp]) -> SeriesFindings:
     found = [
         SliceFinding(
             "",
