@@ -27,8 +27,8 @@ NOT_SHOWN = (
         "and what people make of a result are not."
     ),
     (
-        "A high figure does not show that blood was seen. Where hemorrhages and others were collected differently, noise "
-        "or the shape of heads tells them apart as well; dicom-node audit asks what the model looks at."
+        "A high figure does not show that blood was seen. Where hemorrhages and others were collected differently, "
+        "noise or the shape of heads tells them apart as well; dicom-node audit asks what the model looks at."
     ),
     (
         "The intervals tell how much the figures would vary with other patients from the same source. They do not "
