@@ -34,7 +34,7 @@ from dicom_node.received import Received
 from dicom_node.status import StoreStatus
 from dicom_node.tables import instances
 
-SESSION_S = 30.0  # a session that lasts longer is a hang
+SESSION_S = 120.0  # a session that lasts longer is a hang; twice the longest wait there is, for busy machines
 _IMPLICIT = "1.2.840.10008.1.2"
 
 
