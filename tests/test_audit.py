@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 from audited import SeesBlood, SeesNoise, SeesSilhouette, write_manifest
+from PIL import Image
 from untrained import untrained_checkpoint
 
 from dtvit.preprocess import preprocessing
@@ -205,6 +206,14 @@ def test_a_damaged_picture_is_named_by_its_row(checkpoint, tmp_path, capsys):
     damaged.write_bytes(damaged.read_bytes()[:2000])
     said = refused(capsys, checkpoint, "--data", path, "--output", tmp_path / "out", "--quick", "--only", "probes")
     assert "row 5, path: 01-1.png is damaged or cut off" in said
+
+
+def test_pictures_of_something_else_are_refused(tmp_path):
+    path = write_manifest(tmp_path, patients=4, slices=1)
+    for picture in tmp_path.glob("*.png"):
+        Image.fromarray(np.full((256, 256), 90, np.uint8)).save(picture)
+    with pytest.raises(UnusableData, match="none of the 4 slices shows brain"):
+        found(SeesBlood(), path, tmp_path / "out", sizes=SMALL)
 
 
 def test_an_output_that_is_a_file_is_told(checkpoint, data, tmp_path, capsys):

@@ -17,7 +17,7 @@ from train.audit.material import some
 from train.audit.subject import Subject
 from train.audit.tissue import Anatomy, Picture, eroded, finished, grain, head_of, residual
 from train.audit.trust import shows_brain
-from train.data import Pictures
+from train.data import Pictures, UnusableData
 
 MID_GREY = 128
 GOAL = Goal(0.6, at_most=True)
@@ -67,7 +67,13 @@ PROBES: dict[str, tuple[str, Probe, Goal | None]] = {
 def run(
     subject: Subject, slices: Pictures, anatomies: Sequence[Anatomy], seed: int, folder: Path, tell: Tell
 ) -> Section:
+    """Raises UnusableData where no slice shows brain."""
     total, brainy = len(slices), np.array([shows_brain(anatomy) for anatomy in anatomies], bool)
+    if not brainy.any():
+        raise UnusableData(
+            f"none of the {total} slices shows brain inside a skull; an audit needs 8-bit pictures of heads, "
+            "0..255 for 0..80 HU, as dicom-node prepare makes them"
+        )
     # Where the inside is not found it cannot be blanked, and blood would stay.
     slices, anatomies = slices.take(brainy), [anatomies[int(i)] for i in np.flatnonzero(brainy)]
     ich = slices.presence == 1
