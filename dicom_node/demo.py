@@ -238,7 +238,9 @@ def _tell(
     console.print("seconds: from the last slice sent to the report stored in the stand-in PACS, settling time included")
     console.print(f"{output}/1-no-hemorrhage .. 4-subtentorial: report.dcm, report.txt and montage.png of each patient")
     console.print(f"{output}/node.log: what the node said")
-    console.print("[yellow]NOT FOR CLINICAL USE: synthetic patients show that the node works, not what its model is worth[/]")
+    console.print(
+        "[yellow]NOT FOR CLINICAL USE: synthetic patients show that the node works, not that the model does[/]"
+    )
     return 0 if len(reports) == len(patients) else 1
 
 

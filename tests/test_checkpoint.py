@@ -14,7 +14,7 @@ from untrained import PREPROCESSING, metadata, untrained_checkpoint
 from dtvit.brace import MODES
 from dtvit.checkpoint import HEADER_KEY, NOTICE, SHIPPED, UnusableCheckpoint, describe, load, save
 from dtvit.model import DTViT
-from dtvit.preprocess import preprocessing
+from dtvit.preprocess import HEAD_BOX, preprocessing
 
 
 def rewrite(path, *, tensors=None, **changes):
@@ -155,7 +155,8 @@ def test_the_shipped_checkpoint_fits_this_program_and_its_card():
 
     assert SHIPPED.stat().st_size <= 12_000_000
     assert found.metadata.notice == NOTICE
-    assert found.metadata.patients_seen == "none"
-    assert {preprocessing(mode) for mode in MODES} <= set(found.metadata.preprocessing)
+    assert "335 patients" in found.metadata.patients_seen
+    assert {preprocessing(mode, HEAD_BOX) for mode in MODES} == set(found.metadata.preprocessing)
+    assert found.metadata.limits
     assert found.digest in (SHIPPED.parent / "MODEL-CARD.md").read_text()
     assert "research" in (SHIPPED.parent / "LICENSE").read_text()

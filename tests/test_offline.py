@@ -54,7 +54,9 @@ def test_its_uids_are_new_each_time(write: Callable[..., list[Path]]) -> None:
 
 
 def test_a_series_passed_over_for_one_that_is_no_head_is_classified_after_all(write: Callable[..., list[Path]]) -> None:
-    paths = write([*grey_series(10, series="1.2.3.1", PatientID="SYN-0001"), *head_series(series="1.2.3.2", SliceThickness="2")])
+    paths = write(
+        [*grey_series(10, series="1.2.3.1", PatientID="SYN-0001"), *head_series(series="1.2.3.2", SliceThickness="2")]
+    )
     first, second = offline.classify(paths)
     assert (first.state, second.state) == ("refused", "delivered")
     assert "no head" in (first.reason or "")
