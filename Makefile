@@ -11,6 +11,7 @@ help:
 	@echo "make test    install, then run the tests"
 	@echo "make soak    kill the node SOAK_KILLS times (1000), and say what was lost; about two hours"
 	@echo "make fuzz    send the receiver 30,000 broken associations, and say what became of them; half an hour"
+	@echo "make bench   measure brace removal, training, receiving (with DCMTK and Orthanc installed) and growth; an hour"
 	@echo "make check   ruff, mypy, import-linter"
 	@echo "make format  let ruff reformat"
 	@echo "make clean   remove .venv and everything generated"
@@ -35,6 +36,12 @@ soak: setup
 fuzz: setup
 	$(BIN)/python tests/fuzzing.py --count $(or $(FUZZ_COUNT),24000)
 	$(BIN)/python tests/fuzzing.py --count $(or $(FUZZ_COUNT),6000) --loop pynetdicom --at-once 24
+
+bench: setup
+	$(BIN)/python -m benchmarks.brace
+	$(BIN)/python -m benchmarks.training
+	$(BIN)/python -m benchmarks.receive
+	$(BIN)/python -m benchmarks.scale
 
 check: setup
 	$(BIN)/ruff format --check .
