@@ -133,7 +133,7 @@ def test_whatever_comes_success_is_said_once_for_each_object_kept(messages: list
     memory = Memory(1 << 20)
     Loop(
         wire,  # type: ignore[arg-type]
-        contexts={1: "1.2.840.10008.1.2", 3: "1.2.840.10008.1.2.1"},
+        contexts={1: (CT, "1.2.840.10008.1.2"), 3: (CT, "1.2.840.10008.1.2.1")},
         longest=0,
         store=store,
         memory=memory,
@@ -157,7 +157,7 @@ def test_objects_come_out_whole_however_they_are_cut_up() -> None:
         kept: list[bytes] = []
         Loop(
             _Wire(b"".join(message * 2), step),  # type: ignore[arg-type]
-            contexts={1: "1.2.840.10008.1.2"},
+            contexts={1: (CT, "1.2.840.10008.1.2")},
             longest=16384,
             store=lambda _, __, got, kept=kept: (kept.append(got), StoreStatus.SUCCESS)[1],
             memory=Memory(1 << 24),

@@ -56,13 +56,13 @@ def receive(node: Made) -> Iterator[Callable[..., int]]:
         one.stop()
 
 
-def store_raw(association: Association, data_set: bytes, *, instance_uid: str) -> int:
+def store_raw(association: Association, data_set: bytes, *, instance_uid: str, through: str = CT) -> int:
     """C-STORE of bytes as they are, past the library's own checks of what may be sent; the status that came back."""
     request = C_STORE()
     request.MessageID, request.AffectedSOPClassUID, request.Priority = 1, CT, 2
     request._affected_sop_instance_uid = uid.UID(instance_uid)
     request.DataSet = BytesIO(data_set)
-    context = next(c for c in association.accepted_contexts if c.abstract_syntax == CT)
+    context = next(c for c in association.accepted_contexts if c.abstract_syntax == through)
     association._reactor_checkpoint.clear()  # as `send_c_store` does: the answer is for this thread
     while not association._is_paused:
         time.sleep(0.001)
@@ -165,6 +165,17 @@ def test_a_command_with_an_oversized_uid_ends_its_association_and_no_other(
     association.abort()
     assert node.rows(instances) == []
     assert send(port, with_meta(ct(1))) == 0
+
+
+def test_nothing_is_stored_through_verification_which_is_all_a_stranger_has(
+    node: Made, receive: Callable[..., int]
+) -> None:
+    association = associate(receive())
+    status = store_raw(association, encoded(ct(1)), instance_uid=ct(1).SOPInstanceUID, through=syntaxes.VERIFICATION)
+    association.release()
+    assert status == StoreStatus.SOP_CLASS_NOT_SUPPORTED
+    assert node.rows(instances) == []
+    assert node.files() == set()
 
 
 def test_deflated_is_not_accepted(receive: Callable[..., int]) -> None:

@@ -26,7 +26,8 @@ _PROTOCOL_VERSION = 1
 class Negotiated:
     answer: bytes
     """A-ASSOCIATE-AC, or -RJ where `contexts` is None."""
-    contexts: dict[int, str] | None
+    contexts: dict[int, tuple[str, str]] | None
+    """Abstract and transfer syntax of each that was accepted."""
     """Accepted presentation context -> its transfer syntax."""
     longest: int
     """What the peer takes in one P-DATA (Maximum Length Received); 0 is without bound."""
@@ -52,8 +53,8 @@ def negotiate(first: bytes, supported: Sequence[PresentationContext]) -> Negotia
         raise BadPdu("an association request that cannot be decoded", AbortReason.INVALID_PARAMETER) from exc
 
 
-def _usable(results: Sequence[PresentationContext]) -> dict[int, str]:
-    return {int(c.context_id): str(c.transfer_syntax[0]) for c in results if c.result == 0}
+def _usable(results: Sequence[PresentationContext]) -> dict[int, tuple[str, str]]:
+    return {int(c.context_id): (str(c.abstract_syntax), str(c.transfer_syntax[0])) for c in results if c.result == 0}
 
 
 def _accepted(

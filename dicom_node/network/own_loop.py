@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from dicom_node.network import command, upperlayer
 from dicom_node.network.command import Command, Field
 from dicom_node.network.memory import Memory
+from dicom_node.network.syntaxes import VERIFICATION
 from dicom_node.network.upperlayer import CALM_S, HEADER, LONGEST, AbortReason, BadPdu, PduType
 from dicom_node.status import StoreStatus
 
@@ -35,9 +36,9 @@ class _Message:
     context: int | None = None
     command_set: bytearray = field(default_factory=bytearray)
     command: Command | None = None
-    parts: list[bytes] = field(default_factory=list)
+    data_set: bytearray = field(default_factory=bytearray)
     held: int = 0
-    """Bytes of the data set in memory."""
+    """Bytes of the data set that `memory` has lent."""
     refused: str | None = None
     """Why its data set is not kept; the rest of it is read past."""
 
@@ -47,7 +48,7 @@ class Loop:
         self,
         connection: socket.socket,
         *,
-        contexts: dict[int, str],
+        contexts: dict[int, tuple[str, str]],
         longest: int,
         store: Store,
         memory: Memory,
@@ -55,7 +56,7 @@ class Loop:
         idle_s: float,
         complain: Callable[[str], None],
     ) -> None:
-        """`contexts`: accepted presentation context -> transfer syntax; `longest`: Maximum Length of the peer."""
+        """`contexts`: abstract and transfer syntax of the accepted ones; `longest`: Maximum Length of the peer."""
         self._socket = connection
         self._contexts = contexts
         self._longest = longest
@@ -184,9 +185,9 @@ class Loop:
             message.refused = "too many large objects at once, see node.max_object_mib"
         else:
             message.held += size
-            message.parts.append(content.tobytes())
+            message.data_set += content  # one piece: a list of small fragments would hold many times what was lent
             return
-        message.parts.clear()
+        message.data_set = bytearray()
         self._memory.give_back(message.held)
         message.held = 0
         self._complain(f"an object was refused: {message.refused}")
@@ -196,10 +197,13 @@ class Loop:
         if asked.field == Field.C_STORE:
             if not asked.sop_class or not asked.sop_instance:
                 raise BadPdu("C-STORE without SOP Class or Instance UID", AbortReason.INVALID_PARAMETER)
-            if message.refused is not None:
+            abstract_syntax, transfer_syntax = self._contexts[context]
+            if abstract_syntax == VERIFICATION:  # all that a stranger has
+                status = StoreStatus.SOP_CLASS_NOT_SUPPORTED
+            elif message.refused is not None:
                 status = StoreStatus.OUT_OF_RESOURCES
             else:
-                status = self._store(asked, self._contexts[context], b"".join(message.parts))
+                status = self._store(asked, transfer_syntax, bytes(message.data_set))
         elif asked.field == Field.C_ECHO:
             status = StoreStatus.SUCCESS
         elif asked.field == Field.C_CANCEL:

@@ -191,6 +191,8 @@ class Receiver:
             names = [str(uid or "").encode() for uid in (request.AffectedSOPClassUID, request.AffectedSOPInstanceUID)]
             command = Command(Field.C_STORE, request.MessageID, True, *names)
             try:
+                if event.context.abstract_syntax == syntaxes.VERIFICATION:  # all that a stranger has
+                    return StoreStatus.SOP_CLASS_NOT_SUPPORTED
                 return self._store(connection, command, str(event.context.transfer_syntax), data_set)
             finally:
                 bounds.answered(len(data_set))

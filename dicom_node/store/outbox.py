@@ -63,8 +63,8 @@ def due(
 ) -> list[Delivery]:
     """What this destination is owed now: live before backlog, what is present before what is not, then the oldest.
 
-    A report never overtakes that of an earlier run. Where nothing live is due, only a few are returned, so that the
-    next live one need not wait for many. A deadline further away than the longest wait was set before the clock was
+    A report never overtakes that of an earlier run. Of backlog only a few are returned, so that the next live one
+    need not wait for many. A deadline further away than the longest wait was set before the clock was
     put back, and is due.
     """
     is_due = sa.or_(deliveries.c.next_at <= now, deliveries.c.next_at > now + longest_wait_s)
@@ -103,7 +103,8 @@ def due(
         .limit(limit)
     )
     found = [Delivery(**row._asdict()) for row in connection.execute(query)]
-    return found if found and found[0].priority < job_queue.BACKLOG else found[:BACKLOG_LIMIT]
+    live = [one for one in found if one.priority < job_queue.BACKLOG]
+    return live or found[:BACKLOG_LIMIT]
 
 
 def delivered(connection: Connection, delivery: Delivery, status: int, *, now: float, commitment: bool = False) -> bool:
