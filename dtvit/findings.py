@@ -202,6 +202,9 @@ def conclude(
         limits.append("the series is not known to be whole")
     if outcome is Outcome.ABSENT and limits:
         outcome = Outcome.UNDETERMINED
+    if outcome is Outcome.ABSENT and any(s.outcome is Outcome.PRESENT for s in ordered):
+        outcome = Outcome.UNDETERMINED
+        reasons.append("one image by itself reaches the threshold for present, its neighbours do not")
     if outcome is not Outcome.ABSENT:
         reasons += limits
     if outcome is not Outcome.PRESENT:

@@ -170,7 +170,7 @@ def in_slice(
 def shown(shape: tuple[int, ...], geometry: str = PAPER_GEOMETRY) -> tuple[slice, slice]:
     """Rows and columns of a slice of `shape` that may reach the model's input; what lies beyond is cropped away."""
     if geometry == HEAD_BOX:
-        return slice(None), slice(None)  # the box holds all of the head
+        return slice(None), slice(None)  # the box holds all that the picture shows of the head
     (width, height), (left, top) = _resized(shape)
     rows, columns = shape
     return (

@@ -210,14 +210,22 @@ def _dips(contents: Sequence[SliceContent | None], at: int) -> bool:
     return here is not None and len(areas) == 2 and here.head_cm2 < DIP * min(areas)
 
 
+RIM = 2  # cells: brain so near the edge of the picture has its skull, and perhaps more brain, outside
+
+
 def _cells(shown: tuple[slice, slice], shape: tuple[int, ...], grid: tuple[int, ...]) -> npt.NDArray[np.bool_]:
-    """The cells of the coarse grid whose centres lie in the rows and columns `shown` of a slice of this shape."""
+    """The cells of the coarse grid whose centres lie in the rows and columns `shown` of a slice of this shape, and away
+    from the edge of the picture, where the field of view cuts.
+    """
     inside = []
     for part, pixels, cells in zip(shown, shape, grid, strict=True):
         begin, end, _ = part.indices(pixels)
         centres = (np.arange(cells) + 0.5) * pixels / cells
         inside.append((centres >= begin) & (centres <= end))
-    return np.asarray(np.logical_and.outer(*inside))
+    seen = np.asarray(np.logical_and.outer(*inside))
+    seen[:RIM] = seen[-RIM:] = False
+    seen[:, :RIM] = seen[:, -RIM:] = False
+    return seen
 
 
 def _unread_within(areas: Sequence[float], contents: Sequence[SliceContent | None], at: int, step: int) -> bool:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made import FakeClassifier, Made, changed, head_series, made_node, peer
+from made import FakeClassifier, Made, changed, head_series, made_node, peer, received
 from pydicom import uid
 from pydicom.dataset import Dataset
 
 from dicom_node.tables import jobs
-from dtvit import robust
+from dtvit import ct, preprocess, robust
 
 HEALTHY = FakeClassifier(0.01)
 
@@ -139,3 +139,17 @@ def test_half_a_picture_within_the_brain_is_not_absent(node: Made) -> None:
     outcome, reasons = concluded(node, [*datasets[:12], repictured(datasets[12], half), *datasets[13:]])
     assert outcome == "undetermined"
     assert "less of the head than both neighbours" in reasons
+
+
+@pytest.mark.parametrize("geometry", preprocess.GEOMETRIES)
+def test_brain_cut_by_the_field_of_view_is_known_in_every_geometry(geometry: str) -> None:
+    def unseen(cut: slice) -> float:
+        slices = []
+        for ds in head_series():
+            pixels = pixels_of(ds)
+            got = received(repictured(ds, pixels[cut, cut].copy()))
+            slices += ct.read(got.meta + got.data_set)
+        return max(preprocess.prepare(one, geometry=geometry).content.unseen_cm2 for one in slices)
+
+    assert unseen(slice(None)) == 0
+    assert unseen(slice(32, 96)) > 1

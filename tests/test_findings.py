@@ -78,3 +78,11 @@ def test_thresholds_out_of_order_are_refused():
 def test_findings_come_back_from_json_as_they_were(slices):
     findings = conclude(slices, WHOLE, CUTS)
     assert SeriesFindings.from_json(json.loads(json.dumps(asdict(findings)))) == findings
+
+
+def test_one_positive_image_amid_negative_ones_is_never_absent():
+    cuts = Thresholds(absent_below=0.35, present_at=0.7)
+    one = SliceFinding("1.2", "1.2.3", 1, 0.0, Region.BRAIN, Outcome.PRESENT, 0.65, (0.2, 0.7, 0.1))
+    findings = conclude([evaluated(0.02), evaluated(0.02), one, evaluated(0.02)], WHOLE, cuts)
+    assert findings.outcome is Outcome.UNDETERMINED
+    assert any("one image by itself" in reason for reason in findings.reasons)

@@ -107,7 +107,7 @@ def _measured(metrics: Mapping[str, Any]) -> str:
     by_volume = ", ".join(f"{_bounds(each)} ml {_figure(found['auc'])}" for each, found in volumes.items())
     label = metrics.get("split", APART)
     whose = (
-        "On patients, or synthetic heads, used neither for training nor for choosing anything"
+        "On patients, or synthetic heads, used neither for training nor for fitting thresholds"
         if label == APART
         else f"**Of no use for patients: {label}**"
     )
