@@ -96,6 +96,10 @@ class Arrivals:
                 kept = filing.file(
                     connection, arrival, reopen_wait_s=self._waits.reopen_wait_s, holds=self._spool.holds
                 )
+                if kept.names_file and not self._spool.holds(name, arrival.size):
+                    raise StoreUnavailable(
+                        "the file was removed before its row was written; was its patient forgotten?"
+                    )
                 committing = True
         except Exception:
             if not committing:  # else a row may name it in spite of the error; an hour later housekeeping knows

@@ -65,8 +65,7 @@ def erase(database: Database, spool: Spool, whom: Whom, *, now: float) -> Forgot
     orphans = 0
     for name in _without_rows(database, spool):
         if _is_of(spool, name, whom):
-            spool.remove(name)
-            orphans += 1
+            orphans += _remove_orphan(database, spool, name)
     spool.sync()
     database.compact()
     if not found and not orphans:
@@ -82,6 +81,17 @@ def _without_rows(database: Database, spool: Spool) -> Iterator[str]:
         with database.read() as connection:
             named = purge.named_files(connection, part)
         yield from sorted(set(part) - named)
+
+
+def _remove_orphan(database: Database, spool: Spool, name: str) -> bool:
+    """Unless its row was written meanwhile. While this writes, no other can; who comes later finds the file gone and
+    does not acknowledge it (`arrivals`). PostgreSQL does not keep writers apart: there only the second of it holds.
+    """
+    with database.write() as connection:
+        if purge.named_files(connection, [name]):
+            return False
+        spool.remove(name)
+    return True
 
 
 def _is_of(spool: Spool, name: str, whom: Whom) -> bool:

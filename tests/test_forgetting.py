@@ -161,3 +161,19 @@ def test_forgetting_works_on_postgresql(tmp_path: Path) -> None:
         assert erase(node, "P-1").erased.images == 2
         assert node.rows(instances) == []
         node.database.close()
+
+
+def test_an_image_that_is_being_stored_while_its_patient_is_forgotten_is_not_acknowledged(
+    node: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep = node.spool.keep
+
+    def keep_and_forget(*parts: bytes) -> str:
+        name = keep(*parts)
+        erase(node, "SYN-0001")  # between the file and its row
+        return name
+
+    monkeypatch.setattr(node.spool, "keep", keep_and_forget)
+    status = node.arrivals.accept(received(ct(77, PatientID="SYN-0001")))
+    assert status == 0xA700
+    assert all(node.spool.holds(row.file, row.size) for row in node.rows(instances))
