@@ -18,7 +18,7 @@ from dicom_node.errors import StoreFull, StoreUnavailable
 from dicom_node.logs import fields, trace
 from dicom_node.report import picture
 from dicom_node.slices import Shown, SliceReader
-from dicom_node.store import jobs, outbox, series
+from dicom_node.store import jobs, outbox, results, series
 from dicom_node.store.database import Database
 from dicom_node.store.series import Instance, Series
 from dicom_node.store.spool import Spool
@@ -102,7 +102,7 @@ class Extras:
         built: list[tuple[reporting.Built, list[str]]] = []
         pages = {reporting.PICTURE: reporting.summary_picture, reporting.DOCUMENT: reporting.summary_document}
         wanted = {kind: to for kind in pages if (to := self.wanted(kind, found.outcome, told))}
-        pictures = self._pictures(found, instances) if wanted else {}
+        pictures = self._pictures(one.id, found, instances) if wanted else {}
         for kind, to in wanted.items():
             built.append((pages[kind](self._maker, run, headers, found, pictures), to))
         to = self.wanted(reporting.KEY_OBJECTS, found.outcome, told)
@@ -130,19 +130,25 @@ class Extras:
                 built.append((made, [peer.name]))
         return built
 
-    def _pictures(self, found: SeriesFindings, instances: Sequence[Instance]) -> dict[int, Shown]:
+    def _pictures(self, series_id: int, found: SeriesFindings, instances: Sequence[Instance]) -> dict[int, Shown]:
         """The slices that the picture shows, by their index in the findings; one that is gone is not shown.
 
         Where the model looked is told only of slices that speak for hemorrhage: a map is scaled to its own maximum, and
         on a slice without blood its brightest spot would mean nothing.
         """
-        files = {i.sop_instance_uid: i.file for i in instances}
+        known = {i.sop_instance_uid: i for i in instances}
+        with self._database.read() as connection:
+            slices = results.of_series(connection, series_id, self._maker.version)
+        parts = {(each.instance_id, each.frame): each.parts for each in slices}
         pictures = {}
         for index in picture.shown(found):
             one = found.slices[index]
             speaks = one.outcome is not Outcome.ABSENT
             try:
-                pictures[index] = self._reader.show(files[one.sop_instance_uid], one.frame, with_relevance=speaks)
+                instance = known[one.sop_instance_uid]
+                pictures[index] = self._reader.show(
+                    instance.file, one.frame, with_relevance=speaks, parts=parts.get((instance.id, one.frame or 0))
+                )
             except (KeyError, FileNotFoundError, UnreadableSlice) as exc:
                 log.warning("not_pictured %s", fields(error=trace(exc)))
         return pictures

@@ -142,14 +142,17 @@ class SliceReader:
                 waiting.append(_Waiting(result.instance_id, one, prepared, parts))
         return [r for i in range(0, len(waiting), self._batch) for r in self._predict(waiting[i : i + self._batch])]
 
-    def show(self, file: str, frame: int | None, *, with_relevance: bool) -> Shown:
-        """One slice for people. Raises FileNotFoundError, UnreadableSlice, StoreUnavailable."""
+    def show(self, file: str, frame: int | None, *, with_relevance: bool, parts: Sequence[int] | None = None) -> Shown:
+        """One slice for people; `parts` as its result has them, so that the map is of what was judged.
+
+        Raises FileNotFoundError, UnreadableSlice, StoreUnavailable.
+        """
         one = ct.CTObject(self._spool.read(file)).slice((frame or 1) - 1)
         if not with_relevance:
             return Shown(one.hu, None)
         from dtvit.relevance import NoAttention
 
-        prepared = self._prepare(one)
+        prepared = self._prepare(one, None if parts is None else frozenset(parts))
         try:
             seen = self._classifier.relevance(prepared.input[None])[0]
         except NoAttention:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
 from made import FakeClassifier, Made, made_node, peer
 from pydicom.dataset import Dataset
@@ -92,3 +93,30 @@ def test_a_slice_that_cannot_be_read_again_does_not_cost_the_report(
     node.tick_after(31)
     finish(node)
     assert [job.state for job in node.rows(jobs_table)] == ["reported"]
+
+
+def test_the_map_of_a_slice_is_of_what_was_judged(
+    tmp_path: Path, beside_a_thick_cup: list[Dataset], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = robust_node(tmp_path)
+    node.accept(*beside_a_thick_cup)
+    finish(node)
+    node.tick_after(31)
+    finish(node)
+    model = FakeClassifier(0.9)
+    asked: list[np.ndarray] = []
+
+    def relevance(inputs: np.ndarray) -> np.ndarray:
+        asked.append(inputs[0])
+        return np.zeros(inputs.shape, np.float32)
+
+    monkeypatch.setattr(model, "relevance", relevance)
+    reader = SliceReader(model, node.spool, brace_removal="robust", batch=4)
+    wanted = expected(node, beside_a_thick_cup)
+    with node.database.read() as connection:
+        files = {i.id: i.file for i in series.instances_of(connection, 1)}
+    refined = [one for one in kept(node).values() if one.parts is not None]
+    for one in refined:
+        reader.show(files[one.instance_id], one.frame, with_relevance=True, parts=one.parts)
+        assert (asked[-1] == wanted[one.instance_number or 0].input).all()
+    assert refined
