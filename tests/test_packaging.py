@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from dtvit.checkpoint import SHIPPED, describe
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
@@ -47,7 +49,7 @@ def test_the_wheel_runs_without_the_repository(wheel: Path, tmp_path: Path):
 def test_the_wheel_holds_weights_migrations_and_no_data(wheel: Path):
     names = zipfile.ZipFile(wheel).namelist()
     for wanted in (
-        "dtvit/weights/dtvit-tiny-phantom.safetensors",
+        f"dtvit/weights/{SHIPPED.name}",
         "dtvit/weights/LICENSE",
         "dtvit/weights/MODEL-CARD.md",
         "dicom_node/migrations/env.py",
@@ -59,8 +61,6 @@ def test_the_wheel_holds_weights_migrations_and_no_data(wheel: Path):
 
 
 def test_the_shipped_checkpoint_is_small_and_says_what_it_is():
-    from dtvit.checkpoint import SHIPPED, describe
-
     checkpoint = describe(SHIPPED)
     assert SHIPPED.stat().st_size <= 12_000_000
     assert "335 patients" in checkpoint.metadata.patients_seen
