@@ -170,7 +170,7 @@ class SliceReader:
             return known
         alive()
         one = self._slice_of(result, instance)
-        head = brace.find_head(one.hu, one.pixel_mm, self._brace_removal)
+        head = brace.find_head(*preprocess.stood_up(one), self._brace_removal)
         return self._remember(instance.id, one, head)
 
     def _slice_of(self, result: SliceResult, instance: Instance) -> ct.CTSlice:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -78,7 +78,7 @@ class Prepared:
     """(224, 224); 0..255 for 0..80 HU."""
     content: SliceContent
     head: brace.HeadMask
-    """Mask of the slice as it came (row, column), and what its neighbours need to know."""
+    """Mask of the slice as it came (row, column), and what its neighbours need to know, of the upright slice."""
     view: View
     """Of the upright slice."""
 
@@ -159,12 +159,13 @@ def in_slice(
     """
     if of_input.shape != (SIDE, SIDE):
         raise ValueError(f"a map over the model's input has shape ({SIDE}, {SIDE}), not {of_input.shape}")
+    rows, columns = shape[::-1] if _turn(orientation).exchanged else shape
     # A pixel's centre, half a pixel from its edge, is what resampling keeps in place.
-    y = (np.arange(shape[0]) + 0.5 - view.top) * SIDE / view.height - 0.5
-    x = (np.arange(shape[1]) + 0.5 - view.left) * SIDE / view.width - 0.5
+    y = (np.arange(rows) + 0.5 - view.top) * SIDE / view.height - 0.5
+    x = (np.arange(columns) + 0.5 - view.left) * SIDE / view.width - 0.5
     found = ndimage.map_coordinates(of_input, np.meshgrid(y, x, indexing="ij"), np.float32, order=1, mode="nearest")
     seen = [(at >= -0.5) & (at < SIDE - 0.5) for at in (y, x)]
-    return upright(np.where(np.logical_and.outer(*seen), found, np.float32(0.0)), orientation)
+    return as_it_came(np.where(np.logical_and.outer(*seen), found, np.float32(0.0)), orientation)
 
 
 def shown(shape: tuple[int, ...], geometry: str = PAPER_GEOMETRY) -> tuple[slice, slice]:
@@ -194,12 +195,13 @@ def prepare(
 
     `parts`: what `brace.retrace` found out from the neighbours, see `refine`.
     """
-    head = brace.find_head(ct_slice.hu, ct_slice.pixel_mm, mode, parts)
-    seen = upright(picture(ct_slice.hu, head.mask), ct_slice.orientation)
+    hu, pixel_mm = stood_up(ct_slice)
+    head = brace.find_head(hu, pixel_mm, mode, parts)
+    seen = picture(hu, head.mask)
     return Prepared(
         input=model_input(seen, geometry),
-        content=classify_content(ct_slice.hu, head.mask, ct_slice.pixel_mm, shown(ct_slice.hu.shape, geometry)),
-        head=head,
+        content=classify_content(hu, head.mask, pixel_mm, shown(hu.shape, geometry)),
+        head=replace(head, mask=as_it_came(head.mask, ct_slice.orientation)),
         view=view_of(seen, geometry),
     )
 
@@ -220,14 +222,53 @@ def refine(
     ]
 
 
+@dataclass(frozen=True)
+class _Turn:
+    """What makes a slice upright; nothing for one that is."""
+
+    exchanged: bool = False
+    """Rows and columns change places, before anything is flipped."""
+    upside_down: bool = False
+    left_right: bool = False
+
+
+def _turn(orientation: tuple[float, float, float, float, float, float] | None) -> _Turn:
+    """The one of eight ways to lay a picture that brings its rows nearest to running from the patient's right to the
+    left (+x), and its columns from front to back (+y, PS3.3 C.7.6.2.1.1)."""
+    if orientation is None:
+        return _Turn()
+    row, column = orientation[:3], orientation[3:]
+    exchanged = abs(row[1]) + abs(column[0]) > abs(row[0]) + abs(column[1])
+    if exchanged:
+        row, column = column, row
+    return _Turn(exchanged, upside_down=column[1] < 0, left_right=row[0] < 0)
+
+
 def upright(
     picture: npt.NDArray[Pixel], orientation: tuple[float, float, float, float, float, float] | None
 ) -> npt.NDArray[Pixel]:
-    """Nose up and the patient's right on the left, as the model was trained; a prone patient's picture is turned."""
-    if orientation is None:
-        return picture
-    if orientation[4] < 0:  # columns run from back to front
-        picture = picture[::-1]
-    if orientation[0] < 0:  # rows run from the patient's left to the right
-        picture = picture[:, ::-1]
-    return np.ascontiguousarray(picture)
+    """Nose up and the patient's right on the left, as the model was trained: however the patient lay, and whichever
+    quarter turn or mirror image the object holds."""
+    turn = _turn(orientation)
+    return _flipped(picture.T if turn.exchanged else picture, turn)
+
+
+def as_it_came(
+    seen: npt.NDArray[Pixel], orientation: tuple[float, float, float, float, float, float] | None
+) -> npt.NDArray[Pixel]:
+    """The way back from `upright`."""
+    turn = _turn(orientation)
+    flipped = _flipped(seen, turn)
+    return np.ascontiguousarray(flipped.T) if turn.exchanged else flipped
+
+
+def stood_up(ct_slice: CTSlice) -> tuple[npt.NDArray[np.float32], tuple[float, float]]:
+    """HU (row, column) of the slice upright, and the distance between its rows and between its columns then."""
+    down, across = ct_slice.pixel_mm
+    pixel_mm = (across, down) if _turn(ct_slice.orientation).exchanged else (down, across)
+    return upright(ct_slice.hu, ct_slice.orientation), pixel_mm
+
+
+def _flipped(picture: npt.NDArray[Pixel], turn: _Turn) -> npt.NDArray[Pixel]:
+    down, right = (slice(None, None, -1 if flip else 1) for flip in (turn.upside_down, turn.left_right))
+    return np.ascontiguousarray(picture[down, right])
