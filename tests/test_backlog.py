@@ -114,6 +114,15 @@ def test_a_fresh_image_makes_its_whole_series_live(node: Made) -> None:
     assert node.rows(series_table)[0].priority == jobs.LIVE
 
 
+def test_what_a_live_sender_sends_again_byte_for_byte_makes_its_series_live(tmp_path: Path) -> None:
+    node = made_node(tmp_path, eligibility=Eligibility(min_slices=1), backlog=Backlog(senders=("MIGRATION",)))
+    node.accept(one_slice(1, **FRESH), one_slice(2, **FRESH), calling="MIGRATION")
+    node.tick_after(31)
+    node.accept(one_slice(2, **FRESH))
+    assert [row.priority for row in node.rows(series_table)] == [jobs.BACKLOG, jobs.LIVE]
+    assert claimed(node).series_id == 2
+
+
 def test_live_positives_are_delivered_first_and_backlog_in_small_portions(node: Made) -> None:
     node.accept(*(one_slice(number, **OLD) for number in range(1, 21)))
     node.accept(one_slice(21, **FRESH), one_slice(22, **FRESH))

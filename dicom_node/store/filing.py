@@ -73,6 +73,7 @@ def file(
     if own is not None:
         return Filing(Filed.OWN, None, names_file=False)
     series_id = _series_for(connection, arrival)
+    _hurry(connection, series_id, arrival.priority)
     same_uid = instances.c.sop_instance_uid == header.sop_instance_uid
     earlier = connection.execute(sa.select(instances).where(same_uid)).all()
     for row in earlier:
@@ -113,8 +114,6 @@ def file(
         fail(connection, series_id, reason, now=arrival.at)
     elif filed is not Filed.RECODED:
         _touch(connection, series_id, filed, now=arrival.at, reopen_wait_s=reopen_wait_s)
-        more_urgent = sa.and_(series.c.id == series_id, series.c.priority > arrival.priority)
-        connection.execute(series.update().where(more_urgent).values(priority=arrival.priority))
     return Filing(filed, series_id, names_file=True)
 
 
@@ -196,6 +195,14 @@ def _series_for(connection: Connection, arrival: Arrival) -> int:
     insert = insert_for(connection)(series).values(new).on_conflict_do_nothing(index_elements=["series_uid"])
     connection.execute(insert)  # the first instances of a series may come over several associations at once
     return int(connection.execute(find).scalar_one())
+
+
+def _hurry(connection: Connection, series_id: int, priority: int) -> None:
+    """A series is as urgent as the most urgent of what came, also of what had come before from a sender of backlog."""
+    less_urgent = sa.and_(series.c.id == series_id, series.c.priority > priority)
+    if connection.execute(series.update().where(less_urgent).values(priority=priority)).rowcount:
+        waits = sa.and_(jobs.c.series_id == series_id, jobs.c.priority > priority)
+        connection.execute(jobs.update().where(waits).values(priority=priority))
 
 
 def _touch(connection: Connection, series_id: int, filed: Filed, *, now: float, reopen_wait_s: float) -> None:
