@@ -20,8 +20,8 @@ from dtvit.checkpoint import write_whole
 
 Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
-ORIGINS = ("phantom", "patient", "healed", "transplanted", "sham")
-"""Where a picture comes from; the last three are patients' slices that `train.counterfactual` changed."""
+ORIGINS = ("phantom", "patient", "healed", "transplanted", "sham", "blanked", "decoy")
+"""Where a picture comes from; after `patient`, what `train.counterfactual` and `train.lookalikes` make of those."""
 UNCLEAR = -1  # presence: too little blood to call either way; location: none to be told
 BLOOD_CELLS = 56  # the map of visible blood has cells of 4 x 4 pixels
 CROP = BLOOD_CELLS * 4  # pixels of the middle that a model sees

@@ -61,6 +61,8 @@ class Recipe:
     """Synthetic heads to add, each with its bleed and without."""
     counterfactuals: bool = False
     """Add patients' slices healed, and bleeds transplanted (`train.counterfactual`)."""
+    lookalikes: bool = False
+    """Add patients' slices with lime or a dense falx, and blanked ones (`train.lookalikes`)."""
     judged_by: Literal["all", "patient", "phantom"] = "all"
     """Whose slices validate and test."""
     seed: int = 0
@@ -149,6 +151,8 @@ class Recipe:
                     raise UnusableRecipe(f"{key}.{each} must not be negative, got {value}")
         if self.sampling == "shares" and not sum(self.shares.values()):
             raise UnusableRecipe("sampling = 'shares' needs a table [shares] with a number above 0")
+        if self.lookalikes and not self.counterfactuals:
+            raise UnusableRecipe("lookalikes = true needs counterfactuals = true, which traces the blood to keep")
         if (self.epochs > 0) == (self.steps > 0):
             raise UnusableRecipe("a recipe says how long with one of epochs and steps, above 0")
 

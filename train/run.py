@@ -9,13 +9,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from dtvit import brace, preprocess
-from train import data, enriching, filed, manifest, splits, synthetic
+from train import data, enriching, filed, lookalikes, manifest, splits, synthetic
 from train.data import APART, ORIGINS, PARTS, Pictures, UnusableData, join, stack
 from train.loop import fit
 from train.manifest import Manifest
@@ -121,25 +122,40 @@ def _patients(recipe: Recipe, settings: Settings, listed: Manifest, split: Split
     told = f"{len(pictures):,} slices of {people:,} patients ({listed.path.name}, SHA-256 {listed.digest[:12]})."
     if recipe.counterfactuals:
         key = f"{listed.digest} {split.digest} {recipe.seed}"
-        pictures, added = enriched(pictures, recipe, settings, key, say)
-        told += f" {added:,} slices of those patients that train, changed: healed, or with a bleed of another."
+        pictures, told_of = enriched(pictures, recipe, settings, key, say)
+        told += told_of
     return Gathered(pictures, told, f"{listed.digest} {split.digest}")
 
 
-def enriched(pictures: Pictures, recipe: Recipe, settings: Settings, key: str, say: Say) -> tuple[Pictures, int]:
-    """All slices, those that train traced and once more, changed (train.enriching); and how many of the latter.
+def enriched(pictures: Pictures, recipe: Recipe, settings: Settings, key: str, say: Say) -> tuple[Pictures, str]:
+    """All slices, those that train and validate traced, and those that train once more, changed; told in a sentence.
 
-    They are kept in the run's folder, since making them takes minutes. Raises UnusableRecipe.
+    What takes minutes to make is kept in the run's folder. Of slices of bleeding patients that show no blood,
+    validation would learn a threshold that calls all slices like them; those that test stay as they are labelled.
+    Raises UnusableRecipe.
     """
     if recipe.geometry != preprocess.HEAD_BOX:
         raise UnusableRecipe(f"counterfactuals need geometry = {preprocess.HEAD_BOX!r}, recipe has {recipe.geometry!r}")
+    processes = settings.processes
     traced, made = enriching.enrich_once(
-        settings.output / CHANGED, key, pictures.of_part("train"), recipe.seed, processes=settings.processes, say=say
+        settings.output / CHANGED, key, pictures.of_part("train"), recipe.seed, processes=processes, say=say
     )
-    judging = pictures.take(pictures.part != PARTS.index("train"))
-    apart = int(pictures.series.max()) + 1  # a slice that was changed belongs to no series that is measured
-    series = np.arange(apart, apart + len(made), dtype=np.int32)
-    return stack([traced, judging, replace(made, series=series)]), len(made)
+    told = f" {len(made):,} slices of those patients that train, changed: healed, or with a bleed of another."
+    added = [made]
+    if recipe.lookalikes:
+        added.append(lookalikes.lookalikes(traced, recipe.seed))
+        told += f" {len(added[-1]):,} more with lime or a dense falx painted in, or the brain blanked."
+    judging = [enriching.trace(pictures.of_part("validation"), processes=processes, say=say), pictures.of_part("test")]
+    return stack([traced, *judging, *_apart(added, int(pictures.series.max()) + 1)]), told
+
+
+def _apart(changed: Sequence[Pictures], first: int) -> list[Pictures]:
+    """Each slice a series of its own, numbered from `first`: what was changed belongs to none that is measured."""
+    starts = np.cumsum([first, *(len(each) for each in changed)])
+    return [
+        replace(each, series=np.arange(start, start + len(each), dtype=np.int32))
+        for each, start in zip(changed, starts, strict=False)
+    ]
 
 
 def _phantoms(settings: Settings) -> Gathered:
