@@ -182,6 +182,7 @@ class Model(Section):
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     batch: Annotated[int, Field(ge=1, le=1024)] = 16
     threads: NonNegativeInt = 0
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
     brace_removal: Literal["paper", "robust"] = "robust"
 
 

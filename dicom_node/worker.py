@@ -70,7 +70,12 @@ class Worker:
         )
         self.version = Version(classifier.checkpoint.digest, self._reader.preprocessing)
         self._maker = reporting.Maker(
-            node.device_uid, node.ae_title, classifier.checkpoint.metadata, self.version, config.results
+            node.device_uid,
+            node.ae_title,
+            classifier.checkpoint.metadata,
+            self.version,
+            config.results,
+            classifier.precision,
         )
         self._extras = Extras(database, spool, self._reader, config, self._maker, clock=clock)
 

@@ -47,8 +47,8 @@ def work(config: Config, owner: str) -> NoReturn:
         alive=_sign_of_life,
         stopping=stopping.is_set,
     )
-    ready = fields(pid=os.getpid(), device=classifier.device, checkpoint=classifier.checkpoint.metadata.name)
-    log.info("worker_ready %s", ready)
+    about = {"device": classifier.device, "precision": classifier.precision}
+    log.info("worker_ready %s", fields(pid=os.getpid(), **about, checkpoint=classifier.checkpoint.metadata.name))
     while not stopping.is_set():
         _sign_of_life()
         try:
@@ -76,12 +76,14 @@ def load_classifier(config: Config) -> Classifier:
             config.model.device,
             threads=config.model.threads or None,
             batch=config.model.batch,
+            precision=config.model.precision,
             preprocessing=preprocess.offered(config.model.brace_removal),
         )
     except UnusableCheckpoint as exc:
         raise ConfigError(f"model.checkpoint: {exc}") from exc
     except UnavailableDevice as exc:
         raise ConfigError(f"model.device: {exc}") from exc
+    classifier.warm_up()
     log.debug("model_loaded %s", fields(took_s=time.monotonic() - begun))
     return classifier
 

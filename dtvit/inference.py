@@ -1,15 +1,18 @@
-"""From pictures to probabilities: one checkpoint on one device."""
+"""From pictures to probabilities: one checkpoint on one device, in the precision that the device is quick in."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 from dtvit import checkpoint as checkpoints
 from dtvit.checkpoint import Checkpoint
@@ -18,6 +21,8 @@ from dtvit.model import INPUT_PIXELS, DTViT
 from dtvit.relevance import relevance
 
 BATCH = 32  # slices of one series at a time; a ViT-L then needs less than 1 GiB on the CPU
+
+Precision = Literal["auto", "fp32", "bf16"]
 
 
 class UnavailableDevice(Exception):
@@ -53,17 +58,59 @@ def _has(kind: str, index: int) -> bool:
     return index < torch.cuda.device_count() if kind == "cuda" else index == 0
 
 
-class Classifier:
-    """A loaded checkpoint. Equal batches give equal numbers; another batch size may move the sixth digit."""
+def choose_precision(wanted: Precision, device: torch.device) -> Literal["fp32", "bf16"]:
+    """`auto`: bf16 where the device multiplies bfloat16 matrices itself, else fp32; docs/decisions/0010."""
+    if wanted != "auto":
+        return wanted
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    return "bf16" if device.type == "cpu" and _cpu_has("avx512_bf16", "amx_bf16") else "fp32"
 
-    def __init__(self, model: DTViT, checkpoint: Checkpoint, device: torch.device, batch: int = BATCH) -> None:
+
+def _cpu_has(*names: str) -> bool:
+    """Whether the CPU has any of these; what an older torch does not tell of is not there."""
+    tell: Callable[[], dict[str, Any]] = getattr(torch.cpu, "get_capabilities", dict)
+    has = tell()
+    return any(has.get(name) for name in names)
+
+
+class _PlainAttention(TorchFunctionMode):
+    """Attention as three steps. torch's fused one in bfloat16 takes a fifth of a small ViT's time on a CPU without AMX,
+    its matrices being too small for it: 15.4 ms a slice of a ViT-Ti, 12.4 so (one core; docs/decisions/0010).
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = kwargs or {}
+        if func is functional.scaled_dot_product_attention and not any(given.values()):  # no mask, dropout, causality
+            query, key, value = args
+            return ((query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)).softmax(-1) @ value
+        return func(*args, **given)
+
+
+class Classifier:
+    """A loaded checkpoint. Equal batches give equal numbers; another batch size may move the sixth digit in fp32, the
+    third in bf16.
+    """
+
+    def __init__(
+        self,
+        model: DTViT,
+        checkpoint: Checkpoint,
+        device: torch.device,
+        batch: int = BATCH,
+        precision: Precision = "fp32",
+    ) -> None:
         self.checkpoint = checkpoint
         self.device = device
+        self.precision = choose_precision(precision, device)
         self._batch = batch
+        self._plain = self.precision == "bf16" and device.type == "cpu" and not _cpu_has("amx_bf16")
         self._model = model.to(device).eval()
         metadata = checkpoint.metadata
-        self._mean = torch.tensor(metadata.mean, device=device).view(1, 3, 1, 1)
-        self._std = torch.tensor(metadata.std, device=device).view(1, 3, 1, 1)
+        grey = len(set(metadata.mean)) == len(set(metadata.std)) == 1  # then one channel is computed, and shown thrice
+        channels = 1 if grey else 3
+        self._mean = torch.tensor(metadata.mean[:channels], device=device).view(1, channels, 1, 1)
+        self._std = torch.tensor(metadata.std[:channels], device=device).view(1, channels, 1, 1)
 
     @classmethod
     def load(
@@ -73,6 +120,7 @@ class Classifier:
         *,
         threads: int | None = None,
         batch: int = BATCH,
+        precision: Precision = "fp32",
         preprocessing: Collection[str] | None = None,
     ) -> Classifier:
         """The checkpoint at `path`, or the shipped one. Raises UnusableCheckpoint and UnavailableDevice.
@@ -83,7 +131,11 @@ class Classifier:
             torch.set_num_threads(threads)
         chosen = choose_device(device)
         model, checkpoint = checkpoints.load(path or checkpoints.SHIPPED, preprocessing=preprocessing)
-        return cls(model, checkpoint, chosen, batch)
+        return cls(model, checkpoint, chosen, batch, precision)
+
+    def warm_up(self) -> None:
+        """One full batch of nothing: kernels are chosen and memory is taken before the first patient's slice comes."""
+        self.predict(np.zeros((self._batch, INPUT_PIXELS, INPUT_PIXELS), np.uint8))
 
     def predict(self, inputs: NDArray[np.uint8]) -> Predictions:
         """`inputs`: (N, 224, 224) uint8, as `dtvit.preprocess` makes them; N may be 0. Raises NotFinite."""
@@ -113,13 +165,16 @@ class Classifier:
     def _images(self, inputs: NDArray[np.uint8]) -> torch.Tensor:
         """(B, 3, 224, 224), normalised, on the device."""
         pixels = torch.from_numpy(np.ascontiguousarray(inputs)).to(self.device)  # (B, 224, 224)
-        return (pixels[:, None].float() / 255 - self._mean) / self._std
+        return ((pixels[:, None].float() / 255 - self._mean) / self._std).expand(-1, 3, -1, -1)
 
     @torch.inference_mode()
     def _forward(self, inputs: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         images = self._images(inputs)  # (B, 3, 224, 224)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            presence, location = self._model(images)  # (B, 2), (B, 3 or 4)
+        fast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+        with fast, _PlainAttention() if self._plain else nullcontext():
+            features = self._model.encoder(images)  # (B, D)
+        # The heads cost nothing and stay in fp32: a logit of 5 in bfloat16 is good to 0.03.
+        presence, location = self._model.presence(features.float()), self._model.location(features.float())
         metadata = self.checkpoint.metadata
         # Softmax over the three locations alone is what is left of four after "none" is dropped and the rest scaled.
         location = location[:, : len(LOCATIONS)]

@@ -148,6 +148,7 @@ class FakeClassifier:
     def __init__(self, presence: float = 0.95, *, fails: Callable[[int], None] = lambda _: None) -> None:
         """`fails` is called with the number of slices before each answer, and may raise."""
         self.presence = presence
+        self.precision = "fp32"
         self.fails = fails
         self.asked: list[int] = []
         made = metadata(preprocessing=(preprocess.preprocessing("paper"), preprocess.preprocessing("robust")))

@@ -3,8 +3,9 @@ import pytest
 import torch
 from untrained import untrained_checkpoint
 
+from dtvit import ct, preprocess
 from dtvit.findings import LOCATIONS
-from dtvit.inference import Classifier, NotFinite, UnavailableDevice, choose_device
+from dtvit.inference import Classifier, NotFinite, UnavailableDevice, choose_device, choose_precision
 
 
 @pytest.fixture
@@ -117,3 +118,41 @@ def test_threads_can_be_limited(path):
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("has", [{}, {"avx512_bf16": False}, {"avx512_bf16": True}, {"amx_bf16": True}])
+def test_auto_takes_bf16_where_the_cpu_has_it(has, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has, raising=False)
+
+    assert choose_precision("auto", torch.device("cpu")) == ("bf16" if any(has.values()) else "fp32")
+    assert choose_precision("auto", torch.device("mps")) == "fp32"
+    assert choose_precision("fp32", torch.device("cpu")) == "fp32"
+
+
+@pytest.mark.parametrize("amx", [False, True])  # without it, attention goes another way
+@pytest.mark.parametrize("encoder", ["test_vit", "resnet18"])
+def test_bf16_is_near_fp32_and_really_used(tmp_path, pictures, encoder, amx, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": amx}, raising=False)
+    path = untrained_checkpoint(tmp_path / "model.safetensors", encoder=encoder)
+    exact = Classifier.load(path, device="cpu").predict(pictures)
+
+    found = Classifier.load(path, device="cpu", precision="bf16").predict(pictures)
+
+    assert np.abs(found.presence - exact.presence).max() < 0.05  # weights are random here, and spread
+    assert np.abs(found.location - exact.location).max() < 0.05
+    assert not np.array_equal(found.presence, exact.presence)
+    assert np.abs(found.presence - exact.presence).mean() > 1e-6
+
+
+def test_on_real_slices_bf16_agrees_with_fp32_within_a_hundredth(shared_data):
+    exact, fast = (Classifier.load(device="cpu", precision=precision) for precision in ("fp32", "bf16"))
+    geometry = preprocess.geometry_of(exact.checkpoint.metadata.preprocessing)
+    files = sorted((shared_data / "head-ct" / "ge_hispeed_human_28").glob("*.dcm"))[::3]
+    slices = [one for path in files for one in ct.read(path)]
+    inputs = np.stack([preprocess.prepare(one, geometry=geometry).input for one in slices])
+
+    found, expected = fast.predict(inputs), exact.predict(inputs)
+
+    assert len(slices) > 6
+    assert np.abs(found.presence - expected.presence).max() < 0.01
+    assert np.abs(found.location - expected.location).max() < 0.01

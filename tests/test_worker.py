@@ -76,6 +76,7 @@ def test_a_positive_series_ends_with_its_report_in_the_outbox(node: Made) -> Non
     assert [(d.destination, d.state) for d in owed] == [("PACS1", "waiting")]
     parsed = sr.parse(report(node))
     assert parsed.outcome == "present"
+    assert "precision = fp32" in str(report(node))
     assert made.sop_instance_uid == str(report(node).SOPInstanceUID)
 
 

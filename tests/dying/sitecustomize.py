@@ -33,6 +33,7 @@ def _stand_in(presence: float) -> None:
 
     class StandIn:
         device = "none"
+        precision = "fp32"
 
         def __init__(self, checkpoint):  # type: ignore[no-untyped-def]
             self.checkpoint = checkpoint
