@@ -130,7 +130,7 @@ def _patients(recipe: Recipe, settings: Settings, listed: Manifest, split: Split
 def enriched(pictures: Pictures, recipe: Recipe, settings: Settings, key: str, say: Say) -> tuple[Pictures, str]:
     """All slices, those that train and validate traced, and those that train once more, changed; told in a sentence.
 
-    What takes minutes to make is kept in the run's folder. Of slices of bleeding patients that show no blood,
+    What takes minutes to make is kept. Of slices of bleeding patients that show no blood,
     validation would learn a threshold that calls all slices like them; those that test stay as they are labelled.
     Raises UnusableRecipe.
     """
@@ -138,7 +138,7 @@ def enriched(pictures: Pictures, recipe: Recipe, settings: Settings, key: str, s
         raise UnusableRecipe(f"counterfactuals need geometry = {preprocess.HEAD_BOX!r}, recipe has {recipe.geometry!r}")
     processes = settings.processes
     traced, made = enriching.enrich_once(
-        settings.output / CHANGED, key, pictures.of_part("train"), recipe.seed, processes=processes, say=say
+        changed_file(settings, key), key, pictures.of_part("train"), recipe.seed, processes=processes, say=say
     )
     told = f" {len(made):,} slices of those patients that train, changed: healed, or with a bleed of another."
     added = [made]
@@ -147,6 +147,13 @@ def enriched(pictures: Pictures, recipe: Recipe, settings: Settings, key: str, s
         told += f" {len(added[-1]):,} more with lime or a dense falx painted in, or the brain blanked."
     judging = [enriching.trace(pictures.of_part("validation"), processes=processes, say=say), pictures.of_part("test")]
     return stack([traced, *judging, *_apart(added, int(pictures.series.max()) + 1)]), told
+
+
+def changed_file(settings: Settings, key: str) -> Path:
+    """In the run's folder; where there is a cache, in that, for all runs on the same patients."""
+    if settings.cache is None:
+        return settings.output / CHANGED
+    return settings.cache / f"changed-{hashlib.sha256(key.encode()).hexdigest()[:12]}.npz"
 
 
 def _apart(changed: Sequence[Pictures], first: int) -> list[Pictures]:

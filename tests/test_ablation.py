@@ -1,0 +1,108 @@
+"""`train ablate`: each row lacks one ingredient and no other; rows are made once; the table says what is there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from listed import entries, many, table
+
+from train import ablation, recipe
+from train.ablation import COLUMNS, ROWS, Without, Work, ablate, planned
+from train.commands.ablate import main
+from train.progress import silent
+from train.state import UnusableRun
+
+FIGURES = {
+    "metrics": {
+        "presence": {"slice": {"auc": 0.9}, "patient": {"auc": 1.0}},
+        "location": {"slice": {"balanced_accuracy": None}},
+    },
+    "audit": {
+        "probes": {"blanked": {"slice_auc": 0.5}, "blanked_noise": {"slice_auc": 0.7}},
+        "counterfactuals": {
+            "counts": {"trusted": 3},
+            "healed": {"membrane": {"flipped": 1.0, "sham_flipped": 0.0, "vs_normal_auc": 0.5}},
+            "transplanted": {"poisson": {"flipped": 0.8, "sham_flipped": 0.1}},
+        },
+        "phantoms": {
+            "auc_over_5_ml": 0.99,
+            "lookalikes": {"lime": {"false_alarms": 1.0}, "falx": {"false_alarms": 0.0}},
+        },
+    },
+}
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Work:
+    data = table(tmp_path / "data", entries(many(2, 1, 1, 1), slices=1))
+    return Work(data=data, output=tmp_path / "out", minutes=1)
+
+
+def lines(work: Work) -> dict[str, list[str]]:
+    text = (work.output / "ablation.md").read_text()
+    cells = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in text.splitlines() if line[:1] == "|"]
+    return {cell[0]: cell[1:] for cell in cells}
+
+
+def test_every_row_is_the_whole_recipe_but_what_it_is_named_for():
+    whole = planned(ROWS[1], 3)
+    assert whole == recipe.read("robust").changed({"seed": "3"})
+    for row in ROWS[2:]:
+        found, expected = planned(row, 3).recorded(), whole.recorded()
+        assert {key for key in expected if found[key] != expected[key]} == set(row.changes)
+    first = planned(ROWS[0], 3)
+    assert (first.pretrained, first.split, first.counterfactuals) == ("none", "patient", False)
+    assert (first.steps, first.epochs, first.encoder) == (whole.steps, whole.epochs, whole.encoder)
+    assert first.sampling == "replicate"
+
+
+def test_rows_are_made_once_and_the_table_has_their_mean_and_spread(work: Work):
+    asked = []
+
+    def make(_work, row, seed, _say):
+        asked.append((row.name, seed))
+        figures = json.loads(json.dumps(FIGURES))
+        figures["metrics"]["presence"]["slice"]["auc"] = 0.9 + 0.02 * seed
+        return figures
+
+    assert ablate(work, ROWS[:2], 2, "the command", silent, make) == []
+    assert asked == [("v2", 0), ("robust", 0), ("v2", 1), ("robust", 1)]
+    assert ablate(work, ROWS[:2], 2, "the command", silent, make) == []
+    assert len(asked) == 4
+    told = dict(zip([column.title for column in COLUMNS], lines(work)["robust, whole"][1:], strict=True))
+    assert told["slice AUC"] == "0.910 ± 0.014"
+    assert told["location, balanced"] == "-"
+    assert told["blanked AUC"] == "0.600 ± 0.000"
+    assert told["sham flips"] == "0.050 ± 0.000"
+    assert told["look-alikes called"] == "0.500 ± 0.000"
+    assert "4 of 4 rows are made" in (work.output / "ablation.md").read_text()
+
+
+def test_a_row_that_fails_stops_no_other_and_is_tried_again(work: Work):
+    def make(_work, row, _seed, _say):
+        if row.name == "v2":
+            raise UnusableRun("the loss is no number")
+        return FIGURES
+
+    assert ablate(work, ROWS[:2], 1, "x", silent, make) == ["v2-0"]
+    assert lines(work)[ROWS[0].what][:2] == ["0", "-"]
+    assert ablate(work, ROWS[:2], 1, "x", silent, lambda *_: FIGURES) == []
+    assert lines(work)[ROWS[0].what][0] == "1"
+
+
+def test_rows_of_other_data_or_another_time_do_not_count(work: Work):
+    ablate(work, ROWS[:1], 1, "x", silent, lambda *_: FIGURES)
+    assert ablation.known(work, ROWS[0], 0)
+    other = Work(data=work.data, output=work.output, minutes=2)
+    assert ablation.known(other, ROWS[0], 0) is None
+    work.data.write_text(work.data.read_text() + "\n")
+    assert ablation.known(work, Without("v2", "", {}), 0) is None
+
+
+def test_the_command_names_rows_that_are_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["--data", "x.csv", "--output", str(tmp_path), "--only", "nothing"], "ablate") == 2
+    assert "there are v2, robust" in capsys.readouterr().err
+    assert main(["--data", str(tmp_path / "x.csv"), "--output", str(tmp_path)], "ablate") == 1
+    assert "x.csv" in capsys.readouterr().err
