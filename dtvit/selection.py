@@ -14,16 +14,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from dtvit.enclosure import DIRECTIONS, GRID_MM, directions_with_bone, wide_pieces, with_cropped_border
 from dtvit.findings import Region
 
-GRID_MM = 2.0  # coarse enough to be quick and free of noise, finer than any sulcus matters here
+CLIP_HU = (-200.0, 400.0)  # air and dense bone count no more than these in a mean
 BONE_HU = 200.0  # above clotted blood (at most 100) and contrast in vessels, below a child's skull
 BONE_SHARE = 0.3  # of a grid cell: keeps the skull of thick slices closed where it runs obliquely
 BONE_MEAN_HU = 150.0
 TISSUE_HU = (0.0, 130.0)  # cell means: liquor to dense clot
-DIRECTIONS = 16
 MET_BONE = 14  # of 16: sutures, foramina, a burr hole; tongue and neck meet bone in fewer
-PIECE_RADIUS_MM = 6.0  # half the width of a spinal canal at C1; brain is wider, neck muscles between bones mostly not
 LOWER_CM2 = 8.0  # a foramen magnum measures 6 to 9
 UPPER_CM2 = 3.0  # the top of the brain in a thick slice; nothing there resembles it
 OPEN_CM2 = 60.0  # soft tissue above the last brain slice: no scalp has so much, a brain under an open skull does
@@ -36,6 +35,7 @@ HEAD_SLICES = 3
 TAPERED = 0.5  # of the largest area: less at both ends of a brain; at most 0.32 in 10 mm slices, 0.9 where one is cut
 DIP = 0.75  # of the smaller neighbour: whole slices of a head keep 0.93 and more
 UNSEEN_CM2 = 1.0  # of brain in one slice: room for a bleed of a centimetre
+DROPPED_HU = 100.0  # half a cell of water, against air as clipped
 REMOVED_CM2 = 3.0  # neck muscle between a ring and the spine may pass for brain up to this
 
 
@@ -88,38 +88,45 @@ def classify_content(
     import cv2
 
     size = tuple(max(8, round(n * mm / GRID_MM)) for n, mm in zip(hu.shape[::-1], pixel_mm[::-1], strict=True))
-    inside = np.where(head_mask, hu, np.float32(-1000.0))
-    mean = cv2.resize(np.clip(inside, -200.0, 400.0), size, interpolation=cv2.INTER_AREA)
-    share = cv2.resize((inside > BONE_HU).astype(np.float32), size, interpolation=cv2.INTER_AREA)
+    everything = np.clip(hu, *CLIP_HU)
+    inside = np.full(hu.shape, CLIP_HU[0], np.float32)
+    cv2.copyTo(everything, head_mask.view(np.uint8), inside)
+    _, dense = cv2.threshold(inside, BONE_HU, 1.0, cv2.THRESH_BINARY)
+    # means over cells, all at once: a good third faster than one by one
+    cells = cv2.resize(cv2.merge([inside, dense, everything]), size, interpolation=cv2.INTER_AREA)
+    mean, share, whole = (np.ascontiguousarray(cells[..., i]) for i in range(3))
     bone = (share > BONE_SHARE) | (mean > BONE_MEAN_HU)
     cell_cm2 = hu.shape[0] * pixel_mm[0] * hu.shape[1] * pixel_mm[1] / (100.0 * size[0] * size[1])
-    met = _directions_with_bone(_with_cropped_border(bone, mean))
-    tissue = (mean > TISSUE_HU[0]) & (mean < TISSUE_HU[1]) & ~bone
-    brain = _wide_pieces((tissue & (met >= MET_BONE)).astype(np.uint8))
-    area = int(brain.sum())
+    met = directions_with_bone(with_cropped_border(bone, mean))
+    tissue = _soft(mean) & ~bone
+    brain = wide_pieces(tissue & (met >= MET_BONE))
+    area = np.count_nonzero(brain)
     return SliceContent(
-        head_cm2=float((mean > -150.0).sum() * cell_cm2),
+        head_cm2=float(np.count_nonzero(mean > -150.0) * cell_cm2),
         brain_cm2=area * cell_cm2,
         closed=float((met[brain] >= DIRECTIONS).mean()) if area else 0.0,
         brain_hu=float(np.median(mean[brain])) if area else 0.0,
-        soft_cm2=float(tissue.sum() * cell_cm2),
-        unseen_cm2=float((brain & ~_cells(shown, hu.shape, brain.shape)).sum() * cell_cm2),
-        removed_cm2=float(_removed(hu, head_mask, size) * cell_cm2),
+        soft_cm2=float(np.count_nonzero(tissue) * cell_cm2),
+        unseen_cm2=float(np.count_nonzero(brain & ~_cells(shown, hu.shape, brain.shape)) * cell_cm2),
+        removed_cm2=float(_removed(hu, mean, whole) * cell_cm2),
     )
 
 
-def _removed(hu: npt.NDArray[np.float32], head_mask: npt.NDArray[np.bool_], size: tuple[int, ...]) -> int:
-    """Cells (`size`: columns, rows) that the mask drops and that are soft tissue within bone, wide enough for brain."""
+def _soft(mean: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+    return (mean > TISSUE_HU[0]) & (mean < TISSUE_HU[1])
+
+
+def _removed(hu: npt.NDArray[np.float32], kept: npt.NDArray[np.float32], mean: npt.NDArray[np.float32]) -> int:
+    """Cells (means of all that is in them, and of what the mask left) that the mask drops and that are soft tissue
+    within bone, wide enough for brain."""
     import cv2
 
-    mean = cv2.resize(np.clip(hu, -200.0, 400.0), size, interpolation=cv2.INTER_AREA)
-    dropped = cv2.resize(head_mask.astype(np.float32), size, interpolation=cv2.INTER_AREA) < 0.5
-    tissue = _wide_pieces((dropped & (mean > TISSUE_HU[0]) & (mean < TISSUE_HU[1])).astype(np.uint8))
+    tissue = wide_pieces((mean - kept > DROPPED_HU) & _soft(mean))
     if not tissue.any():  # nearly always
         return 0
-    share = cv2.resize((hu > BONE_HU).astype(np.float32), size, interpolation=cv2.INTER_AREA)
-    met = _directions_with_bone(_with_cropped_border((share > BONE_SHARE) | (mean > BONE_MEAN_HU), mean))
-    return int(_wide_pieces((tissue & (met >= MET_BONE)).astype(np.uint8)).sum())
+    share = cv2.resize((hu > BONE_HU).astype(np.float32), mean.shape[::-1], interpolation=cv2.INTER_AREA)
+    met = directions_with_bone(with_cropped_border((share > BONE_SHARE) | (mean > BONE_MEAN_HU), mean))
+    return int(np.count_nonzero(wide_pieces(tissue & (met >= MET_BONE))))
 
 
 def assign_regions(contents: Sequence[SliceContent | None]) -> list[Region]:
@@ -236,52 +243,3 @@ def _unread_within(areas: Sequence[float], contents: Sequence[SliceContent | Non
         if 0 <= at < len(contents) and contents[at] is not None:
             return areas[at] >= least
     return False
-
-
-def _with_cropped_border(bone: npt.NDArray[np.bool_], mean: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
-    """Tissue at the border of the picture: the field of view cuts the head, and the skull is assumed just outside."""
-    closed = bone.copy()
-    if not bone.any():  # then it is no head that is cut
-        return closed
-    # one cell further in: brace removal clears the outermost columns
-    for edge, next_to_it in (
-        (np.s_[0, :], np.s_[1, :]),
-        (np.s_[-1, :], np.s_[-2, :]),
-        (np.s_[:, 0], np.s_[:, 1]),
-        (np.s_[:, -1], np.s_[:, -2]),
-    ):
-        closed[edge] |= mean[next_to_it] > TISSUE_HU[0]
-    return closed
-
-
-def _directions_with_bone(bone: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
-    """For each cell, in how many of 16 directions bone is met: four directions in each of four turns of the grid."""
-    import cv2
-
-    rows, columns = bone.shape
-    side = int(np.ceil(np.hypot(rows, columns))) | 1
-    top, left = (side - rows) // 2, (side - columns) // 2
-    square = np.zeros((side, side), np.uint8)
-    square[top : top + rows, left : left + columns] = bone
-    met = np.zeros((side, side), np.uint8)
-    seen = np.maximum.accumulate
-    for turn in range(DIRECTIONS // 4):
-        forth = cv2.getRotationMatrix2D((side // 2, side // 2), 22.5 * turn, 1.0)
-        back = cv2.getRotationMatrix2D((side // 2, side // 2), -22.5 * turn, 1.0)
-        turned = cv2.warpAffine(square, forth, (side, side), flags=cv2.INTER_NEAREST)
-        count = seen(turned, 0) + seen(turned[::-1], 0)[::-1] + seen(turned, 1) + seen(turned[:, ::-1], 1)[:, ::-1]
-        met += cv2.warpAffine(count, back, (side, side), flags=cv2.INTER_NEAREST)
-    return met[top : top + rows, left : left + columns]
-
-
-def _wide_pieces(tissue: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
-    """The pieces of `tissue` that hold a disk of PIECE_RADIUS_MM, without their thin appendages."""
-    import cv2
-
-    opened = cv2.morphologyEx(tissue, cv2.MORPH_OPEN, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5)))
-    count, labels = cv2.connectedComponents(opened, connectivity=4)
-    depth = cv2.distanceTransform(opened, cv2.DIST_L2, 5)
-    wide = np.zeros(count, np.bool_)
-    wide[np.unique(labels[depth >= PIECE_RADIUS_MM / GRID_MM])] = True
-    wide[0] = False
-    return np.asarray(wide[labels])
