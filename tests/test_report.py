@@ -23,7 +23,7 @@ from rich.text import Text
 
 from dicom_node.cli import main
 from dicom_node.report import codes, screen, sr, text
-from dtvit.findings import LOCATIONS, Outcome
+from dtvit.findings import LOCATIONS, Outcome, SeriesFindings
 
 DCIODVFY = shutil.which("dciodvfy", path=str(Path(sys.executable).parent)) or shutil.which("dciodvfy")
 DSRDUMP = shutil.which("dsrdump")
@@ -139,8 +139,8 @@ def test_every_report_declares_its_own_scheme_and_uses_no_undocumented_code(repo
 
 
 def test_the_conclusion_comes_before_every_other_statement(report: Dataset) -> None:
-    first = [i for i in items(report) if i.RelationshipType == "CONTAINS" and i.ValueType != "CONTAINER"][:2]
-    assert [name(i) for i in first] == [codes.CONCLUSION.key, codes.NOTICE.key]
+    first = [i for i in items(report) if i.RelationshipType == "CONTAINS" and i.ValueType != "CONTAINER"][:3]
+    assert [name(i) for i in first] == [codes.CONCLUSION.key, codes.NOTICE.key, codes.NOT_ASSESSED.key]
 
 
 @pytest.mark.parametrize("kind", OUTCOMES)
@@ -222,6 +222,34 @@ def test_a_finding_is_coded_only_where_hemorrhage_is_present() -> None:
         assert (codes.FINDING.key in told) == (found.outcome is Outcome.PRESENT)
 
 
+@pytest.mark.parametrize(
+    ("kind", "summary"),
+    [
+        ("deep", codes.CAD_WITH_FINDINGS),
+        ("absent", codes.CAD_WITHOUT_FINDINGS),
+        ("not evaluated", codes.CAD_NOTHING_SUCCEEDED),
+        ("undetermined", None),
+        ("gap", None),
+    ],
+)
+def test_the_summary_in_the_words_of_cad_is_given_where_one_is_true(kind: str, summary: codes.Concept | None) -> None:
+    assert summary_of(findings(kind)) == ([] if summary is None else [summary.value])
+
+
+def test_not_all_succeeded_where_a_positive_series_has_an_image_that_could_not_be_read() -> None:
+    found = findings("deep")
+    unread = dataclasses.replace(
+        found.slices[9], presence=None, location=None, left_out="unreadable", outcome=Outcome.NOT_EVALUATED
+    )
+    some = dataclasses.replace(found, slices=(*found.slices[:9], unread, *found.slices[10:]))
+    assert summary_of(some) == [codes.CAD_PARTLY_WITH_FINDINGS.value]
+
+
+def summary_of(found: SeriesFindings) -> list[str]:
+    told = items(sr.build(headers(), found, context()))
+    return [i.ConceptCodeSequence[0].CodeValue for i in told if name(i) == codes.CAD_SUMMARY.key]
+
+
 def test_a_partial_report_says_why() -> None:
     ds = sr.build(headers(), findings("gap"), context(**PARTIAL))
     assert ds.CompletionFlag == "PARTIAL"
@@ -229,6 +257,11 @@ def test_a_partial_report_says_why() -> None:
     assert told.partial_because == PARTIAL["partial_because"]
     assert f"Partial report: {told.partial_because}." in told.conclusion
     assert ds.CompletionFlagDescription == PARTIAL["partial_because"]
+    long = context(whole=False, partial_because="Sch\u00e4del\\ fehlt; " + "no vertex " * 9)
+    described = str(sr.build(headers(), findings("gap"), long).CompletionFlagDescription)
+    assert described.startswith("Schadel/ fehlt; no vertex")
+    assert described.endswith(" no ...")
+    assert len(described) <= 64
     with pytest.raises(ValueError, match="why it is partial"):
         context(whole=False)
 
@@ -249,6 +282,10 @@ def test_the_algorithm_is_named_alike_in_the_tree_and_in_the_header() -> None:
     assert equipment.DeviceUID == "2.25.100"
     assert "weights = sha256:" + "ab" * 32 in equipment.ContributionDescription
     assert told["window"] == "0..80 HU"
+    accented = sr.Algorithm("dtvit", "1", "project", {"checkpoint": "r\u00e9seau\u2192\x07"})
+    ds = sr.build(headers(), findings("absent"), context(algorithm=accented))
+    assert ds.ContributingEquipmentSequence[0].ContributionDescription == "checkpoint = reseau? "
+    assert sr.parse(ds).algorithm["checkpoint"] == "reseau? "
 
 
 def test_the_same_input_gives_the_same_bytes_and_images_come_in_any_order() -> None:

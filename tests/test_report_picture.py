@@ -12,7 +12,7 @@ from report_cases import NOTICE, OUTCOMES, THRESHOLDS, findings
 
 from dicom_node.report import picture, strip
 from dicom_node.report.context import UnusableFindings
-from dicom_node.report.page import PANEL, TALLEST
+from dicom_node.report.page import GROUND, PANEL, TALLEST
 from dicom_node.report.wording import COLOURS
 from dtvit.findings import Outcome, SeriesFindings
 
@@ -87,6 +87,13 @@ def test_relevance_stands_beside_the_slice_and_never_over_it() -> None:
     assert share_of(with_maps, (128, 128, 128)) * with_maps.height == pytest.approx(
         share_of(without, (128, 128, 128)) * without.height, rel=0.02
     )
+    assert share_of(with_maps, (38, 38, 38)) > 0.1, "below, the map lies over the slice darkened"
+
+
+def test_what_the_word_of_the_answer_leaves_open_stands_under_it() -> None:
+    for kind in ("deep", "undetermined", "not evaluated"):
+        banner = np.asarray(draw(findings(kind)))[140:190, :600]
+        assert (banner == GROUND).all(axis=-1).any(), f"a line under the answer {kind}"
 
 
 def test_long_reasons_and_thousands_of_slices_still_fit() -> None:

@@ -49,6 +49,10 @@ def test_an_output_is_never_said_to_be_certain(probability: float, said: str) ->
     assert wording.percent(probability) == said
 
 
+def test_whatever_is_said_is_said_in_plain_ascii() -> None:
+    assert wording.plain("M\u00fcller\u2019s na\u00efve \u5c71\r\nnext\x00\tline") == "Muller?s naive ?\r\nnext  line"
+
+
 @pytest.mark.parametrize("kind", OUTCOMES)
 def test_the_answer_is_in_the_first_line_and_in_what_a_list_shows(kind: str) -> None:
     found = findings(kind)

@@ -93,6 +93,12 @@ NOT_EVALUATED = Concept("373121007", "SCT", "Not Evaluated", "CID 3703")
 CAD_SUMMARY = Concept("111017", "DCM", "CAD Processing and Findings Summary", "TID 4001")
 CAD_WITHOUT_FINDINGS = Concept("111241", "DCM", "All algorithms succeeded; without findings", "CID 6047")
 CAD_WITH_FINDINGS = Concept("111242", "DCM", "All algorithms succeeded; with findings", "CID 6047")
+CAD_PARTLY_WITH_FINDINGS = Concept(
+    "111244",
+    "DCM",
+    "Not all algorithms succeeded; with findings",
+    "CID 6047; an image that may show brain was not evaluated",
+)
 CAD_NOTHING_SUCCEEDED = Concept("111245", "DCM", "No algorithms succeeded; without findings", "CID 6047")
 
 # --- Location (never without hemorrhage) ----------------------------------------------------------------------------
@@ -150,12 +156,6 @@ PRESENCE_ANSWERS = {
     Outcome.UNDETERMINED: UNDETERMINED,
     Outcome.NOT_EVALUATED: NOT_EVALUATED,
 }
-CAD_SUMMARIES = {
-    Outcome.PRESENT: CAD_WITH_FINDINGS,
-    Outcome.ABSENT: CAD_WITHOUT_FINDINGS,
-    Outcome.NOT_EVALUATED: CAD_NOTHING_SUCCEEDED,
-}
-"""Undetermined has no true summary in CID 6047: the algorithm ran, and gives neither a finding nor its absence."""
 LOCATION_CLASSES = dict(zip(LOCATIONS, (DEEP, LOBAR, SUBTENTORIAL), strict=True))
 LOCATION_OUTPUTS = dict(zip(LOCATIONS, (DEEP_OUTPUT, LOBAR_OUTPUT, SUBTENTORIAL_OUTPUT), strict=True))
 EVALUABILITIES = {

@@ -68,7 +68,7 @@ def _document(
 ) -> Dataset:
     from highdicom.ko import KeyObjectSelection, KeyObjectSelectionDocument
 
-    from dicom_node.report import tree
+    from dicom_node.report.tree import observer
 
     for stub in objects:
         for keyword in header.TYPE_2:
@@ -76,11 +76,11 @@ def _document(
         if stub.SOPClassUID in IMAGE_CLASSES:
             stub.Rows = stub.Columns = 1  # how highdicom tells an image from another object; not written
     content: Any = KeyObjectSelection(
-        Code(title.value, title.scheme, title.meaning), objects, description=tree.plain(text)
+        Code(title.value, title.scheme, title.meaning), objects, description=wording.plain(text)
     )
     content[0].ContinuityOfContent = "SEPARATE"
     items = content[0].ContentSequence
-    content[0].ContentSequence = [*tree.observer(context), *items]
+    content[0].ContentSequence = [*observer(context), *items]
     made = KeyObjectSelectionDocument(
         evidence=objects,
         content=content,
@@ -88,7 +88,7 @@ def _document(
         series_number=context.series_number,
         sop_instance_uid=context.sop_instance_uid,
         instance_number=1,
-        series_description=tree.plain(description),
+        series_description=wording.plain(description),
         transfer_syntax_uid=ExplicitVRLittleEndian,
     )
     ds = Dataset()

@@ -8,6 +8,8 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
+from dicom_node.report.wording import plain
+
 WIDTH = 1024
 MARGIN = 24
 TALLEST = 4000  # room for reasons of any length; what is left over is cut off
@@ -41,9 +43,9 @@ def font(size: int) -> Any:
 
 
 def wrapped(text: str, size: int, width: int) -> list[str]:
-    """Lines of at most `width` pixels; a word longer than that stands alone."""
+    """Lines of at most `width` pixels, in ASCII; a word longer than that stands alone."""
     lines: list[str] = []
-    for word in text.split():
+    for word in plain(text).split():
         longer = f"{lines[-1]} {word}" if lines else word
         if lines and font(size).getlength(longer) <= width:
             lines[-1] = longer

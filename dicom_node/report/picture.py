@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw
+from PIL import Image, ImageChops, ImageDraw
 
 from dicom_node.report import strip, wording
 from dicom_node.report.context import check_findings
@@ -24,7 +24,11 @@ WINDOW_HU = (0.0, 80.0)
 
 WARNING = COLOURS[Outcome.UNDETERMINED]
 
+DARKENED = 0.3  # dark enough for the faintest purple of a map to show on bone
+
 Array = npt.NDArray[Any]
+Box = tuple[int, int, int, int]
+"""Left, top, right, bottom."""
 
 
 def shown(findings: SeriesFindings) -> tuple[int, ...]:
@@ -77,13 +81,13 @@ def compose(
         page.text(f"Version {run}: it replaces the earlier result of this series.", 21)
     for line in wording.conclusion(findings)[1:]:
         page.text(line, 21)
+    page.text(wording.NOT_ASSESSED, 19, DIM)
     page.y += 12
     _slices(page, findings, pictures, relevance or {})
     strip.draw(page, findings, thresholds)
     if notice:
         _notice(page, notice)
-    page.text(f"Not for diagnosis. {wording.NOT_ASSESSED}", 17, DIM)
-    page.text(algorithm, 17, DIM)
+    page.text(f"Not for diagnosis. {algorithm}", 17, DIM)
     return image.crop((0, 0, WIDTH, page.y + 12))
 
 
@@ -91,14 +95,15 @@ def _banner(page: Page, findings: SeriesFindings, run: int) -> None:
     """The answer, large enough to be read in a thumbnail."""
     colour = COLOURS[findings.outcome]
     ink = GROUND
-    height = 200 if findings.location else 148
+    below = wording.in_short(findings)
+    height = 200 if below else 148
     page.draw.rectangle((0, 0, WIDTH, height), fill=colour)
     title = "Intracerebral hemorrhage on head CT, AI result" + (f", version {run}" if run > 1 else "")
     page.draw.text((MARGIN, 12), title, font=font(26), fill=ink)
     word = findings.outcome.value.upper()
     page.draw.text((MARGIN, 46), word, font=font(82), fill=ink)
-    if findings.location:  # below, and not beside: OHIF lays its player over the middle of the top
-        page.draw.text((MARGIN, 132), findings.location, font=font(52), fill=ink)
+    if below:  # and not beside: OHIF lays its player over the middle of the top
+        page.draw.text((MARGIN, 132), below, font=font(52), fill=ink)
     if findings.presence is not None:
         output = wording.percent(findings.presence)
         _right(page, output, 46, 64, ink)
@@ -116,41 +121,48 @@ def _slices(page: Page, findings: SeriesFindings, pictures: Mapping[int, Array],
         return
     side = (WIDTH - 2 * MARGIN - (COLUMNS - 1) * 12) // COLUMNS
     rows = 2 if any(i in maps for i in chosen) else 1
-    windowed = {i: _brain_window(pictures[i]) for i in chosen if i in pictures}
-    cut = _cut(list(windowed.values()))
-    if cut:
-        left, top, right, bottom = cut
-        windowed = {i: p[top:bottom, left:right] for i, p in windowed.items()}
+    whole = {i: Image.fromarray(_brain_window(pictures[i])) for i in chosen if i in pictures}
+    cut = _cut([np.asarray(one) for one in whole.values()])
     for column, i in enumerate(chosen):
         x = MARGIN + column * (side + 12)
         s = findings.slices[i]
         caption = f"image {wording.label(s)}: {wording.percent(s.presence or 0.0)}, {s.outcome.value}"
         page.draw.text((x, page.y), caption, font=font(21), fill=INK)
         page.draw.rectangle((x, page.y + 30, x + side, page.y + 35), fill=COLOURS[s.outcome])
-        _tile(page, windowed.get(i), (x, page.y + 36), side, "picture not available")
+        _tile(page, whole.get(i), cut, (x, page.y + 36), side)
         if i in maps:
-            heat = Image.fromarray(_heat(maps[i]))
-            if cut and i in pictures:
-                heat = heat.resize(pictures[i].shape[::-1], Image.Resampling.BILINEAR).crop(cut)
-            _paste(page, heat, (x, page.y + 36 + side + 6), side)
+            below = (x, page.y + 36 + side + 6)
+            _paste(page, _looked(maps[i], whole.get(i), cut), below, side)
     page.y += 36 + side * rows + (6 if rows == 2 else 0) + 14
     if rows == 2:
         page.text(
-            "Lower row: where the network looked, each image on its own scale; it is no outline of a hemorrhage.",
+            "Lower row: where the network looked (bright), over the same image darkened, each on its own scale; "
+            "it is no outline of a hemorrhage.",
             17,
             DIM,
         )
 
 
-def _tile(page: Page, picture: Array | None, corner: tuple[int, int], side: int, otherwise: str) -> None:
+def _tile(page: Page, picture: Image.Image | None, cut: Box | None, corner: tuple[int, int], side: int) -> None:
     if picture is None:
         page.draw.rectangle((*corner, corner[0] + side, corner[1] + side), fill=PANEL)
-        page.draw.text((corner[0] + 20, corner[1] + side // 2), otherwise, font=font(21), fill=DIM)
+        page.draw.text((corner[0] + 20, corner[1] + side // 2), "picture not available", font=font(21), fill=DIM)
         return
-    _paste(page, Image.fromarray(picture).convert("RGB"), corner, side)
+    _paste(page, picture.crop(cut) if cut else picture, corner, side)
 
 
-def _cut(pictures: Sequence[Array]) -> tuple[int, int, int, int] | None:
+def _looked(relevance: Array, picture: Image.Image | None, cut: Box | None) -> Image.Image:
+    """The map over its slice, darkened, so that one sees what it lies in; the untouched slice stands above it."""
+    heat = Image.fromarray(_heat(relevance))
+    if picture is None:
+        return heat
+    heat = heat.resize(picture.size, Image.Resampling.BILINEAR)
+    dark = picture.point(lambda value: value * DARKENED).convert("RGB")
+    both = ImageChops.screen(heat, dark)
+    return both.crop(cut) if cut else both
+
+
+def _cut(pictures: Sequence[Array]) -> Box | None:
     """(left, top, right, bottom) of what is not air in any of the slices, with a rim; None where they differ in size.
 
     One cut for all, so that they keep the same scale beside one another.

@@ -9,7 +9,7 @@ from pydicom.filewriter import dcmwrite
 from pydicom.uid import ExplicitVRLittleEndian
 
 from dicom_node import uids
-from dicom_node.report import codes, header
+from dicom_node.report import codes, header, wording
 from dicom_node.report.context import Predecessor, ReportContext
 
 
@@ -88,5 +88,5 @@ def _equipment(context: ReportContext) -> Dataset:
     item.StationName = context.device_name
     item.DeviceUID = context.device_uid
     item.ContributionDateTime = context.content_datetime.strftime("%Y%m%d%H%M%S.%f%z")
-    item.ContributionDescription = "; ".join(context.algorithm.parameter_lines())[:1024]
+    item.ContributionDescription = wording.plain("; ".join(context.algorithm.parameter_lines()))[:1024]
     return item

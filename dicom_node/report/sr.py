@@ -7,6 +7,7 @@ highdicom is imported inside `build` alone: importing this module is quick.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from copy import deepcopy
 
@@ -101,8 +102,9 @@ def _build(headers: Sequence[Dataset], findings: SeriesFindings, context: Report
     sign(report, context)
     report.CodingSchemeIdentificationSequence = [coding_scheme()]
     if not context.whole:
-        # LO: a backslash would begin a second value
-        report.CompletionFlagDescription = tree.plain(context.partial_because or "").replace("\\", "/")[:64]
+        # LO: one line of 64 characters, in which a backslash would begin a second value; the tree has it whole
+        why = wording.plain(context.partial_because or "").replace("\\", "/")
+        report.CompletionFlagDescription = textwrap.shorten(why, 64, placeholder=" ...")
     if context.predecessor is not None:
         report.PredecessorDocumentsSequence = [reference(context.predecessor)]
     return report

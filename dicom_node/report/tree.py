@@ -10,7 +10,6 @@ hurried reader needs may stand first in a group; the rows of TID 1500 stand in t
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -68,6 +67,7 @@ def _conclusion(findings: SeriesFindings, context: ReportContext, source: Datase
         *_tracking("Whole series", context.device_uid, str(source.SeriesInstanceUID)),
         _text(codes.CONCLUSION, "\r\n".join(wording.conclusion(findings, *standing))),
         *([_text(codes.NOTICE, context.notice)] if context.notice else []),
+        _text(codes.NOT_ASSESSED, wording.NOT_ASSESSED),
         _coded(codes.PRESENCE, codes.PRESENCE_ANSWERS[findings.outcome]),
     ]
     if findings.outcome is Outcome.PRESENT:
@@ -83,14 +83,12 @@ def _conclusion(findings: SeriesFindings, context: ReportContext, source: Datase
         _count(codes.IMAGES_EVALUATED, len(findings.evaluated)),
         _count(codes.IMAGES_POSITIVE, len(findings.positive)),
     ]
-    items.append(_text(codes.NOT_ASSESSED, wording.NOT_ASSESSED))
     if context.partial_because:
         items.append(_text(codes.PARTIAL_BECAUSE, context.partial_because))
     items.append(_text(codes.COMPLETION_RULE, context.completion_rule))
     if replaces:
         items.append(_text(codes.SUPERSEDES, f"Run {context.run}; replaces an earlier report of this series."))
-    if findings.outcome in codes.CAD_SUMMARIES:
-        items.append(_coded(codes.CAD_SUMMARY, codes.CAD_SUMMARIES[findings.outcome]))
+    items += [_coded(codes.CAD_SUMMARY, summary) for summary in _summaries(findings)]
     items += [_image(codes.BEST_ILLUSTRATION, s) for s in wording.best(findings)]
     algorithm = context.algorithm
     items += [
@@ -100,6 +98,16 @@ def _conclusion(findings: SeriesFindings, context: ReportContext, source: Datase
         *(_text(codes.ALGORITHM_PARAMETERS, line, MODIFIES) for line in algorithm.parameter_lines()),
     ]
     return _container(codes.MEASUREMENT_GROUP, "1501", items)
+
+
+def _summaries(findings: SeriesFindings) -> list[Concept]:
+    """The true statement of CID 6047; none for undetermined, where the algorithm ran and tells neither."""
+    failed = any(not s.evaluated and s.region not in wording.OUTSIDE for s in findings.slices)
+    if findings.outcome is Outcome.PRESENT:
+        return [codes.CAD_PARTLY_WITH_FINDINGS if failed else codes.CAD_WITH_FINDINGS]
+    if findings.outcome is Outcome.ABSENT:  # then every image of the brain was evaluated
+        return [codes.CAD_WITHOUT_FINDINGS]
+    return [codes.CAD_NOTHING_SUCCEEDED] if findings.outcome is Outcome.NOT_EVALUATED else []
 
 
 def _slice(s: SliceFinding, context: ReportContext) -> Dataset:
@@ -136,11 +144,6 @@ def _location(location: str | None, outputs: Sequence[float] | None) -> list[Dat
 # --- Content items --------------------------------------------------------------------------------------------------
 
 
-def plain(text: str) -> str:
-    """ASCII: accents drawn off, anything else a question mark; every viewer shows it alike."""
-    return unicodedata.normalize("NFKD", text).encode("ascii", "replace").decode("ascii")
-
-
 def _code(concept: Concept) -> Code:
     return Code(concept.value, concept.scheme, concept.meaning)
 
@@ -158,7 +161,7 @@ def _coded(name: Concept, value: Concept, relationship: Any = CONTAINS) -> Datas
 
 
 def _text(name: Concept, value: str, relationship: Any = CONTAINS) -> Dataset:
-    return sr.TextContentItem(name=_code(name), value=plain(value), relationship_type=relationship)
+    return sr.TextContentItem(name=_code(name), value=wording.plain(value), relationship_type=relationship)
 
 
 def _uid(name: Concept, value: str, relationship: Any) -> Dataset:

@@ -6,6 +6,8 @@ Plain ASCII throughout: it reads the same in every viewer, whatever the characte
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 
 from dtvit.findings import LOCATIONS, Outcome, Region, SeriesFindings, SliceFinding
@@ -25,6 +27,15 @@ COLOURS = {
 
 OUTSIDE = (Region.BELOW_BRAIN, Region.ABOVE_BRAIN, Region.NO_HEAD)
 """Where leaving a slice out costs nothing."""
+
+_CONTROL = re.compile(r"[\x00-\x09\x0b\x0c\x0e-\x1f\x7f]")
+
+
+def plain(text: str) -> str:
+    """ASCII: accents drawn off, anything else a question mark; every viewer shows it alike. Line ends stay."""
+    drawn_off = unicodedata.normalize("NFKD", text)
+    letters = "".join(letter for letter in drawn_off if not unicodedata.combining(letter))
+    return _CONTROL.sub(" ", letters).encode("ascii", "replace").decode("ascii")
 
 
 def percent(probability: float) -> str:
@@ -87,6 +98,15 @@ def headline(findings: SeriesFindings) -> str:
     if findings.outcome is Outcome.UNDETERMINED:
         return "INTRACEREBRAL HEMORRHAGE: UNDETERMINED"
     return "NOT EVALUATED: no statement on hemorrhage"
+
+
+def in_short(findings: SeriesFindings) -> str:
+    """What stands right under the word of the answer, in a few words; empty where the word says it all."""
+    if findings.outcome is Outcome.UNDETERMINED:
+        return "neither present nor absent"
+    if findings.outcome is Outcome.NOT_EVALUATED:
+        return "no statement on hemorrhage"
+    return findings.location or ""
 
 
 def series_description(findings: SeriesFindings, run: int = 1) -> str:
