@@ -390,3 +390,12 @@ def test_a_full_disk_is_told_and_the_old_figures_stay(folder, checkpoint, tmp_pa
     assert "No space left" in capsys.readouterr().err
     assert (tmp_path / "metrics.json").read_bytes() == before
     assert not list(tmp_path.glob(".*"))
+
+
+def test_the_nodes_rule_for_a_series_stands_beside_others(evaluated):
+    found = metrics_of(evaluated)
+    rules = found["series_rules"]
+    assert set(rules) == {row["rule"] for row in rows_of(evaluated / "series_rules.csv")}
+    assert rules["two_neighbours"]["auc"] == pytest.approx(found["presence"]["patient"]["auc"], abs=1e-4)
+    assert all(0 <= each["sensitivity"] <= 1 for each in rules.values())
+    assert "How should a series follow" in (evaluated / "report.html").read_text()

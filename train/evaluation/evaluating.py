@@ -18,7 +18,7 @@ import torch
 from dtvit.checkpoint import Checkpoint, load
 from dtvit.inference import choose_device
 from dtvit.model import DTViT
-from train.evaluation import drift, gallery, page, plots, tables, words
+from train.evaluation import drift, gallery, page, plots, rules, tables, words
 from train.evaluation.calibration import Calibration, kept_in
 from train.evaluation.cases import Cases, gather, geometry_of
 from train.evaluation.measuring import measure, plain
@@ -93,6 +93,7 @@ def _write(settings: Settings, results: _Results, seen: Seen) -> dict[str, Any]:
         columns=cases.columns,
         share=cases.share,
     )
+    found["series_rules"] = rules.compared(slices, cases.pictures.series, settings.seed, settings.resamples)
     shifts = drift.compare(metadata.statistics, drift.statistics(cases.pictures))
     seen("measuring", 1, 1)
     chosen = gallery.choose(slices, cases.pictures.series, settings.examples)
@@ -125,6 +126,7 @@ def _write(settings: Settings, results: _Results, seen: Seen) -> dict[str, Any]:
         "metrics.csv": tables.metrics(found),
         "predictions.csv": tables.predictions(cases, slices),
         "series.csv": tables.series(cases, series),
+        "series_rules.csv": tables.series_rules(found["series_rules"]),
         "reliability.csv": tables.reliability(slices),
         "confusion.csv": tables.confusion(found),
         "drift.csv": tables.drift(shifts),

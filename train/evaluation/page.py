@@ -76,6 +76,7 @@ def render(report: Report) -> bytes:
         "<h2>What this does not show</h2>",
         f'<ul class="doubts">{items(report.doubts)}</ul>',
         *_presence(report),
+        *_rules(report),
         *_location(report),
         *_strata(report),
         *_gallery(report),
@@ -134,6 +135,17 @@ def _presence(report: Report) -> list[str]:
     made += [table(("", "slices", "series"), believed, caption)]
     made += _image(report, "curves.png", "Both curves, with the thresholds of this checkpoint on the left one.")
     return made + _image(report, "reliability.png", "A calibrated model lies on the dotted line.")
+
+
+def _rules(report: Report) -> list[str]:
+    rows = [
+        (each["what"], *(figure(each, key) for key in ("auc", "sensitivity")))
+        for each in report.metrics["series_rules"].values()
+    ]
+    return [
+        "<h2>How should a series follow from its slices?</h2>",
+        table(("", "AUC", "called"), rows, "Called: of series with hemorrhage, where a twentieth of those without is."),
+    ]
 
 
 def _location(report: Report) -> list[str]:

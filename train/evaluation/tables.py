@@ -46,6 +46,17 @@ def series(cases: Cases, units: Units) -> bytes:
     return _csv(("patient", "series", "slices", *_outputs("output")), rows)
 
 
+def series_rules(found: Mapping[str, Any]) -> bytes:
+    """A row for each way to conclude on a series (`train.evaluation.rules`)."""
+    figures = ("auc", "sensitivity")
+    rows = (
+        (name, each["what"], *(cell for key in figures for cell in (each[key], *each.get(f"{key}_ci", (None, None)))))
+        for name, each in found.items()
+    )
+    bounds = [cell for key in figures for cell in (key, f"{key}_low", f"{key}_high")]
+    return _csv(("rule", "what", *bounds), rows)
+
+
 def reliability(slices: Units) -> bytes:
     known = slices.presence >= 0
     bins = in_bins(slices.score[known], slices.presence[known] == 1).sum(0)

@@ -1,0 +1,75 @@
+"""What one number of many slices tells a bleeding series best: the node's rule beside others, on the same slices.
+
+The node takes the highest mean of two neighbouring slices (`dtvit.findings.series_output`). A rule is chosen by what is
+measured here on patients apart, over checkpoints and data sets, not by the best of one table: intervals overlap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from train.evaluation.bootstrap import Draws, draw
+from train.evaluation.figures import Figures, areas, mean
+from train.evaluation.units import Floats, Units, grouped
+
+Rule = Callable[[Floats], float]
+"""From the probabilities of a series' slices, feet to head, to its output."""
+QUIET = 0.95  # of the series without hemorrhage a cut must leave uncalled
+
+
+def best_run(length: int, of: Callable[[Floats], Any] = np.mean) -> Rule:
+    """The highest of `of` over so many neighbours; over all slices where there are fewer."""
+
+    def rule(slices: Floats) -> float:
+        length_here = min(length, len(slices))
+        return float(max(of(slices[i : i + length_here]) for i in range(len(slices) - length_here + 1)))
+
+    return rule
+
+
+def _ranked(count: int) -> Rule:
+    return lambda slices: float(np.sort(slices)[-count:].mean())
+
+
+def _evidence(slices: Floats) -> float:
+    """1 - the product of (1 - p), as a logarithm, which no rounding brings to 1."""
+    return float(-np.log1p(-slices.clip(0, 1 - 1e-12)).sum())
+
+
+RULES: dict[str, tuple[str, Rule]] = {
+    "highest": ("the highest slice", best_run(1)),
+    "two_neighbours": ("the highest mean of two neighbours (the node's rule)", best_run(2)),
+    "both_neighbours": ("the highest pair of neighbours, by its lower slice", best_run(2, np.min)),
+    "three_neighbours": ("the highest mean of three neighbours", best_run(3)),
+    "three_highest": ("the mean of the three highest, wherever they are", _ranked(3)),
+    "any": ("as if slices were independent: none of all shows blood", _evidence),
+}
+
+
+def compared(slices: Units, series: NDArray[np.int32], seed: int, resamples: int) -> dict[str, Figures]:
+    """By rule: `auc`, and `sensitivity` at the lowest cut that leaves QUIET of the series without hemorrhage uncalled,
+    each with its interval over patients. Series whose label is not known are left out.
+    """
+    groups = [rows for rows in grouped(series) if (slices.presence[rows] >= 0).any()]
+    truth = np.array([(slices.presence[rows] == 1).any() for rows in groups], np.bool_)
+    patients = np.array([slices.patient[rows[0]] for rows in groups], np.int32)
+    draws = draw(patients, resamples=resamples, seed=seed)
+    found = {}
+    for name, (what, rule) in RULES.items():
+        output = np.array([rule(slices.score[rows]) for rows in groups], np.float64)
+        told = areas(output, truth, draws, of="hemorrhage")
+        area = {key: value for key, value in told.items() if key.startswith("auc")}
+        found[name] = {"what": what, **area, **_sensitivity(output, truth, draws)}
+    return found
+
+
+def _sensitivity(output: Floats, truth: NDArray[np.bool_], draws: Draws) -> Figures:
+    if truth.all() or not truth.any():
+        return {"sensitivity": np.nan, "sensitivity_why": "needs series with hemorrhage and without"}
+    quiet = np.sort(output[~truth])[int(np.ceil(QUIET * (~truth).sum())) - 1]
+    called = (output[truth] > quiet).astype(np.float64)
+    return mean("sensitivity", called, draws.take(truth), why="")
