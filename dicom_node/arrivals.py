@@ -6,7 +6,6 @@ moment; all that it goes by stands in the database, so that a restart changes no
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
 from collections.abc import Callable, Sequence
@@ -18,11 +17,12 @@ from dicom_node.errors import InvalidObject, NodeError, StoreFull, StoreUnavaila
 from dicom_node.logs import fields, trace
 from dicom_node.received import Received
 from dicom_node.status import StoreStatus
-from dicom_node.store import filing, jobs, results, series
+from dicom_node.store import jobs, results, series
 from dicom_node.store.database import Connection, Database
 from dicom_node.store.filing import Arrival, Filed, Filing
 from dicom_node.store.series import Series
 from dicom_node.store.spool import Spool
+from dicom_node.store.together import Filer
 from dicom_node.tables import SeriesState
 from dtvit.findings import Coverage
 
@@ -46,6 +46,7 @@ class Arrivals:
     ) -> None:
         self._database = database
         self._spool = spool
+        self._filer = Filer(database, spool, reopen_wait_s=waits.reopen_wait_s)
         self._waits = waits
         self._rules = rules
         self._backlog = backlog
@@ -90,28 +91,7 @@ class Arrivals:
             at=now,
             priority=priority(head.taken_at, received.calling_aet, self._backlog, now=now),
         )
-        committing = False
-        try:
-            with self._database.write() as connection:
-                kept = filing.file(
-                    connection, arrival, reopen_wait_s=self._waits.reopen_wait_s, holds=self._spool.holds
-                )
-                if kept.names_file and not self._spool.holds(name, arrival.size):
-                    raise StoreUnavailable(
-                        "the file was removed before its row was written; was its patient forgotten?"
-                    )
-                committing = True
-        except Exception:
-            if not committing:  # else a row may name it in spite of the error; an hour later housekeeping knows
-                self._discard(name)
-            raise
-        if not kept.names_file:
-            self._discard(name)  # only now: the row that says "again" names another, durable file
-        return kept
-
-    def _discard(self, name: str) -> None:
-        with contextlib.suppress(OSError):  # then housekeeping finds it
-            self._spool.remove(name)
+        return self._filer.file(arrival)
 
     def tick(self) -> None:
         """Complete what is complete; judge it; make jobs."""

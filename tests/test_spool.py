@@ -53,9 +53,7 @@ def test_file_folder_and_name_are_durable_before_keep_returns(spool: Spool, monk
     monkeypatch.setattr(Path, "rename", renamed)
     name = spool.keep(b"content")
     final = spool.path(name)
-    temporary = did[0][1]
-    assert Path(temporary).parent == spool.folder / "incoming"
-    assert did == [("sync", temporary), ("rename", str(final)), ("sync", str(final.parent))]
+    assert did == [("rename", str(final)), ("sync", str(final)), ("sync", str(final.parent))]
 
 
 def test_nobody_but_the_owner_reads_what_is_kept(tmp_path: Path) -> None:
@@ -69,6 +67,18 @@ def test_nobody_but_the_owner_reads_what_is_kept(tmp_path: Path) -> None:
     assert stat.S_IMODE(spool.path(name).stat().st_mode) == 0o600
     for folder in (spool.folder, spool.folder / "incoming", spool.path(name).parent):
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+def test_under_its_own_name_a_file_is_whole_at_every_moment(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    content, rename, seen = os.urandom(100_000), Path.rename, []
+
+    def renamed(self: Path, target: Path) -> Path:
+        seen.append((list(spool.stored()), self.read_bytes()))
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", renamed)
+    spool.keep(b"meta", content)
+    assert seen == [([], b"meta" + content)]
 
 
 @pytest.mark.parametrize("at", ["fsync", "open"])

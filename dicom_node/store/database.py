@@ -37,6 +37,7 @@ class Database:
         with _explained():
             self.url = sa.make_url(url)
             self.engine = self._open()
+            self._writing = self.engine.execution_options(writes=True)
 
     @staticmethod
     def check(url: str) -> None:
@@ -57,13 +58,18 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """A transaction that is committed, durably, when the block ends without an exception."""
-        with _translated(), self.engine.execution_options(writes=True).begin() as connection:
+        with _translated(), self._writing.begin() as connection:
             yield connection
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
         with _translated(), self.engine.connect() as connection:
             yield connection
+
+    @property
+    def shares_commits(self) -> bool:
+        """Whether commits of several connections wait for the disk together; SQLite has them wait for each other."""
+        return self.url.get_backend_name() != "sqlite"
 
     def prepare(self) -> None:
         """Create or upgrade the schema. Several processes may do this at once."""

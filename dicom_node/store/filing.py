@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from dicom_node.header import Facts, Header
+from dicom_node.store import further
 from dicom_node.store.database import insert_for, note
 from dicom_node.store.series import contradicted, fail
 from dicom_node.tables import SeriesState, instances, jobs, objects, series
@@ -69,6 +70,10 @@ def file(
     `holds`: whether the spool has a file of this name and size; a copy that was lost there is replaced by this one.
     """
     header = arrival.header
+    row = _row(arrival)
+    further_of = further.file(connection, row, series_uid=header.series_uid, priority=arrival.priority)
+    if further_of is not None:
+        return Filing(Filed.NEW, further_of, names_file=True)
     own = connection.scalar(sa.select(objects.c.id).where(objects.c.sop_instance_uid == header.sop_instance_uid))
     if own is not None:
         return Filing(Filed.OWN, None, names_file=False)
@@ -76,36 +81,18 @@ def file(
     _hurry(connection, series_id, arrival.priority)
     same_uid = instances.c.sop_instance_uid == header.sop_instance_uid
     earlier = connection.execute(sa.select(instances).where(same_uid)).all()
-    for row in earlier:
-        if row.sha256 == arrival.sha256:
-            names_file = _again(connection, row, arrival, holds)
-            if row.current or not _taken_back(connection, row, earlier):
+    for known in earlier:
+        if known.sha256 == arrival.sha256:
+            names_file = _again(connection, known, arrival, holds)
+            if known.current or not _taken_back(connection, known, earlier):
                 return Filing(Filed.AGAIN, series_id, names_file=names_file)
-            _touch(connection, row.series_id, Filed.CORRECTED, now=arrival.at, reopen_wait_s=reopen_wait_s)
-            return Filing(Filed.CORRECTED, row.series_id, names_file=names_file)
-    filed = _compared(arrival, [row for row in earlier if row.current])
+            _touch(connection, known.series_id, Filed.CORRECTED, now=arrival.at, reopen_wait_s=reopen_wait_s)
+            return Filing(Filed.CORRECTED, known.series_id, names_file=names_file)
+    filed = _compared(arrival, [known for known in earlier if known.current])
     if filed is Filed.CORRECTED:
         connection.execute(instances.update().where(same_uid).values(current=False))
-    connection.execute(
-        instances.insert().values(
-            series_id=series_id,
-            sop_class_uid=header.sop_class_uid,
-            sop_instance_uid=header.sop_instance_uid,
-            transfer_syntax_uid=arrival.transfer_syntax_uid,
-            file=arrival.file,
-            size=arrival.size,
-            sha256=arrival.sha256,
-            pixel_sha256=header.pixel_sha256,
-            identity=header.identity,
-            patient=header.patient,
-            facts=header.facts.to_json(),
-            ruled_out=arrival.ruled_out,
-            calling_aet=arrival.calling_aet,
-            received_at=arrival.at,
-            current=filed is not Filed.RECODED,
-            tries=0,
-        )
-    )
+    new = {**row, "series_id": series_id, "current": filed is not Filed.RECODED}
+    connection.execute(instances.insert().values(new))
     if filed is Filed.CONTRADICTED:
         reason = (
             "an instance arrived a second time under the same SOP Instance UID with other pixel data; both are kept. "
@@ -115,6 +102,28 @@ def file(
     elif filed is not Filed.RECODED:
         _touch(connection, series_id, filed, now=arrival.at, reopen_wait_s=reopen_wait_s)
     return Filing(filed, series_id, names_file=True)
+
+
+def _row(arrival: Arrival) -> dict[str, Any]:
+    """Of `instances`, as far as it is known before the series is."""
+    header = arrival.header
+    return {
+        "sop_class_uid": header.sop_class_uid,
+        "sop_instance_uid": header.sop_instance_uid,
+        "transfer_syntax_uid": arrival.transfer_syntax_uid,
+        "file": arrival.file,
+        "size": arrival.size,
+        "sha256": arrival.sha256,
+        "pixel_sha256": header.pixel_sha256,
+        "identity": header.identity,
+        "patient": header.patient,
+        "facts": header.facts.to_json(),
+        "ruled_out": arrival.ruled_out,
+        "calling_aet": arrival.calling_aet,
+        "received_at": arrival.at,
+        "current": True,
+        "tries": 0,
+    }
 
 
 def _again(connection: Connection, row: sa.Row[Any], arrival: Arrival, holds: Callable[[str, int], bool]) -> bool:

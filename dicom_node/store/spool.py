@@ -1,7 +1,8 @@
 """The spool: received objects and reports as files that survive a power cut. File names are our own, never a peer's.
 
-A file is written under a temporary name, synced, renamed, and its folder synced; only then does `keep` return. What
-lies here without a row in the database is the trace of a crash before the commit, and nobody was told Success for it.
+A file is written under a temporary name, renamed, then it and its folder are synced; only then does `keep` return. What
+lies here without a row in the database is the trace of a crash before the commit, and nobody was told Success for it:
+a file counts by its row alone. Why it is renamed before it is synced: docs/decisions/0010.
 """
 
 from __future__ import annotations
@@ -38,19 +39,20 @@ class Spool:
         self.check_room(sum(map(len, chunks)))
         unique = uuid.uuid4().hex
         name = f"{unique[:2]}/{unique}.dcm"
-        temporary = self._incoming / unique
+        temporary, final = self._incoming / unique, self.folder / name
         try:
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with open(descriptor, "wb") as file:
                 for chunk in chunks:
                     file.write(chunk)
                 file.flush()
+                temporary.rename(final)
                 os.fsync(file.fileno())
-            temporary.rename(self.folder / name)
-            _sync_folder(self.folder / name[:2])
+            _sync_folder(final.parent)
         except OSError as exc:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
+            for written in (temporary, final):
+                with suppress(OSError):
+                    written.unlink(missing_ok=True)
             if exc.errno in _NO_ROOM:
                 raise StoreFull("the disk of the spool is full") from exc
             raise StoreUnavailable(f"the spool cannot be written: {exc.strerror}") from exc
