@@ -226,6 +226,8 @@ def _context(maker: Maker, run: Run, findings: SeriesFindings, kind: str, sop_cl
     )
     whole = run.whole and findings.coverage.complete
     partial = "; ".join(findings.coverage.gaps) or "fewer images came than were announced"
+    if findings.outcome is Outcome.NOT_EVALUATED:
+        partial = "no image could be evaluated"  # what the images show, gaps too, is not known then
     offset = {REPORT: 0, PICTURE: 1, DOCUMENT: 3}.get(kind, 2)
     return ReportContext(
         device_uid=maker.device_uid,
@@ -244,12 +246,31 @@ def _context(maker: Maker, run: Run, findings: SeriesFindings, kind: str, sop_cl
     )
 
 
+def first_built(made: Sequence[Any]) -> Any | None:
+    """Of a run's objects (rows, as they were made) its report in the class in which every report is built first."""
+    return next((row for row in made if row.kind == REPORT), None)
+
+
 def in_other_class(original: Dataset, sop_class_uid: str) -> Built:
-    """The report `original` in another SR class, for whom takes no other; its UIDs follow from the first's."""
-    names = (str(original.SOPInstanceUID), sop_class_uid)
-    instance_uid, series_uid = uids.derived(*names, "instance"), uids.derived(*names, "series")
+    """The report `original`, as it was first built, in another SR class, for whom takes no other.
+
+    Its UIDs follow from the first's, and so do those of the predecessor that it names: whoever takes this class alone
+    has the earlier report in it as well.
+    """
+    instance_uid, series_uid = _in_class(str(original.SOPInstanceUID), sop_class_uid)
     ds = sr.as_sop_class(original, sop_class_uid, instance_uid, series_uid)
+    for study in ds.get("PredecessorDocumentsSequence") or []:
+        series = study.ReferencedSeriesSequence[0]
+        earlier = series.ReferencedSOPSequence[0]
+        earlier_uid, series.SeriesInstanceUID = _in_class(str(earlier.ReferencedSOPInstanceUID), sop_class_uid)
+        earlier.ReferencedSOPInstanceUID, earlier.ReferencedSOPClassUID = earlier_uid, sop_class_uid
     return Built(REPORT, sop_class_uid, instance_uid, series_uid, to_bytes(ds))
+
+
+def _in_class(first_instance_uid: str, sop_class_uid: str) -> tuple[str, str]:
+    """Instance and series UID of a report in another class than it was first built in."""
+    names = (first_instance_uid, sop_class_uid)
+    return uids.derived(*names, "instance"), uids.derived(*names, "series")
 
 
 def _built(kind: str, ds: Dataset, context: ReportContext) -> Built:

@@ -130,7 +130,9 @@ class Sender:
 
     def _replace(self, delivery: Delivery, sop_class_uid: str) -> None:
         """Build the report in the other class, once: its UIDs follow from those of the first."""
-        original = pydicom.dcmread(self._spool.path(delivery.file))
+        with self._database.read() as connection:
+            first = reporting.first_built(outbox.objects_of(connection, delivery.job_id))
+        original = pydicom.dcmread(self._spool.path(delivery.file if first is None else first.file))
         made = reporting.stored(reporting.in_other_class(original, sop_class_uid), self._spool)
         with self._database.write() as connection:
             outbox.replace(connection, delivery, made, now=self._clock())

@@ -280,7 +280,8 @@ class Worker:
         with self._database.read() as connection:
             earlier = outbox.predecessor(connection, job.series_id, job.run)
             told = outbox.told(connection, job.series_id, before_run=job.run)
-        predecessor = next((reporting.reference(one, e) for e in reversed(earlier) if e.kind == reporting.REPORT), None)
+        first = reporting.first_built(earlier)
+        predecessor = None if first is None else reporting.reference(one, first)
         run = reporting.run_of(one, job.run, at=self._clock())
         built = reporting.report(self._maker, run, headers, found, predecessor)
         made = reporting.stored(built, self._spool)

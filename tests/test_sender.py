@@ -46,10 +46,19 @@ def pacs(tmp_path: Path) -> Iterator[Callable[..., StandInPacs]]:
         one.stop()
 
 
-def owe(node: Made, number: int = 1, *, run: int = 1, to: str = "PACS1", of_series: int | None = None) -> bytes:
+def owe(
+    node: Made,
+    number: int = 1,
+    *,
+    run: int = 1,
+    to: str = "PACS1",
+    of_series: int | None = None,
+    replaces: sr.Predecessor | None = None,
+) -> bytes:
     """A report in the outbox; returns its bytes."""
     instance_uid, series_uid = f"2.25.{number}00{run}", f"2.25.{number}01{run}"
-    made = sr.build(headers(), findings("deep"), context(sop_instance_uid=instance_uid, series_instance_uid=series_uid))
+    about = context(sop_instance_uid=instance_uid, series_instance_uid=series_uid, predecessor=replaces)
+    made = sr.build(headers(), findings("deep"), about)
     content = sr.to_bytes(made)
     now = node.clock()
     with node.database.write() as connection:
@@ -218,6 +227,22 @@ def test_each_destination_keeps_its_own_class(node: Made, pacs: Callable[..., St
         while to.tick():
             pass
     assert [s.sop_class_uid for s in (*old.stored, *new.stored)] == [SR_88_33, SR_88_34]
+
+
+def test_in_whatever_class_a_report_is_sent_it_replaces_the_one_that_is_there(
+    node: Made, pacs: Callable[..., StandInPacs]
+) -> None:
+    owe(node, 1, run=1)
+    owe(node, 1, run=2, of_series=1, replaces=sr.Predecessor("1.2", "2.25.1011", SR_88_34, "2.25.1001"))
+    there = pacs(storage_classes=[SR_88_22])  # the first finds that out class by class, the second is built in it
+    to = sender(node, peer(there.port))
+    while to.tick():
+        pass
+    first, second = (pydicom.dcmread(stored.path) for stored in there.stored)
+    series = second.PredecessorDocumentsSequence[0].ReferencedSeriesSequence[0]
+    named = series.ReferencedSOPSequence[0]
+    assert (named.ReferencedSOPClassUID, named.ReferencedSOPInstanceUID) == (SR_88_22, first.SOPInstanceUID)
+    assert series.SeriesInstanceUID == first.SeriesInstanceUID
 
 
 def test_a_pacs_that_takes_no_sr_class_is_a_failure_that_names_the_class(

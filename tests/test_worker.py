@@ -11,10 +11,11 @@ import pytest
 from made import FakeClassifier, Made, changed, grey_series, head_series, made_node, peer
 from pydicom.dataset import Dataset
 
+from dicom_node import reporting
 from dicom_node.config import Model
 from dicom_node.errors import ModelFailed
 from dicom_node.report import sr
-from dicom_node.store import jobs, series
+from dicom_node.store import jobs, outbox, series
 from dicom_node.tables import deliveries, instances, objects, slice_results
 from dicom_node.tables import jobs as jobs_table
 from dicom_node.tables import series as series_table
@@ -144,7 +145,8 @@ def test_a_failing_model_leads_to_not_evaluated_after_the_last_try(node: Made) -
     job = node.rows(jobs_table)[0]
     assert died == 3
     assert (job.state, job.outcome) == ("failed", "not evaluated")
-    assert sr.parse(report(node)).outcome == "not evaluated"
+    told = sr.parse(report(node))
+    assert (told.outcome, told.partial_because) == ("not evaluated", "no image could be evaluated")
     assert node.rows(slice_results) == []  # a fault of the model is no fault of a slice
     assert {i.tries for i in node.rows(instances)} == {0}
     assert len(node.rows(deliveries)) == 1
@@ -345,6 +347,20 @@ def test_a_late_slice_makes_a_report_that_supersedes_the_first(node: Made) -> No
     named = second.PredecessorDocumentsSequence[0].ReferencedSeriesSequence[0].ReferencedSOPSequence[0]
     assert named.ReferencedSOPInstanceUID == first.SOPInstanceUID
     assert [job.run for job in node.rows(jobs_table)] == [1, 2]
+
+
+def test_a_report_replaces_the_one_built_first_and_no_copy_of_it_in_another_class(node: Made) -> None:
+    slices = head_series()
+    complete(node, slices[:-1])
+    work(node)
+    first = node.rows(objects)[0]
+    copy = reporting.stored(reporting.in_other_class(report(node), sr.SR_CLASSES[2]), node.spool)
+    with node.database.write() as connection:
+        outbox.put(connection, first.job_id, [copy], ["OTHER"], now=node.clock())
+    node.accept(slices[-1])
+    node.tick_after(100)
+    work(node)
+    assert sr.parse(report(node, 2)).predecessor == first.sop_instance_uid
 
 
 def test_a_slice_that_arrives_during_the_run_does_no_harm(node: Made) -> None:
