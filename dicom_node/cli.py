@@ -23,7 +23,7 @@ from dicom_node.commands import (
     opened,
     version_of,
 )
-from dicom_node.errors import NotFound, NotPossible
+from dicom_node.errors import NotFound, NotPossible, StoreUnavailable
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -252,8 +252,14 @@ def forget(patient: str | None, study: str | None, yes: bool, config_path: Path)
     with opened(config_path) as (_, database, spool):
         found = search(database, whom)
         if not yes:
-            click.confirm(f"Erase {len(found)} series with all images and reports for good?", abort=True)
-        present.forgotten(click.echo, erase(database, spool, whom, now=time.time()))
+            others = f", and what bears this number in {len(found.former)} of other patients" if found.former else ""
+            click.confirm(
+                f"Erase {len(found.series)} series with all images and reports{others}, for good?", abort=True
+            )
+        done = erase(database, spool, whom, now=time.time())
+        present.forgotten(click.echo, done)
+        if done.trouble is not None:
+            raise StoreUnavailable(done.trouble)
 
 
 @main.group()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import random
 import time
 from collections.abc import Callable, Sequence
 
@@ -32,10 +33,18 @@ DAY_S = 86400.0
 class Reports:
     """Takes what destinations answer, on whichever association it comes."""
 
-    def __init__(self, database: Database, config: Config, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        database: Database,
+        config: Config,
+        *,
+        clock: Callable[[], float] = time.time,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
         self._database = database
-        self._retry_s = config.results.retry_first_s
+        self._settings = config.results
         self._clock = clock
+        self._jitter = jitter
 
     def take(self, report: Report) -> None:
         """Durable when it returns. One for a transaction that was asked anew since is of no use and no harm."""
@@ -47,7 +56,7 @@ class Reports:
                 report.committed,
                 report.failed,
                 now=now,
-                again_at=now + self._retry_s,
+                wait_s=lambda asked: self._settings.wait_s(asked - 1, self._jitter()),
             )
         said = fields(committed=kept, failed=lost)
         if lost:
@@ -67,6 +76,7 @@ class Asker:
         reports: Reports,
         *,
         clock: Callable[[], float] = time.time,
+        jitter: Callable[[], float] = random.random,
         linger_s: float = 1.0,
     ) -> None:
         self._database = database
@@ -74,6 +84,7 @@ class Asker:
         self._config = config
         self._reports = reports
         self._clock = clock
+        self._jitter = jitter
         self._linger_s = linger_s
 
     def tick(self) -> int:
@@ -98,7 +109,7 @@ class Asker:
                 linger_s=self._linger_s,
             )
         except PeerError as exc:
-            wait_s = _wait_s(self._config, max(one.tries for one in owed))
+            wait_s = settings.wait_s(max(one.tries for one in owed), self._jitter())
             with self._database.write() as connection:
                 commitment.postpone(connection, transaction_uid, until=self._clock() + wait_s, error=str(exc))
             log.warning("not_asked %s", fields(to=self._peer.name, wait_s=wait_s, reason=exc))
@@ -111,12 +122,19 @@ class Keeper:
     """Takes requests to commit, durably, and answers them on associations of our own."""
 
     def __init__(
-        self, database: Database, spool: Spool, config: Config, *, clock: Callable[[], float] = time.time
+        self,
+        database: Database,
+        spool: Spool,
+        config: Config,
+        *,
+        clock: Callable[[], float] = time.time,
+        jitter: Callable[[], float] = random.random,
     ) -> None:
         self._database = database
         self._spool = spool
         self._config = config
         self._clock = clock
+        self._jitter = jitter
 
     def asked(self, calling_aet: str, transaction_uid: str, references: Sequence[Reference]) -> CommitmentStatus:
         """Success once the request is on disk; an answer must have somewhere to go."""
@@ -151,7 +169,7 @@ class Keeper:
             network.report(peer, self._config.node.ae_title, request.transaction_uid, answers)
         except PeerError as exc:
             give_up = now - request.received_at > self._config.retention.keep_days * DAY_S
-            until = None if give_up else now + _wait_s(self._config, request.tries)
+            until = None if give_up else now + self._config.results.wait_s(request.tries, self._jitter())
             with self._database.write() as connection:
                 commitment.not_answered(connection, request, until=until, error=str(exc))
             log.warning("not_answered %s", fields(request=request.id, given_up=give_up or None, reason=exc))
@@ -187,7 +205,3 @@ class Keeper:
 
     def _peer_of(self, ae_title: str) -> Peer | None:
         return next((peer for peer in self._config.peers if peer.ae_title == ae_title), None)
-
-
-def _wait_s(config: Config, tries: int) -> float:
-    return float(min(config.results.retry_first_s * 2.0 ** min(tries, 30), config.results.retry_longest_s))

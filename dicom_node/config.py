@@ -195,6 +195,14 @@ class Results(Section):
     tries: Annotated[int, Field(ge=1, le=10)] = 3
     lease_s: PositiveFloat = 60.0
 
+    def wait_s(self, tries: int, chance: float) -> float:
+        """Before the next try after `tries` earlier ones: twice as long each time, up to the longest.
+
+        `chance`, 0..1, takes up to a quarter off, so that what failed together does not come back in step.
+        """
+        doubled = self.retry_first_s * 2.0 ** min(tries, 30)
+        return min(doubled, self.retry_longest_s) * (1.0 - 0.25 * chance)
+
 
 class Commitment(Section):
     accept: bool = False

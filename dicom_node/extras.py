@@ -65,7 +65,8 @@ class Extras:
             instances = series.instances_of(connection, job.series_id)
             earlier = outbox.predecessor(connection, job.series_id, job.run)
             told = outbox.told(connection, job.series_id, before_run=job.run)
-        assert one is not None
+        if one is None:  # forgotten in between
+            return True
         built: list[tuple[reporting.Built, list[str]]] = []
         with self._database.write() as connection:
             jobs.begin_extras(connection, job.id)
@@ -80,16 +81,12 @@ class Extras:
             raise
         except Exception as exc:  # noqa: BLE001 - outermost line of the extras: the report is what counts, and is out
             log.error("no_extras %s", fields(job=job.id, error=trace(exc)))
-        made = [(reporting.stored(item, self._spool), to) for item, to in built]
         with self._database.write() as connection:
             now = self._clock()
-            if jobs.extras_made(connection, job.id):
-                for item, to in made:
-                    outbox.put(connection, job.id, [item], to, now=now)
+            if jobs.extras_made(connection, job.id):  # else another worker was first, or the patient is forgotten
+                for item, to in built:
+                    outbox.put(connection, job.id, [reporting.stored(item, self._spool)], to, now=now)
                 jobs.settle_delivered(connection, job.id, now=now)
-                made = []
-        for item, _ in made:  # another worker was first, or the patient was forgotten meanwhile
-            self._spool.remove(item.file)
         return True
 
     def _build(

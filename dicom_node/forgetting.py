@@ -1,8 +1,9 @@
 """What `dicom-node forget` does: erases one patient, or one study, from everything that this node keeps.
 
-Rows go first, in one transaction: work on them has lost its lease then, and what it made is dropped. Then the files,
-also those without a row that a crash left, then what the database keeps of deleted rows. What was delivered is the
-PACS's, and is named; backups and snapshots are beyond reach.
+Rows go first, in one transaction while nothing else is written: work on them has lost its lease then, and writes no
+file; what was to be sent is not owed any more. Then the files, also those without a row that a crash left, whole or
+half-written, then what the database keeps of deleted rows. What was delivered is the PACS's, and is named; backups and
+snapshots are beyond reach.
 """
 
 from __future__ import annotations
@@ -14,17 +15,18 @@ from dataclasses import dataclass
 
 import pydicom
 
-from dicom_node.errors import NotFound
+from dicom_node.errors import NodeError, NotFound
 from dicom_node.header import patient_digest
 from dicom_node.logs import fields
 from dicom_node.store import forget, purge
 from dicom_node.store.database import Database
-from dicom_node.store.forget import Erased, Held
+from dicom_node.store.forget import Erased, Found, Held
 from dicom_node.store.spool import Spool
 
 log = logging.getLogger("dicom_node.forgetting")
 
 BATCH = 500  # files looked up at once: databases bound the number of parameters
+HALF_WRITTEN_S = 60.0  # far longer than it takes to write what is in memory; who is that slow is not acknowledged
 
 
 @dataclass(frozen=True)
@@ -42,37 +44,60 @@ class Whom:
 @dataclass(frozen=True)
 class Forgotten:
     erased: Erased
+    held: tuple[Held, ...]
+    """What destinations have stored of it, or may have."""
     orphans: int
     """Files without a row that were of the patient too."""
-    held: tuple[Held, ...]
-    """What destinations have stored of it."""
+    came: int
+    """Series of the same that came in meanwhile; they are new, and kept."""
+    trouble: str | None
+    """Why rows, files or their traces are left; to be run again then."""
 
 
-def search(database: Database, whom: Whom) -> list[int]:
-    """Numbers of the series that will go; none does not mean that there are no files without a row."""
+def search(database: Database, whom: Whom) -> Found:
+    """The series of which something will go; none does not mean that there are no files without a row."""
     with database.read() as connection:
-        return forget.series_of(connection, patient=whom.patient, study_uid=whom.study_uid)
+        return forget.find(connection, patient=whom.patient, study_uid=whom.study_uid)
 
 
 def erase(database: Database, spool: Spool, whom: Whom, *, now: float) -> Forgotten:
     """Erase for good, whatever is in work; what arrives later is new. Raises NotFound."""
-    with database.write() as connection:
-        found = forget.series_of(connection, patient=whom.patient, study_uid=whom.study_uid)
-        held = forget.held(connection, found)
-        erased = forget.erase(connection, found, now=now)
-    for name in erased.files:
-        spool.remove(name)
-    orphans = 0
+    with database.write_alone() as connection:
+        found = forget.find(connection, patient=whom.patient, study_uid=whom.study_uid)
+        former = forget.objects_of(connection, found.former)
+        former_objects = [number for number, file in former.items() if _is_of(spool, file, whom)]
+        held = forget.held(connection, [*forget.objects_of(connection, found.series), *former_objects])
+        erased = forget.erase(connection, found, patient=whom.patient, former_objects=former_objects, now=now)
+    orphans, came, trouble = 0, 0, None
+    try:
+        for name in erased.files:
+            spool.remove(name)
+        orphans = _remove_orphans(database, spool, whom)
+        spool.sync()
+        database.compact()
+        came = len(search(database, whom).series)
+    except (NodeError, OSError) as exc:  # what destinations hold must be told all the same
+        reason = exc if isinstance(exc, NodeError) else f"a file cannot be removed: {exc.strerror}"
+        trouble = f"not everything is erased: {reason}; run this again"
+    if not (erased.files or orphans or trouble):
+        raise NotFound("nothing of this patient or study is here")
+    counted = fields(series=len(found.series), images=erased.images, objects=erased.objects, orphaned_files=orphans)
+    log.warning("forgotten %s", counted)
+    return Forgotten(erased, tuple(held), orphans, came, trouble)
+
+
+def _remove_orphans(database: Database, spool: Spool, whom: Whom) -> int:
+    """Files without a row of this patient, whole and half-written; returns how many there were."""
+    removed = 0
     for name in _without_rows(database, spool):
         if _is_of(spool, name, whom):
-            orphans += _remove_orphan(database, spool, name)
-    spool.sync()
-    database.compact()
-    if not found and not orphans:
-        raise NotFound("nothing here is of this patient or study")
-    counted = fields(series=len(found), images=erased.images, objects=erased.objects, orphaned_files=orphans)
-    log.warning("forgotten %s", counted)
-    return Forgotten(erased, orphans, tuple(held))
+            removed += _remove_orphan(database, spool, name)
+    spool.clear_incoming(older_than_s=HALF_WRITTEN_S)  # what is cut short may not say any more whose it was
+    for name in spool.half_written():
+        if _is_of(spool, name, whom):  # if it is just being written, its sender hears that it is not stored
+            spool.remove(name)
+            removed += 1
+    return removed
 
 
 def _without_rows(database: Database, spool: Spool) -> Iterator[str]:
@@ -84,10 +109,8 @@ def _without_rows(database: Database, spool: Spool) -> Iterator[str]:
 
 
 def _remove_orphan(database: Database, spool: Spool, name: str) -> bool:
-    """Unless its row was written meanwhile. While this writes, no other can; who comes later finds the file gone and
-    does not acknowledge it (`arrivals`). PostgreSQL does not keep writers apart: there only the second of it holds.
-    """
-    with database.write() as connection:
+    """Unless its row was written meanwhile; who comes later finds the file gone and does not acknowledge it."""
+    with database.write_alone() as connection:
         if purge.named_files(connection, [name]):
             return False
         spool.remove(name)

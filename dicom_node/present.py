@@ -70,11 +70,16 @@ def overview(console: Console, found: Overview, *, free_mib: int, now: float, wr
 def forgotten(echo: Callable[[str], None], done: Forgotten) -> None:
     erased = done.erased
     echo(f"erased: {len(erased.series)} series, {erased.images} images, {erased.objects} objects made of them")
+    if erased.former:
+        numbers = ", ".join(map(str, erased.former))
+        echo(f"kept: series {numbers}, as their images are another patient's by now, but what bore this number is gone")
     if done.orphans:
         echo(f"and {done.orphans} files that a crash had left without a row")
     for held in done.held:
         sure = "has" if held.certain else "may have"
         echo(f"{held.destination} {sure} a {held.kind}: study {held.study_uid}, SOP instance {held.sop_instance_uid}")
+    if done.came:
+        echo(f"{done.came} series of the same came in meanwhile: stop their sender, then run this again")
     echo("not erased: what destinations hold, backups of this machine, and what scanners send from now on")
 
 

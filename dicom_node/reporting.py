@@ -27,12 +27,13 @@ from dicom_node.store import outbox
 from dicom_node.store.results import Version
 from dicom_node.store.series import Instance, Series
 from dicom_node.store.spool import Spool
+from dicom_node.tables import ObjectKind
 from dtvit.checkpoint import Metadata
 from dtvit.findings import Outcome, SeriesFindings
 
 MANUFACTURER = "dicom-node project"
 ALGORITHM = "DTViT"
-REPORT, PICTURE, DOCUMENT, KEY_OBJECTS, WITHDRAWAL = "report", "picture", "document", "key_objects", "withdrawal"
+REPORT, PICTURE, DOCUMENT, KEY_OBJECTS, WITHDRAWAL = map(str, ObjectKind)
 EXTRAS = (PICTURE, DOCUMENT, KEY_OBJECTS)
 REJECTIONS = {"quality": keyobjects.Rejection.QUALITY, "patient-safety": keyobjects.Rejection.PATIENT_SAFETY}
 PICTURE_CLASS = "1.2.840.10008.5.1.4.1.1.7"  # Secondary Capture Image Storage

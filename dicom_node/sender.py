@@ -65,8 +65,14 @@ class Sender:
                 self._replace(delivery, taken)
             else:
                 unanswered[delivery.sop_instance_uid] = delivery
+
+        def still_owed(item: scu.Outgoing) -> bool:
+            with self._database.write() as connection:
+                return outbox.begin(connection, unanswered[item.sop_instance_uid], now=self._clock())
+
+        outgoing = [self._outgoing(delivery) for delivery in unanswered.values()]
         try:
-            for sent in scu.send(self._peer, self._ae_title, [self._outgoing(d) for d in unanswered.values()]):
+            for sent in scu.send(self._peer, self._ae_title, outgoing, still=still_owed):
                 self._settle(unanswered.pop(sent.item.sop_instance_uid), sent)
         except scu.AssociationBroken as exc:  # those after it have lost nothing but time, and are due at once
             self._failed(unanswered[exc.item.sop_instance_uid], exc)
@@ -100,22 +106,20 @@ class Sender:
         log.info("stored %s", fields(job=delivery.job_id, to=self._peer.name, status=f"{sent.status:04X}", state=state))
 
     def _failed(self, delivery: Delivery, error: PeerError) -> None:
-        now = self._clock()
+        """What is owed no longer, as it was withdrawn or its patient forgotten meanwhile, fails without a word."""
+        now, about = self._clock(), {"job": delivery.job_id, "to": self._peer.name}
         if isinstance(error, PeerRefused) and not isinstance(error, scu.NoAssociation):
             with self._database.write() as connection:
-                outbox.give_up(connection, delivery, now=now, status=error.status, error=str(error))
-            log.error("delivery_failed %s", fields(job=delivery.job_id, to=self._peer.name, reason=error))
+                owed = outbox.give_up(connection, delivery, now=now, status=error.status, error=str(error))
+            if owed:
+                log.error("delivery_failed %s", fields(**about, reason=error))
             return
-        wait_s = self._wait_s(delivery.tries)
+        wait_s = self._settings.wait_s(delivery.tries, self._jitter())
         with self._database.write() as connection:
-            outbox.postpone(connection, delivery, until=now + wait_s, status=error.status, error=str(error))
-        log.warning("delivery_waits %s", fields(job=delivery.job_id, to=self._peer.name, wait_s=wait_s, reason=error))
-
-    def _wait_s(self, tries: int) -> float:
-        """Twice as long each time, up to the longest; a quarter of chance keeps reports from coming back in step."""
-        settings = self._settings
-        doubled = settings.retry_first_s * 2.0 ** min(tries, 30)
-        return min(doubled, settings.retry_longest_s) * (1.0 - 0.25 * self._jitter())
+            until = now + wait_s
+            owed = outbox.postpone(connection, delivery, until=until, status=error.status, error=str(error))
+        if owed:
+            log.warning("delivery_waits %s", fields(**about, wait_s=wait_s, reason=error))
 
     def _offer_next_class(self, delivery: Delivery) -> bool:
         """This destination takes no such SR class: owe it the report in the next one; False if there is none left."""
@@ -132,10 +136,20 @@ class Sender:
         """Build the report in the other class, once: its UIDs follow from those of the first."""
         with self._database.read() as connection:
             first = reporting.first_built(outbox.objects_of(connection, delivery.job_id))
-        original = pydicom.dcmread(self._spool.path(delivery.file if first is None else first.file))
-        made = reporting.stored(reporting.in_other_class(original, sop_class_uid), self._spool)
-        with self._database.write() as connection:
-            outbox.replace(connection, delivery, made, now=self._clock())
+        try:
+            original = pydicom.dcmread(self._spool.path(delivery.file if first is None else first.file))
+        except FileNotFoundError:
+            self._failed(delivery, PeerRefused("the stored object is gone; nothing was sent"))
+            return
+        built = reporting.in_other_class(original, sop_class_uid)
+        with self._database.write() as connection:  # the file too: if its patient is forgotten, none is left behind
+            outbox.replace(
+                connection,
+                delivery,
+                built.sop_instance_uid,
+                lambda: reporting.stored(built, self._spool),
+                now=self._clock(),
+            )
 
     def _outgoing(self, delivery: Delivery) -> scu.Outgoing:
         return scu.Outgoing(

@@ -59,6 +59,16 @@ class DeliveryState(StrEnum):
     CANCELLED = "cancelled"
 
 
+class ObjectKind(StrEnum):
+    """What the node makes of a series."""
+
+    REPORT = "report"
+    PICTURE = "picture"
+    DOCUMENT = "document"
+    KEY_OBJECTS = "key_objects"
+    WITHDRAWAL = "withdrawal"
+
+
 metadata = MetaData(
     naming_convention={
         "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -177,7 +187,7 @@ objects = Table(
     metadata,
     Column("id", Integer, primary_key=True),
     Column("job_id", ForeignKey("jobs.id"), nullable=False, index=True),
-    Column("kind", String(16), nullable=False),  # report; later also picture
+    Column("kind", String(16), nullable=False),  # ObjectKind
     Column("sop_class_uid", String(64), nullable=False),
     Column("sop_instance_uid", String(64), nullable=False, unique=True),
     Column("series_uid", String(64), nullable=False),
@@ -198,6 +208,7 @@ deliveries = Table(
     Column("next_at", Float, nullable=False),
     Column("last_status", Integer),
     Column("last_error", Text),
+    Column("begun_at", Float),  # when it went out without a word on what became of it: the destination may have it
     Column("delivered_at", Float),
     Column("commitment", String(16)),  # of what is delivered, where the destination offers it: CommitmentState
     Column("commitment_at", Float),  # when to ask for it (again); once committed, when that was said

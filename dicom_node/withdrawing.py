@@ -1,7 +1,8 @@
 """What `dicom-node withdraw` does: takes a result back, by a person's decision.
 
-What is not delivered yet is not delivered any more. Where the result is stored already, a Key Object Selection says
-that it holds no longer (IHE Image Object Change Management), if the destination is configured to act on one.
+What is not delivered yet is not delivered any more. Where the result is stored already, or may be as it was on the
+wire, a Key Object Selection says that it holds no longer (IHE Image Object Change Management), if the destination is
+configured to act on one.
 """
 
 from __future__ import annotations
@@ -59,7 +60,8 @@ def withdraw(
         if not taken:
             continue
         if title is None:
-            said.append(f"{peer.name} keeps what it has: peers.withdraw_by is {peer.withdraw_by!r}, tell its users")
+            keeps = f"{peer.name} keeps what it has or was being sent"
+            said.append(f"{keeps}: peers.withdraw_by is {peer.withdraw_by!r}, tell its users")
             continue
         version = Version(job.model_digest, job.preprocessing)
         maker = reporting.Maker(device_uid, config.node.ae_title, metadata, version, config.results)

@@ -130,7 +130,8 @@ class Worker:
         with self._database.read() as connection:
             one = series.get(connection, job.series_id)
             instances = series.instances_of(connection, job.series_id)
-        assert one is not None
+        if one is None:
+            raise LeaseLost("its patient was forgotten")
         if job.tries > self._config.results.tries:
             self._report_failure(job, one, instances)
             return
@@ -275,7 +276,10 @@ class Worker:
         state: JobState,
         reason: str | None,
     ) -> None:
-        """Build the report once, store it, and end the job with it in one transaction."""
+        """Build the report once, then store it and end the job with it in one transaction.
+
+        The file too is written in there: of a job that is lost, maybe as its patient was forgotten, none is left.
+        """
         headers = reporting.headers(instances, self._spool)
         with self._database.read() as connection:
             earlier = outbox.predecessor(connection, job.series_id, job.run)
@@ -284,28 +288,24 @@ class Worker:
         predecessor = None if first is None else reporting.reference(one, first)
         run = reporting.run_of(one, job.run, at=self._clock())
         built = reporting.report(self._maker, run, headers, found, predecessor)
-        made = reporting.stored(built, self._spool)
-        try:
-            with self._database.write() as connection:
-                now = self._clock()
-                jobs.finish(
-                    connection,
-                    job,
-                    state,
-                    now=now,
-                    reason=reason or "; ".join(found.reasons) or None,
-                    outcome=found.outcome,
-                    findings=asdict(found),
-                    model_digest=self.version.model_digest,
-                    preprocessing=self.version.preprocessing,
-                    extras_due=any(self._extras.wanted(kind, found.outcome, told) for kind in reporting.EXTRAS),
-                )
-                to = self._extras.wanted(reporting.REPORT, found.outcome, told)
-                outbox.put(connection, job.id, [made], to, now=now)
-                jobs.settle_delivered(connection, job.id, now=now)
-        except LeaseLost:
-            self._spool.remove(made.file)  # another worker makes it, or its patient was forgotten: no row will name it
-            raise
+        with self._database.write() as connection:
+            now = self._clock()
+            jobs.finish(
+                connection,
+                job,
+                state,
+                now=now,
+                reason=reason or "; ".join(found.reasons) or None,
+                outcome=found.outcome,
+                findings=asdict(found),
+                model_digest=self.version.model_digest,
+                preprocessing=self.version.preprocessing,
+                extras_due=any(self._extras.wanted(kind, found.outcome, told) for kind in reporting.EXTRAS),
+            )
+            to = self._extras.wanted(reporting.REPORT, found.outcome, told)
+            outbox.supersede(connection, job.series_id, job.run, now=now)
+            outbox.put(connection, job.id, [reporting.stored(built, self._spool)], to, now=now)
+            jobs.settle_delivered(connection, job.id, now=now)
 
     def _end(self, job: Job, state: JobState, *, reason: str) -> None:
         """Without a report. A refusal makes the study's other series candidates again, in the same transaction."""

@@ -24,6 +24,7 @@ from dicom_node.network import commitment as network
 from dicom_node.network import scp
 from dicom_node.network.commitment import SOP_CLASS, SOP_INSTANCE, Report
 from dicom_node.network.stand_in import free_port
+from dicom_node.network.syntaxes import VERIFICATION
 from dicom_node.status import CommitmentStatus
 from dicom_node.store import commitment, outbox
 from dicom_node.tables import commitments, deliveries, instances, jobs, objects, series
@@ -117,7 +118,7 @@ def stored(node: Made, count: int = 1) -> list[str]:
 
 def asker(node: Made, to: Peer, *, linger_s: float = 0.05) -> Asker:
     reports = Reports(node.database, node.config, clock=node.clock)
-    return Asker(node.database, to, node.config, reports, clock=node.clock, linger_s=linger_s)
+    return Asker(node.database, to, node.config, reports, clock=node.clock, jitter=lambda: 0.0, linger_s=linger_s)
 
 
 def answer_to(asked: Dataset, *, failed: tuple[str, ...] = ()) -> Dataset:
@@ -140,6 +141,26 @@ def take(node: Made, told: Dataset) -> None:
             {item.ReferencedSOPInstanceUID: item.FailureReason for item in told.get("FailedSOPSequence", ())},
         )
     )
+
+
+def lose(node: Made, uid: str, *, chance: float = 0.0) -> None:
+    """PACS1 is asked about all that it has stored, and has failed to keep this one."""
+    transaction = f"2.25.9{node.clock():.0f}"
+    with node.database.write() as connection:
+        owed = commitment.due(connection, "PACS1", now=node.clock(), longest_wait_s=3600, limit=10)
+        commitment.ask(connection, owed, transaction, again_at=node.clock() + 3600)
+    reports = Reports(node.database, node.config, clock=node.clock, jitter=lambda: chance)
+    reports.take(Report(transaction, frozenset(), {uid: 0x0112}))
+
+
+def newer_run(node: Made, state: str) -> None:
+    """A second run of series 1, with a report whose delivery to PACS1 is in this state."""
+    with node.database.write() as connection:
+        values = {"series_id": 1, "run": 2, "state": "reported", "priority": 0, "not_before": NOW, "tries": 1}
+        connection.execute(jobs.insert().values(values | {"created_at": NOW}))
+        made = outbox.MadeObject("report", "1.2.3", "2.25.99", "2.25.9", "aa/99.dcm", 1, "0" * 64)
+        outbox.put(connection, 2, [made], ["PACS1"], now=NOW)
+        connection.execute(deliveries.update().where(deliveries.c.object_id == 2).values(state=state))
 
 
 # What we ask
@@ -199,6 +220,44 @@ def test_what_the_destination_has_lost_is_sent_again(tmp_path: Path, other: Call
         assert due.sop_instance_uid == second
         assert outbox.delivered(connection, due, 0, now=node.clock(), commitment=True)
     assert asker(node, peer(there.port)).tick() == 1
+
+
+@pytest.mark.parametrize(
+    ("successor", "then"), [("waiting", "cancelled"), ("delivered", "cancelled"), ("cancelled", "waiting")]
+)
+def test_a_superseded_result_that_the_destination_has_lost_never_arrives_after_its_successor(
+    tmp_path: Path, successor: str, then: str
+) -> None:
+    node = node_with(tmp_path)
+    (lost,) = stored(node)
+    newer_run(node, successor)
+    lose(node, lost)
+    assert [row.state for row in node.rows(deliveries)] == [then, successor]
+    assert node.rows(jobs)[0].state == ("reported" if then == "waiting" else "delivered")
+
+
+def test_what_a_destination_loses_again_and_again_is_sent_less_and_less_often(tmp_path: Path) -> None:
+    node = node_with(tmp_path)
+    (lost,) = stored(node)
+    waits = []
+    for chance in (0.0, 0.0, 0.0, 1.0):
+        lose(node, lost, chance=chance)
+        waits.append(node.rows(deliveries)[0].next_at - node.clock())
+        node.clock.advance(waits[-1])
+        with node.database.write() as connection:
+            (due,) = outbox.due(connection, "PACS1", now=node.clock(), longest_wait_s=3600)
+            outbox.delivered(connection, due, 0, now=node.clock(), commitment=True)
+    assert waits == [10, 20, 40, 60]
+
+
+def test_a_withdrawal_that_the_destination_has_lost_is_sent_again(tmp_path: Path) -> None:
+    node = node_with(tmp_path)
+    (lost,) = stored(node)
+    with node.database.write() as connection:
+        connection.execute(jobs.update().values(state="withdrawn"))
+        connection.execute(objects.update().values(kind="withdrawal"))
+    lose(node, lost)
+    assert node.rows(deliveries)[0].state == "waiting"
 
 
 def test_a_withdrawn_result_that_the_destination_has_lost_is_not_sent_again(
@@ -278,8 +337,28 @@ def ask_us(port: int, references: list[tuple[str, str]], *, transaction: str = "
     return int(status.Status)
 
 
+def test_a_message_that_comes_in_a_context_of_something_else_is_refused(receiver: Callable[..., int]) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("it must not get so far")
+
+    ae = AE("PACS")
+    for abstract in (VERIFICATION, SOP_CLASS):
+        ae.add_requested_context(abstract, CONTEXTS)
+    association = ae.associate("127.0.0.1", receiver(never, never), ae_title="NODE")
+    verification = next(one for one in association.accepted_contexts if one.abstract_syntax == VERIFICATION)
+    association._get_valid_context = lambda *_, **__: verification  # as a peer that does not keep to what it negotiated
+    told = Dataset()
+    told.TransactionUID = "2.25.77"
+    answers = [
+        association.send_n_action(told, 1, SOP_CLASS, SOP_INSTANCE),
+        association.send_n_event_report(told, 1, SOP_CLASS, SOP_INSTANCE),
+    ]
+    association.release()
+    assert [status.Status for status, _ in answers] == [CommitmentStatus.NO_SUCH_SOP_CLASS] * 2
+
+
 def keeper(node: Made) -> Keeper:
-    return Keeper(node.database, node.spool, node.config, clock=node.clock)
+    return Keeper(node.database, node.spool, node.config, clock=node.clock, jitter=lambda: 0.0)
 
 
 def references(*datasets: Dataset) -> list[tuple[str, str]]:

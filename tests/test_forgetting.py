@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
-from made import NOW, STUDY, FakeClassifier, Made, ct, grey_series, head_series, made_node, peer, received
-from postgresql import empty_database, server
+from click.testing import CliRunner
+from made import NOW, STUDY, FakeClassifier, Made, ct, head_series, made_node, peer, received
 
-from dicom_node import forgetting
-from dicom_node.errors import NotFound
+from dicom_node import extras, forgetting, reporting
+from dicom_node.cli import main
+from dicom_node.errors import NotFound, StoreUnavailable
 from dicom_node.forgetting import Whom
 from dicom_node.store import outbox
-from dicom_node.tables import commitments, deliveries, events, instances, metadata, objects, series, slice_results
+from dicom_node.tables import (
+    commitments,
+    deliveries,
+    events,
+    instances,
+    jobs,
+    metadata,
+    objects,
+    series,
+    slice_results,
+)
 
 OTHERS = "1.2.826.0.1.3680043.10.99.8"
 
@@ -58,10 +72,32 @@ def test_everybody_else_is_untouched(node: Made) -> None:
     assert [node.rows(table) for table in (objects, deliveries, slice_results)] == [[], [], []]
 
 
-def test_what_destinations_hold_is_named(node: Made) -> None:
+def test_what_destinations_hold_or_may_hold_is_named(node: Made) -> None:
     report = node.rows(objects)[0]
+    with node.database.write() as connection:
+        outbox._owe(connection, report.id, "PACS3", now=NOW)  # to which nothing went
+        (due,) = outbox.due(connection, "PACS2", now=node.clock(), longest_wait_s=60)
+        outbox.begin(connection, due, now=node.clock())
     held = {(one.destination, one.certain, one.sop_instance_uid) for one in erase(node, "SYN-0001").held}
     assert held == {("PACS1", True, report.sop_instance_uid), ("PACS2", False, report.sop_instance_uid)}
+
+
+def test_what_destinations_hold_is_told_though_not_everything_could_be_erased(
+    node: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def busy() -> None:
+        raise StoreUnavailable("the database is busy")
+
+    monkeypatch.setattr(node.database, "compact", busy)
+    done = erase(node, "SYN-0001")
+    assert done.trouble == "not everything is erased: the database is busy; run this again"
+    assert [one.destination for one in done.held] == ["PACS1"]
+    monkeypatch.setattr(forgetting, "erase", lambda *_, **__: done)
+    (tmp_path / "config.toml").write_text(f'[node]\ndata_folder = "{tmp_path}"\nmin_free_mib = 0\n')
+    ran = CliRunner().invoke(main, ["forget", "--patient", "P-1", "--yes", "--config", str(tmp_path / "config.toml")])
+    assert ran.exit_code == 1
+    assert "PACS1 has a report" in ran.output
+    assert "run this again" in ran.output
 
 
 def test_the_history_keeps_one_line_without_identity(node: Made) -> None:
@@ -94,21 +130,34 @@ def test_a_report_that_is_made_while_its_patient_is_forgotten_is_dropped(
     node = made_node(tmp_path, peers=[peer(104)])
     node.accept(*head_series())
     node.tick_after(31)
-    from dicom_node import reporting
+    build = reporting.report
 
-    stored = reporting.stored
+    def forgets(*arguments: Any) -> reporting.Built:
+        built = build(*arguments)
+        erase(node, "SYN-0001")
+        return built
 
-    def forgets(*arguments: object) -> outbox.MadeObject:
-        made = stored(*arguments)  # type: ignore[arg-type]
-        with node.database.write() as connection:
-            forgetting.forget.erase(connection, [1], now=NOW)
-        return made
-
-    monkeypatch.setattr(reporting, "stored", forgets)
-    before = node.files()
+    monkeypatch.setattr(reporting, "report", forgets)
     while node.worker().step():
         node.clock.advance(1.0)
-    assert node.files() == before
+    assert node.files() == set()
+
+
+def test_a_picture_that_is_made_while_its_patient_is_forgotten_is_dropped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = made_node(tmp_path, peers=[peer(104, objects=("picture",))])
+    node.accept(ct(1))
+    monkeypatch.setattr(extras.Extras, "_build", lambda *_: (erase(node, "P-1"), [(picture, ["PACS1"])])[1])
+    picture = reporting.Built("picture", "1.2.3", "2.25.1", "2.25.2", b"of P-1")
+    worker = node.worker()
+    job = {"series_id": 1, "run": 1, "state": "reported", "priority": 0, "not_before": NOW, "tries": 1}
+    with node.database.write() as connection:
+        values = {"created_at": NOW, "extras_due": True, "model_digest": worker.version.model_digest}
+        connection.execute(jobs.insert().values(job | values))
+        connection.execute(series.update().values(state="complete", run=1))
+    assert worker._extras.make_next()
+    assert node.files() == set()
 
 
 def test_a_delivery_that_is_answered_after_its_patient_was_forgotten_changes_nothing(node: Made) -> None:
@@ -131,11 +180,62 @@ def test_files_that_a_crash_left_without_a_row_go_too(node: Made) -> None:
     assert {names[1], broken} <= node.files()
 
 
-def test_a_corrected_header_is_forgotten_under_either_patient_id(tmp_path: Path) -> None:
+def test_a_series_that_was_corrected_is_its_present_patients(tmp_path: Path) -> None:
     node = made_node(tmp_path)
     node.accept(ct(1, PatientID="WRONG"), ct(1, PatientID="RIGHT"))
-    assert len(erase(node, "WRONG").erased.files) == 2
+    with node.database.write() as connection:
+        job = {"series_id": 1, "state": "reported", "priority": 0, "not_before": NOW, "tries": 1, "created_at": NOW}
+        for run, patient in enumerate(("WRONG", "RIGHT"), 1):
+            job_id = connection.scalar(jobs.insert().values(job | {"run": run}).returning(jobs.c.id))
+            header = received(ct(run, PatientID=patient))
+            file = node.spool.keep(header.meta, header.data_set)
+            made = outbox.MadeObject("report", "1.2.3", f"2.25.{run}", "2.25.9", file, 1, "0" * 64)
+            outbox.put(connection, job_id, [made], ["PACS1"], now=NOW)
+    done = erase(node, "WRONG")
+    assert (done.erased.series, done.erased.former, done.erased.images, done.erased.objects) == ((), (1,), 1, 1)
+    assert [row.current for row in node.rows(instances)] == [True]
+    assert [row.sop_instance_uid for row in node.rows(objects)] == ["2.25.2"]
+    assert [row.object_id for row in node.rows(deliveries)] == [2]
+    assert b"WRONG" not in b"".join(node.spool.read(name) for name in node.files())
+    assert erase(node, "RIGHT").erased.series == (1,)
     assert node.files() == set()
+
+
+def test_all_copies_go_with_the_present_patient(tmp_path: Path) -> None:
+    node = made_node(tmp_path)
+    node.accept(ct(1, PatientID="WRONG"), ct(1, PatientID="RIGHT"), ct(2, PatientID="RIGHT"))
+    assert erase(node, "RIGHT").erased.images == 3
+    assert node.files() == set()
+
+
+def test_what_a_crash_left_half_written_goes_too(node: Made) -> None:
+    whole = received(ct(7, PatientID="SYN-0001"))
+    others = received(ct(7, PatientID="P-9"))
+    written = {
+        "theirs": whole.meta + whole.data_set[:-100],
+        "being-received": others.meta + others.data_set[:-100],
+        "old": whole.meta + whole.data_set[:20],  # it does not say any more whose it is
+    }
+    incoming = node.spool.folder / "incoming"
+    for name, content in written.items():
+        (incoming / name).write_bytes(content)
+    os.utime(incoming / "old", (time.time() - 120,) * 2)
+    assert erase(node, "SYN-0001").orphans == 1
+    assert [file.name for file in incoming.iterdir()] == ["being-received"]
+
+
+def test_what_comes_in_meanwhile_is_new_and_told(node: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    remove = node.spool.remove
+    again = [head_series()[0]]
+
+    def removes(name: str) -> None:
+        remove(name)
+        if again:
+            node.accept(again.pop())
+
+    monkeypatch.setattr(node.spool, "remove", removes)
+    assert erase(node, "SYN-0001").came == 1
+    assert all(node.spool.holds(row.file, row.size) for row in node.rows(instances))
 
 
 def test_requests_to_commit_that_name_an_erased_image_go_too(node: Made) -> None:
@@ -152,15 +252,6 @@ def test_who_is_not_here_cannot_be_forgotten(node: Made) -> None:
     with pytest.raises(NotFound):
         erase(node, "NOBODY")
     assert len(node.rows(series)) == 2
-
-
-def test_forgetting_works_on_postgresql(tmp_path: Path) -> None:
-    with server(tmp_path / "pg") as url:
-        node = made_node(tmp_path, database_url=empty_database(url, "forget"))
-        node.accept(*grey_series(2))
-        assert erase(node, "P-1").erased.images == 2
-        assert node.rows(instances) == []
-        node.database.close()
 
 
 def test_an_image_that_is_being_stored_while_its_patient_is_forgotten_is_not_acknowledged(

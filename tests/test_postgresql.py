@@ -14,7 +14,9 @@ import sqlalchemy as sa
 from made import NOW, Made, changed, ct, grey_series, head_series, made_node, schema_differences
 from postgresql import empty_database, server
 
+from dicom_node import forgetting
 from dicom_node.errors import StoreUnavailable
+from dicom_node.forgetting import Whom
 from dicom_node.network.stand_in import free_port
 from dicom_node.store import jobs
 from dicom_node.store.database import Database
@@ -140,6 +142,39 @@ def test_hostile_texts_are_stored_or_refused_as_on_sqlite(node: Made) -> None:
         ds.add_new(keyword, "UT", "CT\0\\\x01" + "\U0001f480" * 500)
     assert node.accept(ds, ct(2, ImagePositionPatient=["1e300", 0, 0])) == [0, 0]
     assert len(node.rows(instances)) == 2
+
+
+def waits_for_others(node: Made) -> bool:
+    with node.database.read() as connection:
+        return bool(connection.scalar(sa.text("SELECT count(*) FROM pg_locks WHERE NOT granted")))
+
+
+def test_what_is_being_filed_while_its_patient_is_forgotten_is_not_lost_unawares(
+    node: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its row is written, not committed, and its file is looked at for the last time, when forgetting begins."""
+    holds, pause = node.spool.holds, threading.Event()
+    begun: list[threading.Thread] = []
+
+    def forgets(name: str, size: int) -> bool:
+        held = holds(name, size)
+        if not begun:
+            begun.append(
+                threading.Thread(
+                    target=forgetting.erase, args=(node.database, node.spool, Whom("P-1")), kwargs={"now": NOW}
+                )
+            )
+            begun[0].start()
+            while begun[0].is_alive() and not waits_for_others(node):
+                pause.wait(0.01)
+        return held
+
+    node.accept(ct(1))
+    monkeypatch.setattr(node.spool, "holds", forgets)
+    assert node.accept(ct(1, series="1.2.3.9")) == [0]  # acknowledged, and so forgotten with the others
+    begun[0].join(60)
+    assert node.rows(instances) == []
+    assert node.files() == set()
 
 
 def test_from_slices_to_report(node: Made) -> None:

@@ -116,7 +116,14 @@ def service(
     ]
 
 
+def _is_for_commitment(event: evt.Event) -> bool:
+    """The library goes by the class that the message names; what was negotiated is the context it came in."""
+    return bool(event.context.abstract_syntax == SOP_CLASS)
+
+
 def _on_report(event: evt.Event, take: Callable[[Report], None]) -> tuple[int, None]:
+    if not _is_for_commitment(event):
+        return CommitmentStatus.NO_SUCH_SOP_CLASS, None
     try:
         told = event.event_information
         take(
@@ -141,6 +148,8 @@ def _on_report(event: evt.Event, take: Callable[[Report], None]) -> tuple[int, N
 def _on_action(
     event: evt.Event, ask_us: Callable[[str, str, Sequence[Reference]], CommitmentStatus] | None
 ) -> tuple[int, None]:
+    if not _is_for_commitment(event):
+        return CommitmentStatus.NO_SUCH_SOP_CLASS, None
     if ask_us is None:
         return CommitmentStatus.NOT_AUTHORIZED, None
     try:

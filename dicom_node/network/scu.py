@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 import ssl
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,9 +117,16 @@ def count_instances(peer: Peer, calling_aet: str, study_uid: str, series_uid: st
     return int(found) if found else None
 
 
-def send(peer: Peer, calling_aet: str, items: Sequence[Outgoing]) -> Iterator[Sent]:
+def send(
+    peer: Peer,
+    calling_aet: str,
+    items: Sequence[Outgoing],
+    *,
+    still: Callable[[Outgoing], bool] = lambda _: True,
+) -> Iterator[Sent]:
     """Store the items, over as few associations as negotiation allows; yields one answer an item, in order.
 
+    `still`: whether to send it after all, asked right before it goes out; for one that is not sent nothing is yielded.
     Raises AssociationBroken where the peer left in the middle of an item, those after it were not tried then, and
     PeerUnreachable or NoAssociation where no association comes about. What was not yielded by then was not answered.
     """
@@ -130,7 +137,9 @@ def send(peer: Peer, calling_aet: str, items: Sequence[Outgoing]) -> Iterator[Se
                 yield from (Sent(item, None, _no_context(peer, item)) for item in batch)
                 continue
             for item in batch:
-                yield _send_one(open_, peer, item)
+                sent = _send_one(open_, peer, item, still)
+                if sent is not None:
+                    yield sent
 
 
 def _no_context(peer: Peer, item: Outgoing) -> NoContext:
@@ -140,7 +149,7 @@ def _no_context(peer: Peer, item: Outgoing) -> NoContext:
     )
 
 
-def _send_one(association: Association, peer: Peer, item: Outgoing) -> Sent:
+def _send_one(association: Association, peer: Peer, item: Outgoing, still: Callable[[Outgoing], bool]) -> Sent | None:
     taken = {
         str(context.transfer_syntax[0])
         for context in association.accepted_contexts
@@ -151,8 +160,12 @@ def _send_one(association: Association, peer: Peer, item: Outgoing) -> Sent:
     as_it_is = item.transfer_syntax_uid in taken
     if not association.is_established:
         raise AssociationBroken(f"{_name(peer)} ended the association", item)
+    if not still(item):
+        return None
     try:
         answer = association.send_c_store(item.path if as_it_is else pydicom.dcmread(item.path))
+    except FileNotFoundError:
+        return Sent(item, None, PeerRefused("the stored object is gone; nothing was sent"))
     except ValueError:  # its text may quote values of the object
         return Sent(item, None, PeerRefused(f"{_name(peer)} takes {item.sop_class_uid} in no transfer syntax we have"))
     except RuntimeError as exc:

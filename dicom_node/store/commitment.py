@@ -1,23 +1,26 @@
 """Storage commitment as the database knows it: what destinations owe us a word on, and what we promised to others.
 
 Ours:   delivered -> owed -> asked -> committed        asked -> waiting (failed there: sent again), or asked again
+                                                       asked -> cancelled (failed there, and superseded or withdrawn)
 Theirs: waiting -> delivered (the answer, that is), and the images we committed to stay until `release`
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
+from dicom_node.store import outbox
 from dicom_node.store.database import insert_for, note
 from dicom_node.tables import (
     CommitmentState,
     DeliveryState,
     JobState,
+    ObjectKind,
     commitments,
     deliveries,
     instances,
@@ -100,17 +103,23 @@ def settle(
     failed: Mapping[str, int],
     *,
     now: float,
-    again_at: float,
+    wait_s: Callable[[int], float],
 ) -> tuple[int, int]:
-    """What a destination answered; returns how many it committed to, and how many are to be sent again."""
+    """What a destination answered; returns how many objects it committed to, and how many it has failed to keep.
+
+    `wait_s`: how long to wait, after so many questions, before what failed is sent again.
+    """
     query = (
         sa.select(
             deliveries.c.id,
             deliveries.c.destination,
+            deliveries.c.commitment_tries,
             objects.c.id.label("object_id"),
+            objects.c.kind,
             objects.c.sop_instance_uid,
             objects.c.job_id,
             jobs.c.series_id,
+            jobs.c.run,
             jobs.c.state.label("job_state"),
         )
         .select_from(deliveries.join(objects).join(jobs))
@@ -118,24 +127,53 @@ def settle(
     )
     kept = lost = 0
     for row in connection.execute(query).all():
-        this = deliveries.update().where(deliveries.c.id == row.id)
         about = f"object={row.object_id} by={row.destination}"
         if row.sop_instance_uid in failed:
             lost += 1
-            reason = f"{row.destination} did not commit to it, reason {failed[row.sop_instance_uid]:04X}"
-            withdrawn = row.job_state == JobState.WITHDRAWN  # then it is as well that the destination has it no more
-            state = DeliveryState.CANCELLED if withdrawn else DeliveryState.WAITING
-            owed_again = {"state": state, "next_at": again_at, "last_error": reason}
-            connection.execute(this.values(**owed_again, commitment=None, delivered_at=None))
-            was = sa.and_(jobs.c.id == row.job_id, jobs.c.state == JobState.DELIVERED)
-            connection.execute(jobs.update().where(was).values(state=JobState.REPORTED))
-            about += f" reason={failed[row.sop_instance_uid]:04X}"
+            reason = failed[row.sop_instance_uid]
+            again = _send_again(connection, row, reason, at=now + wait_s(row.commitment_tries))
+            about += f" reason={reason:04X}" + ("" if again else ", not sent again: it holds no longer")
             note(connection, "not committed", now=now, series_id=row.series_id, job_id=row.job_id, detail=about)
         elif row.sop_instance_uid in committed:
             kept += 1
-            connection.execute(this.values(commitment=CommitmentState.COMMITTED, commitment_at=now, last_error=None))
+            values = {"commitment": CommitmentState.COMMITTED, "commitment_at": now, "last_error": None}
+            connection.execute(deliveries.update().where(deliveries.c.id == row.id).values(values))
             note(connection, "committed", now=now, series_id=row.series_id, job_id=row.job_id, detail=about)
     return kept, lost
+
+
+def _send_again(connection: Connection, row: Any, reason: int, *, at: float) -> bool:
+    """Owe once more what the destination lost; False for what it should not show any more."""
+    again = row.kind == ObjectKind.WITHDRAWAL or not (
+        row.job_state == JobState.WITHDRAWN or _is_superseded(connection, row)
+    )
+    values = {
+        "state": DeliveryState.WAITING if again else DeliveryState.CANCELLED,
+        "next_at": at,
+        "last_error": f"{row.destination} did not commit to it, reason {reason:04X}",
+        "commitment": None,
+        "delivered_at": None,
+    }
+    connection.execute(deliveries.update().where(deliveries.c.id == row.id).values(values))
+    if again:
+        was = sa.and_(jobs.c.id == row.job_id, jobs.c.state == JobState.DELIVERED)
+        connection.execute(jobs.update().where(was).values(state=JobState.REPORTED))
+    return again
+
+
+def _is_superseded(connection: Connection, row: Any) -> bool:
+    """Whether this destination has, or is owed, something of a newer run: an older object must not arrive after it."""
+    newer = (
+        sa.select(deliveries.c.id)
+        .select_from(deliveries.join(objects).join(jobs))
+        .where(
+            deliveries.c.destination == row.destination,
+            outbox.not_taken_back(),
+            jobs.c.series_id == row.series_id,
+            jobs.c.run > row.run,
+        )
+    )
+    return connection.execute(newer.limit(1)).first() is not None
 
 
 # Theirs

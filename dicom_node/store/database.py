@@ -23,6 +23,8 @@ from dicom_node import tables, uids
 from dicom_node.errors import ConfigError, StoreFull, StoreUnavailable
 
 BUSY_TIMEOUT_S = 30.0  # longer than the longest writing transaction by far
+_BESIDE_OTHERS, _ALONE = (sa.text(f"SELECT pg_advisory_xact_lock{kind}(4712)") for kind in ("_shared", ""))
+_NOT_FOR_EVER = sa.text(f"SET LOCAL lock_timeout = '{BUSY_TIMEOUT_S:.0f}s'")  # new writers wait behind who waits alone
 IN_MEMORY = "node.database_url: the database must be a file, nothing in memory survives a restart"
 NETWORK_FILE_SYSTEMS = frozenset(
     {
@@ -59,6 +61,17 @@ class Database:
     def write(self) -> Iterator[Connection]:
         """A transaction that is committed, durably, when the block ends without an exception."""
         with _translated(), self._writing.begin() as connection:
+            if self.shares_commits:
+                connection.execute(_BESIDE_OTHERS)
+            yield connection
+
+    @contextmanager
+    def write_alone(self) -> Iterator[Connection]:
+        """The same while no other `write` is under way anywhere: what began before is committed, what follows waits."""
+        with _translated(), self._writing.begin() as connection:
+            if self.shares_commits:
+                connection.execute(_NOT_FOR_EVER)
+                connection.execute(_ALONE)
             yield connection
 
     @contextmanager

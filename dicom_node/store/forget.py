@@ -1,49 +1,77 @@
-"""Erasing a patient from the database: which series, what others hold of them, and the rows themselves."""
+"""Erasing a patient from the database: which series, what others hold of them, and the rows themselves.
+
+Whose a series is, its current images say. One that a correction moved to another patient is that one's; only what still
+bears the former patient's number goes then: superseded images, and objects that were made before the correction.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from dicom_node.store import purge
+from dicom_node.store import jobs as job_queue
+from dicom_node.store import outbox, purge
 from dicom_node.store.database import note
 from dicom_node.tables import DeliveryState, commitments, deliveries, instances, jobs, objects, series
 
 
 @dataclass(frozen=True)
+class Found:
+    """Numbers of the series in which there is something to erase."""
+
+    series: tuple[int, ...]
+    """All of them goes."""
+    former: tuple[int, ...] = ()
+    """They are of another patient by now."""
+
+
+@dataclass(frozen=True)
 class Held:
-    """An object that a destination has stored, or may have been sent at this moment."""
+    """An object that a destination has stored, or may have."""
 
     destination: str
     kind: str
     study_uid: str
     sop_instance_uid: str
     certain: bool
-    """False where a delivery was under way or had been tried."""
+    """False where it went out without a word on what became of it."""
 
 
 @dataclass(frozen=True)
 class Erased:
     series: tuple[int, ...]
+    former: tuple[int, ...]
     images: int
     objects: int
     files: tuple[str, ...]
 
 
-def series_of(connection: Connection, *, patient: str | None, study_uid: str | None) -> list[int]:
-    """Series with any image of this patient (a digest), or of this study."""
+def find(connection: Connection, *, patient: str | None, study_uid: str | None) -> Found:
+    """By patient (a digest), or by study."""
     if study_uid is not None:
-        query = sa.select(series.c.id).where(series.c.study_uid == study_uid)
-    else:
-        query = sa.select(instances.c.series_id).where(instances.c.patient == patient).distinct()
-    return sorted(int(number) for number in connection.scalars(query))
+        of_study = sa.select(series.c.id).where(series.c.study_uid == study_uid).order_by(series.c.id)
+        return Found(tuple(connection.scalars(of_study)))
+    touched = sa.select(instances.c.series_id).where(instances.c.patient == patient)
+    seen = sa.select(instances.c.series_id, instances.c.current, instances.c.patient).distinct()
+    patients: dict[tuple[int, bool], set[str]] = defaultdict(set)
+    for row in connection.execute(seen.where(instances.c.series_id.in_(touched))):
+        patients[row.series_id, row.current].add(row.patient)
+    numbers = sorted({number for number, _ in patients})
+    whole = [number for number in numbers if (patients[number, True] or patients[number, False]) == {patient}]
+    return Found(tuple(whole), tuple(number for number in numbers if number not in whole))
 
 
-def held(connection: Connection, series_ids: Sequence[int]) -> list[Held]:
-    told = (DeliveryState.DELIVERED, DeliveryState.WAITING)
+def objects_of(connection: Connection, series_ids: Collection[int]) -> dict[int, str]:
+    """What was made of these series: numbers of the objects, and their files."""
+    query = sa.select(objects.c.id, objects.c.file).join(jobs).where(jobs.c.series_id.in_(series_ids))
+    return {int(row.id): str(row.file) for row in connection.execute(query)}
+
+
+def held(connection: Connection, object_ids: Sequence[int]) -> list[Held]:
     query = (
         sa.select(
             deliveries.c.destination,
@@ -53,25 +81,40 @@ def held(connection: Connection, series_ids: Sequence[int]) -> list[Held]:
             (deliveries.c.state == DeliveryState.DELIVERED).label("certain"),
         )
         .select_from(deliveries.join(objects).join(jobs).join(series))
-        .where(series.c.id.in_(series_ids), deliveries.c.state.in_(told))
+        .where(objects.c.id.in_(object_ids), outbox.may_be_there())
         .order_by(deliveries.c.destination, objects.c.id)
     )
     return [Held(**row._asdict()) for row in connection.execute(query)]
 
 
-def erase(connection: Connection, series_ids: Sequence[int], *, now: float) -> Erased:
-    """Delete all rows; the history keeps one line that says how many they were, and no more."""
-    uids = set(connection.scalars(sa.select(instances.c.sop_instance_uid).where(instances.c.series_id.in_(series_ids))))
-    own = sa.select(jobs.c.id).where(jobs.c.series_id.in_(series_ids))
-    made = connection.scalar(sa.select(sa.func.count()).select_from(objects).where(objects.c.job_id.in_(own)))
-    files = [file for series_id in series_ids for file in purge.delete_rows(connection, series_id)]
+def erase(
+    connection: Connection, found: Found, *, patient: str | None, former_objects: Collection[int], now: float
+) -> Erased:
+    """Delete rows; the history keeps one line that says how many they were, and no more.
+
+    `former_objects`: those of `found.former` that bear the number of this patient (a digest).
+    """
+    former = sa.and_(instances.c.series_id.in_(found.former), instances.c.patient == patient)
+    going = sa.or_(instances.c.series_id.in_(found.series), sa.and_(former, instances.c.current.is_(True)))
+    uids = set(connection.scalars(sa.select(instances.c.sop_instance_uid).where(going)))
+    made = len(objects_of(connection, found.series)) + len(former_objects)
+    files = [file for series_id in found.series for file in purge.delete_rows(connection, series_id)]
+    files += purge.delete_instances(connection, former)
+    files += _delete_objects(connection, former_objects, now=now)
     for row in connection.execute(sa.select(commitments.c.id, commitments.c.asked)).all():
         if any(uid in uids for _, uid in row.asked):
             connection.execute(commitments.delete().where(commitments.c.id == row.id))
-    objects_made = int(made or 0)
-    images = len(files) - objects_made
-    if series_ids:
-        note(
-            connection, "forgotten", now=now, detail=f"series={len(series_ids)} images={images} objects={objects_made}"
-        )
-    return Erased(tuple(series_ids), images, objects_made, tuple(files))
+    erased = Erased(found.series, found.former, len(files) - made, made, tuple(files))
+    if files:
+        detail = f"series={len(found.series)} images={erased.images} objects={made}"
+        note(connection, "forgotten", now=now, detail=detail)
+    return erased
+
+
+def _delete_objects(connection: Connection, object_ids: Collection[int], *, now: float) -> list[str]:
+    """What their jobs still owe may be nothing then."""
+    job_ids = connection.scalars(sa.select(objects.c.job_id).where(objects.c.id.in_(object_ids)).distinct()).all()
+    files = purge.delete_objects(connection, objects.c.id.in_(object_ids))
+    for job_id in job_ids:
+        job_queue.settle_delivered(connection, job_id, now=now)
+    return files

@@ -1,11 +1,15 @@
 """The outbox: objects this node made, and for each a delivery a destination; the same bytes until they are taken.
 
 waiting -> delivered          waiting -> failed (refused for good) -> waiting (`retry`)
+waiting -> cancelled          cancelled -> delivered (it was on the wire, and has arrived)
+
+`begun_at` is set before an object goes out, and taken back by a refusal alone: where it stands, the destination may
+have the object, whatever the state.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +18,7 @@ from sqlalchemy import Connection
 
 from dicom_node.store import jobs as job_queue
 from dicom_node.store.database import insert_for, note
-from dicom_node.tables import CommitmentState, DeliveryState, deliveries, destinations, jobs, objects
+from dicom_node.tables import CommitmentState, DeliveryState, ObjectKind, deliveries, destinations, jobs, objects
 
 SR_CLASS_LASTS_S = 30 * 86400.0
 BACKLOG_LIMIT = 4  # deliveries of backlog over one association: the next live report waits for no more
@@ -42,6 +46,8 @@ class Delivery:
     destination: str
     tries: int
     """How often it was tried before."""
+    begun_at: float | None
+    """When it went out before without a word on what became of it."""
     sop_class_uid: str
     sop_instance_uid: str
     file: str
@@ -52,10 +58,9 @@ class Delivery:
 def put(connection: Connection, job_id: int, made: Sequence[MadeObject], to: Sequence[str], *, now: float) -> None:
     """Store what a job made and what it owes; belongs into the transaction that ends the job."""
     for item in made:
-        values = vars(item) | {"job_id": job_id, "created_at": now}
-        object_id = connection.execute(objects.insert().values(values).returning(objects.c.id)).scalar_one()
+        object_id = _add(connection, job_id, item, now=now)
         for destination in to:
-            _owe(connection, int(object_id), destination, now=now)
+            _owe(connection, object_id, destination, now=now)
 
 
 def due(
@@ -63,9 +68,9 @@ def due(
 ) -> list[Delivery]:
     """What this destination is owed now: live before backlog, what is present before what is not, then the oldest.
 
-    A report never overtakes that of an earlier run. Of backlog only a few are returned, so that the next live one
-    need not wait for many. A deadline further away than the longest wait was set before the clock was
-    put back, and is due.
+    Nothing overtakes a report of an earlier run, nor an object of its own kind. Of backlog only a few are returned, so
+    that the next live one need not wait for many. A deadline further away than the longest wait was set before the
+    clock was put back, and is due.
     """
     is_due = sa.or_(deliveries.c.next_at <= now, deliveries.c.next_at > now + longest_wait_s)
     before, its_object, its_job = deliveries.alias("before"), objects.alias("its_object"), jobs.alias("its_job")
@@ -74,8 +79,9 @@ def due(
         before.c.state == DeliveryState.WAITING,
         its_object.c.id == before.c.object_id,
         its_job.c.id == its_object.c.job_id,
+        its_object.c.kind.in_((ObjectKind.REPORT, objects.c.kind)),
         its_job.c.series_id == jobs.c.series_id,
-        its_job.c.id < jobs.c.id,
+        its_job.c.run < jobs.c.run,
     )
     query = (
         sa.select(
@@ -85,6 +91,7 @@ def due(
             jobs.c.series_id,
             deliveries.c.destination,
             deliveries.c.tries,
+            deliveries.c.begun_at,
             objects.c.sop_class_uid,
             objects.c.sop_instance_uid,
             objects.c.file,
@@ -107,23 +114,36 @@ def due(
     return live or found[:BACKLOG_LIMIT]
 
 
+def begin(connection: Connection, delivery: Delivery, *, now: float) -> bool:
+    """It goes out as soon as this is committed; False if it is not owed any more, and then it must not."""
+    return _update(connection, delivery, {"begun_at": now})
+
+
 def delivered(connection: Connection, delivery: Delivery, status: int, *, now: float, commitment: bool = False) -> bool:
     """The destination has it. Returns whether this settled all that the job owed.
 
-    `commitment`: it is to be asked for a commitment to keep it.
+    `commitment`: it is to be asked for a commitment to keep it. Not so of what was cancelled while it was on the wire.
     """
-    values = {"state": DeliveryState.DELIVERED, "last_status": status, "last_error": None, "delivered_at": now}
-    if commitment:
-        values |= {"commitment": CommitmentState.OWED, "commitment_at": now}
-    if not _update(connection, delivery, **values):
-        return False  # cancelled, or its patient forgotten, while it was sent
-    detail = f"object={delivery.object_id} to={delivery.destination} status={status:04X}"
-    note(connection, "stored", now=now, series_id=delivery.series_id, job_id=delivery.job_id, detail=detail)
+    values = {"state": DeliveryState.DELIVERED, "tries": delivery.tries + 1, "last_status": status, "last_error": None}
+    values["delivered_at"] = now
+    asked = {"commitment": CommitmentState.OWED, "commitment_at": now} if commitment else {}
+    if not _update(connection, delivery, values | asked):
+        if _update(connection, delivery, values, of=DeliveryState.CANCELLED):
+            _note(connection, "stored although cancelled", delivery, f"status={status:04X}", now=now)
+        return False  # else its patient was forgotten while it was sent
+    _note(connection, "stored", delivery, f"status={status:04X}", now=now)
     return job_queue.settle_delivered(connection, delivery.job_id, now=now)
 
 
-def postpone(connection: Connection, delivery: Delivery, *, until: float, status: int | None, error: str) -> None:
-    _update(connection, delivery, next_at=until, last_status=status, last_error=error)
+def postpone(connection: Connection, delivery: Delivery, *, until: float, status: int | None, error: str) -> bool:
+    """Not taken this time; `status`: None where the destination did not say so itself, and may have it all the same.
+
+    False if it is not owed any more.
+    """
+    values = {"tries": delivery.tries + 1, "next_at": until, "last_status": status, "last_error": error}
+    if status is not None:
+        values["begun_at"] = delivery.begun_at
+    return _update(connection, delivery, values)
 
 
 def hurry(connection: Connection, destination: str, *, now: float) -> None:
@@ -140,37 +160,61 @@ def hurry(connection: Connection, destination: str, *, now: float) -> None:
     )
 
 
-def give_up(connection: Connection, delivery: Delivery, *, now: float, status: int | None, error: str) -> None:
-    """Refused for good: kept, shown, and tried again only when a person says so."""
-    if not _update(connection, delivery, state=DeliveryState.FAILED, last_status=status, last_error=error):
-        return
-    detail = f"object={delivery.object_id} to={delivery.destination}: {error}"
-    note(connection, "delivery failed", now=now, series_id=delivery.series_id, job_id=delivery.job_id, detail=detail)
+def give_up(connection: Connection, delivery: Delivery, *, now: float, status: int | None, error: str) -> bool:
+    """Refused for good: kept, shown, and tried again only when a person says so. False if it is not owed any more."""
+    values = {"state": DeliveryState.FAILED, "tries": delivery.tries + 1, "begun_at": delivery.begun_at}
+    owed = _update(connection, delivery, values | {"last_status": status, "last_error": error})
+    if owed:
+        _note(connection, "delivery failed", delivery, error, now=now)
+    return owed
 
 
-def replace(connection: Connection, delivery: Delivery, made: MadeObject, *, now: float) -> None:
-    """This destination takes the report only as another SR class: owe it that object instead, built once."""
-    known = connection.scalar(sa.select(objects.c.id).where(objects.c.sop_instance_uid == made.sop_instance_uid))
+def replace(
+    connection: Connection, delivery: Delivery, sop_instance_uid: str, store: Callable[[], MadeObject], *, now: float
+) -> bool:
+    """This destination takes the report only as another SR class: owe it that object instead, built once.
+
+    `store` is called for an object that is not there yet. False if the delivery is not owed any more: nothing is
+    stored then.
+    """
+    if not _update(connection, delivery, {"state": DeliveryState.CANCELLED}):
+        return False
+    known = connection.scalar(sa.select(objects.c.id).where(objects.c.sop_instance_uid == sop_instance_uid))
     if known is None:
-        values = vars(made) | {"job_id": delivery.job_id, "created_at": now}
-        known = connection.execute(objects.insert().values(values).returning(objects.c.id)).scalar_one()
-    connection.execute(deliveries.update().where(deliveries.c.id == delivery.id).values(state=DeliveryState.CANCELLED))
+        known = _add(connection, delivery.job_id, store(), now=now)
     _owe(connection, int(known), delivery.destination, now=now)
+    return True
+
+
+def supersede(connection: Connection, series_id: int, run: int, *, now: float) -> None:
+    """A newer result is there: what earlier runs owe besides their reports and withdrawals would contradict it."""
+    earlier = sa.and_(jobs.c.series_id == series_id, jobs.c.run < run)
+    connection.execute(jobs.update().where(earlier).values(extras_due=False))
+    for job_id in connection.scalars(sa.select(jobs.c.id).where(earlier)).all():
+        lasting = (ObjectKind.REPORT, ObjectKind.WITHDRAWAL)
+        _cancel(connection, sa.select(objects.c.id).where(objects.c.job_id == job_id, objects.c.kind.not_in(lasting)))
+        job_queue.settle_delivered(connection, job_id, now=now)
 
 
 def taken_by(connection: Connection, job_id: int, destination: str) -> list[sa.Row[Any]]:
-    """The job's objects that this destination has stored."""
+    """The job's objects that this destination has stored, or may have."""
     query = (
         sa.select(objects)
         .join(deliveries, deliveries.c.object_id == objects.c.id)
-        .where(
-            objects.c.job_id == job_id,
-            deliveries.c.destination == destination,
-            deliveries.c.state == DeliveryState.DELIVERED,
-        )
+        .where(objects.c.job_id == job_id, deliveries.c.destination == destination, may_be_there())
         .order_by(objects.c.id)
     )
     return list(connection.execute(query))
+
+
+def may_be_there() -> sa.ColumnElement[bool]:
+    """Whether the destination of a delivery has the object, or may have."""
+    return sa.or_(deliveries.c.state == DeliveryState.DELIVERED, deliveries.c.begun_at.is_not(None))
+
+
+def not_taken_back() -> sa.ColumnElement[bool]:
+    """Whether the destination of a delivery has the object, may have it, or is still to get it."""
+    return sa.or_(deliveries.c.state != DeliveryState.CANCELLED, deliveries.c.begun_at.is_not(None))
 
 
 def told(connection: Connection, series_id: int, *, before_run: int) -> set[str]:
@@ -179,7 +223,7 @@ def told(connection: Connection, series_id: int, *, before_run: int) -> set[str]
         sa.select(deliveries.c.destination)
         .join(objects, objects.c.id == deliveries.c.object_id)
         .join(jobs, jobs.c.id == objects.c.job_id)
-        .where(jobs.c.series_id == series_id, jobs.c.run < before_run, deliveries.c.state != DeliveryState.CANCELLED)
+        .where(jobs.c.series_id == series_id, jobs.c.run < before_run, not_taken_back())
         .distinct()
     )
     return set(connection.scalars(query))
@@ -187,16 +231,7 @@ def told(connection: Connection, series_id: int, *, before_run: int) -> set[str]
 
 def cancel(connection: Connection, job_id: int) -> int:
     """What the job still owes is owed no longer; returns how many deliveries that were."""
-    own = sa.select(objects.c.id).where(objects.c.job_id == job_id)
-    changed = connection.execute(
-        deliveries.update()
-        .where(
-            deliveries.c.object_id.in_(own),
-            deliveries.c.state.in_((DeliveryState.WAITING, DeliveryState.FAILED)),
-        )
-        .values(state=DeliveryState.CANCELLED)
-    )
-    return int(changed.rowcount)
+    return _cancel(connection, sa.select(objects.c.id).where(objects.c.job_id == job_id))
 
 
 def sr_class_of(connection: Connection, destination: str, *, now: float) -> str | None:
@@ -249,6 +284,11 @@ def try_again(connection: Connection, series_id: int, *, now: float) -> int:
     return int(changed.rowcount)
 
 
+def _add(connection: Connection, job_id: int, made: MadeObject, *, now: float) -> int:
+    values = vars(made) | {"job_id": job_id, "created_at": now}
+    return int(connection.execute(objects.insert().values(values).returning(objects.c.id)).scalar_one())
+
+
 def _owe(connection: Connection, object_id: int, destination: str, *, now: float) -> None:
     values = {
         "object_id": object_id,
@@ -261,11 +301,24 @@ def _owe(connection: Connection, object_id: int, destination: str, *, now: float
     connection.execute(insert.on_conflict_do_nothing(index_elements=["object_id", "destination"]))
 
 
-def _update(connection: Connection, delivery: Delivery, **values: object) -> bool:
-    """False if it is not owed any more."""
-    changed = connection.execute(
-        deliveries.update()
-        .where(deliveries.c.id == delivery.id, deliveries.c.state == DeliveryState.WAITING)
-        .values(tries=delivery.tries + 1, **values)
-    )
-    return bool(changed.rowcount)
+def _cancel(connection: Connection, object_ids: sa.Select[tuple[int]]) -> int:
+    open_ = deliveries.c.state.in_((DeliveryState.WAITING, DeliveryState.FAILED))
+    of_these = sa.and_(deliveries.c.object_id.in_(object_ids), open_)
+    return int(connection.execute(deliveries.update().where(of_these).values(state=DeliveryState.CANCELLED)).rowcount)
+
+
+def _update(
+    connection: Connection,
+    delivery: Delivery,
+    values: Mapping[str, object],
+    *,
+    of: DeliveryState = DeliveryState.WAITING,
+) -> bool:
+    """False if it is not in this state, or not there any more."""
+    this = sa.and_(deliveries.c.id == delivery.id, deliveries.c.state == of)
+    return bool(connection.execute(deliveries.update().where(this).values(dict(values))).rowcount)
+
+
+def _note(connection: Connection, kind: str, delivery: Delivery, detail: str, *, now: float) -> None:
+    text = f"object={delivery.object_id} to={delivery.destination} {detail}"
+    note(connection, kind, now=now, series_id=delivery.series_id, job_id=delivery.job_id, detail=text)

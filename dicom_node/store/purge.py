@@ -58,20 +58,29 @@ def delete(connection: Connection, series_id: int, *, quiet_since: float) -> lis
 
 def delete_rows(connection: Connection, series_id: int) -> list[str]:
     """Delete all rows of a series, whatever its state; returns the files that belonged to it."""
-    own_instances = sa.select(instances.c.id).where(instances.c.series_id == series_id)
     own_jobs = sa.select(jobs.c.id).where(jobs.c.series_id == series_id)
-    own_objects = sa.select(objects.c.id).where(objects.c.job_id.in_(own_jobs))
-    files = [
-        *connection.scalars(sa.select(instances.c.file).where(instances.c.series_id == series_id)),
-        *connection.scalars(sa.select(objects.c.file).where(objects.c.job_id.in_(own_jobs))),
-    ]
-    connection.execute(deliveries.delete().where(deliveries.c.object_id.in_(own_objects)))
-    connection.execute(objects.delete().where(objects.c.job_id.in_(own_jobs)))
-    connection.execute(slice_results.delete().where(slice_results.c.instance_id.in_(own_instances)))
+    made = delete_objects(connection, objects.c.job_id.in_(own_jobs))
+    received = delete_instances(connection, instances.c.series_id == series_id)
     connection.execute(events.delete().where(events.c.series_id == series_id))
     connection.execute(jobs.delete().where(jobs.c.series_id == series_id))
-    connection.execute(instances.delete().where(instances.c.series_id == series_id))
     connection.execute(series.delete().where(series.c.id == series_id))
+    return received + made
+
+
+def delete_objects(connection: Connection, which: sa.ColumnElement[bool]) -> list[str]:
+    """With their deliveries; returns their files."""
+    files = list(connection.scalars(sa.select(objects.c.file).where(which)))
+    connection.execute(deliveries.delete().where(deliveries.c.object_id.in_(sa.select(objects.c.id).where(which))))
+    connection.execute(objects.delete().where(which))
+    return files
+
+
+def delete_instances(connection: Connection, which: sa.ColumnElement[bool]) -> list[str]:
+    """With what was found in them; returns their files."""
+    files = list(connection.scalars(sa.select(instances.c.file).where(which)))
+    found_in = slice_results.c.instance_id.in_(sa.select(instances.c.id).where(which))
+    connection.execute(slice_results.delete().where(found_in))
+    connection.execute(instances.delete().where(which))
     return files
 
 

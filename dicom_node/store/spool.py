@@ -120,6 +120,11 @@ class Spool:
             for file in shard.iterdir():
                 yield f"{shard.name}/{file.name}"
 
+    def half_written(self) -> Iterator[str]:
+        """Names of files that are just being written, or that a crash left so."""
+        for file in self._incoming.iterdir():
+            yield f"{self._incoming.name}/{file.name}"
+
     def clear_incoming(self, *, older_than_s: float = 0.0) -> int:
         """Remove half-written files of an earlier life; returns how many there were.
 

@@ -1,0 +1,249 @@
+"""The outbox between runs, and what happens to a delivery while its object is on the wire."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pydicom
+import pytest
+from made import NOW, Made, ct, made_node, peer
+from report_cases import context, findings, headers
+from untrained import metadata
+
+from dicom_node import forgetting, reporting
+from dicom_node.forgetting import Whom
+from dicom_node.network.stand_in import StandInPacs
+from dicom_node.report import sr
+from dicom_node.sender import Sender
+from dicom_node.store import outbox, series
+from dicom_node.store.outbox import Delivery, MadeObject
+from dicom_node.tables import deliveries, jobs, objects
+from dicom_node.tables import series as series_table
+from dicom_node.withdrawing import withdraw
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Made:
+    """One series, of which nothing was made yet."""
+    made = made_node(tmp_path, peers=[peer(104, withdraw_by="quality")])
+    made.accept(ct(1))
+    return made
+
+
+def run(node: Made, number: int, *kinds: str, to: str = "PACS1", of_series: int = 1) -> None:
+    """A run of the series that owes objects of these kinds."""
+    job = {"series_id": of_series, "run": number, "state": "reported", "priority": 0, "not_before": NOW, "tries": 1}
+    with node.database.write() as connection:
+        job_id = connection.execute(jobs.insert().values(job | {"created_at": NOW}).returning(jobs.c.id)).scalar_one()
+        outbox.supersede(connection, of_series, number, now=NOW)
+        for kind in kinds:
+            content = f"{kind} of run {number}".encode()
+            file, sha256 = node.spool.keep(content), hashlib.sha256(content).hexdigest()
+            uid = f"2.25.{number}{len(node.files())}"
+            outbox.put(
+                connection,
+                job_id,
+                [MadeObject(kind, "1.2.3", uid, "2.25.9", file, len(content), sha256)],
+                [to],
+                now=NOW,
+            )
+        connection.execute(series_table.update().values(state="complete", run=number))
+
+
+def due(node: Made, to: str = "PACS1") -> list[Delivery]:
+    with node.database.read() as connection:
+        return outbox.due(connection, to, now=node.clock(), longest_wait_s=3600)
+
+
+def due_kinds(node: Made) -> list[tuple[int, str]]:
+    """Run and kind of what is due."""
+    kinds = {one.id: (one.job_id, one.kind) for one in node.rows(objects)}
+    return [kinds[one.object_id] for one in due(node)]
+
+
+def states(node: Made) -> list[str]:
+    return [row.state for row in node.rows(deliveries)]
+
+
+def act(node: Made, what: Callable[..., Any], delivery: Delivery, *arguments: Any, **given: Any) -> Any:
+    with node.database.write() as connection:
+        return what(connection, delivery, *arguments, **given)
+
+
+def later(node: Made, delivery: Delivery, status: int | None = None) -> None:
+    act(node, outbox.postpone, delivery, until=NOW + 600, status=status, error="busy")
+
+
+def test_a_newer_report_waits_behind_an_earlier_one_and_behind_no_picture(node: Made) -> None:
+    run(node, 1, "report", "picture")
+    report, picture = due(node)
+    act(node, outbox.delivered, report, 0, now=NOW)
+    later(node, picture)
+    run(node, 2, "report")
+    assert due_kinds(node) == [(2, "report")]
+    later(node, due(node)[0])
+    run(node, 3, "report")
+    assert due_kinds(node) == []
+
+
+def test_a_newer_picture_waits_behind_an_earlier_report(node: Made) -> None:
+    run(node, 1, "report")
+    later(node, due(node)[0])
+    run(node, 2, "report", "picture")
+    assert due_kinds(node) == []
+
+
+def test_reports_of_other_destinations_and_other_series_hold_up_nothing(node: Made) -> None:
+    run(node, 1, "report", to="PACS2")
+    later(node, due(node, "PACS2")[0])
+    run(node, 2, "report")
+    assert due_kinds(node) == [(2, "report")]
+
+
+def test_a_picture_that_waits_is_not_sent_after_a_newer_result(node: Made) -> None:
+    run(node, 1, "report", "picture", "withdrawal")
+    with node.database.write() as connection:
+        connection.execute(jobs.update().values(extras_due=True))
+    run(node, 2, "report")
+    assert states(node) == ["waiting", "cancelled", "waiting", "waiting"]
+    assert not node.rows(jobs)[0].extras_due
+
+
+def test_what_was_begun_without_a_word_may_be_there_and_what_was_refused_is_not(node: Made) -> None:
+    def told() -> list[str]:
+        with node.database.read() as connection:
+            return [row.kind for row in outbox.taken_by(connection, 1, "PACS1")]
+
+    run(node, 1, "report")
+    (delivery,) = due(node)
+    assert told() == []
+    assert act(node, outbox.begin, delivery, now=NOW)
+    assert told() == ["report"]
+    later(node, delivery, status=0xA700)
+    assert told() == []
+    act(node, outbox.begin, delivery, now=NOW)
+    later(node, delivery)  # the association broke
+    assert told() == ["report"]
+    node.clock.advance(600)
+    (again,) = due(node)
+    act(node, outbox.begin, again, now=node.clock())
+    act(node, outbox.give_up, again, now=node.clock(), status=0x0111, error="a duplicate")
+    assert told() == ["report"]  # it may be a duplicate of what was sent first
+
+
+def test_what_is_not_owed_any_more_is_neither_begun_nor_replaced(node: Made) -> None:
+    def store() -> MadeObject:
+        raise AssertionError("nothing is to be written")
+
+    run(node, 1, "report")
+    (delivery,) = due(node)
+    with node.database.write() as connection:
+        outbox.cancel(connection, 1)
+    assert not act(node, outbox.begin, delivery, now=NOW)
+    assert not act(node, outbox.replace, delivery, "2.25.77", store, now=NOW)
+    assert states(node) == ["cancelled"]
+    forgetting.erase(node.database, node.spool, Whom("P-1"), now=NOW)
+    assert not act(node, outbox.replace, delivery, "2.25.77", store, now=NOW)
+
+
+# While it is on the wire
+
+
+@pytest.fixture
+def two_reported(tmp_path: Path) -> Made:
+    """Two patients with a report each, owed to PACS1."""
+    node = made_node(tmp_path, peers=[peer(104, withdraw_by="quality")])
+    for number, patient in enumerate(("FIRST", "SECOND"), 1):
+        node.accept(ct(1, study=f"1.2.{number}", series=f"1.2.{number}.1", PatientID=patient))
+        run(node, 1, of_series=number)
+        uids = {"sop_instance_uid": f"2.25.{number}", "series_instance_uid": f"2.25.{number}1"}
+        made = sr.to_bytes(sr.build(headers(PatientID=patient), findings("deep"), context(**uids)))
+        built = reporting.Built("report", sr.SR_CLASSES[0], *uids.values(), content=made)
+        with node.database.write() as connection:
+            outbox.put(connection, number, [reporting.stored(built, node.spool)], ["PACS1"], now=NOW)
+    said = {"findings": asdict(findings("deep")), "model_digest": "f" * 64, "preprocessing": "untrained-1"}
+    with node.database.write() as connection:
+        connection.execute(jobs.update().values(said))
+    return node
+
+
+def send(node: Made, folder: Path, while_on_the_wire: Callable[[], Any]) -> list[str]:
+    """Send all that is due; while the first object arrives, something happens. SOP Instance UIDs that arrived."""
+    pending = [while_on_the_wire]
+
+    def answer(_: str) -> int:
+        if pending:
+            pending.pop()()
+        return 0
+
+    there = StandInPacs(folder / "pacs", answer=answer)
+    there.start()
+    try:
+        to = peer(there.port)
+        sender = Sender(node.database, node.spool, to, node.config.results, ae_title="NODE", clock=node.clock)
+        while sender.tick():
+            pass
+    finally:
+        there.stop()
+    return [one.sop_instance_uid for one in there.stored]
+
+
+def test_a_result_withdrawn_while_it_is_on_the_wire_is_taken_back_there(two_reported: Made, tmp_path: Path) -> None:
+    node = two_reported
+    first, second = (row.sop_instance_uid for row in node.rows(objects))
+
+    def take_back() -> None:
+        for number in (1, 2):
+            with node.database.write() as connection:
+                one = series.get(connection, number)
+                assert one is not None
+                given = {"why": "wrong patient", "metadata": metadata(), "device_uid": "2.25.100", "now": node.clock()}
+                withdraw(connection, node.spool, node.config, one, **given)
+
+    arrived = send(node, tmp_path, take_back)
+    rejection = node.rows(objects)[2]
+    assert arrived == [first, rejection.sop_instance_uid]
+    assert first in str(pydicom.dcmread(node.spool.path(rejection.file)).CurrentRequestedProcedureEvidenceSequence)
+    assert states(node) == ["delivered", "cancelled", "delivered"]
+    assert [row.state for row in node.rows(jobs)] == ["withdrawn", "withdrawn"]
+    assert second not in arrived
+
+
+def test_nothing_of_a_patient_forgotten_meanwhile_is_sent_after_it(two_reported: Made, tmp_path: Path) -> None:
+    node = two_reported
+    first = node.rows(objects)[0].sop_instance_uid
+    held = []
+
+    def forget() -> None:
+        held.extend(
+            forgetting.erase(node.database, node.spool, Whom(patient), now=node.clock()).held
+            for patient in ("FIRST", "SECOND")
+        )
+
+    assert send(node, tmp_path, forget) == [first]
+    assert [[(one.sop_instance_uid, one.certain) for one in each] for each in held] == [[(first, False)], []]
+    assert node.files() == set()
+
+
+def test_a_report_is_not_built_in_another_class_for_a_patient_forgotten_meanwhile(
+    two_reported: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = two_reported
+    built = reporting.in_other_class
+
+    def forgets(*arguments: Any) -> reporting.Built:
+        made = built(*arguments)
+        forgetting.erase(node.database, node.spool, Whom("FIRST"), now=node.clock())
+        return made
+
+    monkeypatch.setattr(reporting, "in_other_class", forgets)
+    with node.database.write() as connection:
+        outbox.remember_sr_class(connection, "PACS1", "1.2.840.10008.5.1.4.1.1.88.33", now=node.clock())
+        connection.execute(deliveries.delete().where(deliveries.c.object_id == 2))
+    sender = Sender(node.database, node.spool, peer(1), node.config.results, ae_title="NODE", clock=node.clock)
+    assert sender.tick() == 1
+    assert b"FIRST" not in b"".join(node.spool.read(name) for name in node.files())
