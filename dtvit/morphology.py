@@ -7,7 +7,8 @@ background for `dilate` and `fill`, and foreground for `erode`: a head cut by th
 from __future__ import annotations
 
 import functools
-from typing import Any, Protocol
+import math
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,9 @@ import numpy.typing as npt
 Mask = npt.NDArray[np.bool_]
 Labels = npt.NDArray[np.integer[Any]]
 Pixel = tuple[float, float]
+Cell = TypeVar("Cell", bound=np.generic)
+
+FEW = 8  # labels that are faster counted one by one
 
 
 class Morphology(Protocol):
@@ -32,6 +36,9 @@ class Morphology(Protocol):
 
     def depth(self, mask: Mask, pixel_mm: Pixel) -> npt.NDArray[np.float32]:
         """Distance (mm) of each mask pixel to the nearest one outside; 0 outside."""
+
+    def thickness(self, mask: Mask, pixel_mm: Pixel) -> npt.NDArray[np.float32]:
+        """`depth` to within 2 %: enough to tell a head from a shell."""
 
     def fill(self, mask: Mask) -> Mask:
         """The mask and whatever it encloses (background is 4-connected)."""
@@ -57,15 +64,22 @@ def coarse(pixel_mm: Pixel, cell_mm: float = 1.0) -> tuple[int, Pixel]:
     return step, (pixel_mm[0] * step, pixel_mm[1] * step)
 
 
-def finer(mask: Mask, step: int, shape: tuple[int, ...]) -> Mask:
+def finer(values: npt.NDArray[Cell], step: int, shape: tuple[int, ...]) -> npt.NDArray[Cell]:
     """Back to (row, column) of `shape` from every `step`-th pixel."""
-    return np.repeat(np.repeat(mask, step, 1)[: shape[0], : shape[1]], step, 0)[: shape[0]]
+    rows, columns = values.shape
+    wide = np.empty((rows, columns, step), values.dtype)
+    for i in range(step):  # faster than np.repeat, which copies one by one
+        wide[..., i] = values
+    return np.repeat(wide.reshape(rows, columns * step)[:, : shape[1]], step, 0)[: shape[0]]
 
 
 def sizes(labels: Labels, count: int, within: Mask | None = None) -> npt.NDArray[np.float64]:
     """Pixels of the labels 0..count, in all or `within`; exact."""
     import cv2
 
+    if count <= FEW and labels.dtype == np.uint8:  # nearly always, and five times faster than any histogram
+        seen = labels if within is None else np.where(within, labels, np.uint8(255))
+        return np.array([np.count_nonzero(seen == label) for label in range(count + 1)], np.float64)
     if labels.dtype.itemsize > 2:  # OpenCV's histogram is ten times faster than bincount, and knows no 32 bits
         return np.bincount((labels if within is None else labels[within]).ravel(), minlength=count + 1).astype(float)
     mask = None if within is None else np.ascontiguousarray(within).view(np.uint8)
@@ -79,7 +93,9 @@ def renamed(labels: Labels, names: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint
 
     named = np.flatnonzero(names)
     if len(named) == 1:  # nearly always; comparing is faster than any table
-        return np.asarray((labels == named[0]).view(np.uint8) * names[named[0]])
+        label, name = int(named[0]), names[named[0]]  # an int: numpy would widen all labels to the type of the array's
+        only = (labels == label).view(np.uint8)
+        return only if name == 1 else np.asarray(only * name)
     if labels.dtype != np.uint8:
         return names[labels]
     table = np.zeros(256, np.uint8)
@@ -128,6 +144,8 @@ class Reference:
 
         return np.asarray(distance_transform_edt(mask, sampling=pixel_mm), np.float32)
 
+    thickness = depth
+
     def fill(self, mask: Mask) -> Mask:
         from scipy.ndimage import binary_fill_holes
 
@@ -173,10 +191,21 @@ class Fast:
     def depth(self, mask: Mask, pixel_mm: Pixel) -> npt.NDArray[np.float32]:
         import cv2
 
+        return self._distance(mask, pixel_mm, cv2.DIST_MASK_PRECISE)
+
+    def thickness(self, mask: Mask, pixel_mm: Pixel) -> npt.NDArray[np.float32]:
+        import cv2
+
+        return self._distance(mask, pixel_mm, cv2.DIST_MASK_5)  # by steps of a knight and a king: a third of the time
+
+    @staticmethod
+    def _distance(mask: Mask, pixel_mm: Pixel, how: int) -> npt.NDArray[np.float32]:
+        import cv2
+
         if mask.all():  # no background to measure to
             return np.full(mask.shape, max(mask.shape) * pixel_mm[0], np.float32)
-        distance = cv2.distanceTransform(mask.view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-        return np.asarray(distance * np.float32(np.sqrt(pixel_mm[0] * pixel_mm[1])), np.float32)
+        distance = cv2.distanceTransform(mask.view(np.uint8), cv2.DIST_L2, how)
+        return np.asarray(distance * np.float32(math.sqrt(pixel_mm[0] * pixel_mm[1])), np.float32)
 
     def fill(self, mask: Mask) -> Mask:
         import cv2
@@ -197,8 +226,8 @@ class Fast:
         filled = np.zeros(mask.shape, np.uint8)
         rows = np.flatnonzero(mask.any(axis=1))
         if rows.size:  # the outermost pixels of each row have the same hull as all of them
-            left = mask[rows].argmax(axis=1)
-            right = mask.shape[1] - 1 - mask[rows, ::-1].argmax(axis=1)
+            left = mask.argmax(axis=1)[rows]
+            right = mask.shape[1] - 1 - mask[:, ::-1].argmax(axis=1)[rows]
             ends = np.concatenate([np.stack([left, rows], 1), np.stack([right, rows], 1)]).astype(np.int32)
             cv2.fillConvexPoly(filled, cv2.convexHull(ends), 1)
         return _bool(filled)

@@ -34,6 +34,7 @@ HOLE_HU = -50.0  # unless it is as dark as fat
 BONE_HU = 200.0  # denser than any clot
 GAP_MM = 4.0
 CELL_MM = 2.0
+RIM = 8  # cells of background, so that what is dilated by GAP_MM does not reach the edge
 INSIDE = 0.8  # share of a part that lies in the convex hull of the main one
 FOLLOWS = 0.5  # share of a part that lies within the neighbouring slice's head
 SHELL_MM = 6.0  # half the thickness of a shell, after erosion, that no part of the head follows
@@ -87,12 +88,13 @@ def decide(
 ) -> Decision:
     """The head in one slice (row, column; HU); `accepted`: the parts that `retrace` chose for it."""
     by = by or Fast()
-    shape, window = hu.shape, _window(hu > LEVEL_HU)
+    bright = hu > LEVEL_HU
+    shape, window = hu.shape, _window(bright)
     if window is None:
         empty = Trace(np.zeros((1, 1), np.uint8), pixel_mm, (), frozenset())
         return Decision(np.zeros(shape, np.bool_), (NO_HEAD,), empty)
-    hu = hu[window]
-    visible = _visible(hu, pixel_mm, by)
+    hu, bright = hu[window], bright[window]
+    visible = _visible(hu, bright, pixel_mm, by)
     flags: list[str] = []
     parts, outline = _parts(visible, pixel_mm, by), shells.outline(hu, pixel_mm, by)
     chosen = _choose(parts, outline, pixel_mm, by, flags)
@@ -158,14 +160,14 @@ def _vault(trace: Trace) -> bool:
     return max((trace.depths_mm[i - 1] for i in trace.accepted), default=0.0) >= VAULT_MM
 
 
-def _visible(hu: npt.NDArray[np.float32], pixel_mm: Pixel, by: Morphology) -> Mask:
-    """What the window shows, noise in it mended."""
+def _visible(hu: npt.NDArray[np.float32], bright: Mask, pixel_mm: Pixel, by: Morphology) -> Mask:
+    """What the window shows (`bright`), noise in it mended."""
     reach_mm = NOISY_MM if _noisy(hu) else SMOOTH_MM
     width = 2 * round(reach_mm / (2 * min(pixel_mm)) - 0.5) + 1
     if width < 3:
-        return hu > LEVEL_HU
-    around = by.smooth(np.clip(hu, -100.0, 80.0), width)
-    return (hu > LEVEL_HU) | ((around > SMOOTH_HU) & (hu > HOLE_HU))
+        return bright.copy()
+    clipped = np.clip(hu, -100.0, 80.0)
+    return bright | ((by.smooth(clipped, width) > SMOOTH_HU) & (clipped > HOLE_HU))
 
 
 def _noisy(hu: npt.NDArray[np.float32]) -> bool:
@@ -196,12 +198,12 @@ def _parts(visible: Mask, pixel_mm: Pixel, by: Morphology) -> _Parts:
     labels, count = by.parts(solid)
     step, coarse_mm = coarse(pixel_mm)
     sampled = labels[::step, ::step]
-    box = _window(sampled > 0)
+    box = _window(np.ascontiguousarray(solid[::step, ::step]))
     if box is None:
         nothing = np.zeros(0, np.float64)
         return _Parts(np.zeros(labels.shape, np.uint8), nothing, nothing, nothing)
     sampled = np.ascontiguousarray(sampled[box])  # with a rim of background; what lies beyond tells nothing
-    thickness = by.depth(sampled > 0, coarse_mm) + np.float32(DISK_MM)
+    thickness = by.thickness(sampled > 0, coarse_mm) + np.float32(DISK_MM)
     cm2 = coarse_mm[0] * coarse_mm[1] / 100.0
     area = sizes(sampled, count) * cm2
     area[0] = 0.0
@@ -249,7 +251,8 @@ def _choose(parts: _Parts, outline: Mask, pixel_mm: Pixel, by: Morphology, flags
 def _touching(outline: Mask, head: Mask, pixel_mm: Pixel, by: Morphology) -> Mask:
     """Those pieces of the outline that hold some of the head."""
     step, _ = coarse(pixel_mm, shells.CELL_MM)
-    labels, count = by.parts(finer(outline, step, head.shape))
+    labels, count = by.parts(outline)
+    labels = finer(labels, step, head.shape)
     held = sizes(labels, count, head) > 0
     held[0] = False
     return renamed(labels, held.view(np.uint8)).view(np.bool_)
@@ -263,7 +266,8 @@ def _filled(grown: Mask, bone: Mask, pixel_mm: Pixel, by: Morphology) -> Mask:
 
 def _within_skull(mask: Mask, bone: Mask, pixel_mm: Pixel, by: Morphology) -> Mask:
     """The skull, thin walls of sinuses included, and all it encloses; nothing where most of it is not in the mask."""
-    if not (by.dilate(bone & ~mask, 1.5 * max(pixel_mm), pixel_mm) & bone & mask).any():
+    outside = bone & ~mask
+    if not outside.any() or not (by.dilate(outside, 1.5 * max(pixel_mm), pixel_mm) & bone & mask).any():
         return mask  # no bone lies across its border
     labels, count = by.parts(bone)
     sampled, head = labels[::4, ::4], mask[::4, ::4]
@@ -287,11 +291,11 @@ def _enclosed(mask: Mask, pixel_mm: Pixel, by: Morphology) -> Mask:
     """What the mask encloses but for gaps of up to twice GAP_MM: brain behind an opened sinus or a burr hole."""
     step, coarse_mm = coarse(pixel_mm)
     sampled = mask[::step, ::step]
-    rows, columns = _window(np.ascontiguousarray(sampled)) or (slice(0, 0), slice(0, 0))
-    closed = by.fill(by.dilate(np.pad(sampled[rows, columns], 8), GAP_MM, coarse_mm))
-    inner = np.zeros(sampled.shape, np.bool_)
-    inner[rows, columns] = by.erode(closed, GAP_MM + DISK_MM, coarse_mm)[8:-8, 8:-8]
-    return finer(inner, step, mask.shape)
+    wider = np.zeros([size + 2 * RIM for size in sampled.shape], np.bool_)
+    inner = np.s_[RIM:-RIM, RIM:-RIM]
+    wider[inner] = sampled
+    closed = by.fill(by.dilate(wider, GAP_MM, coarse_mm))
+    return finer(by.erode(closed, GAP_MM + DISK_MM, coarse_mm)[inner], step, mask.shape)
 
 
 def _trace(

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from dtvit.morphology import Fast, Mask, Reference, renamed, sizes
+from dtvit.morphology import Fast, Mask, Reference, finer, renamed, sizes
 
 SQUARE = (0.9, 0.9)
 
@@ -32,8 +32,29 @@ def test_the_fast_operation_is_the_reference(operation: str) -> None:
                 assert (fast.deeper(mask, least_mm, SQUARE) == slow.deeper(mask, least_mm, SQUARE)).all()
         elif operation == "depth":
             assert np.allclose(fast.depth(mask, SQUARE), slow.depth(mask, SQUARE), atol=1e-4)
+            assert np.allclose(fast.thickness(mask, SQUARE), slow.thickness(mask, SQUARE), rtol=0.02, atol=1e-4)
         else:
             assert (getattr(fast, operation)(mask) == getattr(slow, operation)(mask)).all()
+
+
+def test_thickness_is_within_two_percent_of_the_distance_in_a_large_part() -> None:
+    rows, columns = np.ogrid[:200, :180]
+    for turn in np.linspace(0, np.pi / 2, 9):
+        across, down = columns - 90, rows - 100
+        u, v = across * np.cos(turn) + down * np.sin(turn), down * np.cos(turn) - across * np.sin(turn)
+        part = np.asarray((np.abs(u) < 60) & (np.abs(v) < 70))
+        exact = Reference().depth(part, SQUARE)
+        assert np.allclose(Fast().thickness(part, SQUARE), exact, rtol=0.021)
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 5])
+def test_finer_undoes_taking_every_so_manieth_pixel(step: int) -> None:
+    random = np.random.default_rng(2)
+    for shape in ((40, 61), (33, 7), (5, 5)):
+        coarse = random.integers(0, 9, (-(-shape[0] // step), -(-shape[1] // step))).astype(np.uint8)
+        fine = finer(coarse, step, shape)
+        assert fine.shape == shape
+        assert (fine == np.kron(coarse, np.ones((step, step), np.uint8))[: shape[0], : shape[1]]).all()
 
 
 @pytest.mark.parametrize("count", [3, 255, 256, 70_000])
