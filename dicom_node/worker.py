@@ -53,9 +53,11 @@ class Worker:
         node: Node,
         owner: str,
         clock: Callable[[], float] = time.time,
+        readers: int = 0,
         alive: Callable[[], None] = lambda: None,
         stopping: Callable[[], bool] = lambda: False,
     ) -> None:
+        """`readers`: how many processes read beside this one, until `close`; 0: this one reads."""
         self._database = database
         self._spool = spool
         self._classifier = classifier
@@ -66,7 +68,7 @@ class Worker:
         self._stopping = stopping
         self._lease_s = config.results.lease_s
         self._reader = SliceReader(
-            classifier, spool, brace_removal=config.model.brace_removal, batch=config.model.batch
+            *(classifier, spool), brace_removal=config.model.brace_removal, batch=config.model.batch, readers=readers
         )
         self.version = Version(classifier.checkpoint.digest, self._reader.preprocessing)
         self._maker = reporting.Maker(
@@ -78,6 +80,9 @@ class Worker:
             classifier.precision,
         )
         self._extras = Extras(database, spool, self._reader, config, self._maker, clock=clock)
+
+    def close(self) -> None:
+        self._reader.close()
 
     def step(self) -> bool:
         """One job, or the extras of one, or one batch of slices still arriving; False if there was nothing to do.
@@ -246,26 +251,46 @@ class Worker:
     def _classify_some(self, series_id: int | None, alive: Callable[[], None], *, at_most: int) -> bool:
         """Read and classify the next slices without a result; False if there are none that urgent.
 
-        Of backlog only a few at once, so that it makes way soon.
+        Of backlog few at a time, so that it makes way soon.
         """
-        limit = self._config.model.batch if at_most == jobs.LIVE else min(self._config.model.batch, BACKLOG_BATCH)
         with self._database.read() as connection:
+            limit = self._reader.window
             unread = results.unread(connection, self.version, limit=limit, series_id=series_id, at_most=at_most)
         suspects = [i for i in unread if i.tries > 0]
-        batch = suspects[:1] or unread  # one that was being read when a worker died is read alone
+        batch = suspects[:1] or unread  # one that was being read when a process died is read alone
         if not batch:
             return False
         with self._database.write() as connection:
             series.begin_reading(connection, [i.id for i in batch])
+        left = {i.id for i in batch}
         try:
-            found = self._reader.read(batch, alive)
+            for found in self._reader.read(batch, alive, at_once=BACKLOG_BATCH if at_most > jobs.LIVE else None):
+                with self._database.write() as connection:
+                    results.keep(connection, found, self.version, now=self._clock())
+                left -= {r.instance_id for r in found}
+                if left and self._makes_way(series_id, at_most):
+                    break
         except Exception:
-            with self._database.write() as connection:
-                series.end_reading(connection, [i.id for i in batch])
+            self._not_read(left)
             raise
-        with self._database.write() as connection:
-            results.keep(connection, found, self.version, now=self._clock())
+        self._not_read(left)
         return True
+
+    def _not_read(self, left: set[int]) -> None:
+        """This process is alive: the try that was counted speaks against none of these, unless a reader ended."""
+        spared = left - self._reader.ended
+        if spared:
+            with self._database.write() as connection:
+                series.end_reading(connection, sorted(spared))
+
+    def _makes_way(self, series_id: int | None, at_most: int) -> bool:
+        """Whether slices of a job (or, without one, that only arrive) are to wait: for an end, or what is urgent."""
+        if self._stopping() or at_most > jobs.LIVE:
+            return self._stopping() or self._is_something_live()
+        if series_id is not None:
+            return False
+        with self._database.read() as connection:
+            return jobs.is_due(connection, now=self._clock(), lease_s=self._lease_s, at_most=jobs.LIVE)
 
     def _report(
         self,

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("dicom_node.worker")
 
 IDLE_S = 0.1
+MOST_READERS = 16  # some 2,000 slices a second, as many as a GPU classifies with a ViT-L
 
 
 def work(config: Config, owner: str) -> NoReturn:
@@ -44,6 +45,7 @@ def work(config: Config, owner: str) -> NoReturn:
         config,
         node=Node(database.device_uid(), config.node.ae_title),
         owner=owner,
+        readers=reading_processes(config),
         alive=_sign_of_life,
         stopping=stopping.is_set,
     )
@@ -86,6 +88,13 @@ def load_classifier(config: Config) -> Classifier:
     classifier.warm_up()
     log.debug("model_loaded %s", fields(took_s=time.monotonic() - begun))
     return classifier
+
+
+def reading_processes(config: Config) -> int:
+    if config.model.readers != "auto":
+        return config.model.readers
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, MOST_READERS)
 
 
 def _sign_of_life() -> None:

@@ -1,0 +1,138 @@
+"""Processes that read: each takes the name of a file in the spool and gives back its slices, ready for the model.
+
+Beside the process that has the model, so that neither waits for the other, nor for the interpreter's lock. One that a
+broken file ends takes nothing along: the file is known, and another process takes its place. They end when their input
+does, which is when the process that made them ends, however it ends; one that a decoder keeps busy without end is
+ended by the kernel.
+
+    python -m dicom_node.readers SPOOL BRACE_REMOVAL GEOMETRY
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from queue import SimpleQueue
+from typing import IO, Any
+
+from dicom_node.reading import LeftOut, Ready, Way, look_at
+from dicom_node.store.spool import Spool
+
+_COMMAND = [sys.executable, "-m", "dicom_node.readers"]
+GREETING = "ready"
+LONGEST_CPU_S = 30.0  # for one file; the slowest honest one, JPEG 2000 of 2048 x 2048 pixels, takes one or two
+
+
+class ReaderEnded(Exception):
+    """The process that read this file ended over it, or was ended."""
+
+
+class Readers:
+    def __init__(self, count: int, spool: Spool, way: Way) -> None:
+        folder = str(spool.folder.resolve())
+        self._command = [sys.executable, "-m", "dicom_node.readers", folder, way.brace_removal, way.geometry]
+        self._threads = ThreadPoolExecutor(count, "reader")  # each writes to a process and waits for its answer
+        self._idle: SimpleQueue[_Process] = SimpleQueue()
+        for _ in range(count):
+            self._idle.put(_Process(self._command))
+
+    def look_at(self, file: str) -> Future[list[Ready | LeftOut]]:
+        """Begin to read; the result may raise ReaderEnded, StoreUnavailable."""
+        return self._threads.submit(self._ask, file)
+
+    def close(self) -> None:
+        """What is begun is finished, and the processes end; what is not begun is not done."""
+        self._threads.shutdown(cancel_futures=True)
+        while not self._idle.empty():
+            self._idle.get().end()
+
+    def _ask(self, file: str) -> list[Ready | LeftOut]:
+        process = self._idle.get()
+        try:
+            found = process.ask(file)
+        except ReaderEnded:
+            process = _Process(self._command)
+            raise
+        finally:
+            self._idle.put(process)
+        if isinstance(found, Exception):
+            raise found
+        return list(found)
+
+
+class _Process:
+    def __init__(self, command: Sequence[str]) -> None:
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self._greeted = False
+
+    def ask(self, file: str) -> Any:
+        """The answer. Raises ReaderEnded, and RuntimeError where the process did not even start, for which no file is
+        to blame."""
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin is not None
+        assert stdout is not None
+        try:
+            if not self._greeted:
+                self._greeted = pickle.load(stdout) == GREETING
+            _write(stdin, file)
+            return pickle.load(stdout)
+        except (OSError, EOFError, pickle.UnpicklingError) as exc:
+            self._process.kill()
+            code = self.end()
+            if not self._greeted:
+                raise RuntimeError(f"a reading process cannot start ({code}); its last words are in the log") from exc
+            raise ReaderEnded(f"the process that read it ended ({code})") from exc
+
+    def end(self) -> int:
+        for pipe in (self._process.stdin, self._process.stdout):
+            with contextlib.suppress(OSError):
+                pipe.close()  # type: ignore[union-attr]
+        return self._process.wait()
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Answer file after file, until the input ends."""
+    import cv2
+
+    spool, way = Spool(Path(arguments[0])), Way(*arguments[1:])
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a decoder prints is no answer
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal; the end of the input is what counts
+    cv2.setNumThreads(1)  # there are as many processes as are meant to compute
+    with contextlib.suppress(EOFError, BrokenPipeError):
+        _write(answers, GREETING)
+        while True:
+            file = pickle.load(sys.stdin.buffer)
+            with _bounded():
+                try:
+                    found: Any = list(look_at(spool, file, way))
+                except Exception as exc:  # noqa: BLE001 - outermost line of the process: told to who asked
+                    found = exc
+            _write(answers, found)
+
+
+@contextlib.contextmanager
+def _bounded() -> Iterator[None]:
+    """SIGPROF ends a process that computes for so long; that needs no interpreter, which a decoder may not let run."""
+    if not hasattr(signal, "setitimer"):
+        yield
+        return
+    signal.setitimer(signal.ITIMER_PROF, LONGEST_CPU_S)
+    yield
+    signal.setitimer(signal.ITIMER_PROF, 0.0)
+
+
+def _write(to: IO[bytes], message: object) -> None:
+    pickle.dump(message, to, pickle.HIGHEST_PROTOCOL)
+    to.flush()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

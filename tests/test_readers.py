@@ -1,0 +1,127 @@
+"""Processes that read beside the model: the same slices, and whatever becomes of one of them costs its file alone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made import FakeClassifier, Made, head_series, made_node, peer
+
+from dicom_node.config import Model
+from dicom_node.readers import ReaderEnded, Readers
+from dicom_node.reading import LeftOut, Ready, Way, look_at
+from dicom_node.tables import instances, slice_results
+from dicom_node.tables import jobs as jobs_table
+from dtvit import preprocess
+
+WAY = Way("paper", preprocess.HEAD_BOX)
+DIES = """
+from dicom_node.store.spool import Spool
+read = Spool.read
+def reads(self, name):
+    if name == {name!r}:
+        import os, signal
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return read(self, name)
+Spool.read = reads
+"""
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Made:
+    node = made_node(tmp_path, peers=[peer(104)], model=Model(brace_removal="paper"))
+    assert set(node.accept(*head_series())) == {0}
+    node.tick_after(31)
+    return node
+
+
+def in_processes(code: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have each Python process started from now on run this first."""
+    folder.mkdir(exist_ok=True)
+    (folder / "sitecustomize.py").write_text(code)
+    here = str(Path(__file__).resolve().parents[1])
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), here]))
+
+
+def test_slices_read_by_processes_are_those_read_here(node: Made) -> None:
+    with closing(Readers(2, node.spool, WAY)) as readers:
+        files = [row.file for row in node.rows(instances)]
+        answers = [readers.look_at(file) for file in files]
+        for file, answer in zip(files, answers, strict=True):
+            (found,), (expected,) = answer.result(60), look_at(node.spool, file, WAY)
+            assert isinstance(found, Ready)
+            assert isinstance(expected, Ready)
+            assert np.array_equal(found.input, expected.input)
+            assert (found.content, found.position_mm, found.normal) == (
+                expected.content,
+                expected.position_mm,
+                expected.normal,
+            )
+        node.spool.remove(files[0])
+        assert readers.look_at(files[0]).result(60) == [LeftOut(0, "its file is missing from the spool")]
+
+
+def test_a_slice_that_kills_its_reader_twice_is_left_out_and_the_worker_lives(
+    node: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poison = node.rows(instances)[9]
+    in_processes(DIES.format(name=poison.file), tmp_path / "site", monkeypatch)
+    classifier = FakeClassifier()
+    with closing(node.worker(classifier, readers=2)) as worker:
+        while worker.step():
+            node.clock.advance(1.0)
+    found = node.rows(slice_results)
+    assert [r.instance_id for r in found if r.left_out] == [poison.id]
+    assert len(found) == len(head_series()) == sum(classifier.asked) + 1
+    assert {r.tries for r in node.rows(instances) if r.id != poison.id} == {1}
+    assert [(job.state, job.outcome, job.tries) for job in node.rows(jobs_table)] == [("reported", "present", 1)]
+
+
+def test_a_reader_that_cannot_even_start_speaks_against_no_file(
+    node: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_processes("raise SystemExit(3)", tmp_path / "site", monkeypatch)
+    with closing(Readers(1, node.spool, WAY)) as readers, pytest.raises(RuntimeError, match="cannot start"):
+        readers.look_at(node.rows(instances)[0].file).result(60)
+    with closing(node.worker(readers=1)) as worker:
+        worker.step()
+    assert node.rows(jobs_table)[0].state == "ready"
+    assert {row.tries for row in node.rows(instances)} == {0}
+    assert node.rows(slice_results) == []
+
+
+def test_a_decoder_that_never_ends_is_ended() -> None:
+    code = "from dicom_node import readers\nreaders.LONGEST_CPU_S = 0.05\nwith readers._bounded():\n while True: pass"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == -signal.SIGPROF
+
+
+def test_readers_end_when_who_made_them_is_killed(node: Made) -> None:
+    code = f"""
+import os, signal
+from pathlib import Path
+from dicom_node.reading import Way
+from dicom_node.config import Model
+from dicom_node.readers import Readers
+from dicom_node.store.spool import Spool
+readers = Readers(1, Spool(Path({str(node.spool.folder)!r})), Way("paper", "head-box-224"))
+print(len(readers.look_at({node.rows(instances)[5].file!r}).result()), flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    # Standard error is the reader's too: it is closed, and `run` returns, when both have ended.
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60)
+    assert (done.returncode, done.stdout) == (-signal.SIGKILL, b"1\n"), done.stderr
+
+
+def test_who_asks_learns_that_a_reader_ended(node: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = (row.file for row in node.rows(instances)[:2])
+    in_processes(DIES.format(name=first), tmp_path / "site", monkeypatch)
+    with closing(Readers(1, node.spool, WAY)) as readers:
+        with pytest.raises(ReaderEnded, match="-11"):
+            readers.look_at(first).result(60)
+        assert len(readers.look_at(second).result(60)) == 1
