@@ -28,6 +28,7 @@ from dtvit.findings import Coverage
 
 log = logging.getLogger("dicom_node.arrivals")
 
+CLOCKS_WERE_SET = datetime(2001, 1, 1)  # noqa: DTZ001 - one that lost its battery starts in 1970, 1980, 1990 or 2000
 CLOCK_SLACK_S = 1.0  # an instance filed while `tick` reads, or by a receiver whose clock differs a little, is no leap
 
 
@@ -212,7 +213,7 @@ def priority(taken_at: datetime | None, calling_aet: str, backlog: Backlog, *, n
     """Live or backlog. In doubt live: a comparison that is read too early costs nothing, a stroke read late does."""
     if calling_aet in backlog.senders:
         return jobs.BACKLOG
-    if taken_at is None:
+    if calling_aet in backlog.live_senders or taken_at is None or taken_at < CLOCKS_WERE_SET:
         return jobs.LIVE
     try:
         age_s = now - taken_at.timestamp()  # in the zone of this machine; the limit is wide enough for another

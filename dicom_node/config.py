@@ -147,7 +147,15 @@ class Peer(Section):
 
 class Backlog(Section):
     senders: tuple[AETitle, ...] = ()
+    live_senders: tuple[AETitle, ...] = ()
     older_than_h: PositiveFloat = 24.0
+
+    @model_validator(mode="after")
+    def _check_senders(self) -> Backlog:
+        both = sorted({*self.senders} & {*self.live_senders})
+        if both:
+            raise ValueError(f"{both[0]!r} stands in senders and in live_senders; it is one of the two")
+        return self
 
 
 class Completion(Section):

@@ -86,6 +86,11 @@ def forgotten(echo: Callable[[str], None], done: Forgotten) -> None:
 def history(console: Console, known: Mapping[str, Any]) -> None:
     one = known["series"]
     console.print(f"[bold]series {one['id']}[/]: {one['state']}, {one['instances']} images from {one['calling_aet']}")
+    if one["priority"]:
+        console.print(
+            "backlog: it makes way for all that is live; why, and how to change it: [backlog] in config.toml",
+            markup=False,
+        )
     if one["reason"]:
         console.print(f"reason: {one['reason']}", markup=False)
     console.print(f"Study Instance UID  {one['study_uid']}\nSeries Instance UID {one['series_uid']}")

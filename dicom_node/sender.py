@@ -20,7 +20,7 @@ from dicom_node.errors import PeerError, PeerRefused
 from dicom_node.logs import fields
 from dicom_node.network import scu
 from dicom_node.report import sr
-from dicom_node.store import outbox
+from dicom_node.store import destinations, outbox
 from dicom_node.store.database import Database
 from dicom_node.store.outbox import Delivery
 from dicom_node.store.spool import Spool
@@ -56,7 +56,7 @@ class Sender:
             due = outbox.due(
                 connection, self._peer.name, now=self._clock(), longest_wait_s=self._settings.retry_longest_s
             )
-            taken = outbox.sr_class_of(connection, self._peer.name, now=self._clock())
+            taken = destinations.sr_class_of(connection, self._peer.name, now=self._clock())
         unanswered: dict[str, Delivery] = {}
         for delivery in due:
             if not self._is_whole(delivery):
@@ -100,7 +100,7 @@ class Sender:
             commitment = self._peer.commitment
             whole = outbox.delivered(connection, delivery, sent.status, now=now, commitment=commitment)
             if delivery.sop_class_uid in sr.SR_CLASSES:
-                outbox.remember_sr_class(connection, self._peer.name, delivery.sop_class_uid, now=now)
+                destinations.remember_sr_class(connection, self._peer.name, delivery.sop_class_uid, now=now)
             outbox.hurry(connection, self._peer.name, now=now)
         state = "delivered" if whole else None
         log.info("stored %s", fields(job=delivery.job_id, to=self._peer.name, status=f"{sent.status:04X}", state=state))

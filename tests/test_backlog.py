@@ -54,6 +54,26 @@ def test_backlog_is_what_was_taken_long_ago_or_comes_from_a_sender_of_backlog(
     assert priority(taken, sender, Backlog(senders=("MIGRATION",)), now=NOW) == expected
 
 
+@pytest.mark.parametrize(
+    ("day", "sender", "expected"),
+    [
+        ("19800101", "CT1", jobs.LIVE),  # a clock that lost its battery
+        ("20000101", "CT1", jobs.LIVE),
+        ("20150301", "CT1", jobs.BACKLOG),
+        ("20150301", "CT2", jobs.LIVE),
+        ("19800101", "MIGRATION", jobs.BACKLOG),
+    ],
+)
+def test_a_scanner_whose_clock_is_wrong_need_not_wait(day: str, sender: str, expected: int) -> None:
+    rules = Backlog(senders=("MIGRATION",), live_senders=("CT2",))
+    assert priority(datetime.strptime(day, "%Y%m%d"), sender, rules, now=NOW) == expected  # noqa: DTZ007
+
+
+def test_a_sender_is_live_or_backlog() -> None:
+    with pytest.raises(ValueError, match="'CT1' stands in senders and in live_senders"):
+        Backlog(senders=("CT1",), live_senders=("CT0", "CT1"))
+
+
 @pytest.mark.parametrize("taken_at", [datetime(1, 1, 1), datetime(9999, 12, 31)])  # noqa: DTZ001
 def test_a_date_that_no_clock_can_show_delays_nothing(taken_at: datetime) -> None:
     assert priority(taken_at, "CT1", Backlog(), now=NOW) in (jobs.LIVE, jobs.BACKLOG)

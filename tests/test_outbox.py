@@ -19,7 +19,7 @@ from dicom_node.forgetting import Whom
 from dicom_node.network.stand_in import StandInPacs
 from dicom_node.report import sr
 from dicom_node.sender import Sender
-from dicom_node.store import outbox, series
+from dicom_node.store import destinations, outbox, series
 from dicom_node.store.outbox import Delivery, MadeObject
 from dicom_node.tables import deliveries, jobs, objects
 from dicom_node.tables import series as series_table
@@ -242,7 +242,7 @@ def test_a_report_is_not_built_in_another_class_for_a_patient_forgotten_meanwhil
 
     monkeypatch.setattr(reporting, "in_other_class", forgets)
     with node.database.write() as connection:
-        outbox.remember_sr_class(connection, "PACS1", "1.2.840.10008.5.1.4.1.1.88.33", now=node.clock())
+        destinations.remember_sr_class(connection, "PACS1", "1.2.840.10008.5.1.4.1.1.88.33", now=node.clock())
         connection.execute(deliveries.delete().where(deliveries.c.object_id == 2))
     sender = Sender(node.database, node.spool, peer(1), node.config.results, ae_title="NODE", clock=node.clock)
     assert sender.tick() == 1
