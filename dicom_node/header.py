@@ -8,21 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import math
 import re
 import warnings
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-import pydicom
-from pydicom.dataelem import RawDataElement
-from pydicom.dataset import Dataset
-from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, PersonName
-
-from dicom_node import uids
+from dicom_node import elements, uids
+from dicom_node.elements import Elements
 from dicom_node.errors import InvalidObject
 from dicom_node.status import StoreStatus
 
@@ -52,8 +46,15 @@ _TAKEN = (
     ("StudyDate", "StudyTime"),
     ("ContentDate", "ContentTime"),
 )
-_PIXEL_DATA = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
-_UNDEFINED = 0xFFFFFFFF  # length of a value that ends with a delimiter (PS3.5 7.1.1)
+_FACTS = (
+    *("Modality", "ImageType", "BodyPartExamined", "ConvolutionKernel", "ContrastBolusAgent", "SliceThickness"),
+    *("ImagePositionPatient", "ImageOrientationPatient", "InstanceNumber", "SeriesNumber", "NumberOfFrames"),
+    *("Rows", "Columns"),
+)
+_READ = frozenset(
+    {"SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", *_IDENTITY, *_FACTS}
+    | {keyword for pair in _TAKEN for keyword in pair if keyword is not None}
+)
 _LONGEST_TEXT = 64  # LO, the longest of the texts kept here; longer is broken, and would be dragged into every reason
 _FARTHEST_MM = 1e5  # a hundred metres from the isocentre is no patient
 
@@ -139,14 +140,15 @@ def read(data_set: bytes, *, transfer_syntax_uid: str, sop_class_uid: str, sop_i
     Raises InvalidObject, with the status for the sender, if it cannot be parsed or contradicts the announcement.
     """
     try:
-        ds, pixels = _parse(data_set, transfer_syntax_uid)
+        of, where = elements.read(data_set, transfer_syntax_uid, _READ)
+        pixels = None if where is None else elements.pixel_value(data_set, where)
     except InvalidObject:
         raise
     except Exception as exc:  # the library promises no class of exception for what is broken
         raise InvalidObject("the data set cannot be parsed", StoreStatus.CANNOT_UNDERSTAND) from exc
     named = {
-        "SOP Class UID": (_text(ds, "SOPClassUID"), sop_class_uid),
-        "SOP Instance UID": (_text(ds, "SOPInstanceUID"), sop_instance_uid),
+        "SOP Class UID": (of.text("SOPClassUID"), sop_class_uid),
+        "SOP Instance UID": (of.text("SOPInstanceUID"), sop_instance_uid),
     }
     for name, (inside, announced) in named.items():
         if inside is None:
@@ -156,7 +158,7 @@ def read(data_set: bytes, *, transfer_syntax_uid: str, sop_class_uid: str, sop_i
                 f"{name} of the data set is not the one the C-STORE request announced",
                 StoreStatus.DATA_SET_DOES_NOT_MATCH_SOP_CLASS,
             )
-    study, series = _text(ds, "StudyInstanceUID"), _text(ds, "SeriesInstanceUID")
+    study, series = of.text("StudyInstanceUID"), of.text("SeriesInstanceUID")
     for name, uid in (
         ("SOP Instance UID", sop_instance_uid),
         ("SOP Class UID", sop_class_uid),
@@ -175,11 +177,11 @@ def read(data_set: bytes, *, transfer_syntax_uid: str, sop_class_uid: str, sop_i
         sop_instance_uid=sop_instance_uid,
         study_uid=study,
         series_uid=series,
-        identity=_identity(ds),
-        patient=_patient(ds),
-        taken_at=_taken_at(ds),
+        identity=_identity(of),
+        patient=_patient(of),
+        taken_at=_taken_at(of),
         pixel_sha256=pixel_sha256,
-        facts=_facts(ds),
+        facts=_facts(of),
     )
 
 
@@ -188,58 +190,28 @@ def patient_digest(patient_id: str) -> str:
     return hashlib.sha256(patient_id.strip().encode()).hexdigest()
 
 
-def _parse(data_set: bytes, transfer_syntax_uid: str) -> tuple[Dataset, memoryview | None]:
-    """The data set up to Pixel Data, and the value of that. Raises InvalidObject where a length exceeds the data."""
-    syntax = pydicom.uid.UID(transfer_syntax_uid)
-    stream = io.BytesIO(data_set)
-    pixel_element: tuple[str | None, int] | None = None
-
-    def at_pixels(tag: pydicom.tag.BaseTag, vr: str | None, length: int) -> bool:
-        nonlocal pixel_element
-        pixel_element = (vr, length) if int(tag) in _PIXEL_DATA else None
-        return pixel_element is not None
-
-    ds = pydicom.filereader.read_dataset(stream, syntax.is_implicit_VR, syntax.is_little_endian, stop_when=at_pixels)
-    if not len(ds):
-        raise InvalidObject("the data set is empty", StoreStatus.CANNOT_UNDERSTAND)
-    for element in ds.values():
-        if isinstance(element, RawDataElement) and _ends_beyond(element.value_tell, element.length, data_set):
-            raise InvalidObject("an element is longer than the data set", StoreStatus.CANNOT_UNDERSTAND)
-    if pixel_element is None:
-        return ds, None
-    vr, length = pixel_element
-    begin = stream.tell() + (12 if vr in EXPLICIT_VR_LENGTH_32 else 8)  # PS3.5 7.1.2, 7.1.3
-    if _ends_beyond(begin, length, data_set):
-        raise InvalidObject("Pixel Data is shorter than its length says", StoreStatus.CANNOT_UNDERSTAND)
-    return ds, memoryview(data_set)[begin:] if length == _UNDEFINED else memoryview(data_set)[begin : begin + length]
-
-
-def _ends_beyond(begin: int, length: int, data_set: bytes) -> bool:
-    return length != _UNDEFINED and begin + length > len(data_set)
-
-
-def _identity(ds: Dataset) -> str:
+def _identity(of: Elements) -> str:
     digest = hashlib.sha256()
     for keyword in _IDENTITY:
-        digest.update((_text(ds, keyword) or "").strip().encode() + b"\0")
+        digest.update((of.text(keyword) or "").strip().encode() + b"\0")
     return digest.hexdigest()
 
 
-def _patient(ds: Dataset) -> str:
+def _patient(of: Elements) -> str:
     """By ID, whatever name was corrected since; by name and birth date where there is none."""
-    patient_id = (_text(ds, "PatientID") or "").strip()
+    patient_id = (of.text("PatientID") or "").strip()
     if patient_id:
         return patient_digest(patient_id)
-    return patient_digest("\0".join(("", _text(ds, "PatientName") or "", _text(ds, "PatientBirthDate") or "")))
+    return patient_digest("\0".join(("", of.text("PatientName") or "", of.text("PatientBirthDate") or "")))
 
 
-def _taken_at(ds: Dataset) -> datetime | None:
+def _taken_at(of: Elements) -> datetime | None:
     """PS3.3 C.7.6.1, C.7.3.1, C.7.2.1; fractions of a second and an offset from UTC are not of interest here."""
     for day, time in _TAKEN:
-        digits = re.match(r"\d{8}", _text(ds, day) or "")
+        digits = re.match(r"\d{8}", of.text(day) or "")
         if digits is None:
             continue
-        of_day = (_text(ds, time) or "") if time else (_text(ds, day) or "")[8:]
+        of_day = (of.text(time) or "") if time else (of.text(day) or "")[8:]
         hours = re.match(r"\d{0,6}", of_day)
         clock = (hours.group() if hours else "").ljust(6, "0")
         with contextlib.suppress(ValueError):
@@ -247,82 +219,34 @@ def _taken_at(ds: Dataset) -> datetime | None:
     return None
 
 
-def _facts(ds: Dataset) -> Facts:
-    position = _numbers(ds, "ImagePositionPatient", 3)
-    orientation = _numbers(ds, "ImageOrientationPatient", 6)
+def _facts(of: Elements) -> Facts:
+    position = _near(of, "ImagePositionPatient", 3)
+    orientation = _near(of, "ImageOrientationPatient", 6)
     if orientation is not None and max(map(abs, orientation)) > 1.01:  # direction cosines, rounded
         orientation = None
     return Facts(
-        modality=_short(ds, "Modality"),
-        image_type=tuple(v.strip().upper() for v in (_text(ds, "ImageType") or "")[:256].split("\\") if v.strip()),
-        body_part=_short(ds, "BodyPartExamined"),
-        kernel=_short(ds, "ConvolutionKernel"),
-        contrast=bool(_text(ds, "ContrastBolusAgent")),
-        thickness_mm=_number(ds, "SliceThickness"),
+        modality=_short(of, "Modality"),
+        image_type=tuple(v.strip().upper() for v in (of.text("ImageType") or "")[:256].split("\\") if v.strip()),
+        body_part=_short(of, "BodyPartExamined"),
+        kernel=_short(of, "ConvolutionKernel"),
+        contrast=bool(of.text("ContrastBolusAgent")),
+        thickness_mm=of.number("SliceThickness"),
         position=position,  # type: ignore[arg-type]
         orientation=orientation,  # type: ignore[arg-type]
-        instance_number=_integer(ds, "InstanceNumber"),
-        series_number=_integer(ds, "SeriesNumber"),
-        frames=max(1, _integer(ds, "NumberOfFrames") or 1),
-        rows=_integer(ds, "Rows"),
-        columns=_integer(ds, "Columns"),
+        instance_number=of.integer("InstanceNumber"),
+        series_number=of.integer("SeriesNumber"),
+        frames=max(1, of.integer("NumberOfFrames") or 1),
+        rows=of.integer("Rows"),
+        columns=of.integer("Columns"),
     )
 
 
-def _value(ds: Dataset, keyword: str) -> Any:
-    """The element's value, or None where it is absent, empty, cannot be decoded, or is no text and no number."""
-    try:
-        value = ds.get(keyword)
-    except Exception:  # noqa: BLE001 - pydicom lets any exception of any VR's decoder through; the value is optional
-        return None
-    if isinstance(value, pydicom.multival.MultiValue | list | tuple):
-        return value if all(isinstance(v, _PLAIN) for v in value) else None
-    return value if isinstance(value, _PLAIN) and value != "" else None
-
-
-_PLAIN = (str, int, float, PersonName)  # an element may come under any VR, a sequence among them
-
-
-def _text(ds: Dataset, keyword: str) -> str | None:
-    value = _value(ds, keyword)
-    if value is None:
-        return None
-    if isinstance(value, pydicom.multival.MultiValue | list | tuple):
-        value = "\\".join(map(str, value))
-    text = str(value).strip(" \0")
-    return text or None
-
-
-def _short(ds: Dataset, keyword: str) -> str | None:
+def _short(of: Elements, keyword: str) -> str | None:
     """A text that is kept: printable (PostgreSQL stores no NUL) and no longer than DICOM allows."""
-    text = _text(ds, keyword)
+    text = of.text(keyword)
     return None if text is None else "".join(c if c.isprintable() else "?" for c in text[:_LONGEST_TEXT])
 
 
-def _converted(ds: Dataset, keyword: str, convert: Callable[[Any], Any]) -> Any:
-    value = _value(ds, keyword)
-    if isinstance(value, pydicom.multival.MultiValue) and len(value):
-        value = value[0]
-    try:
-        return None if value is None else convert(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
-
-
-def _number(ds: Dataset, keyword: str) -> float | None:
-    number = _converted(ds, keyword, float)
-    return number if number is not None and math.isfinite(number) else None
-
-
-def _integer(ds: Dataset, keyword: str) -> int | None:
-    number: int | None = _converted(ds, keyword, int)
-    return number if number is not None and abs(number) < 2**31 else None
-
-
-def _numbers(ds: Dataset, keyword: str, count: int) -> tuple[float, ...] | None:
-    value = _value(ds, keyword)
-    try:
-        numbers = tuple(float(v) for v in value) if value is not None else ()
-    except (TypeError, ValueError):
-        return None
-    return numbers if len(numbers) == count and all(abs(n) <= _FARTHEST_MM for n in numbers) else None
+def _near(of: Elements, keyword: str, count: int) -> tuple[float, ...] | None:
+    numbers = of.numbers(keyword, count)
+    return numbers if numbers is not None and all(abs(n) <= _FARTHEST_MM for n in numbers) else None

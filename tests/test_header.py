@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +15,7 @@ from made import ct, encoded
 from pydicom import uid
 from pydicom.dataset import Dataset
 
-from dicom_node import header
+from dicom_node import elements, header
 from dicom_node.errors import InvalidObject
 from dicom_node.status import StoreStatus
 
@@ -196,6 +198,66 @@ def test_whatever_is_broken_in_an_object_it_is_read_or_refused(syntax: str) -> N
             outcomes["refused"] += 1
     assert outcomes["read"] > 40
     assert outcomes["refused"] > 40
+
+
+ODD = [
+    "",
+    " ",
+    " A ",
+    "A\\B ",
+    "A \\ B",
+    "Müller",
+    "=x",
+    "a=b=c",
+    "^^^",
+    "5.0",
+    "+5",
+    "1e3",
+    "nan",
+    "9" * 40,
+    "x\0y",
+    "1\\\\2",
+]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("syntax", [IMPLICIT, EXPLICIT])
+def test_what_is_read_without_pydicom_is_what_pydicom_reads(syntax: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng, find, plain = random.Random(8), elements._find, 0
+
+    def unusual(*_: Any) -> None:
+        raise elements._Unusual
+
+    def outcome(data_set: bytes) -> header.Header | str:
+        try:
+            return read(ct(3), syntax=syntax, data_set=data_set)
+        except InvalidObject as exc:
+            return str(exc)
+
+    for number in range(120):
+        ds = ct(3, AnatomicRegionSequence=[_item()])
+        ds["AnatomicRegionSequence"].is_undefined_length = number % 2 == 0
+        ds.AnatomicRegionSequence[0].is_undefined_length_sequence_item = number % 4 == 0
+        for keyword in rng.sample(sorted(header._READ - {"SOPClassUID", "SOPInstanceUID"}), 2):
+            ds.pop(keyword, None)
+            ds.add_new(keyword, rng.choice(("LO", "CS", "UI", "PN", "SH", "UT", "DA")), rng.choice(ODD))
+        data_set = bytearray(encoded(ds, syntax))
+        if number % 3 == 0:
+            at = rng.randrange(len(data_set) - 512)
+            data_set[at : at + 1] = rng.randbytes(rng.choice((0, 1, 2)))
+        mine = outcome(bytes(data_set))
+        with monkeypatch.context() as patch:
+            patch.setattr(elements, "_find", unusual)
+            assert mine == outcome(bytes(data_set))
+        with contextlib.suppress(elements._Unusual, struct.error):
+            find(bytes(data_set), syntax == IMPLICIT, frozenset())
+            plain += 1
+    assert plain > 60
+
+
+def test_a_header_of_many_elements_is_read_without_pydicom(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(elements, "_parse", None)
+    assert read(ct(7)).facts.instance_number == 7
 
 
 def _item() -> Dataset:

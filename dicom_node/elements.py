@@ -1,0 +1,274 @@
+"""The elements of an encoded data set that are asked for, found by stepping over all others (PS3.5 chapter 7).
+
+pydicom makes an object of each of the one to three hundred elements before Pixel Data, and several of each value that
+is looked at; the node asks for thirty, of every image that arrives. What is laid out as nearly every scanner does it,
+and says what it says in ASCII, is read here. Anything else, from big endian to a broken length, is pydicom's to judge.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import struct
+from collections.abc import Callable, Collection, Mapping
+from functools import cached_property, lru_cache
+from typing import Any
+
+import pydicom
+from pydicom.dataelem import RawDataElement
+from pydicom.dataset import Dataset
+from pydicom.tag import BaseTag
+from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, STANDARD_VR, PersonName
+
+from dicom_node.errors import InvalidObject
+from dicom_node.status import StoreStatus
+
+_PIXEL_DATA = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
+_CHARACTER_SET = 0x00080005
+_UNDEFINED = 0xFFFFFFFF  # length of a value that ends with a delimiter (PS3.5 7.1.1)
+_ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
+_DEEPEST = 16  # sequences within sequences; PS3.5 sets no limit, and no image comes near it
+_LONG = frozenset(str(vr).encode() for vr in EXPLICIT_VR_LENGTH_32)  # PS3.5 7.1.2
+_SHORT = frozenset(str(vr).encode() for vr in STANDARD_VR) - _LONG
+_TEXTS = frozenset({"CS", "DA", "DT", "LO", "PN", "SH", "TM", "UI"})
+_explicit, _implicit = struct.Struct("<HH2sH").unpack_from, struct.Struct("<HHL").unpack_from
+_long = struct.Struct("<L").unpack_from
+
+Pixels = tuple[str | None, int, int]
+"""VR, where the value begins, and its length."""
+
+
+class _Unusual(Exception):
+    """Not laid out as nearly every data set is; that is no verdict."""
+
+
+class Elements:
+    """Values by keyword. One that cannot be read counts as absent."""
+
+    def __init__(self, raw: Mapping[int, RawDataElement], *, implicit: bool, read: Dataset | None = None) -> None:
+        """`read`: the data set as pydicom read it, where it had to."""
+        self._raw = raw
+        self._implicit = implicit
+        self._read = read
+
+    def text(self, keyword: str) -> str | None:
+        """Without padding; several values with backslashes between them; None if there is none."""
+        plain = self._plain(keyword, _TEXTS)
+        if plain is not None:
+            return plain or None
+        value = self._value(keyword)
+        if value is None:
+            return None
+        if isinstance(value, pydicom.multival.MultiValue | list | tuple):
+            value = "\\".join(map(str, value))
+        return str(value).strip(" \0") or None
+
+    def number(self, keyword: str) -> float | None:
+        plain = self._plain(keyword, {"DS"})
+        number = _floats(plain) if plain is not None else None
+        found = number[0] if number and len(number) == 1 else self._converted(keyword, float)
+        return found if found is not None and math.isfinite(found) else None
+
+    def integer(self, keyword: str) -> int | None:
+        tag, usual = _tag(keyword)
+        raw = self._raw.get(tag)
+        plain = self._plain(keyword, {"IS"})
+        number: int | None
+        if plain and len(plain) <= 12 and plain.isdecimal():
+            number = int(plain)
+        elif raw is not None and (raw.VR or usual) == "US" and raw.length == 2:
+            number = int.from_bytes(raw.value or b"", "little")
+        else:
+            number = self._converted(keyword, int)
+        return number if number is not None and abs(number) < 2**31 else None
+
+    def numbers(self, keyword: str, count: int) -> tuple[float, ...] | None:
+        """Exactly `count` of them, or None."""
+        plain = self._plain(keyword, {"DS"})
+        numbers = _floats(plain) if plain is not None else None
+        if numbers is None:
+            value = self._value(keyword)
+            try:
+                numbers = tuple(float(v) for v in value) if value is not None else ()
+            except (TypeError, ValueError):
+                return None
+        return numbers if len(numbers) == count else None
+
+    def _plain(self, keyword: str, representations: Collection[str]) -> str | None:
+        """The value, if it is of such a VR and in printable ASCII; then no character set says it otherwise."""
+        tag, usual = _tag(keyword)
+        raw = self._raw.get(tag)
+        if raw is None or raw.value is None or not raw.value.isascii():
+            return None
+        vr = raw.VR or usual
+        text = raw.value.decode("ascii").strip(" \0")
+        if vr not in representations or not text.isprintable() or (vr == "PN" and "=" in text):
+            return None
+        return None if "\\" in text and vr in ("LO", "PN", "SH") else text  # each of several has its own padding
+
+    @cached_property
+    def _dataset(self) -> Dataset:
+        if self._read is not None:
+            return self._read
+        ds = Dataset({BaseTag(tag): raw for tag, raw in self._raw.items()})
+        encodings = pydicom.charset.convert_encodings(ds.get("SpecificCharacterSet"))
+        ds.set_original_encoding(self._implicit, True, encodings)
+        return ds
+
+    def _value(self, keyword: str) -> Any:
+        """The element's value, or None where it is absent, empty, cannot be decoded, or is no text and no number."""
+        if self._read is None and _tag(keyword)[0] not in self._raw:
+            return None
+        try:
+            value = self._dataset.get(keyword)
+        except Exception:  # noqa: BLE001 - pydicom lets any exception of any VR's decoder through; the value is optional
+            return None
+        if isinstance(value, pydicom.multival.MultiValue | list | tuple):
+            return value if all(isinstance(v, _PLAIN) for v in value) else None
+        return value if isinstance(value, _PLAIN) and value != "" else None
+
+    def _converted(self, keyword: str, convert: Callable[[Any], Any]) -> Any:
+        value = self._value(keyword)
+        if isinstance(value, pydicom.multival.MultiValue) and len(value):
+            value = value[0]
+        try:
+            return None if value is None else convert(value)
+        except (TypeError, ValueError, OverflowError):
+            return None
+
+
+_PLAIN = (str, int, float, PersonName)  # an element may come under any VR, a sequence among them
+
+
+def _floats(text: str) -> tuple[float, ...] | None:
+    try:
+        return tuple(map(float, text.split("\\")))
+    except ValueError:
+        return None
+
+
+@lru_cache
+def _tag(keyword: str) -> tuple[int, str]:
+    """And its usual VR."""
+    tag = pydicom.datadict.tag_for_keyword(keyword)
+    assert tag is not None
+    return int(tag), str(pydicom.datadict.dictionary_VR(tag))
+
+
+@lru_cache(maxsize=4)
+def _tags(keywords: frozenset[str]) -> frozenset[int]:
+    return frozenset(_tag(keyword)[0] for keyword in keywords) | {_CHARACTER_SET}
+
+
+@lru_cache(maxsize=32)
+def _syntax(uid: str) -> pydicom.uid.UID:
+    return pydicom.uid.UID(uid)
+
+
+def read(data_set: bytes, transfer_syntax_uid: str, keywords: frozenset[str]) -> tuple[Elements, Pixels | None]:
+    """These elements, and where the value of Pixel Data lies. Raises InvalidObject where a length exceeds the data,
+    and whatever pydicom raises for what is broken otherwise."""
+    syntax = _syntax(transfer_syntax_uid)
+    if syntax.is_little_endian:
+        try:
+            raw, pixels = _find(data_set, syntax.is_implicit_VR, _tags(keywords))
+            return Elements(raw, implicit=syntax.is_implicit_VR), pixels
+        except (_Unusual, struct.error):
+            pass
+    ds, pixels = _parse(data_set, syntax)
+    return Elements({}, implicit=syntax.is_implicit_VR, read=ds), pixels
+
+
+def _find(data: bytes, implicit: bool, wanted: frozenset[int]) -> tuple[dict[int, RawDataElement], Pixels | None]:
+    """Raises _Unusual, struct.error."""
+    found: dict[int, RawDataElement] = {}
+    at, end, last = 0, len(data), 0x0007FFFF  # groups below 0008 belong elsewhere
+    while at < end:
+        tag, vr, begin, length = _head(data, at, implicit)
+        if tag <= last or (implicit and not at and data[4:6].isalpha() and data[4:6].isupper()):
+            raise _Unusual
+        last = tag
+        if tag in _PIXEL_DATA:
+            return found, (vr, begin, length)
+        if tag == _CHARACTER_SET and vr not in ("CS", None):
+            raise _Unusual
+        if length == _UNDEFINED:
+            at = _past_sequence(data, begin, implicit, vr, 0)
+        elif tag in wanted:
+            at = begin + length
+            found[tag] = RawDataElement(BaseTag(tag), vr, length, data[begin:at], begin, implicit, True)
+        else:
+            at = begin + length
+    if at != end or not data:
+        raise _Unusual
+    return found, None
+
+
+def _head(data: bytes, at: int, implicit: bool) -> tuple[int, str | None, int, int]:
+    """Tag, VR, begin and length of the value of the element at `at`."""
+    if implicit:
+        group, element, length = _implicit(data, at)
+        return group << 16 | element, None, at + 8, length
+    group, element, vr, length = _explicit(data, at)
+    if vr in _SHORT:
+        return group << 16 | element, vr.decode(), at + 8, length
+    if vr not in _LONG:
+        raise _Unusual
+    return group << 16 | element, vr.decode(), at + 12, _long(data, at + 8)[0]
+
+
+def _past_sequence(data: bytes, at: int, implicit: bool, vr: str | None, depth: int) -> int:
+    """Where a sequence of undefined length ends whose items begin at `at`."""
+    if vr not in ("SQ", None) or depth > _DEEPEST:
+        raise _Unusual
+    while True:
+        group, element, length = _implicit(data, at)
+        at += 8
+        tag = group << 16 | element
+        if tag == _SEQUENCE_END and not length:
+            return at
+        if tag != _ITEM:
+            raise _Unusual
+        at = _past_item(data, at, implicit, depth) if length == _UNDEFINED else at + length
+
+
+def _past_item(data: bytes, at: int, implicit: bool, depth: int) -> int:
+    while True:
+        group, element, length = _implicit(data, at)
+        if group << 16 | element == _ITEM_END and not length:
+            return at + 8
+        _, vr, begin, length = _head(data, at, implicit)
+        at = _past_sequence(data, begin, implicit, vr, depth + 1) if length == _UNDEFINED else begin + length
+
+
+def _parse(data_set: bytes, syntax: pydicom.uid.UID) -> tuple[Dataset, Pixels | None]:
+    """The data set up to Pixel Data, by pydicom."""
+    stream = io.BytesIO(data_set)
+    pixel_element: tuple[str | None, int] | None = None
+
+    def at_pixels(tag: BaseTag, vr: str | None, length: int) -> bool:
+        nonlocal pixel_element
+        pixel_element = (vr, length) if int(tag) in _PIXEL_DATA else None
+        return pixel_element is not None
+
+    ds = pydicom.filereader.read_dataset(stream, syntax.is_implicit_VR, syntax.is_little_endian, stop_when=at_pixels)
+    if not len(ds):
+        raise InvalidObject("the data set is empty", StoreStatus.CANNOT_UNDERSTAND)
+    for element in ds.values():
+        known = isinstance(element, RawDataElement) and element.length != _UNDEFINED
+        if known and element.value_tell + element.length > len(data_set):
+            raise InvalidObject("an element is longer than the data set", StoreStatus.CANNOT_UNDERSTAND)
+    if pixel_element is None:
+        return ds, None
+    vr, length = pixel_element
+    return ds, (vr, stream.tell() + (12 if vr in EXPLICIT_VR_LENGTH_32 else 8), length)
+
+
+def pixel_value(data_set: bytes, pixels: Pixels) -> memoryview:
+    """The value of Pixel Data; to the end where it ends with a delimiter. Raises InvalidObject if it is cut off."""
+    _, begin, length = pixels
+    if length == _UNDEFINED:
+        return memoryview(data_set)[begin:]
+    if begin + length > len(data_set):
+        raise InvalidObject("Pixel Data is shorter than its length says", StoreStatus.CANNOT_UNDERSTAND)
+    return memoryview(data_set)[begin : begin + length]
