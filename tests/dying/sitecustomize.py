@@ -29,7 +29,7 @@ def _stand_in(presence: float) -> None:
     import numpy as np
 
     from dicom_node import worker_process
-    from dicom_node.commands import describe_checkpoint
+    from dicom_node.cli.common import describe_checkpoint
 
     class StandIn:
         device = "none"

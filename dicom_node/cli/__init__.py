@@ -1,0 +1,41 @@
+"""The command line, by topic. Everything heavy is imported inside the commands, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import click
+
+from dicom_node import __version__
+from dicom_node.cli import models, picturing, results, running, talking, training, watching
+from dicom_node.cli.common import Commands
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def main() -> None:
+    """Receives head CT, looks for intracerebral hemorrhage, sends a DICOM Structured Report back.
+
+    NOT FOR CLINICAL USE.
+    """
+
+
+for _command in (
+    running.serve,
+    running.worker,
+    running.demo,
+    running.check_config,
+    watching.status,
+    watching.show,
+    watching.retry,
+    watching.release,
+    talking.echo,
+    talking.send,
+    results.report,
+    results.withdraw,
+    results.forget,
+    models.model,
+    models.classify,
+    picturing.brace,
+    picturing.prepare,
+    *training.COMMANDS,
+):
+    main.add_command(_command)

@@ -1,0 +1,86 @@
+"""Commands on results: reading one, taking one back, erasing a patient."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+from dicom_node.cli.common import CONFIG, describe_checkpoint, find_series, load_config, newest_report, opened
+from dicom_node.errors import NotFound, NotPossible, StoreUnavailable
+
+
+@click.group()
+def report() -> None:
+    """Structured Reports, made here or elsewhere by this program."""
+
+
+@report.command("show")
+@click.argument("named", metavar="FILE|SERIES")
+@click.option("--html", "as_html", is_flag=True, help="Print HTML instead of text.")
+@CONFIG
+def report_show(named: str, as_html: bool, config_path: Path) -> None:
+    """Print a report as a person reads it: of a FILE, or the newest one of SERIES (see `show`)."""
+    from rich.console import Console
+
+    from dicom_node.report import screen, text
+    from dicom_node.report.reading import NotAReport, load
+
+    try:
+        ds = load(Path(named) if Path(named).is_file() else newest_report(named, config_path))
+    except NotAReport as exc:
+        raise NotFound(f"{named}: {exc}") from exc
+    console = Console()
+    if console.is_terminal and not as_html:
+        screen.show(console, ds)
+    else:
+        click.echo(text.html(ds) if as_html else text.render(ds))
+
+
+@click.command()
+@click.argument("series")
+@click.option("--why", required=True, help="The reason, in plain ASCII; it stands in the object that is sent.")
+@CONFIG
+def withdraw(series: str, why: str, config_path: Path) -> None:
+    """Take the newest result of SERIES back: cancel what is undelivered, tell those who have it."""
+    from dicom_node.withdrawing import withdraw as take_back
+
+    metadata = describe_checkpoint(load_config(config_path).model.checkpoint).metadata
+    with opened(config_path) as (config, database, spool):
+        device_uid = database.device_uid()
+        with database.write() as connection:
+            one = find_series(connection, series)
+            said = take_back(
+                connection, spool, config, one, why=why, metadata=metadata, device_uid=device_uid, now=time.time()
+            )
+    click.echo(f"series {one.id}: {said}")
+
+
+@click.command()
+@click.option("--patient", help="Patient ID, as the scanner sent it.")
+@click.option("--study", help="Study Instance UID.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@CONFIG
+def forget(patient: str | None, study: str | None, yes: bool, config_path: Path) -> None:
+    """Erase one patient, or one study, from this node for good, and say what the PACS still holds.
+
+    Work on it is cancelled. What was delivered stays where it is, and so do backups of this machine.
+    """
+    from dicom_node import present
+    from dicom_node.forgetting import Whom, erase, search
+
+    if (patient is None) == (study is None) or not (patient or study):
+        raise NotPossible("name one of the two: --patient ID, or --study UID")
+    whom = Whom(patient, study)
+    with opened(config_path) as (_, database, spool):
+        found = search(database, whom)
+        if not yes:
+            others = f", and what bears this number in {len(found.former)} of other patients" if found.former else ""
+            click.confirm(
+                f"Erase {len(found.series)} series with all images and reports{others}, for good?", abort=True
+            )
+        done = erase(database, spool, whom, now=time.time())
+        present.forgotten(click.echo, done)
+        if done.trouble is not None:
+            raise StoreUnavailable(done.trouble)

@@ -1,0 +1,67 @@
+"""Commands that run the node, or say whether it could run."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from dicom_node.cli.common import CONFIG, check_address, load_config, version_of
+
+
+@click.command()
+@CONFIG
+def serve(config_path: Path) -> None:
+    """Receive, classify, report, deliver; until SIGTERM or Ctrl-C."""
+    from dicom_node import logs
+    from dicom_node.service import Service
+
+    config = load_config(config_path)
+    logs.configure(config.logging.level)
+    Service(config, config_path, version_of(config)).run()
+
+
+@click.command(hidden=True)
+@CONFIG
+@click.option("--owner", required=True)
+def worker(config_path: Path, owner: str) -> None:
+    """The process beside `serve` that classifies; started by it."""
+    from dicom_node import logs
+    from dicom_node.worker_process import work
+
+    config = load_config(config_path)
+    logs.configure(config.logging.level)
+    work(config, owner)
+
+
+@click.command()
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("demo-output"),
+    show_default=True,
+    help="Folder for reports and pictures.",
+)
+@click.option("--seed", type=int, default=7, show_default=True, help="Of the synthetic patients.")
+@click.option("--checkpoint", type=click.Path(exists=True, path_type=Path), help="Instead of the shipped one.")
+def demo(output: Path, seed: int, checkpoint: Path | None) -> None:
+    """Send four synthetic patients through a node and a stand-in PACS on this machine, and show the reports."""
+    from dicom_node.demo import run
+
+    sys.exit(run(output, seed, checkpoint))
+
+
+@click.command("check-config")
+@CONFIG
+def check_config(config_path: Path) -> None:
+    """Read the configuration and the checkpoint it names; say what is wrong, or that nothing is."""
+    from dicom_node.store.opening import check
+
+    config = load_config(config_path)
+    version = version_of(config)
+    check_address(config)
+    check(config)
+    to = ", ".join(peer.name for peer in config.destinations) or "nobody"
+    click.echo(f"{config_path}: good. {config.node.ae_title} on port {config.node.port}; results go to {to};")
+    click.echo(f"checkpoint {version.model_digest[:12]}, preprocessing {version.preprocessing}")

@@ -1,0 +1,50 @@
+"""Commands that talk to a peer at once, without the node's memory."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from dicom_node.cli.common import CONFIG, dicom_files, load_config
+from dicom_node.errors import NotFound
+
+
+@click.command()
+@click.argument("peer")
+@CONFIG
+def echo(peer: str, config_path: Path) -> None:
+    """Ask PEER of the configuration whether it is there (C-ECHO)."""
+    from dicom_node.network import scu
+
+    config = load_config(config_path)
+    took_s = scu.echo(config.peer(peer), config.node.ae_title)
+    click.echo(f"{peer} answered in {took_s * 1000:.0f} ms")
+
+
+@click.command()
+@click.argument("folder", type=click.Path(exists=True, path_type=Path))
+@click.option("--to", "peer", help="Peer of the configuration  [default: this node itself]")
+@CONFIG
+def send(folder: Path, peer: str | None, config_path: Path) -> None:
+    """Send all DICOM files under FOLDER (C-STORE) to a peer, or to this node."""
+    from rich.progress import track
+
+    from dicom_node.config import Peer
+    from dicom_node.network import scu
+
+    config = load_config(config_path)
+    node = config.node
+    myself = Peer(name="this-node", host="127.0.0.1", port=node.port or 11112, ae_title=node.ae_title)
+    items = [scu.outgoing(path) for path in dicom_files([folder])]
+    if not items:
+        raise NotFound(f"no DICOM file under {folder}")
+    failed = 0
+    sent = scu.send(config.peer(peer) if peer else myself, node.ae_title, items)
+    for answer in track(sent, total=len(items), description="sending", transient=True):
+        if answer.error is not None:
+            failed += 1
+            click.echo(f"{answer.item.path}: {answer.error}", err=True)
+    click.echo(f"{len(items) - failed} of {len(items)} stored")
+    sys.exit(1 if failed else 0)

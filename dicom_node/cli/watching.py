@@ -1,0 +1,95 @@
+"""Commands beside a running node: what it has, what became of a series, and trying that again."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from dicom_node.cli.common import CONFIG, JSON, find_series, opened
+
+
+@click.command()
+@CONFIG
+@JSON
+@click.option("--check", is_flag=True, help="For monitoring: exit 0 if all is well, 1 for a warning, 2 for an alarm.")
+def status(config_path: Path, as_json: bool, check: bool) -> None:
+    """Whether the node is at work, how many series are in which state, what waits how long, what is owed.
+
+    With --check an alarm is: no `serve` gives a sign of life, a positive result is undelivered for ten minutes, the
+    disk is too full to receive; a warning: a delivery was refused for good.
+    """
+    from dataclasses import asdict
+
+    from rich.console import Console
+
+    from dicom_node import present
+    from dicom_node.store.overview import health, overview
+
+    with opened(config_path) as (config, database, spool):
+        now = time.time()
+        with database.read() as connection:
+            found = overview(connection, now=now)
+        free_mib = spool.free_mib()
+        level, wrong = health(found, has_room=spool.has_room())
+    if as_json:
+        more = {"health": level.name.lower(), "wrong": wrong, "free_mib": free_mib, "ae_title": config.node.ae_title}
+        click.echo(json.dumps(asdict(found) | more, indent=2))
+    else:
+        present.overview(Console(), found, free_mib=free_mib, now=now, wrong=wrong)
+    if check:
+        sys.exit(level)
+
+
+@click.command()
+@click.argument("series")
+@CONFIG
+@JSON
+def show(series: str, config_path: Path, as_json: bool) -> None:
+    """Everything known of SERIES: its number in `status`, or a Study or Series Instance UID."""
+    from rich.console import Console
+
+    from dicom_node import present
+    from dicom_node.store.overview import history
+
+    with opened(config_path) as (_, database, _spool), database.read() as connection:
+        known = history(connection, find_series(connection, series).id)
+    if as_json:
+        click.echo(json.dumps(known, indent=2, default=str))
+    else:
+        present.history(Console(), known)
+
+
+@click.command()
+@click.argument("series")
+@click.option("--again", is_flag=True, help="Also make a new report where one was delivered; it supersedes the first.")
+@click.option(
+    "--keep",
+    type=click.Choice(["first", "last"]),
+    help="Of two objects with one SOP Instance UID and different pixels, the one to go by.",
+)
+@CONFIG
+def retry(series: str, again: bool, keep: str | None, config_path: Path) -> None:
+    """Try SERIES again: a delivery that was refused, a series that failed, was refused or not chosen."""
+    from dicom_node.retrying import retry as try_again
+
+    with opened(config_path) as (config, database, _), database.write() as connection:
+        one = find_series(connection, series)
+        said = try_again(connection, one, config.eligibility, again=again, keep=keep, now=time.time())
+    click.echo(f"series {one.id}: {said}")
+
+
+@click.command()
+@click.argument("series")
+@CONFIG
+def release(series: str, config_path: Path) -> None:
+    """Let the images of SERIES be deleted by age, although the node has committed to their safekeeping."""
+    from dicom_node.store import commitment
+
+    with opened(config_path) as (_, database, _spool), database.write() as connection:
+        one = find_series(connection, series)
+        released = commitment.release(connection, one.id, now=time.time())
+    click.echo(f"series {one.id}: {released} images released")
