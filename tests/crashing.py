@@ -2,7 +2,8 @@
 
 Real processes (`dicom-node serve` and its worker), real associations, SIGKILL. Whatever was acknowledged is in database
 and spool, byte for byte, at every moment; in the end each study has exactly one current report at the PACS, made of all
-of its images, and nothing waits. The model is a stand-in, because its start would take most of the time.
+of its images, all that was asked for storage commitment is committed to, and nothing waits. The model is a stand-in,
+and processes are forked from one that has imported the node, as starts would take most of the time otherwise.
 
 What this cannot show: SIGKILL leaves what was written to the kernel, a power cut does not. That the order of write,
 fsync, rename and commit is the right one is for tests/test_spool.py and tests/test_database.py to say.
@@ -12,13 +13,9 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 import os
 import random
 import signal
-import sqlite3
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -28,22 +25,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import sqlalchemy as sa
+from awkward import MOODS, AwkwardPacs, CommittingScanner
 from dying.dying_steps import RECEIVER, STEPS
+from dying.nursery import Nursery
+from killable import KillableNode
 from made import head_series
-from running import NODE, SENDER, RunningNode
+from running import NODE, SENDER
 from untrained import untrained_checkpoint
 
 from dicom_node import scanner, uids
-from dicom_node.errors import PeerError
-from dicom_node.network import scu
-from dicom_node.network.stand_in import StandInPacs, free_port
+from dicom_node.errors import PeerError, StoreUnavailable
+from dicom_node.network import commitment, scu
+from dicom_node.network.stand_in import free_port
 from dicom_node.report import sr
-from dicom_node.status import StoreStatus
+from dicom_node.store.database import Database
+from dicom_node.tables import commitments, deliveries, instances, jobs, series
 from dtvit.preprocess import preprocessing
 
-HERE = Path(__file__).resolve().parent
 SR_CLASSES = {str(sop_class) for sop_class in sr.SR_CLASSES}
-MOODS = ("up", "up", "up", "down", "slow", "busy", "rejecting", "dropping")
 CLOCKS_S = (0.0, -7200.0, 0.0, -86400.0)
 CONFIG = """
 [node]
@@ -52,6 +52,7 @@ bind = "127.0.0.1"
 port = {port}
 allowed_senders = ["{sender}"]
 data_folder = "{data}"
+database_url = "{database}"
 min_free_mib = 0
 [[peers]]
 name = "PACS1"
@@ -60,8 +61,16 @@ port = {pacs}
 ae_title = "PACS"
 timeout_s = 5
 objects = ["report", "picture"]
+commitment = true
+[[peers]]
+name = "CT1"
+host = "127.0.0.1"
+port = {scanner}
+ae_title = "{sender}"
+timeout_s = 5
+results = false
 [completion]
-settle_s = 1
+settle_s = 0.5
 silence_s = 3
 reopen_wait_s = 0
 [model]
@@ -69,35 +78,12 @@ checkpoint = "model.safetensors"
 [results]
 retry_first_s = 0.2
 retry_longest_s = 2
-lease_s = 60
+commitment_wait_s = 4
+lease_s = {lease}
 tries = 10
+[commitment]
+accept = true
 """
-
-
-class AwkwardPacs(StandInPacs):
-    """Stores what it is sent, in the mood for it."""
-
-    mood = "up"
-
-    def feel(self, mood: str) -> None:
-        if mood == "down" and self.mood != "down":
-            self.stop()
-        elif mood != "down" and self.mood == "down":
-            self.start()
-        self._ae.require_calling_aet = ["NOBODY"] if mood == "rejecting" else []
-        self.mood = mood
-
-    def _on_store(self, event: Any) -> int:
-        if self.mood == "slow":
-            threading.Event().wait(0.7)
-        if self.mood == "busy":
-            return int(StoreStatus.OUT_OF_RESOURCES)
-        if self.mood == "dropping":
-            if random.random() < 0.5:
-                super()._on_store(event)  # it has the object, and its answer is lost
-            event.assoc.abort()
-            return int(StoreStatus.PROCESSING_FAILURE)
-        return super()._on_store(event)
 
 
 @dataclass
@@ -109,6 +95,8 @@ class Study:
     sha256: dict[str, str]
     """SOP Instance UID -> digest of the data set as it was sent."""
     acknowledged: set[str] = field(default_factory=set)
+    transaction: str = ""
+    """Transaction UID of the question for storage commitment, once the node has taken it."""
 
     @property
     def missing(self) -> list[scu.Outgoing]:
@@ -121,100 +109,43 @@ def data_set_sha256(file: Path) -> str:
     return hashlib.sha256(content[144 + int.from_bytes(content[140:144], "little") :]).hexdigest()
 
 
-class KillableNode(RunningNode):
-    """`dicom-node serve` whose processes obey orders to die, see tests/dying."""
-
-    @property
-    def order(self) -> Path:
-        return self.folder / "order"
-
-    @property
-    def clock(self) -> Path:
-        return self.folder / "clock"
-
-    def launch(self) -> int:
-        """Start, and do not wait; returns the length of the log before."""
-        wishes = {
-            "PYTHONPATH": os.pathsep.join([str(HERE / "dying"), str(HERE.parent)]),
-            "DICOM_NODE_DIE_BY": str(self.order),
-            "DICOM_NODE_CLOCK": str(self.clock),
-            "DICOM_NODE_STAND_IN": "0.01",
-            "OMP_NUM_THREADS": "1",
-        }
-        command = [sys.executable, "-m", "dicom_node", "serve", "--config", str(self.folder / "config.toml")]
-        before = self._log_size()
-        with (self.folder / "node.log").open("ab") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | wishes)
-        return before
-
-    def start(self) -> None:
-        """Start, and again if it is killed before it listens."""
-        for _ in range(5):
-            ready = self.launch()
-            assert self.process is not None
-            while self.process.poll() is None:
-                if " ready ae_title=" in self.log[ready:]:
-                    return
-                time.sleep(0.02)
-            assert self.process.returncode == -signal.SIGKILL, f"it ended by itself:\n{self.log[ready:]}"
-        raise AssertionError("it does not come up")
-
-    def _log_size(self) -> int:
-        return len(self.log) if (self.folder / "node.log").exists() else 0
-
-    def give_order(self, step: str, count: int) -> None:
-        new = self.order.with_suffix(".new")
-        new.write_text(f"{count} {step}\n{time.monotonic_ns()}")
-        new.rename(self.order)
-
-    def take_order_back(self) -> bool:
-        """Whether nobody had obeyed it."""
-        try:
-            self.order.unlink()
-        except FileNotFoundError:
-            return False
-        return True
-
-    def put_clock(self, seconds: float) -> None:
-        new = self.clock.with_suffix(".new")
-        new.write_text(str(seconds))
-        new.rename(self.clock)
-
-    def workers(self) -> list[int]:
-        """Process IDs of what `serve` has started and not outlived."""
-        assert self.process is not None
-        found: list[int] = []
-        for task in Path(f"/proc/{self.process.pid}/task").glob("*/children"):
-            with suppress(OSError):
-                found += map(int, task.read_text().split())
-        return found
-
-    @property
-    def is_dead(self) -> bool:
-        return self.process is None or self.process.poll() is not None
-
-
 class Soak:
-    def __init__(self, folder: Path, *, seed: int = 0, data: Path | None = None) -> None:
-        """`data`: the node's data folder, where it is to lie on a file system of its own, to be filled."""
+    def __init__(
+        self, folder: Path, *, seed: int = 0, data: Path | None = None, database: str = "", full_starts: bool = False
+    ) -> None:
+        """`data`: the node's data folder, where it is to lie on a file system of its own, to be filled.
+
+        `database`: URL of one on PostgreSQL; `full_starts`: processes start by `python -m dicom_node`.
+        """
         folder.mkdir(parents=True, exist_ok=True)
-        self.pacs = AwkwardPacs(folder / "pacs")
-        self.pacs.start()
         self.node = KillableNode(folder / "node", free_port())
         self.node.folder.mkdir()
+        self.pacs = AwkwardPacs(folder / "pacs", lambda: self.node.peer)
+        self.pacs.start()
+        self.scanner = CommittingScanner(SENDER)
         self.data = data or self.node.folder / "data"
         self.filled = data is not None
         versions = (preprocessing("paper"), preprocessing("robust"))
         untrained_checkpoint(self.node.folder / "model.safetensors", preprocessing=versions)
-        text = CONFIG.format(node=NODE, sender=SENDER, port=self.node.port, pacs=self.pacs.port, data=self.data)
-        (self.node.folder / "config.toml").write_text(text)
+        lease_s = 15 if database else 60  # on PostgreSQL nobody may take the lease of a dead node before it runs out
+        ports = {"port": self.node.port, "pacs": self.pacs.port, "scanner": self.scanner.port}
+        given = {"data": self.data, "database": database, "lease": lease_s}
+        (self.node.folder / "config.toml").write_text(CONFIG.format(node=NODE, sender=SENDER, **ports, **given))
+        if not full_starts:
+            self.node.nursery = Nursery(self.node.environment)
+        self.database = Database(database or f"sqlite:///{self.data / 'node.sqlite'}")
+        self.on_postgresql = bool(database)
+        self.pace = 1.0 if full_starts else 0.3
+        """Of chance waits, so that what is met by a kill in a start is the same."""
         self.studies: list[Study] = []
         self.kills: Counter[str] = Counter()
         self.steps: Counter[str] = Counter()
         self.moods: Counter[str] = Counter()
         self.clocks = 0
         self.disks_filled = 0
-        self.most_deaths_at_start = 0
+        self.dies_at_start = False
+        self.stopped = threading.Event()
+        """Ends `run` after the kill that is under way."""
         self._ends_before = 0
         self._study_uids: dict[Path, str] = {}
         self._numbers = itertools.count(1)
@@ -238,10 +169,14 @@ class Soak:
         )
         self.studies.append(study)
         for half in (items[::2], items[1::2]):
-            sender = threading.Thread(target=self._send, args=(study, half), daemon=True)
-            sender.start()
-            self._senders.append(sender)
+            self._begin(self._send, study, half)
+        self._begin(self._ask_to_commit, study)
         return study
+
+    def _begin(self, act: Callable[..., None], *arguments: Any) -> None:
+        thread = threading.Thread(target=act, args=arguments, daemon=True)
+        thread.start()
+        self._senders.append(thread)
 
     def _send(self, study: Study, items: Sequence[scu.Outgoing]) -> None:
         while not self._stopping.is_set():
@@ -256,14 +191,37 @@ class Soak:
                 pass
             self._stopping.wait(0.1)
 
+    def _ask_to_commit(self, study: Study) -> None:
+        """Ask the node to commit to all images of the study, once it has acknowledged them, until it takes that."""
+        transaction = uids.fresh()
+        references = [(item.sop_class_uid, item.sop_instance_uid) for item in study.items]
+        while not self._stopping.wait(0.1):
+            if study.missing:
+                continue
+            with suppress(PeerError):
+                commitment.ask(self.node.peer, SENDER, transaction, references, lambda _: None, linger_s=0.0)
+                study.transaction = transaction
+                return
+
     # What must hold
+
+    def rows(self, query: sa.Select[Any]) -> list[Any]:
+        """Of the node's database, as soon as it can be read: PostgreSQL may be coming up again."""
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                with self.database.read() as connection:
+                    return list(connection.execute(query))
+            except StoreUnavailable:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(0.2)
 
     def check_kept(self) -> int:
         """Every acknowledged image is there and whole; returns how many that are."""
         acknowledged = {uid: study.sha256[uid] for study in self.studies for uid in list(study.acknowledged)}
-        with sqlite3.connect(self.data / "node.sqlite", timeout=30) as connection:
-            rows = connection.execute("SELECT sop_instance_uid, file, sha256, current FROM instances").fetchall()
-            connection.execute("PRAGMA query_only = 1")
+        columns = instances.c
+        rows = self.rows(sa.select(columns.sop_instance_uid, columns.file, columns.sha256, columns.current))
         known = {uid: (file, sha256) for uid, file, sha256, current in rows if current}
         assert len(known) == len(rows), "an image was filed twice"
         for uid, sha256 in acknowledged.items():
@@ -288,24 +246,34 @@ class Soak:
             assert len(current) == 1, f"{len(current)} current reports of {len(of_study)} of one study"
             assert current[0].images_received == len(study.items)
 
+    def check_committed(self) -> None:
+        """The node has committed to all images of every study, and holds them."""
+        for study in self.studies:
+            told = self.scanner.told[study.transaction]
+            assert told == (len(study.items), 0), f"the node committed to {told[0]} images and not to {told[1]}"
+        held = self.rows(sa.select(sa.func.count()).where(instances.c.committed_at.is_not(None)))[0][0]
+        assert held == sum(len(study.items) for study in self.studies), "an image that was committed to is not held"
+
     def drain(self, timeout_s: float = 600.0) -> None:
         """Let everything come right, without kills; fails if it does not."""
         self.node.take_order_back()
         self.pacs.feel("up")
         self.until(lambda: all(not study.missing for study in self.studies), "all images are acknowledged", timeout_s)
-        self.until(self._is_drained, "everything is reported and delivered", timeout_s)
+        self.until(self._is_drained, "everything is reported, delivered and committed to", timeout_s)
         self.check_kept()
         self.check_reports()
+        self.check_committed()
 
     def _is_drained(self) -> bool:
-        with sqlite3.connect(self.data / "node.sqlite", timeout=30) as connection:
-            open_series = connection.execute("SELECT count(*) FROM series WHERE state != 'complete'").fetchone()[0]
-            open_jobs = connection.execute(
-                "SELECT count(*) FROM jobs JOIN series ON series.id = series_id AND series.run = jobs.run "
-                "WHERE jobs.state != 'delivered'"
-            ).fetchone()[0]
-            known = connection.execute("SELECT count(*) FROM series").fetchone()[0]
-        return open_series == open_jobs == 0 and known == len(self.studies)
+        if not all(study.transaction in self.scanner.told for study in self.studies):
+            return False
+        states = [state for (state,) in self.rows(sa.select(series.c.state))]
+        of_last_run = sa.and_(series.c.id == jobs.c.series_id, series.c.run == jobs.c.run)
+        open_jobs = sa.select(jobs.c.id).join(series, of_last_run).where(jobs.c.state != "delivered")
+        open_commitments = sa.select(deliveries.c.id).where(deliveries.c.commitment.in_(("owed", "asked")))
+        unanswered = sa.select(commitments.c.id).where(commitments.c.state == "waiting")
+        done = len(states) == len(self.studies) and set(states) <= {"complete"}
+        return done and not any(self.rows(query.limit(1)) for query in (open_jobs, open_commitments, unanswered))
 
     def until(self, condition: Callable[[], bool], what: str, timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s
@@ -322,7 +290,10 @@ class Soak:
     # What goes wrong
 
     def kill(self, which: str) -> None:
-        """SIGKILL now: of `receiver`, `worker` or `tree`."""
+        """SIGKILL now: of `receiver`, `worker`, `tree`, or of the `database` server's processes for the node."""
+        if which == "database":
+            self._kill_database()
+            return
         victims = self.node.workers() if which != "receiver" else []
         assert self.node.process is not None
         if which != "worker":
@@ -335,10 +306,22 @@ class Soak:
         self.kills[which] += 1
         self.revive()
 
+    def _kill_database(self) -> None:
+        """One process of PostgreSQL's; the server ends all others itself then, and recovers from its log."""
+        serving = sa.text(
+            "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid != pg_backend_pid()"
+        )
+        victims = self.rows(serving)  # type: ignore[arg-type]
+        if victims:
+            with suppress(ProcessLookupError):
+                os.kill(self._random.choice(victims)[0], signal.SIGKILL)
+            self.kills["database"] += 1
+            self.check_kept()
+
     def kill_at(self, step: str, count: int = 1, *, timeout_s: float = 30.0) -> bool:
         """Let the process that comes to the step for the `count`-th time die there; False if none came."""
         self._spare_patience()
-        worker_ends = self._worker_ends()
+        worker_ends = self.node.worker_ends
         self.node.give_order(step, count)
         deadline = time.monotonic() + timeout_s
         while self.node.order.exists() and time.monotonic() < deadline:
@@ -349,35 +332,33 @@ class Soak:
         self.steps[step] += 1
         self.kills["step"] += 1
         assert self.node.process is not None
-        if STEPS[step].process == "receiver":
+        if STEPS[step].process == RECEIVER:
             self.node.process.wait(120)
         else:
-            self.until(lambda: self._worker_ends() > worker_ends, "the worker's end is noticed", 120)
+            self.until(lambda: self.node.worker_ends > worker_ends, "the worker's end is noticed", 120)
         self.revive()
         return True
 
-    def _worker_ends(self) -> int:
-        return self.node.log.count("worker_ended")
-
     def _spare_patience(self) -> None:
         """`serve` waits longer each time before it starts a worker that ends at once; a new `serve` knows of none."""
-        if self._worker_ends() - self._ends_before >= 2:
+        if self.node.worker_ends - self._ends_before >= 2:
             self.kill("tree")
 
     def revive(self) -> None:
         """Look at what a dead `serve` left, and start it again."""
         if self.node.is_dead:
             self.check_kept()
-            for _ in range(self._random.randint(0, self.most_deaths_at_start)):
+            again = self._random.random() < 0.3
+            for _ in range(self._random.randint(1, 3) if self.dies_at_start and again else 0):
                 self.node.launch()
-                self._stopping.wait(self._random.uniform(0.0, 3.0))
+                self._stopping.wait(self._random.uniform(0.0, 3.0 * self.pace))
                 assert self.node.process is not None
                 self.node.process.kill()
                 self.node.process.wait()
                 self.kills["while starting"] += 1
                 self.check_kept()
             self.node.start()
-            self._ends_before = self._worker_ends()
+            self._ends_before = self.node.worker_ends
 
     @contextmanager
     def full_disk(self) -> Iterator[None]:
@@ -392,29 +373,39 @@ class Soak:
             ballast.unlink()
         self.disks_filled += 1
 
-    def run(self, kills: int, *, drain_every: int = 10, say: Callable[[str], None] = print) -> None:
-        """Kill that often, at random moments and at random steps, with studies under way all the time."""
-        self.most_deaths_at_start = 3
+    def run(self, kills: int, *, drain_every: int = 10, checked: Callable[[dict[str, Any]], None]) -> None:
+        """Kill that often, at random moments and at random steps, with studies under way all the time.
+
+        `checked` gets the figures each time everything has come right.
+        """
+        self.dies_at_start = True
         self.node.start()
-        choose = self._random
-        begun, drained = time.monotonic(), 0
-        while self.kills.total() < kills:
+        drained = 0
+        while self.kills.total() < kills and not self.stopped.is_set():
             while self._in_flight() < 2:
                 self.send_study()
-            if choose.random() < 0.3:
+            if self._random.random() < 0.5:
                 self.change_something()
-            if choose.random() < 0.6:
-                step = choose.choice(list(STEPS))
-                often = STEPS[step].process == RECEIVER and "deliver" not in step and "completion" not in step
-                self.kill_at(step, choose.randint(1, 20) if often else 1, timeout_s=12.0)
-            else:
-                self._stopping.wait(choose.uniform(0.0, 3.0))
-                self.kill(choose.choice(("receiver", "worker", "tree")))
+            self._kill_somehow()
             if self.kills.total() >= drained + drain_every:
                 drained = self.kills.total()
                 self.drain()
-                say(f"{time.monotonic() - begun:.0f} s: {json.dumps(self.figures())}")
+                checked(self.figures())
         self.drain()
+        checked(self.figures())
+
+    def _kill_somehow(self) -> None:
+        choose = self._random
+        if choose.random() < 0.6:
+            step = choose.choice(sorted(STEPS, key=lambda name: (self.steps[name], choose.random()))[:10])
+            often = STEPS[step].function.startswith(
+                ("dicom_node.arrivals", "dicom_node.store.filing", "os:", "pathlib:")
+            )
+            often = often and STEPS[step].process == RECEIVER
+            self.kill_at(step, choose.randint(1, 20) if often else 1, timeout_s=12.0 * self.pace)
+        else:
+            self._stopping.wait(choose.uniform(0.0, 3.0 * self.pace))
+            self.kill(choose.choice(("receiver", "worker", "tree", *["database"] * self.on_postgresql)))
 
     def change_something(self) -> None:
         kinds = ["mood", "mood", "clock", "disk"] if self.filled else ["mood", "mood", "clock"]
@@ -449,11 +440,13 @@ class Soak:
         return {
             "kills": self.kills.total(),
             "by kind": dict(self.kills),
-            "steps met": f"{len(self.steps)} of {len(STEPS)}",
+            "steps": dict(self.steps),
             "studies": len(self.studies),
             "images acknowledged": sum(len(study.acknowledged) for study in self.studies),
             "objects at the PACS": len({stored.sop_instance_uid for stored in self.pacs.stored}),
             "sent again": len(self.pacs.stored) - len({stored.sop_instance_uid for stored in self.pacs.stored}),
+            "lost by the PACS": self.pacs.lost,
+            "committed for scanners": len(self.scanner.told),
             "PACS moods": dict(self.moods),
             "clock moved": self.clocks,
             "disk filled": self.disks_filled,
@@ -468,7 +461,11 @@ class Soak:
             assert self.node.process is not None
             self.node.process.kill()
             self.node.process.wait()
+        if self.node.nursery is not None:
+            self.node.nursery.close()
         for sender in self._senders:
             sender.join(15)
+        self.database.close()
+        self.scanner.close()
         self.pacs.feel("up")
         self.pacs.stop()

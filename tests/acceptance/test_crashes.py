@@ -5,6 +5,7 @@ Each test ends with everything acknowledged there and whole, one current report 
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import shutil
@@ -15,16 +16,17 @@ from pathlib import Path
 
 import pytest
 from crashing import Soak
-from dying.dying_steps import STEPS
+from dying.dying_steps import RECEIVER, STEPS
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.usefixtures("quiet"),
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds the worker's process under /proc"),
 ]
-ACCEPTING = [name for name, step in STEPS.items() if step.process == "receiver" and "delivery" not in name]
+ACCEPTING = list(itertools.takewhile(lambda name: STEPS[name].process == RECEIVER, STEPS))
 WORKING = ["before slices are read", "after claim's commit", "after report is stored", "after outbox's commit"]
 DELIVERING = ["before delivery", "after delivery", "after delivery's commit"]
+COMMITTING = ["after request's commit", "before answer's commit", "after question's commit"]
 
 
 @pytest.fixture
@@ -57,6 +59,13 @@ def test_the_worker_may_die_between_claim_and_outbox(soak: Soak) -> None:
 
 def test_the_sender_may_die_before_and_after_the_pacs_has_it(soak: Soak) -> None:
     for step in DELIVERING:
+        soak.send_study()
+        assert soak.kill_at(step), f"nothing came to the step: {step}"
+    soak.drain()
+
+
+def test_whoever_asks_for_storage_commitment_or_is_asked_may_die(soak: Soak) -> None:
+    for step in COMMITTING:
         soak.send_study()
         assert soak.kill_at(step), f"nothing came to the step: {step}"
     soak.drain()

@@ -35,6 +35,7 @@ class Step:
 
 _KEEP = "dicom_node.store.spool:Spool.keep"
 _ACCEPT = "dicom_node.arrivals:Arrivals.accept"
+_COMMITMENT = "dicom_node.store.commitment"
 STEPS = {
     "request received": Step(RECEIVER, _ACCEPT, "before"),
     "before fsync": Step(RECEIVER, "os:fsync", "before", within=_ACCEPT),
@@ -67,19 +68,33 @@ STEPS = {
     "after delivery": Step(RECEIVER, "dicom_node.sender:Sender._settle", "before"),
     "before delivery's commit": Step(RECEIVER, "dicom_node.store.outbox:delivered", "after"),
     "after delivery's commit": Step(RECEIVER, "dicom_node.store.outbox:delivered", "committed"),
+    "before question's commit": Step(RECEIVER, f"{_COMMITMENT}:ask", "after"),
+    "after question's commit": Step(RECEIVER, f"{_COMMITMENT}:ask", "committed"),
+    "before settlement's commit": Step(RECEIVER, f"{_COMMITMENT}:settle", "after"),
+    "after settlement's commit": Step(RECEIVER, f"{_COMMITMENT}:settle", "committed"),
+    "before request's commit": Step(RECEIVER, f"{_COMMITMENT}:keep", "after"),
+    "after request's commit": Step(RECEIVER, f"{_COMMITMENT}:keep", "committed"),
+    "before promise's commit": Step(RECEIVER, f"{_COMMITMENT}:promise", "after"),
+    "after promise's commit": Step(RECEIVER, f"{_COMMITMENT}:promise", "committed"),
+    "before answer's commit": Step(RECEIVER, f"{_COMMITMENT}:answered", "after"),
+    "after answer's commit": Step(RECEIVER, f"{_COMMITMENT}:answered", "committed"),
 }
 
 
 class Orders:
     """What this process is to do, from a file that may come at any time: `3 before fsync`, the third time from then."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, process: str | None) -> None:
+        """`process`: which kind this one is; None obeys nothing until it is said."""
+        self.process = process
         self._file = file
         self._lock = threading.Lock()
         self._order = ""
         self._left = 0
 
     def reached(self, name: str) -> None:
+        if STEPS[name].process != self.process:
+            return
         with self._lock:
             try:
                 order = self._file.read_text()
@@ -103,12 +118,14 @@ class Orders:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def arm(order: Path, process: str) -> None:
-    """Wrap the steps of a process of this kind, so that it obeys `order`."""
-    orders = Orders(order)
+def arm(order: Path, process: str | None = None) -> Orders:
+    """Wrap the steps of a process of this kind, so that it obeys `order`; of every kind while it is not known."""
+    orders = Orders(order, process)
     for name, step in STEPS.items():
-        if step.process == process:
+        if process in (None, step.process):
             _arm(name, step, orders)
+    _wrap_write()
+    return orders
 
 
 def _arm(name: str, step: Step, orders: Orders) -> None:
@@ -128,11 +145,14 @@ def _after(step: Step, reached: Callable[[], None]) -> Callable[[Any], None] | N
     if step.when == "after":
         return lambda result: None if claims and result is None else reached()
     ran = threading.local()
-    _on_commit(lambda: getattr(ran, "here", False) and (setattr(ran, "here", False), reached()))
+    _on_commit.append(lambda: getattr(ran, "here", False) and (setattr(ran, "here", False), reached()))
     return lambda result: None if claims and result is None else setattr(ran, "here", True)
 
 
-def _on_commit(act: Callable[[], Any]) -> None:
+_on_commit: list[Callable[[], Any]] = []
+
+
+def _wrap_write() -> None:
     from dicom_node.store.database import Database
 
     write = Database.write
@@ -141,7 +161,8 @@ def _on_commit(act: Callable[[], Any]) -> None:
     def wrapped(self: Any) -> Any:
         with write(self) as connection:
             yield connection
-        act()
+        for act in _on_commit:
+            act()
 
     Database.write = wrapped  # type: ignore[method-assign]
 

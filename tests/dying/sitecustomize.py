@@ -25,7 +25,7 @@ def _shift_clock(file: Path) -> None:
     time.time = shifted
 
 
-def _stand_in(presence: float) -> None:
+def stand_in(presence: float) -> None:
     import numpy as np
 
     from dicom_node import worker_process
@@ -50,7 +50,7 @@ _command = sys.orig_argv[sys.orig_argv.index("dicom_node") + 1 :][:1] if "dicom_
 if "DICOM_NODE_CLOCK" in os.environ:
     _shift_clock(Path(os.environ["DICOM_NODE_CLOCK"]))
 if _command == ["worker"] and "DICOM_NODE_STAND_IN" in os.environ:
-    _stand_in(float(os.environ["DICOM_NODE_STAND_IN"]))
+    stand_in(float(os.environ["DICOM_NODE_STAND_IN"]))
 if _command in (["serve"], ["worker"]) and "DICOM_NODE_DIE_BY" in os.environ:
     import dying_steps
 
