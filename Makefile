@@ -8,8 +8,8 @@ STAMP  := $(VENV)/.installed
 
 help:
 	@echo "make demo    install, then send four synthetic patients through the node and show the reports"
-	@echo "make test    install, then run the tests"
-	@echo "make soak    kill the node SOAK_KILLS times (1000), and say what was lost; about two hours"
+	@echo "make test    install, then run the tests, two files at a time (TEST_PROCESSES)"
+	@echo "make soak    kill the node SOAK_KILLS times (1000), and say what was lost; an hour"
 	@echo "make fuzz    send the receiver 30,000 broken associations, and say what became of them; half an hour"
 	@echo "make bench   measure brace removal, training, receiving (with DCMTK and Orthanc installed) and growth; an hour"
 	@echo "make check   ruff, mypy, import-linter"
@@ -28,7 +28,7 @@ demo: setup
 	$(BIN)/dicom-node demo
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(or $(TEST_PROCESSES),2) --dist loadfile --no-loadscope-reorder
 
 soak: setup
 	$(BIN)/python benchmarks/soak.py --kills $(or $(SOAK_KILLS),1000)

@@ -1,11 +1,20 @@
-"""What all tests share: the folder with real head CT, where there is one."""
+"""What all tests share: the folder with real head CT, where there is one, and the order of the files."""
 
 import os
 from pathlib import Path
 
 import pytest
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # another process of tests wants the other core
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 REPOSITORY = Path(__file__).resolve().parents[1]
+LONGEST = ("test_crashes.py", "test_serve.py", "test_train.py", "test_worker.py", "test_loop.py", "test_demo.py")
+"""Files that take more than half a minute; first, so that of two processes none is left with one of them at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ PACS; it is no part of the node.
 from __future__ import annotations
 
 import itertools
+import random
 import socket
 import threading
 import time
@@ -90,7 +91,16 @@ class StandInPacs:
 
 
 def free_port() -> int:
-    """A loopback port nobody listens on now; somebody may in a moment, so ask right before use."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A loopback port nobody listens on now; somebody may in a moment, so ask right before use.
+
+    By chance from below those that systems hand out themselves (from 32768 or 49152 on), so that nothing takes it but
+    who asks for it by number.
+    """
+    while True:
+        port = random.SystemRandom().randrange(10_000, 32_000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
