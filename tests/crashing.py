@@ -75,6 +75,7 @@ silence_s = 3
 reopen_wait_s = 0
 [model]
 checkpoint = "model.safetensors"
+readers = 0
 [results]
 retry_first_s = 0.2
 retry_longest_s = 2

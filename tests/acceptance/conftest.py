@@ -65,6 +65,7 @@ def make_node(tmp_path: Path, pacs: StandInPacs) -> Iterator[Callable[..., Runni
             reopen_wait_s = 0
             [model]
             checkpoint = "model.safetensors"
+            readers = 0
             [results]
             retry_first_s = 0.5
             lease_s = 20
