@@ -1,4 +1,4 @@
-"""What a job owes besides its report: picture, PDF, key objects, the old picture's withdrawal. Made after the report.
+"""What a job owes besides its report: picture, PDF, key objects, the withdrawal of older ones. Made after the report.
 
 A note in the job (`extras_due`) says that they are still to be made, so that a worker that dies leaves them to the
 next; a try is counted first, and what ends the process twice is given up. Nothing here delays or costs a report.
@@ -63,7 +63,6 @@ class Extras:
                 return False
             one = series.get(connection, job.series_id)
             instances = series.instances_of(connection, job.series_id)
-            earlier = outbox.predecessor(connection, job.series_id, job.run)
             told = outbox.told(connection, job.series_id, before_run=job.run)
         if one is None:  # forgotten in between
             return True
@@ -74,7 +73,7 @@ class Extras:
             if job.model_digest != self._maker.version.model_digest:
                 log.warning("no_extras %s", fields(job=job.id, error="the model has been changed since the report"))
             elif job.extras_tries < EXTRAS_TRIES:
-                built = self._build(one, job, instances, earlier, told)
+                built = self._build(one, job, instances, told)
             else:
                 log.error("no_extras %s", fields(job=job.id, error="making them ended the worker"))
         except (StoreFull, StoreUnavailable):
@@ -90,7 +89,7 @@ class Extras:
         return True
 
     def _build(
-        self, one: Series, job: Any, instances: Sequence[Instance], earlier: Sequence[Any], told: Collection[str]
+        self, one: Series, job: Any, instances: Sequence[Instance], told: Collection[str]
     ) -> list[tuple[reporting.Built, list[str]]]:
         """What is to be sent besides the report, and to whom."""
         found = SeriesFindings.from_json(job.findings)
@@ -106,24 +105,30 @@ class Extras:
         selection = reporting.key_objects(self._maker, run, headers, found) if to else None
         if selection is not None:
             built.append((selection, to))
-        return built + self._withdrawals(one, run, headers[0], found, earlier)
+        return built + self._withdrawals(one, run, headers[0], found)
 
     def _withdrawals(
-        self, one: Series, run: reporting.Run, header: Dataset, found: SeriesFindings, earlier: Sequence[Any]
+        self, one: Series, run: reporting.Run, header: Dataset, found: SeriesFindings
     ) -> list[tuple[reporting.Built, list[str]]]:
-        """The superseded picture goes, where the destination has one and wants it said; the report names its own."""
+        """Superseded pictures, documents and key objects go, where the destination has them and wants it said.
+
+        Of all earlier runs: the one before may have been superseded before it came to withdraw anything. The report
+        names its predecessor itself.
+        """
         built = []
-        pictures = {e.job_id for e in earlier if e.kind == reporting.PICTURE}
         for peer in self._config.destinations:
             title = reporting.REJECTIONS.get(peer.withdraw_by)
-            if title is None or not pictures:
+            if title is None:
                 continue
             with self._database.read() as connection:
-                taken = [row for job_id in pictures for row in outbox.taken_by(connection, job_id, peer.name)]
-            old = [reporting.reference(one, row) for row in taken if row.kind == reporting.PICTURE]
+                runs = [each.id for each in jobs.of_series(connection, one.id) if each.run < run.number]
+                taken = [row for job_id in runs for row in outbox.taken_by(connection, job_id, peer.name)]
+            old = [reporting.reference(one, row) for row in taken if row.kind in reporting.EXTRAS]
             if old:
                 why = "superseded by a newer result"
-                made = reporting.withdrawal(self._maker, run, header, found, old, why=why, title=title, to=peer.name)
+                made = reporting.withdrawal(
+                    self._maker, run, header, found, old, why=why, title=title, to=peer.name, superseded=True
+                )
                 built.append((made, [peer.name]))
         return built
 

@@ -159,10 +159,15 @@ def withdrawal(
     why: str,
     title: keyobjects.Rejection,
     to: str,
+    superseded: bool = False,
 ) -> Built:
-    """Says that what was sent before holds no longer, in the form that a PACS acts on (IHE IOCM)."""
+    """Says that what was sent before holds no longer, in the form that a PACS acts on (IHE IOCM).
+
+    `superseded`: it is of earlier runs, and this run's result stands.
+    """
     context = _context(maker, run, findings, f"{WITHDRAWAL} {title} {to} {why}", KEY_OBJECT_CLASS)
-    return _built(WITHDRAWAL, keyobjects.rejection(withdrawn, header, context, why, title), context)
+    made = keyobjects.rejection(withdrawn, header, context, why, title, superseded=superseded)
+    return _built(WITHDRAWAL, made, context)
 
 
 def stored(built: Built, spool: Spool) -> outbox.MadeObject:

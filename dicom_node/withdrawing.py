@@ -8,17 +8,20 @@ configured to act on one.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import pydicom
+from pydicom.dataset import Dataset
 
 from dicom_node import reporting
 from dicom_node.config import Config
 from dicom_node.errors import NotPossible
+from dicom_node.report import wording
 from dicom_node.store import jobs, outbox, series
 from dicom_node.store.database import Connection
 from dicom_node.store.results import Version
-from dicom_node.store.series import Series
+from dicom_node.store.series import Instance, Series
 from dicom_node.store.spool import Spool
 from dicom_node.tables import JobState
 from dtvit.checkpoint import Metadata
@@ -42,6 +45,8 @@ def withdraw(
 
     Results that the newest superseded go with it: where it is gone, they would be the ones that stand.
     """
+    if not wording.plain(why).strip(" ?"):
+        raise NotPossible("say why, in plain ASCII: the reason stands in what is sent")
     job = jobs.newest(connection, one.id)
     runs = [run for run in jobs.of_series(connection, one.id) if run.state in REPORTED and run.findings is not None]
     if job is None or job.state in (JobState.READY, JobState.RUNNING) or not runs:
@@ -86,9 +91,16 @@ def _rejection(
     to: str,
     now: float,
 ) -> reporting.Built:
-    instance = series.instances_of(connection, one.id)[0]
-    header = pydicom.dcmread(spool.path(instance.file), stop_before_pixels=True)
+    header = _a_header(series.instances_of(connection, one.id), spool)
     run = reporting.run_of(one, job.run, at=now)
     old = [reporting.reference(one, row) for row in taken]
     findings = SeriesFindings.from_json(job.findings)
     return reporting.withdrawal(maker, run, header, findings, old, why=why, title=title, to=to)
+
+
+def _a_header(instances: Sequence[Instance], spool: Spool) -> Dataset:
+    """Of any image whose file is there; they agree about patient and study, else there were no result."""
+    for one in instances:
+        with suppress(FileNotFoundError):
+            return pydicom.dcmread(spool.path(one.file), stop_before_pixels=True)
+    raise NotPossible("every image of it is gone from the spool, and with them whom the result is about")

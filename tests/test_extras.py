@@ -12,7 +12,7 @@ from untrained import metadata
 
 from dicom_node.errors import NotPossible
 from dicom_node.store import jobs, outbox, series
-from dicom_node.tables import deliveries, objects, slice_results
+from dicom_node.tables import deliveries, instances, objects, slice_results
 from dicom_node.tables import jobs as jobs_table
 from dicom_node.withdrawing import withdraw
 
@@ -47,7 +47,7 @@ def deliver(node: Made, destination: str) -> None:
             outbox.delivered(connection, delivery, 0, now=now)
 
 
-def take_back(node: Made) -> str:
+def take_back(node: Made, why: str = "wrong patient on the table") -> str:
     with node.database.write() as connection:
         one = series.get(connection, 1)
         assert one is not None
@@ -56,7 +56,7 @@ def take_back(node: Made) -> str:
             node.spool,
             node.config,
             one,
-            why="wrong patient on the table",
+            why=why,
             metadata=metadata(),
             device_uid="2.25.100",
             now=node.clock(),
@@ -169,6 +169,17 @@ def test_with_a_result_go_those_that_it_superseded(tmp_path: Path) -> None:
     assert [job.state for job in node.rows(jobs_table)] == ["withdrawn", "withdrawn"]
 
 
+def test_a_result_can_be_withdrawn_with_a_reason_and_as_long_as_any_image_is_there(tmp_path: Path) -> None:
+    node = reported(tmp_path, peer(104, withdraw_by="quality"))
+    deliver(node, "PACS1")
+    with pytest.raises(NotPossible, match="say why"):
+        take_back(node, why=" ")
+    files = [node.spool.path(row.file) for row in node.rows(instances)]
+    for file in files[:-1]:
+        file.unlink()
+    assert "PACS1 is told" in take_back(node)
+
+
 def test_there_must_be_a_result_to_withdraw(tmp_path: Path) -> None:
     node = made_node(tmp_path, peers=[peer(104)])
     node.accept(*head_series())
@@ -177,21 +188,28 @@ def test_there_must_be_a_result_to_withdraw(tmp_path: Path) -> None:
 
 
 def test_a_newer_result_withdraws_the_old_picture_where_that_is_wanted(tmp_path: Path) -> None:
-    node = made_node(tmp_path, peers=[peer(104, objects=("report", "picture"), withdraw_by="patient-safety")])
+    node = made_node(tmp_path, peers=[peer(104, objects=EVERYTHING, withdraw_by="patient-safety")])
     slices = head_series()
-    node.accept(*slices[:-1])
-    node.tick_after(31)
-    finish(node)
+    first = arrives(node, slices[:-2])
     deliver(node, "PACS1")
-    node.accept(slices[-1])
+    arrives(node, slices[-2:-1])  # nothing of this run is delivered when the next is there, not even what it withdraws
+    third = arrives(node, slices[-1:])
+    rejection = third["withdrawal"]
+    assert rejection.ConceptNameCodeSequence[0].CodeValue == "113037"
+    named = str(rejection.CurrentRequestedProcedureEvidenceSequence)
+    for kind in ("picture", "document", "key_objects"):
+        assert first[kind].SOPInstanceUID in named
+    assert first["report"].SOPInstanceUID not in named, "the report itself says what it replaces"
+    assert rejection.SeriesDescription == "AI: WITHDRAWN older version", "not the version that stands"
+
+
+def arrives(node: Made, slices: list[pydicom.Dataset]) -> dict[str, pydicom.Dataset]:
+    """Slices come and are reported on; the objects that this run made, by kind."""
+    before = len(node.rows(objects))
+    node.accept(*slices)
     node.tick_after(100)
     finish(node)
-    kinds = [o.kind for o in node.rows(objects)]
-    assert kinds == ["report", "picture", "report", "picture", "withdrawal"]
-    old_picture, rejection = node.rows(objects)[1], node.rows(objects)[4]
-    ds = pydicom.dcmread(node.spool.path(rejection.file))
-    assert ds.ConceptNameCodeSequence[0].CodeValue == "113037"
-    assert old_picture.sop_instance_uid in str(ds.CurrentRequestedProcedureEvidenceSequence)
+    return {o.kind: pydicom.dcmread(node.spool.path(o.file)) for o in node.rows(objects)[before:]}
 
 
 def test_a_picture_that_ends_the_worker_twice_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,9 +49,18 @@ def positive(headers: Sequence[Dataset], findings: SeriesFindings, context: Repo
 
 
 def rejection(
-    withdrawn: Sequence[Predecessor], source: Dataset, context: ReportContext, why: str, title: Rejection
+    withdrawn: Sequence[Predecessor],
+    source: Dataset,
+    context: ReportContext,
+    why: str,
+    title: Rejection,
+    *,
+    superseded: bool = False,
 ) -> Dataset:
-    """Says that the objects `withdrawn`, sent before by this node, hold no longer. `source`: a header of the images."""
+    """Says that the objects `withdrawn`, sent before by this node, hold no longer. `source`: a header of the images.
+
+    `superseded`: they are of an earlier version than that of `context`, which stands.
+    """
     objects = []
     for earlier in withdrawn:
         stub = Dataset()
@@ -59,8 +68,9 @@ def rejection(
         stub.SOPClassUID, stub.SOPInstanceUID = earlier.sop_class_uid, earlier.sop_instance_uid
         objects.append(stub)
     concept = codes.REJECTED_FOR_QUALITY if title is Rejection.QUALITY else codes.REJECTED_FOR_SAFETY
+    what = "AI: WITHDRAWN older version" if superseded else f"{wording.version(context.run)}: WITHDRAWN"
     with disable_value_validation():
-        return _document(concept, objects, source, why, context, f"{wording.version(context.run)}: WITHDRAWN")
+        return _document(concept, objects, source, why, context, what)
 
 
 def _document(
