@@ -191,6 +191,7 @@ class Model(Section):
     batch: Annotated[int, Field(ge=1, le=1024)] = 16
     threads: NonNegativeInt = 0
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    readers: NonNegativeInt | Literal["auto"] = "auto"
     brace_removal: Literal["paper", "robust"] = "robust"
 
 
@@ -199,7 +200,6 @@ class Results(Section):
     series_number: Annotated[int, Field(ge=1, le=99990)] = 9001
     retry_first_s: PositiveFloat = 10.0
     retry_longest_s: PositiveFloat = 3600.0
-    readers: NonNegativeInt | Literal["auto"] = "auto"
     commitment_wait_s: PositiveFloat = 3600.0
     tries: Annotated[int, Field(ge=1, le=10)] = 3
     lease_s: PositiveFloat = 60.0
