@@ -55,9 +55,9 @@ class Maker:
     metadata: Metadata
     version: Version
     settings: Results
-
     precision: str | None = None
     """Of the model's arithmetic; None where none was done."""
+
     @property
     def algorithm(self) -> Algorithm:
         return Algorithm(ALGORITHM, __version__, MANUFACTURER, self._parameters())
@@ -69,8 +69,8 @@ class Maker:
             "checkpoint": self.metadata.name,
             "weights sha256": self.version.model_digest,
             "encoder": self.metadata.encoder,
-            "window": f"{low:g}..{high:g} HU",
             **({} if self.precision is None else {"precision": self.precision}),
+            "window": f"{low:g}..{high:g} HU",
             "preprocessing": self.version.preprocessing,
             "slice thresholds": f"absent below {slices.absent_below:g}, present at {slices.present_at:g}",
             "series thresholds": f"absent below {whole.absent_below:g}, present at {whole.present_at:g}",
