@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pydicom
@@ -50,8 +51,8 @@ class Forgotten:
     """Files without a row that were of the patient too."""
     came: int
     """Series of the same that came in meanwhile; they are new, and kept."""
-    trouble: str | None
-    """Why rows, files or their traces are left; to be run again then."""
+    trouble: tuple[str, ...]
+    """Why files or traces of rows are left; to be run again then."""
 
 
 def search(database: Database, whom: Whom) -> Found:
@@ -68,36 +69,49 @@ def erase(database: Database, spool: Spool, whom: Whom, *, now: float) -> Forgot
         former_objects = [number for number, file in former.items() if _is_of(spool, file, whom)]
         held = forget.held(connection, [*forget.objects_of(connection, found.series), *former_objects])
         erased = forget.erase(connection, found, patient=whom.patient, former_objects=former_objects, now=now)
-    orphans, came, trouble = 0, 0, None
-    try:
-        for name in erased.files:
+    trouble: list[str] = []
+    came: Found | None = None
+    for name in erased.files:
+        with _noted(trouble):
             spool.remove(name)
-        orphans = _remove_orphans(database, spool, whom)
+    orphans = sum(_remove_orphans(database, spool, whom, trouble))
+    with _noted(trouble):
         spool.sync()
         database.compact()
-        came = len(search(database, whom).series)
-    except (NodeError, OSError) as exc:  # what destinations hold must be told all the same
-        reason = exc if isinstance(exc, NodeError) else f"a file cannot be removed: {exc.strerror}"
-        trouble = f"not everything is erased: {reason}; run this again"
+        came = search(database, whom)
     if not (erased.files or orphans or trouble):
         raise NotFound("nothing of this patient or study is here")
     counted = fields(series=len(found.series), images=erased.images, objects=erased.objects, orphaned_files=orphans)
     log.warning("forgotten %s", counted)
-    return Forgotten(erased, tuple(held), orphans, came, trouble)
+    return Forgotten(
+        erased, tuple(held), orphans, 0 if came is None else len(came.series), tuple(dict.fromkeys(trouble))
+    )
 
 
-def _remove_orphans(database: Database, spool: Spool, whom: Whom) -> int:
-    """Files without a row of this patient, whole and half-written; returns how many there were."""
-    removed = 0
-    for name in _without_rows(database, spool):
-        if _is_of(spool, name, whom):
-            removed += _remove_orphan(database, spool, name)
-    spool.clear_incoming(older_than_s=HALF_WRITTEN_S)  # what is cut short may not say any more whose it was
-    for name in spool.half_written():
-        if _is_of(spool, name, whom):  # if it is just being written, its sender hears that it is not stored
-            spool.remove(name)
-            removed += 1
-    return removed
+@contextmanager
+def _noted(trouble: list[str]) -> Iterator[None]:
+    """What cannot be erased keeps nothing else from being so, nor what destinations hold from being told."""
+    try:
+        yield
+    except OSError as exc:
+        trouble.append(f"a file cannot be read or removed: {exc.strerror}")
+    except NodeError as exc:
+        trouble.append(str(exc))
+
+
+def _remove_orphans(database: Database, spool: Spool, whom: Whom, trouble: list[str]) -> Iterator[bool]:
+    """Files without a row of this patient, whole and half-written; yields for each whether it was removed."""
+    with _noted(trouble):
+        for name in _without_rows(database, spool):
+            with _noted(trouble):
+                if _is_of(spool, name, whom):
+                    yield _remove_orphan(database, spool, name)
+    with _noted(trouble):
+        spool.clear_incoming(older_than_s=HALF_WRITTEN_S)  # what is cut short may not say any more whose it was
+        for name in spool.half_written():
+            if _is_of(spool, name, whom):  # if it is just being written, its sender hears that it is not stored
+                spool.remove(name)
+                yield True
 
 
 def _without_rows(database: Database, spool: Spool) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from pathlib import Path
@@ -88,9 +89,18 @@ def test_what_destinations_hold_is_told_though_not_everything_could_be_erased(
     def busy() -> None:
         raise StoreUnavailable("the database is busy")
 
+    stuck, remove = node.rows(instances)[0].file, node.spool.remove
+
+    def removes(name: str) -> None:
+        if name == stuck:
+            raise PermissionError(errno.EACCES, "denied")
+        remove(name)
+
     monkeypatch.setattr(node.database, "compact", busy)
+    monkeypatch.setattr(node.spool, "remove", removes)
     done = erase(node, "SYN-0001")
-    assert done.trouble == "not everything is erased: the database is busy; run this again"
+    assert done.trouble == ("a file cannot be read or removed: denied", "the database is busy")
+    assert node.files() == {stuck, *(row.file for row in node.rows(instances))}
     assert [one.destination for one in done.held] == ["PACS1"]
     monkeypatch.setattr(forgetting, "erase", lambda *_, **__: done)
     (tmp_path / "config.toml").write_text(f'[node]\ndata_folder = "{tmp_path}"\nmin_free_mib = 0\n')

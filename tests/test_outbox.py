@@ -183,7 +183,7 @@ def send(node: Made, folder: Path, while_on_the_wire: Callable[[], Any]) -> list
     there = StandInPacs(folder / "pacs", answer=answer)
     there.start()
     try:
-        to = peer(there.port)
+        to = peer(there.port, timeout_s=60.0)  # forgetting takes its time on a busy machine
         sender = Sender(node.database, node.spool, to, node.config.results, ae_title="NODE", clock=node.clock)
         while sender.tick():
             pass

@@ -82,5 +82,5 @@ def forget(patient: str | None, study: str | None, yes: bool, config_path: Path)
             )
         done = erase(database, spool, whom, now=time.time())
         present.forgotten(click.echo, done)
-        if done.trouble is not None:
-            raise StoreUnavailable(done.trouble)
+        if done.trouble:
+            raise StoreUnavailable(f"not everything is erased: {'; '.join(done.trouble)}; run this again")

@@ -26,6 +26,7 @@ from dicom_node.tables import (
     instances,
     jobs,
     objects,
+    series,
 )
 
 
@@ -162,7 +163,11 @@ def _send_again(connection: Connection, row: Any, reason: int, *, at: float) -> 
 
 
 def _is_superseded(connection: Connection, row: Any) -> bool:
-    """Whether this destination has, or is owed, something of a newer run: an older object must not arrive after it."""
+    """Whether this destination has, or is owed, something of a newer run: an older object must not arrive after it.
+
+    A run that ends at this moment is waited for, or waits: its end is noted in the history of the series.
+    """
+    connection.execute(sa.select(series.c.id).where(series.c.id == row.series_id).with_for_update())
     newer = (
         sa.select(deliveries.c.id)
         .select_from(deliveries.join(objects).join(jobs))
