@@ -24,6 +24,7 @@ WINDOW_HU = (0.0, 80.0)
 
 WARNING = COLOURS[Outcome.UNDETERMINED]
 
+WORD = 76  # the answer's height in pixels; PRESENT then ends before OHIF's player begins, also on a tall page
 DARKENED = 0.3  # dark enough for the faintest purple of a map to show on bone
 
 Array = npt.NDArray[Any]
@@ -101,7 +102,7 @@ def _banner(page: Page, findings: SeriesFindings, run: int) -> None:
     title = "Intracerebral hemorrhage on head CT, AI result" + (f", version {run}" if run > 1 else "")
     page.draw.text((MARGIN, 12), title, font=font(26), fill=ink)
     word = findings.outcome.value.upper()
-    page.draw.text((MARGIN, 46), word, font=font(82), fill=ink)
+    page.draw.text((MARGIN, 48), word, font=font(WORD), fill=ink)
     if below:  # and not beside: OHIF lays its player over the middle of the top
         page.draw.text((MARGIN, 132), below, font=font(52), fill=ink)
     if findings.presence is not None:

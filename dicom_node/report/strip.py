@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from dicom_node.report import wording
 from dicom_node.report.page import DIM, INK, MARGIN, PANEL, WIDTH, Page, font
-from dtvit.findings import SeriesFindings, SliceFinding, Thresholds
+from dtvit.findings import Outcome, SeriesFindings, SliceFinding, Thresholds
 
 HEIGHT = 110
 HATCHED, HATCHING = (78, 78, 82), (150, 150, 150)
@@ -35,7 +35,14 @@ def draw(page: Page, findings: SeriesFindings, thresholds: Thresholds | None) ->
             page.draw.line((x, y, x + 4, y), fill=INK)
     page.y = bottom + 4
     _numbers(page, findings.slices, edges)
-    legend = ["hatched: not evaluated"] if any(not s.evaluated for s in findings.slices) else []
+    colours = {
+        Outcome.PRESENT: "orange present",
+        Outcome.UNDETERMINED: "yellow undetermined",
+        Outcome.ABSENT: "blue absent",
+    }
+    seen = [said for outcome, said in colours.items() if any(s.outcome is outcome for s in findings.slices)]
+    legend = [f"each image by itself: {', '.join(seen)}"] if seen else []
+    legend += ["hatched: not evaluated"] if any(not s.evaluated for s in findings.slices) else []
     legend += ["dashed lines: thresholds for absent (lower) and present (upper)"] if thresholds else []
     if legend:
         page.text("; ".join(legend), 17, DIM)
