@@ -35,6 +35,7 @@ from dicom_node.store.spool import Spool
 log = logging.getLogger("dicom_node.service")
 
 TICK_S = 0.25
+DONE = b"!"  # among the worker's signs of life: it has done something, and there may be something to send
 TIDY_S = 3600.0
 ASK_S = 2.0  # what was delivered meanwhile goes into one question
 SHARED_SPOOL_S = 3600.0  # a half-written file of another receiver may still be written to for a while
@@ -49,6 +50,7 @@ class Service:
         self._config_path = config_path
         self._version = version
         self._stopping = threading.Event()
+        self._done = Hint()
         self._threads: list[threading.Thread] = []
         self._started_at = time.time()
         self._owner = f"{os.getpid()}-{time.time_ns()}"
@@ -94,7 +96,7 @@ class Service:
         port = receiver.start()
         self._warn_of_gaps()
         log.info("ready %s", fields(ae_title=node.ae_title, port=port, half_written_removed=half_written or None))
-        worker = _WorkerProcess(self._config, self._config_path, database, self._stopping)
+        worker = _WorkerProcess(self._config, self._config_path, database, self._stopping, self._done.give)
         self._loop("worker", worker.run)
         self._loop("arrivals", self._every(TICK_S, arrivals.tick))
         self._loop("heartbeat", self._every(heartbeats.EVERY_S, lambda: self._beat(database), first_s=0.0))
@@ -110,7 +112,7 @@ class Service:
             self._loop("counts", self._every(TICK_S, counts.tick))
         for peer in self._config.destinations:
             sender = Sender(database, spool, peer, self._config.results, ae_title=node.ae_title)
-            self._loop(f"sender-{peer.name}", self._every(TICK_S, sender.tick))
+            self._loop(f"sender-{peer.name}", self._every(TICK_S, sender.tick, hint=self._done))
             if peer.commitment:
                 asker = committing.Asker(database, peer, self._config, reports)
                 self._loop(f"commitment-{peer.name}", self._every(ASK_S, asker.tick))
@@ -118,6 +120,7 @@ class Service:
             self._loop("commitment", self._every(ASK_S, keeper.tick))
         self._stopping.wait()
         log.info("stopping")
+        self._done.give()
         receiver.stop()
         for thread in self._threads:
             thread.join(WORKER_STOP_S + 10.0)
@@ -146,12 +149,23 @@ class Service:
         thread.start()
         self._threads.append(thread)
 
-    def _every(self, pause_s: float, act: Callable[[], object], *, first_s: float | None = None) -> Callable[[], None]:
-        """A loop that a fault does not end: what it works on stands in the database and is met again."""
+    def _every(
+        self, pause_s: float, act: Callable[[], object], *, first_s: float | None = None, hint: Hint | None = None
+    ) -> Callable[[], None]:
+        """A loop that a fault does not end: what it works on stands in the database and is met again.
+
+        A `hint` shortens the wait, and nothing depends on it.
+        """
+
+        def stopped(wait_s: float) -> bool:
+            if hint is None:
+                return self._stopping.wait(wait_s)
+            hint.wait(wait_s)
+            return self._stopping.is_set()
 
         def loop() -> None:
             wait_s = pause_s if first_s is None else first_s
-            while not self._stopping.wait(wait_s):
+            while not stopped(wait_s):
                 wait_s = pause_s
                 try:
                     act()
@@ -174,14 +188,41 @@ class Service:
             log.warning("node.allowed_senders is empty and there are no peers: every sender is rejected")
 
 
-class _WorkerProcess:
-    """Starts the worker, starts it again when it ends, and ends it when it gives no sign of life."""
+class Hint:
+    """Wakes those who wait for it, so that what was done is taken up at once and not at their next look."""
 
-    def __init__(self, config: Config, config_path: Path, database: Database, stopping: threading.Event) -> None:
+    def __init__(self) -> None:
+        self._given = threading.Condition()
+
+    def give(self) -> None:
+        with self._given:
+            self._given.notify_all()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Whether it was given before the time was over. One given while nobody waits is lost."""
+        with self._given:
+            return self._given.wait(timeout_s)
+
+
+class _WorkerProcess:
+    """Starts the worker, starts it again when it ends, and ends it when it gives no sign of life.
+
+    `done` is called when it says that it did something.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        config_path: Path,
+        database: Database,
+        stopping: threading.Event,
+        done: Callable[[], None] = lambda: None,
+    ) -> None:
         self._config = config
         self._config_path = config_path
         self._database = database
         self._stopping = stopping
+        self._done = done
         self._last_sign = 0.0
         self._seen_alive = False
 
@@ -193,20 +234,31 @@ class _WorkerProcess:
             code = self._run_once(owner)
             if self._stopping.is_set():
                 break
-            with self._database.write() as connection:
-                jobs.free(connection, owner=owner, now=time.time())
+            self._free(owner)
             lasted_s = time.monotonic() - begun
             failures = 0 if lasted_s > 60.0 else failures + 1
             wait_s = min(LONGEST_RESTART_WAIT_S, 0.5 * 2.0 ** min(failures, 10))
             log.error("worker_ended %s", fields(code=code, after_s=lasted_s, again_in_s=wait_s))
             self._stopping.wait(wait_s)
 
-    def _run_once(self, owner: str) -> int:
+    def _free(self, owner: str) -> None:
+        """Take its leases at once; where the database cannot be written to, they run out by themselves."""
+        try:
+            with self._database.write() as connection:
+                jobs.free(connection, owner=owner, now=time.time())
+        except (StoreFull, StoreUnavailable) as exc:
+            log.error("waits %s", fields(part="worker", reason=exc))
+
+    def _run_once(self, owner: str) -> int | str:
+        """Until it ends; its exit status, or why it could not be started."""
         command = [sys.executable, "-m", "dicom_node", "worker", "--config", str(self._config_path), "--owner", owner]
         environment = os.environ | {
             "OMP_WAIT_POLICY": "passive"
         }  # on shared cores, spinning threads starve the receiver
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
+        try:
+            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
+        except OSError as exc:  # no memory, no process, no file handle: may pass
+            return f"not started: {exc}"
         self._last_sign, self._seen_alive = time.monotonic(), False
         threading.Thread(target=self._listen, args=(process,), daemon=True).start()
         while process.poll() is None:
@@ -221,8 +273,10 @@ class _WorkerProcess:
 
     def _listen(self, process: subprocess.Popen[bytes]) -> None:
         assert process.stdout is not None
-        while process.stdout.read(1):
+        while sign := process.stdout.read(1):
             self._last_sign, self._seen_alive = time.monotonic(), True
+            if sign == DONE:
+                self._done()
 
     def _stop(self, process: subprocess.Popen[bytes]) -> int:
         assert process.stdin is not None

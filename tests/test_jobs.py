@@ -182,3 +182,50 @@ def test_a_study_whose_newest_result_was_withdrawn_has_none(node: Made) -> None:
         connection.execute(jobs_table.insert().values(series_id=row(node, first).series_id, **again))
         connection.execute(series.update().values(run=2))
         assert jobs.of_study_with_result(connection, "1.9.1") is None
+
+
+def run_of(node: Made, number: int, series_id: int = 1, **values: Any) -> int:
+    """A later run of a series that has one; returns its job's id."""
+    job = {"series_id": series_id, "run": number, "state": "ready", "priority": jobs.LIVE, "not_before": NOW}
+    with node.database.write() as connection:
+        connection.execute(series.update().where(series.c.id == series_id).values(run=number))
+        made = connection.execute(jobs_table.insert().values(job | {"tries": 0, "created_at": NOW} | values))
+        assert made.inserted_primary_key is not None
+        return int(made.inserted_primary_key[0])
+
+
+def finish(node: Made, job: Job | None) -> None:
+    assert job is not None
+    with node.database.write() as connection:
+        jobs.finish(connection, job, JobState.REPORTED, now=NOW)
+
+
+def test_an_abandoned_run_whose_successor_was_begun_ends_without_a_result(node: Made) -> None:
+    """Else its report would follow the newer one, and neither would supersede the other."""
+    old = add(node)
+    assert claimed_id(node) == old  # by a worker that dies
+    new = run_of(node, 2)
+    other = add(node, not_before=NOW + 1)
+    finish(node, claim(node, "w2"))
+    assert row(node, new).state == "reported"
+    assert claimed_id(node, "w2", now=NOW + LEASE_S + 1) == other
+    assert (row(node, old).state, row(node, old).lease_owner) == ("cancelled", None)
+
+
+def test_a_slow_run_whose_successor_was_begun_keeps_nothing(node: Made) -> None:
+    add(node)
+    slow = claim(node)
+    run_of(node, 2)
+    fast = claim(node, "w2")
+    with pytest.raises(LeaseLost, match="a later run"):
+        finish(node, slow)
+    finish(node, fast)
+    assert [job.state for job in node.rows(jobs_table)] == ["running", "reported"]
+
+
+def test_a_run_under_way_ends_with_its_result_where_its_successor_only_waits(node: Made) -> None:
+    add(node)
+    job = claim(node)
+    run_of(node, 2)
+    finish(node, job)
+    assert claimed_id(node) == 2

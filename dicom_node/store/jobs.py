@@ -1,10 +1,11 @@
 """The job queue: one row a run of a series, leased by a worker, never locked. Knows nothing of DICOM.
 
     ready -> running -> reported -> delivered        running -> ready (lease expired, or a try failed)
-    ready -> cancelled (superseded)                  running -> refused | failed
+    ready -> cancelled (superseded)                  running -> refused | failed | cancelled (overtaken)
 
 A lease is owner and deadline in the row: a worker that dies holding one loses it by time, wherever it ran. Every step
-by a worker names the owner, so that one who lost the job changes nothing any more.
+by a worker names the owner, so that one who lost the job changes nothing any more. A run is overtaken once a later one
+of its series has been begun, while its worker was dead or slow: its result would come after the newer one.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ LIVE, BACKLOG = 0, 10
 
 LONGEST_WAIT_S = 300.0
 """Between two tries of a job."""
+
+OVERTAKEN = "a later run of the series was begun before this one was done"
 
 
 @dataclass(frozen=True)
@@ -47,12 +50,17 @@ def is_due(connection: Connection, *, now: float, lease_s: float, at_most: int =
 def claim(connection: Connection, *, owner: str, now: float, lease_s: float, at_most: int = BACKLOG) -> Job | None:
     """Lease the next job: one that is ready and due, or one whose lease ran out; none less urgent than `at_most`.
 
-    A deadline further away than any that is ever set was set before the clock was put back, and has passed.
+    A deadline further away than any that is ever set was set before the clock was put back, and has passed. Runs of one
+    series are begun and finished one at a time (the row of the series is locked); one that was overtaken ends here.
     """
     order = (jobs.c.priority, jobs.c.not_before, jobs.c.id)
     due = _due(now, lease_s, at_most)
-    query = sa.select(jobs).where(due).order_by(*order).limit(1).with_for_update(skip_locked=True)
-    row = connection.execute(query).first()
+    query = sa.select(jobs).join(series).where(due).order_by(*order).limit(1).with_for_update(skip_locked=True)
+    while (row := connection.execute(query).first()) is not None and _is_overtaken(connection, row.series_id, row.run):
+        ended = {"state": JobState.CANCELLED, "reason": OVERTAKEN, "finished_at": now}
+        ended |= {"lease_owner": None, "lease_until": None}
+        connection.execute(jobs.update().where(jobs.c.id == row.id).values(**ended))
+        note(connection, JobState.CANCELLED, now=now, series_id=row.series_id, job_id=row.id, detail=OVERTAKEN)
     if row is None:
         return None
     connection.execute(
@@ -98,6 +106,9 @@ def finish(
     extras_due: bool = False,
 ) -> None:
     """The end of a run, in the same transaction as what it made. Raises LeaseLost, and then nothing is kept."""
+    connection.execute(sa.select(series.c.id).where(series.c.id == job.series_id).with_for_update())
+    if _is_overtaken(connection, job.series_id, job.run):
+        raise LeaseLost(f"job {job.id} ends without a result: {OVERTAKEN}")
     _update(
         connection,
         job,
@@ -213,6 +224,12 @@ def of_study_with_result(connection: Connection, study_uid: str) -> int | None:
     )
     found = connection.scalar(query)
     return None if found is None else int(found)
+
+
+def _is_overtaken(connection: Connection, series_id: int, run: int) -> bool:
+    begun = jobs.c.state.not_in((JobState.READY, JobState.CANCELLED))
+    later = sa.select(jobs.c.id).where(jobs.c.series_id == series_id, jobs.c.run > run, begun).limit(1)
+    return connection.execute(later).first() is not None
 
 
 def _update(connection: Connection, job: Job, **values: object) -> None:
