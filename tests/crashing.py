@@ -75,7 +75,7 @@ silence_s = 3
 reopen_wait_s = 0
 [model]
 checkpoint = "model.safetensors"
-readers = 0
+readers = 1
 [results]
 retry_first_s = 0.2
 retry_longest_s = 2
@@ -108,6 +108,16 @@ def data_set_sha256(file: Path) -> str:
     """Of a Part 10 file without preamble and File Meta Information, whose length stands at byte 140 (PS3.10 7.1)."""
     content = file.read_bytes()
     return hashlib.sha256(content[144 + int.from_bytes(content[140:144], "little") :]).hexdigest()
+
+
+def _end(processes: Sequence[int]) -> bool:
+    """SIGKILL; whether there was any to be killed."""
+    ended = False
+    for pid in processes:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+            ended = True
+    return ended
 
 
 class Soak:
@@ -291,33 +301,29 @@ class Soak:
     # What goes wrong
 
     def kill(self, which: str) -> None:
-        """SIGKILL now: of `receiver`, `worker`, `tree`, or of the `database` server's processes for the node."""
-        if which == "database":
-            self._kill_database()
+        """SIGKILL now: of `receiver`, `worker`, `tree`, a `reader`, or a process of the `database` server's."""
+        if which in ("database", "reader"):
+            if _end(self._database_processes() if which == "database" else self.node.readers()[:1]):
+                self.kills[which] += 1
+                self.check_kept()
             return
-        victims = self.node.workers() if which != "receiver" else []
         assert self.node.process is not None
+        victims = self.node.workers() if which != "receiver" else []
         if which != "worker":
             self.node.process.kill()
-        for pid in victims:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        _end(victims)
         if which != "worker":
             self.node.process.wait(120)
         self.kills[which] += 1
         self.revive()
 
-    def _kill_database(self) -> None:
-        """One process of PostgreSQL's; the server ends all others itself then, and recovers from its log."""
+    def _database_processes(self) -> list[int]:
+        """One that serves the node; PostgreSQL ends all others itself then, and recovers from its log."""
         serving = sa.text(
             "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid != pg_backend_pid()"
         )
-        victims = self.rows(serving)  # type: ignore[arg-type]
-        if victims:
-            with suppress(ProcessLookupError):
-                os.kill(self._random.choice(victims)[0], signal.SIGKILL)
-            self.kills["database"] += 1
-            self.check_kept()
+        victims = [pid for (pid,) in self.rows(serving)]  # type: ignore[arg-type]
+        return self._random.sample(victims, min(1, len(victims)))
 
     def kill_at(self, step: str, count: int = 1, *, timeout_s: float = 30.0) -> bool:
         """Let the process that comes to the step for the `count`-th time die there; False if none came."""
@@ -406,7 +412,7 @@ class Soak:
             self.kill_at(step, choose.randint(1, 20) if often else 1, timeout_s=12.0 * self.pace)
         else:
             self._stopping.wait(choose.uniform(0.0, 3.0 * self.pace))
-            self.kill(choose.choice(("receiver", "worker", "tree", *["database"] * self.on_postgresql)))
+            self.kill(choose.choice(("receiver", "worker", "tree", "reader", *["database"] * self.on_postgresql)))
 
     def change_something(self) -> None:
         kinds = ["mood", "mood", "clock", "disk"] if self.filled else ["mood", "mood", "clock"]
@@ -456,9 +462,7 @@ class Soak:
     def close(self) -> None:
         self._stopping.set()
         if not self.node.is_dead:
-            for pid in self.node.workers():
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+            _end(self.node.workers())
             assert self.node.process is not None
             self.node.process.kill()
             self.node.process.wait()

@@ -102,10 +102,17 @@ class KillableNode(RunningNode):
     def workers(self) -> list[int]:
         """Process IDs of what `serve` has started and not outlived."""
         assert self.process is not None
+        return self._children_of(self.process.pid)
+
+    def readers(self) -> list[int]:
+        """Process IDs of what its workers have started."""
+        return [reader for worker in self.workers() for reader in self._children_of(worker)]
+
+    def _children_of(self, pid: int) -> list[int]:
         if self.nursery is not None:
-            return self.nursery.children_of(self.process.pid)
+            return self.nursery.children_of(pid)
         found: list[int] = []
-        for task in Path(f"/proc/{self.process.pid}/task").glob("*/children"):
+        for task in Path(f"/proc/{pid}/task").glob("*/children"):
             with suppress(OSError):
                 found += map(int, task.read_text().split())
         return found

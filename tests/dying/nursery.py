@@ -26,7 +26,8 @@ from typing import IO, Any, NoReturn
 
 MESSAGE = 1 << 17  # bytes; an environment is a tenth of that
 IMPORTED = (  # by `serve` and its worker sooner or later
-    *("dicom_node.cli", "dicom_node.service", "dicom_node.worker_process", "alembic.command", "alembic.script"),
+    *("dicom_node.cli", "dicom_node.service", "dicom_node.worker_process", "dicom_node.readers"),
+    *("alembic.command", "alembic.script"),
     *("highdicom.sr", "highdicom.ko", "pydicom.pixels", "cv2", "skimage.measure", "skimage.segmentation"),
     *("skimage.morphology", "sqlalchemy.dialects.sqlite", "sqlalchemy.dialects.postgresql", "dtvit.checkpoint"),
 )
@@ -220,11 +221,16 @@ def _live(nursery: str, asked: dict[str, Any], streams: list[int], orders: Any) 
         sys.argv = ["dicom-node", *asked["arguments"]]
         command = sys.argv[1]
         become(command, orders)
-        if command == "serve":
-            _let_it_be_born_too(nursery)
-        from dicom_node.cli import main
+        _let_children_be_born(nursery)
+        if command == "readers":
+            from dicom_node import readers
 
-        main()
+            readers.main(sys.argv[2:])
+        else:
+            from dicom_node.cli import main
+
+            main()
+        status = 0
     except SystemExit as exc:
         status = exc.code if isinstance(exc.code, int) else int(exc.code is not None)
     except BaseException:
@@ -241,18 +247,20 @@ def become(command: str, orders: Any) -> None:
     from dying_steps import RECEIVER, WORKER
     from sitecustomize import stand_in
 
-    orders.process = RECEIVER if command == "serve" else WORKER
+    orders.process = {"serve": RECEIVER, "worker": WORKER}.get(command)
     if command == "worker" and "DICOM_NODE_STAND_IN" in os.environ:
         stand_in(float(os.environ["DICOM_NODE_STAND_IN"]))
 
 
-def _let_it_be_born_too(nursery: str) -> None:
-    """`serve` starts its worker by Popen: let that ask the nursery."""
+def _let_children_be_born(nursery: str) -> None:
+    """`serve` starts its worker by Popen, and that its reading processes: let these ask the nursery."""
     popen: Any = subprocess.Popen
 
     def start(command: Sequence[str], **given: Any) -> Any:
         if list(command[1:4]) == ["-m", "dicom_node", "worker"]:
             return Born(nursery, command[3:], **given)
+        if list(command[1:3]) == ["-m", "dicom_node.readers"]:
+            return Born(nursery, ["readers", *command[3:]], **given)
         return popen(command, **given)
 
     subprocess.Popen = start  # type: ignore[assignment, misc]
