@@ -119,6 +119,9 @@ class Eras:
         found = sorted(self._folder.glob("*.figures"), key=lambda path: int(path.stem))
         return {int(path.stem): json.loads(path.read_text()) for path in found}
 
+    def _kind(self, number: int) -> str:
+        return KINDS[(self._chosen.seed + number) % len(KINDS)]
+
     def _one_after_the_other(self) -> None:
         while (process := self._begin_next()) is not None:
             number, running = process
@@ -130,7 +133,7 @@ class Eras:
                 self.failed.append(self._folder / f"{number}.log")
                 self.end()
             found = json.dumps(self.figures().get(number, {}))
-            print(f"era {number + 1} ({KINDS[number % len(KINDS)]}): {found}", flush=True)
+            print(f"era {number + 1} ({self._kind(number)}): {found}", flush=True)
 
     def _begin_next(self) -> tuple[int, subprocess.Popen[bytes]] | None:
         with self._lock:
@@ -139,7 +142,7 @@ class Eras:
                 return None
             kills = min(ERA, self._chosen.kills - number * ERA)
             command = [sys.executable, __file__, "--era", str(self._folder / str(number)), "--kills", str(kills)]
-            command += ["--kind", KINDS[number % len(KINDS)], "--seed", str(self._chosen.seed + number)]
+            command += ["--kind", self._kind(number), "--seed", str(self._chosen.seed + number)]
             with (self._folder / f"{number}.log").open("wb") as log:
                 # In a process group of its own: Ctrl-C is for this process to hand on, and not for the node.
                 process = subprocess.Popen(command, stdout=log, stderr=log, process_group=0)
