@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -32,10 +33,13 @@ from dicom_node.tables import (
 OTHERS = "1.2.826.0.1.3680043.10.99.8"
 
 
-@pytest.fixture
-def node(tmp_path: Path) -> Made:
-    """A reported and delivered study of SYN-0001, and one image of P-1."""
-    made = made_node(tmp_path, peers=[peer(104), peer(105, name="PACS2")])
+PACS = [peer(104), peer(105, name="PACS2")]
+
+
+@pytest.fixture(scope="module")
+def worked(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """A reported and delivered study of SYN-0001, and one image of P-1, in a data folder to be copied."""
+    made = made_node(tmp_path_factory.mktemp("worked"), peers=PACS)
     made.accept(*head_series(), ct(1, study=OTHERS, series=f"{OTHERS}.1", PatientID="P-1"))
     made.tick_after(31)
     worker = made.worker()
@@ -44,6 +48,16 @@ def node(tmp_path: Path) -> Made:
     with made.database.write() as connection:
         (due,) = outbox.due(connection, "PACS1", now=made.clock(), longest_wait_s=60)
         outbox.delivered(connection, due, 0, now=made.clock())
+    made.database.close()
+    return made
+
+
+@pytest.fixture
+def node(worked: Made, tmp_path: Path) -> Made:
+    """The same anew for each test."""
+    shutil.copytree(worked.config.node.data_folder, tmp_path / "data")
+    made = made_node(tmp_path, peers=PACS)
+    made.clock.now = worked.clock.now
     return made
 
 
