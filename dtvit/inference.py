@@ -59,7 +59,7 @@ def _has(kind: str, index: int) -> bool:
 
 
 def choose_precision(wanted: Precision, device: torch.device) -> Literal["fp32", "bf16"]:
-    """`auto`: bf16 where the device multiplies bfloat16 matrices itself, else fp32; docs/decisions/0010."""
+    """`auto`: bf16 where the device multiplies bfloat16 matrices itself, else fp32; docs/decisions/0012."""
     if wanted != "auto":
         return wanted
     if device.type == "cuda":
@@ -76,7 +76,7 @@ def _cpu_has(*names: str) -> bool:
 
 class _PlainAttention(TorchFunctionMode):
     """Attention as three steps. torch's fused one in bfloat16 takes a fifth of a small ViT's time on a CPU without AMX,
-    its matrices being too small for it: 15.4 ms a slice of a ViT-Ti, 12.4 so (one core; docs/decisions/0010).
+    its matrices being too small for it: 15.4 ms a slice of a ViT-Ti, 12.4 so (one core; docs/decisions/0012).
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -1,0 +1,343 @@
+"""Slices a second from DICOM files to stored probabilities, beside the bare forward pass, which is the limit.
+
+    python benchmarks/inference.py [--quick] [--encoders vit_tiny_patch16_224,..] [--device cpu] [--readers 2]
+
+What is measured is the node's own worker on a store of its own: series of phantom slices (512 x 512 x 16 bit) are
+accepted as if they had been sent, and `Worker.step` is called until every slice has its row: looking for work, reading,
+removing the head holder, model, transaction. The bare forward is timm's encoder alone on pictures in memory: same
+precision, batch and threads, weights in that precision, nothing else. Both take turns, a block each; the ratio is the
+median of the turns'. Processor time is that of all processes of a block, so that it means something on a busy machine
+too. Weights are random: speed does not depend on them. Then the same for each transfer syntax that can be encoded here,
+with the smallest encoder, and last, with the shipped checkpoint, how far bf16 is from fp32.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as the service sets it for its worker; read when torch is loaded
+
+import argparse
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from copy import deepcopy
+from datetime import UTC, datetime
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
+
+import numpy as np  # noqa: E402
+import timm  # noqa: E402
+import torch  # noqa: E402
+from made import encoded, received  # noqa: E402
+from pydicom import uid  # noqa: E402
+from pydicom.dataset import Dataset  # noqa: E402
+from untrained import untrained_checkpoint  # noqa: E402
+
+from dicom_node import reading, scanner  # noqa: E402
+from dicom_node.arrivals import Arrivals  # noqa: E402
+from dicom_node.config import Backlog, Config, Model, NodeSection  # noqa: E402
+from dicom_node.store.opening import open_store  # noqa: E402
+from dicom_node.tables import instances, jobs, slice_results  # noqa: E402
+from dicom_node.worker import Node, Worker  # noqa: E402
+from dicom_node.worker_process import load_classifier, reading_processes  # noqa: E402
+from dtvit import phantom, preprocess  # noqa: E402
+from dtvit.inference import Classifier, Precision  # noqa: E402
+
+ENCODERS = tuple(f"vit_{size}_patch16_224" for size in ("tiny", "small", "base", "large"))
+BLOCK = {"tiny": 192, "small": 96, "base": 48, "large": 16}
+"""Slices a block on a CPU; on a GPU more of them."""
+ON_GPU = 8
+SYNTAXES = (
+    uid.ExplicitVRLittleEndian,
+    uid.RLELossless,
+    uid.JPEGLSLossless,
+    uid.JPEG2000Lossless,
+)
+PREPROCESSING = tuple(preprocess.preprocessing(mode, preprocess.HEAD_BOX) for mode in ("robust", "paper"))
+
+
+def slices() -> list[Dataset]:
+    """A head from neck to vertex, 5 mm a slice."""
+    made = phantom.render(phantom.draw(5, "deep", matrix=512, thickness_mm=5.0, spacing_mm=5.0))
+    patient = scanner.SyntheticPatient("SYNTHETIC^INFERENCE", "SYN-1")
+    return scanner.series(made, patient, when=datetime.now(UTC))
+
+
+class OurPath:
+    """The node's way from files to rows, over and over."""
+
+    def __init__(
+        self,
+        folder: Path,
+        datasets: Sequence[Dataset],
+        count: int,
+        model: Model,
+        syntax: str = SYNTAXES[0],
+        series: int = 0,
+    ) -> None:
+        """`count` slices in series of as many as there are datasets, or in so many `series`."""
+        self.ahead_s = 0.0
+        config = Config(node=NodeSection(data_folder=folder, min_free_mib=0), model=model)
+        self.database, self.spool = open_store(config)
+        classifier = load_classifier(config)
+        self.worker = Worker(
+            *(self.database, self.spool, classifier, config),
+            node=Node(self.database.device_uid(), "BENCHMARK"),
+            owner="benchmark",
+            readers=reading_processes(config),
+            clock=self.clock,
+        )
+        self.files = self._fill(config, datasets, count, syntax, series)
+
+    def clock(self) -> float:
+        return time.time() + self.ahead_s
+
+    def _fill(self, config: Config, datasets: Sequence[Dataset], count: int, syntax: str, series: int) -> list[str]:
+        each = -(-count // series) if series else len(datasets)
+        self.arrivals = Arrivals(
+            *(self.database, self.spool),
+            waits=config.completion,
+            rules=config.eligibility,
+            backlog=Backlog(older_than_h=1e9),
+            version=self.worker.version,
+            clock=self.clock,
+            association_open=lambda _: False,
+        )
+        for number in range(count):
+            ds = Dataset()
+            ds.update(datasets[number % len(datasets)])
+            ds.file_meta = deepcopy(datasets[0].file_meta)
+            ds.SeriesInstanceUID = f"2.25.{number // each + 1}"
+            ds.SOPInstanceUID, ds.InstanceNumber = f"{ds.SeriesInstanceUID}.{number}", number % each + 1
+            if uid.UID(syntax).is_compressed:
+                ds.compress(syntax, generate_instance_uid=False)
+            if self.arrivals.accept(received(ds, syntax=syntax)) != 0:
+                raise SystemExit(f"an image in {uid.UID(syntax).name} was not accepted")
+        with self.database.read() as connection:
+            return [str(row.file) for row in connection.execute(instances.select())]
+
+    def __call__(self) -> int:
+        """One block; how many slices it had."""
+        while self.worker.step():
+            pass
+        with self.database.read() as connection:
+            rows = connection.execute(slice_results.select()).all()
+        if len(rows) != len(self.files) or any(row.presence is None for row in rows):
+            raise SystemExit(f"{len(rows)} of {len(self.files)} slices have a result, or one was left out")
+        return len(rows)
+
+    def forget(self) -> None:
+        with self.database.write() as connection:
+            connection.execute(slice_results.delete())
+            connection.execute(instances.update().values(tries=0))
+
+    def close(self) -> None:
+        self.worker.close()
+        self.database.close()
+
+
+def bare(encoder: str, precision: str, device: torch.device, batch: int, count: int) -> Callable[[], int]:
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+    model = timm.create_model(encoder, num_classes=0).eval().to(device, dtype)
+    images = torch.randn(batch, 3, 224, 224).to(device, dtype)
+
+    def block() -> int:
+        with torch.inference_mode():
+            for _ in range(count // batch):
+                model(images)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+        return count // batch * batch
+
+    return block
+
+
+@contextmanager
+def timed(into: list[tuple[float, float]]) -> Iterator[list[int]]:
+    """Appends seconds a slice, of the clock and of all processors; the block says how many slices it had."""
+    count: list[int] = []
+    cpu, at = processor_s(), time.perf_counter()
+    yield count
+    took, used = time.perf_counter() - at, processor_s() - cpu
+    into.append((took / count[0], used / count[0]))
+
+
+def processor_s() -> float:
+    """Of this process and of those that it started and that live, where the system tells (Linux)."""
+    used = time.process_time()
+    for task in Path("/proc/self/task").glob("*/children"):
+        for pid in task.read_text().split():
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            used += sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
+    return used
+
+
+def side_by_side(path: OurPath, limit: Callable[[], int], rounds: int) -> str:
+    """Columns of the table."""
+    limit(), path()  # kernels chosen, memory taken
+    ours: list[tuple[float, float]] = []
+    theirs: list[tuple[float, float]] = []
+    for turn in range(rounds):
+        for mine in (True, False) if turn % 2 else (False, True):
+            path.forget()
+            with timed(ours if mine else theirs) as count:
+                count.append(path() if mine else limit())
+    wall = [statistics.median(b[0] / a[0] for a, b in zip(ours, theirs, strict=True))]
+    used = [statistics.median(b[1] / a[1] for a, b in zip(ours, theirs, strict=True))]
+    rate = [1.0 / statistics.median(t for t, _ in times) for times in (theirs, ours)]
+    cpu_ms = [1000.0 * statistics.median(c for _, c in times) for times in (theirs, ours)]
+    return f"{rate[0]:.1f} | {rate[1]:.1f} | {wall[0]:.2f} | {cpu_ms[0]:.1f} | {cpu_ms[1]:.1f} | {used[0]:.2f} |"
+
+
+def prepared_ms(path: OurPath) -> float:
+    """Reading and preparing alone, of one core, in this process."""
+    way, times = reading.Way("robust", preprocess.HEAD_BOX), []
+    for file in path.files[:38]:
+        at = time.thread_time()
+        list(reading.look_at(path.spool, file, way))
+        times.append(time.thread_time() - at)
+    return 1000.0 * statistics.median(times)
+
+
+def memory(lengths: Sequence[int]) -> None:
+    """Peak memory of a process that classifies one series of so many slices and makes its report, each on its own."""
+    print("\n| slices of one series | peak MiB of the worker | seconds |\n| --- | --- | --- |")
+    for length in lengths:
+        at = time.perf_counter()
+        command = [sys.executable, __file__, "--one-series", str(length)]
+        peak = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1]
+        print(f"| {length} | {peak} | {time.perf_counter() - at:.0f} |", flush=True)
+
+
+def one_series(length: int) -> None:
+    """With the shipped checkpoint; prints the peak in MiB, of which some 350 are Python, torch and the model."""
+    with tempfile.TemporaryDirectory(prefix="inference-") as temporary:
+        model = Model()
+        with closing(OurPath(Path(temporary), slices()[:length], length, model, series=1)) as path:
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+            path.arrivals.tick()
+            path.ahead_s = 3600.0
+            path.arrivals.tick()
+            path()
+            with path.database.read() as connection:
+                states = [row.state for row in connection.execute(jobs.select())]
+            if states != ["delivered"]:
+                raise SystemExit(f"the series has no report: {states}")
+            print(f"before reading {before}, at most", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
+
+
+def disagreement(datasets: Sequence[Dataset], folder: Path | None, device: str) -> str:
+    """Of the shipped checkpoint, over phantom slices, or those found under `folder`."""
+    from dtvit import ct
+    from dtvit.headervalues import UnreadableSlice
+
+    exact, fast = (Classifier.load(device=device, precision=p) for p in ("fp32", "bf16"))
+    geometry = preprocess.geometry_of(exact.checkpoint.metadata.preprocessing)
+    sources: list[Path | bytes] = [received(ds).meta + encoded(ds) for ds in datasets]
+    if folder is not None:
+        sources = sorted(folder.rglob("*.dcm"))
+    inputs = []
+    for source in sources:
+        try:
+            inputs += [preprocess.prepare(one, geometry=geometry).input for one in ct.CTObject(source)]
+        except UnreadableSlice as exc:
+            print(f"left out: {exc}", file=sys.stderr)
+    a, b = exact.predict(np.stack(inputs)), fast.predict(np.stack(inputs))
+    presence, location = np.abs(a.presence - b.presence), np.abs(a.location - b.location)
+    return (
+        f"bf16 against fp32, shipped checkpoint, {len(inputs)} slices: presence off by {presence.max():.4f} at most, "
+        f"{presence.mean():.5f} in the mean; location by {location.max():.4f} at most"
+    )
+
+
+class Runs:
+    """What is run side by side, as asked for on the command line."""
+
+    def __init__(self, given: argparse.Namespace, folder: Path) -> None:
+        self.given, self.folder, self.datasets = given, folder, slices()
+        self.number = 0
+        on_gpu = torch.cuda.is_available() and given.device == "auto"
+        self.devices = ["cpu", *(["cuda"] if on_gpu else [])] if given.device == "auto" else [given.device]
+        self.encoders = given.encoders.split(",")[: 1 if given.quick else None]
+        self.precisions: list[Precision] = given.precisions.split(",")
+        self.rounds = 1 if given.quick else given.rounds
+
+    def batch(self, device: str) -> int:
+        return self.given.batch or (16 if device == "cpu" else 64)
+
+    def count(self, encoder: str, device: str) -> int:
+        """Slices a block, in whole batches."""
+        least, batch = next(n for size, n in BLOCK.items() if size in encoder), self.batch(device)
+        wanted = least * (1 if device == "cpu" else ON_GPU) // (4 if self.given.quick else 1)
+        return max(2 * batch, wanted // batch * batch)
+
+    def columns(self, encoder: str, precision: Precision, device: str, syntax: str = SYNTAXES[0]) -> tuple[float, str]:
+        """Milliseconds of reading and preparing alone, and the columns of the table."""
+        self.number += 1
+        folder, batch, count = self.folder / str(self.number), self.batch(device), self.count(encoder, device)
+        folder.mkdir()
+        file = untrained_checkpoint(folder / "model.safetensors", encoder=encoder, preprocessing=PREPROCESSING)
+        model = Model(
+            checkpoint=file,
+            device=device,
+            precision=precision,
+            batch=batch,
+            threads=self.given.threads,
+            readers="auto" if self.given.readers < 0 else self.given.readers,
+        )
+        with closing(OurPath(folder / "data", self.datasets, count, model, syntax)) as path:
+            limit = bare(encoder, precision, torch.device(device), batch, count)
+            return prepared_ms(path), side_by_side(path, limit, self.rounds)
+
+    def print_tables(self) -> None:
+        figures = "slices/s bare | ours | ratio | processor ms a slice, bare | ours | ratio |"
+        print(f"| device | encoder | precision | batch | {figures}\n|{' --- |' * 10}", flush=True)
+        for device in self.devices:
+            for encoder in self.encoders:
+                for precision in self.precisions:
+                    _, columns = self.columns(encoder, precision, device)
+                    print(f"| {device} | {encoder} | {precision} | {self.batch(device)} | {columns}", flush=True)
+        print(f"\n| transfer syntax | reading and preparing, ms of one core | {figures}\n|{' --- |' * 8}")
+        for syntax in SYNTAXES[: 2 if self.given.quick else None]:
+            alone, columns = self.columns(self.encoders[0], self.precisions[-1], self.devices[-1], syntax)
+            print(f"| {uid.UID(syntax).name} | {alone:.1f} | {columns}", flush=True)
+        print(f"\n{disagreement(self.datasets, self.given.folder, self.devices[0])}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="the smallest encoder alone, few slices, one turn")
+    parser.add_argument("--encoders", default=",".join(ENCODERS))
+    parser.add_argument("--precisions", default="fp32,bf16")
+    parser.add_argument("--device", default="auto", help="auto: the CPU, and CUDA where there is one")
+    parser.add_argument("--batch", type=int, default=0, help="16 on a CPU, 64 on a GPU")
+    parser.add_argument("--threads", type=int, default=0, help="0: torch's choice")
+    parser.add_argument("--readers", type=int, default=-1, help="-1: the node's choice")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--folder", type=Path, help="CT to compare bf16 with fp32 on; phantoms without it")
+    parser.add_argument("--memory", action="store_true", help="instead: peak memory for series of 30, 300, 3000 slices")
+    parser.add_argument("--one-series", type=int, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.one_series:
+        one_series(given.one_series)
+    elif given.memory:
+        memory((30, 300) if given.quick else (30, 300, 3000))
+    else:
+        threads = given.threads or torch.get_num_threads()
+        machine = f"{os.cpu_count()} cores ({platform.machine()}), load {os.getloadavg()[0]:.1f}"
+        print(f"{datetime.now(UTC):%Y-%m-%d}, {machine}, torch {torch.__version__}, {threads} threads\n")
+        with tempfile.TemporaryDirectory(prefix="inference-") as temporary:
+            Runs(given, Path(temporary)).print_tables()
+
+
+if __name__ == "__main__":
+    main()
