@@ -189,7 +189,7 @@ def test_a_manifest_trains_on_a_machine_with_nothing_but_torch(tmp_path):
     missing = ["pydicom", "pydantic", "click", "sqlalchemy", "pynetdicom", "highdicom", "rich", "tensorboard"]
     code = (
         f"import sys\nfor name in {missing!r}: sys.modules[name] = None\n"
-        "from train.__main__ import main\nsys.exit(main(sys.argv[1:]))"
+        "import train.synthetic\nfrom train.__main__ import main\nsys.exit(main(sys.argv[1:]))"
     )
     given = ["fit", "--recipe", "v1", "--data", str(listed), "--output", str(tmp_path / "run"), "--split", "paper"]
     given += ["--encoder", "test_vit", "--pretrained", "none", "--device", "cpu", "--threads", "1"]

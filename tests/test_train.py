@@ -242,17 +242,6 @@ def test_a_phantom_that_fails_costs_no_other(tmp_path):
     assert any("head 3" in each and "no place for bleed" in each for each in said)
 
 
-def test_training_needs_neither_pydicom_nor_pydantic():
-    code = (
-        "import sys\n"
-        "for name in ('pydicom', 'pydantic', 'click', 'sqlalchemy', 'pynetdicom', 'highdicom', 'rich'):\n"
-        "    sys.modules[name] = None\n"
-        "import train.run, train.__main__, train.commands.fit, train.synthetic\n"
-        "train.synthetic.make_head"
-    )
-    subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True, capture_output=True, text=True)
-
-
 def test_first_lessons_tell_blood_in_a_patch_and_leave_the_whole_vit_with_what_they_learned(drawn):
     training = drawn.of_part("train")
     pictures, blood = torch.from_numpy(training.pictures), torch.from_numpy(training.blood)
