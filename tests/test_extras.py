@@ -7,9 +7,11 @@ from typing import Any
 
 import pydicom
 import pytest
+from click.testing import CliRunner
 from made import FakeClassifier, Made, head_series, made_node, peer
 from untrained import metadata
 
+from dicom_node.cli import main
 from dicom_node.errors import NotPossible
 from dicom_node.store import jobs, outbox, series
 from dicom_node.tables import deliveries, instances, objects, slice_results
@@ -136,6 +138,10 @@ def test_withdrawing_cancels_what_is_undelivered_and_tells_who_has_it(tmp_path: 
     assert "1 deliveries cancelled" in said
     assert "PACS1 is told" in said
     assert owed(node) == {("PACS1", "withdrawal")}
+    (tmp_path / "config.toml").write_text("")
+    shown = CliRunner().invoke(main, ["report", "show", "1", "--config", str(tmp_path / "config.toml")])
+    assert "WITHDRAWN, it holds no longer: wrong patient" in shown.output
+    assert "INTRACEREBRAL HEMORRHAGE: PRESENT" in shown.output
     report, rejection = node.rows(objects)
     ds = pydicom.dcmread(node.spool.path(rejection.file))
     assert ds.ConceptNameCodeSequence[0].CodeValue == "113001"

@@ -434,6 +434,7 @@ def test_the_command_draws_on_a_terminal_and_prints_plain_lines_elsewhere(tmp_pa
     refused = show(other)
     assert refused.exit_code != 0
     assert "notes.txt" in refused.output
+    assert "no such file" in show(tmp_path / "reprot.dcm").output
 
 
 def test_a_doubt_about_the_head_is_told_with_its_image() -> None:

@@ -26,11 +26,17 @@ def report_show(named: str, as_html: bool, config_path: Path) -> None:
 
     from dicom_node.report import screen, text
     from dicom_node.report.reading import NotAReport, load
+    from dicom_node.uids import is_valid
 
+    is_file = Path(named).is_file()
+    if not (is_file or named.isdecimal() or is_valid(named)):
+        raise NotFound(f"{named}: there is no such file, and it is neither number nor UID of a series")
     try:
-        ds = load(Path(named) if Path(named).is_file() else newest_report(named, config_path))
+        ds = load(Path(named) if is_file else newest_report(named, config_path))
     except NotAReport as exc:
         raise NotFound(f"{named}: {exc}") from exc
+    except OSError as exc:
+        raise NotFound(f"{named}: cannot be read: {exc.strerror}") from exc
     console = Console()
     if console.is_terminal and not as_html:
         screen.show(console, ds)
