@@ -292,7 +292,7 @@ class Soak:
             if self.node.is_dead:
                 self.revive()
             assert time.monotonic() < deadline, f"not in {timeout_s:.0f} s: {what}\n{self.state()}"
-            time.sleep(0.1)
+            time.sleep(0.2)
 
     def state(self) -> str:
         shown = self.node.command("status", "--json")
