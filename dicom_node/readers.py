@@ -105,6 +105,8 @@ def main(arguments: Sequence[str]) -> None:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a decoder prints is no answer
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal; the end of the input is what counts
+    with contextlib.suppress(AttributeError, OSError):
+        os.nice(5)  # the model goes first: its threads wait for each other, slices that are read ahead wait for nobody
     cv2.setNumThreads(1)  # there are as many processes as are meant to compute
     with contextlib.suppress(EOFError, BrokenPipeError):
         _write(answers, GREETING)

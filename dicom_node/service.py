@@ -160,7 +160,8 @@ class Service:
         def stopped(wait_s: float) -> bool:
             if hint is None:
                 return self._stopping.wait(wait_s)
-            hint.wait(wait_s)
+            if not self._stopping.is_set():
+                hint.wait(wait_s)
             return self._stopping.is_set()
 
         def loop() -> None:

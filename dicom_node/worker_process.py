@@ -59,7 +59,9 @@ def work(config: Config, owner: str) -> NoReturn:
             log.error("waits %s", fields(part="worker", reason=exc))
             stopping.wait(5.0)
             continue
-        if not busy:
+        if busy:
+            _sign_of_life(b"!")  # something may be owed now: the service's senders need not wait for their next look
+        else:
             stopping.wait(IDLE_S)
     database.close()
     _end()
@@ -97,9 +99,9 @@ def reading_processes(config: Config) -> int:
     return min(cores, MOST_READERS)
 
 
-def _sign_of_life() -> None:
+def _sign_of_life(sign: bytes = b".") -> None:
     with contextlib.suppress(OSError):
-        os.write(sys.stdout.fileno(), b".")
+        os.write(sys.stdout.fileno(), sign)
 
 
 def _wait_for_end_of_input(stopping: threading.Event, working: threading.Event) -> None:

@@ -203,10 +203,11 @@ class CTObject:
         if kind not in _HU_TYPES:
             raise UnreadableSlice("Rescale Type says that the values are no Hounsfield units")
         stored = self._stored(index)
-        hu = stored.astype(np.float32) * np.float32(slope) + np.float32(intercept)
+        hu: npt.NDArray[np.float32] = np.multiply(stored, np.float32(slope), dtype=np.float32, casting="unsafe")
+        hu += np.float32(intercept)
         padded = self._padded(stored, slope, intercept)
         if padded is not None:
-            hu[padded] = AIR_HU
+            np.copyto(hu, np.float32(AIR_HU), where=padded)
         if not np.isfinite(hu).all():
             raise UnreadableSlice("the rescaled values are no finite numbers")
         np.maximum(hu, np.float32(AIR_HU), out=hu)
@@ -219,12 +220,29 @@ class CTObject:
         ds = self._dataset
         if self._syntax.is_compressed:
             self._check_codestream(index)
+        elif self._lies_plain():
+            kind, count = f"<{'ui'[ds.PixelRepresentation]}2", self.rows * self.columns
+            return self._interpreted(np.frombuffer(ds.PixelData, kind, count, index * count * 2).reshape(self.rows, -1))
         # pydicom cuts to Bits Stored without asking (correct_unused_bits); `interpret` asks
         array, _ = get_decoder(self._syntax).as_array(ds, index=index, raw=True, correct_unused_bits=False)
         if array.shape != (self.rows, self.columns) or array.dtype.kind not in "iu":
             raise UnreadableSlice("the decoded pixels do not have the announced size")
         if self._syntax.is_compressed and self._syntax != uid.RLELossless:
             return np.asarray(array)  # a decoder gives values, pydicom has mended their sign
+        return self._interpreted(array)
+
+    def _lies_plain(self) -> bool:
+        """Whether the pixels can be taken as they lie there, as nearly all CT's can; all else is the library's."""
+        ds = self._dataset
+        return (
+            self._syntax.is_little_endian
+            and values.integer(ds, "BitsAllocated") == 16
+            and ds.get("PixelRepresentation") in (0, 1)
+            and ds.get("PhotometricInterpretation") in ("MONOCHROME1", "MONOCHROME2")
+        )
+
+    def _interpreted(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        ds = self._dataset
         return interpret(
             array,
             bits_stored=values.integer(ds, "BitsStored"),
@@ -261,7 +279,7 @@ class CTObject:
         low, high = min(low, high), max(low, high)
         if max(low * slope, high * slope) + intercept > HIGHEST_PADDING_HU:
             return None
-        return (stored >= low) & (stored <= high)
+        return stored == low if low == high else (stored >= low) & (stored <= high)
 
 
 class _Groups:
