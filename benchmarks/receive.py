@@ -1,13 +1,15 @@
 """How fast instances are received: this node beside DCMTK, Orthanc and pynetdicom, in one run, as ratios.
 
     TMPDIR=/a/local/disk .venv/bin/python benchmarks/receive.py [--rounds 5] [--instances 400] [--only node,orthanc]
+        [--busy]
 
 400 CT instances of 512 x 512 x 16 bit are sent by DCMTK's storescu over 1 and over 4 associations, to each receiver in
 turn and in another order each round, under UIDs that are new each round. TCP_NODELAY=1 for every rival: without it,
 Nagle's algorithm holds them at some 20 images/s. Each receiver's CPU time is that of its processes alone, this node's
 that of the receiving process: the images are localizers, which no model looks at, so that its worker is idle. The
 latencies come from a sender of our own that waits for each answer. The floor is what one file, two fsyncs and one
-commit cost.
+commit cost. With `--busy` each receiver takes every turn a second time, beside a process that classifies slices without
+end by the shipped model, as the worker does with a backlog, at the worker's priority; it sleeps in all other turns.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import socket
 import sqlite3
 import statistics
@@ -27,7 +30,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -45,6 +48,18 @@ TITLE = "RECEIVER"
 CLASS, SYNTAX = str(uid.CTImageStorage), str(uid.ExplicitVRLittleEndian)
 PLACE = "1.2.826.0.1.3680043.10.99.11111111.22222222"  # replaced in each instance by round and number
 LATENCIES = 100
+CLASSIFYING = """
+import os
+import numpy as np
+from dtvit.inference import Classifier
+os.nice(10)  # as dicom_node.worker_process does
+classifier = Classifier.load()
+slices = np.random.default_rng(1).integers(0, 255, (16, 224, 224), np.uint8)
+classifier.predict(slices)
+print("ready", flush=True)
+while True:
+    classifier.predict(slices)
+"""
 ENVIRONMENT = os.environ | {"TCP_NODELAY": "1"}
 
 
@@ -61,6 +76,8 @@ class Receiver:
     cpu_s: dict[int, list[float]] = field(default_factory=lambda: {1: [], 4: []})
     """CPU seconds per 1,000 images."""
     latencies_ms: list[float] = field(default_factory=list)
+    busy: dict[int, list[float]] = field(default_factory=lambda: {1: [], 4: []})
+    """Rates beside a process that classifies."""
 
     def cpu(self) -> float:
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
@@ -185,10 +202,29 @@ def running(names: Sequence[str], folder: Path) -> Iterator[list[Receiver]]:
         for one in started:
             one.process.terminate()
         for one in started:
-            try:
-                one.process.wait(60)
-            except subprocess.TimeoutExpired:
-                one.process.kill()
+            stop(one.process)
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(60)
+    except subprocess.TimeoutExpired:
+        process.kill()
+
+
+@contextmanager
+def classifying() -> Iterator[Callable[[bool], None]]:
+    """A process that classifies without end while it is told to."""
+    process = subprocess.Popen([sys.executable, "-c", CLASSIFYING], stdout=subprocess.PIPE, cwd=REPOSITORY)
+    try:
+        assert process.stdout is not None
+        if process.stdout.readline() != b"ready\n":
+            raise SystemExit("the shipped model cannot be loaded")
+        process.send_signal(signal.SIGSTOP)
+        yield lambda wanted: process.send_signal(signal.SIGCONT if wanted else signal.SIGSTOP)
+    finally:
+        process.kill()
 
 
 def ready(one: Receiver, log: Path) -> None:
@@ -206,7 +242,7 @@ def ready(one: Receiver, log: Path) -> None:
 # --- the measurements
 
 
-def send(one: Receiver, folders: Sequence[Path], count: int) -> None:
+def send(one: Receiver, folders: Sequence[Path], count: int, *, busy: bool = False) -> None:
     """storescu, an association a folder."""
     associations = len(folders)
     before, begun = one.cpu(), time.monotonic()
@@ -222,6 +258,9 @@ def send(one: Receiver, folders: Sequence[Path], count: int) -> None:
     took_s = time.monotonic() - begun
     if any(failed):
         raise SystemExit(f"storescu failed against {one.name}")
+    if busy:
+        one.busy[associations].append(count / took_s)
+        return
     time.sleep(0.5)  # until a forked child is reaped, and its CPU time counted
     one.rates[associations].append(count / took_s)
     one.cpu_s[associations].append((one.cpu() - before) / count * 1000)
@@ -230,17 +269,7 @@ def send(one: Receiver, folders: Sequence[Path], count: int) -> None:
 def latencies(one: Receiver, made: bytes, number: int) -> None:
     """Milliseconds from the first byte of a C-STORE to its answer, one after the other."""
     data_set = made[made.index(b"\x08\x00\x16\x00UI", 132) :]
-    item = lambda kind, value: struct.pack(">BxH", kind, len(value)) + value  # noqa: E731
-    context = item(0x20, b"\1\0\0\0" + item(0x30, CLASS.encode()) + item(0x40, SYNTAX.encode()))
-    user = item(0x50, item(0x51, struct.pack(">I", 131072)) + item(0x52, b"1.2.3"))
-    fixed = struct.pack(">Hxx16s16s32x", 1, TITLE.encode().ljust(16), b"LATENCY".ljust(16))
-    body = fixed + item(0x10, b"1.2.840.10008.3.1.1.1") + context + user
-    with socket.create_connection(("127.0.0.1", one.port)) as connection:
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection.sendall(struct.pack(">BxI", 1, len(body)) + body)
-        answer = pdu(connection)
-        at = answer.index(b"\x51\0\0\4")
-        longest = int.from_bytes(answer[at + 4 : at + 8]) or 131072
+    with associated(one.port) as (connection, longest):
         for n in range(LATENCIES):
             content = data_set.replace(PLACE.encode(), named(number, n).encode())
             content = content.replace(PLACE[:-9].encode(), named(number, n)[:-9].encode())
@@ -255,6 +284,35 @@ def latencies(one: Receiver, made: bytes, number: int) -> None:
             one.latencies_ms.append((time.monotonic() - begun) * 1000)
         connection.sendall(b"\5\0\0\0\0\4\0\0\0\0")
         pdu(connection)
+
+
+@contextmanager
+def associated(port: int) -> Iterator[tuple[socket.socket, int]]:
+    """An association for C-STORE of CT, and the longest PDU that is taken. Raises ConnectionError."""
+    item = lambda kind, value: struct.pack(">BxH", kind, len(value)) + value  # noqa: E731
+    context = item(0x20, b"\1\0\0\0" + item(0x30, CLASS.encode()) + item(0x40, SYNTAX.encode()))
+    user = item(0x50, item(0x51, struct.pack(">I", 131072)) + item(0x52, b"1.2.3"))
+    fixed = struct.pack(">Hxx16s16s32x", 1, TITLE.encode().ljust(16), b"LATENCY".ljust(16))
+    body = fixed + item(0x10, b"1.2.840.10008.3.1.1.1") + context + user
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.sendall(struct.pack(">BxI", 1, len(body)) + body)
+        answer = pdu(connection)
+        if not answer or answer[0] != 2:
+            raise ConnectionRefusedError
+        at = answer.index(b"\x51\0\0\4")
+        yield connection, int.from_bytes(answer[at + 4 : at + 8]) or 131072
+
+
+def accepted(port: int) -> bool:
+    """Whether an association is accepted there."""
+    try:
+        with associated(port) as (connection, _):
+            connection.sendall(b"\5\0\0\0\0\4\0\0\0\0")
+            pdu(connection)
+    except OSError:
+        return False
+    return True
 
 
 def pdu(connection: socket.socket) -> bytes:
@@ -311,10 +369,18 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--instances", type=int, default=400)
     parser.add_argument("--only", default=",".join(RECEIVERS), help="comma-separated, of: " + ", ".join(RECEIVERS))
+    parser.add_argument(
+        "--busy", action="store_true", help="every turn a second time, beside a process that classifies"
+    )
     given = parser.parse_args()
     names = [name for name in RECEIVERS if name in given.only.split(",")]
     made, floors = template(), {1: [], 4: []}
-    with tempfile.TemporaryDirectory() as temporary, running(names, Path(temporary) / "receivers") as receivers:
+    beside = classifying() if given.busy else nullcontext(None)
+    with (
+        tempfile.TemporaryDirectory() as temporary,
+        running(names, Path(temporary) / "receivers") as receivers,
+        beside as classify,
+    ):
         number = 0
         for turn in range(given.rounds):
             order = receivers[turn % len(receivers) :] + receivers[: turn % len(receivers)]
@@ -324,6 +390,14 @@ def main() -> None:
                 for one in order:
                     send(one, folders, given.instances)
                     empty(one)
+                if classify is not None:
+                    number += 1
+                    folders = instances(made, number, given.instances, Path(temporary) / "sent", associations)
+                    classify(True)
+                    for one in order:
+                        send(one, folders, given.instances, busy=True)
+                        empty(one)
+                    classify(False)
                 floors[associations].append(floor(Path(temporary) / "floor", made, given.instances, associations))
             number += 1
             for one in order:
@@ -355,6 +429,12 @@ def report(receivers: Sequence[Receiver], floors: dict[int, list[float]], given:
     lines.append(
         "| fsync and commit alone | " + " | ".join(f"{statistics.median(floors[n]):.0f}" for n in (1, 4)) + " | | | | |"
     )
+    for one in receivers:
+        if one.busy[1]:
+            kept = [
+                100 * statistics.median(b / a for a, b in zip(one.rates[n], one.busy[n], strict=True)) for n in (1, 4)
+            ]
+            lines.append(f"{one.name}, beside a process that classifies: {kept[0]:.0f} and {kept[1]:.0f} % of its rate")
     by_name = {one.name: one for one in receivers}
     if "node" in by_name:
         for rival in receivers:
@@ -364,7 +444,16 @@ def report(receivers: Sequence[Receiver], floors: dict[int, list[float]], given:
                 statistics.median(a / b for a, b in zip(by_name["node"].rates[n], rival.rates[n], strict=True))
                 for n in (1, 4)
             ]
-            lines.append(f"node to {rival.name}: {ratios[0]:.2f} at 1 association, {ratios[1]:.2f} at 4")
+            cpu = [
+                statistics.median(
+                    a / max(b, 0.01) for a, b in zip(by_name["node"].cpu_s[n], rival.cpu_s[n], strict=True)
+                )
+                for n in (1, 4)
+            ]
+            lines.append(
+                f"node to {rival.name}: {ratios[0]:.2f} at 1 association, {ratios[1]:.2f} at 4; "
+                f"its CPU time an image {cpu[0]:.2f} and {cpu[1]:.2f}"
+            )
     return "\n".join(lines)
 
 

@@ -14,7 +14,6 @@ from collections.abc import Callable
 
 import pydicom
 
-from dicom_node import reporting
 from dicom_node.config import Peer, Results
 from dicom_node.errors import PeerError, PeerRefused
 from dicom_node.logs import fields
@@ -134,6 +133,8 @@ class Sender:
 
     def _replace(self, delivery: Delivery, sop_class_uid: str) -> None:
         """Build the report in the other class, once: its UIDs follow from those of the first."""
+        from dicom_node import reporting  # it brings all that draws, a third of what the service takes to start
+
         with self._database.read() as connection:
             first = reporting.first_built(outbox.objects_of(connection, delivery.job_id))
         try:

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from scipy import ndimage
 
 from dtvit import brace
 from dtvit.selection import SliceContent, classify_content
@@ -157,6 +156,8 @@ def in_slice(
 
     The way back through `model_input` and `upright`; bilinear, and 0 where the model saw nothing of the slice.
     """
+    from scipy import ndimage  # a quarter of a second at the start of whoever draws no map
+
     if of_input.shape != (SIDE, SIDE):
         raise ValueError(f"a map over the model's input has shape ({SIDE}, {SIDE}), not {of_input.shape}")
     rows, columns = shape[::-1] if _turn(orientation).exchanged else shape

@@ -48,6 +48,11 @@ def test_the_receiver_process_loads_no_torch():
     assert loaded.isdisjoint({"torch", "timm", "torchvision", "train"})
 
 
+def test_the_service_starts_without_what_draws_and_computes():
+    loaded = modules_after("import dicom_node.service, dicom_node.cli.running, dtvit.preprocess")
+    assert loaded.isdisjoint({*HEAVY, "matplotlib"} - {"pynetdicom", "pydicom", "sqlalchemy"})
+
+
 def test_training_loads_no_dicom_and_no_pydantic():
     loaded = modules_after("import train.options, train.synthetic, train.run")
     assert loaded.isdisjoint({"pydicom", "pydantic", "sqlalchemy", "pynetdicom", "highdicom", "dicom_node"})
