@@ -314,7 +314,7 @@ def test_a_report_never_overtakes_the_one_it_supersedes(node: Made, pacs: Callab
     sender(node, peer(free_port(), timeout_s=1.0)).tick()
     owe(node, 1, run=2, of_series=1)
     there = pacs()
-    to = sender(node, peer(there.port))
+    to = sender(node, peer(there.port, timeout_s=60.0))
     assert to.tick() == 0
     node.clock.advance(10)
     assert [to.tick(), to.tick()] == [1, 1]
