@@ -11,7 +11,7 @@ help:
 	@echo "make test    install, then run the tests, two files at a time (TEST_PROCESSES)"
 	@echo "make soak    kill the node SOAK_KILLS times (1000), and say what was lost; an hour"
 	@echo "make fuzz    send the receiver 30,000 broken associations, and say what became of them; half an hour"
-	@echo "make bench   measure brace removal, training, receiving (with DCMTK and Orthanc installed) and growth; an hour"
+	@echo "make bench   measure brace removal, training, classifying, latency, growth, and receiving (with DCMTK and Orthanc installed); two hours"
 	@echo "make check   ruff, mypy, import-linter"
 	@echo "make format  let ruff reformat"
 	@echo "make clean   remove .venv and everything generated"
@@ -42,6 +42,9 @@ bench: setup
 	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.receive
 	$(BIN)/python -m benchmarks.scale
+	$(BIN)/python -m benchmarks.inference
+	$(BIN)/python -m benchmarks.inference --memory
+	$(BIN)/python -m benchmarks.latency
 
 check: setup
 	$(BIN)/ruff format --check .

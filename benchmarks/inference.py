@@ -113,9 +113,7 @@ class OurPath:
             association_open=lambda _: False,
         )
         for number in range(count):
-            ds = Dataset()
-            ds.update(datasets[number % len(datasets)])
-            ds.file_meta = deepcopy(datasets[0].file_meta)
+            ds = deepcopy(datasets[number % len(datasets)])
             ds.SeriesInstanceUID = f"2.25.{number // each + 1}"
             ds.SOPInstanceUID, ds.InstanceNumber = f"{ds.SeriesInstanceUID}.{number}", number % each + 1
             if uid.UID(syntax).is_compressed:
@@ -210,29 +208,34 @@ def prepared_ms(path: OurPath) -> float:
 
 def memory(lengths: Sequence[int]) -> None:
     """Peak memory of a process that classifies one series of so many slices and makes its report, each on its own."""
-    print("\n| slices of one series | peak MiB of the worker | seconds |\n| --- | --- | --- |")
+    print("| slices of one series | MiB before the first | at most | seconds | a look whether it is complete, ms |")
+    print("| --- | --- | --- | --- | --- |")
     for length in lengths:
-        at = time.perf_counter()
         command = [sys.executable, __file__, "--one-series", str(length)]
-        peak = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1]
-        print(f"| {length} | {peak} | {time.perf_counter() - at:.0f} |", flush=True)
+        print(f"| {length} | {subprocess.check_output(command, text=True).strip()} |", flush=True)
 
 
 def one_series(length: int) -> None:
-    """With the shipped checkpoint; prints the peak in MiB, of which some 350 are Python, torch and the model."""
-    with tempfile.TemporaryDirectory(prefix="inference-") as temporary:
-        model = Model()
-        with closing(OurPath(Path(temporary), slices()[:length], length, model, series=1)) as path:
-            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
-            path.arrivals.tick()
-            path.ahead_s = 3600.0
-            path.arrivals.tick()
-            path()
-            with path.database.read() as connection:
-                states = [row.state for row in connection.execute(jobs.select())]
-            if states != ["delivered"]:
-                raise SystemExit(f"the series has no report: {states}")
-            print(f"before reading {before}, at most", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
+    """With the shipped checkpoint: columns of the table."""
+
+    def peak_mib() -> int:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+
+    with (
+        tempfile.TemporaryDirectory(prefix="inference-") as temporary,
+        closing(OurPath(Path(temporary), slices()[:length], length, Model(), series=1)) as path,
+    ):
+        before, at, begun = peak_mib(), time.process_time(), time.perf_counter()
+        path.arrivals.tick()
+        look_ms = 1000.0 * (time.process_time() - at)
+        path.ahead_s = 3600.0
+        path.arrivals.tick()
+        path()
+        with path.database.read() as connection:
+            states = [row.state for row in connection.execute(jobs.select())]
+        if states != ["delivered"]:
+            raise SystemExit(f"the series has no report: {states}")
+        print(f"{before} | {peak_mib()} | {time.perf_counter() - begun:.0f} | {look_ms:.0f}")
 
 
 def disagreement(datasets: Sequence[Dataset], folder: Path | None, device: str) -> str:
