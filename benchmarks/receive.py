@@ -268,7 +268,7 @@ def send(one: Receiver, folders: Sequence[Path], count: int, *, busy: bool = Fal
 
 def latencies(one: Receiver, made: bytes, number: int) -> None:
     """Milliseconds from the first byte of a C-STORE to its answer, one after the other."""
-    data_set = made[made.index(b"\x08\x00\x16\x00UI", 132) :]
+    data_set = made[144 + int.from_bytes(made[140:144], "little") :]  # past the File Meta Information (PS3.10 7.1)
     with associated(one.port) as (connection, longest):
         for n in range(LATENCIES):
             content = data_set.replace(PLACE.encode(), named(number, n).encode())
