@@ -72,6 +72,13 @@ def test_both_thresholds_keep_their_promise(distance, probabilities):
     assert (scores[labels] >= cuts.absent_below).mean() >= 0.95
     assert (scores[~labels] < cuts.present_at).mean() >= 0.95
     assert 0 < cuts.absent_below <= cuts.present_at < 1
+    assert not probabilities or cuts.absent_below <= 0.5 <= cuts.present_at
+
+
+def test_no_answer_is_against_the_odds_where_faint_positives_and_silent_negatives_leave_room_below_them():
+    scores = np.array([0.01] * 95 + [0.15] * 5 + [0.2] * 10 + [0.9] * 90)
+    cuts = fit_thresholds(scores, np.arange(200) >= 100)
+    assert (cuts.absent_below, cuts.present_at) == (0.2, 0.5)
 
 
 def test_a_perfect_model_measures_perfect_and_a_blind_one_does_not():

@@ -58,7 +58,7 @@ def fit_thresholds(scores: Floats, truth: NDArray[np.bool_], *, probabilities: b
     """`absent_below` keeps SENSITIVITY of the positives above it, `present_at` SPECIFICITY of the negatives below it.
 
     On easy data the first lies above the second, and whatever lies between them keeps both promises: there EASY is
-    taken, as far as it fits. Where scores are `probabilities`, 0.5 lies between the two otherwise, so that neither
+    taken, as far as it fits. Where scores are `probabilities`, 0.5 always lies between the two, so that neither
     answer is given against the odds. A series' output is none: the highest of many slices is high in health, too.
     """
     if truth.all() or not truth.any():
@@ -66,9 +66,9 @@ def fit_thresholds(scores: Floats, truth: NDArray[np.bool_], *, probabilities: b
     positives, negatives = np.sort(scores[truth]), np.sort(scores[~truth])
     highest_absent = float(positives[math.floor((1 - SENSITIVITY) * len(positives))])
     lowest_present = float(np.nextafter(negatives[math.ceil(SPECIFICITY * len(negatives)) - 1], 2))
-    if highest_absent <= lowest_present:
-        if probabilities:
-            highest_absent, lowest_present = min(highest_absent, 0.5), max(lowest_present, 0.5)
-        return Thresholds(highest_absent, min(lowest_present, 1.0))
-    absent_below, present_at = np.clip(EASY, lowest_present, highest_absent)
-    return Thresholds(float(absent_below), float(present_at))
+    absent_below, present_at = highest_absent, lowest_present
+    if absent_below > present_at:
+        absent_below, present_at = np.clip(EASY, lowest_present, highest_absent).tolist()
+    if probabilities:
+        absent_below, present_at = min(absent_below, 0.5), max(present_at, 0.5)
+    return Thresholds(absent_below, min(present_at, 1.0))
