@@ -19,7 +19,7 @@ from dicom_node.logs import fields, trace
 from dicom_node.report import sr
 from dicom_node.slices import Classifier, SliceReader
 from dicom_node.store import jobs, outbox, results, series
-from dicom_node.store.database import Database
+from dicom_node.store.database import Connection, Database
 from dicom_node.store.jobs import Job
 from dicom_node.store.results import SliceResult, Version
 from dicom_node.store.series import Instance
@@ -198,7 +198,7 @@ class Worker:
             return (
                 jobs.is_due(connection, now=now, lease_s=self._lease_s, at_most=jobs.LIVE)
                 or jobs.next_with_extras(connection, at_most=jobs.LIVE) is not None
-                or bool(results.unread(connection, self.version, limit=1, at_most=jobs.LIVE))
+                or bool(self._unread(connection, None, limit=1, at_most=jobs.LIVE))
             )
 
     def _refined(self, job: Job, instances: Sequence[Instance], found: Sequence[SliceResult]) -> list[SliceResult]:
@@ -254,15 +254,14 @@ class Worker:
         Of backlog few at a time, so that it makes way soon.
         """
         with self._database.read() as connection:
-            limit = self._reader.window
-            unread = results.unread(connection, self.version, limit=limit, series_id=series_id, at_most=at_most)
+            unread = self._unread(connection, series_id, limit=self._reader.window, at_most=at_most)
         suspects = [i for i in unread if i.tries > 0]
         batch = suspects[:1] or unread  # one that was being read when a process died is read alone
         if not batch:
             return False
         with self._database.write() as connection:
-            series.begin_reading(connection, [i.id for i in batch])
-        left = {i.id for i in batch}
+            left = series.begin_reading(connection, [i.id for i in batch], tries=batch[0].tries)
+        batch = [i for i in batch if i.id in left]
         try:
             for found in self._reader.read(batch, alive, at_once=BACKLOG_BATCH if at_most > jobs.LIVE else None):
                 with self._database.write() as connection:
@@ -275,6 +274,16 @@ class Worker:
             raise
         self._not_read(left)
         return True
+
+    def _unread(self, connection: Connection, series_id: int | None, *, limit: int, at_most: int) -> list[Instance]:
+        """What to read next.
+
+        Of slices that only arrive none that another worker may just be reading: what is tried by one after the other,
+        each alive, would look like what ends whoever reads it. Where there are other workers, what one of them left
+        unread waits for the job, which is one worker's alone.
+        """
+        begun = series_id is not None or not self._database.is_shared
+        return results.unread(connection, self.version, limit=limit, series_id=series_id, at_most=at_most, begun=begun)
 
     def _not_read(self, left: set[int]) -> None:
         """This process is alive: the try that was counted speaks against none of these, unless a reader ended."""

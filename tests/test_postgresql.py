@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from made import NOW, Made, changed, ct, grey_series, head_series, made_node, schema_differences
+from made import NOW, FakeClassifier, Made, changed, ct, grey_series, head_series, made_node, schema_differences
 from postgresql import empty_database, server
 
 from dicom_node import forgetting
 from dicom_node.errors import StoreUnavailable
 from dicom_node.forgetting import Whom
 from dicom_node.network.stand_in import free_port
-from dicom_node.store import jobs
+from dicom_node.store import jobs, series
 from dicom_node.store.database import Database
 from dicom_node.tables import instances, objects, slice_results
 from dicom_node.tables import jobs as jobs_table
@@ -175,6 +175,47 @@ def test_what_is_being_filed_while_its_patient_is_forgotten_is_not_lost_unawares
     begun[0].join(60)
     assert node.rows(instances) == []
     assert node.files() == set()
+
+
+def test_what_several_workers_read_at_once_is_not_taken_for_what_ends_them(node: Made) -> None:
+    """All are alive: none of them may leave out a slice because others are at it."""
+    slices = head_series()
+    node.accept(*slices)
+    third = FakeClassifier()
+    third_worker = node.worker(third, owner="worker-3")
+    second = FakeClassifier(fails=lambda _: [third_worker.step() for _ in range(3)])
+    second_worker = node.worker(second, owner="worker-2")
+    first = FakeClassifier(fails=lambda _: [second_worker.step() for _ in range(3)])
+    node.worker(first).step()
+    assert [row.left_out for row in node.rows(slice_results)] == [None] * len(slices)
+    assert sum(first.asked + second.asked + third.asked) == len(slices)
+
+
+def test_one_slice_is_begun_by_one_worker(node: Made) -> None:
+    node.accept(head_series()[0])
+
+    def begin() -> set[int]:
+        with node.database.write() as connection:
+            return series.begin_reading(connection, [1], tries=0)
+
+    assert sorted(at_once(begin, begin, begin)) == [set(), set(), {1}]
+    assert node.rows(instances)[0].tries == 1
+
+
+def test_what_a_worker_that_died_left_unread_is_read_by_the_job(node: Made) -> None:
+    slices = head_series()
+    node.accept(*slices)
+    with node.database.write() as connection:
+        series.begin_reading(connection, [3, 4], tries=0)
+    worker = node.worker()
+    while worker.step():
+        pass
+    assert {row.instance_id for row in node.rows(slice_results)} == {*range(1, len(slices) + 1)} - {3, 4}
+    node.tick_after(31)
+    while worker.step():
+        node.clock.advance(1.0)
+    assert [row.left_out for row in node.rows(slice_results)] == [None] * len(slices)
+    assert [(job.state, job.outcome) for job in node.rows(jobs_table)] == [("delivered", "present")]
 
 
 def test_from_slices_to_report(node: Made) -> None:

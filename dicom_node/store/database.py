@@ -82,6 +82,11 @@ class Database:
     @property
     def shares_commits(self) -> bool:
         """Whether commits of several connections wait for the disk together; SQLite has them wait for each other."""
+        return self.is_shared
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other nodes may work on it too; SQLite is one process tree's, with one worker."""
         return self.url.get_backend_name() != "sqlite"
 
     def prepare(self) -> None:

@@ -102,11 +102,18 @@ def of_series(connection: Connection, series_id: int, version: Version) -> list[
 
 
 def unread(
-    connection: Connection, version: Version, *, limit: int, series_id: int | None = None, at_most: int | None = None
+    connection: Connection,
+    version: Version,
+    *,
+    limit: int,
+    series_id: int | None = None,
+    at_most: int | None = None,
+    begun: bool = True,
 ) -> list[Instance]:
     """Current instances to classify that have no result: of one series, or of all still arriving.
 
-    Those more urgent come first, then the oldest; `at_most`: none of a series less urgent than this (a larger number).
+    Those more urgent come first, then the oldest; `at_most`: none of a series less urgent than this (a larger number);
+    `begun`: also those that somebody began to read.
     """
     done = sa.exists().where(
         slice_results.c.instance_id == instances.c.id,
@@ -120,6 +127,8 @@ def unread(
         .order_by(series.c.priority, instances.c.id)
         .limit(limit)
     )
+    if not begun:
+        query = query.where(instances.c.tries == 0)
     if series_id is None:
         query = query.where(series.c.state == SeriesState.RECEIVING)
         if at_most is not None:

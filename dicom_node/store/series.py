@@ -96,9 +96,14 @@ def count(connection: Connection, series_id: int) -> int:
     return int(connection.scalar(query) or 0)
 
 
-def begin_reading(connection: Connection, instance_ids: Sequence[int]) -> None:
-    """Count a try before the pixels are touched: what kills the process that reads them is known to the next one."""
-    connection.execute(instances.update().where(instances.c.id.in_(instance_ids)).values(tries=instances.c.tries + 1))
+def begin_reading(connection: Connection, instance_ids: Sequence[int], *, tries: int) -> set[int]:
+    """Count a try before the pixels are touched: what kills the process that reads them is known to the next one.
+
+    Returns those of them that still had so many tries: others were begun meanwhile, by another worker.
+    """
+    still = sa.and_(instances.c.id.in_(instance_ids), instances.c.tries == tries)
+    begun = instances.update().where(still).values(tries=tries + 1).returning(instances.c.id)
+    return set(connection.scalars(begun))
 
 
 def end_reading(connection: Connection, instance_ids: Sequence[int]) -> None:
