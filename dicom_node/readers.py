@@ -36,12 +36,11 @@ class ReaderEnded(Exception):
 
 class Readers:
     def __init__(self, count: int, spool: Spool, way: Way) -> None:
-        folder = str(spool.folder.resolve())
-        self._command = [sys.executable, "-m", "dicom_node.readers", folder, way.brace_removal, way.geometry]
+        command = [*_COMMAND, str(spool.folder.resolve()), way.brace_removal, way.geometry]
         self._threads = ThreadPoolExecutor(count, "reader")  # each writes to a process and waits for its answer
         self._idle: SimpleQueue[_Process] = SimpleQueue()
         for _ in range(count):
-            self._idle.put(_Process(self._command))
+            self._idle.put(_Process(command))
 
     def look_at(self, file: str) -> Future[list[Ready | LeftOut]]:
         """Begin to read; the result may raise ReaderEnded, StoreUnavailable."""
@@ -57,9 +56,6 @@ class Readers:
         process = self._idle.get()
         try:
             found = process.ask(file)
-        except ReaderEnded:
-            process = _Process(self._command)
-            raise
         finally:
             self._idle.put(process)
         if isinstance(found, Exception):
@@ -68,13 +64,21 @@ class Readers:
 
 
 class _Process:
+    """Started anew for the next file after it was ended."""
+
     def __init__(self, command: Sequence[str]) -> None:
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self._command = command
+        self._process: subprocess.Popen[bytes] | None = self._started()
         self._greeted = False
 
     def ask(self, file: str) -> Any:
-        """The answer. Raises ReaderEnded, and RuntimeError where the process did not even start, for which no file is
-        to blame."""
+        """The answer. Raises ReaderEnded, and RuntimeError or OSError where the process did not even start, for which
+        no file is to blame.
+
+        Whatever goes wrong, the process is ended: what it still has to say must not pass for the answer to the next.
+        """
+        if self._process is None:
+            self._process, self._greeted = self._started(), False
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None
         assert stdout is not None
@@ -82,19 +86,31 @@ class _Process:
             if not self._greeted:
                 self._greeted = pickle.load(stdout) == GREETING
             _write(stdin, file)
-            return pickle.load(stdout)
-        except (OSError, EOFError, pickle.UnpicklingError) as exc:
+            answered, found = pickle.load(stdout)
+            if answered != file:
+                raise RuntimeError("a reading process answered for another file than it was asked for")
+        except BaseException as exc:
             self._process.kill()
             code = self.end()
+            if not isinstance(exc, OSError | EOFError | pickle.UnpicklingError):
+                raise
             if not self._greeted:
                 raise RuntimeError(f"a reading process cannot start ({code}); its last words are in the log") from exc
             raise ReaderEnded(f"the process that read it ended ({code})") from exc
+        return found
 
-    def end(self) -> int:
+    def end(self) -> int | None:
+        """Its exit status; None where none runs."""
+        if self._process is None:
+            return None
         for pipe in (self._process.stdin, self._process.stdout):
             with contextlib.suppress(OSError):
                 pipe.close()  # type: ignore[union-attr]
-        return self._process.wait()
+        code, self._process = self._process.wait(), None
+        return code
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -117,7 +133,7 @@ def main(arguments: Sequence[str]) -> None:
                     found: Any = list(look_at(spool, file, way))
                 except Exception as exc:  # noqa: BLE001 - outermost line of the process: told to who asked
                     found = exc
-            _write(answers, found)
+            _write(answers, (file, found))
 
 
 @contextlib.contextmanager

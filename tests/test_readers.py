@@ -125,3 +125,37 @@ def test_who_asks_learns_that_a_reader_ended(node: Made, tmp_path: Path, monkeyp
         with pytest.raises(ReaderEnded, match="-11"):
             readers.look_at(first).result(60)
         assert len(readers.look_at(second).result(60)) == 1
+
+
+def test_an_answer_that_could_not_be_taken_is_none_to_the_next_file(
+    node: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other, third = node.rows(instances)[:3]
+    with closing(Readers(1, node.spool, WAY)) as readers:
+        readers.look_at(third.file).result(60)
+        with monkeypatch.context() as no_memory:
+            no_memory.setattr("dicom_node.readers.pickle.load", lambda _: (_ for _ in ()).throw(MemoryError))
+            with pytest.raises(MemoryError):
+                readers.look_at(one.file).result(60)
+        (found,) = readers.look_at(other.file).result(60)
+    assert isinstance(found, Ready)
+    assert found.instance_number == other.facts["instance_number"] != one.facts["instance_number"]
+
+
+def test_an_answer_for_another_file_is_none(node: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    strays = "import pickle\nload = pickle.load\npickle.load = lambda stream: (load(stream), 'another')[1]"
+    in_processes(strays, tmp_path / "site", monkeypatch)
+    with closing(Readers(1, node.spool, WAY)) as readers, pytest.raises(RuntimeError, match="another file"):
+        readers.look_at(node.rows(instances)[0].file).result(60)
+
+
+def test_a_reader_that_could_not_start_is_started_again(node: Made) -> None:
+    file = node.rows(instances)[0].file
+    with closing(Readers(1, node.spool, WAY)) as readers:
+        process = readers._idle.get()
+        assert process._process is not None
+        process._process.kill()
+        readers._idle.put(process)
+        with pytest.raises(RuntimeError, match="cannot start"):
+            readers.look_at(file).result(60)
+        assert len(readers.look_at(file).result(60)) == 1
