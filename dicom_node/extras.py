@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from typing import Any
 
 from pydicom.dataset import Dataset
@@ -66,9 +67,19 @@ class Extras:
             told = outbox.told(connection, job.series_id, before_run=job.run)
         if one is None:  # forgotten in between
             return True
-        built: list[tuple[reporting.Built, list[str]]] = []
         with self._database.write() as connection:
             jobs.begin_extras(connection, job.id)
+        try:
+            self._make(one, job, instances, told)
+        except (StoreFull, StoreUnavailable):  # later, when there is room again
+            with suppress(StoreFull, StoreUnavailable), self._database.write() as connection:
+                jobs.end_extras(connection, job.id)
+            raise
+        return True
+
+    def _make(self, one: Series, job: Any, instances: Sequence[Instance], told: Collection[str]) -> None:
+        """And store them; none where that is not possible. Raises StoreFull, StoreUnavailable."""
+        built: list[tuple[reporting.Built, list[str]]] = []
         try:
             if job.model_digest != self._maker.version.model_digest:
                 log.warning("no_extras %s", fields(job=job.id, error="the model has been changed since the report"))
@@ -86,7 +97,6 @@ class Extras:
                 for item, to in built:
                     outbox.put(connection, job.id, [reporting.stored(item, self._spool)], to, now=now)
                 jobs.settle_delivered(connection, job.id, now=now)
-        return True
 
     def _build(
         self, one: Series, job: Any, instances: Sequence[Instance], told: Collection[str]

@@ -11,8 +11,9 @@ from click.testing import CliRunner
 from made import FakeClassifier, Made, head_series, made_node, peer
 from untrained import metadata
 
+from dicom_node import extras
 from dicom_node.cli import main
-from dicom_node.errors import NotPossible
+from dicom_node.errors import NotPossible, StoreFull
 from dicom_node.store import jobs, outbox, series
 from dicom_node.tables import deliveries, instances, objects, slice_results
 from dicom_node.tables import jobs as jobs_table
@@ -251,3 +252,24 @@ def test_who_was_told_of_hemorrhage_is_told_that_it_is_not_there_after_all(tmp_p
     finish(node, ABSENT)
     assert [job.outcome for job in node.rows(jobs_table)] == ["present", "absent"]
     assert owed(node) == {("PACS1", "report")}
+
+
+def test_a_full_disk_postpones_pictures_and_costs_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    node = made_node(tmp_path, peers=[peer(104, objects=("report", "picture"))])
+    node.accept(*head_series())
+    node.tick_after(31)
+    worker = node.worker(FakeClassifier(PRESENT))
+    while not node.rows(objects):
+        worker.step()
+
+    def full(*_: object) -> str:
+        raise StoreFull("the disk of the spool is full")
+
+    with monkeypatch.context() as disk:
+        disk.setattr("dicom_node.store.spool.Spool.keep", full)
+        for _ in range(extras.EXTRAS_TRIES + 1):
+            with pytest.raises(StoreFull):
+                worker.step()
+    while worker.step():
+        pass
+    assert owed(node) == {("PACS1", "report"), ("PACS1", "picture")}

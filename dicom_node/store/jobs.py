@@ -184,6 +184,11 @@ def begin_extras(connection: Connection, job_id: int) -> None:
     connection.execute(jobs.update().where(jobs.c.id == job_id).values(extras_tries=jobs.c.extras_tries + 1))
 
 
+def end_extras(connection: Connection, job_id: int) -> None:
+    """The process that makes them is alive: whatever kept it from it, this try does not speak against them."""
+    connection.execute(jobs.update().where(jobs.c.id == job_id).values(extras_tries=jobs.c.extras_tries - 1))
+
+
 def extras_made(connection: Connection, job_id: int) -> bool:
     """Note that they are; False if another worker was first, and then what was made is of no use."""
     changed = connection.execute(
