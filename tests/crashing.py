@@ -311,10 +311,10 @@ class Soak:
         victims = self.node.workers() if which != "receiver" else []
         if which != "worker":
             self.node.process.kill()
-        _end(victims)
+        if _end(victims) or which != "worker":
+            self.kills[which] += 1
         if which != "worker":
             self.node.process.wait(120)
-        self.kills[which] += 1
         self.revive()
 
     def _database_processes(self) -> list[int]:
@@ -328,7 +328,6 @@ class Soak:
     def kill_at(self, step: str, count: int = 1, *, timeout_s: float = 30.0) -> bool:
         """Let the process that comes to the step for the `count`-th time die there; False if none came."""
         self._spare_patience()
-        worker_ends = self.node.worker_ends
         self.node.give_order(step, count)
         deadline = time.monotonic() + timeout_s
         while self.node.order.exists() and time.monotonic() < deadline:
@@ -341,8 +340,6 @@ class Soak:
         assert self.node.process is not None
         if STEPS[step].process == RECEIVER:
             self.node.process.wait(120)
-        else:
-            self.until(lambda: self.node.worker_ends > worker_ends, "the worker's end is noticed", 120)
         self.revive()
         return True
 
