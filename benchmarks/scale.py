@@ -136,7 +136,7 @@ class Trials:
         """As an idle worker does, ten times a second."""
         with self.node.database.read() as connection:
             assert not jobs.is_due(connection, now=NOW, lease_s=60.0)
-            assert jobs.next_with_extras(connection) is None
+            assert jobs.next_with_extras(connection, now=NOW, lease_s=60.0) is None
             assert not results.unread(connection, VERSION, limit=16)
 
     def claim(self) -> None:

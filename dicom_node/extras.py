@@ -40,6 +40,7 @@ class Extras:
         config: Config,
         maker: reporting.Maker,
         *,
+        owner: str,
         clock: Callable[[], float],
     ) -> None:
         self._database = database
@@ -47,6 +48,7 @@ class Extras:
         self._reader = reader
         self._config = config
         self._maker = maker
+        self._owner = owner
         self._clock = clock
 
     def wanted(self, kind: str, outcome: Outcome, told: Collection[str]) -> list[str]:
@@ -58,8 +60,9 @@ class Extras:
 
     def make_next(self, *, at_most: int = jobs.BACKLOG) -> bool:
         """Picture and key objects of a job whose report is on its way; False if there is none that urgent."""
+        now, lease_s = self._clock(), self._config.results.lease_s
         with self._database.read() as connection:
-            job = jobs.next_with_extras(connection, at_most=at_most)
+            job = jobs.next_with_extras(connection, now=now, lease_s=lease_s, at_most=at_most)
             if job is None:
                 return False
             one = series.get(connection, job.series_id)
@@ -68,7 +71,9 @@ class Extras:
         if one is None:  # forgotten in between
             return True
         with self._database.write() as connection:
-            jobs.begin_extras(connection, job.id)
+            tries, until = job.extras_tries, now + lease_s
+            if not jobs.begin_extras(connection, job.id, tries=tries, owner=self._owner, until=until):
+                return True
         try:
             self._make(one, job, instances, told)
         except (StoreFull, StoreUnavailable):  # later, when there is room again

@@ -79,7 +79,7 @@ class Worker:
             config.results,
             classifier.precision,
         )
-        self._extras = Extras(database, spool, self._reader, config, self._maker, clock=clock)
+        self._extras = Extras(database, spool, self._reader, config, self._maker, owner=owner, clock=clock)
 
     def close(self) -> None:
         self._reader.close()
@@ -197,7 +197,7 @@ class Worker:
         with self._database.read() as connection:
             return (
                 jobs.is_due(connection, now=now, lease_s=self._lease_s, at_most=jobs.LIVE)
-                or jobs.next_with_extras(connection, at_most=jobs.LIVE) is not None
+                or jobs.next_with_extras(connection, now=now, lease_s=self._lease_s, at_most=jobs.LIVE) is not None
                 or bool(self._unread(connection, None, limit=1, at_most=jobs.LIVE))
             )
 

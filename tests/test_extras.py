@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from made import FakeClassifier, Made, head_series, made_node, peer
 from untrained import metadata
 
-from dicom_node import extras
+from dicom_node import extras, reporting
 from dicom_node.cli import main
 from dicom_node.errors import NotPossible, StoreFull
 from dicom_node.store import jobs, outbox, series
@@ -123,7 +123,7 @@ def test_a_worker_that_dies_before_the_picture_leaves_it_to_the_next(tmp_path: P
     finish(node)  # another worker
     assert [o.kind for o in node.rows(objects)] == ["report", "picture"]
     with node.database.read() as connection:
-        assert jobs.next_with_extras(connection) is None
+        assert jobs.next_with_extras(connection, now=node.clock(), lease_s=60.0) is None
 
 
 def test_only_positive_means_that_an_absent_result_is_owed_to_nobody(tmp_path: Path) -> None:
@@ -272,4 +272,42 @@ def test_a_full_disk_postpones_pictures_and_costs_none(tmp_path: Path, monkeypat
                 worker.step()
     while worker.step():
         pass
+    assert owed(node) == {("PACS1", "report"), ("PACS1", "picture")}
+
+
+def test_pictures_that_another_worker_is_at_are_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    node = made_node(tmp_path, peers=[peer(104, objects=("report", "picture"))])
+    node.accept(*head_series())
+    node.tick_after(31)
+    first, *others = (node.worker(FakeClassifier(PRESENT), owner=name) for name in ("one", "two", "three"))
+    while not node.rows(objects):
+        first.step()
+    draw, idle = reporting.summary_picture, []
+
+    def drawn(*given: Any) -> reporting.Built:
+        idle.extend(not other.step() for other in others)
+        return draw(*given)
+
+    monkeypatch.setattr(reporting, "summary_picture", drawn)
+    first.step()
+    assert idle == [True, True]
+    assert owed(node) == {("PACS1", "report"), ("PACS1", "picture")}
+    assert node.rows(jobs_table)[0].lease_owner is None
+
+
+def test_pictures_of_a_worker_that_died_are_made_by_another(tmp_path: Path) -> None:
+    node = made_node(tmp_path, peers=[peer(104, objects=("report", "picture"))])
+    node.accept(*head_series())
+    node.tick_after(31)
+    worker = node.worker(FakeClassifier(PRESENT))
+    while not node.rows(objects):
+        worker.step()
+    until = node.clock() + node.config.results.lease_s
+    with node.database.write() as connection:
+        assert jobs.begin_extras(connection, 1, tries=0, owner="dead", until=until)
+        assert not jobs.begin_extras(connection, 1, tries=0, owner="late", until=until)
+    assert not worker.step()
+    with node.database.write() as connection:
+        jobs.free(connection, owner="dead", now=node.clock())
+    assert worker.step()
     assert owed(node) == {("PACS1", "report"), ("PACS1", "picture")}

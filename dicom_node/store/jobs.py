@@ -166,33 +166,48 @@ def free(connection: Connection, *, owner: str | None = None, now: float) -> int
 
     Safe even if the owner lives after all: what it does without the lease changes nothing.
     """
-    held = jobs.c.state == JobState.RUNNING
+    held = sa.or_(jobs.c.state == JobState.RUNNING, jobs.c.extras_due.is_(True))
     if owner is not None:
         held = sa.and_(held, jobs.c.lease_owner == owner)
     freed = connection.execute(jobs.update().where(held).values(lease_until=now, lease_owner=None))
     return int(freed.rowcount)
 
 
-def next_with_extras(connection: Connection, *, at_most: int = BACKLOG) -> sa.Row[Any] | None:
-    """A job whose report is on its way and whose picture or key objects are still to be made; urgent, then old."""
-    due = sa.and_(jobs.c.extras_due.is_(True), jobs.c.priority <= at_most)
+def next_with_extras(
+    connection: Connection, *, now: float, lease_s: float, at_most: int = BACKLOG
+) -> sa.Row[Any] | None:
+    """A job whose report is on its way and whose picture or key objects are still to be made; urgent, then old.
+
+    None that another worker is just at: what several try, each alive, would look like what ends whoever tries it.
+    """
+    nobodys = sa.or_(jobs.c.lease_until.is_(None), _passed(jobs.c.lease_until, now, lease_s))
+    due = sa.and_(jobs.c.extras_due.is_(True), jobs.c.priority <= at_most, nobodys)
     return connection.execute(sa.select(jobs).where(due).order_by(jobs.c.priority, jobs.c.id).limit(1)).first()
 
 
-def begin_extras(connection: Connection, job_id: int) -> None:
-    """Count a try before they are made, as for reading a slice: what kills the process must not do so for ever."""
-    connection.execute(jobs.update().where(jobs.c.id == job_id).values(extras_tries=jobs.c.extras_tries + 1))
+def begin_extras(connection: Connection, job_id: int, *, tries: int, owner: str, until: float) -> bool:
+    """Count a try before they are made, as for reading a slice: what kills the process must not do so for ever.
+
+    False where another worker has begun them since they had so many tries, or they are not due any more.
+    """
+    still = sa.and_(jobs.c.id == job_id, jobs.c.extras_due.is_(True), jobs.c.extras_tries == tries)
+    begun = jobs.update().where(still).values(extras_tries=tries + 1, lease_owner=owner, lease_until=until)
+    return bool(connection.execute(begun).rowcount)
 
 
 def end_extras(connection: Connection, job_id: int) -> None:
     """The process that makes them is alive: whatever kept it from it, this try does not speak against them."""
-    connection.execute(jobs.update().where(jobs.c.id == job_id).values(extras_tries=jobs.c.extras_tries - 1))
+    this = sa.and_(jobs.c.id == job_id, jobs.c.extras_due.is_(True))
+    values = {"extras_tries": jobs.c.extras_tries - 1, "lease_owner": None, "lease_until": None}
+    connection.execute(jobs.update().where(this).values(values))
 
 
 def extras_made(connection: Connection, job_id: int) -> bool:
     """Note that they are; False if another worker was first, and then what was made is of no use."""
     changed = connection.execute(
-        jobs.update().where(jobs.c.id == job_id, jobs.c.extras_due.is_(True)).values(extras_due=False)
+        jobs.update()
+        .where(jobs.c.id == job_id, jobs.c.extras_due.is_(True))
+        .values(extras_due=False, lease_owner=None, lease_until=None)
     )
     return bool(changed.rowcount)
 
