@@ -233,6 +233,8 @@ def test_a_picture_that_ends_the_worker_twice_is_given_up(tmp_path: Path, monkey
     for _ in range(2):
         with pytest.raises(Killed):
             finish(node)
+        with node.database.write() as connection:  # as `serve` does when its worker has ended
+            jobs.free(connection, now=node.clock())
     finish(node)
     deliver(node, "PACS1")
     assert [job.state for job in node.rows(jobs_table)] == ["delivered"]

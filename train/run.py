@@ -121,7 +121,9 @@ def _patients(recipe: Recipe, settings: Settings, listed: Manifest, split: Split
     people = len(np.unique(pictures.patient))
     told = f"{len(pictures):,} slices of {people:,} patients ({listed.path.name}, SHA-256 {listed.digest[:12]})."
     if recipe.counterfactuals:
-        key = f"{listed.digest} {split.digest} {recipe.seed}"
+        # a picture may change while its path does not
+        shown = hashlib.sha256(np.ascontiguousarray(pictures.pictures)).hexdigest()
+        key = f"{listed.digest} {split.digest} {recipe.seed} {shown}"
         pictures, told_of = enriched(pictures, recipe, settings, key, say)
         told += told_of
     return Gathered(pictures, told, f"{listed.digest} {split.digest}")
