@@ -9,10 +9,11 @@ import pytest
 from listed import entries, many, table
 
 from train import ablation, recipe
-from train.ablation import COLUMNS, ROWS, Without, Work, ablate, planned
+from train.ablation import COLUMNS, ROWS, Without, ablate, planned
 from train.commands.ablate import main
 from train.progress import silent
 from train.state import UnusableRun
+from train.trials import Work
 
 FIGURES = {
     "metrics": {
@@ -54,21 +55,31 @@ def test_every_row_is_the_whole_recipe_but_what_it_is_named_for():
         assert {key for key in expected if found[key] != expected[key]} == set(row.changes)
     first = planned(ROWS[0], 3)
     assert (first.pretrained, first.split, first.counterfactuals) == ("none", "patient", False)
-    assert (first.steps, first.epochs, first.encoder) == (whole.steps, whole.epochs, whole.encoder)
+    for key in ("steps", "epochs", "batch", "encoder"):
+        assert getattr(first, key) == getattr(whole, key)
     assert first.sampling == "replicate"
+
+
+def test_what_is_changed_for_all_rows_leaves_each_its_difference():
+    changes = {"steps": "7", "encoder": "vit_small_patch16_224", "learning_rate": "0.25"}
+    rows = {row.name: planned(row, 0, changes) for row in ROWS}
+    assert {row.steps for row in rows.values()} == {7}
+    assert rows["robust"].learning_rate == 0.25
+    assert (rows["robust"].encoder, rows["v2"].encoder) == ("vit_small_patch16_224",) * 2
+    assert rows["vit-base"].encoder == "vit_base_patch16_224"
 
 
 def test_rows_are_made_once_and_the_table_has_their_mean_and_spread(work: Work):
     asked = []
 
-    def make(_work, row, seed, _say):
-        asked.append((row.name, seed))
+    def make(_work, trial, _say):
+        asked.append(trial.name)
         figures = json.loads(json.dumps(FIGURES))
-        figures["metrics"]["presence"]["slice"]["auc"] = 0.9 + 0.02 * seed
+        figures["metrics"]["presence"]["slice"]["auc"] = 0.9 + 0.02 * trial.recipe.seed
         return figures
 
     assert ablate(work, ROWS[:2], 2, "the command", silent, make) == []
-    assert asked == [("v2", 0), ("robust", 0), ("v2", 1), ("robust", 1)]
+    assert asked == ["v2-0", "robust-0", "v2-1", "robust-1"]
     assert ablate(work, ROWS[:2], 2, "the command", silent, make) == []
     assert len(asked) == 4
     told = dict(zip([column.title for column in COLUMNS], lines(work)["robust, whole"][1:], strict=True))
@@ -81,8 +92,8 @@ def test_rows_are_made_once_and_the_table_has_their_mean_and_spread(work: Work):
 
 
 def test_a_row_that_fails_stops_no_other_and_is_tried_again(work: Work):
-    def make(_work, row, _seed, _say):
-        if row.name == "v2":
+    def make(_work, trial, _say):
+        if trial.name == "v2-0":
             raise UnusableRun("the loss is no number")
         return FIGURES
 
@@ -95,8 +106,8 @@ def test_a_row_that_fails_stops_no_other_and_is_tried_again(work: Work):
 def test_rows_of_other_data_or_another_time_do_not_count(work: Work):
     ablate(work, ROWS[:1], 1, "x", silent, lambda *_: FIGURES)
     assert ablation.known(work, ROWS[0], 0)
-    other = Work(data=work.data, output=work.output, minutes=2)
-    assert ablation.known(other, ROWS[0], 0) is None
+    for other in ({"minutes": 2}, {"minutes": 1, "audit": "quick"}, {"minutes": 1, "changes": {"steps": "9"}}):
+        assert ablation.known(Work(data=work.data, output=work.output, **other), ROWS[0], 0) is None
     work.data.write_text(work.data.read_text() + "\n")
     assert ablation.known(work, Without("v2", "", {}), 0) is None
 

@@ -27,6 +27,7 @@ SATURATED_HU = 79.0
 CONTRAST_HU = 12.0  # between a bleed and the brain about it
 NOISE = 2.8  # times the spread of the smoothed brain
 LEAST_AREA, LEAST_THICKNESS = 40, 3.0
+WIDE = 10.0  # pixels of standard deviation
 
 Mask = NDArray[np.bool_]
 Picture = NDArray[np.uint8]
@@ -119,11 +120,11 @@ def _look_at(picture: Picture, inside: Mask) -> _Head | None:
     tissue = core & (hu > BRAIN_HU[0]) & (hu < 55)
     if tissue.sum() < 600:
         return None
-    smooth = _blurred(hu * inside, 1.4) / _blurred(inside, 1.4).clip(1e-3)
+    smooth = blurred(hu * inside, 1.4) / blurred(inside, 1.4).clip(1e-3)
     median = float(np.median(hu[tissue]))
     typical = tissue & (np.abs(smooth - median) < 10)
     # cupping and tilt: the mean of typical brain within some 35 pixels, at most 6 HU from the slice's median
-    slow = (_blurred(hu * typical, 18) + median * 0.05) / (_blurred(typical, 18) + 0.05)
+    slow = (blurred(hu * typical, 18) + median * 0.05) / (blurred(typical, 18) + 0.05)
     rise = smooth - np.clip(slow, median - 6, median + 6)
     spread = 1.48 * float(np.median(np.abs(rise[tissue] - np.median(rise[tissue]))))
     hull = np.zeros(picture.shape, np.uint8)
@@ -195,8 +196,15 @@ def _distance(part: Mask, *, border: bool = False) -> Values:
     return np.asarray(cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:-1, 1:-1], np.float32)
 
 
-def _blurred(values: NDArray[np.float32] | Mask, sigma: float) -> Values:
-    return np.asarray(cv2.GaussianBlur(values.astype(np.float32), (0, 0), sigma), np.float32)
+def blurred(values: NDArray[np.floating] | Mask, sigma: float) -> Values:
+    """By a Gaussian; a wide one at a quarter of the size, where it differs by less than noise and costs a twentieth."""
+    fine = values.astype(np.float32)
+    if sigma < WIDE:
+        return np.asarray(cv2.GaussianBlur(fine, (0, 0), sigma), np.float32)
+    rows, columns = fine.shape
+    small = cv2.resize(fine, (columns // 4, rows // 4), interpolation=cv2.INTER_AREA)
+    wide = cv2.GaussianBlur(small, (0, 0), sigma / 4)
+    return np.asarray(cv2.resize(wide, (columns, rows), interpolation=cv2.INTER_LINEAR), np.float32)
 
 
 def _dilated(part: Mask, radius: int) -> Mask:

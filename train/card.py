@@ -8,6 +8,7 @@ from typing import Any
 from dtvit.checkpoint import Checkpoint, Metadata
 from dtvit.findings import LOCATIONS
 from train.data import APART
+from train.splits import LEAKY
 
 NOT_ASSESSED = (
     "subdural, epidural, subarachnoid and purely intraventricular hemorrhage",
@@ -44,8 +45,8 @@ preprocessing
     text += f"""
 ## How outputs are read
 
-Temperatures and thresholds were fitted on the validation heads. A probability below the first threshold means absent,
-from the second on present, between them undetermined.
+Temperatures and thresholds were fitted on {_fitted_on(metadata.training)}.
+A probability below the first threshold means absent, from the second on present, between them undetermined.
 
 | | absent below | present at | temperature |
 | --- | --- | --- | --- |
@@ -69,6 +70,10 @@ def _geometry(metadata: Metadata) -> str:
     if any("head-box" in version for version in metadata.preprocessing):
         return f"the head's own box at {metadata.crop_pixels} x {metadata.crop_pixels}"
     return f"short side {metadata.resize_pixels} pixels, middle {metadata.crop_pixels} x {metadata.crop_pixels}"
+
+
+def _fitted_on(training: Mapping[str, Any]) -> str:
+    return str(training.get("calibrated_by", "the validation heads"))
 
 
 def _training(training: Mapping[str, Any]) -> str:
@@ -106,11 +111,11 @@ def _measured(metrics: Mapping[str, Any]) -> str:
     volumes = metrics.get("strata", {}).get("patient", {}).get("volume_ml", {})
     by_volume = ", ".join(f"{_bounds(each)} ml {_figure(found['auc'])}" for each, found in volumes.items())
     label = metrics.get("split", APART)
-    whose = (
-        "On patients, or synthetic heads, used neither for training nor for fitting thresholds"
-        if label == APART
-        else f"**Of no use for patients: {label}**"
-    )
+    whose = "On patients, or synthetic heads, used neither for training nor for fitting thresholds"
+    if label == LEAKY:
+        whose = f"**Of no use for patients: {label}**"
+    elif label != APART:
+        whose = f"By {metrics['folds']} {label}"
     return (
         f"{whose}; 95 % intervals from drawing them again.\n\n| | slices | series |\n| --- | --- | --- |\n"
         + "\n".join(row for row in rows if not row.endswith("| - | - |"))

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from train.bleeds import Mask, Picture, Values, disk
+from train.bleeds import Mask, Picture, Values, blurred, disk
 
 GREY_PER_HU = 255 / 80
 TISSUE = (50, 170)  # grey levels between which brain lies: 16 to 53 HU
@@ -47,7 +47,7 @@ def heal(picture: Picture, mask: Mask, inside: Mask, rng: np.random.Generator) -
     good = _tissue(values, mask, inside)
     smooth = _surroundings(values, good)
     patched = smooth + _texture(values, where, good, rng)
-    weight = np.where(where, np.maximum(_blurred(where, 1.0), mask), 0)
+    weight = np.where(where, np.maximum(blurred(where, 1.0), mask), 0)
     return _as_picture(values * (1 - weight) + patched * weight)
 
 
@@ -55,8 +55,8 @@ def lift(picture: Picture, mask: Mask, inside: Mask) -> Bleed:
     """The bleed under `mask`, as what it adds to the tissue about it."""
     values = picture.astype(np.float32)
     smooth = _surroundings(values, _tissue(values, mask, inside))
-    edge = _blurred(_dilated(mask, 1), 0.9)
-    return Bleed(np.clip(_blurred(values, 0.8) - smooth, -20, None) * edge, mask)
+    edge = blurred(_dilated(mask, 1), 0.9)
+    return Bleed(np.clip(blurred(values, 0.8) - smooth, -20, None) * edge, mask)
 
 
 def varied(bleed: Bleed, rng: np.random.Generator) -> Bleed:
@@ -83,8 +83,8 @@ def transplant(
     strength = np.float32(rng.uniform(*STRENGTH))
     # Blood takes the place of what was there: CSF under it is raised to tissue first.
     tissue = np.float32(np.median(values[inside]))
-    filled = _blurred(bleed.mask, 1.0).clip(0, 1) * (tissue - _blurred(values, 1.5)).clip(0) * np.float32(0.8)
-    room = _blurred(inside, 1.0) * inside
+    filled = blurred(bleed.mask, 1.0).clip(0, 1) * (tissue - blurred(values, 1.5)).clip(0) * np.float32(0.8)
+    room = blurred(inside, 1.0) * inside
     shown = bleed.mask & inside
     clear = int(shown.sum()) >= LEAST_AREA and float(bleed.rise[shown].mean() * strength) >= LEAST_RISE
     return _as_picture(values + (bleed.rise * strength + filled) * room), shown, clear
@@ -110,8 +110,8 @@ def _surroundings(values: Values, good: Mask) -> Values:
     """The brightness of the tissue about each pixel: far away where nothing is near, from near where something is."""
     found = np.full(values.shape, float(values[good].mean()) if good.any() else 100.0, np.float32)
     for sigma in (40, 20, 10, 5):
-        weight = _blurred(good, sigma)
-        near = _blurred(values * good, sigma) / weight.clip(1e-3)
+        weight = blurred(good, sigma)
+        near = blurred(values * good, sigma) / weight.clip(1e-3)
         share = (weight / np.float32(0.12)).clip(0, 1)
         found = np.where(weight > 1e-3, (1 - share) * found + share * near, found).astype(np.float32)
     return found
@@ -119,7 +119,7 @@ def _surroundings(values: Values, good: Mask) -> Values:
 
 def _texture(values: Values, where: Mask, good: Mask, rng: np.random.Generator) -> Values:
     """Noise and grain for `where`, taken from a place of the same slice that is nearly all tissue."""
-    grain = values - _blurred(values, 2.5)
+    grain = values - blurred(values, 2.5)
     rows, columns = np.nonzero(where)
     height, width = values.shape
     best, chosen = -1.0, (rows, columns)
@@ -142,10 +142,6 @@ def _texture(values: Values, where: Mask, good: Mask, rng: np.random.Generator) 
 
 def _as_picture(values: NDArray[np.floating]) -> Picture:
     return np.asarray(np.clip(np.rint(values), 0, 255), np.uint8)
-
-
-def _blurred(values: NDArray[np.float32] | Mask, sigma: float) -> Values:
-    return np.asarray(cv2.GaussianBlur(values.astype(np.float32), (0, 0), sigma), np.float32)
 
 
 def _dilated(part: Mask, radius: int) -> Mask:

@@ -7,14 +7,12 @@ slice healed, its bleed in a like slice of a healthy patient, and shams. Everyth
 
 from __future__ import annotations
 
-import hashlib
 import multiprocessing
-import os
+import sys
 import time
-import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +24,17 @@ from dtvit.preprocess import SIDE
 from train import bleeds, counterfactual
 from train.bleeds import Mask, Picture
 from train.data import BLOOD_CELLS, ORIGINS, UNCLEAR, Pictures
+from train.keeping import once, version
 
 LIKE = 40  # of the healthy slices, those most like a slice are asked to take its bleed
 RECIPIENTS = 4  # of them, drawn; the first that it fits
 SHAM_SHARE = 0.25  # of the bleeding slices, healed where there is no blood
 HEALTHY_SHAM_SHARE = 0.4  # of the healthy ones: a patch of replaced tissue must not tell that someone was healed
 THUMBNAIL = 28
-NAMES = ("traced", "made")
 
 Say = Callable[[str], None]
+Trace = NDArray[np.uint8]
+"""The mask of a slice's blood, eight pixels a byte."""
 
 
 class WrongGeometry(ValueError):
@@ -46,9 +46,11 @@ class _Job:
     row: int
     seed: int
     picture: Picture
+    trace: Trace
+    """Of a bleeding slice, its own; of a healthy one, one that is borrowed."""
     bleeding: bool
     recipients: tuple[tuple[int, Picture], ...] = ()
-    """Of a bleeding slice: healthy slices and their rows. Of a healthy one: a bleeding one, whose trace is borrowed."""
+    """Of a bleeding slice: healthy slices and their rows."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,10 +74,10 @@ def enrich(
     """
     if pictures.pictures.shape[1:] != (SIDE, SIDE):
         raise WrongGeometry(f"counterfactuals need pictures of {SIDE} x {SIDE} in the head-box geometry")
-    traced = trace(pictures, processes=processes, say=say)
-    bleeding = np.flatnonzero((traced.presence == 1) & traced.blood.any((1, 2)))
+    masks = _masks(pictures, processes, say)
+    traced = _traced(pictures, masks)
     healthy = np.flatnonzero(traced.presence == 0)
-    jobs = _jobs(traced.pictures, bleeding, healthy, seed)
+    jobs = _jobs(traced.pictures, masks, healthy, seed)
     found = [made for some in _in_processes(_changed, jobs, processes, say, "changed") for made in some]
     return traced, _rows(traced, found)
 
@@ -84,61 +86,41 @@ def enrich_once(
     path: Path, key: str, pictures: Pictures, seed: int, *, processes: int | None = None, say: Say = lambda text: None
 ) -> tuple[Pictures, Pictures]:
     """As `enrich`, and kept at `path`: read from there if it was made for the same `key`, which names the slices."""
-    stamp = f"{key} {_version()}"
-    kept = _kept(path, stamp)
-    if kept is None:
-        kept = enrich(pictures, seed, processes=processes, say=say)
-        _keep(path, stamp, kept)
-    say(f"{len(kept[1])} slices healed, transplanted into, or sham")
-    return kept
+    stamp = f"{key} {version(bleeds, counterfactual, sys.modules[__name__])}"
+    traced, made = once(path, stamp, lambda: enrich(pictures, seed, processes=processes, say=say))
+    say(f"{len(made)} slices healed, transplanted into, or sham")
+    return traced, made
 
 
 def trace(pictures: Pictures, *, processes: int | None = None, say: Say = lambda text: None) -> Pictures:
     """The same rows with the blood of those labelled as bleeding; presence unclear where none is seen."""
-    blood, presence, location = pictures.blood.copy(), pictures.presence.copy(), pictures.location.copy()
+    return _traced(pictures, _masks(pictures, processes, say))
+
+
+def _masks(pictures: Pictures, processes: int | None, say: Say) -> dict[int, Trace]:
+    """Row and trace of each slice labelled as bleeding."""
     rows = np.flatnonzero(pictures.presence == 1)
-    cells = _in_processes(_trace_of, [pictures.pictures[row] for row in rows], processes, say, "traced")
-    for row, found in zip(rows, cells, strict=True):
-        blood[row] = found
-        if not found.any():
+    found = _in_processes(_trace_of, [pictures.pictures[row] for row in rows], processes, say, "traced")
+    return dict(zip(rows.tolist(), found, strict=True))
+
+
+def _traced(pictures: Pictures, masks: Mapping[int, Trace]) -> Pictures:
+    blood, presence, location = pictures.blood.copy(), pictures.presence.copy(), pictures.location.copy()
+    for row, trace in masks.items():
+        blood[row] = _cells(_mask(trace))
+        if not blood[row].any():
             presence[row] = location[row] = UNCLEAR
     known = pictures.traced | (presence == 0) | (pictures.presence == 1)
     known &= presence != UNCLEAR  # where a bleed is too faint to trace, patches would learn that it is none
     return replace(pictures, blood=blood, presence=presence, location=location, traced=known)
 
 
-def _kept(path: Path, stamp: str) -> tuple[Pictures, Pictures] | None:
-    try:
-        with np.load(path) as arrays:
-            if str(arrays["stamp"]) != stamp:
-                return None
-            traced, made = (Pictures(**{f.name: arrays[f"{of}.{f.name}"] for f in fields(Pictures)}) for of in NAMES)
-    except (FileNotFoundError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        return None
-    return traced, made
+def _trace_of(picture: Picture) -> Trace:
+    return np.packbits(bleeds.traced(picture))
 
 
-def _keep(path: Path, stamp: str, both: tuple[Pictures, Pictures]) -> None:
-    columns = {
-        f"{of}.{f.name}": getattr(each, f.name) for of, each in zip(NAMES, both, strict=True) for f in fields(each)
-    }
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            np.savez(file, stamp=np.array(stamp), **columns)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _version() -> str:
-    """Changes with the programs that trace and change slices."""
-    modules = (bleeds.__file__, counterfactual.__file__, __file__)
-    return hashlib.sha256(b"".join(Path(str(each)).read_bytes() for each in modules)).hexdigest()[:12]
-
-
-def _trace_of(picture: Picture) -> NDArray[np.uint8]:
-    return _cells(bleeds.traced(picture))
+def _mask(trace: Trace) -> Mask:
+    return np.unpackbits(trace).reshape(SIDE, SIDE).astype(np.bool_)
 
 
 def _cells(mask: Mask) -> NDArray[np.uint8]:
@@ -147,8 +129,9 @@ def _cells(mask: Mask) -> NDArray[np.uint8]:
 
 
 def _jobs(
-    pictures: NDArray[np.uint8], bleeding: NDArray[np.intp], healthy: NDArray[np.intp], seed: int
+    pictures: NDArray[np.uint8], masks: Mapping[int, Trace], healthy: NDArray[np.intp], seed: int
 ) -> Iterator[_Job]:
+    bleeding = [row for row, trace in masks.items() if trace.any()]
     if not len(bleeding) or not len(healthy):
         return
     known = np.stack([_thumbnail(pictures[row]) for row in healthy])
@@ -156,10 +139,9 @@ def _jobs(
     for row in bleeding:
         like = np.argsort(-(known @ _thumbnail(pictures[row])))[:LIKE]
         chosen = healthy[rng.choice(like, min(RECIPIENTS, len(like)), replace=False)]
-        yield _Job(int(row), seed, pictures[row], True, tuple((int(each), pictures[each]) for each in chosen))
+        yield _Job(row, seed, pictures[row], masks[row], True, tuple((int(each), pictures[each]) for each in chosen))
     for row in rng.choice(healthy, round(HEALTHY_SHAM_SHARE * len(healthy)), replace=False):
-        other = int(rng.choice(bleeding))
-        yield _Job(int(row), seed, pictures[row], False, ((other, pictures[other]),))
+        yield _Job(int(row), seed, pictures[row], masks[int(rng.choice(bleeding))], False)
 
 
 def _thumbnail(picture: Picture) -> NDArray[np.float32]:
@@ -174,9 +156,8 @@ def _changed(job: _Job) -> list[_Made]:
     rng = np.random.default_rng((job.seed, 4, job.row))
     inside = bleeds.brain(job.picture)
     if not job.bleeding:
-        borrowed = bleeds.traced(job.recipients[0][1]) & inside
-        return _sham(job, borrowed, np.zeros_like(inside), inside, 0, rng)
-    mask = bleeds.traced(job.picture)
+        return _sham(job, _mask(job.trace) & inside, np.zeros_like(inside), inside, 0, rng)
+    mask = _mask(job.trace)
     healed = counterfactual.heal(job.picture, mask, inside, rng)
     made = [_Made(job.row, job.row, "healed", healed, np.zeros_like(mask), 0)]
     bleed = counterfactual.lift(job.picture, mask, inside)

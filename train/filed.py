@@ -27,6 +27,7 @@ from train.data import BLOOD_CELLS, ORIGINS, UNCLEAR, Pictures, UnusableData
 from train.manifest import Manifest, Row
 from train.picturefile import UnusablePicture
 from train.splits import Split
+from train.turns import in_turn
 
 CROPPED_LATER = preprocess.PAPER_GEOMETRY
 CACHE_FORMAT = 1  # goes up when `_fitted` gives other pictures
@@ -145,12 +146,15 @@ def _cached(manifest: Manifest, geometry: str, folder: Path, tell: Tell) -> NDAr
     """All rows decoded, as a file in `folder`, mapped; made there where it is not, whole or not at all."""
     path = folder / f"pictures-{_key(manifest, geometry)[:32]}.npy"
     shape = (len(manifest.rows), *_shape(geometry))
-    known = _mapped(path, shape)
-    if known is not None:
-        return known
-    folder.mkdir(parents=True, exist_ok=True)
+    with in_turn(path):
+        known = _mapped(path, shape)
+        if known is not None:
+            return known
+        return _made(path, shape, manifest, geometry, tell)
+
+
+def _made(path: Path, shape: tuple[int, ...], manifest: Manifest, geometry: str, tell: Tell) -> NDArray[np.uint8]:
     with _temporary(path) as temporary:
-        # Two at once each write a file of their own; the later replaces the earlier by the same content.
         into = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
         _reserve(temporary)
         _decode(manifest, np.arange(shape[0]), into, geometry, tell)

@@ -1,9 +1,10 @@
 """What is bright and no blood, and heads with nothing to see: slices that a model must call by the brain alone.
 
-Lime in the basal ganglia, plaques and density of the falx and flecks are painted into slices, mostly of the healthy,
-and into some that bleed, so that lime speaks neither for blood nor against it. And the inside of the skull is *blanked*
-in slices of both groups alike: skull and outline then tell nothing, whoever was scanned where. The audit draws its
-look-alikes in three dimensions (`dtvit.phantom`) and blanks in its own way, so that a model cannot know its from here.
+Lime in the basal ganglia, plaques and density of the falx, flecks, and spurs of bone are painted into slices, mostly of
+the healthy, and into some that bleed, so that lime speaks neither for blood nor against it. And the inside of the skull
+is *blanked* in slices of both groups alike: skull and outline then tell nothing, whoever was scanned where. The audit
+draws its look-alikes in three dimensions (`dtvit.phantom`) and blanks in its own way, so that a model cannot know its
+from here.
 All pictures are in the head-box geometry, (224, 224) uint8, 0..80 HU.
 """
 
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from train import bleeds
-from train.bleeds import Mask, Picture, Values
+from train.bleeds import Mask, Picture, Values, blurred
 from train.counterfactual import GREY_PER_HU
 from train.data import ORIGINS, UNCLEAR, Pictures
 
@@ -54,23 +55,23 @@ def blanked(picture: Picture, inside: Mask, rng: np.random.Generator) -> Picture
     """The inside of the skull as one grey, a slow drift, or noise: what is left of a head without a brain."""
     grey: Values = np.full(picture.shape, rng.uniform(70, 150), np.float32)
     if rng.random() < 0.5:
-        grey = grey + _blurred(rng.normal(size=picture.shape), 30) * np.float32(rng.uniform(200, 1200))
+        grey = grey + blurred(rng.normal(size=picture.shape), 30) * np.float32(rng.uniform(200, 1200))
     if rng.random() < 0.6:
         grain = rng.choice([0.0, 0.7, 1.3])
         noise = rng.normal(size=picture.shape).astype(np.float32)
-        noise = _blurred(noise, grain) if grain else noise
+        noise = blurred(noise, grain) if grain else noise
         grey = grey + noise / noise.std() * np.float32(rng.uniform(2, 8) * GREY_PER_HU)
-    edge = _blurred(inside, rng.uniform(0.5, 1.5)) * inside
+    edge = blurred(inside, rng.uniform(0.5, 1.5)) * inside
     return _as_picture(picture * (1 - edge) + grey * edge)
 
 
 def with_decoys(picture: Picture, inside: Mask, blood: Mask, rng: np.random.Generator) -> Picture | None:
     """`picture` with one or two kinds of what is bright and no blood, away from `blood`; None where none fits."""
-    kinds = [_ganglia, _plaques, _dense_falx, _flecks]
+    kinds = [_ganglia, _plaques, _dense_falx, _flecks, _spurs]
     free = inside & ~cv2.dilate(blood.astype(np.uint8), bleeds.disk(AWAY)).astype(np.bool_)
     values = picture.astype(np.float32)
     painted = False
-    for which in rng.choice(len(kinds), int(rng.integers(1, 3)), replace=False, p=(0.35, 0.2, 0.15, 0.3)):
+    for which in rng.choice(len(kinds), int(rng.integers(1, 3)), replace=False, p=(0.25, 0.15, 0.1, 0.2, 0.3)):
         for shape, hu in kinds[which](inside, rng):
             share = shape * free
             if share.max() < 0.5:
@@ -131,6 +132,40 @@ def _flecks(inside: Mask, rng: np.random.Generator) -> Painted:
     ]
 
 
+def _spurs(inside: Mask, rng: np.random.Generator) -> Painted:
+    """Bone that a slice just touches: tongues from the skull inwards and islands before it, as at the orbital roof, the
+    wing of the sphenoid and the petrous ridge, most of all where the head lies askew."""
+    rim = np.argwhere(inside & (cv2.erode(inside.astype(np.uint8), bleeds.disk(2)) == 0))
+    middle = np.argwhere(inside).mean(0)
+    painted: Painted = []
+    for row, column in rim[rng.integers(len(rim), size=int(rng.integers(1, 5)))]:
+        inwards = math.atan2(middle[0] - row, middle[1] - column) + rng.uniform(-0.9, 0.9)
+        if rng.random() < 0.5:
+            shape = _tongue(inside.shape, (column, row), inwards, rng)
+        else:
+            away = rng.uniform(1, 14)
+            place = column + away * math.cos(inwards), row + away * math.sin(inwards)
+            shape = _placed(_lump(inside.shape, rng.uniform(1.5, 6.0), rng), *place)
+        painted.append((shape, _lime(rng)))
+    return painted
+
+
+def _tongue(shape: tuple[int, ...], root: tuple[float, float], angle: float, rng: np.random.Generator) -> Values:
+    """A wedge from `root` (column, row); its edge is soft, as partial volume makes it."""
+    length, half = rng.uniform(4, 24), rng.uniform(1.5, 5.0)
+    along, across = np.array([math.cos(angle), math.sin(angle)]), np.array([-math.sin(angle), math.cos(angle)])
+    tip = half * rng.uniform(0.1, 0.6)
+    corners = [
+        root + across * half,
+        root + along * length + across * tip,
+        root + along * length - across * tip,
+        root - across * half,
+    ]
+    drawn = np.zeros(shape, np.float32)
+    cv2.fillConvexPoly(drawn, np.rint(np.array(corners) * 16).astype(np.int32), 1.0, cv2.LINE_AA, 4)
+    return blurred(drawn, rng.uniform(0.6, 1.6))
+
+
 def _lime(rng: np.random.Generator) -> float:
     return math.exp(rng.uniform(math.log(90.0), math.log(BRIGHTEST_HU)))
 
@@ -167,9 +202,9 @@ def _lump(shape: tuple[int, ...], size: float, rng: np.random.Generator) -> Valu
     dy, dx = y - shape[0] / 2, x - shape[1] / 2
     along = dx * math.cos(turned) + dy * math.sin(turned)
     across = -dx * math.sin(turned) + dy * math.cos(turned)
-    ragged = _blurred(rng.normal(size=shape), 2.0) * 4.0 * size * 0.5
+    ragged = blurred(rng.normal(size=shape), 2.0) * 4.0 * size * 0.5
     far = np.hypot(along / math.sqrt(ratio), across * math.sqrt(ratio)) + ragged
-    return _blurred((far < size).astype(np.float32), rng.uniform(0.5, 1.2))
+    return blurred((far < size).astype(np.float32), rng.uniform(0.5, 1.2))
 
 
 def _placed(shape: Values, column: float, row: float) -> Values:
@@ -183,7 +218,7 @@ def _stroke(shape: tuple[int, ...], middle: _Midline, top: float, bottom: float,
     drawn = np.zeros(shape, np.float32)
     ends = [(round(16 * middle.column(row)), round(16 * row)) for row in (top, bottom)]  # 4 binary digits of a pixel
     cv2.line(drawn, ends[0], ends[1], 1.0, max(1, round(width)), cv2.LINE_AA, 4)
-    return _blurred(drawn, 0.7)
+    return blurred(drawn, 0.7)
 
 
 def _some(rows: NDArray[np.intp], share: float, rng: np.random.Generator) -> list[int]:
@@ -219,7 +254,3 @@ def _rows(pictures: Pictures, made: Sequence[tuple[str, int, Picture]]) -> Pictu
 
 def _as_picture(values: NDArray[np.floating]) -> Picture:
     return np.asarray(np.clip(np.rint(values), 0, 255), np.uint8)
-
-
-def _blurred(values: NDArray[np.floating] | Mask, sigma: float) -> Values:
-    return np.asarray(cv2.GaussianBlur(values.astype(np.float32), (0, 0), sigma), np.float32)

@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from train import recipe as recipes
 from train.recipe import Recipe, UnusableRecipe
@@ -47,12 +48,7 @@ def parse(arguments: Sequence[str], program: str) -> tuple[Recipe, Settings]:
         value = getattr(given, key)
         if value is not None and value <= 0:
             parser.error(f"--{key.replace('_', '-')} must be more than 0, got {value}")
-    changes = {}
-    for each in given.set:
-        key, equals, value = each.partition("=")
-        if not equals:
-            parser.error(f"--set takes key=value, got {each!r}")
-        changes[key.strip()] = value.strip()
+    changes = _assignments(parser, given.set)
     changes |= {key: getattr(given, key) for key in ("encoder", "pretrained", "split", "seed") if getattr(given, key)}
     chosen = recipes.read(given.recipe)
     if given.augment is not None:
@@ -64,6 +60,46 @@ def parse(arguments: Sequence[str], program: str) -> tuple[Recipe, Settings]:
         )
     names = {each.name for each in dataclasses.fields(Settings)}
     return chosen, Settings(**{key: value for key, value in vars(given).items() if key in names})
+
+
+def _assignments(parser: argparse.ArgumentParser, given: Sequence[str]) -> dict[str, str]:
+    changes = {}
+    for each in given:
+        key, equals, value = each.partition("=")
+        if not equals:
+            parser.error(f"--set takes key=value, got {each!r}")
+        changes[key.strip()] = value.strip()
+    return changes
+
+
+def add_shared(parser: argparse.ArgumentParser) -> None:
+    """What commands take that train many times over (`train.trials.Work`)."""
+    add = parser.add_argument
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of every recipe alike")
+    add("--minutes", type=_positive, help="of training, each; its schedule ends then [as many steps as the recipe has]")
+    add("--phantoms", type=Path, metavar="DIR", help="synthetic heads that are made, for all seeds [made anew by seed]")
+    add("--phantom-minutes", type=_positive, metavar="MIN", help="make no more phantoms after so many minutes")
+    add("--at-once", type=int, default=1, metavar="N", help="trainings side by side, which a GPU has room for [1]")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
+    add("--threads", type=int, metavar="N", help="CPU threads of torch, each [all]")
+    add("--processes", type=int, metavar="N", help="that make phantoms and change slices, each [one a core]")
+
+
+def shared(parser: argparse.ArgumentParser, given: argparse.Namespace) -> dict[str, Any]:
+    """What `add_shared` added, as `train.trials.Work` takes it."""
+    for key in ("at_once", "threads", "processes"):
+        value = getattr(given, key)
+        if value is not None and value < 1:
+            parser.error(f"--{key.replace('_', '-')} must be 1 or more, got {value}")
+    names = ("minutes", "phantoms", "phantom_minutes", "at_once", "device", "threads", "processes")
+    return {"changes": _assignments(parser, given.set), **{name: getattr(given, name) for name in names}}
+
+
+def _positive(text: str) -> float:
+    number = float(text)
+    if not number > 0:
+        raise argparse.ArgumentTypeError(f"must be more than 0, got {text}")
+    return number
 
 
 def _parser(program: str) -> argparse.ArgumentParser:

@@ -56,7 +56,8 @@ class Recipe:
     preprocessing: Literal["mixed", "robust", "paper"] = "robust"
     """Brace removal behind the pictures; phantoms are made with it (mixed: half of the heads each)."""
     split: str = "patient"
-    """`patient`, `paper` (slices mixed), `given` (the manifest's column), or a file of `train.splits`."""
+    """`patient`, `paper` (slices mixed), `given` (the manifest's column), `all` (every patient trains; phantoms
+    validate and test), or a file of `train.splits`."""
     phantom_heads: int = 0
     """Synthetic heads to add, each with its bleed and without."""
     counterfactuals: bool = False

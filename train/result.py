@@ -17,12 +17,13 @@ from dtvit.checkpoint import NONE, Metadata, describe, load, save, write_whole
 from dtvit.findings import LOCATIONS, Thresholds
 from train.card import model_card
 from train.data import APART, PARTS, Pictures
-from train.evaluation import calibrate, measure, plain, predict
+from train.evaluation import calibrate, heldout, measure, plain, predict
 from train.evaluation.drift import statistics
 from train.progress import Say
 from train.recipe import Recipe
 
 BEST, LAST = "best.safetensors", "last.safetensors"
+HELD_OUT = "held-out.npz"
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,10 @@ def finish(output: Path, recipe: Recipe, data: Pictures, source: Source, ended: 
     validation, test = data.of_part("validation"), data.of_part("test")
     say(f"calibrating on {len(validation)} slices, then measuring on {len(test)}")
     mean, std = recipe.mean_std
-    calibration = calibrate(predict(model, validation, mean=mean, std=std), validation)
-    found = plain(measure(predict(model, test, mean=mean, std=std), test, calibration))
+    judged, tested = (predict(model, part, mean=mean, std=std) for part in (validation, test))
+    calibration = calibrate(judged, validation)
+    found = plain(measure(tested, test, calibration))
+    heldout.write(output / HELD_OUT, [heldout.of(judged, validation), heldout.of(tested, test)])
     metrics = {"split": source.label, **found}
     metadata = dataclasses.replace(
         _metadata(recipe, source, training=_told(recipe, data, source, ended, kept.metadata.training["step"])),

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from dtvit import brace, preprocess
-from train import data, enriching, filed, lookalikes, manifest, splits, synthetic
+from train import bleeds, data, enriching, filed, keeping, lookalikes, manifest, splits, synthetic
 from train.data import APART, ORIGINS, PARTS, Pictures, UnusableData, join, stack
 from train.loop import fit
 from train.manifest import Manifest
@@ -30,7 +30,6 @@ from train.splits import Split
 from train.state import claimed
 
 SPLIT = "split.csv"
-CHANGED = "changed.npz"
 NO_PERSON = "none"
 
 
@@ -41,6 +40,8 @@ class Gathered:
     pictures: Pictures
     told: str
     digest: str
+    patients: str = ""
+    """How many people, where there are any."""
 
 
 def run(recipe: Recipe, settings: Settings, say: Say = say_to_stderr) -> Path:
@@ -94,7 +95,7 @@ def gather(recipe: Recipe, settings: Settings, say: Say, ranks: Ranks) -> tuple[
     modes = brace.MODES if recipe.preprocessing == "mixed" else (recipe.preprocessing,)
     source = Source(
         training_data=" ".join(part.told for part in parts),
-        patients_seen=parts[0].told if settings.data is not None else NO_PERSON,
+        patients_seen=parts[0].patients or NO_PERSON,
         preprocessing=tuple(preprocess.preprocessing(mode, recipe.geometry) for mode in modes),
         digest=hashlib.sha256(" ".join(part.digest for part in parts).encode()).hexdigest(),
         split={} if split is None else {"kind": split.kind, "digest": split.digest},
@@ -112,6 +113,8 @@ def divided(recipe: Recipe, listed: Manifest) -> Split:
         return splits.paper(listed, recipe.seed, replicate=recipe.sampling == "replicate")
     if recipe.split == "given":
         return splits.given(listed)
+    if recipe.split == "all":
+        return splits.all_train(listed)
     return splits.read(Path(recipe.split), listed)
 
 
@@ -119,14 +122,16 @@ def _patients(recipe: Recipe, settings: Settings, listed: Manifest, split: Split
     say(f"reading {len(split.rows)} pictures of {listed.path.name}")
     pictures = filed.load(listed, split, geometry=recipe.geometry, cache=settings.cache)
     people = len(np.unique(pictures.patient))
+    bleeding = len(np.unique(pictures.patient[pictures.presence == 1]))
     told = f"{len(pictures):,} slices of {people:,} patients ({listed.path.name}, SHA-256 {listed.digest[:12]})."
     if recipe.counterfactuals:
         # a picture may change while its path does not
-        shown = hashlib.sha256(np.ascontiguousarray(pictures.pictures)).hexdigest()
+        shown = hashlib.sha256(np.ascontiguousarray(pictures.pictures).data).hexdigest()
         key = f"{listed.digest} {split.digest} {recipe.seed} {shown}"
         pictures, told_of = enriched(pictures, recipe, settings, key, say)
         told += told_of
-    return Gathered(pictures, told, f"{listed.digest} {split.digest}")
+    seen = f"{people:,}, of whom {bleeding:,} have slices labelled as bleeding"
+    return Gathered(pictures, told, f"{listed.digest} {split.digest}", seen)
 
 
 def enriched(pictures: Pictures, recipe: Recipe, settings: Settings, key: str, say: Say) -> tuple[Pictures, str]:
@@ -140,22 +145,32 @@ def enriched(pictures: Pictures, recipe: Recipe, settings: Settings, key: str, s
         raise UnusableRecipe(f"counterfactuals need geometry = {preprocess.HEAD_BOX!r}, recipe has {recipe.geometry!r}")
     processes = settings.processes
     traced, made = enriching.enrich_once(
-        changed_file(settings, key), key, pictures.of_part("train"), recipe.seed, processes=processes, say=say
+        changed_file(settings, key, "changed"),
+        key,
+        pictures.of_part("train"),
+        recipe.seed,
+        processes=processes,
+        say=say,
     )
     told = f" {len(made):,} slices of those patients that train, changed: healed, or with a bleed of another."
     added = [made]
     if recipe.lookalikes:
-        added.append(lookalikes.lookalikes(traced, recipe.seed))
+        path = changed_file(settings, key, "lookalikes")
+        stamp = f"{key} {keeping.version(bleeds, lookalikes)}"
+        added += keeping.once(path, stamp, lambda: (lookalikes.lookalikes(traced, recipe.seed),))
         told += f" {len(added[-1]):,} more with lime or a dense falx painted in, or the brain blanked."
-    judging = [enriching.trace(pictures.of_part("validation"), processes=processes, say=say), pictures.of_part("test")]
+    validation = pictures.of_part("validation")
+    if len(validation):
+        validation = enriching.trace(validation, processes=processes, say=say)
+    judging = [validation, pictures.of_part("test")]
     return stack([traced, *judging, *_apart(added, int(pictures.series.max()) + 1)]), told
 
 
-def changed_file(settings: Settings, key: str) -> Path:
+def changed_file(settings: Settings, key: str, name: str) -> Path:
     """In the run's folder; where there is a cache, in that, for all runs on the same patients."""
     if settings.cache is None:
-        return settings.output / CHANGED
-    return settings.cache / f"changed-{hashlib.sha256(key.encode()).hexdigest()[:12]}.npz"
+        return settings.output / f"{name}.npz"
+    return settings.cache / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}.npz"
 
 
 def _apart(changed: Sequence[Pictures], first: int) -> list[Pictures]:

@@ -11,7 +11,7 @@ import csv
 import hashlib
 import io
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +36,8 @@ HEADER = ["row", "path", "part"]
 @dataclass(frozen=True, eq=False)
 class Split:
     kind: str
-    """`patient`, `fold 2/5`, `given` (the manifest's own column), `whole` (everything tests), `paper` or `slices`."""
+    """`patient`, `fold 2/5`, `given` (the manifest's own column), `whole` (everything tests), `all` (everything
+    trains), `paper` or `slices`."""
     seed: int
     rows: NDArray[np.int32]
     """(N,): index into `Manifest.rows`; in `paper` an index may occur many times, and in several parts."""
@@ -120,6 +121,11 @@ def whole(manifest: Manifest) -> Split:
     """Every picture in the test part: a manifest that is only measured on."""
     count = len(manifest.rows)
     return Split("whole", 0, np.arange(count, dtype=np.int32), np.full(count, 2, np.int8), manifest.digest)
+
+
+def all_train(manifest: Manifest) -> Split:
+    """Every picture in the training part: the last training, when what it is worth was measured in others."""
+    return replace(whole(manifest), kind="all", parts=np.zeros(len(manifest.rows), np.int8))
 
 
 def paper(manifest: Manifest, seed: int, shares: Shares = SHARES, *, replicate: bool = True) -> Split:

@@ -39,6 +39,7 @@ from train.data import (
     shard,
     write_shard,
 )
+from train.turns import in_turn
 
 CONTRAST_HU = 8.0  # blood that differs by less from the same slice without it is not visible
 VISIBLE_MM2 = 20.0  # a disk of 5 mm across; a bleed of 0.4 ml measures 9 mm
@@ -90,6 +91,21 @@ def make(
 
     Raises UnusableData when the folder holds other data, or when heads fail one after the other.
     """
+    with in_turn(folder):
+        _make(folder, heads, seed, mode, say, geometry, processes, minutes, maker or make_head)
+
+
+def _make(
+    folder: Path,
+    heads: int,
+    seed: int,
+    mode: str,
+    say: Say,
+    geometry: str,
+    processes: int | None,
+    minutes: float | None,
+    maker: Maker,
+) -> None:
     versions = [preprocess.preprocessing(each, geometry) for each in (brace.MODES if mode == MIXED else (mode,))]
     source = {"phantom": phantom_version(), "preprocessing": versions, "mode": mode, "seed": seed}
     done = frozen(folder)
@@ -107,7 +123,7 @@ def make(
     say(f"making {len(wanted)} synthetic heads, {len(have)} are there")
     started = said_at = time.monotonic()
     failed: list[str] = []
-    jobs = [(maker or make_head, folder, number, seed, Way(mode_of(number, mode), geometry)) for number in wanted]
+    jobs = [(maker, folder, number, seed, Way(mode_of(number, mode), geometry)) for number in wanted]
     for number, problem in _in_processes(jobs, processes, minutes):
         if problem:
             failed.append(f"head {number}: {problem}")

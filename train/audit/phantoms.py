@@ -27,9 +27,11 @@ SHOWN = 8
 Floats = NDArray[np.float64]
 
 
-def run(subject: Subject, count: int, lookalikes: int, seed: int, output: Path, tell: Tell) -> Section:
-    """`count` heads with a bleed, `lookalikes` heads that get one look-alike after the other."""
-    cache, folder = output / "phantoms", output / "pictures"
+def run(subject: Subject, count: int, lookalikes: int, seed: int, cache: Path, folder: Path, tell: Tell) -> Section:
+    """`count` heads with a bleed, `lookalikes` heads that get one look-alike after the other.
+
+    `cache`: folder of the heads; `folder`: of the pictures.
+    """
     bleeds = heads.made(cache, "bleed", count, seed, heads.bleeding, tell)
     others = heads.made(cache, "lookalike", lookalikes, seed, distractors.make, tell)
     found, before = subject.predict(bleeds.with_it), subject.presence(bleeds.without)

@@ -67,6 +67,8 @@ class Order:
     parts: tuple[str, ...] = PARTS
     split: Path | None = None
     """A file of `train.splits`; its test part alone is used."""
+    heads: Path | None = None
+    """Folder in which synthetic heads are kept; None: OUTPUT/phantoms."""
 
 
 def audit(model: Model, order: Order, tell: Tell) -> Path:
@@ -107,6 +109,10 @@ class _Bench:
     order: Order
     tell: Tell
 
+    @property
+    def cache(self) -> Path:
+        return self.order.heads or self.order.output / "phantoms"
+
     @cached_property
     def slices(self) -> Pictures:
         split = splits.whole(self.manifest)
@@ -141,8 +147,8 @@ class _Bench:
         if part == "counterfactuals":
             return counterfactuals.run(subject, self.slices, self.anatomies, sizes.counterfactuals, seed, folder, tell)
         if part == "phantoms":
-            return phantoms.run(subject, sizes.heads, sizes.lookalikes, seed, self.order.output, tell)
-        bleeds = heads.made(self.order.output / "phantoms", "bleed", sizes.heads, seed, heads.bleeding, tell)
+            return phantoms.run(subject, sizes.heads, sizes.lookalikes, seed, self.cache, folder, tell)
+        bleeds = heads.made(self.cache, "bleed", sizes.heads, seed, heads.bleeding, tell)
         return pointing.run(subject, self.slices, self.anatomies, bleeds, sizes.pointing, seed, folder, tell)
 
 

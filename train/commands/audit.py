@@ -27,6 +27,7 @@ def main(arguments: Sequence[str], program: str) -> int:
     changed = {"patients": options.patients, "heads": options.phantoms}
     sizes = dataclasses.replace(sizes, **{name: value for name, value in changed.items() if value is not None})
     order = Order(options.data, options.output, sizes, options.seed, tuple(options.only or PARTS), options.split)
+    order = dataclasses.replace(order, heads=options.heads)
     try:
         model = Classifier.load(
             SHIPPED if str(options.checkpoint) == "shipped" else options.checkpoint,
@@ -68,6 +69,9 @@ def _parse(arguments: Sequence[str], program: str) -> argparse.Namespace:
     )
     parser.add_argument(
         "--only", action="append", choices=PARTS, metavar="PART", help=f"one of {', '.join(PARTS)}; may be repeated"
+    )
+    parser.add_argument(
+        "--heads", type=Path, metavar="DIR", help="keep synthetic heads there, for several audits [DIR/phantoms]"
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N")
     parser.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda or mps")

@@ -1,0 +1,123 @@
+"""`train crossvalidate`: every patient tests once; the last model's thresholds and figures are those of the folds."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from listed import entries, many, table
+from untrained import untrained_checkpoint
+
+from dtvit.checkpoint import describe
+from dtvit.findings import Thresholds
+from train import recipe
+from train.commands.crossvalidate import main
+from train.crossvalidation import LABEL, crossvalidate, pooled_calibration, summary
+from train.data import PARTS, UnusableData
+from train.evaluation import Logits, heldout
+from train.evaluation.heldout import HeldOut
+from train.filed import load
+from train.manifest import Manifest
+from train.manifest import read as read_manifest
+from train.progress import silent
+from train.result import HELD_OUT
+from train.splits import Split, folds
+from train.trials import Trial, Work
+
+ROBUST = recipe.read("robust")
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Work:
+    return Work(data=table(tmp_path / "data", entries(many(6, 3, 3, 3), slices=2)), output=tmp_path / "out")
+
+
+def said(listed: Manifest, split: Split, sureness: float = 2.0) -> HeldOut:
+    """What a model says that is right about every slice that it was not trained on."""
+    truth = load(listed, split)
+    truth = truth.take(truth.part != PARTS.index("train"))
+    sign = np.where(truth.presence == 1, sureness, -sureness)
+    presence = np.stack([-sign, sign], 1) + np.linspace(-0.5, 0.5, len(truth))[:, None] * [0, 1]
+    location = np.where(np.arange(3) == truth.location[:, None], 2.0, 0.0)
+    return heldout.of(Logits(presence, location), truth)
+
+
+def test_every_patient_tests_once_and_validates_once(work: Work) -> None:
+    listed = read_manifest(work.data)
+    parts = [said(listed, split) for split in folds(listed, 3, 0)]
+    for part in ("test", "validation"):
+        patients = [set(fold.of_patients(part).truth.patient.tolist()) for fold in parts]  # type: ignore[arg-type]
+        assert set.union(*patients) == set(range(15))
+        assert sum(map(len, patients)) == 15
+
+
+def test_folds_that_are_sure_in_different_ways_are_made_comparable(work: Work) -> None:
+    listed = read_manifest(work.data)
+    parts = [said(listed, split, sureness) for split, sureness in zip(folds(listed, 3, 0), (1, 4, 40), strict=True)]
+    found = summary(parts, 0)
+    assert found["presence"]["slice"]["auc"] == 1.0
+    assert found["presence"]["slice"]["positives"] == 18
+    assert found["location"]["patient"]["balanced_accuracy"] == 1.0
+    assert found["split"] == LABEL
+    assert "answers" not in found["presence"]["slice"]  # each model's own thresholds gave those
+
+
+def test_held_out_predictions_come_back_as_they_were(work: Work, tmp_path: Path) -> None:
+    listed = read_manifest(work.data)
+    before = said(listed, folds(listed, 3, 0)[0])
+    heldout.write(tmp_path / HELD_OUT, [before])
+    after = heldout.read(tmp_path / HELD_OUT)
+    assert np.allclose(after.logits.presence, before.logits.presence, atol=1e-6)
+    for name in heldout.TRUTH:
+        assert np.array_equal(
+            getattr(after.truth, name), getattr(before.truth, name), equal_nan=name.endswith(("ml", "2"))
+        )
+    (tmp_path / HELD_OUT).write_bytes(b"no zip")
+    with pytest.raises(UnusableData, match="remove its run"):
+        heldout.read(tmp_path / HELD_OUT)
+
+
+def test_the_last_model_has_all_patients_and_the_folds_thresholds(work: Work) -> None:
+    listed = read_manifest(work.data)
+    splits = {f"fold-1-{number}": split for number, split in enumerate(folds(listed, 3, 0), 1)}
+    made: list[tuple[str, str]] = []
+
+    def make(_work: Work, trial: Trial, _say: object) -> dict[str, object]:
+        made.append((trial.name, trial.recipe.split))
+        folder = work.folder(trial)
+        folder.mkdir(parents=True)
+        if trial.name == "final":
+            untrained_checkpoint(folder / f"{ROBUST.name}.safetensors", series_thresholds=Thresholds(0.1, 0.9))
+        else:
+            heldout.write(folder / HELD_OUT, [said(listed, splits[trial.name])])
+        return {"metrics": {}, "audit": {}, "steps": 1}
+
+    assert crossvalidate(work, ROBUST, 3, 1, "the command", silent, final=True, make=make) == []
+    assert made[0] == ("final", "all")
+    assert [name for name, _ in made[1:]] == list(splits)
+    shipped = describe(work.output / f"{ROBUST.name}.safetensors").metadata
+    fitted = pooled_calibration([said(listed, split) for split in splits.values()])
+    assert shipped.series_thresholds == fitted.series_thresholds
+    assert shipped.presence_temperature == pytest.approx(fitted.presence_temperature, abs=1e-3)
+    assert shipped.metrics["presence"]["slice"]["auc"] == 1.0
+    card = (work.output / "MODEL-CARD.md").read_text()
+    assert "By 3 folds, patients apart" in card
+    assert "what the models of 3 folds said of their validation patients" in card
+    assert json.loads((work.output / "crossvalidation.json").read_text())["folds"] == 3
+    assert "| fold 3 |" in (work.output / "crossvalidation.md").read_text()
+    assert crossvalidate(replace(work), ROBUST, 3, 1, "the command", silent, final=True, make=make) == []
+    assert len(made) == 4
+
+
+def test_the_command_says_what_is_wrong_before_it_trains(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--data", str(tmp_path / "x.csv"), "--output", str(tmp_path / "out")]
+    assert main(options, "crossvalidate") == 1
+    assert "x.csv" in capsys.readouterr().err
+    assert main([*options, "--recipe", "robustt"], "crossvalidate") == 1
+    assert "no recipe 'robustt'" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([*options, "--at-once", "0"], "crossvalidate")
+    assert "--at-once must be 1 or more" in capsys.readouterr().err

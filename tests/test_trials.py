@@ -1,0 +1,91 @@
+"""Trials side by side: each in a process of its own, a failure costs one, and what all want is made by the first."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from listed import entries, many, table
+
+from train import recipe, trials
+from train.data import Pictures
+from train.keeping import once
+from train.progress import silent
+from train.state import UnusableRun
+from train.trials import Trial, Work
+from train.turns import in_turn
+
+ROBUST = recipe.read("robust")
+
+
+def pid_of(_work: Work, trial: Trial, _say: trials.Say) -> trials.Made:
+    if trial.name == "diverging":
+        raise UnusableRun("the loss is no number")
+    return {"steps": os.getpid()}
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_a_training_that_fails_costs_no_other(tmp_path: Path, at_once: int) -> None:
+    data = table(tmp_path / "data", entries(many(2, 1, 1, 1), slices=1))
+    work = Work(data=data, output=tmp_path, at_once=at_once)
+    wanted = [Trial(name, ROBUST) for name in ("first", "diverging", "last")]
+    found = {trial.name: made for trial, made in trials.made(work, wanted, silent, pid_of)}
+    assert str(found["diverging"]) == "the loss is no number"
+    pids = {found[name]["steps"] for name in ("first", "last")}  # type: ignore[index]
+    assert pids == {os.getpid()} if at_once == 1 else os.getpid() not in pids and len(pids) == 2
+
+
+def hold(path: Path, entered: multiprocessing.synchronize.Event) -> None:
+    with in_turn(path):
+        entered.set()
+        multiprocessing.Event().wait()
+
+
+def test_a_killed_process_leaves_its_turn_to_the_next(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    entered = context.Event()
+    holder = context.Process(target=hold, args=(tmp_path / "it", entered))
+    holder.start()
+    try:
+        assert entered.wait(60)
+    finally:
+        holder.kill()
+        holder.join(60)
+    with in_turn(tmp_path / "it"):
+        pass
+    assert not (tmp_path / "it").exists()
+
+
+def test_what_is_kept_is_made_again_for_another_stamp_or_after_damage(tmp_path: Path) -> None:
+    count = 3
+    plain = Pictures(
+        pictures=np.full((count, 224, 224), 7, np.uint8),
+        blood=np.zeros((count, 56, 56), np.uint8),
+        traced=np.ones(count, np.bool_),
+        presence=np.zeros(count, np.int8),
+        location=np.full(count, -1, np.int8),
+        patient=np.arange(count, dtype=np.int32),
+        series=np.arange(count, dtype=np.int32),
+        part=np.zeros(count, np.int8),
+        origin=np.ones(count, np.int8),
+        volume_ml=np.full(count, np.nan, np.float32),
+        area_mm2=np.full(count, np.nan, np.float32),
+    )
+    asked: list[str] = []
+
+    def make() -> tuple[Pictures, ...]:
+        asked.append("made")
+        return (plain,)
+
+    path = tmp_path / "cache" / "kept.npz"
+    (first,) = once(path, "a", make)
+    (again,) = once(path, "a", make)
+    assert len(asked) == 1
+    assert np.array_equal(first.pictures, again.pictures)
+    once(path, "b", make)
+    path.write_bytes(path.read_bytes()[:1000])
+    once(path, "b", make)
+    assert len(asked) == 3

@@ -1,0 +1,67 @@
+"""`python -m train crossvalidate`: what a recipe is worth on every patient, and the model of all of them."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from train.options import add_shared, shared
+
+SUMMARY = "Train a recipe on folds with patients apart, measure and audit each; then train on all patients."
+EPILOG = """\
+The output folder gets crossvalidation.md, .csv and .json, a folder for each training, and with --final the checkpoint
+of all patients with its model card. Called again, the same command makes what is missing. docs/training.md
+"""
+
+
+def main(arguments: Sequence[str], program: str) -> int:
+    parser = _parser(program)
+    given = parser.parse_args(arguments)  # before torch is imported: --help answers at once
+    common = shared(parser, given)
+
+    from dtvit.inference import UnavailableDevice
+    from train import recipe
+    from train.crossvalidation import crossvalidate
+    from train.data import UnusableData
+    from train.progress import say_to_stderr
+    from train.recipe import UnusableRecipe
+    from train.state import UnusableRun
+    from train.trials import Work
+
+    try:
+        work = Work(data=given.data, output=given.output, audit=given.audit, **common)
+        chosen = recipe.read(given.recipe).changed(work.changes)
+        command = " ".join([program, *arguments])
+        failed = crossvalidate(work, chosen, given.folds, given.repeats, command, say_to_stderr, final=given.final)
+    except (UnusableData, UnusableRun, UnusableRecipe, UnavailableDevice) as exc:
+        sys.stderr.write(f"error: {exc}\n")
+        return 1
+    except OSError as exc:
+        sys.stderr.write(f"error: {given.output} cannot be written to ({exc}); folds that are there are whole\n")
+        return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped; the same command goes on\n")
+        return 130
+    if failed:
+        sys.stderr.write(f"error: {len(failed)} trainings could not be made: {', '.join(failed)}\n")
+        return 1
+    sys.stdout.write(f"{given.output / 'crossvalidation.md'}\n")
+    return 0
+
+
+def _parser(program: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=program, description=SUMMARY, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--recipe", default="robust", help="a shipped recipe, or a TOML file of your own [robust]")
+    add("--data", type=Path, required=True, metavar="MANIFEST", help="CSV that lists the pictures (docs/data.md)")
+    add("--output", type=Path, required=True, metavar="DIR", help="folder for trainings, tables and the checkpoint")
+    add("--folds", type=int, choices=range(3, 100), default=5, metavar="N", help="[5]")
+    add("--repeats", type=int, choices=range(1, 100), default=1, metavar="N", help="each time dealt anew [1]")
+    add("--final", action="store_true", help="train on all patients too, with the folds' thresholds and figures")
+    add("--audit", choices=("full", "quick", "none"), default="full", help="of each fold, on its test patients [full]")
+    add_shared(parser)
+    return parser

@@ -1,0 +1,224 @@
+"""What a recipe is worth on every patient: folds with patients apart, each trained and audited; then one model on all.
+
+Each patient tests one model and validates the next. The last training, `final`, sees every patient, so nothing of what
+it is worth can be measured on them: its figures are those of the folds, five models of the same recipe, and its
+temperatures and thresholds are fitted on what those said of the patients who validated them.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dtvit.checkpoint import describe, load, save, write_whole
+from dtvit.findings import Thresholds
+from train import manifest, splits
+from train.ablation import COLUMNS, Column, told, value_of
+from train.card import model_card
+from train.data import PARTS
+from train.evaluation import heldout
+from train.evaluation.calibration import Calibration
+from train.evaluation.heldout import HeldOut
+from train.evaluation.measuring import calibrate, measure, plain
+from train.progress import Say
+from train.recipe import Recipe
+from train.reproduce.page import Block, Heading, markdown
+from train.reproduce.tables import Table
+from train.result import HELD_OUT
+from train.state import UnusableRun, claimed
+from train.trials import Made, Maker, Trial, Work, made, trained
+
+FORMAT = 1  # goes up when folds made before cannot stand beside folds made now
+FINAL = "final"
+LABEL = "folds, patients apart: models of the same recipe, each on patients that it was not trained on"
+
+ANSWERS: tuple[Column, ...] = (
+    Column("bleeding slices called present", ("metrics.presence.slice.answers.hemorrhage.present",)),
+    Column("bleeding slices called absent", ("metrics.presence.slice.answers.hemorrhage.absent",)),
+    Column("other slices called absent", ("metrics.presence.slice.answers.none.absent",)),
+    Column("other slices called present", ("metrics.presence.slice.answers.none.present",)),
+    Column("patients' location, balanced", ("metrics.location.patient.balanced_accuracy",)),
+)
+
+
+def crossvalidate(
+    work: Work,
+    recipe: Recipe,
+    folds: int,
+    repeats: int,
+    command: str,
+    say: Say,
+    *,
+    final: bool = False,
+    make: Maker = trained,
+) -> list[str]:
+    """Make the folds that are not there, the tables, and with `final` the model of all patients; names that failed.
+
+    Raises UnusableData, UnusableRecipe, UnavailableDevice, UnusableRun (another run has the folder).
+    """
+    with claimed(work.output):
+        trials = planned(work, recipe, folds, repeats)
+        wanted = [trial for trial in trials if _known(work, trial) is None]
+        last = Trial(FINAL, recipe.changed({"split": "all"}), audited=False)
+        if final and _known(work, last) is None:
+            wanted.insert(0, last)  # the longest of them, where it sees most
+        say(f"{len(wanted)} trainings are to be made, {work.at_once} at once")
+        failed = []
+        for trial, found in made(work, wanted, say, make):
+            if isinstance(found, UnusableRun):
+                failed.append(trial.name)
+                say(f"{trial.name} could not be made: {found}")
+                continue
+            write_whole(_file(work, trial), json.dumps({"key": _key(work, trial), **found}, indent=1).encode())
+        if failed:
+            return failed
+        said = [heldout.read(work.folder(trial) / HELD_OUT) for trial in trials]
+        metrics = summary(said, recipe.seed)
+        write_tables(work.output, [_known(work, trial) or {} for trial in trials], metrics, command)
+        if final:
+            finished(work.output, work.folder(last) / f"{recipe.name}.safetensors", said, metrics)
+        return []
+
+
+def planned(work: Work, recipe: Recipe, folds: int, repeats: int) -> list[Trial]:
+    """A trial for each fold, its split in a file of its own. Raises UnusableData."""
+    listed = manifest.read(work.data)
+    found = []
+    for number, split in enumerate(splits.repeated(listed, folds, repeats, recipe.seed)):
+        name = f"fold-{number // folds + 1}-{number % folds + 1}"
+        path = work.output / "splits" / f"{name}.csv"
+        splits.write(path, split, listed)
+        found.append(Trial(name, recipe.changed({"split": str(path)})))
+    return found
+
+
+def summary(folds: Sequence[HeldOut], seed: int) -> dict[str, Any]:
+    """metrics.json of all folds together: patients drawn again for intervals, each slice with its own fold's model.
+
+    Logits are divided by their own model's temperatures; answers are those of each model's own thresholds, and stand
+    in the table of the folds.
+    """
+    tested = []
+    for fold in folds:
+        own = _calibration(fold)
+        tested.append(fold.of_patients("test").tempered(own.presence_temperature, own.location_temperature))
+    pooled = _apart(tested)
+    even = Calibration(1.0, 1.0, Thresholds(0.5, 0.5), Thresholds(0.5, 0.5))
+    found: dict[str, Any] = plain(measure(pooled.logits, pooled.truth, even, seed))
+    for level in ("slice", "patient"):
+        found["presence"][level] = {
+            key: value for key, value in found["presence"][level].items() if key.startswith(("auc", "pos", "neg"))
+        }
+    return {"split": LABEL, "folds": len(folds), **found}
+
+
+def _calibration(fold: HeldOut) -> Calibration:
+    """What its checkpoint carries: fitted on all that validated it, synthetic heads too."""
+    validated = fold.take(fold.truth.part == PARTS.index("validation"))
+    return calibrate(validated.logits, validated.truth)
+
+
+def pooled_calibration(folds: Sequence[HeldOut]) -> Calibration:
+    """From what each model said of its own validation patients, whom nothing chose it by."""
+    pooled = _apart([fold.of_patients("validation") for fold in folds])
+    return calibrate(pooled.logits, pooled.truth)
+
+
+def _apart(parts: Sequence[HeldOut]) -> HeldOut:
+    """Joined, each fold's series under numbers of their own: repeated folds have every patient several times.
+
+    Patients keep theirs, since intervals are drawn over people.
+    """
+    shifted, first = [], 0
+    for each in parts:
+        truth = dataclasses.replace(each.truth, series=each.truth.series + np.int32(first))
+        shifted.append(dataclasses.replace(each, truth=truth))
+        first = int(truth.series.max(initial=first)) + 1
+    return heldout.join(shifted)
+
+
+def finished(output: Path, final: Path, folds: Sequence[HeldOut], metrics: Mapping[str, Any]) -> Path:
+    """The model of all patients with the folds' thresholds and figures, in OUTPUT; its path."""
+    model, checkpoint = load(final)
+    fitted = pooled_calibration(folds)
+    metadata = dataclasses.replace(
+        checkpoint.metadata,
+        presence_temperature=round(fitted.presence_temperature, 4),
+        location_temperature=round(fitted.location_temperature, 4),
+        slice_thresholds=fitted.slice_thresholds,
+        series_thresholds=fitted.series_thresholds,
+        metrics=dict(metrics),
+        training={
+            **checkpoint.metadata.training,
+            "calibrated_by": f"what the models of {len(folds)} folds said of their validation patients",
+        },
+    )
+    path = output / final.name
+    save(path, model.state_dict(), metadata)
+    write_whole(output / "MODEL-CARD.md", model_card(describe(path)).encode())
+    return path
+
+
+def write_tables(output: Path, folds: Sequence[Made], metrics: Mapping[str, Any], command: str) -> None:
+    """crossvalidation.md, .csv and .json."""
+    columns = (*COLUMNS, *ANSWERS)
+    lines = [(f"fold {number}", *(told([value_of(fold, c)]) for c in columns)) for number, fold in enumerate(folds, 1)]
+    lines.append(("mean", *(told([value_of(fold, c) for fold in folds]) for c in columns)))
+    table = Table(
+        name="crossvalidation",
+        title="Each fold's model on the patients that test it",
+        header=("", *(f"{c.title} ({c.goal})" if c.goal else c.title for c in columns)),
+        lines=tuple(lines),
+        note="Thresholds are each model's own, fitted on its validation patients. ± is the standard deviation.",
+    )
+    blocks: list[Block] = [
+        Heading(1, "A recipe on every patient"),
+        f"NOT FOR CLINICAL USE. `{command}`",
+        "All folds together, with 95 % intervals over patients: " + "; ".join(_words(metrics)) + ".",
+        table,
+    ]
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([table.header, *table.lines])
+    write_whole(output / "crossvalidation.csv", text.getvalue().encode())
+    write_whole(output / "crossvalidation.json", json.dumps(metrics, indent=1).encode())
+    write_whole(output / "crossvalidation.md", markdown(blocks))
+
+
+def _words(metrics: Mapping[str, Any]) -> list[str]:
+    places = (
+        ("AUC of slices", ("presence", "slice"), "auc"),
+        ("of patients", ("presence", "patient"), "auc"),
+        ("location of slices, balanced", ("location", "slice"), "balanced_accuracy"),
+        ("of patients", ("location", "patient"), "balanced_accuracy"),
+    )
+    return [_with_interval(name, metrics[head][level], key) for name, (head, level), key in places]
+
+
+def _with_interval(name: str, found: Mapping[str, Any], key: str) -> str:
+    value, interval = found.get(key), found.get(f"{key}_ci")
+    if value is None:
+        return f"{name} not to be told"
+    return f"{name} {value:.3f}" + (f" ({interval[0]:.3f} to {interval[1]:.3f})" if interval else "")
+
+
+def _known(work: Work, trial: Trial) -> Made | None:
+    try:
+        found: Made = json.loads(_file(work, trial).read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+    return found if found.get("key") == _key(work, trial) else None
+
+
+def _key(work: Work, trial: Trial) -> str:
+    return f"{work.key(FORMAT)} {json.dumps(trial.recipe.recorded(), sort_keys=True)}"
+
+
+def _file(work: Work, trial: Trial) -> Path:
+    return work.output / "rows" / f"{trial.name}.json"

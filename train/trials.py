@@ -1,0 +1,152 @@
+"""Trials: a recipe trained in a folder of its own, measured and audited on the patients that test; several at once.
+
+What `train.ablation` and `train.crossvalidation` have in common. On a GPU, whose small kernels one training leaves
+waiting for the next, several at once take little longer than one.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from train import manifest
+from train.options import Settings
+from train.progress import Say, say_to_stderr
+from train.recipe import Recipe
+from train.state import UnusableRun
+
+Made = dict[str, Any]
+"""`metrics` of the test part, `audit` (its parts), `steps`; JSON."""
+Audits = Literal["full", "quick", "none"]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What all trials of a comparison have in common."""
+
+    data: Path
+    output: Path
+    minutes: float | None = None
+    """Of training, each; None: as many steps as the recipe says."""
+    changes: Mapping[str, str] = field(default_factory=dict)
+    """Of the recipe, for all trials alike."""
+    phantoms: Path | None = None
+    """Folder of synthetic heads that are made already."""
+    phantom_minutes: float | None = None
+    audit: Audits = "full"
+    device: str = "auto"
+    threads: int | None = None
+    processes: int | None = None
+    """That make phantoms and change slices, each trial; one a core."""
+    at_once: int = 1
+
+    def folder(self, trial: Trial) -> Path:
+        return self.output / "runs" / trial.name
+
+    def key(self, form: int) -> str:
+        """What a result was made of and how; results under another key do not stand beside each other."""
+        length = "the recipe's steps" if self.minutes is None else f"{self.minutes:g} min"
+        changed = "".join(f" {key}={value}" for key, value in sorted(self.changes.items()))
+        return f"{form} {manifest.read(self.data).digest} {length} {self.audit}{changed}"
+
+
+@dataclass(frozen=True)
+class Trial:
+    name: str
+    """Of its folder below OUTPUT/runs."""
+    recipe: Recipe
+    audited: bool = True
+    """False where no patient is left to audit it on."""
+    phantoms: str = "phantoms"
+    """Of the folder of its synthetic heads, where `Work.phantoms` names none; trials that make the same share it."""
+
+
+Maker = Callable[[Work, Trial, Say], Made]
+
+
+def trained(work: Work, trial: Trial, say: Say) -> Made:
+    """Train it, measure it, audit it. Raises what `train.run.run` raises, and UnusableRun without an audit."""
+    from dtvit.checkpoint import describe
+    from train.run import run
+
+    folder = work.folder(trial)
+    settings = Settings(
+        output=folder,
+        data=work.data,
+        cache=work.output / "cache",
+        phantoms=work.phantoms or work.output / trial.phantoms,
+        phantom_minutes=work.phantom_minutes,
+        max_time=work.minutes,
+        device=work.device,
+        threads=work.threads,
+        processes=work.processes,
+    )
+    path = run(trial.recipe, settings, say)
+    return {
+        "metrics": json.loads((folder / "metrics.json").read_bytes()),
+        "audit": _audited(work, path, trial.recipe.seed) if trial.audited and work.audit != "none" else {},
+        "steps": (describe(path).metadata.training or {}).get("steps_done"),
+    }
+
+
+def _audited(work: Work, path: Path, seed: int) -> dict[str, Any]:
+    """The parts of its audit on the patients that test. Its synthetic heads are those of all trials."""
+    from train.commands import audit
+    from train.run import SPLIT
+
+    folder = path.parent
+    options = [str(path), "--data", str(work.data), "--output", str(folder / "audit"), "--seed", str(seed)]
+    options += ["--split", str(folder / SPLIT), "--device", work.device, "--heads", str(work.output / "audit-heads")]
+    options += ["--quick"] if work.audit == "quick" else []
+    options += [] if work.threads is None else ["--threads", str(work.threads)]
+    if audit.main(options, "audit"):
+        raise UnusableRun(f"{path} could not be audited; the reason stands above")
+    parts: dict[str, Any] = json.loads((folder / "audit" / "audit.json").read_bytes())["parts"]
+    return parts
+
+
+def made(
+    work: Work, trials: Sequence[Trial], say: Say, make: Maker = trained
+) -> Iterator[tuple[Trial, Made | UnusableRun]]:
+    """Each as it is done; a training that fails costs the others nothing.
+
+    Raises what `trained` raises besides UnusableRun, and UnusableRun where a process was ended from outside.
+    """
+    if work.at_once == 1:
+        for trial in trials:
+            yield trial, _one(make, work, trial, say)
+        return
+    # Each in a process of its own, begun anew: what it held of the GPU goes with it.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(work.at_once, mp_context=context, max_tasks_per_child=1) as pool:
+        waiting = {pool.submit(_one, make, work, trial, Named(trial.name)): trial for trial in trials}
+        try:
+            for future in as_completed(waiting):
+                yield waiting[future], future.result()
+        except BrokenProcessPool as exc:
+            raise UnusableRun("a training process was ended from outside (memory?); the same command goes on") from exc
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+@dataclass(frozen=True)
+class Named:
+    """Says whose words they are, where several speak."""
+
+    name: str
+
+    def __call__(self, text: str) -> None:
+        say_to_stderr(f"{self.name}: {text}")
+
+
+def _one(make: Maker, work: Work, trial: Trial, say: Say) -> Made | UnusableRun:
+    try:
+        return make(work, trial, say)
+    except UnusableRun as exc:  # diverged, or its folder is in use
+        return UnusableRun(str(exc))
