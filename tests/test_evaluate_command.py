@@ -4,10 +4,13 @@ import csv
 import io
 import json
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from learning import REPOSITORY
 from listed import entries, grey, table
 from PIL import Image
 from sklearn import metrics
@@ -232,6 +235,26 @@ def test_what_a_manifest_from_elsewhere_lacks_is_null_with_the_reason(folder, ch
     assert found["auc"] is None
     assert why in found["auc_why"]
     assert (tmp_path / "report.html").stat().st_size > 1000
+
+
+def test_it_runs_on_a_machine_with_nothing_but_what_training_needs(folder, checkpoint, tmp_path):
+    missing = ["pydicom", "pydantic", "click", "sqlalchemy", "pynetdicom", "highdicom", "rich", "tensorboard"]
+    code = (
+        f"import sys\nfor name in {missing!r}: sys.modules[name] = None\n"
+        "from train.__main__ import main\nsys.exit(main(sys.argv[1:]))"
+    )
+    given = ["evaluate", str(checkpoint), "--data", str(listing(folder, entries(PATIENTS), "bare.csv")), *FAST]
+    ended = subprocess.run(
+        [sys.executable, "-c", code, *given, "--output", str(tmp_path), "--device", "cpu"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert ended.returncode == 0, ended.stderr
+    assert "predicting (18)" in ended.stderr
+    assert metrics_of(tmp_path)["presence"]["slice"]["positives"] == 12
 
 
 @pytest.mark.usefixtures("quick")

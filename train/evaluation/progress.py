@@ -1,4 +1,4 @@
-"""Progress on standard error: a bar where a terminal is there, a line for each stage where none is."""
+"""Progress on standard error: a bar where a terminal and rich are there, else a line for each stage."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-
 
 @contextlib.contextmanager
 def shown() -> Iterator[Callable[[str, int, int], None]]:
     """Gives what is to be told: the stage, how much of it is done, of how much."""
+    try:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+    except ImportError:  # a bare GPU machine
+        yield _plain()
+        return
     console = Console(stderr=True)
     if not console.is_terminal:
         yield _plain()
