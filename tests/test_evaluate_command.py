@@ -1,6 +1,7 @@
 """`evaluate`: from a manifest and a checkpoint to a folder that a person and a program can read."""
 
 import csv
+import dataclasses
 import io
 import json
 import re
@@ -22,6 +23,7 @@ from dtvit.inference import Classifier
 from dtvit.preprocess import PAPER_GEOMETRY, preprocessing
 from train import filed, manifest, splits
 from train.commands.evaluate import main
+from train.data import ORIGINS, stack
 from train.evaluation import drift, plots
 from train.evaluation.cases import gather
 
@@ -323,6 +325,20 @@ def test_a_checkpoint_that_knows_its_training_pictures_tells_how_these_differ(fo
     assert set(same.values()) == {"alike"}
     assert other["soft tissue, median"] == "far off"
     assert other["share of the picture that shows head"] == "alike"
+
+
+def test_what_training_made_of_slices_is_not_what_it_learned_from(folder):
+    """Each changed slice is a series of its own: counted, they would make every manifest's series too long."""
+    found = manifest.read(listing(folder, entries(PATIENTS), "changed.csv"))
+    taken = filed.load(found, splits.whole(found))
+    healed = dataclasses.replace(
+        taken,
+        series=np.arange(100, 100 + len(taken), dtype=np.int32),
+        presence=np.zeros(len(taken), np.int8),
+        origin=np.full(len(taken), ORIGINS.index("healed"), np.int8),
+    )
+
+    assert drift.statistics(stack([taken, healed])) == drift.statistics(taken)
 
 
 @pytest.mark.usefixtures("quick")

@@ -178,3 +178,22 @@ def test_a_card_is_had_from_any_checkpoint(checkpoint, tmp_path):
         assert describe(path).digest in card
     assert "Sees nothing." in (tmp_path / "1.md").read_text()
     assert "AUC, hemorrhage" in card
+
+
+def test_a_card_says_each_thing_once_and_of_a_phantom_only_where_one_taught_it(checkpoint, tmp_path):
+    told = "198 slices of 33 patients (list.csv)."
+    of_patients = untrained_checkpoint(tmp_path / "patients.safetensors", training_data=told, patients_seen=told)
+    of_phantoms = untrained_checkpoint(
+        tmp_path / "phantoms.safetensors", training_data="Phantoms.", patients_seen="none"
+    )
+    cards = {}
+    for path in (of_patients, of_phantoms):
+        assert run(path, "card", tmp_path / f"{path.stem}.md") == 0
+        cards[path.stem] = (tmp_path / f"{path.stem}.md").read_text()
+
+    assert cards["patients"].count("198 slices of 33 patients") == 1
+    assert ".." not in cards["patients"]
+    assert "phantom" not in cards["patients"]
+    assert "other scanners, kernels and protocols than those of its training data" in cards["patients"]
+    assert "Patients seen: none." in cards["phantoms"]
+    assert "of which a phantom is a guess" in cards["phantoms"]

@@ -13,8 +13,10 @@ from train.splits import LEAKY
 NOT_ASSESSED = (
     "subdural, epidural, subarachnoid and purely intraventricular hemorrhage",
     "children, contrast series, CT angiography, heads after surgery or trauma",
-    "scanners, kernels and protocols of the real world, of which a phantom is a guess",
 )
+OF_PHANTOMS = "scanners, kernels and protocols of the real world, of which a phantom is a guess"
+OF_PATIENTS = "other scanners, kernels and protocols than those of its training data"
+NO_PERSON = "none"
 
 
 def model_card(checkpoint: Checkpoint) -> str:
@@ -36,7 +38,7 @@ preprocessing
 
 ## What it was trained on
 
-{metadata.training_data} Patients seen: {metadata.patients_seen}.
+{learned_from(metadata)}
 {_training(metadata.training)}
 """
     if {"presence", "location"} <= metadata.metrics.keys():
@@ -57,13 +59,21 @@ A probability below the first threshold means absent, from the second on present
 ## What it cannot do
 
 """
-    text += "".join(f"- Not assessed: {each}.\n" for each in NOT_ASSESSED)
+    elsewhere = OF_PHANTOMS if metadata.patients_seen == NO_PERSON else OF_PATIENTS
+    text += "".join(f"- Not assessed: {each}.\n" for each in (*NOT_ASSESSED, elsewhere))
     text += "".join(f"- {each}\n" for each in metadata.limits)
-    if metadata.patients_seen == "none":
+    if metadata.patients_seen == NO_PERSON:
         text += (
             "- It has seen no patient. The figures say how well it tells phantoms apart, and nothing about patients.\n"
         )
     return text
+
+
+def learned_from(metadata: Metadata) -> str:
+    """Training data and the patients in it, in whole sentences; a run on patients alone says the same of both."""
+    if metadata.patients_seen == metadata.training_data:
+        return metadata.training_data
+    return f"{metadata.training_data} Patients seen: {metadata.patients_seen.removesuffix('.')}."
 
 
 def _geometry(metadata: Metadata) -> str:
@@ -73,7 +83,7 @@ def _geometry(metadata: Metadata) -> str:
 
 
 def _fitted_on(training: Mapping[str, Any]) -> str:
-    return str(training.get("calibrated_by", "the validation heads"))
+    return str(training.get("calibrated_by", "the validation part"))
 
 
 def _training(training: Mapping[str, Any]) -> str:

@@ -18,6 +18,7 @@ import torch
 from dtvit.checkpoint import Checkpoint, load
 from dtvit.inference import choose_device
 from dtvit.model import DTViT
+from train.card import learned_from
 from train.evaluation import drift, gallery, page, plots, rules, tables, words
 from train.evaluation.calibration import Calibration, kept_in
 from train.evaluation.cases import Cases, gather, geometry_of
@@ -159,7 +160,7 @@ def _about(settings: Settings, results: _Results) -> list[tuple[str, str]]:
     return [
         ("checkpoint", f"{metadata.name}, {results.checkpoint.path.name}, SHA-256 {results.checkpoint.digest}"),
         ("encoder", metadata.encoder),
-        ("trained on", f"{metadata.training_data} Patients seen: {metadata.patients_seen}."),
+        ("trained on", learned_from(metadata)),
         ("preprocessing", ", ".join(metadata.preprocessing)),
         ("thresholds of a slice", f"absent below {slices.absent_below:.4f}, present from {slices.present_at:.4f}"),
         ("thresholds of a series", f"absent below {series.absent_below:.4f}, present from {series.present_at:.4f}"),
