@@ -17,7 +17,7 @@ from train import manifest, splits
 from train.commands.reproduce import main
 from train.data import UnusableData
 from train.manifest import Manifest
-from train.reproduce import papers, planned, reproducing, rows, subset, tables
+from train.reproduce import curves, page, papers, planned, reproducing, rows, subset, tables
 from train.reproduce.planned import CHAPTERS, Row
 from train.state import UnusableRun
 
@@ -180,10 +180,38 @@ def test_tables_put_the_papers_the_mixed_and_the_honest_number_side_by_side():
     found = tables.models("x", "x", [line], pairs, papers.read(), "vit_large_patch16_224")
     columns = dict(zip(found.header, zip(*found.lines, strict=True), strict=True))
     assert columns["split"] == ("the paper", "slices mixed", "patients apart")
-    assert columns["accuracy"] == ("not at hand", "0.990", "0.750 ± 0.071 (2)")
+    assert columns["accuracy"] == ("-", "0.990", "0.750 ± 0.071 (2)")
     assert columns["both heads"][0] == "0.9988"
-    assert columns["location, balanced"] == ("not at hand", "none", "none")
+    assert columns["location, balanced"] == ("-", "none", "none")
+    assert "-: the paper's number is not at hand" in found.note
     assert columns["recall by v1's formula"][1] == f"{55 / 85:.3f}"
+
+
+def test_curves_show_every_point_though_losses_of_the_parts_have_other_scales():
+    """v2 halves its training loss; the validation loss is the plain sum, and lay above the axes."""
+    points = [{"step": step, "training_loss": 0.9 - step / 100, "validation_loss": 1.9} for step in (5, 10)]
+    made = [(Row("v2", SMALL, True, split, 0), made_by_hand(0.5) | {"curve": points}) for split in ("paper", "apart")]
+    figure = curves.drawn(made)
+    assert figure is not None
+    for axis in figure.axes:
+        low, high = axis.get_ylim()
+        drawn = np.concatenate([line.get_ydata() for line in axis.lines])
+        assert len(axis.lines) == 2
+        assert low == 0 < drawn.min()
+        assert drawn.max() < high
+    assert curves.drawn([(row, each | {"curve": []}) for row, each in made]) is None
+
+
+def test_the_page_tells_a_command_as_code(tmp_path):
+    shown = page.rendered("title", ["Made by `reproduce <x>` now."]).decode()
+    assert "Made by <code>reproduce &lt;x&gt;</code> now." in shown
+    assert page.markdown(["Made by `reproduce <x>` now."]) == b"Made by `reproduce <x>` now.\n"
+
+
+def test_quick_rows_of_the_two_papers_are_not_the_same_run_twice():
+    """From scratch both have one schedule: with the same encoder they would differ by a factor of the loss alone."""
+    assert planned.dtvit("v1", quick=True) != planned.dtvit("v2", quick=True)
+    assert {planned.dtvit(chapter, quick=True) for chapter in ("v1", "v2")} <= set(planned.NAMES)
 
 
 def test_a_number_without_a_source_or_of_an_unknown_figure_is_refused(tmp_path):

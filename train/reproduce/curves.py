@@ -23,22 +23,30 @@ Made = Mapping[str, Any]
 
 def training(rows: Sequence[tuple[Row, Made]]) -> bytes | None:
     """Loss by step, of the training and of the validation part; None where nothing was trained. PNG."""
+    figure = drawn(rows)
+    return None if figure is None else _png(figure)
+
+
+def drawn(rows: Sequence[tuple[Row, Made]]) -> Figure | None:
+    """The same, as a figure. Each part has a scale of its own: v2 halves its training loss, and both papers train four
+    locations, while the validation loss is the plain sum over three."""
     rows = [(row, made) for row, made in rows if made["curve"]]
     if not rows:
         return None
     figure = Figure(figsize=(9, 3.4), dpi=DPI, layout="constrained")
-    axes: Sequence[Axes] = figure.subplots(1, 2, sharey=True)
+    axes: Sequence[Axes] = figure.subplots(1, 2)
     for axis, key, title in zip(axes, ("training_loss", "validation_loss"), ("training", "validation"), strict=True):
         for row, made in rows:
             label = APART if row.split == "apart" else SHORT_LEAKY
             steps, losses = ([point[name] for point in made["curve"]] for name in ("step", key))
             axis.plot(steps, losses, color=COLOURS[label], alpha=0.8, marker=".", label=label)
-        axis.set(title=f"loss, {title} part", xlabel="step", ylim=(0, None))
+        axis.set(title=f"loss, {title} part", xlabel="step")
+        axis.set_ylim(bottom=0)  # after all lines: it ends the scaling to what is drawn
         axis.spines[["top", "right"]].set_visible(False)
     handles, labels = axes[1].get_legend_handles_labels()
     unique = dict(zip(labels, handles, strict=True))
     axes[1].legend(list(unique.values()), list(unique), frameon=False)
-    return _png(figure)
+    return figure
 
 
 def confusions(rows: Sequence[tuple[Row, Made]]) -> bytes | None:

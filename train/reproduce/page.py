@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -83,4 +84,5 @@ def _html(block: Block) -> str:
                 f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in line)}</tr>" for line in block.lines
             )
             return f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    return f"<p>{html.escape(block)}</p>"
+    code = re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(block))  # as in Markdown
+    return f"<p>{code}</p>"

@@ -17,7 +17,8 @@ from train.reproduce.papers import WITHOUT, Papers
 from train.reproduce.planned import YARDSTICKS, Row
 from train.splits import LEAKY, REPLICAS, kind
 
-NOT_AT_HAND = "not at hand"
+NOT_AT_HAND = "-"
+TOLD_NOT_AT_HAND = f"{NOT_AT_HAND}: the paper's number is not at hand."
 APART = "patients apart"
 SHORT_LEAKY = "slices mixed"
 WITHOUT_COPIES = "slices mixed, no copies"
@@ -106,7 +107,7 @@ def data(found: Manifest, papers: Papers) -> Table:
         )
     )
     header = ("", "patients", "slices", "replicated", "papers' slices", "papers' replicated")
-    note = "A patient whose slices show two kinds counts under both."
+    note = "A patient whose slices show two kinds counts under both. The papers' counts are known as totals."
     return Table("data", "The data", header, tuple(lines), note)
 
 
@@ -127,7 +128,7 @@ def models(
             label = SHORT_LEAKY if mixed else APART
             body.append(("", label, *(_cell(figure.of, some) for figure in MODELS), _start(some)))
     header = ("", "split", *(figure.title for figure in MODELS), "started")
-    return Table(name, title, header, tuple(body), f"'{SHORT_LEAKY}': {LEAKY}.")
+    return Table(name, title, header, tuple(body), f"{LEAKY.capitalize()}. {TOLD_NOT_AT_HAND}")
 
 
 def yardsticks(rows: Sequence[tuple[Row, Made]]) -> Table:
