@@ -239,6 +239,21 @@ def test_what_a_manifest_from_elsewhere_lacks_is_null_with_the_reason(folder, ch
     assert (tmp_path / "report.html").stat().st_size > 1000
 
 
+def test_answers_are_told_where_there_are_no_labels(folder, checkpoint, tmp_path):
+    rows = [{"path": row["path"], "patient_id": row["patient_id"]} for row in entries(PATIENTS)]
+
+    assert run(checkpoint, listing(folder, rows, "unlabelled.csv"), tmp_path, *FAST) == 0
+
+    said = [row["answer"] for row in rows_of(tmp_path / "series.csv")]
+    found = metrics_of(tmp_path)["presence"]["patient"]["answers"]["unlabelled"]
+    report = (tmp_path / "report.html").read_text()
+    assert found["count"] == len(said) == 6
+    assert found["present"] == pytest.approx(said.count("present") / 6, abs=1e-4)
+    assert "Of the 6 series without a label the node would call" in report
+    assert (tmp_path / "answers.png").exists()
+    assert plots.answers({"presence": {level: {"answers": {}} for level in ("slice", "patient")}}) is None
+
+
 def test_it_runs_on_a_machine_with_nothing_but_what_training_needs(folder, checkpoint, tmp_path):
     missing = ["pydicom", "pydantic", "click", "sqlalchemy", "pynetdicom", "highdicom", "rich", "tensorboard"]
     code = (

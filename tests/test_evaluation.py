@@ -115,6 +115,9 @@ def test_slices_and_series_that_cannot_be_told_do_not_count():
 
     assert found["presence"]["slice"]["answers"]["none"]["present"] == 0
     assert found["presence"]["patient"]["positives"] == found["presence"]["patient"]["negatives"] == 1
+    assert found["presence"]["slice"]["answers"]["unlabelled"]["count"] == 2
+    assert found["presence"]["slice"]["answers"]["unlabelled"]["present"] == 1
+    assert found["presence"]["patient"]["answers"]["unlabelled"]["count"] == 1
 
 
 def test_one_high_slice_alone_does_not_make_a_series_positive():

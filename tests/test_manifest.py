@@ -55,6 +55,15 @@ def test_every_problem_is_told_in_one_error_by_row_and_column(tmp_path):
     ]
 
 
+def test_a_part_that_is_missing_or_misspelt_is_told(tmp_path):
+    parts = ("train", "Test", "", "train")
+    rows = [row | {"split": part} for row, part in zip(entries(TWO, slices=2), parts, strict=True)]
+    assert refused(table(tmp_path, rows)).splitlines()[1:] == [
+        "  row 3, split: 'Test' is none of train, validation, test; is it 'test'?",
+        "  row 4, split: empty; every row needs one of train, validation, test, or none does",
+    ]
+
+
 def test_more_problems_than_anyone_reads_are_counted(tmp_path):
     rows = entries(TWO, slices=15)
     path = table(tmp_path, rows)
@@ -71,7 +80,7 @@ def test_a_patient_in_two_parts_is_named_by_rows_and_not_by_identity(tmp_path):
     rows[3]["split"] = ""
     text = refused(table(tmp_path, rows))
     assert "row 3, split: 'test', but the same patient is in 'train' in row 2" in text
-    assert "row 5, split: '' is none of train, validation, test" in text
+    assert "row 5, split: empty; every row needs one of train, validation, test" in text
     assert not any("Doe" in line.replace("Doe^Jane-", "") for line in text.splitlines())
 
 

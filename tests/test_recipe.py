@@ -103,6 +103,11 @@ def test_a_command_line_becomes_recipe_and_settings(tmp_path, capsys):
         parse(["--recipe", "v1", "--output", "run"], "train")
     with pytest.raises(UnusableRecipe, match=r"no table \[replication\]"):
         parse(["--recipe", "phantom", "--output", "run", "--augment", "replicate"], "train")
+    with pytest.raises(UnusableRecipe, match=r"split 'pateint' is .*no file; did you mean 'patient'\?"):
+        parse(["--recipe", "v1", "--data", "m.csv", "--output", "run", "--split", "pateint"], "train")
+    (tmp_path / "fold.csv").touch()
+    fold = str(tmp_path / "fold.csv")
+    assert parse(["--recipe", "v1", "--data", "m.csv", "--output", "run", "--split", fold], "train")[0].split == fold
     for wrong, said in (
         (["--max-time", "0"], "--max-time must be more than 0"),
         (["--set", "steps"], "--set takes key=value"),

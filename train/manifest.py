@@ -130,7 +130,8 @@ def _row(
     part = cells.get("split") or None
     wrong += wrong_position
     if "split" in cells and part not in PARTS:
-        wrong.append(Problem(number, "split", _unknown(part or "", PARTS) + "; every row needs one, or none does"))
+        told = _unknown(part, PARTS) if part else f"empty; every row needs one of {', '.join(PARTS)}, or none does"
+        wrong.append(Problem(number, "split", told))
     row = Row(
         line=number,
         path=folder / cells["path"],

@@ -58,6 +58,9 @@ def parse(arguments: Sequence[str], program: str) -> tuple[Recipe, Settings]:
         raise UnusableRecipe(
             f"recipe {given.recipe} learns from patients: name a manifest of their pictures with --data"
         )
+    if chosen.split not in recipes.SPLITS and not Path(chosen.split).is_file():
+        hint = recipes.nearest(chosen.split, recipes.SPLITS)
+        raise UnusableRecipe(f"split {chosen.split!r} is none of {', '.join(recipes.SPLITS)}, and no file{hint}")
     names = {each.name for each in dataclasses.fields(Settings)}
     return chosen, Settings(**{key: value for key, value in vars(given).items() if key in names})
 

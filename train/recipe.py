@@ -23,6 +23,7 @@ SHIPPED = Path(__file__).parent / "recipes"
 KINDS = ("bleeding", "healthy", "unclear")
 SHARES = tuple(f"{origin}_{kind}" for origin in ORIGINS for kind in KINDS)
 REPLICATED = (*LOCATIONS, "normal")
+SPLITS = ("patient", "paper", "given")
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
@@ -147,7 +148,7 @@ class Recipe:
         for key, known in (("shares", SHARES), ("replication", REPLICATED)):
             for each, value in getattr(self, key).items():
                 if each not in known:
-                    raise UnusableRecipe(f"unknown key {key}.{each}{_nearest(each, known)}")
+                    raise UnusableRecipe(f"unknown key {key}.{each}{nearest(each, known)}")
                 if value < 0:
                     raise UnusableRecipe(f"{key}.{each} must not be negative, got {value}")
         if self.sampling == "shares" and not sum(self.shares.values()):
@@ -237,10 +238,10 @@ def read(named: str) -> Recipe:
 
 def _known(key: str) -> None:
     if key not in TYPES:
-        raise UnusableRecipe(f"unknown key {key}{_nearest(key, tuple(TYPES))}")
+        raise UnusableRecipe(f"unknown key {key}{nearest(key, tuple(TYPES))}")
 
 
-def _nearest(key: str, known: tuple[str, ...]) -> str:
+def nearest(key: str, known: tuple[str, ...]) -> str:
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.3)
     return f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(known)}"
 

@@ -93,19 +93,23 @@ def reliability(slices: Units) -> bytes | None:
     return _png(figure)
 
 
-def answers(metrics: Mapping[str, Any]) -> bytes:
-    """What the node would say, as shares of those with and those without hemorrhage."""
-    figure, (axes,) = _figure((9.0, 2.6), 1)
+def answers(metrics: Mapping[str, Any]) -> bytes | None:
+    """What the node would say, as shares of those with hemorrhage, without, and without a label; None of nobody."""
+    sides = (("unlabelled", "without a label"), ("none", "without"), ("hemorrhage", "with hemorrhage"))
     rows = [
-        (f"{name} {side}", metrics["presence"][level]["answers"][key])
+        (f"{name} {words}", found)
         for level, name, _, _ in reversed(LEVELS)
-        for key, side in (("none", "without"), ("hemorrhage", "with hemorrhage"))
+        for key, words in sides
+        if (found := metrics["presence"][level]["answers"].get(key)) and found["count"]
     ]
+    if not rows:
+        return None
+    figure, (axes,) = _figure((9.0, 1.0 + 0.4 * len(rows)), 1)
     kinds = ((Outcome.ABSENT, GREEN, ""), (Outcome.UNDETERMINED, "#DDDDDD", ".."), (Outcome.PRESENT, ORANGE, "//"))
     for place, (_, found) in enumerate(rows):
         left = 0.0
         for answer, colour, hatch in kinds:
-            share = found[answer] if np.isfinite(found[answer]) else 0.0
+            share = found[answer]
             axes.barh(
                 place, share, 0.7, left, color=colour, hatch=hatch, edgecolor="white", label=None if place else answer
             )
@@ -121,7 +125,7 @@ def answers(metrics: Mapping[str, Any]) -> bytes:
     axes.xaxis.set_major_formatter(lambda x, _: f"{x:.0%}")
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.22), ncols=3, frameon=False)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
     return _png(figure)
 
 

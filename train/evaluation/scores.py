@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtvit.findings import LOCATIONS, Outcome
+from train.data import UNCLEAR
 from train.evaluation.bootstrap import Draws
 from train.evaluation.figures import (
     Figures,
@@ -31,11 +32,19 @@ NONE_CALLED = "nothing is called, and none is there"
 EMPTY = "nothing with a label"
 NO_PLACE = "no hemorrhage whose location is known"
 RATES = ("precision", "recall", "specificity", "f1")
+SIDES = (
+    ("hemorrhage", 1, "nothing with hemorrhage"),
+    ("none", 0, "nothing without hemorrhage"),
+    ("unlabelled", UNCLEAR, "nothing without a label"),
+)
+"""Of whom answers are counted: name, presence, and why there is nothing to count."""
 
 
 def presence(units: Units, draws: Draws, *, cut: float, prevalence: float, probabilities: bool) -> Figures:
-    """The presence head on units whose presence is known. `cut`: from which score on a unit counts as called."""
+    """The presence head on units whose presence is known; of the others the answers alone. `cut`: from which score on
+    a unit counts as called."""
     known = units.presence >= 0
+    said = _answers(units, draws, prevalence)
     units, draws = units.take(known), draws.take(known)
     truth = units.presence == 1
     found: Figures = {"positives": int(truth.sum()), "negatives": int((~truth).sum()), "patients": draws.patients}
@@ -49,7 +58,7 @@ def presence(units: Units, draws: Draws, *, cut: float, prevalence: float, proba
         why = lacking(truth, "hemorrhage") or NONE_CALLED
         found |= entry(name, point[name][1], drawn[name][:, 1], draws.count(rows), why=why)
     found["confusion"] = matrix.astype(int).tolist()
-    found |= _answers(units, truth, draws, prevalence)
+    found |= said
     if probabilities:
         found |= calibration(units.score, truth, draws, why=EMPTY)
         return found | mean("brier", (units.score - truth) ** 2, draws, why=EMPTY)
@@ -112,20 +121,21 @@ def _resting_on(truth: NDArray[np.bool_], called: NDArray[np.bool_]) -> list[tup
     return list(zip(RATES, (called, truth, ~truth, truth | called), strict=True))
 
 
-def _answers(units: Units, truth: NDArray[np.bool_], draws: Draws, prevalence: float) -> Figures:
-    """What the node would say of those with hemorrhage and of those without, and how far to believe it where
-    `prevalence` of all units have hemorrhage."""
+def _answers(units: Units, draws: Draws, prevalence: float) -> Figures:
+    """What the node would say of those with hemorrhage, of those without and of those without a label, and how far to
+    believe it where `prevalence` of all units have hemorrhage."""
     answers: Figures = {}
     shares: dict[tuple[str, str], tuple[Floats, Floats]] = {}
-    for side, rows in (("hemorrhage", truth), ("none", ~truth)):
+    for side, label, why in SIDES:
+        rows = units.presence == label
         answers[side] = {"count": int(rows.sum())}
         for answer in (Outcome.PRESENT, Outcome.UNDETERMINED, Outcome.ABSENT):
             pair = np.stack((rows & (units.answer == answer), rows), 1).astype(float)
             point, drawn = pair.sum(0), draws.sums(pair)
             share = ratio(point[0], point[1]), ratio(drawn[:, 0], drawn[:, 1])
             shares[side, answer] = share
-            why = "nothing with hemorrhage" if side == "hemorrhage" else "nothing without hemorrhage"
             answers[side] |= entry(answer, *share, draws.count(rows), why=why)
+    truth, labelled = units.presence == 1, units.presence >= 0
     believed: Figures = {"prevalence": prevalence}
     for name, answer, right, wrong, before in (
         ("ppv", Outcome.PRESENT, "hemorrhage", "none", prevalence),
@@ -133,8 +143,8 @@ def _answers(units: Units, truth: NDArray[np.bool_], draws: Draws, prevalence: f
     ):
         true, false = shares[right, answer], shares[wrong, answer]
         value = _trust(before, true[0], false[0])
-        why = lacking(truth, "hemorrhage") or f"nothing is called {answer}"
-        believed |= entry(name, value, _trust(before, true[1], false[1]), draws.patients, why=why)
+        why = lacking(truth[labelled], "hemorrhage") or f"nothing is called {answer}"
+        believed |= entry(name, value, _trust(before, true[1], false[1]), draws.count(labelled), why=why)
         if value in (0, 1):  # no resample knows better, so the bounds come from those of the two shares
             low, high = (answers[side][f"{answer}_ci"] for side in (right, wrong))
             believed[f"{name}_ci"] = [float(_trust(before, low[i], high[1 - i])) for i in (0, 1)]

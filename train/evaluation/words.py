@@ -104,11 +104,18 @@ def _answers(patient: Mapping[str, Any]) -> list[str]:
         found = patient["answers"][side]
         if not found["count"]:
             continue
-        counts = {answer: round(found[answer] * found["count"]) for answer in ("present", "undetermined", "absent")}
+        counts = _counts(found)
         right = "absent" if wrong == "present" else "present"
         told.append(
             f"Of the {found['count']:,} series {name} hemorrhage the node would call {counts[right]:,} {right}, leave "
             f"{counts['undetermined']:,} undetermined, and call {counts[wrong]:,} {wrong} ({verdict})."
+        )
+    unlabelled = patient["answers"]["unlabelled"]
+    if unlabelled["count"]:
+        counts = _counts(unlabelled)
+        told.append(
+            f"Of the {unlabelled['count']:,} series without a label the node would call {counts['present']:,} present, "
+            f"leave {counts['undetermined']:,} undetermined, and call {counts['absent']:,} absent."
         )
     believed = patient["at_prevalence"]
     if math.isfinite(believed["ppv"]):
@@ -122,6 +129,11 @@ def _answers(patient: Mapping[str, Any]) -> list[str]:
             )
         )
     return told
+
+
+def _counts(found: Mapping[str, Any]) -> dict[str, int]:
+    """Shares of answers as the numbers they are of."""
+    return {answer: round(found[answer] * found["count"]) for answer in ("present", "undetermined", "absent")}
 
 
 def _of_hundred(figures: Mapping[str, Any], name: str) -> str:
