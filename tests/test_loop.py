@@ -117,11 +117,23 @@ def test_a_full_disk_leaves_the_state_before_whole(tmp_path, small_disk):
     state.save(path, {"step": 1, "weights": torch.ones(10_000)})
     before = path.read_bytes()
     small_disk(5000)
-    with pytest.raises(UnusableRun, match=r"state\.pt cannot be saved .*make room, and the same command goes on"):
+    with pytest.raises(
+        UnusableRun, match=r"state\.pt cannot be saved \(.*too large\).*make room, and the same command goes on"
+    ):
         state.save(path, {"step": 2, "weights": torch.ones(100_000)})
     small_disk(-1)  # before pytest itself writes on: its output may be a longer file
     assert path.read_bytes() == before
     assert [each.name for each in tmp_path.iterdir()] == ["state.pt"]
+
+
+def test_a_folder_on_a_full_disk_is_told_and_nothing_begun(tmp_path, small_disk):
+    small_disk(1000)
+    with (
+        pytest.raises(UnusableRun, match=r"run cannot be written to \(File too large\); make room"),
+        state.claimed(tmp_path / "run"),
+    ):
+        pass
+    small_disk(-1)
 
 
 def test_a_run_whose_disk_was_full_goes_on_when_there_is_room(tmp_path, data, small_disk):

@@ -8,8 +8,9 @@ import os
 import pickle
 import tempfile
 from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 
@@ -26,7 +27,7 @@ def claimed(output: Path) -> Iterator[None]:
     """The folder is made, can be written to, and belongs to this process until the end. Raises UnusableRun."""
     try:
         output.mkdir(parents=True, exist_ok=True)
-        lock = (output / LOCK).open("wb")
+        lock = (output / LOCK).open("wb", buffering=0)  # what a full disk refused would be written again at the close
     except OSError as exc:
         raise UnusableRun(f"{output} cannot be written to ({exc.strerror}); name another folder with --output") from exc
     with lock:
@@ -50,9 +51,11 @@ def save(path: Path, state: dict[str, Any]) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except (OSError, RuntimeError) as exc:  # torch's writer makes a RuntimeError of what the system said
+    except (OSError, RuntimeError) as exc:
+        # torch's writer makes a RuntimeError of its own of what the system said
+        said = exc.__context__ if isinstance(exc.__context__, OSError) else exc
         raise UnusableRun(
-            f"{path} cannot be saved ({exc}); what was saved before is whole: make room, and the same command goes on"
+            f"{path} cannot be saved ({said}); what was saved before is whole: make room, and the same command goes on"
         ) from exc
     finally:
         with contextlib.suppress(FileNotFoundError):
@@ -82,8 +85,9 @@ def same_run(output: Path, mine: dict[str, Any], other: dict[str, Any]) -> None:
         )
 
 
-def _room_for(file: BinaryIO, content: bytes) -> None:
-    file.write(content)
-    file.flush()
+def _room_for(file: FileIO, content: bytes) -> None:
+    rest = memoryview(content)
+    while rest:  # as much is written as there is room for, before that is an error
+        rest = rest[file.write(rest) :]
     os.fsync(file.fileno())
     file.truncate(0)
