@@ -191,6 +191,14 @@ def test_two_ranks_have_the_loss_of_one(tmp_path):
     assert all(torch.allclose(mine[key].float(), other[key].float(), atol=2e-3) for key in other)
 
 
+def test_ranks_that_lose_the_first_leave_its_error_to_be_read(tmp_path):
+    (tmp_path / "manifest.csv").write_text("path,patient_id,ich\ngone.png,a,1\n")
+    ended = ran("--recipe=v1", f"--data={tmp_path / 'manifest.csv'}", f"--output={tmp_path / 'run'}", ranks=2)
+    assert ended.returncode != 0
+    assert "row 2, path: gone.png is not there" in ended.stderr
+    assert "[rank1]: Traceback" not in ended.stderr
+
+
 def test_a_batch_that_ranks_cannot_share_is_refused(tmp_path, data):
     with pytest.raises(UnusableRecipe, match="batch of 16 cannot be shared by 3 ranks"):
         fit(recipe(), settings(tmp_path), data, SOURCE, quiet, Ranks(0, 3))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeVar
@@ -14,7 +15,14 @@ import torch.distributed as dist
 
 PATIENCE = datetime.timedelta(hours=3)  # the others wait while the first rank makes phantoms, or measures
 
+GRACE_S = 2.0  # torchrun ends all ranks when one has ended: the one that failed may still be writing why
+LOST = ("gloo", "nccl", "connection")  # in what torch says of a rank that does not answer; it has no class of its own
+
 T = TypeVar("T")
+
+
+class LostRank(Exception):
+    """Another rank has ended; the text says so, and that its own words come before these."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +56,10 @@ class Ranks:
 
 @contextlib.contextmanager
 def joined(device: str) -> Iterator[Ranks]:
-    """The ranks that torchrun started, else one. `device`: as asked for; `auto` and `cuda` become one GPU each."""
+    """The ranks that torchrun started, else one. `device`: as asked for; `auto` and `cuda` become one GPU each.
+
+    Raises LostRank on those that wait for one that has ended.
+    """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
         yield Ranks()
@@ -61,5 +72,10 @@ def joined(device: str) -> Iterator[Ranks]:
     dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=PATIENCE)
     try:
         yield Ranks(number, count, f"cuda:{local}" if on_gpu else None)
+    except RuntimeError as exc:
+        if not any(each in str(exc).lower() for each in LOST):
+            raise
+        time.sleep(GRACE_S)
+        raise LostRank(f"rank {number} has lost another one, which says why it ended ({str(exc)[:200]})") from exc
     finally:
         dist.destroy_process_group()

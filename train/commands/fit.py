@@ -24,13 +24,15 @@ def main(arguments: Sequence[str], program: str) -> int:
     from dtvit.model import UnknownEncoder
     from train.data import UnusableData
     from train.pretrained import UnavailableWeights
+    from train.ranks import LostRank
     from train.run import run
     from train.state import UnusableRun
 
-    meant = UnusableCheckpoint, UnusableData, UnusableRun, UnavailableDevice, UnavailableWeights, UnknownEncoder
+    missing = LostRank, UnavailableDevice, UnavailableWeights, UnknownEncoder
+    unusable = UnusableCheckpoint, UnusableData, UnusableRecipe, UnusableRun
     try:
         path = run(recipe, settings)
-    except (*meant, UnusableRecipe) as exc:
+    except (*missing, *unusable) as exc:
         sys.stderr.write(f"error: {exc}\n")
         return 1
     except KeyboardInterrupt:
