@@ -6,6 +6,7 @@ is moved on, as nothing more will come. The temporary node has a Device UID of i
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import tempfile
 import time
@@ -50,11 +51,14 @@ class Classified:
 
 
 def classify(paths: Sequence[Path], *, checkpoint: Path | None = None, device: str = "auto") -> list[Classified]:
-    """Classify all series among the files; one result a series, in order of arrival. Raises NodeError."""
+    """Classify all series among the files; one result a series, in order of arrival. Raises NodeError.
+
+    The head holder is removed in the way that the checkpoint was trained with: there is no configuration to say it.
+    """
     with tempfile.TemporaryDirectory(prefix="dicom-node-") as folder:
         config = Config(
             node=NodeSection(ae_title=AE_TITLE, data_folder=Path(folder), min_free_mib=0),
-            model=Model(checkpoint=checkpoint, device=device),  # type: ignore[arg-type]
+            model=_model(checkpoint, device),
         )
         database, spool = open_store(config)
         try:
@@ -91,6 +95,18 @@ def classify(paths: Sequence[Path], *, checkpoint: Path | None = None, device: s
                 return [_result(overview.history(connection, line.id), line, spool) for line in lines]
         finally:
             database.close()
+
+
+def _model(checkpoint: Path | None, device: str) -> Model:
+    from dtvit.checkpoint import UnusableCheckpoint, describe
+    from dtvit.preprocess import mode_for
+
+    chosen = Model(checkpoint=checkpoint, device=device)  # type: ignore[arg-type]
+    if checkpoint is not None:
+        with contextlib.suppress(UnusableCheckpoint):  # which loading it will tell
+            mode = mode_for(describe(checkpoint).metadata.preprocessing)
+            return chosen.model_copy(update={"brace_removal": mode or chosen.brace_removal})
+    return chosen
 
 
 def _accept(arrivals: Arrivals, path: Path) -> None:

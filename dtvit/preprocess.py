@@ -51,6 +51,11 @@ def offered(mode: str) -> list[str]:
     return [preprocessing(mode, geometry) for geometry in GEOMETRIES]
 
 
+def mode_for(versions: Collection[str]) -> str | None:
+    """The brace mode that makes one of these versions of preprocessing, robust before paper; None where none does."""
+    return next((mode for mode in reversed(brace.MODES) if set(offered(mode)) & set(versions)), None)
+
+
 def geometry_of(versions: Collection[str]) -> str:
     """The one geometry that these versions of preprocessing have in common. Raises ValueError where there is none."""
     found = {part for version in versions for part in version.split("/") if part in GEOMETRIES}

@@ -122,6 +122,20 @@ def test_a_checkpoint_that_is_none_is_refused_before_anything_starts(folder: Pat
     assert not (folder / "data").exists()
 
 
+@pytest.mark.parametrize(
+    ("trained_for", "remedy"), [("paper", "set it to 'paper'"), ("another", "no setting does: retrain it")]
+)
+def test_a_checkpoint_for_another_brace_removal_is_told_with_the_setting(folder: Path, trained_for: str, remedy: str):
+    from dtvit.preprocess import preprocessing
+
+    version = preprocessing("paper") if trained_for == "paper" else "another-1"
+    untrained_checkpoint(folder / "model.safetensors", preprocessing=(version,))
+    code, said = run(folder, "check-config")
+    assert code == 1
+    assert "which is not what model.brace_removal = 'robust' makes" in said
+    assert remedy in said
+
+
 def test_status_of_an_empty_node(folder: Path):
     code, said = run(folder, "status", "--json")
     assert code == 0

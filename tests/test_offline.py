@@ -10,9 +10,12 @@ import pydicom
 import pytest
 from made import FakeClassifier, ct, grey_series, head_series, received
 from pydicom.dataset import Dataset
+from untrained import untrained_checkpoint
 
 from dicom_node import offline
+from dicom_node.config import Config
 from dicom_node.report import sr
+from dtvit.preprocess import preprocessing
 
 
 @pytest.fixture
@@ -43,6 +46,24 @@ def test_a_series_of_files_becomes_findings_and_a_report(write: Callable[..., li
     assert got.report is not None
     assert sr.parse(pydicom.dcmread(BytesIO(got.report))).outcome == "present"
     assert got.to_json()["state"] == "delivered"
+
+
+@pytest.mark.parametrize(("trained_for", "used"), [("paper", "paper"), ("robust", "robust"), (None, "robust")])
+def test_the_holder_is_removed_as_the_checkpoint_learned_it(
+    write: Callable[..., list[Path]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    trained_for: str | None,
+    used: str,
+) -> None:
+    """There is no configuration to say it: what the papers' recipes make was trained without the robust way."""
+    configs: list[Config] = []
+    monkeypatch.setattr(offline, "load_classifier", lambda config: configs.append(config) or FakeClassifier())
+    checkpoint = None
+    if trained_for is not None:
+        checkpoint = untrained_checkpoint(tmp_path / "own.safetensors", preprocessing=(preprocessing(trained_for),))
+    offline.classify(write(head_series()), checkpoint=checkpoint)
+    assert [config.model.brace_removal for config in configs] == [used]
 
 
 def test_its_uids_are_new_each_time(write: Callable[..., list[Path]]) -> None:

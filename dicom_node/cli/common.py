@@ -85,15 +85,18 @@ def check_address(config: Config) -> None:
 def version_of(config: Config) -> Version:
     """What results will depend on; refuses a checkpoint that was not trained for the configured preprocessing."""
     from dicom_node.store.results import Version
+    from dtvit.preprocess import mode_for
     from dtvit.preprocess import offered as offered_by
 
     described = describe_checkpoint(config.model.checkpoint)
     trained_for = described.metadata.preprocessing
     offered = [version for version in offered_by(config.model.brace_removal) if version in trained_for]
     if not offered:
+        right = mode_for(trained_for)
+        remedy = f"set it to {right!r}" if right else "no setting does: retrain it with dicom-node train"
         raise ConfigError(
             f"the checkpoint was trained for {', '.join(trained_for)}, which is not what "
-            f"model.brace_removal = {config.model.brace_removal!r} makes"
+            f"model.brace_removal = {config.model.brace_removal!r} makes; {remedy}"
         )
     return Version(described.digest, offered[0])
 

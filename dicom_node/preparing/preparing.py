@@ -131,7 +131,6 @@ def _prepare(
             refused[relative] = one.refused
             continue
         record, is_new = _record(records, one, mode)
-        made += is_new
         by_id = {records.opaque("I", i.header.sop_instance_uid): i for i in one.instances}
         unreadable |= {by_id[instance].path: reason for instance, reason in record.unreadable}
         if not record.slices:
@@ -142,6 +141,7 @@ def _prepare(
             )
             continue
         series += 1
+        made += is_new
         slices = list(_slices(record, by_id, labels))
         used |= {each.label.row for each in slices if each.label is not None}
         wanted = [each for each in slices if labels is None or each.label is not None]
