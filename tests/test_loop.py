@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from dtvit.checkpoint import describe
 from dtvit.model import DTViT
-from train import looking, state
+from train import looking, result, state
 from train.data import UnusableData
 from train.learner import Learner
 from train.loop import fit, seed_of
@@ -264,6 +264,18 @@ def test_the_result_is_the_best_or_the_last(tmp_path, data, choose, step):
 def test_a_training_that_diverges_says_so(tmp_path, data):
     with pytest.raises(UnusableRun, match=r"at step \d+ .*diverged.*lower learning_rate"):
         fit(recipe(**{**PLAIN, "learning_rate": 1e30, "clip": 0.0}), settings(tmp_path), data, SOURCE, quiet)
+
+
+def test_weights_too_large_to_be_stored_are_a_training_that_diverged(tmp_path, data, monkeypatch):
+    """A checkpoint holds float16: what grows beyond 65,504 gives finite numbers in the look and cannot be kept."""
+    kept = result.keep
+
+    def grown(path, recipe, source, weights, step):
+        kept(path, recipe, source, {name: 1e6 + weight for name, weight in weights.items()}, step)
+
+    monkeypatch.setattr(result, "keep", grown)
+    with pytest.raises(UnusableRun, match=r"best\.safetensors .*diverged.*lower learning_rate"):
+        fit(recipe(), settings(tmp_path), data, SOURCE, quiet)
 
 
 def test_a_folder_belongs_to_one_run_at_a_time(tmp_path):

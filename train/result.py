@@ -15,15 +15,18 @@ import torch
 
 from dtvit.checkpoint import NONE, Metadata, describe, load, save, write_whole
 from dtvit.findings import LOCATIONS, Thresholds
+from dtvit.inference import NotFinite
 from train.card import model_card
 from train.data import APART, PARTS, Pictures
 from train.evaluation import calibrate, heldout, measure, plain, predict
 from train.evaluation.drift import statistics
 from train.progress import Say
 from train.recipe import Recipe
+from train.state import UnusableRun
 
 BEST, LAST = "best.safetensors", "last.safetensors"
 HELD_OUT = "held-out.npz"
+GENTLER = "begin again in another folder with a lower learning_rate, or with clip"
 
 
 @dataclass(frozen=True)
@@ -56,18 +59,27 @@ class Ended:
 
 
 def keep(path: Path, recipe: Recipe, source: Source, weights: Mapping[str, torch.Tensor], step: int) -> None:
-    """Weights as they are now, not calibrated; whole at any moment."""
-    save(path, weights, _metadata(recipe, source, training={"step": step}))
+    """Weights as they are now, not calibrated; whole at any moment. Raises UnusableRun where float16 cannot hold them."""
+    try:
+        save(path, weights, _metadata(recipe, source, training={"step": step}))
+    except ValueError as exc:
+        raise UnusableRun(f"{path} cannot be kept: {exc}; {GENTLER}") from exc
 
 
 def finish(output: Path, recipe: Recipe, data: Pictures, source: Source, ended: Ended, say: Say) -> Path:
-    """Calibrate the chosen weights, as stored, on the validation part; measure them on the test part. Their path."""
+    """Calibrate the chosen weights, as stored, on the validation part; measure them on the test part. Their path.
+
+    Raises UnusableRun where they give no finite number for a slice that no look has seen.
+    """
     model, kept = load(output / (BEST if recipe.choose == "best" else LAST))
     model.to(ended.device)
     validation, test = data.of_part("validation"), data.of_part("test")
     say(f"calibrating on {len(validation)} slices, then measuring on {len(test)}")
     mean, std = recipe.mean_std
-    judged, tested = (predict(model, part, mean=mean, std=std) for part in (validation, test))
+    try:
+        judged, tested = (predict(model, part, mean=mean, std=std) for part in (validation, test))
+    except NotFinite as exc:
+        raise UnusableRun(f"{kept.path}: {exc}; {GENTLER}") from exc
     calibration = calibrate(judged, validation)
     found = plain(measure(tested, test, calibration))
     heldout.write(output / HELD_OUT, [heldout.of(judged, validation), heldout.of(tested, test)])
