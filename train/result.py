@@ -59,7 +59,7 @@ class Ended:
 
 
 def keep(path: Path, recipe: Recipe, source: Source, weights: Mapping[str, torch.Tensor], step: int) -> None:
-    """Weights as they are now, not calibrated; whole at any moment. Raises UnusableRun where float16 cannot hold them."""
+    """Weights as they are now, not calibrated; whole at any moment. Raises UnusableRun where float16 is too small."""
     try:
         save(path, weights, _metadata(recipe, source, training={"step": step}))
     except ValueError as exc:
