@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from drawn import drawn_head, failing, failing_once
+from drawn import drawn_as_made, drawn_head, failing, failing_once
 from learning import REPOSITORY, SOURCE, batch_of, quiet, recipe, settings
 from learning import drawn as all_drawn
 from safetensors.torch import load_file
@@ -240,6 +240,17 @@ def test_a_phantom_that_fails_costs_no_other(tmp_path):
     assert made[1]["preprocessing"] == [preprocess.preprocessing(mode) for mode in ("paper", "robust")]
     assert set(made[0].patient.tolist()) == set(range(24)) - {3}
     assert any("head 3" in each and "no place for bleed" in each for each in said)
+
+
+def test_too_few_phantoms_in_the_time_given_are_told_at_once_and_kept(tmp_path):
+    """Before the patients' bleeds are traced for a quarter of an hour; and not as if the making were over."""
+    made = []
+    with pytest.raises(UnusableData, match=r"\d+ of 24 heads .*none to validate or to test .*--phantom-minutes"):
+        synthetic.make(tmp_path, 24, 0, "paper", quiet, processes=1, minutes=1e-6, maker=drawn_as_made)
+    synthetic.make(tmp_path, 24, 0, "paper", made.append, processes=1, maker=drawn_as_made)
+
+    assert not any(each.startswith("making 24 ") for each in made)
+    assert set(load(tmp_path)[0].patient.tolist()) == set(range(24))
 
 
 def test_first_lessons_tell_blood_in_a_patch_and_leave_the_whole_vit_with_what_they_learned(drawn):

@@ -155,6 +155,7 @@ def load(folder: Path) -> tuple[Pictures, dict[str, Any]]:
         labels = pictures.of_part(part).presence
         if not ((labels == 1).any() and (labels == 0).any()):
             raise UnusableData(
-                f"{folder}: the {part} heads lack slices with blood, or slices without; make more heads (--heads)"
+                f"{folder}: the {part} heads lack slices with blood, or slices without; name another folder with "
+                "--phantoms, and make more heads there (--set phantom_heads=N)"
             )
     return pictures, made["source"]

@@ -89,7 +89,8 @@ def make(
 ) -> None:
     """Make heads 0 .. `heads` - 1, or as many as the time allows; those already in the folder are kept.
 
-    Raises UnusableData when the folder holds other data, or when heads fail one after the other.
+    Raises UnusableData when the folder holds other data, when heads fail one after the other, or when the time allows
+    so few that a part has none; those made stay for the next call.
     """
     with in_turn(folder):
         _make(folder, heads, seed, mode, say, geometry, processes, minutes, maker or make_head)
@@ -137,6 +138,11 @@ def _make(
             say(f"{len(have)} of {heads} heads, {rate:.2f} a second")
     for each in failed:
         say(f"left out {each}")
+    if minutes is not None and {part_of(number) for number in have} < set(PARTS):
+        raise UnusableData(
+            f"{len(have)} of {heads} heads are made, none to validate or to test with among them; they are kept: "
+            "give more --phantom-minutes"
+        )
     freeze(folder, sorted(have), source)
     say(f"{len(have)} heads in {(time.monotonic() - started) / 60:.1f} minutes")
 
