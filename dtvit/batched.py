@@ -1,27 +1,37 @@
 """Brace removal in `paper` mode for many slices at once, by torch on any device: the masks of `brace.paper`, exactly.
 
 For a machine whose GPU waits for its CPU, as in preparing training pictures. The node does not use it: it reads slice
-by slice, and its `robust` mode (distances, hulls, parts judged one by one) has no such form. Written without a GPU at
-hand: equal on every test slice on the CPU; its speed on a GPU is not measured (`benchmarks.brace --device cuda`).
+by slice, and its `robust` mode (distances, hulls, parts judged one by one) has no such form.
+
+All slices lie in one long row of pixels, a `Sheet`: line after line, with gaps that no step to a neighbour crosses, so
+that a step is one shift of everything. Regions are told apart by their runs, the stretches of a line without a break:
+some thousand a slice, where pixels are a quarter of a million. Pixels are only looked at to find runs and to draw them.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from dtvit.brace import PAPER_LEVEL, PAPER_RADIUS, WINDOW_HU
+
+GAP = PAPER_RADIUS
+"""Pixels after each line, and lines after each slice, that are empty."""
+WORD = 8
+"""Pixels that are moved as one where whole lines move; lines are padded to a multiple of it."""
 
 
 def paper(hu: Tensor) -> Tensor:
     """The papers' masks: (N, row, column) bool of `hu` (N, row, column) float32, on the device of `hu`."""
-    thin = _erode(_binarised(hu), PAPER_RADIUS)
-    labels = components(thin, diagonal=True)
-    body = _dilate(_largest(labels), PAPER_RADIUS)
+    sheet = Sheet(*hu.shape)
+    dark = sheet.laid_out(~_binarised(hu))
+    thin = sheet.laid_out(~sheet.taken_up(_dilated(dark, sheet.stride)))  # what lies beyond the border is not dark
+    body = sheet.taken_up(_dilated(_largest(thin, sheet), sheet.stride))
     body[:, :, 0] = body[:, :, -1] = False
-    outside = components(~body, diagonal=False)
-    found: Tensor = outside != outside[:, :1, :1]  # the flood from the corner
-    return found & thin.flatten(1).any(1)[:, None, None]
+    return ~sheet.taken_up(_flooded(sheet.laid_out(~body), sheet))
 
 
 def _binarised(hu: Tensor) -> Tensor:
@@ -31,75 +41,118 @@ def _binarised(hu: Tensor) -> Tensor:
     return (hu >= level[:, None, None]) & (high > low)[:, None, None]
 
 
-def components(mask: Tensor, *, diagonal: bool) -> Tensor:
-    """Each pixel's part of `mask` (N, row, column), 8-connected if `diagonal`, else 4-connected: the index, row by row,
-    of the part's first pixel in its slice; outside the mask the number of pixels. int64, as `mask` in shape.
+@dataclass(frozen=True)
+class Sheet:
+    """How slices lie in one row of pixels, all of them `slices` x `rows` x `columns`."""
 
-    Every pixel points to an earlier one of its part. Each round the pixel pointed to learns the least that is known
-    around those who point to it, and every pointer is followed twice: rounds grow as the logarithm of a part's length.
+    slices: int
+    rows: int
+    columns: int
+
+    @property
+    def stride(self) -> int:
+        """From a pixel to the one below it."""
+        return -(-(self.columns + GAP) // WORD) * WORD
+
+    @property
+    def slice_stride(self) -> int:
+        """From a slice's first pixel to the next slice's."""
+        return (self.rows + GAP) * self.stride
+
+    def laid_out(self, mask: Tensor) -> Tensor:
+        """(slices, rows, columns) as one row; the gaps are False."""
+        return pad(mask, (0, self.stride - self.columns, 0, GAP)).flatten()
+
+    def taken_up(self, flat: Tensor) -> Tensor:
+        """The way back: a view without the gaps."""
+        return flat.view(self.slices, -1, self.stride)[:, : self.rows, : self.columns]
+
+
+def _dilated(flat: Tensor, stride: int) -> Tensor:
+    """By disk(3), which is the square of 5 x 5 with one more pixel at the middle of each side."""
+    square = _five(_five(flat, 1).view(torch.int64), stride // WORD).view(torch.bool)
+    for reach in (PAPER_RADIUS, PAPER_RADIUS * stride):
+        square[reach:] |= flat[:-reach]
+        square[:-reach] |= flat[reach:]
+    return square
+
+
+def _five(values: Tensor, step: int) -> Tensor:
+    """Each value or-ed with the two on either side of it that are `step` and twice `step` away."""
+    wide = pad(values, (2 * step, 2 * step))
+    two = wide[:-step] | wide[step:]
+    four = two[: -2 * step] | two[2 * step :]
+    return four[:-step] | wide[4 * step :]
+
+
+@dataclass(frozen=True, eq=False)
+class Runs:
+    """The runs of a mask in its sheet, in order, and which of them belong together."""
+
+    starts: Tensor
+    """Each run's first pixel."""
+    ends: Tensor
+    """The pixel after its last."""
+    region: Tensor
+    """The number of the first run of the region to which it belongs."""
+    of_slice: Tensor
+
+    @classmethod
+    def of(cls, flat: Tensor, sheet: Sheet, *, diagonal: bool) -> Runs:
+        """Regions are 8-connected if `diagonal`, else 4-connected."""
+        changes = flat.clone()
+        changes[1:] ^= flat[:-1]
+        turns = changes.nonzero().flatten()
+        starts, ends = turns[::2].contiguous(), turns[1::2].contiguous()
+        first = changes & flat
+        if diagonal:  # runs that touch by a corner overlap once each is longer by one; a run's end is no run's start
+            flat = flat | changes
+        # Two runs that overlap do so first where one of them starts.
+        meet = flat[: -sheet.stride] & flat[sheet.stride :] & (first[: -sheet.stride] | first[sheet.stride :])
+        above = meet.nonzero().flatten()
+        upper, lower = (torch.searchsorted(starts, at, right=True) - 1 for at in (above, above + sheet.stride))
+        return cls(starts, ends, _joined(len(starts), upper, lower), starts // sheet.slice_stride)
+
+    def drawn(self, kept: Tensor, flat: Tensor) -> Tensor:
+        """The mask (in shape like `flat`) of those runs that are `kept`."""
+        changes = torch.zeros_like(flat, dtype=torch.int8)
+        changes[self.starts] = kept.to(torch.int8)
+        changes[self.ends] = -kept.to(torch.int8)
+        return changes.cumsum(0, dtype=torch.int8).view(torch.bool)
+
+
+def _joined(count: int, upper: Tensor, lower: Tensor) -> Tensor:
+    """For each of `count` runs the least one that it hangs together with, `upper` and `lower` telling who touch.
+
+    Every run points to an earlier one of its region, or to itself. Each round, of two who are pointed to by runs that
+    touch, the greater learns of the lesser; then every pointer is followed twice. So rounds grow as the logarithm of
+    a region's length: 5 to 10, in the worst of mazes too.
     """
-    slices, rows, columns = mask.shape
-    size = rows * columns
-    inside = mask.flatten(1)
-    nothing = torch.full((slices, 1), size, device=mask.device)
-    points_to = torch.where(inside, torch.arange(size, device=mask.device), size)
+    points_to = torch.arange(count, device=upper.device)
     while True:
-        around = _least_around(points_to.view(mask.shape), size, diagonal).flatten(1)
-        told = torch.cat([points_to, nothing], 1).scatter_reduce(
-            1, points_to, torch.where(inside, around, size), "amin"
-        )
-        told = told.gather(1, told)
-        told = told.gather(1, told)[:, :size]
+        left, right = points_to[upper], points_to[lower]
+        told = points_to.scatter_reduce(0, torch.maximum(left, right), torch.minimum(left, right), "amin")
+        told = told[told]
+        told = told[told]
         if torch.equal(told, points_to):
-            return points_to.view(mask.shape)
-        points_to = told.contiguous()
+            return told
+        points_to = told
 
 
-def _largest(labels: Tensor) -> Tensor:
-    """Where the part of largest area is, the first of equals; nowhere where there is none."""
-    slices, rows, columns = labels.shape
-    size = rows * columns
-    areas = torch.zeros((slices, size + 1), dtype=torch.int64, device=labels.device)
-    areas.scatter_add_(1, labels.flatten(1), torch.ones_like(labels.flatten(1)))
-    areas = areas[:, :size] * size - torch.arange(size, device=labels.device)  # argmax takes any of equals on a GPU
-    return labels == areas.argmax(1)[:, None, None]
+def _largest(flat: Tensor, sheet: Sheet) -> Tensor:
+    """Each slice's 8-connected region of largest area, the first of equals; nothing where there is none."""
+    runs = Runs.of(flat, sheet, diagonal=True)
+    count = len(runs.starts)
+    areas = torch.zeros_like(runs.starts).scatter_add(0, runs.region, runs.ends - runs.starts)
+    rank = areas[runs.region] * count - runs.region
+    best = torch.zeros(sheet.slices, dtype=rank.dtype, device=rank.device)
+    best = best.scatter_reduce(0, runs.of_slice, rank, "amax")
+    return runs.drawn(rank == best[runs.of_slice], flat)
 
 
-def _least_around(values: Tensor, beyond: int, diagonal: bool) -> Tensor:
-    """The least of each pixel and its neighbours; `beyond` the border."""
-    up, down = _shifted(values, 1, 0, beyond), _shifted(values, -1, 0, beyond)
-    column = torch.minimum(torch.minimum(up, down), values)
-    row = column if diagonal else values
-    return torch.minimum(column, torch.minimum(_shifted(row, 0, 1, beyond), _shifted(row, 0, -1, beyond)))
-
-
-def _dilate(mask: Tensor, radius: int) -> Tensor:
-    """By disk(radius); nothing lies beyond the border."""
-    found = torch.zeros_like(mask)
-    wide, reach = mask, 0
-    for down in range(radius, -1, -1):  # rows far from the disk's centre are short, the middle one is longest
-        half = int((radius * radius - down * down) ** 0.5)
-        while reach < half:
-            reach += 1
-            wide = wide | _shifted(mask, 0, reach, False) | _shifted(mask, 0, -reach, False)
-        found |= _shifted(wide, down, 0, False) | _shifted(wide, -down, 0, False)
-    return found
-
-
-def _erode(mask: Tensor, radius: int) -> Tensor:
-    """By disk(radius); what lies beyond the border counts as mask."""
-    return ~_dilate(~mask, radius)
-
-
-def _shifted(values: Tensor, down: int, right: int, beyond: int) -> Tensor:
-    """(N, row, column) moved by so many pixels, the places that come free filled with `beyond`."""
-    moved = torch.full_like(values, beyond)
-    rows, columns = values.shape[1:]
-    to_rows, from_rows = _overlap(down, rows)
-    to_columns, from_columns = _overlap(right, columns)
-    moved[:, to_rows, to_columns] = values[:, from_rows, from_columns]
-    return moved
-
-
-def _overlap(by: int, size: int) -> tuple[slice, slice]:
-    return slice(max(0, by), max(0, size + min(0, by))), slice(max(0, -by), max(0, size - max(0, by)))
+def _flooded(flat: Tensor, sheet: Sheet) -> Tensor:
+    """The 4-connected regions of the slices' first pixels, all of which `flat` must have."""
+    runs = Runs.of(flat, sheet, diagonal=False)
+    corners = torch.arange(sheet.slices, device=flat.device) * sheet.slice_stride
+    outside = runs.region[torch.searchsorted(runs.starts, corners, right=True) - 1]
+    return runs.drawn(runs.region == outside[runs.of_slice], flat)
