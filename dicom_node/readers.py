@@ -2,8 +2,8 @@
 
 Beside the process that has the model, so that neither waits for the other, nor for the interpreter's lock. One that a
 broken file ends takes nothing along: the file is known, and another process takes its place. They end when their input
-does, which is when the process that made them ends, however it ends; one that a decoder keeps busy without end is
-ended by the kernel.
+does, which is when the process that made them ends, however it ends. The kernel ends one that a decoder keeps busy, or
+waiting, without end.
 
     python -m dicom_node.readers SPOOL BRACE_REMOVAL GEOMETRY
 """
@@ -28,6 +28,7 @@ from dicom_node.store.spool import Spool
 _COMMAND = [sys.executable, "-m", "dicom_node.readers"]
 GREETING = "ready"
 LONGEST_CPU_S = 30.0  # for one file; the slowest honest one, JPEG 2000 of 2048 x 2048 pixels, takes one or two
+LONGEST_S = 50.0  # by the clock, for one that waits for itself; the worker must not wait for a lease's length, 60 s
 
 
 class ReaderEnded(Exception):
@@ -128,23 +129,27 @@ def main(arguments: Sequence[str]) -> None:
         _write(answers, GREETING)
         while True:
             file = pickle.load(sys.stdin.buffer)
-            with _bounded():
-                try:
-                    found: Any = list(look_at(spool, file, way))
-                except Exception as exc:  # noqa: BLE001 - outermost line of the process: told to who asked
-                    found = exc
+            try:
+                found: Any = list(look_at(spool, file, way, _bounded))
+            except Exception as exc:  # noqa: BLE001 - outermost line of the process: told to who asked
+                found = exc
             _write(answers, (file, found))
 
 
 @contextlib.contextmanager
 def _bounded() -> Iterator[None]:
-    """SIGPROF ends a process that computes for so long; that needs no interpreter, which a decoder may not let run."""
+    """SIGPROF ends a process that computes for too long, SIGALRM one that takes too long anyhow; that needs no
+    interpreter, which a decoder may not let run."""
     if not hasattr(signal, "setitimer"):
         yield
         return
     signal.setitimer(signal.ITIMER_PROF, LONGEST_CPU_S)
-    yield
-    signal.setitimer(signal.ITIMER_PROF, 0.0)
+    signal.setitimer(signal.ITIMER_REAL, LONGEST_S)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0.0)
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
 
 
 def _write(to: IO[bytes], message: object) -> None:

@@ -1,14 +1,17 @@
 """From a file in the spool to slices ready for the model: what is done with one object, in whatever process.
 
-A fault costs the slice, or the one frame, in which it lies, and is named. Imports neither torch nor the database, so
-that a process that only reads starts soon and stays small.
+A fault costs the slice, or the one frame, in which it lies, and is named; a decoder that wants memory without end is
+given none, so that the kernel need not pick whom to end. Imports neither torch nor the database, so that a process that
+only reads starts soon and stays small.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +22,9 @@ from dtvit import ct, preprocess
 from dtvit.brace import HeadMask
 from dtvit.headervalues import UnreadableSlice
 from dtvit.selection import SliceContent
+
+MOST_MEMORY = 1 << 30  # bytes for one frame; one of 2048 x 2048 pixels takes a tenth of that
+COPIES = 4  # of the object itself on top: as it was read, as it was parsed, its pixels, and one to be sure
 
 
 @dataclass(frozen=True)
@@ -61,27 +67,68 @@ class LeftOut:
     reason: str
 
 
-def look_at(spool: Spool, file: str, way: Way) -> Iterator[Ready | LeftOut]:
-    """Each frame of one object; a fault costs no more than it must. Raises StoreUnavailable."""
+def look_at(
+    spool: Spool, file: str, way: Way, bounded: Callable[[], AbstractContextManager[None]] = nullcontext
+) -> Iterator[Ready | LeftOut]:
+    """Each frame of one object; a fault costs no more than it must. Raises StoreUnavailable.
+
+    What is done with the object's bytes is done within `bounded`, and getting them is not: a slow disk is no fault of
+    theirs.
+    """
     try:
-        image = ct.CTObject(spool.read(file))
+        data = spool.read(file)
     except FileNotFoundError:
         yield LeftOut(0, "its file is missing from the spool")
         return
+    with bounded():
+        yield from _frames(data, way)
+
+
+def _frames(data: bytes, way: Way) -> Iterator[Ready | LeftOut]:
+    room = MOST_MEMORY + COPIES * len(data)
+    try:
+        with _memory_bounded(room):
+            image = ct.CTObject(data)
     except UnreadableSlice as exc:
         yield LeftOut(0, str(exc))
         return
     for index in range(len(image)):
-        try:
-            one = image.slice(index)
-            if one.axial is False:  # a frame of a multi-frame image; of a single one the header told it before
-                raise UnreadableSlice("it is not axial", one.frame)
-            yield ready(one, way)
-        except UnreadableSlice as exc:
-            yield LeftOut(exc.frame or 0, str(exc))
-        except Exception as exc:  # noqa: BLE001 - outermost line of one slice: the others are looked at
-            frame = index + 1 if len(image) > 1 else 0
-            yield LeftOut(frame, f"it could not be prepared for the model ({trace(exc)})")
+        with _memory_bounded(room):
+            found = _frame(image, index, way)
+        yield found
+
+
+def _frame(image: ct.CTObject, index: int, way: Way) -> Ready | LeftOut:
+    try:
+        one = image.slice(index)
+        if one.axial is False:  # a frame of a multi-frame image; of a single one the header told it before
+            raise UnreadableSlice("it is not axial", one.frame)
+        return ready(one, way)
+    except UnreadableSlice as exc:
+        return LeftOut(exc.frame or 0, str(exc))
+    except Exception as exc:  # noqa: BLE001 - outermost line of one slice: the others are looked at
+        frame = index + 1 if len(image) > 1 else 0
+        return LeftOut(frame, f"it could not be prepared for the model ({trace(exc)})")
+
+
+@contextmanager
+def _memory_bounded(more: int) -> Iterator[None]:
+    """At most so many bytes more than the process has now; where the kernel tells (Linux), else without a bound."""
+    try:
+        import resource
+
+        pages = int(Path("/proc/self/statm").read_text().split()[5])  # data and stack, proc(5)
+    except (ImportError, OSError):
+        yield
+        return
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    limits = (pages * resource.getpagesize() + more, *before)
+    least = min(limit for limit in limits if limit != resource.RLIM_INFINITY)
+    resource.setrlimit(resource.RLIMIT_DATA, (least, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, before)
 
 
 def ready(one: ct.CTSlice, way: Way, parts: frozenset[int] | None = None) -> Ready:

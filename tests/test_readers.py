@@ -31,6 +31,18 @@ def reads(self, name):
     return read(self, name)
 Spool.read = reads
 """
+EATS = """
+import ctypes
+from dtvit.ct import CTObject
+malloc = ctypes.CDLL(None).malloc
+malloc.restype, malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+stored = CTObject._stored
+def decoded(self, index):
+    if self._dataset.SOPInstanceUID == {uid!r}:
+        eaten = [{takes} for _ in range(32)]  # 8 GiB, and hardly a page of it is touched
+    return stored(self, index)
+CTObject._stored = decoded
+"""
 
 
 @pytest.fixture
@@ -96,9 +108,45 @@ def test_a_reader_that_cannot_even_start_speaks_against_no_file(
     assert node.rows(slice_results) == []
 
 
-def test_a_decoder_that_never_ends_is_ended() -> None:
-    code = "from dicom_node import readers\nreaders.LONGEST_CPU_S = 0.05\nwith readers._bounded():\n while True: pass"
-    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == -signal.SIGPROF
+@pytest.mark.parametrize(
+    ("limit", "decoder", "ended_by"),
+    [
+        ("LONGEST_CPU_S", "while True: pass", signal.SIGPROF),
+        ("LONGEST_S", "threading.Lock().acquire() and threading.Event().wait()", signal.SIGALRM),
+    ],
+)
+def test_a_decoder_that_never_ends_is_ended(limit: str, decoder: str, ended_by: signal.Signals) -> None:
+    code = f"""
+import threading
+from dicom_node import readers
+readers.{limit} = 0.05
+with readers._bounded():
+    {decoder}
+"""
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == -ended_by
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="only Linux tells how much memory a process has")
+@pytest.mark.parametrize(
+    ("takes", "reason"),
+    [
+        ("bytearray(1 << 28)", "Explicit VR Little Endian pixels cannot be decoded (MemoryError)"),
+        # a decoder in C that does not look whether it was given what it asked for
+        ("ctypes.memset(malloc(1 << 28), 1, 1)", "its pixel data made the reading process end"),
+    ],
+)
+def test_a_decoder_that_eats_memory_costs_its_slice(
+    node: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, takes: str, reason: str
+) -> None:
+    poison = node.rows(instances)[9]
+    in_processes(EATS.format(uid=poison.sop_instance_uid, takes=takes), tmp_path / "site", monkeypatch)
+    with closing(node.worker(readers=2)) as worker:
+        while worker.step():
+            node.clock.advance(1.0)
+    found = node.rows(slice_results)
+    assert [(r.instance_id, r.left_out) for r in found if r.left_out] == [(poison.id, reason)]
+    assert len(found) == len(head_series())
+    assert [(job.state, job.tries) for job in node.rows(jobs_table)] == [("reported", 1)]
 
 
 def test_readers_end_when_who_made_them_is_killed(node: Made) -> None:
