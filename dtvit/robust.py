@@ -37,6 +37,9 @@ CELL_MM = 2.0
 RIM = 8  # cells of background, so that what is dilated by GAP_MM does not reach the edge
 INSIDE = 0.8  # share of a part that lies in the convex hull of the main one
 FOLLOWS = 0.5  # share of a part that lies within the neighbouring slice's head
+LYING_CM2 = 10.0  # muscles, eyes and ears beside a vault are smaller each
+LYING_IN_AIR = 0.35  # share of what surrounds a part; a muscle has skin, fat or bone on most sides
+AIR_HU = -400.0
 SHELL_MM = 6.0  # half the thickness of a shell, after erosion, that no part of the head follows
 DRIFT_MM = 6.0  # how far outlines move from slice to slice, tilt and growing face included
 
@@ -44,6 +47,7 @@ NO_HEAD = "no head found in this slice"
 ONLY_A_SHELL = "only a shell was found: holder or empty skull"
 SEVERAL = "the head is in several parts"
 CUT = "what stands out from the head and is thin was cut away: a holder that touches it, or an ear"
+LYING = "something soft that lies on the skin was kept: padding, or a swelling"
 FOLLOWED = "decided by the neighbouring slices"
 
 
@@ -112,6 +116,8 @@ def decide(
         grown = _grown(parts, chosen, pixel_mm, by)
     if not chosen:
         flags.append(NO_HEAD)
+    elif _something_lies_on(hu, parts, chosen, pixel_mm, by):
+        flags.append(LYING)
     mask = np.zeros(shape, np.bool_)
     if chosen:
         mask[window] = _filled(grown, visible & (hu > BONE_HU), pixel_mm, by)
@@ -246,6 +252,23 @@ def _choose(parts: _Parts, outline: Mask, pixel_mm: Pixel, by: Morphology, flags
             chosen |= others
             flags.append(SEVERAL)
     return frozenset(chosen)
+
+
+def _something_lies_on(
+    hu: npt.NDArray[np.float32], parts: _Parts, chosen: frozenset[int], pixel_mm: Pixel, by: Morphology
+) -> bool:
+    """Whether beside a vault a part was chosen that is large, borders on air over a good part of its outline, and
+    nowhere on bone: gel moulded to the head is as dense as a scalp and as thick as a cheek."""
+    main = min(chosen)
+    if parts.depth_mm[main - 1] < VAULT_MM:
+        return False
+    for i in sorted(chosen - {main}):
+        if parts.area_cm2[i - 1] >= LYING_CM2:
+            part = by.dilate(parts.labels == i, DISK_MM, pixel_mm)
+            around = hu[by.dilate(part, 2 * DISK_MM, pixel_mm) & ~part]
+            if np.mean(around < AIR_HU) >= LYING_IN_AIR and np.mean(around > BONE_HU) < 0.01:
+                return True
+    return False
 
 
 def _touching(outline: Mask, head: Mask, pixel_mm: Pixel, by: Morphology) -> Mask:

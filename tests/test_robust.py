@@ -82,6 +82,19 @@ def test_noise_does_not_make_a_sieve_of_the_brain() -> None:
         assert robust.decide(truth.hu, pixel_mm(spec)).mask[truth.brain].all()
 
 
+def test_soft_padding_on_the_skin_stays_and_is_told() -> None:
+    spec = phantom("none")
+    truth = slice_of(spec)
+    to_head = Fast().depth(~truth.head, pixel_mm(spec))
+    gel = (to_head > 0.0) & (to_head < 25.0)
+    gel[: int(0.65 * len(gel))] = False
+    assert robust.LYING not in robust.decide(truth.hu, pixel_mm(spec)).flags
+    found = robust.decide(np.where(gel, np.float32(35.0), truth.hu), pixel_mm(spec))
+    assert robust.LYING in found.flags
+    assert found.mask[gel].mean() > 0.5
+    assert found.mask[truth.brain].all()
+
+
 def series(spec: PhantomSpec) -> tuple[list[PhantomSlice], list[CTSlice]]:
     truths = [render_slice(spec, position) for position in spec.positions_mm[::3]]
     return truths, [
