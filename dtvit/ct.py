@@ -219,6 +219,8 @@ class CTObject:
 
         ds = self._dataset
         if self._syntax.is_compressed:
+            if not get_decoder(self._syntax).is_available:
+                raise UnreadableSlice(f"{self._syntax.name} pixels cannot be decoded: no decoder for them is installed")
             self._check_codestream(index)
         elif self._lies_plain():
             kind, count = f"<{'ui'[ds.PixelRepresentation]}2", self.rows * self.columns
@@ -267,6 +269,10 @@ class CTObject:
             )
         if found.components != 1 or found.bits > 16 or found.tiles > MAX_TILES:
             raise UnreadableSlice("the compressed pixels are no single grey image of at most 16 bits")
+        if self._syntax == uid.JPEGExtended12Bit and found.bits > 8:  # the one that can be had is under the GPL
+            raise UnreadableSlice(
+                f"{self._syntax.name} pixels of {found.bits} bits cannot be decoded: there is no decoder"
+            )
 
     def _padded(self, stored: npt.NDArray[Any], slope: float, intercept: float) -> npt.NDArray[np.bool_] | None:
         """Where the stored values are padding; a padding value that would blank tissue is not believed."""

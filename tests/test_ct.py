@@ -96,6 +96,30 @@ def test_lossless_compression_changes_nothing(syntax: str) -> None:
     assert (one(plain).hu == np.maximum(stored - 1024.0, -1024)).all()
 
 
+@pytest.mark.parametrize("bits", [12, 16])
+@pytest.mark.parametrize(("syntax", "process"), [(uid.JPEGLossless, "Process14"), (uid.JPEGLosslessSV1, "Process14_1")])
+def test_lossless_jpeg_changes_nothing(syntax: str, process: str, bits: int, tmp_path: Path) -> None:
+    """Encoded by GDCM, as pydicom does not write it."""
+    import gdcm
+
+    stored = np.random.default_rng(0).integers(-900, 2000, (64, 96), dtype=np.int16)
+    plain, packed = tmp_path / "plain", tmp_path / "packed"
+    plain.write_bytes(written(made(stored, BitsStored=bits, HighBit=bits - 1)))
+    source, change, target = gdcm.ImageReader(), gdcm.ImageChangeTransferSyntax(), gdcm.ImageWriter()
+    source.SetFileName(str(plain))
+    assert source.Read()
+    change.SetTransferSyntax(gdcm.TransferSyntax(getattr(gdcm.TransferSyntax, f"JPEGLossless{process}")))
+    change.SetInput(source.GetImage())
+    assert change.Change()
+    target.SetFileName(str(packed))
+    target.SetFile(source.GetFile())
+    target.SetImage(change.GetOutput())
+    assert target.Write()
+    assert pydicom.dcmread(packed).file_meta.TransferSyntaxUID == syntax
+    (found,) = read(packed)
+    assert (found.hu == np.maximum(stored - 1024.0, -1024)).all()
+
+
 def test_values_and_geometry_come_out_in_their_units() -> None:
     read_slice = one(made())
     assert read_slice.hu.dtype == np.float32
@@ -213,6 +237,11 @@ def jpeg_2000_of(rows: int, columns: int, tile: int) -> bytes:
         (uid.JPEG2000Lossless, jpeg_2000_of(64, 96, 1), "no single grey image"),
         (uid.JPEGLSLossless, b"\xff\xd8\xff\xf7\x00\x0b\x10\xea\x60\xea\x60\x01\x01\x11\x00\xff\xd9", "60000 x 60000"),
         (uid.JPEGLosslessSV1, b"\xff\xd8\xff\xc3\x00\x0b\x10\xea\x60\xea\x60\x01\x01\x11\x00\xff\xd9", "60000 x 60000"),
+        (
+            uid.JPEGExtended12Bit,
+            b"\xff\xd8\xff\xc1\x00\x0b\x0c\x00\x40\x00\x60\x01\x01\x11\x00\xff\xd9",
+            "of 12 bits cannot be decoded: there is no decoder",
+        ),
         (uid.JPEG2000Lossless, b"no stream at all", "no JPEG 2000"),
         (uid.JPEG2000Lossless, jpeg_2000_of(64, 96, 96), "cannot be decoded"),
         (uid.RLELossless, b"\x00" * 64, "cannot be decoded"),
