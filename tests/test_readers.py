@@ -31,15 +31,15 @@ def reads(self, name):
     return read(self, name)
 Spool.read = reads
 """
-EATS = """
-import ctypes
+POISON = """
+import ctypes, signal, threading
 from dtvit.ct import CTObject
 malloc = ctypes.CDLL(None).malloc
 malloc.restype, malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
 stored = CTObject._stored
 def decoded(self, index):
     if self._dataset.SOPInstanceUID == {uid!r}:
-        eaten = [{takes} for _ in range(32)]  # 8 GiB, and hardly a page of it is touched
+        {does}
     return stored(self, index)
 CTObject._stored = decoded
 """
@@ -128,18 +128,25 @@ with readers._bounded():
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="only Linux tells how much memory a process has")
 @pytest.mark.parametrize(
-    ("takes", "reason"),
+    ("does", "reason"),
     [
-        ("bytearray(1 << 28)", "Explicit VR Little Endian pixels cannot be decoded (MemoryError)"),
-        # a decoder in C that does not look whether it was given what it asked for
-        ("ctypes.memset(malloc(1 << 28), 1, 1)", "its pixel data made the reading process end"),
+        # 8 GiB, and hardly a page of it is touched
+        ("[bytearray(1 << 28) for _ in range(32)]", "Explicit VR Little Endian pixels cannot be decoded (MemoryError)"),
+        # the same in C, without a look whether there was any
+        ("[ctypes.memset(malloc(1 << 28), 1, 1) for _ in range(32)]", "its pixel data made the reading process end"),
+        # for ever, and all but a second of its time has passed
+        (
+            "signal.getitimer(signal.ITIMER_REAL)[0] and signal.alarm(1); threading.Event().wait()",
+            "its pixel data made the reading process end",
+        ),
     ],
+    ids=["eats memory", "eats memory in C", "waits"],
 )
-def test_a_decoder_that_eats_memory_costs_its_slice(
-    node: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, takes: str, reason: str
+def test_a_decoder_that_eats_memory_or_waits_costs_its_slice(
+    node: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, does: str, reason: str
 ) -> None:
     poison = node.rows(instances)[9]
-    in_processes(EATS.format(uid=poison.sop_instance_uid, takes=takes), tmp_path / "site", monkeypatch)
+    in_processes(POISON.format(uid=poison.sop_instance_uid, does=does), tmp_path / "site", monkeypatch)
     with closing(node.worker(readers=2)) as worker:
         while worker.step():
             node.clock.advance(1.0)
