@@ -11,7 +11,7 @@ import hashlib
 import math
 import re
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -78,7 +78,7 @@ class Facts:
     columns: int | None
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return dict(vars(self))  # `asdict` copies what is in it, which nobody changes
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Facts:
@@ -125,8 +125,6 @@ class Header:
     """Digest of the patient's ID alone (`patient_digest`): series of one study must share it."""
     taken_at: datetime | None
     """When the image was taken, as far as the header tells, in the zone of the scanner; not kept."""
-    pixel_sha256: str | None
-    """Of the value of Pixel Data, alike in all uncompressed little endian syntaxes; None for an object without it."""
     facts: Facts
 
     @property
@@ -139,13 +137,7 @@ def read(data_set: bytes, *, transfer_syntax_uid: str, sop_class_uid: str, sop_i
 
     Raises InvalidObject, with the status for the sender, if it cannot be parsed or contradicts the announcement.
     """
-    try:
-        of, where = elements.read(data_set, transfer_syntax_uid, _READ)
-        pixels = None if where is None else elements.pixel_value(data_set, where)
-    except InvalidObject:
-        raise
-    except Exception as exc:  # the library promises no class of exception for what is broken
-        raise InvalidObject("the data set cannot be parsed", StoreStatus.CANNOT_UNDERSTAND) from exc
+    of, pixels = _elements(data_set, transfer_syntax_uid, _READ)
     named = {
         "SOP Class UID": (of.text("SOPClassUID"), sop_class_uid),
         "SOP Instance UID": (of.text("SOPInstanceUID"), sop_instance_uid),
@@ -169,7 +161,6 @@ def read(data_set: bytes, *, transfer_syntax_uid: str, sop_class_uid: str, sop_i
             raise InvalidObject(f"{name} is missing or no UID", StoreStatus.CANNOT_UNDERSTAND)
     if sop_class_uid in CT_IMAGE_STORAGE and pixels is None:
         raise InvalidObject("a CT image without Pixel Data", StoreStatus.DATA_SET_DOES_NOT_MATCH_SOP_CLASS)
-    pixel_sha256 = None if pixels is None else hashlib.sha256(pixels).hexdigest()
     assert study is not None
     assert series is not None
     return Header(
@@ -180,9 +171,30 @@ def read(data_set: bytes, *, transfer_syntax_uid: str, sop_class_uid: str, sop_i
         identity=_identity(of),
         patient=_patient(of),
         taken_at=_taken_at(of),
-        pixel_sha256=pixel_sha256,
         facts=_facts(of),
     )
+
+
+def _elements(
+    data_set: bytes, transfer_syntax_uid: str, keywords: frozenset[str]
+) -> tuple[Elements, memoryview | None]:
+    """These elements, and the value of Pixel Data. Raises InvalidObject."""
+    try:
+        of, where = elements.read(data_set, transfer_syntax_uid, keywords)
+        return of, None if where is None else elements.pixel_value(data_set, where)
+    except InvalidObject:
+        raise
+    except Exception as exc:  # the library promises no class of exception for what is broken
+        raise InvalidObject("the data set cannot be parsed", StoreStatus.CANNOT_UNDERSTAND) from exc
+
+
+def pixel_digest(data_set: bytes, transfer_syntax_uid: str) -> str:
+    """Of the value of Pixel Data, alike in all uncompressed little endian syntaxes; empty where there is none.
+
+    No part of `Header`: few are ever compared, and it costs several times what all of that costs. Raises InvalidObject.
+    """
+    _, pixels = _elements(data_set, transfer_syntax_uid, frozenset())
+    return "" if pixels is None else hashlib.sha256(pixels).hexdigest()
 
 
 def patient_digest(patient_id: str) -> str:

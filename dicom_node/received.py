@@ -52,6 +52,12 @@ def _short(element: int, vr: bytes, value: bytes, pad: bytes) -> bytes:
     return b"\x02\x00" + element.to_bytes(2, "little") + vr + len(value).to_bytes(2, "little") + value
 
 
+def data_set_in(content: bytes) -> bytes:
+    """The encoded data set of a file whose File Meta Information begins with its group length, as `file_meta` does."""
+    length_at = _BEFORE_GROUP_2 + _GROUP_LENGTH_ELEMENT - 4
+    return content[length_at + 4 + int.from_bytes(content[length_at : length_at + 4], "little") :]
+
+
 _BEFORE_GROUP_2 = 132  # preamble and prefix
 _GROUP_LENGTH_ELEMENT = 12  # (0002,0000) itself, which does not count its own bytes
 

@@ -122,7 +122,7 @@ instances = Table(
     Column("file", String(128), nullable=False),
     Column("size", BigInteger, nullable=False),
     Column("sha256", String(64), nullable=False),  # of the encoded data set, without the file meta information
-    Column("pixel_sha256", String(64)),
+    Column("pixel_sha256", String(64)),  # once it was compared with another of its UID; header.pixel_digest
     Column("identity", String(64), nullable=False),
     Column("patient", String(64), nullable=False),  # header.patient_digest
     Column("facts", JSON, nullable=False),  # header.Facts

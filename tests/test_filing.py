@@ -85,6 +85,34 @@ def test_other_pixels_under_the_same_uid_are_both_kept_and_a_person_decides(node
     assert series_row(node).state == "failed"  # until somebody decides
 
 
+def test_an_earlier_copy_that_was_lost_contradicts_nothing(node: Made) -> None:
+    node.accept(ct(1))
+    node.spool.remove(node.rows(instances)[0].file)
+    assert node.accept(changed(ct(1), PixelData=bytes(512))) == [0]
+    assert current(node) == [False, True]
+    assert series_row(node).state == "receiving"
+
+
+def test_an_earlier_copy_that_is_damaged_contradicts_nothing(node: Made) -> None:
+    node.accept(ct(1))
+    damaged = node.spool.path(node.rows(instances)[0].file)
+    damaged.write_bytes(damaged.read_bytes()[:-100])
+    assert node.accept(changed(ct(1), PixelData=bytes(512))) == [0]
+    assert current(node) == [False, True]
+
+
+def test_pixels_are_compared_by_what_is_noted_of_them_even_where_the_file_was_lost(node: Made) -> None:
+    node.accept(ct(1), ct(1, PatientName="Doe^Janet"))
+    assert [row.pixel_sha256 is None for row in node.rows(instances)] == [False, True]
+    node.accept(ct(1, PatientName="Doe^Janette"))
+    noted = node.rows(instances)[1]
+    assert noted.pixel_sha256 == node.rows(instances)[0].pixel_sha256
+    node.accept(ct(1, PatientName="Doe^Janet"))  # taken back
+    node.spool.remove(noted.file)
+    node.accept(changed(ct(1), PixelData=bytes(512)))
+    assert series_row(node).state == "failed"
+
+
 def test_the_same_image_in_another_transfer_syntax_is_no_contradiction_and_no_news(node: Made) -> None:
     """A scanner sends it uncompressed, and a PACS routes the same study here in its own way of storing it."""
     compressed = changed(ct(1), PixelData=b"\xfe\xff\x00\xe0\0\0\0\0\xfe\xff\x00\xe0\4\0\0\0\1\2\3\4")

@@ -6,10 +6,10 @@ stands in docs/architecture.md. Everything here happens in the transaction that 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Protocol
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
@@ -62,13 +62,18 @@ class Filing:
     """Whether a row names the file it came in; if not, that file may go."""
 
 
-def file(
-    connection: Connection, arrival: Arrival, *, reopen_wait_s: float, holds: Callable[[str, int], bool]
-) -> Filing:
-    """File one instance. Runs twice without harm.
+class Files(Protocol):
+    """What filing asks about files of the spool."""
 
-    `holds`: whether the spool has a file of this name and size; a copy that was lost there is replaced by this one.
-    """
+    def holds(self, name: str, size: int) -> bool:
+        """Whether there is one of this name and size; a copy that was lost is replaced by the one that comes again."""
+
+    def pixels(self, name: str, transfer_syntax_uid: str) -> str | None:
+        """Digest of its pixels (`header.pixel_digest`), or None where it was lost or is damaged."""
+
+
+def file(connection: Connection, arrival: Arrival, *, reopen_wait_s: float, files: Files) -> Filing:
+    """File one instance. Runs twice without harm."""
     header = arrival.header
     row = _row(arrival)
     further_of = further.file(connection, row, series_uid=header.series_uid, priority=arrival.priority)
@@ -83,12 +88,12 @@ def file(
     earlier = connection.execute(sa.select(instances).where(same_uid)).all()
     for known in earlier:
         if known.sha256 == arrival.sha256:
-            names_file = _again(connection, known, arrival, holds)
-            if known.current or not _taken_back(connection, known, earlier):
+            names_file = _again(connection, known, arrival, files)
+            if known.current or not _taken_back(connection, arrival, known, earlier, files):
                 return Filing(Filed.AGAIN, series_id, names_file=names_file)
             _touch(connection, known.series_id, Filed.CORRECTED, now=arrival.at, reopen_wait_s=reopen_wait_s)
             return Filing(Filed.CORRECTED, known.series_id, names_file=names_file)
-    filed = _compared(arrival, [known for known in earlier if known.current])
+    filed = _compared(connection, arrival, [known for known in earlier if known.current], files)
     if filed is Filed.CORRECTED:
         connection.execute(instances.update().where(same_uid).values(current=False))
     new = {**row, "series_id": series_id, "current": filed is not Filed.RECODED}
@@ -114,7 +119,7 @@ def _row(arrival: Arrival) -> dict[str, Any]:
         "file": arrival.file,
         "size": arrival.size,
         "sha256": arrival.sha256,
-        "pixel_sha256": header.pixel_sha256,
+        "pixel_sha256": None,
         "identity": header.identity,
         "patient": header.patient,
         "facts": header.facts.to_json(),
@@ -126,11 +131,11 @@ def _row(arrival: Arrival) -> dict[str, Any]:
     }
 
 
-def _again(connection: Connection, row: sa.Row[Any], arrival: Arrival, holds: Callable[[str, int], bool]) -> bool:
+def _again(connection: Connection, row: sa.Row[Any], arrival: Arrival, files: Files) -> bool:
     """The same bytes: retention begins anew; returns whether this copy takes the place of one that was lost."""
     done = sa.and_(series.c.id == row.series_id, series.c.state != SeriesState.RECEIVING)
     connection.execute(series.update().where(done).values(last_at=arrival.at))
-    if holds(row.file, row.size):
+    if files.holds(row.file, row.size):
         return False
     mended = {"file": arrival.file, "size": arrival.size}
     connection.execute(instances.update().where(instances.c.id == row.id).values(mended))
@@ -138,14 +143,16 @@ def _again(connection: Connection, row: sa.Row[Any], arrival: Arrival, holds: Ca
     return True
 
 
-def _taken_back(connection: Connection, row: sa.Row[Any], earlier: Sequence[sa.Row[Any]]) -> bool:
+def _taken_back(
+    connection: Connection, arrival: Arrival, row: sa.Row[Any], earlier: Sequence[sa.Row[Any]], files: Files
+) -> bool:
     """A header that had been corrected comes again, as after a patient merge is undone: the newest word counts.
 
     Not so for a recoded copy or one that a person set aside: that one differs from what counts in more than its header.
     """
     current = [other for other in earlier if other.current]
     corrected = all(
-        other.pixel_sha256 == row.pixel_sha256 and other.transfer_syntax_uid == row.transfer_syntax_uid
+        other.transfer_syntax_uid == row.transfer_syntax_uid and _equal_pixels(connection, arrival, other, files)
         for other in current
     )
     if not current or not corrected:
@@ -155,11 +162,11 @@ def _taken_back(connection: Connection, row: sa.Row[Any], earlier: Sequence[sa.R
     return True
 
 
-def _compared(arrival: Arrival, current: Sequence[sa.Row[Any]]) -> Filed:
+def _compared(connection: Connection, arrival: Arrival, current: Sequence[sa.Row[Any]], files: Files) -> Filed:
     """What this instance is beside those that came under its UID before."""
     if not current:
         return Filed.NEW
-    if not all(_same_pixels(arrival, row) for row in current):
+    if not all(_same_pixels(connection, arrival, row, files) for row in current):
         return Filed.CONTRADICTED
     header = arrival.header
     recoded = any(
@@ -171,16 +178,28 @@ def _compared(arrival: Arrival, current: Sequence[sa.Row[Any]]) -> Filed:
     return Filed.RECODED if recoded else Filed.CORRECTED
 
 
-def _same_pixels(arrival: Arrival, row: sa.Row[Any]) -> bool:
+def _same_pixels(connection: Connection, arrival: Arrival, row: sa.Row[Any], files: Files) -> bool:
     """As far as can be told without decoding; a PACS may pass on compressed what the scanner sent uncompressed."""
     header, syntaxes = arrival.header, {arrival.transfer_syntax_uid, row.transfer_syntax_uid}
     if len(syntaxes) == 1 or syntaxes <= _LITTLE_ENDIAN:
-        return bool(header.pixel_sha256 == row.pixel_sha256)
+        return _equal_pixels(connection, arrival, row, files)
     was, now = Facts.from_json(row.facts), header.facts
     return (was.rows, was.columns, was.frames, was.position, was.orientation) == (
         *(now.rows, now.columns, now.frames),
         *(now.position, now.orientation),
     )
+
+
+def _equal_pixels(connection: Connection, arrival: Arrival, row: sa.Row[Any], files: Files) -> bool:
+    """Whether they are the same bytes; an earlier copy that was lost contradicts nothing.
+
+    Digests are made here, and noted, because hardly any instance is ever compared with another.
+    """
+    theirs: str | None = row.pixel_sha256
+    if theirs is None:
+        theirs = files.pixels(row.file, row.transfer_syntax_uid)
+        connection.execute(instances.update().where(instances.c.id == row.id).values(pixel_sha256=theirs))
+    return theirs is None or theirs == files.pixels(arrival.file, arrival.transfer_syntax_uid)
 
 
 def _series_for(connection: Connection, arrival: Arrival) -> int:

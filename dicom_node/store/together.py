@@ -15,7 +15,9 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
-from dicom_node.errors import NodeError, StoreUnavailable
+from dicom_node.errors import InvalidObject, NodeError, StoreUnavailable
+from dicom_node.header import pixel_digest
+from dicom_node.received import data_set_in
 from dicom_node.store import filing
 from dicom_node.store.database import Database
 from dicom_node.store.filing import Arrival, Filing
@@ -81,10 +83,19 @@ class Filer:
                 self._discard(one.arrival)  # only now: the row that says "again" names another, durable file
 
     def _filed(self, connection: Connection, arrival: Arrival) -> Filing:
-        filed = filing.file(connection, arrival, reopen_wait_s=self._reopen_wait_s, holds=self._spool.holds)
-        if filed.names_file and not self._spool.holds(arrival.file, arrival.size):
+        filed = filing.file(connection, arrival, reopen_wait_s=self._reopen_wait_s, files=self)
+        if filed.names_file and not self.holds(arrival.file, arrival.size):
             raise _FileGone("the file was removed before its row was written; was its patient forgotten?")
         return filed
+
+    def holds(self, name: str, size: int) -> bool:
+        return self._spool.holds(name, size)
+
+    def pixels(self, name: str, transfer_syntax_uid: str) -> str | None:
+        try:
+            return pixel_digest(data_set_in(self._spool.read(name)), transfer_syntax_uid)
+        except (FileNotFoundError, InvalidObject):
+            return None
 
     def _discard(self, arrival: Arrival) -> None:
         with contextlib.suppress(OSError):  # then housekeeping finds it
