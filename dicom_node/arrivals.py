@@ -65,7 +65,8 @@ class Arrivals:
         except (StoreFull, StoreUnavailable) as exc:
             log.error("refused %s", fields(association=received.association, status="A700", reason=exc))
             return StoreStatus.OUT_OF_RESOURCES
-        log.debug("kept %s", fields(association=received.association, series=kept.series_id, was=kept.filed))
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("kept %s", fields(association=received.association, series=kept.series_id, was=kept.filed))
         if kept.filed is Filed.CONTRADICTED:
             reason = "other pixels under the same SOP Instance UID"
             log.error("contradiction %s", fields(series=kept.series_id, reason=reason))

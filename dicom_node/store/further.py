@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 from sqlalchemy.dialects import sqlite
 
+from dicom_node.store.database import by_driver
 from dicom_node.tables import SeriesState, instances, objects, series
 
 _BY_NAME = sqlite.dialect(paramstyle="named")
@@ -55,10 +56,11 @@ def file(connection: Connection, row: Mapping[str, Any], *, series_uid: str, pri
     return series_id
 
 
-def _execute(connection: Connection, statement: Any, values: Mapping[str, Any]) -> sa.CursorResult[Any]:
+def _execute(connection: Connection, statement: Any, values: Mapping[str, Any]) -> Any:
+    """The driver's cursor."""
     dialect = _BY_NAME if connection.dialect.name == "sqlite" else connection.dialect
     text, fixed = _compiled(statement, dialect)
-    return connection.exec_driver_sql(text, {**fixed, **values})
+    return by_driver(connection, text, {**fixed, **values})
 
 
 @lru_cache(maxsize=16)
