@@ -27,7 +27,6 @@ from dicom_node.store.spool import Spool
 log = logging.getLogger("dicom_node.forgetting")
 
 BATCH = 500  # files looked up at once: databases bound the number of parameters
-HALF_WRITTEN_S = 60.0  # far longer than it takes to write what is in memory; who is that slow is not acknowledged
 
 
 @dataclass(frozen=True)
@@ -104,14 +103,8 @@ def _remove_orphans(database: Database, spool: Spool, whom: Whom, trouble: list[
     with _noted(trouble):
         for name in _without_rows(database, spool):
             with _noted(trouble):
-                if _is_of(spool, name, whom):
+                if _is_of(spool, name, whom):  # if it is just being received, its sender hears that it is not stored
                     yield _remove_orphan(database, spool, name)
-    with _noted(trouble):
-        spool.clear_incoming(older_than_s=HALF_WRITTEN_S)  # what is cut short may not say any more whose it was
-        for name in spool.half_written():
-            if _is_of(spool, name, whom):  # if it is just being written, its sender hears that it is not stored
-                spool.remove(name)
-                yield True
 
 
 def _without_rows(database: Database, spool: Spool) -> Iterator[str]:

@@ -1,5 +1,5 @@
 """Housekeeping: deletes what is older than its retention and owed to nobody, and files of that age that no row names;
-and what a receiver that died left half-written, where others share its folder.
+and names for files to come that nobody uses any more, left by a process that was killed.
 
 Nothing still in work or undelivered is deleted, however old (promise 6). A file without a row is what a crash leaves,
 or an image that was acknowledged and whose row went with the database: a lost file, an older backup, another URL.
@@ -21,7 +21,7 @@ from dicom_node.store.spool import Spool
 log = logging.getLogger("dicom_node.housekeeping")
 
 DAY_S = 86400.0
-COMMITTING_S = 3600.0  # a file without a row, or half-written, may be one that is being received right now
+COMMITTING_S = 3600.0  # a file without a row, or an empty one, may be one that is being received right now
 BATCH = 500  # files looked up at once: databases bound the number of parameters
 
 
@@ -42,7 +42,7 @@ def tidy(
         for name in files:  # only now: a file without a row is found later, a row without a file would be a loss
             spool.remove(name)
         series += 1
-    spool.clear_incoming(older_than_s=COMMITTING_S)
+    spool.clear_unused(older_than_s=COMMITTING_S)
     orphans, kept = _remove_orphans(database, spool, now, quiet_since)
     if kept:
         hint = "if the database was restored or replaced, send the spool folder to this node again: dicom-node send"

@@ -38,7 +38,6 @@ TICK_S = 0.25
 DONE = b"!"  # among the worker's signs of life: it has done something, and there may be something to send
 TIDY_S = 3600.0
 ASK_S = 2.0  # what was delivered meanwhile goes into one question
-SHARED_SPOOL_S = 3600.0  # a half-written file of another receiver may still be written to for a while
 WORKER_START_S = 180.0  # importing torch and loading a large model from a slow disk
 WORKER_STOP_S = 30.0
 LONGEST_RESTART_WAIT_S = 30.0
@@ -64,14 +63,13 @@ class Service:
         try:
             self._serve(database, spool)
         finally:
+            spool.close()
             database.close()
             lock.close()
 
     def _serve(self, database: Database, spool: Spool) -> None:
         node = self._config.node
-        alone = database.url.get_backend_name() == "sqlite"  # then whatever is begun is of an earlier life of this node
-        half_written = spool.clear_incoming(older_than_s=0.0 if alone else SHARED_SPOOL_S)
-        if alone:
+        if database.url.get_backend_name() == "sqlite":  # then whatever is begun is of an earlier life of this node
             self._forget_earlier_life(database)
         receiver: Receiver | None = None
         arrivals = Arrivals(
@@ -95,7 +93,7 @@ class Service:
         )
         port = receiver.start()
         self._warn_of_gaps()
-        log.info("ready %s", fields(ae_title=node.ae_title, port=port, half_written_removed=half_written or None))
+        log.info("ready %s", fields(ae_title=node.ae_title, port=port))
         worker = _WorkerProcess(self._config, self._config_path, database, self._stopping, self._done.give)
         self._loop("worker", worker.run)
         self._loop("arrivals", self._every(TICK_S, arrivals.tick))

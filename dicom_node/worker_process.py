@@ -63,6 +63,7 @@ def work(config: Config, owner: str) -> NoReturn:
             _sign_of_life(b"!")  # something may be owed now: the service's senders need not wait for their next look
         else:
             stopping.wait(IDLE_S)
+    spool.close()
     database.close()
     _end()
 

@@ -5,8 +5,8 @@ and spool, byte for byte, at every moment; in the end each study has exactly one
 of its images, all that was asked for storage commitment is committed to, and nothing waits. The model is a stand-in,
 and processes are forked from one that has imported the node, as starts would take most of the time otherwise.
 
-What this cannot show: SIGKILL leaves what was written to the kernel, a power cut does not. That the order of write,
-fsync, rename and commit is the right one is for tests/test_spool.py and tests/test_database.py to say.
+What this cannot show: SIGKILL leaves what was written to the kernel, a power cut does not. That the order of name,
+write, fsync and commit is the right one is for tests/test_spool.py and tests/test_database.py to say.
 """
 
 from __future__ import annotations

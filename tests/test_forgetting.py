@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import errno
-import os
 import shutil
-import time
 from pathlib import Path
 from typing import Any
 
@@ -233,19 +231,11 @@ def test_all_copies_go_with_the_present_patient(tmp_path: Path) -> None:
 
 
 def test_what_a_crash_left_half_written_goes_too(node: Made) -> None:
-    whole = received(ct(7, PatientID="SYN-0001"))
-    others = received(ct(7, PatientID="P-9"))
-    written = {
-        "theirs": whole.meta + whole.data_set[:-100],
-        "being-received": others.meta + others.data_set[:-100],
-        "old": whole.meta + whole.data_set[:20],  # it does not say any more whose it is
-    }
-    incoming = node.spool.folder / "incoming"
-    for name, content in written.items():
-        (incoming / name).write_bytes(content)
-    os.utime(incoming / "old", (time.time() - 120,) * 2)
+    theirs, others = received(ct(7, PatientID="SYN-0001")), received(ct(7, PatientID="P-9"))
+    kept = [node.spool.keep(one.meta + one.data_set[:-100]) for one in (theirs, others)]
     assert erase(node, "SYN-0001").orphans == 1
-    assert [file.name for file in incoming.iterdir()] == ["being-received"]
+    assert kept[0] not in node.files()
+    assert kept[1] in node.files()
 
 
 def test_what_comes_in_meanwhile_is_new_and_told(node: Made, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,17 @@ def test_a_file_that_no_row_names_goes_with_its_retention(node: Made) -> None:
     assert orphan not in node.files()
     assert young in node.files()
     assert len(node.files()) == 2
+
+
+def test_names_that_a_killed_process_made_for_files_to_come_are_removed_and_no_word_said(
+    node: Made, caplog: pytest.LogCaptureFixture
+) -> None:
+    node.accept(ct(1), ct(2))
+    (spare,) = [file for file in node.spool.folder.glob("??/*") if not file.stat().st_size]
+    os.utime(spare, (time.time() - 7200,) * 2)
+    assert tidy(node) == (0, 0)
+    assert not spare.exists()
+    assert "files_without_rows" not in caplog.text
 
 
 def test_images_whose_database_was_lost_are_kept_and_told_of(

@@ -5,13 +5,16 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dicom_node.errors import StoreFull, StoreUnavailable
+from dicom_node.store.names import FRESH_S
 from dicom_node.store.spool import Spool
 
 
@@ -20,6 +23,11 @@ def spool(tmp_path: Path) -> Spool:
     made = Spool(tmp_path / "spool")
     made.prepare()
     return made
+
+
+def on_disk(spool: Spool) -> set[str]:
+    """Names of all files, those not written yet among them."""
+    return {str(file.relative_to(spool.folder)) for file in spool.folder.rglob("*") if file.is_file()}
 
 
 def raising(number: int) -> Callable[..., None]:
@@ -37,23 +45,69 @@ def test_what_was_kept_is_read_back_whole(spool: Spool) -> None:
     assert not spool.holds(name, 13)
 
 
-def test_file_folder_and_name_are_durable_before_keep_returns(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_name_folder_and_content_are_durable_before_keep_returns(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
     did: list[tuple[str, str]] = []
-    fsync, rename = os.fsync, Path.rename
+    fsync, opens = os.fsync, os.open
 
     def synced(descriptor: int) -> None:
         did.append(("sync", os.readlink(f"/proc/self/fd/{descriptor}")))
         fsync(descriptor)
 
-    def renamed(self: Path, target: Path) -> Path:
-        did.append(("rename", str(target)))
-        return rename(self, target)
+    def opened(path: str, flags: int, *mode: int) -> int:
+        if flags & os.O_CREAT:
+            did.append(("create", path))
+        return opens(path, flags, *mode)
 
     monkeypatch.setattr(os, "fsync", synced)
-    monkeypatch.setattr(Path, "rename", renamed)
+    monkeypatch.setattr(os, "open", opened)
     name = spool.keep(b"content")
     final = spool.path(name)
-    assert did == [("rename", str(final)), ("sync", str(final)), ("sync", str(final.parent))]
+    assert did == [("create", str(final)), ("sync", str(final.parent)), ("sync", str(final))]
+
+
+def test_names_are_made_in_advance_the_more_the_faster_they_are_used(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders: list[str] = []
+
+    def synced(descriptor: int) -> None:
+        place = os.readlink(f"/proc/self/fd/{descriptor}")
+        if Path(place).is_dir():
+            folders.append(place)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    for number in range(1 + 2 + 4 + 8 + 16 + 32 + 32):
+        spool.keep(b"%d" % number)
+    assert len(folders) == 7
+
+
+def test_a_name_made_in_advance_is_no_file_yet_and_is_removed_in_the_end(spool: Spool) -> None:
+    kept = [spool.keep(b"%d" % number) for number in range(4)]
+    assert len(on_disk(spool)) > 4
+    assert sorted(spool.stored()) == sorted(kept)
+    spool.close()
+    assert sorted(on_disk(spool)) == sorted(kept)
+    assert spool.read(spool.keep(b"after")) == b"after"
+
+
+def test_a_name_that_has_lain_for_long_is_not_used(tmp_path: Path) -> None:
+    """Housekeeping would take it for the trace of a crash."""
+    now = [0.0]
+    spool = Spool(tmp_path / "spool", clock=lambda: now[0])
+    spool.prepare()
+    for _ in range(2):
+        spool.keep(b"x")
+    (spare,) = on_disk(spool) - set(spool.stored())
+    now[0] += FRESH_S
+    assert spool.keep(b"y") != spare
+    assert on_disk(spool) == set(spool.stored())
+
+
+def test_many_threads_never_share_a_name(spool: Spool) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        names = list(pool.map(lambda n: spool.keep(b"%d" % n), range(200)))
+    assert len(set(names)) == 200
+    assert [spool.read(name) for name in names] == [b"%d" % n for n in range(200)]
 
 
 def test_nobody_but_the_owner_reads_what_is_kept(tmp_path: Path) -> None:
@@ -65,23 +119,17 @@ def test_nobody_but_the_owner_reads_what_is_kept(tmp_path: Path) -> None:
     finally:
         os.umask(before)
     assert stat.S_IMODE(spool.path(name).stat().st_mode) == 0o600
-    for folder in (spool.folder, spool.folder / "incoming", spool.path(name).parent):
+    for folder in (spool.folder, spool.path(name).parent):
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
-def test_under_its_own_name_a_file_is_whole_at_every_moment(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
-    content, rename, seen = os.urandom(100_000), Path.rename, []
-
-    def renamed(self: Path, target: Path) -> Path:
-        seen.append((list(spool.stored()), self.read_bytes()))
-        return rename(self, target)
-
-    monkeypatch.setattr(Path, "rename", renamed)
-    spool.keep(b"meta", content)
-    assert seen == [([], b"meta" + content)]
+def test_content_that_the_disk_takes_in_pieces_is_kept_whole(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    content, write = os.urandom(10_000), os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:999]))
+    assert spool.read(spool.keep(b"meta", content)) == b"meta" + content
 
 
-@pytest.mark.parametrize("at", ["fsync", "open"])
+@pytest.mark.parametrize("at", ["fsync", "open", "write"])
 @pytest.mark.parametrize(
     ("number", "error"),
     [
@@ -98,8 +146,7 @@ def test_a_full_or_broken_disk_is_told_apart_and_leaves_nothing(
         patch.setattr(os, at, raising(number))
         with pytest.raises(error):
             spool.keep(b"content")
-    assert list(spool.stored()) == []
-    assert list((spool.folder / "incoming").iterdir()) == []
+    assert on_disk(spool) == set()
     assert spool.read(spool.keep(b"content")) == b"content"  # it recovers by itself
 
 
@@ -117,13 +164,14 @@ def test_an_object_larger_than_the_room_is_refused_before_it_is_written(spool: S
         spool.check_room(2**62)
 
 
-def test_half_written_files_of_an_earlier_life_are_removed(spool: Spool) -> None:
-    (spool.folder / "incoming" / "left").write_bytes(b"half")
-    kept = spool.keep(b"whole")
-    assert spool.clear_incoming(older_than_s=3600) == 0  # another receiver may be writing it
-    assert spool.clear_incoming() == 1
-    assert list((spool.folder / "incoming").iterdir()) == []
-    assert spool.read(kept) == b"whole"
+def test_names_of_a_process_that_was_killed_are_removed_when_they_are_old(spool: Spool) -> None:
+    kept = [spool.keep(b"first"), spool.keep(b"second")]
+    (spare,) = on_disk(spool) - set(kept)
+    assert spool.clear_unused(older_than_s=3600) == 0  # it may be another receiver's
+    os.utime(spool.path(spare), (time.time() - 7200,) * 2)
+    os.utime(spool.path(kept[0]), (time.time() - 7200,) * 2)
+    assert spool.clear_unused(older_than_s=3600) == 1
+    assert on_disk(spool) == set(kept)
 
 
 def test_a_missing_file_is_told_from_a_missing_spool(spool: Spool) -> None:

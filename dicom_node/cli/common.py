@@ -111,6 +111,7 @@ def opened(config_path: Path) -> Iterator[tuple[Config, Database, Spool]]:
     try:
         yield config, database, spool
     finally:
+        spool.close()
         database.close()
 
 

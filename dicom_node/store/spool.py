@@ -1,8 +1,8 @@
 """The spool: received objects and reports as files that survive a power cut. File names are our own, never a peer's.
 
-A file is written under a temporary name, renamed, then it and its folder are synced; only then does `keep` return. What
+A file is written under a name whose folder was synced before (`names`), and synced; only then does `keep` return. What
 lies here without a row in the database is the trace of a crash before the commit, and nobody was told Success for it:
-a file counts by its row alone. Why it is renamed before it is synced: docs/decisions/0010.
+a file counts by its row alone. Why it gets its name before its content: docs/decisions/0013.
 """
 
 from __future__ import annotations
@@ -11,48 +11,45 @@ import errno
 import os
 import shutil
 import time
-import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from dicom_node.errors import StoreFull, StoreUnavailable
+from dicom_node.store.names import SHARDS, Names, sync_folder
 
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-_SHARDS = 256  # folders, so that none of them holds more files than a person or a file system likes to list
 
 
 class Spool:
-    def __init__(self, folder: Path, *, min_free_mib: int = 0) -> None:
+    def __init__(self, folder: Path, *, min_free_mib: int = 0, clock: Callable[[], float] = time.monotonic) -> None:
         self.folder = folder
         self.min_free_mib = min_free_mib
+        self._names = Names(folder, clock=clock)
 
     def prepare(self) -> None:
-        for folder in (self.folder, self._incoming):
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for shard in range(_SHARDS):
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for shard in range(SHARDS):
             (self.folder / f"{shard:02x}").mkdir(exist_ok=True, mode=0o700)
-        _sync_folder(self.folder)
+        sync_folder(str(self.folder))
+
+    def close(self) -> None:
+        """Remove the names made in advance that were not used; more can be kept afterwards."""
+        self._names.discard()
 
     def keep(self, *chunks: bytes) -> str:
         """Write the chunks as one file, durably; returns its name, relative to the folder. Raises StoreFull."""
         self.check_room(sum(map(len, chunks)))
-        unique = uuid.uuid4().hex
-        name = f"{unique[:2]}/{unique}.dcm"
-        temporary, final = self._incoming / unique, self.folder / name
         try:
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with open(descriptor, "wb") as file:
-                for chunk in chunks:
-                    file.write(chunk)
-                file.flush()
-                temporary.rename(final)
-                os.fsync(file.fileno())
-            _sync_folder(final.parent)
-        except OSError as exc:
-            for written in (temporary, final):
+            name = self._names.take()
+            path = f"{self.folder}/{name}"
+            try:
+                _write(path, chunks)
+            except OSError:
                 with suppress(OSError):
-                    written.unlink(missing_ok=True)
+                    os.unlink(path)
+                raise
+        except OSError as exc:
             if exc.errno in _NO_ROOM:
                 raise StoreFull("the disk of the spool is full") from exc
             raise StoreUnavailable(f"the spool cannot be written: {exc.strerror}") from exc
@@ -93,7 +90,7 @@ class Spool:
     def holds(self, name: str, size: int) -> bool:
         """Whether the file is there and as long as it was written. Raises StoreUnavailable."""
         try:
-            return self.path(name).stat().st_size == size
+            return os.stat(f"{self.folder}/{name}").st_size == size
         except FileNotFoundError:
             return False
         except OSError as exc:
@@ -105,7 +102,7 @@ class Spool:
     def sync(self) -> None:
         """Make removals durable."""
         for shard in self.folder.glob("[0-9a-f][0-9a-f]"):
-            _sync_folder(shard)
+            sync_folder(str(shard))
 
     def modified_at(self, name: str) -> float | None:
         """When the file was written; None if it is gone already."""
@@ -115,45 +112,36 @@ class Spool:
             return None
 
     def stored(self) -> Iterator[str]:
-        """Names of all files kept; used to find what a crash left without a row."""
+        """Names of all files that hold something; used to find what a crash left without a row."""
+        for name, found in self._files():
+            if found.st_size:
+                yield name
+
+    def clear_unused(self, *, older_than_s: float) -> int:
+        """Remove empty files, names made in advance by a process that was killed; returns how many there were."""
+        cleared = 0
+        for name, found in self._files():
+            if not found.st_size and time.time() - found.st_mtime >= older_than_s:
+                self.remove(name)
+                cleared += 1
+        return cleared
+
+    def _files(self) -> Iterator[tuple[str, os.stat_result]]:
         for shard in sorted(self.folder.glob("[0-9a-f][0-9a-f]")):
-            for file in shard.iterdir():
-                yield f"{shard.name}/{file.name}"
-
-    def half_written(self) -> Iterator[str]:
-        """Names of files that are just being written, or that a crash left so."""
-        for file in self._incoming.iterdir():
-            yield f"{self._incoming.name}/{file.name}"
-
-    def clear_incoming(self, *, older_than_s: float = 0.0) -> int:
-        """Remove half-written files of an earlier life; returns how many there were.
-
-        Call it before anything is received, or, where other receivers share the folder, for old ones alone.
-        """
-        leftovers = [f for f in self._incoming.iterdir() if _age_s(f) >= older_than_s]
-        for file in leftovers:
-            file.unlink(missing_ok=True)
-        return len(leftovers)
-
-    @property
-    def _incoming(self) -> Path:
-        return self.folder / "incoming"
+            with os.scandir(shard) as files:
+                for file in files:
+                    with suppress(FileNotFoundError):
+                        yield f"{shard.name}/{file.name}", file.stat()
 
 
-def _age_s(file: Path) -> float:
+def _write(path: str, chunks: Sequence[bytes]) -> None:
+    """Fill the empty file that is there, durably."""
+    descriptor = os.open(path, os.O_WRONLY)
     try:
-        return max(0.0, time.time() - file.stat().st_mtime)
-    except FileNotFoundError:
-        return 0.0
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename durable. Where folders cannot be opened (Windows), the file system's journal holds renames."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except PermissionError:
-        return
-    try:
+        for chunk in chunks:
+            left = memoryview(chunk)
+            while left:
+                left = left[os.write(descriptor, left) :]
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
