@@ -6,7 +6,6 @@ moment; all that it goes by stands in the database, so that a restart changes no
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -79,7 +78,6 @@ class Arrivals:
             sop_class_uid=received.sop_class_uid,
             sop_instance_uid=received.sop_instance_uid,
         )
-        sha256 = hashlib.sha256(received.data_set).hexdigest()
         name = self._spool.keep(received.meta, received.data_set)
         now = self._clock()
         arrival = Arrival(
@@ -87,7 +85,7 @@ class Arrivals:
             transfer_syntax_uid=received.transfer_syntax_uid,
             file=name,
             size=len(received.meta) + len(received.data_set),
-            sha256=sha256,
+            sha256=received.sha256,
             ruled_out=eligibility.ruled_out(head.sop_class_uid, head.facts, self._rules),
             calling_aet=received.calling_aet,
             at=now,

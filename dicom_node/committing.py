@@ -18,6 +18,7 @@ from dicom_node.errors import PeerError, StoreUnavailable
 from dicom_node.logs import fields
 from dicom_node.network import commitment as network
 from dicom_node.network.commitment import Reference, Report
+from dicom_node.received import data_set_in
 from dicom_node.status import CommitmentStatus, FailureReason
 from dicom_node.store import commitment
 from dicom_node.store.commitment import Request
@@ -200,8 +201,7 @@ class Keeper:
             content = self._spool.read(file)
         except (FileNotFoundError, StoreUnavailable):
             return False
-        data_set_at = 144 + int.from_bytes(content[140:144], "little")  # PS3.10 7.1: behind the meta information
-        return len(content) == size and hashlib.sha256(content[data_set_at:]).hexdigest() == sha256
+        return len(content) == size and hashlib.sha256(data_set_in(content)).hexdigest() == sha256
 
     def _peer_of(self, ae_title: str) -> Peer | None:
         return next((peer for peer in self._config.peers if peer.ae_title == ae_title), None)

@@ -165,7 +165,9 @@ def _syntax(uid: str) -> pydicom.uid.UID:
     return pydicom.uid.UID(uid)
 
 
-def read(data_set: bytes, transfer_syntax_uid: str, keywords: frozenset[str]) -> tuple[Elements, Pixels | None]:
+def read(
+    data_set: bytes | bytearray, transfer_syntax_uid: str, keywords: frozenset[str]
+) -> tuple[Elements, Pixels | None]:
     """These elements, and where the value of Pixel Data lies. Raises InvalidObject where a length exceeds the data,
     and whatever pydicom raises for what is broken otherwise."""
     syntax = _syntax(transfer_syntax_uid)
@@ -179,7 +181,9 @@ def read(data_set: bytes, transfer_syntax_uid: str, keywords: frozenset[str]) ->
     return Elements({}, implicit=syntax.is_implicit_VR, read=ds), pixels
 
 
-def _find(data: bytes, implicit: bool, wanted: frozenset[int]) -> tuple[dict[int, RawDataElement], Pixels | None]:
+def _find(
+    data: bytes | bytearray, implicit: bool, wanted: frozenset[int]
+) -> tuple[dict[int, RawDataElement], Pixels | None]:
     """Raises _Unusual, struct.error."""
     found: dict[int, RawDataElement] = {}
     at, end, last = 0, len(data), 0x0007FFFF  # groups below 0008 belong elsewhere
@@ -196,7 +200,7 @@ def _find(data: bytes, implicit: bool, wanted: frozenset[int]) -> tuple[dict[int
             at = _past_sequence(data, begin, implicit, vr, 0)
         elif tag in wanted:
             at = begin + length
-            found[tag] = RawDataElement(BaseTag(tag), vr, length, data[begin:at], begin, implicit, True)
+            found[tag] = RawDataElement(BaseTag(tag), vr, length, bytes(data[begin:at]), begin, implicit, True)
         else:
             at = begin + length
     if at != end or not data:
@@ -204,7 +208,7 @@ def _find(data: bytes, implicit: bool, wanted: frozenset[int]) -> tuple[dict[int
     return found, None
 
 
-def _head(data: bytes, at: int, implicit: bool) -> tuple[int, str | None, int, int]:
+def _head(data: bytes | bytearray, at: int, implicit: bool) -> tuple[int, str | None, int, int]:
     """Tag, VR, begin and length of the value of the element at `at`."""
     if implicit:
         group, element, length = _implicit(data, at)
@@ -217,7 +221,7 @@ def _head(data: bytes, at: int, implicit: bool) -> tuple[int, str | None, int, i
     return group << 16 | element, vr.decode(), at + 12, _long(data, at + 8)[0]
 
 
-def _past_sequence(data: bytes, at: int, implicit: bool, vr: str | None, depth: int) -> int:
+def _past_sequence(data: bytes | bytearray, at: int, implicit: bool, vr: str | None, depth: int) -> int:
     """Where a sequence of undefined length ends whose items begin at `at`."""
     if vr not in ("SQ", None) or depth > _DEEPEST:
         raise _Unusual
@@ -232,7 +236,7 @@ def _past_sequence(data: bytes, at: int, implicit: bool, vr: str | None, depth: 
         at = _past_item(data, at, implicit, depth) if length == _UNDEFINED else at + length
 
 
-def _past_item(data: bytes, at: int, implicit: bool, depth: int) -> int:
+def _past_item(data: bytes | bytearray, at: int, implicit: bool, depth: int) -> int:
     while True:
         group, element, length = _implicit(data, at)
         if group << 16 | element == _ITEM_END and not length:
@@ -241,7 +245,7 @@ def _past_item(data: bytes, at: int, implicit: bool, depth: int) -> int:
         at = _past_sequence(data, begin, implicit, vr, depth + 1) if length == _UNDEFINED else begin + length
 
 
-def _parse(data_set: bytes, syntax: pydicom.uid.UID) -> tuple[Dataset, Pixels | None]:
+def _parse(data_set: bytes | bytearray, syntax: pydicom.uid.UID) -> tuple[Dataset, Pixels | None]:
     """The data set up to Pixel Data, by pydicom."""
     stream = io.BytesIO(data_set)
     pixel_element: tuple[str | None, int] | None = None
@@ -264,7 +268,7 @@ def _parse(data_set: bytes, syntax: pydicom.uid.UID) -> tuple[Dataset, Pixels | 
     return ds, (vr, stream.tell() + (12 if vr in EXPLICIT_VR_LENGTH_32 else 8), length)
 
 
-def pixel_value(data_set: bytes, pixels: Pixels) -> memoryview:
+def pixel_value(data_set: bytes | bytearray, pixels: Pixels) -> memoryview:
     """The value of Pixel Data; to the end where it ends with a delimiter. Raises InvalidObject if it is cut off."""
     _, begin, length = pixels
     if length == _UNDEFINED:

@@ -132,7 +132,7 @@ class Header:
         return self.sop_class_uid in CT_IMAGE_STORAGE
 
 
-def read(data_set: bytes, *, transfer_syntax_uid: str, sop_class_uid: str, sop_instance_uid: str) -> Header:
+def read(data_set: bytes | bytearray, *, transfer_syntax_uid: str, sop_class_uid: str, sop_instance_uid: str) -> Header:
     """Read the header of an encoded data set as it came over an association that announced these UIDs.
 
     Raises InvalidObject, with the status for the sender, if it cannot be parsed or contradicts the announcement.
@@ -176,7 +176,7 @@ def read(data_set: bytes, *, transfer_syntax_uid: str, sop_class_uid: str, sop_i
 
 
 def _elements(
-    data_set: bytes, transfer_syntax_uid: str, keywords: frozenset[str]
+    data_set: bytes | bytearray, transfer_syntax_uid: str, keywords: frozenset[str]
 ) -> tuple[Elements, memoryview | None]:
     """These elements, and the value of Pixel Data. Raises InvalidObject."""
     try:
@@ -188,7 +188,7 @@ def _elements(
         raise InvalidObject("the data set cannot be parsed", StoreStatus.CANNOT_UNDERSTAND) from exc
 
 
-def pixel_digest(data_set: bytes, transfer_syntax_uid: str) -> str:
+def pixel_digest(data_set: bytes | bytearray, transfer_syntax_uid: str) -> str:
     """Of the value of Pixel Data, alike in all uncompressed little endian syntaxes; empty where there is none.
 
     No part of `Header`: few are ever compared, and it costs several times what all of that costs. Raises InvalidObject.

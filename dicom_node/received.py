@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,9 @@ class Received:
     transfer_syntax_uid: str
     meta: bytes
     """Preamble, prefix and File Meta Information (PS3.10 7.1), ready to stand before the data set in a file."""
-    data_set: bytes
+    data_set: bytes | bytearray
+    sha256: str
+    """Digest of the data set; whoever receives it makes it as the data come."""
     calling_aet: str
     association: int
     """The node's own number of the association, for the log."""
@@ -76,6 +79,7 @@ def from_file(path: Path, *, calling_aet: str) -> Received:
         transfer_syntax_uid=str(meta.get("TransferSyntaxUID", "")),
         meta=content[:data_set_at],
         data_set=content[data_set_at:],
+        sha256=hashlib.sha256(content[data_set_at:]).hexdigest(),
         calling_aet=calling_aet,
         association=0,
     )

@@ -5,6 +5,7 @@ Content is drawn by the phantom once a test run; where only headers count, the p
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -133,7 +134,8 @@ def received(
         "calling_aet": calling,
         "association": 1,
     }
-    return Received(**given | changed)
+    given |= changed
+    return Received(**{"sha256": hashlib.sha256(given["data_set"]).hexdigest()} | given)
 
 
 @dataclass

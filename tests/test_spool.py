@@ -124,12 +124,12 @@ def test_nobody_but_the_owner_reads_what_is_kept(tmp_path: Path) -> None:
 
 
 def test_content_that_the_disk_takes_in_pieces_is_kept_whole(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
-    content, write = os.urandom(10_000), os.write
-    monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:999]))
-    assert spool.read(spool.keep(b"meta", content)) == b"meta" + content
+    content = os.urandom(10_000)
+    monkeypatch.setattr(os, "writev", lambda descriptor, parts: os.write(descriptor, b"".join(parts)[:999]))
+    assert spool.read(spool.keep(b"meta", b"", content, b"end")) == b"meta" + content + b"end"
 
 
-@pytest.mark.parametrize("at", ["fsync", "open", "write"])
+@pytest.mark.parametrize("at", ["fsync", "open", "writev"])
 @pytest.mark.parametrize(
     ("number", "error"),
     [

@@ -8,6 +8,7 @@ where node.receive_loop says so. Sources: PS3.8 9.2, 9.3.5, annex E (P-DATA), PS
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import socket
 import time
 from collections.abc import Callable
@@ -25,8 +26,8 @@ _COMMAND, _LAST = 1, 2  # bits of the message control header
 _BUFFER = 2 * (HEADER + LONGEST[PduType.P_DATA])
 _QUICKACK = getattr(socket, "TCP_QUICKACK", None)  # Linux; senders with Nagle's algorithm on wait for our ACK otherwise
 
-Store = Callable[[Command, str, bytes], StoreStatus]
-"""Request, transfer syntax, data set -> status."""
+Store = Callable[[Command, str, bytearray, str], StoreStatus]
+"""Request, transfer syntax, data set, its SHA-256 -> status."""
 
 
 @dataclass
@@ -37,6 +38,8 @@ class _Message:
     command_set: bytearray = field(default_factory=bytearray)
     command: Command | None = None
     data_set: bytearray = field(default_factory=bytearray)
+    digest: hashlib._Hash = field(default_factory=hashlib.sha256)
+    """Of the data set, made while the peer sends the rest of it."""
     held: int = 0
     """Bytes of the data set that `memory` has lent."""
     refused: str | None = None
@@ -186,6 +189,7 @@ class Loop:
         else:
             message.held += size
             message.data_set += content  # one piece: a list of small fragments would hold many times what was lent
+            message.digest.update(content)
             return
         message.data_set = bytearray()
         self._memory.give_back(message.held)
@@ -203,7 +207,7 @@ class Loop:
             elif message.refused is not None:
                 status = StoreStatus.OUT_OF_RESOURCES
             else:
-                status = self._store(asked, transfer_syntax, bytes(message.data_set))
+                status = self._store(asked, transfer_syntax, message.data_set, message.digest.hexdigest())
         elif asked.field == Field.C_ECHO:
             status = StoreStatus.SUCCESS
         elif asked.field == Field.C_CANCEL:

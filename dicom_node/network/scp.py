@@ -6,6 +6,7 @@ Nothing of what a peer sends is logged but AE titles, addresses and the node's o
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import threading
 from collections.abc import Callable, Sequence
@@ -193,7 +194,8 @@ class Receiver:
             try:
                 if event.context.abstract_syntax == syntaxes.VERIFICATION:  # all that a stranger has
                     return StoreStatus.SOP_CLASS_NOT_SUPPORTED
-                return self._store(connection, command, str(event.context.transfer_syntax), data_set)
+                digest = hashlib.sha256(data_set).hexdigest()
+                return self._store(connection, command, str(event.context.transfer_syntax), data_set, digest)
             finally:
                 bounds.answered(len(data_set))
 
@@ -208,7 +210,14 @@ class Receiver:
         finally:
             bounds.close()
 
-    def _store(self, connection: Connection, command: Command, transfer_syntax: str, data_set: bytes) -> StoreStatus:
+    def _store(
+        self,
+        connection: Connection,
+        command: Command,
+        transfer_syntax: str,
+        data_set: bytes | bytearray,
+        sha256: str,
+    ) -> StoreStatus:
         """What became of the object is the callback's word; a fault of ours is never answered as Success."""
         sop_class, sop_instance = (uid.decode("ascii", "replace") for uid in (command.sop_class, command.sop_instance))
         received = Received(
@@ -217,6 +226,7 @@ class Receiver:
             transfer_syntax_uid=transfer_syntax,
             meta=file_meta(sop_class, sop_instance, transfer_syntax),
             data_set=data_set,
+            sha256=sha256,
             calling_aet=connection.calling or "",
             association=connection.number,
         )

@@ -81,7 +81,7 @@ def _read(path: Path) -> Instance:
     return Instance(
         path,
         header,
-        digest=hashlib.sha256(one.data_set).hexdigest(),
+        digest=one.sha256,
         patient_id=told["PatientID"],
         person=told["PatientID"] or named,
         site=told["InstitutionName"],

@@ -37,7 +37,7 @@ class Spool:
         """Remove the names made in advance that were not used; more can be kept afterwards."""
         self._names.discard()
 
-    def keep(self, *chunks: bytes) -> str:
+    def keep(self, *chunks: bytes | bytearray) -> str:
         """Write the chunks as one file, durably; returns its name, relative to the folder. Raises StoreFull."""
         self.check_room(sum(map(len, chunks)))
         try:
@@ -134,14 +134,16 @@ class Spool:
                         yield f"{shard.name}/{file.name}", file.stat()
 
 
-def _write(path: str, chunks: Sequence[bytes]) -> None:
+def _write(path: str, chunks: Sequence[bytes | bytearray]) -> None:
     """Fill the empty file that is there, durably."""
     descriptor = os.open(path, os.O_WRONLY)
     try:
-        for chunk in chunks:
-            left = memoryview(chunk)
-            while left:
-                left = left[os.write(descriptor, left) :]
+        left = [memoryview(chunk) for chunk in chunks]
+        while left:  # once, unless the disk is nearly full
+            written = os.writev(descriptor, left)
+            while left and written >= len(left[0]):
+                written -= len(left.pop(0))
+            left[:1] = [left[0][written:]] if left else []
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
