@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,6 +41,8 @@ class Database:
             self.url = sa.make_url(url)
             self.engine = self._open()
             self._writing = self.engine.execution_options(writes=True)
+        self._idle: deque[Connection] = deque()
+        """Connections of SQLite that write, between their transactions."""
 
     @staticmethod
     def check(url: str) -> None:
@@ -60,7 +63,7 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """A transaction that is committed, durably, when the block ends without an exception."""
-        with _translated(), self._writing.begin() as connection:
+        with _translated(), self._writer() as connection, connection.begin():
             if self.shares_commits:
                 connection.execute(_BESIDE_OTHERS)
             yield connection
@@ -73,6 +76,23 @@ class Database:
                 connection.execute(_NOT_FOR_EVER)
                 connection.execute(_ALONE)
             yield connection
+
+    @contextmanager
+    def _writer(self) -> Iterator[Connection]:
+        """One kept from an earlier transaction, on SQLite: to take one from the pool costs more than to begin."""
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            connection = self._writing.connect()
+        try:
+            yield connection
+        except BaseException:
+            connection.close()
+            raise
+        if self.is_shared:  # the pool knows which of them the server has closed meanwhile
+            connection.close()
+        else:
+            self._idle.append(connection)
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -141,6 +161,8 @@ class Database:
                         connection.exec_driver_sql(f"VACUUM FULL {table}")
 
     def close(self) -> None:
+        while self._idle:
+            self._idle.pop().close()
         self.engine.dispose()
 
     def _open(self) -> Engine:
