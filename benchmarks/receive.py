@@ -1,15 +1,17 @@
 """How fast instances are received: this node beside DCMTK, Orthanc and pynetdicom, in one run, as ratios.
 
     TMPDIR=/a/local/disk .venv/bin/python benchmarks/receive.py [--rounds 5] [--instances 400] [--only node,orthanc]
-        [--busy]
+        [--busy] [--quiet]
 
 400 CT instances of 512 x 512 x 16 bit are sent by DCMTK's storescu over 1 and over 4 associations, to each receiver in
 turn and in another order each round, under UIDs that are new each round. TCP_NODELAY=1 for every rival: without it,
 Nagle's algorithm holds them at some 20 images/s. Each receiver's CPU time is that of its processes alone, this node's
 that of the receiving process: the images are localizers, which no model looks at, so that its worker is idle. The
 latencies come from a sender of our own that waits for each answer. The floor is what one file, its fsync and one
-commit cost. With `--busy` each receiver takes every turn a second time, beside a process that classifies slices without
-end by the shipped model, as the worker does with a backlog, at the worker's priority; it sleeps in all other turns.
+commit cost. With `--busy` each receiver takes every turn a second time, beside a process that classifies slices
+without end by the shipped model, as the worker does with a backlog, at the worker's priority; it sleeps in all other
+turns. With `--quiet` each turn waits until the machine has had next to nothing else to do for a second, for where
+others use it too.
 """
 
 from __future__ import annotations
@@ -60,6 +62,10 @@ while True:
     classifier.predict(slices)
 """
 ENVIRONMENT = os.environ | {"TCP_NODELAY": "1"}
+
+
+IDLE = 0.9  # of all cores, for a machine that counts as quiet
+PATIENCE_S = 120.0  # then a turn is taken as it is, and the report says so
 
 
 @dataclass
@@ -264,6 +270,37 @@ def send(one: Receiver, folders: Sequence[Path], count: int, *, busy: bool = Fal
     one.cpu_s[associations].append((one.cpu() - before) / count * 1000)
 
 
+class Quiet:
+    """Waits for a quiet moment, where that is `wanted`."""
+
+    def __init__(self, wanted: bool) -> None:
+        self.wanted = wanted
+        self.in_vain = 0
+
+    def wait(self) -> None:
+        if not self.wanted:
+            return
+        deadline = time.monotonic() + PATIENCE_S
+        quiet = 0
+        while quiet < 2:
+            quiet = quiet + 1 if idle(0.5) >= IDLE else 0
+            if time.monotonic() > deadline:
+                self.in_vain += 1
+                return
+
+
+def idle(over_s: float) -> float:
+    """Share of all cores that has nothing to do; one that waits for the disk has."""
+
+    def ticks() -> list[int]:
+        return [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+
+    before = ticks()
+    time.sleep(over_s)
+    passed = [now - then for now, then in zip(ticks(), before, strict=True)]
+    return passed[3] / max(1, sum(passed))
+
+
 def latencies(one: Receiver, made: bytes, number: int) -> None:
     """Milliseconds from the first byte of a C-STORE to its answer, one after the other."""
     data_set = made[144 + int.from_bytes(made[140:144], "little") :]  # past the File Meta Information (PS3.10 7.1)
@@ -369,12 +406,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--instances", type=int, default=400)
     parser.add_argument("--only", default=",".join(RECEIVERS), help="comma-separated, of: " + ", ".join(RECEIVERS))
+    parser.add_argument("--quiet", action="store_true", help="wait for a quiet moment before each turn")
     parser.add_argument(
         "--busy", action="store_true", help="every turn a second time, beside a process that classifies"
     )
     given = parser.parse_args()
     names = [name for name in RECEIVERS if name in given.only.split(",")]
-    made, floors = template(), {1: [], 4: []}
+    made, floors, quiet = template(), {1: [], 4: []}, Quiet(given.quiet)
     beside = classifying() if given.busy else nullcontext(None)
     with (
         tempfile.TemporaryDirectory() as temporary,
@@ -388,24 +426,30 @@ def main() -> None:
                 number += 1
                 folders = instances(made, number, given.instances, Path(temporary) / "sent", associations)
                 for one in order:
+                    quiet.wait()
                     send(one, folders, given.instances)
                     empty(one)
                 if classify is not None:
                     number += 1
                     folders = instances(made, number, given.instances, Path(temporary) / "sent", associations)
-                    classify(True)
                     for one in order:
+                        quiet.wait()
+                        classify(True)
                         send(one, folders, given.instances, busy=True)
+                        classify(False)
                         empty(one)
-                    classify(False)
+                quiet.wait()
                 floors[associations].append(
                     floor(Path(temporary) / f"floor{number}", made, given.instances, associations)
                 )
             number += 1
             for one in order:
+                quiet.wait()
                 latencies(one, made, number)
                 empty(one)
         print(report(receivers, floors, given))
+        if quiet.in_vain:
+            print(f"{quiet.in_vain} turns began while the machine had other things to do")
 
 
 def empty(one: Receiver) -> None:
