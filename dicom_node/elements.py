@@ -25,6 +25,7 @@ from dicom_node.status import StoreStatus
 
 _PIXEL_DATA = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 _CHARACTER_SET = 0x00080005
+_COMMAND_SET, _FILE_META = b"\0\0", b"\2\0"  # groups, in little endian
 _UNDEFINED = 0xFFFFFFFF  # length of a value that ends with a delimiter (PS3.5 7.1.1)
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _DEEPEST = 16  # sequences within sequences; PS3.5 sets no limit, and no image comes near it
@@ -247,6 +248,7 @@ def _past_item(data: bytes | bytearray, at: int, implicit: bool, depth: int) -> 
 
 def _parse(data_set: bytes | bytearray, syntax: pydicom.uid.UID) -> tuple[Dataset, Pixels | None]:
     """The data set up to Pixel Data, by pydicom."""
+    _refuse_what_is_no_part_of_it(data_set, syntax)
     stream = io.BytesIO(data_set)
     pixel_element: tuple[str | None, int] | None = None
 
@@ -266,6 +268,24 @@ def _parse(data_set: bytes | bytearray, syntax: pydicom.uid.UID) -> tuple[Datase
         return ds, None
     vr, length = pixel_element
     return ds, (vr, stream.tell() + (12 if vr in EXPLICIT_VR_LENGTH_32 else 8), length)
+
+
+def _refuse_what_is_no_part_of_it(data_set: bytes | bytearray, syntax: pydicom.uid.UID) -> None:
+    """Groups 0000 and 0002 in front of a data set (PS3.5 7.1 has them elsewhere).
+
+    In a file, behind our own File Meta Information, the one would go on with it and the other be read by its own rules:
+    the file would be another object, maybe of another patient, than the one that is filed. File Meta Information that
+    names the agreed transfer syntax, or none, changes nothing and is let pass.
+    """
+    behind = 0
+    if data_set.startswith(_FILE_META):
+        stream = io.BytesIO(data_set)
+        meta = pydicom.filereader.read_dataset(stream, False, True, stop_when=lambda tag, *_: tag.group != 2)
+        if meta.get("TransferSyntaxUID", syntax) != syntax:
+            raise InvalidObject("the data set names another transfer syntax than agreed", StoreStatus.CANNOT_UNDERSTAND)
+        behind = stream.tell()
+    if data_set.startswith(_COMMAND_SET, behind):
+        raise InvalidObject("the data set begins with elements of a command set", StoreStatus.CANNOT_UNDERSTAND)
 
 
 def pixel_value(data_set: bytes | bytearray, pixels: Pixels) -> memoryview:

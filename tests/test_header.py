@@ -171,6 +171,30 @@ def test_sequences_nested_without_end_are_refused() -> None:
     assert caught.value.status == StoreStatus.CANNOT_UNDERSTAND
 
 
+def in_file_meta(syntax: str) -> bytes:
+    """(0002,0010) Transfer Syntax UID, as it stands in a file."""
+    value = syntax.encode() + b"\0" * (len(syntax) % 2)
+    return struct.pack("<HH2sH", 2, 0x10, b"UI", len(value)) + value
+
+
+@pytest.mark.parametrize("syntax", [IMPLICIT, EXPLICIT, BIG])
+@pytest.mark.parametrize("named", [IMPLICIT, BIG, str(uid.DeflatedExplicitVRLittleEndian)])
+def test_a_data_set_that_names_another_transfer_syntax_than_agreed_is_refused(syntax: str, named: str) -> None:
+    """In the file it would count, and whoever reads the file would read another object, or a bomb."""
+    if named != syntax:
+        assert status_of(ct(), syntax=syntax, data_set=in_file_meta(named) + encoded(ct(), syntax)) == 0xC000
+
+
+def test_file_meta_information_that_agrees_costs_no_slice() -> None:
+    assert read(ct(), data_set=in_file_meta(EXPLICIT) + encoded(ct())) == read(ct())
+
+
+@pytest.mark.parametrize("before", [b"", in_file_meta(EXPLICIT)])
+def test_a_data_set_that_begins_as_a_command_set_is_refused(before: bytes) -> None:
+    hiding = struct.pack("<HH2sH", 0, 0x1000, b"UI", 4) + b"1.2\0"
+    assert status_of(ct(), data_set=before + hiding + encoded(ct())) == 0xC000
+
+
 def test_reading_warns_of_nothing_as_a_warning_would_quote_the_value(tmp_path: Path) -> None:
     (tmp_path / "data_set").write_bytes(encoded(ct(study="1.2.3.45.678")).replace(b"1.2.3.45.678", b"Doe^Jane.Ann"))
     code = (
