@@ -7,6 +7,8 @@ that a step done twice makes the same object and not two. What the objects say i
 from __future__ import annotations
 
 import hashlib
+import logging
+import zlib
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -19,8 +21,10 @@ from pydicom.dataset import Dataset
 
 from dicom_node import __version__, uids
 from dicom_node.config import Peer, Results
+from dicom_node.logs import fields, trace
 from dicom_node.report import capture, keyobjects, picture, sr
 from dicom_node.report.context import Algorithm, Predecessor, ReportContext
+from dicom_node.report.header import UNREADABLE, read_text
 from dicom_node.report.provenance import to_bytes
 from dicom_node.slices import Shown
 from dicom_node.store import outbox
@@ -30,6 +34,8 @@ from dicom_node.store.spool import Spool
 from dicom_node.tables import ObjectKind
 from dtvit.checkpoint import Metadata
 from dtvit.findings import Outcome, SeriesFindings
+
+log = logging.getLogger("dicom_node.worker")
 
 MANUFACTURER = "dicom-node project"
 ALGORITHM = "DTViT"
@@ -198,21 +204,31 @@ def reference(one: Series, made: Any) -> Predecessor:
 
 
 def headers(instances: Sequence[Instance], spool: Spool) -> list[Dataset]:
-    """Of every instance; one whose file is gone gets what its row and another's header tell of it."""
-    found: list[Dataset | None] = []
-    for one in instances:
-        try:
-            found.append(pydicom.dcmread(spool.path(one.file), stop_before_pixels=True))
-        except FileNotFoundError:
-            found.append(None)
+    """Of every instance; one whose file is gone or damaged gets what its row and another's header tell of it."""
+    found = [_header(one, spool) for one in instances]
     like = next((header for header in found if header is not None), None)
     if like is None:
-        raise FileNotFoundError("every file of the series is gone")
+        raise FileNotFoundError("no file of the series can be read")
     return [_remembered(i, like) if header is None else header for i, header in zip(instances, found, strict=True)]
 
 
+def _header(one: Instance, spool: Spool) -> Dataset | None:
+    """None where the file is gone, or is not what was filed any more."""
+    try:
+        ds = pydicom.dcmread(spool.path(one.file), stop_before_pixels=True)
+    except FileNotFoundError:
+        return None
+    except (*UNREADABLE, zlib.error) as exc:
+        log.error("header_not_read %s", fields(instance=one.id, error=trace(exc)))
+        return None
+    if read_text(ds, "SOPInstanceUID") != one.sop_instance_uid:
+        log.error("header_not_read %s", fields(instance=one.id, error="the file holds another object"))
+        return None
+    return ds
+
+
 def _remembered(instance: Instance, like: Dataset) -> Dataset:
-    """The header of an instance whose file is gone: patient, study and series are those of `like`."""
+    """The header of an instance whose own cannot be read: patient, study and series are those of `like`."""
     ds = deepcopy(like)
     ds.SOPClassUID, ds.SOPInstanceUID = instance.sop_class_uid, instance.sop_instance_uid
     ds.InstanceNumber = instance.facts.instance_number

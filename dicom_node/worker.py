@@ -31,6 +31,7 @@ from dtvit.headervalues import UnreadableSlice
 log = logging.getLogger("dicom_node.worker")
 
 RETRY_WAIT_S = 5.0
+LAST_WORDS = 2  # tries to report that a job failed; where these end the worker too, the state alone says so
 BACKLOG_BATCH = 4  # slices, a second or so without a GPU: as long as a live series waits for backlog under way
 
 
@@ -221,8 +222,12 @@ class Worker:
 
     def _report_failure(self, job: Job, one: series.Series, instances: Sequence[Instance]) -> None:
         """NOT EVALUATED, after the last try; where not even that report can be made, the state alone says so."""
-        reason = f"processing failed {job.tries - 1} times"
+        tries = self._config.results.tries
+        reason = f"processing failed {tries} times"
         advice = f"{reason}; see the log, then: dicom-node retry {job.series_id}"
+        if job.tries > tries + LAST_WORDS:
+            self._end(job, JobState.FAILED, reason=f"{advice}. No report could be made either (it ended the worker)")
+            return
         findings = anatomy.nothing_evaluated(instances, reason)
         try:
             self._report(job, one, instances, findings, JobState.FAILED, advice)

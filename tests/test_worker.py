@@ -8,7 +8,7 @@ from typing import Any
 
 import pydicom
 import pytest
-from made import FakeClassifier, Made, changed, grey_series, head_series, made_node, peer
+from made import SERIES, STUDY, FakeClassifier, Made, changed, grey_series, head_series, made_node, peer
 from pydicom.dataset import Dataset
 
 from dicom_node import reporting
@@ -255,6 +255,16 @@ def test_a_file_lost_from_the_spool_costs_its_slice_alone(node: Made) -> None:
     assert str(lost.sop_instance_uid) in str(report(node))
 
 
+@pytest.mark.parametrize("content", [b"", b"no longer what it was" * 100])
+def test_a_file_damaged_in_the_spool_costs_its_slice_alone(node: Made, content: bytes) -> None:
+    complete(node)
+    damaged = node.rows(instances)[8]
+    node.spool.path(damaged.file).write_bytes(content)
+    work(node, FakeClassifier(0.01))
+    assert [(job.state, job.outcome) for job in node.rows(jobs_table)] == [("reported", "undetermined")]
+    assert str(damaged.sop_instance_uid) in str(report(node))
+
+
 def test_a_spool_that_is_not_there_makes_the_job_wait_and_costs_no_try(node: Made) -> None:
     complete(node)
     away = node.spool.folder.with_name("away")
@@ -286,6 +296,25 @@ def test_a_job_whose_report_cannot_be_made_ends_and_says_so(node: Made, monkeypa
     assert "No report could be made" in job.reason
     assert "DOE" not in json.dumps([job.reason])
     assert worker.step() is False
+
+
+def test_a_job_of_which_each_report_ends_the_worker_holds_up_no_other(
+    node: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    complete(node)
+    headers = reporting.headers
+
+    def killing(of: list[series.Instance], *rest: Any) -> Any:
+        if of[0].series_id == 1:
+            raise Killed
+        return headers(of, *rest)
+
+    monkeypatch.setattr(reporting, "headers", killing)
+    complete(node, head_series(study=f"{STUDY}1", series=f"{SERIES}1"))
+    assert restart_until_idle(node) == 5  # three tries, and two to say that they failed
+    first, other = node.rows(jobs_table)
+    assert (first.state, other.state) == ("failed", "reported")
+    assert "No report could be made" in first.reason
 
 
 def test_a_worker_that_lost_its_lease_writes_nothing(node: Made) -> None:
