@@ -28,6 +28,8 @@ _CHARACTER_SET = 0x00080005
 _COMMAND_SET, _FILE_META = b"\0\0", b"\2\0"  # groups, in little endian
 _UNDEFINED = 0xFFFFFFFF  # length of a value that ends with a delimiter (PS3.5 7.1.1)
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
+_LARGE = 8 * 2**20  # bytes in front of Pixel Data; what is larger is counted
+MOST_READS = 1_000_000  # one or two an element; pydicom makes some 340 bytes of an empty one, which has eight
 _DEEPEST = 16  # sequences within sequences; PS3.5 sets no limit, and no image comes near it
 _LONG = frozenset(str(vr).encode() for vr in EXPLICIT_VR_LENGTH_32)  # PS3.5 7.1.2
 _SHORT = frozenset(str(vr).encode() for vr in STANDARD_VR) - _LONG
@@ -190,7 +192,7 @@ def _find(
     at, end, last = 0, len(data), 0x0007FFFF  # groups below 0008 belong elsewhere
     while at < end:
         tag, vr, begin, length = _head(data, at, implicit)
-        if tag <= last or (implicit and not at and data[4:6].isalpha() and data[4:6].isupper()):
+        if tag <= last or at > _LARGE or (implicit and not at and data[4:6].isalpha() and data[4:6].isupper()):
             raise _Unusual
         last = tag
         if tag in _PIXEL_DATA:
@@ -246,10 +248,24 @@ def _past_item(data: bytes | bytearray, at: int, implicit: bool, depth: int) -> 
         at = _past_sequence(data, begin, implicit, vr, depth + 1) if length == _UNDEFINED else begin + length
 
 
+class _Counted(io.BytesIO):
+    """Ends the reading of what would fill the memory with elements, here and wherever the file is read later."""
+
+    def __init__(self, data: bytes | bytearray) -> None:
+        super().__init__(data)
+        self._left = MOST_READS
+
+    def read(self, size: int | None = -1) -> bytes:
+        self._left -= 1
+        if self._left < 0:
+            raise InvalidObject("the data set has more elements than any real one", StoreStatus.CANNOT_UNDERSTAND)
+        return super().read(size)
+
+
 def _parse(data_set: bytes | bytearray, syntax: pydicom.uid.UID) -> tuple[Dataset, Pixels | None]:
     """The data set up to Pixel Data, by pydicom."""
     _refuse_what_is_no_part_of_it(data_set, syntax)
-    stream = io.BytesIO(data_set)
+    stream = _Counted(data_set)
     pixel_element: tuple[str | None, int] | None = None
 
     def at_pixels(tag: BaseTag, vr: str | None, length: int) -> bool:
@@ -279,7 +295,7 @@ def _refuse_what_is_no_part_of_it(data_set: bytes | bytearray, syntax: pydicom.u
     """
     behind = 0
     if data_set.startswith(_FILE_META):
-        stream = io.BytesIO(data_set)
+        stream = _Counted(data_set)
         meta = pydicom.filereader.read_dataset(stream, False, True, stop_when=lambda tag, *_: tag.group != 2)
         if meta.get("TransferSyntaxUID", syntax) != syntax:
             raise InvalidObject("the data set names another transfer syntax than agreed", StoreStatus.CANNOT_UNDERSTAND)

@@ -195,6 +195,39 @@ def test_a_data_set_that_begins_as_a_command_set_is_refused(before: bytes) -> No
     assert status_of(ct(), data_set=before + hiding + encoded(ct())) == 0xC000
 
 
+def many_elements(count: int) -> bytes:
+    """Empty private elements, eight bytes each."""
+    return b"".join(struct.pack("<HH2sH", 9, 0x1000 + number, b"LO", 0) for number in range(count))
+
+
+@pytest.mark.parametrize("layout", ["usual", "unusual", "in a sequence"])
+def test_an_object_made_of_elements_is_refused_before_they_fill_the_memory(
+    layout: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parsed they take forty times their size: a hundred mebibytes of them would end the receiver."""
+    monkeypatch.setattr(elements, "MOST_READS", 2000)
+    monkeypatch.setattr(elements, "_LARGE", 16_000)
+    crowd = many_elements(4000)
+    if layout == "unusual":
+        crowd += crowd[:8]
+    if layout == "in a sequence":
+        begin, end = (
+            b"\xfe\xff\x00\xe0" + b"\xff" * 4,
+            b"\xfe\xff\x0d\xe0" + b"\0" * 4 + b"\xfe\xff\xdd\xe0" + b"\0" * 4,
+        )
+        crowd = struct.pack("<HH", 9, 0x1000) + b"SQ\0\0" + b"\xff" * 4 + begin + crowd + end
+    whole = encoded(ct())
+    behind_group_8 = whole.index(struct.pack("<HH", 0x10, 0x10))
+    with pytest.raises(InvalidObject, match="more elements than any real one"):
+        read(ct(), data_set=whole[:behind_group_8] + crowd + whole[behind_group_8:])
+
+
+def test_a_large_header_of_few_elements_is_read() -> None:
+    ds = ct()
+    ds.add_new(0x00091010, "OB", b"\1" * (elements._LARGE + 2))
+    assert read(ds).facts == read(ct()).facts
+
+
 def test_reading_warns_of_nothing_as_a_warning_would_quote_the_value(tmp_path: Path) -> None:
     (tmp_path / "data_set").write_bytes(encoded(ct(study="1.2.3.45.678")).replace(b"1.2.3.45.678", b"Doe^Jane.Ann"))
     code = (
