@@ -21,6 +21,7 @@ from receiving import (
     ABORT,
     ACCEPT,
     EXPLICIT,
+    REJECT,
     USER,
     associate,
     context,
@@ -176,6 +177,18 @@ def test_anyone_may_echo_where_that_is_chosen_and_nothing_else() -> None:
         assert rejection(port, verification, context(3), calling="STRANGER") == (1, 1, 3)  # storage too
     with listening() as port, pytest.raises(PeerError):
         scu.echo(peer(port, ae_title="DICOM_NODE"), "STRANGER")
+
+
+def test_strangers_who_may_echo_take_no_association_from_a_sender() -> None:
+    verification = context(1, syntaxes.VERIFICATION, (str(uid.ImplicitVRLittleEndian),))
+    with listening(echo_from_anyone=True, max_associations=12, max_per_address=12) as port, silent(port, 20) as held:
+        for one in held:
+            one.sendall(request(verification, calling="STRANGER"))
+        kinds = [one.recv(1)[0] for one in held]
+        assert kinds.count(ACCEPT) == admission.MAX_STRANGERS
+        assert kinds.count(REJECT) == 20 - admission.MAX_STRANGERS
+        senders = [associate(port) for _ in range(12)]
+        assert all(one.is_established for one in senders)
 
 
 @pytest.mark.parametrize(

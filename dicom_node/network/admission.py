@@ -22,6 +22,7 @@ from dicom_node.network.tls import TlsFiles
 ANYONE = "*"
 MAX_WAITING = 256  # a thread each
 MAX_WAITING_PER_ADDRESS = 64
+MAX_STRANGERS = 8  # associations of those who may only echo; beside those of the senders, from whom they take none
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -96,6 +97,8 @@ class Connection:
     """Monotonic, seconds."""
     calling: str | None = None
     """Known once it has an association."""
+    stranger: bool = False
+    """Its association is for C-ECHO alone, by somebody who is not on the list."""
     end: Callable[[], None] = lambda: None
     """Asks the association to end in order."""
     ended: threading.Event = field(default_factory=threading.Event)
@@ -133,12 +136,16 @@ class Connections:
     def associate(self, connection: Connection, calling: str) -> Refusal | None:
         """Count it among the associations, or say why it must come again later."""
         with self._lock:
-            associated = [c for c in self._open.values() if c.calling is not None]
-            from_there = sum(c.address == connection.address for c in associated)
-            if len(associated) >= self._rules.max_associations:
+            stranger = not self._rules.knows(calling)
+            alike = [c for c in self._open.values() if c.calling is not None and c.stranger == stranger]
+            from_there = sum(c.address == connection.address for c in alike)
+            if stranger and len(alike) >= MAX_STRANGERS:
+                return Refusal((2, 3, 2), "too many strangers who echo", "add it to node.allowed_senders")
+            if len(alike) >= self._rules.max_associations:
                 return Refusal((2, 3, 2), "too many associations", "see node.max_associations")
             if from_there >= self._rules.max_per_address:
                 return Refusal((2, 3, 2), "too many associations from there", "see node.max_associations_per_address")
+            connection.stranger = stranger
             connection.calling = calling
             self._open[connection.number] = connection
         return None
