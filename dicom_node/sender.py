@@ -19,6 +19,7 @@ from dicom_node.errors import PeerError, PeerRefused
 from dicom_node.logs import fields
 from dicom_node.network import scu
 from dicom_node.report import sr
+from dicom_node.status import StoreStatus
 from dicom_node.store import destinations, outbox
 from dicom_node.store.database import Database
 from dicom_node.store.outbox import Delivery
@@ -88,7 +89,9 @@ class Sender:
             return False
 
     def _settle(self, delivery: Delivery, sent: scu.Sent) -> None:
-        if isinstance(sent.error, scu.NoContext) and self._offer_next_class(delivery):
+        # Some negotiate every class, and say only when they are sent an object that they do not take it.
+        class_not_taken = isinstance(sent.error, scu.NoContext) or sent.status == StoreStatus.SOP_CLASS_NOT_SUPPORTED
+        if class_not_taken and self._offer_next_class(delivery):
             return
         if sent.error is not None:
             self._failed(delivery, sent.error)

@@ -150,14 +150,14 @@ def test_when_a_pacs_is_back_all_that_waited_for_it_goes_at_once(node: Made, pac
 
 def test_a_refusal_for_good_waits_for_a_person(node: Made, pacs: Callable[..., StandInPacs]) -> None:
     owe(node)
-    there = pacs(answer=lambda _: 0x0122)
+    there = pacs(answer=lambda _: 0xA900)
     to = sender(node, peer(there.port))
     to.tick()
     node.clock.advance(1e6)
     assert to.tick() == 0
     row = node.rows(deliveries)[0]
-    assert (row.state, row.last_status) == ("failed", 0x0122)
-    assert "0122" in row.last_error
+    assert (row.state, row.last_status) == ("failed", 0xA900)
+    assert "A900" in row.last_error
     with node.database.write() as connection:
         assert outbox.try_again(connection, 1, now=node.clock()) == 1
     there._answer = lambda _: StoreStatus.SUCCESS
@@ -200,6 +200,18 @@ def test_a_pacs_that_takes_another_sr_class_gets_the_report_in_that_one(
     assert sr.parse(arrived).outcome == sr.parse(original).outcome
     assert node.rows(jobs)[0].state == "delivered"
     assert [d.sr_class_uid for d in node.rows(destinations)] == [taken]
+
+
+def test_a_pacs_that_says_only_when_it_is_sent_one_that_it_takes_no_such_class_gets_the_next(
+    node: Made, pacs: Callable[..., StandInPacs]
+) -> None:
+    owe(node)
+    there = pacs(answer=lambda sop_class: 0 if sop_class == SR_88_33 else StoreStatus.SOP_CLASS_NOT_SUPPORTED)
+    to = sender(node, peer(there.port))
+    while to.tick():
+        pass
+    assert [s.sop_class_uid for s in there.stored] == [SR_88_33]
+    assert node.rows(jobs)[0].state == "delivered"
 
 
 def test_the_class_that_was_taken_is_offered_first_the_next_time(node: Made, pacs: Callable[..., StandInPacs]) -> None:
