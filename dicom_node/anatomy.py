@@ -57,7 +57,8 @@ def coverage(found: Sequence[SliceResult], instances: Sequence[Instance]) -> Cov
         *selection.doubts([_content(r) for r in ordered], shown),
         *_fanned(found, instances),
     ]
-    return assess([r.position_mm for r in ordered], [r.thickness_mm for r in ordered], shown, evaluated, doubts)
+    places = [r.position_mm for r in ordered], [r.thickness_mm for r in ordered]
+    return assess(*places, shown, evaluated, doubts, named=[_name(r) for r in ordered])
 
 
 def conclude(
@@ -77,6 +78,13 @@ def conclude(
     ]
     slices += [_left_out(of_id[i], why) for i, why in ruled_out.items()]
     return findings.conclude(slices, coverage(ordered, instances), cuts.series, whole=whole)
+
+
+def _name(result: SliceResult) -> str | None:
+    """As the report calls the image, so that a reader finds it."""
+    if result.instance_number is None:
+        return None
+    return f"{result.instance_number}/{result.frame}" if result.frame else str(result.instance_number)
 
 
 def _fanned(found: Sequence[SliceResult], instances: Sequence[Instance]) -> list[str]:

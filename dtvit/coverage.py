@@ -46,8 +46,12 @@ def assess(
     regions: Sequence[Region],
     evaluated: Sequence[bool],
     doubts: Sequence[str] = (),
+    *,
+    named: Sequence[str | None] = (),
 ) -> Coverage:
     """Coverage of the brain by the evaluated slices; the first four sequences in the same order, feet to head.
+
+    `named`: in that order too, what a reader calls the images; a hole is then told by those beside it.
 
     Complete means: slices beyond the brain right at both ends, no hole from the one end to the other, every brain slice
     evaluated, none of unknown content or position, enough of it for a whole brain, and no `doubts` (in words) besides.
@@ -76,8 +80,9 @@ def assess(
         gaps.append(f"{len(outside)} {'slice' if len(outside) == 1 else 'slices'} of unknown content")
     # one slice beyond the brain on each side belongs to the run: what lies between it and the brain must be seen too
     run = placed[max(0, placed.index(lowest) - 1) : placed.index(highest) + 2]
+    names = dict(zip((positions_mm[i] for i in run), (named[i] if named else None for i in run), strict=True))
     gaps += [
-        f"slices are missing between {low:.1f} and {high:.1f} mm"
+        f"slices are missing between {_beside(names[low], names[high])}{low:.1f} and {high:.1f} mm"
         for low, high in holes([positions_mm[i] or 0.0 for i in run], [thicknesses_mm[i] for i in run])
     ]
     apart = max(
@@ -95,6 +100,10 @@ def assess(
         gaps.append(f"the evaluated slices span {extent:.0f} mm, a brain at least {LEAST_EXTENT_MM:.0f}")
     gaps += doubts
     return Coverage(not gaps, extent, lower_end, upper_end, tuple(gaps))
+
+
+def _beside(below: str | None, above: str | None) -> str:
+    return "" if below is None or above is None else f"images {below} and {above}, at "
 
 
 def _extent(positions: Sequence[float]) -> float:

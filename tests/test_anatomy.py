@@ -56,6 +56,13 @@ def test_a_whole_head_in_which_nothing_is_found_is_absent(node: Made) -> None:
     assert concluded(node, head_series()) == ("absent", "")
 
 
+def test_a_hole_is_told_by_the_images_beside_it(node: Made) -> None:
+    series = head_series()
+    outcome, reason = concluded(node, [*series[:9], *series[10:]])
+    assert outcome == "undetermined"
+    assert "slices are missing between images 9 and 11" in reason
+
+
 def test_a_field_of_view_that_cuts_the_brain_is_not_absent(node: Made) -> None:
     middle = slice(32, 96)
     outcome, reasons = concluded(node, [repictured(ds, pixels_of(ds)[middle, middle]) for ds in head_series()])
