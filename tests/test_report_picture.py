@@ -40,6 +40,13 @@ def test_the_colour_of_the_answer_is_seen_in_a_thumbnail(kind: str) -> None:
     assert distance[0] == min(distance)
 
 
+@pytest.mark.parametrize("kind", OUTCOMES)
+def test_no_word_of_the_answer_lies_where_a_viewer_has_its_player(kind: str) -> None:
+    found = findings(kind)
+    covered = np.asarray(draw(found))[64:136, 380:642]
+    assert (covered == COLOURS[found.outcome]).all()
+
+
 def test_outcomes_differ_without_colour_too() -> None:
     pages = [np.asarray(draw(findings(kind)).convert("L"))[:200].tobytes() for kind in OUTCOMES]
     absent, undetermined = pages[OUTCOMES.index("absent")], pages[OUTCOMES.index("undetermined")]

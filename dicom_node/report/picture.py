@@ -24,7 +24,9 @@ WINDOW_HU = (0.0, 80.0)
 
 WARNING = COLOURS[Outcome.UNDETERMINED]
 
-WORD = 76  # the answer's height in pixels; PRESENT then ends before OHIF's player begins, also on a tall page
+WORD = 76  # the answer's height in pixels
+# OHIF lays its player over the middle of the top: seen there from 380 to 642 across and down to 136 on a tall page.
+BESIDE_PLAYER, BELOW_PLAYER = 380, 138
 DARKENED = 0.3  # dark enough for the faintest purple of a map to show on bone
 
 Array = npt.NDArray[Any]
@@ -96,15 +98,16 @@ def _banner(page: Page, findings: SeriesFindings, run: int) -> None:
     """The answer, large enough to be read in a thumbnail."""
     colour = COLOURS[findings.outcome]
     ink = GROUND
-    below = wording.in_short(findings)
-    height = 200 if below else 148
+    word, below = findings.outcome.value.upper(), wording.in_short(findings)
+    top = 48 if MARGIN + font(WORD).getlength(word) <= BESIDE_PLAYER else BELOW_PLAYER
+    second = max(top + 84, BELOW_PLAYER)
+    height = second + 68 if below else top + 100
     page.draw.rectangle((0, 0, WIDTH, height), fill=colour)
     title = "Intracerebral hemorrhage on head CT, AI result" + (f", version {run}" if run > 1 else "")
     page.draw.text((MARGIN, 12), title, font=font(26), fill=ink)
-    word = findings.outcome.value.upper()
-    page.draw.text((MARGIN, 48), word, font=font(WORD), fill=ink)
-    if below:  # and not beside: OHIF lays its player over the middle of the top
-        page.draw.text((MARGIN, 132), below, font=font(52), fill=ink)
+    page.draw.text((MARGIN, top), word, font=font(WORD), fill=ink)
+    if below:
+        page.draw.text((MARGIN, second), below, font=font(52), fill=ink)
     if findings.presence is not None:
         output = wording.percent(findings.presence)
         _right(page, output, 46, 64, ink)
