@@ -205,8 +205,14 @@ def patient_digest(patient_id: str) -> str:
 def _identity(of: Elements) -> str:
     digest = hashlib.sha256()
     for keyword in _IDENTITY:
-        digest.update((of.text(keyword) or "").strip().encode() + b"\0")
+        text = _name(of) if keyword == "PatientName" else (of.text(keyword) or "").strip()
+        digest.update(text.encode() + b"\0")
     return digest.hexdigest()
+
+
+def _name(of: Elements) -> str:
+    """Delimiters at the end of a name and its groups mean nothing (PS3.5 6.2.1.2), and some devices write them all."""
+    return "=".join(group.rstrip("^ ") for group in (of.text("PatientName") or "").split("=")).rstrip("=").strip()
 
 
 def _patient(of: Elements) -> str:
@@ -214,7 +220,7 @@ def _patient(of: Elements) -> str:
     patient_id = (of.text("PatientID") or "").strip()
     if patient_id:
         return patient_digest(patient_id)
-    return patient_digest("\0".join(("", of.text("PatientName") or "", of.text("PatientBirthDate") or "")))
+    return patient_digest("\0".join(("", _name(of), of.text("PatientBirthDate") or "")))
 
 
 def _taken_at(of: Elements) -> datetime | None:

@@ -79,6 +79,14 @@ def test_instances_of_one_patient_and_study_share_an_identity_and_others_do_not(
     assert "Doe" not in identity
 
 
+@pytest.mark.parametrize("spelled", ["Doe^Jane^^^", "Doe^Jane ", "Doe^Jane^=="])
+def test_delimiters_at_the_end_of_a_name_make_no_other_patient(spelled: str) -> None:
+    for given in ({}, {"PatientID": ""}):
+        one, other = read(ct(**given)), read(ct(PatientName=spelled, **given))
+        assert (other.identity, other.patient) == (one.identity, one.patient)
+    assert read(ct(PatientName="Doe^^Jane")).identity != read(ct()).identity
+
+
 def test_what_cannot_be_read_counts_as_absent_and_costs_no_slice() -> None:
     ds = ct()
     for keyword, vr, value in (
