@@ -12,7 +12,7 @@ from pathlib import Path
 import pydicom
 import pytest
 import receiving
-from made import CT, Made, ct, encoded, grey_series, made_node, peer, received
+from made import CT, Made, changed, ct, encoded, grey_series, made_node, peer, received
 from pydicom import uid
 from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
@@ -103,6 +103,16 @@ def test_what_a_scanner_sends_is_kept_byte_for_byte(node: Made, receive: Callabl
     assert kept.endswith(encoded(ct(1)))
     assert row.calling_aet == "CT1"
     assert pydicom.dcmread(BytesIO(kept)).file_meta.TransferSyntaxUID == EXPLICIT
+
+
+def test_an_object_of_a_private_class_is_kept_like_any_other_that_is_no_ct(
+    node: Made, receive: Callable[..., int], tmp_path: Path
+) -> None:
+    """A PACS that routes whole studies would send what is refused for ever; Siemens CSA Non-Image Storage here."""
+    item = file(changed(ct(1), SOPClassUID="1.3.12.2.1107.5.9.1", PixelData=None), tmp_path)
+    to = peer(receive(own_loop=True), ae_title="DICOM_NODE")
+    assert [sent.status for sent in scu.send(to, "CT1", [item])] == [0]
+    assert node.rows(instances)[0].ruled_out == "no CT image (by its SOP class)"
 
 
 def test_echo_is_answered(receive: Callable[..., int]) -> None:

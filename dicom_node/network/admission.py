@@ -67,7 +67,7 @@ def refusal(rules: Rules, request: Request) -> Refusal | None:
     if request.called != rules.ae_title:
         return Refusal((1, 1, 7), "called AE title is not ours", f"this node is {rules.ae_title}, see node.ae_title")
     if rules.knows(request.calling) or (rules.echo_from_anyone and echo_alone(request)):
-        if not request.abstract_syntaxes.isdisjoint(syntaxes.STORAGE_CLASSES) and not rules.has_room():
+        if any(map(syntaxes.is_storage, request.abstract_syntaxes)) and not rules.has_room():
             return Refusal((2, 3, 2), "the disk is below its watermark", "make room, see node.min_free_mib")
         return None
     return Refusal((1, 1, 3), "calling AE title is not allowed", "to let it in, add it to node.allowed_senders")

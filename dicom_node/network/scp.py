@@ -149,7 +149,10 @@ class Receiver:
         return b""
 
     def _by_own_loop(self, connection: Connection, asked: Request, first: bytes) -> bytes:
-        supported = self._contexts if self._rules.knows(asked.calling) else self._verification
+        supported = self._verification
+        if self._rules.knows(asked.calling):
+            private = sorted(filter(syntaxes.is_private_class, asked.abstract_syntaxes))
+            supported = [*self._contexts, *(build_context(uid, syntaxes.ACCEPTED) for uid in private)]
         try:
             negotiated = negotiating.negotiate(first, supported)
         except BadPdu as exc:
