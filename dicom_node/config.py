@@ -123,6 +123,7 @@ class Peer(Section):
     ae_title: AETitle
     results: bool = True
     objects: tuple[Literal["report", "picture", "document", "key_objects"], ...] = ("report", "picture")
+    sr_class: Literal["comprehensive-3d", "comprehensive", "enhanced"] = "comprehensive-3d"
     only_positive: bool = False
     commitment: bool = False
     withdraw_by: Literal["nothing", "quality", "patient-safety"] = "nothing"

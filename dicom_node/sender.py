@@ -28,6 +28,8 @@ from dicom_node.store.spool import Spool
 log = logging.getLogger("dicom_node.sender")
 
 EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
+SR_CLASSES = dict(zip(("comprehensive-3d", "comprehensive", "enhanced"), sr.SR_CLASSES, strict=True))
+"""Of `peers.sr_class`."""
 
 
 class Sender:
@@ -56,12 +58,13 @@ class Sender:
             due = outbox.due(
                 connection, self._peer.name, now=self._clock(), longest_wait_s=self._settings.retry_longest_s
             )
-            taken = destinations.sr_class_of(connection, self._peer.name, now=self._clock())
+            seen = destinations.sr_class_of(connection, self._peer.name, now=self._clock())
+        taken = self._first_class(seen)
         unanswered: dict[str, Delivery] = {}
         for delivery in due:
             if not self._is_whole(delivery):
                 self._failed(delivery, PeerRefused("the stored object is missing or damaged; nothing was sent"))
-            elif taken and _comes_before(delivery.sop_class_uid, taken):
+            elif _comes_before(delivery.sop_class_uid, taken):
                 self._replace(delivery, taken)
             else:
                 unanswered[delivery.sop_instance_uid] = delivery
@@ -80,6 +83,11 @@ class Sender:
             for delivery in unanswered.values():
                 self._failed(delivery, exc)
         return len(due)
+
+    def _first_class(self, seen: str | None) -> str:
+        """The SR class to begin with: the one configured, or a later one that this destination was seen to take."""
+        chosen = SR_CLASSES[self._peer.sr_class]
+        return seen if seen is not None and _comes_before(chosen, seen) else chosen
 
     def _is_whole(self, delivery: Delivery) -> bool:
         """Whether the bytes on disk are those that were stored; one lost file must not hold up all that come after."""
@@ -165,6 +173,6 @@ class Sender:
 
 
 def _comes_before(sop_class_uid: str, taken: str) -> bool:
-    """Whether this is an SR class that the destination was seen to pass over for `taken`."""
+    """Whether this is an SR class that the destination is to get, or was seen to take, a later one for."""
     classes = sr.SR_CLASSES
     return sop_class_uid in classes and taken in classes and classes.index(sop_class_uid) < classes.index(taken)

@@ -230,6 +230,20 @@ def test_the_class_that_was_taken_is_offered_first_the_next_time(node: Made, pac
     assert len(node.rows(objects)) == 3 + 2  # 88.34, 88.33 and 88.22 once; then straight to 88.22
 
 
+@pytest.mark.parametrize(("takes", "gets"), [((SR_88_34, SR_88_33, SR_88_22), SR_88_33), ((SR_88_22,), SR_88_22)])
+def test_a_destination_may_be_given_a_plainer_class_than_it_takes(
+    node: Made, pacs: Callable[..., StandInPacs], takes: tuple[str, ...], gets: str
+) -> None:
+    """A PACS may store what its viewers cannot show."""
+    there = pacs(storage_classes=takes)
+    to = sender(node, peer(there.port, sr_class="comprehensive"))
+    for number in (1, 2):
+        owe(node, number)
+        while to.tick():
+            pass
+    assert [s.sop_class_uid for s in there.stored] == [gets, gets]
+
+
 def test_each_destination_keeps_its_own_class(node: Made, pacs: Callable[..., StandInPacs]) -> None:
     owe(node, 1, to="OLD")
     owe(node, 2, to="NEW")
