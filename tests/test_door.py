@@ -241,6 +241,28 @@ def test_an_object_beyond_the_bound_is_never_acknowledged_and_its_memory_is_give
     assert one._memory.lent == 0
 
 
+def test_large_objects_on_their_way_have_no_slice_refused() -> None:
+    largest = 8 * 2**20
+    parts = [p_data((1, 0, b"x" * 120_000))] * (largest // 120_000)
+    begun = [p_data((1, 3, store_request("1.2.3"))), *parts]
+    one = receiver(lambda _: StoreStatus.SUCCESS, max_object=largest)
+    port = one.start()
+    try:
+        with silent(port, 2) as never_ending:
+            for connection in never_ending:
+                connection.sendall(request())
+                assert connection.recv(1)[0] == ACCEPT
+                connection.sendall(b"".join(begun))
+            whole = [request(), *begun, p_data((1, 2, b"x"))]
+            tries = (statuses(exchange(port, *whole)) for _ in range(100))
+            assert any(said != [StoreStatus.SUCCESS] for said in tries), "soon there is no room for a third large one"
+            got = exchange(port, request(), *begun[:6], p_data((1, 2, b"x")))
+            assert statuses(got) == [StoreStatus.SUCCESS]
+    finally:
+        one.stop()
+    assert one._memory.lent == 0
+
+
 def statuses(pdus: list[bytes]) -> list[int]:
     """Of the responses to C-STORE among the PDUs."""
     return [status for _, status in responses(pdus)]

@@ -97,7 +97,7 @@ class Bounds:
             size = len(value) - 1
             if self._held + size > self._max_object:
                 return "more data than node.max_object_mib before an answer"
-            if not self._memory.lend(size):
+            if not self._memory.lend(size, held=self._held):
                 return "too many large objects at once, see node.max_object_mib"
             self._held += size
         return None

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import threading
 
+SMALL = 4 * 2**20  # bytes: a CT image of 1024 x 1024, and room for its header
+
 
 class Memory:
-    """Bytes lent to associations for objects not yet stored. Called by many threads."""
+    """Bytes lent to associations for objects not yet stored. Called by many threads.
 
-    def __init__(self, size: int) -> None:
+    Small objects have room that large ones cannot take: a sender of volumes must not have slices refused.
+    """
+
+    def __init__(self, size: int, *, for_small: int = 0) -> None:
         self._size = size
+        self._for_small = for_small
         self._lent = 0
         self._lock = threading.Lock()
 
-    def lend(self, size: int) -> bool:
+    def lend(self, size: int, *, held: int = 0) -> bool:
+        """`held`: what the same object was lent before."""
+        bound = self._size + (self._for_small if held + size <= SMALL else 0)
         with self._lock:
-            if self._lent + size > self._size:
+            if self._lent + size > bound:
                 return False
             self._lent += size
         return True

@@ -184,7 +184,7 @@ class Loop:
         size = len(content)
         if message.held + size > self._max_object:
             message.refused = "larger than node.max_object_mib"
-        elif not self._memory.lend(size):
+        elif not self._memory.lend(size, held=message.held):
             message.refused = "too many large objects at once, see node.max_object_mib"
         else:
             message.held += size

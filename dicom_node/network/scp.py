@@ -23,7 +23,7 @@ from dicom_node.network import admission, door, library_loop, negotiating, synta
 from dicom_node.network.admission import Connection, Rules
 from dicom_node.network.command import Command, Field
 from dicom_node.network.library_loop import Bounds, Wire
-from dicom_node.network.memory import Memory
+from dicom_node.network.memory import SMALL, Memory
 from dicom_node.network.own_loop import Loop
 from dicom_node.network.request import Request
 from dicom_node.network.tally import Tally
@@ -85,7 +85,7 @@ class Receiver:
         self._rules = rules
         self._address = (bind, port)
         self._services = services
-        self._memory = Memory(_OBJECTS_AT_ONCE * rules.max_object)
+        self._memory = Memory(_OBJECTS_AT_ONCE * rules.max_object, for_small=rules.max_associations * SMALL)
         self._tally = Tally(log)
         self._server: door.Server | None = None
         self._verification = [build_context(syntaxes.VERIFICATION)]
