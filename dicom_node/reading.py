@@ -7,6 +7,7 @@ only reads starts soon and stays small.
 
 from __future__ import annotations
 
+import errno
 import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -25,6 +26,7 @@ from dtvit.selection import SliceContent
 
 MOST_MEMORY = 1 << 30  # bytes for one frame; one of 2048 x 2048 pixels takes a tenth of that
 COPIES = 4  # of the object itself on top: as it was read, as it was parsed, its pixels, and one to be sure
+MISSING = "its file is missing from the spool"
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,8 @@ def look_at(
     """
     try:
         data = spool.read(file)
-    except FileNotFoundError:
-        yield LeftOut(0, "its file is missing from the spool")
+    except FileNotFoundError as exc:
+        yield LeftOut(0, "the disk cannot read its file" if exc.errno == errno.EIO else MISSING)
         return
     with bounded():
         yield from _frames(data, way)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -253,6 +254,21 @@ def test_a_file_lost_from_the_spool_costs_its_slice_alone(node: Made) -> None:
         ("reported", "undetermined", "1 slice inside the brain left out")
     ]
     assert str(lost.sop_instance_uid) in str(report(node))
+
+
+def test_a_file_on_a_bad_sector_costs_its_slice_alone(node: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    complete(node)
+    bad, read = node.spool.path(node.rows(instances)[8].file), Path.read_bytes
+
+    def reads(path: Path) -> bytes:
+        if path == bad:
+            raise OSError(errno.EIO, "Input/output error")
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", reads)
+    work(node, FakeClassifier(0.01))
+    assert [r.left_out for r in node.rows(slice_results) if r.instance_id == 9] == ["the disk cannot read its file"]
+    assert [(job.state, job.outcome) for job in node.rows(jobs_table)] == [("reported", "undetermined")]
 
 
 @pytest.mark.parametrize("content", [b"", b"no longer what it was" * 100])

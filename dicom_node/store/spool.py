@@ -79,12 +79,17 @@ class Spool:
         return self.folder / name
 
     def read(self, name: str) -> bytes:
-        """Raises FileNotFoundError for this one file, StoreUnavailable where the spool itself cannot be read."""
+        """Raises FileNotFoundError for this one file, StoreUnavailable where the spool itself cannot be read.
+
+        A bad sector is of one file too: to wait for it would be for ever.
+        """
         try:
             return self.path(name).read_bytes()
         except OSError as exc:
             if isinstance(exc, FileNotFoundError) and self.path(name).parent.is_dir():
                 raise
+            if exc.errno == errno.EIO:
+                raise FileNotFoundError(errno.EIO, "the disk cannot read it") from exc
             raise StoreUnavailable(f"the spool cannot be read: {exc.strerror}") from exc
 
     def holds(self, name: str, size: int) -> bool:
