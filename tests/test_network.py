@@ -133,6 +133,10 @@ def test_an_empty_list_lets_nobody_in_and_a_star_everybody(receive: Callable[...
     assert send(receive(senders=frozenset({"*"})), with_meta(ct(1)), calling="WHOEVER") == 0
 
 
+def test_a_title_that_would_steer_a_terminal_is_nobodys(receive: Callable[..., int]) -> None:
+    assert rejection(receive(senders=frozenset({"*"})), calling="\x1b[2J") == (1, 1, 3)
+
+
 def test_one_association_too_many_is_rejected_for_now(receive: Callable[..., int]) -> None:
     port = receive(max_associations=1)
     first = associate(port)

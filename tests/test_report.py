@@ -411,6 +411,23 @@ def test_a_terminal_shows_all_that_the_plain_text_says(kind: str) -> None:
     assert words.count(told.conclusion[0]) == 1
 
 
+@pytest.mark.parametrize("ours", [True, False])
+def test_no_report_steers_the_terminal_that_shows_it(ours: bool) -> None:
+    steering = "Doe\x1b[2J\x9b2J\u202eenaJ"
+    ds = sr.build(headers(), findings("deep"), context())
+    ds.PatientName = ds.StudyDescription = steering
+    conclusion = next(i for i in ds.ContentSequence[-1].ContentSequence[0].ContentSequence if i.ValueType == "TEXT")
+    conclusion.TextValue = steering
+    if not ours:
+        ds.ConceptNameCodeSequence[0].CodeMeaning = steering
+        ds.ContentSequence[-1].ConceptNameCodeSequence[0].CodeValue = "1"
+    shown = Console(file=io.StringIO(), color_system=None, width=100)
+    screen.show(shown, ds)
+    for said in (shown.file.getvalue(), text.render(ds)):
+        assert "Doe" in said
+        assert not set("\x1b\x9b\u202e") & set(said)
+
+
 def test_a_terminal_shows_the_report_of_others_as_text() -> None:
     ds = sr.build(headers(), findings("absent"), context())
     ds.ContentSequence[-1].ConceptNameCodeSequence[0].CodeValue = "other"

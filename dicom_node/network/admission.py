@@ -50,7 +50,7 @@ class Rules:
         return not self.addresses or any(address in network for network in self.addresses)
 
     def knows(self, calling: str) -> bool:
-        return ANYONE in self.senders or calling in self.senders
+        return (ANYONE in self.senders and calling.isprintable()) or calling in self.senders
 
 
 @dataclass(frozen=True)

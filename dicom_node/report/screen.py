@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydicom.dataset import Dataset
 from rich.console import Console, Group
 from rich.panel import Panel
@@ -23,15 +25,15 @@ def show(console: Console, ds: Dataset) -> None:
     try:
         told = parse(ds)
     except NotAReport:
-        console.print(Text(text.render(ds)))
+        console.print(_text(text.render(ds)))
         return
-    console.print(Panel(_answer(told), title=Text(text.title(ds)), border_style=_colour(told.outcome)))
+    console.print(Panel(_answer(told), title=_text(text.title(ds)), border_style=_colour(told.outcome)))
     console.print(_pairs(text.header(ds)))
     console.print(_images(told.slices))
     said = {codes.CONCLUSION.meaning, codes.NOTICE.meaning}
     for line in text.lines(ds, with_slices=False):
         if line.container:
-            console.print(Text(f"\n{'  ' * line.depth}{line.name}", style="bold"))
+            console.print(_text(f"\n{'  ' * line.depth}{line.name}", style="bold"))
         elif line.name not in said:
             console.print(_pairs([(f"{'  ' * line.depth}{line.name}", line.value)]))
 
@@ -39,8 +41,8 @@ def show(console: Console, ds: Dataset) -> None:
 def _answer(told: ParsedReport) -> Group:
     first, *more = told.conclusion
     colour = Style(color=INK, bgcolor=_colour(told.outcome).color, bold=True)
-    notices = [Text(notice, style="bold") for notice in told.notices]
-    return Group(Text(f" {first} ", style=colour), *(Text(line) for line in more), *notices)
+    notices = [_text(notice, style="bold") for notice in told.notices]
+    return Group(_text(f" {first} ", style=colour), *(_text(line) for line in more), *notices)
 
 
 def _images(slices: tuple[ParsedSlice, ...]) -> Table:
@@ -51,8 +53,8 @@ def _images(slices: tuple[ParsedSlice, ...]) -> Table:
         if s.output is not None:
             bar = ProgressBar(total=1.0, completed=s.output, width=BAR, complete_style=style, finished_style=style)
         output = "" if s.output is None else f"{100 * s.output:.1f} %"
-        told = Text(text.words(s), style="dim" if s.output is None else "")
-        table.add_row(Text(s.name), bar, Text(output, justify="right"), told)
+        told = _text(text.words(s), style="dim" if s.output is None else "")
+        table.add_row(_text(s.name), bar, _text(output, justify="right"), told)
     return table
 
 
@@ -61,8 +63,12 @@ def _pairs(values: list[tuple[str, str]]) -> Table:
     grid.add_column(width=36)
     grid.add_column()
     for name, value in values:
-        grid.add_row(Text(name, style="dim"), Text(value))
+        grid.add_row(_text(name, style="dim"), _text(value))
     return grid
+
+
+def _text(words: str, **how: Any) -> Text:
+    return Text(text.printable(words), **how)
 
 
 def _colour(outcome: Outcome) -> Style:

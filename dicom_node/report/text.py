@@ -50,7 +50,12 @@ def render(ds: Dataset) -> str:
             filled = round(BAR * (s.output or 0.0))
             bar = "" if s.output is None else f"{'#' * filled}{'.' * (BAR - filled)} {100 * s.output:5.1f} %"
             out.append(f"  {s.name:<{widest}}  {bar:<{BAR + 8}}  {words(s)}"[:WIDTH].rstrip())
-    return "\n".join(out) + "\n"
+    return printable("\n".join(out)) + "\n"
+
+
+def printable(text: str) -> str:
+    """Without what would steer a terminal: an SR that somebody else made may hold anything."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in text)
 
 
 def html(ds: Dataset) -> str:
