@@ -205,15 +205,15 @@ def reference(one: Series, made: Any) -> Predecessor:
 
 def headers(instances: Sequence[Instance], spool: Spool) -> list[Dataset]:
     """Of every instance; one whose file is gone or damaged gets what its row and another's header tell of it."""
-    found = [_header(one, spool) for one in instances]
+    found = [header_of(one, spool) for one in instances]
     like = next((header for header in found if header is not None), None)
     if like is None:
         raise FileNotFoundError("no file of the series can be read")
     return [_remembered(i, like) if header is None else header for i, header in zip(instances, found, strict=True)]
 
 
-def _header(one: Instance, spool: Spool) -> Dataset | None:
-    """None where the file is gone, or is not what was filed any more."""
+def header_of(one: Instance, spool: Spool) -> Dataset | None:
+    """Without pixels; None where the file is gone, or is not what was filed any more."""
     try:
         ds = pydicom.dcmread(spool.path(one.file), stop_before_pixels=True)
     except FileNotFoundError:

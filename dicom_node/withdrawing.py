@@ -8,10 +8,8 @@ configured to act on one.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
-import pydicom
 from pydicom.dataset import Dataset
 
 from dicom_node import reporting
@@ -99,8 +97,8 @@ def _rejection(
 
 
 def _a_header(instances: Sequence[Instance], spool: Spool) -> Dataset:
-    """Of any image whose file is there; they agree about patient and study, else there were no result."""
+    """Of any image whose file is there and whole; they agree about patient and study, else there were no result."""
     for one in instances:
-        with suppress(FileNotFoundError):
-            return pydicom.dcmread(spool.path(one.file), stop_before_pixels=True)
+        if (header := reporting.header_of(one, spool)) is not None:
+            return header
     raise NotPossible("every image of it is gone from the spool, and with them whom the result is about")
