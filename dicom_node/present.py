@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape  # a header may hold brackets: what came from outside is never markup
 from rich.table import Table
 
 from dicom_node.store.overview import Overview
@@ -40,7 +41,8 @@ def overview(console: Console, found: Overview, *, free_mib: int, now: float, wr
     console.print(states)
     console.print(
         f"oldest not yet reported: {age(found.oldest_waiting_s)}; "
-        f"received or in work: {found.waiting_live} live, {found.waiting_backlog} backlog"
+        f"received or in work: {found.waiting_live} live, {found.waiting_backlog} backlog; "
+        f"last image of the live series that waits longest: {age(found.oldest_live_s)}"
     )
     console.print(
         f"undelivered: {found.undelivered} (oldest {age(found.oldest_undelivered_s)}, "
@@ -62,7 +64,7 @@ def overview(console: Console, found: Overview, *, free_mib: int, now: float, wr
                 str(line.run),
                 f"[{OUTCOME_STYLE.get(outcome, 'none')}]{outcome}[/]",
                 last,
-                line.reason or "",
+                escape(line.reason or ""),
             )
         console.print(newest)
 
@@ -85,7 +87,9 @@ def forgotten(echo: Callable[[str], None], done: Forgotten) -> None:
 
 def history(console: Console, known: Mapping[str, Any]) -> None:
     one = known["series"]
-    console.print(f"[bold]series {one['id']}[/]: {one['state']}, {one['instances']} images from {one['calling_aet']}")
+    console.print(
+        f"[bold]series {one['id']}[/]: {one['state']}, {one['instances']} images from {escape(one['calling_aet'])}"
+    )
     if one["priority"]:
         console.print(
             "backlog: it makes way for all that is live; why, and how to change it: [backlog] in config.toml",
@@ -104,11 +108,13 @@ def history(console: Console, known: Mapping[str, Any]) -> None:
         owed = Table("object", "to", "state", "tries", "last answer", title="Deliveries", title_justify="left")
         for row in known["deliveries"]:
             answer = when(row["delivered_at"]) if row["delivered_at"] else row["last_error"] or ""
-            owed.add_row(row["kind"], row["destination"] or "-", row["state"] or "-", str(row["tries"] or 0), answer)
+            owed.add_row(
+                row["kind"], row["destination"] or "-", row["state"] or "-", str(row["tries"] or 0), escape(answer)
+            )
         console.print(owed)
     events = Table("at", "what", "detail", title="History", title_justify="left")
     for event in known["events"]:
-        events.add_row(when(event["at"]), event["kind"], event["detail"] or "")
+        events.add_row(when(event["at"]), event["kind"], escape(event["detail"] or ""))
     console.print(events)
 
 
@@ -129,7 +135,7 @@ def slices(rows: Sequence[Mapping[str, Any]]) -> Table:
         position = "" if row["position_mm"] is None else f"{row['position_mm']:.1f} mm"
         output = "" if row["presence"] is None else f"{row['presence']:.1%}"
         outcome = str(row["outcome"])
-        said = row["left_out"] or f"[{OUTCOME_STYLE[outcome]}]{outcome}[/]"
+        said = escape(row["left_out"] or "") or f"[{OUTCOME_STYLE[outcome]}]{outcome}[/]"
         number = "?" if row["instance_number"] is None else str(row["instance_number"])
         if row["frame"]:
             number += f" frame {row['frame']}"
@@ -148,7 +154,7 @@ def mapping(console: Console, known: Mapping[str, Any]) -> None:
             value = "\n".join(f"{k}: {v}" for k, v in value.items())
         elif isinstance(value, list | tuple):
             value = ", ".join(map(str, value))
-        table.add_row(key.replace("_", " "), str(value))
+        table.add_row(key.replace("_", " "), escape(str(value)))
     console.print(table)
 
 

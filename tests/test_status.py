@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from made import NOW, Made, ct, made_node
+from made import NOW, Made, ct, grey_series, made_node
 
 from dicom_node.cli import main
 from dicom_node.store import heartbeats, outbox
@@ -85,6 +85,52 @@ def test_a_positive_that_is_late_is_an_alarm_and_a_refusal_a_warning(
     level, wrong = health(seen(node), has_room=True)
     assert level is expected
     assert bool(wrong) == (expected is not Health.GOOD)
+
+
+@pytest.mark.parametrize(
+    ("date", "complete", "later_s", "expected"),
+    [
+        ("", False, 500.0, Health.GOOD),
+        ("", False, 700.0, Health.CRITICAL),
+        ("", True, 700.0, Health.CRITICAL),  # a job that no worker takes, as one that does not start
+        ("20200101", True, 700.0, Health.GOOD),  # backlog may wait
+    ],
+)
+def test_a_live_series_that_waits_for_its_result_is_an_alarm(
+    node: Made, date: str, complete: bool, later_s: float, expected: Health
+) -> None:
+    node.accept(*grey_series(StudyDate=date))
+    if complete:
+        node.tick_after(31)
+    node.clock.advance(later_s)
+    beat(node, at=node.clock())
+    assert health(seen(node), has_room=True)[0] is expected
+
+
+def test_a_series_that_failed_is_a_warning_for_a_day(node: Made) -> None:
+    node.accept(*grey_series(5), ct(6, PatientID="P-2"))
+    node.tick_after(31)
+    beat(node, at=node.clock())
+    level, wrong = health(seen(node), has_room=True)
+    assert (level, "1 series" in wrong[0]) == (Health.WARNING, True)
+    node.clock.advance(86400)
+    beat(node, at=node.clock())
+    assert health(seen(node), has_room=True)[0] is Health.GOOD
+
+
+@pytest.mark.parametrize("kernel", ["BONE[/]", "BONE[bold", "BONE[red]"])
+def test_what_a_header_says_is_shown_as_it_is_and_never_as_markup(tmp_path: Path, kernel: str) -> None:
+    node = made_node(tmp_path)
+    (tmp_path / "config.toml").write_text("[node]\nmin_free_mib = 0\n")
+    node.accept(*grey_series(ConvolutionKernel=kernel))
+    node.tick_after(31)
+    for command in ("status", "show"):
+        named = ["1"] if command == "show" else []
+        told = CliRunner().invoke(
+            main, [command, *named, "--config", str(tmp_path / "config.toml")], env={"COLUMNS": "200"}
+        )
+        assert told.exception is None
+        assert kernel in told.output
 
 
 def test_a_full_disk_is_an_alarm(node: Made) -> None:

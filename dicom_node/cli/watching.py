@@ -19,8 +19,9 @@ from dicom_node.cli.common import CONFIG, JSON, find_series, opened
 def status(config_path: Path, as_json: bool, check: bool) -> None:
     """Whether the node is at work, how many series are in which state, what waits how long, what is owed.
 
-    With --check an alarm is: no `serve` gives a sign of life, a positive result is undelivered for ten minutes, the
-    disk is too full to receive; a warning: a delivery was refused for good.
+    With --check an alarm is: no `serve` gives a sign of life, a positive result is undelivered for ten minutes, a live
+    series has no result ten minutes after its last image, the disk is too full to receive; a warning: a delivery was
+    refused for good, a series failed within the last day.
     """
     from dataclasses import asdict
 

@@ -51,6 +51,10 @@ class Overview:
     failed_deliveries: int
     uncommitted: int
     """Delivered objects whose safekeeping a destination was asked for and has not confirmed."""
+    oldest_live_s: float | None
+    """Since the last image of the live series that waits longest for its result."""
+    failed_lately: int
+    """Series of the last day that failed: without a report, or with one that says NOT EVALUATED."""
     waiting_live: int
     waiting_backlog: int
     """Series that are received or in work, by priority."""
@@ -59,8 +63,9 @@ class Overview:
     newest: tuple[Line, ...]
 
 
-POSITIVE_LATE_S = 600.0
-"""A positive result that is not delivered for so long is an alarm."""
+LATE_S = 600.0
+"""A positive result that is not delivered, or a live series that has no result, for so long is an alarm."""
+LATELY_S = 86400.0
 
 
 class Health(IntEnum):
@@ -76,12 +81,16 @@ def health(found: Overview, *, has_room: bool) -> tuple[Health, list[str]]:
     critical, warnings = [], []
     if found.serving_since is None:
         critical.append("no dicom-node serve gives a sign of life")
-    if (found.oldest_undelivered_positive_s or 0.0) > POSITIVE_LATE_S:
+    if (found.oldest_undelivered_positive_s or 0.0) > LATE_S:
         critical.append(f"a positive result is undelivered for {found.oldest_undelivered_positive_s:.0f} s")
+    if (found.oldest_live_s or 0.0) > LATE_S:
+        critical.append(f"a live series waits for its result for {found.oldest_live_s:.0f} s; does the worker start?")
     if not has_room:
         critical.append("the disk is below node.min_free_mib: nothing is received")
     if found.failed_deliveries:
         warnings.append(f"{found.failed_deliveries} deliveries were refused for good; see them by show, then retry")
+    if found.failed_lately:
+        warnings.append(f"{found.failed_lately} series of the last day failed; see why by show, then retry")
     level = Health.CRITICAL if critical else Health.WARNING if warnings else Health.GOOD
     return level, critical + warnings
 
@@ -111,28 +120,46 @@ def overview(connection: Connection, *, now: float, newest: int = 10) -> Overvie
     serving = heartbeats.alive(connection, now=now)
     return Overview(
         by_state=_by_state(connection),
-        oldest_waiting_s=now - min(first_at for _, first_at in waiting) if waiting else None,
+        oldest_waiting_s=max((now - one.first_at for one in waiting), default=None),
         undelivered=int(undelivered),
         oldest_undelivered_s=None if oldest is None else now - oldest,
         oldest_undelivered_positive_s=None if positive is None else now - positive,
         failed_deliveries=int(failed),
         uncommitted=int(connection.scalar(uncommitted) or 0),
-        waiting_live=sum(priority < BACKLOG for priority, _ in waiting),
-        waiting_backlog=sum(priority >= BACKLOG for priority, _ in waiting),
+        oldest_live_s=max((now - one.last_at for one in waiting if one.priority < BACKLOG), default=None),
+        failed_lately=_failed_lately(connection, now),
+        waiting_live=sum(one.priority < BACKLOG for one in waiting),
+        waiting_backlog=sum(one.priority >= BACKLOG for one in waiting),
         serving_since=serving[0].started_at if serving else None,
         newest=tuple(lines(connection, limit=newest)),
     )
 
 
-def _waiting(connection: Connection) -> list[tuple[int, float]]:
+def _failed_lately(connection: Connection, now: float) -> int:
+    failed = sa.or_(
+        series.c.state == SeriesState.FAILED,
+        sa.and_(series.c.state == SeriesState.COMPLETE, jobs.c.state == JobState.FAILED),
+    )
+    query = sa.select(sa.func.count()).select_from(_with_newest_job())
+    return int(connection.scalar(query.where(series.c.last_at > now - LATELY_S, failed)) or 0)
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    priority: int
+    first_at: float
+    last_at: float
+
+
+def _waiting(connection: Connection) -> list[_Waiting]:
     """Priority and arrival of each series that is received or in work."""
-    shown = sa.select(series.c.priority, series.c.first_at, series.c.state)
+    shown = sa.select(series.c.priority, series.c.first_at, series.c.last_at, series.c.state)
     newest_in_work = jobs.c.state.in_((JobState.READY, JobState.RUNNING)), jobs.c.run == series.c.run
     in_work = connection.execute(shown.join(jobs, jobs.c.series_id == series.c.id).where(*newest_in_work)).all()
     received = connection.execute(shown.where(series.c.state == SeriesState.RECEIVING)).all()
     # Asked for in SQL, the state would lead SQLite to read all complete series first.
     rows = [*received, *(row for row in in_work if row.state == SeriesState.COMPLETE)]
-    return [(int(row.priority), float(row.first_at)) for row in rows]
+    return [_Waiting(row.priority, row.first_at, row.last_at) for row in rows]
 
 
 def _by_state(connection: Connection) -> dict[str, int]:
