@@ -270,16 +270,25 @@ def send(one: Receiver, folders: Sequence[Path], count: int, *, busy: bool = Fal
     one.cpu_s[associations].append((one.cpu() - before) / count * 1000)
 
 
-class Quiet:
-    """Waits for a quiet moment, where that is `wanted`."""
+class Alike:
+    """Sees to it that each turn finds the machine alike."""
 
-    def __init__(self, wanted: bool) -> None:
-        self.wanted = wanted
+    def __init__(self, scratch: Path, size: int, *, quiet: bool) -> None:
+        """`size`: bytes that a turn writes; `quiet`: whether to wait for a moment in which nothing else is done."""
+        self._scratch, self._size, self._quiet = scratch, size, quiet
         self.in_vain = 0
+        """Turns that began in no quiet moment."""
 
-    def wait(self) -> None:
-        if not self.wanted:
-            return
+    def prepare(self) -> None:
+        """The host of a virtual machine takes back memory that is free; what the disk's cache gets is fetched again."""
+        if self._quiet:
+            self._wait()
+        with self._scratch.open("wb") as file:
+            for _ in range(self._size // 2**20 + 1):
+                file.write(bytes(2**20))
+            file.truncate(0)
+
+    def _wait(self) -> None:
         deadline = time.monotonic() + PATIENCE_S
         quiet = 0
         while quiet < 2:
@@ -412,13 +421,14 @@ def main() -> None:
     )
     given = parser.parse_args()
     names = [name for name in RECEIVERS if name in given.only.split(",")]
-    made, floors, quiet = template(), {1: [], 4: []}, Quiet(given.quiet)
+    made, floors = template(), {1: [], 4: []}
     beside = classifying() if given.busy else nullcontext(None)
     with (
         tempfile.TemporaryDirectory() as temporary,
         running(names, Path(temporary) / "receivers") as receivers,
         beside as classify,
     ):
+        alike = Alike(Path(temporary) / "scratch", given.instances * len(made), quiet=given.quiet)
         number = 0
         for turn in range(given.rounds):
             order = receivers[turn % len(receivers) :] + receivers[: turn % len(receivers)]
@@ -426,30 +436,30 @@ def main() -> None:
                 number += 1
                 folders = instances(made, number, given.instances, Path(temporary) / "sent", associations)
                 for one in order:
-                    quiet.wait()
+                    alike.prepare()
                     send(one, folders, given.instances)
                     empty(one)
                 if classify is not None:
                     number += 1
                     folders = instances(made, number, given.instances, Path(temporary) / "sent", associations)
                     for one in order:
-                        quiet.wait()
+                        alike.prepare()
                         classify(True)
                         send(one, folders, given.instances, busy=True)
                         classify(False)
                         empty(one)
-                quiet.wait()
+                alike.prepare()
                 floors[associations].append(
                     floor(Path(temporary) / f"floor{number}", made, given.instances, associations)
                 )
             number += 1
             for one in order:
-                quiet.wait()
+                alike.prepare()
                 latencies(one, made, number)
                 empty(one)
         print(report(receivers, floors, given))
-        if quiet.in_vain:
-            print(f"{quiet.in_vain} turns began while the machine had other things to do")
+        if alike.in_vain:
+            print(f"{alike.in_vain} turns began while the machine had other things to do")
 
 
 def empty(one: Receiver) -> None:

@@ -24,6 +24,7 @@ from dicom_node.status import StoreStatus
 MAX_COMMAND = 64 * 1024  # bytes of a command set; that of a C-STORE request has some 300
 _COMMAND, _LAST = 1, 2  # bits of the message control header
 _BUFFER = 2 * (HEADER + LONGEST[PduType.P_DATA])
+_AT_ONCE = LONGEST[PduType.P_DATA]  # what is read at once is copied and digested while the processor's cache holds it
 _QUICKACK = getattr(socket, "TCP_QUICKACK", None)  # Linux; senders with Nagle's algorithm on wait for our ACK otherwise
 
 Store = Callable[[Command, str, bytearray, str], StoreStatus]
@@ -130,7 +131,7 @@ class Loop:
         due = time.monotonic() + (CALM_S if begun else self._idle_s)
         while self._end - self._begin < size:
             try:
-                count = self._socket.recv_into(self._view[self._end :])
+                count = self._socket.recv_into(self._view[self._end : self._end + _AT_ONCE])
             except TimeoutError:
                 count = -1
             if not count:
