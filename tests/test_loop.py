@@ -411,6 +411,11 @@ def test_a_time_limit_ends_the_whole_schedule(tmp_path, data):
     assert float(rows(tmp_path)[-1]["learning_rate"]) < 1e-4 < math.inf
 
 
+def test_a_time_limit_that_the_first_lessons_spend_is_told(tmp_path, data):
+    with pytest.raises(UnusableRun, match=r"no step .*--max-time"):
+        fit(recipe(first_lessons=10), settings(tmp_path, max_time=1e-6), data, SOURCE, quiet)
+
+
 def test_a_look_sees_whole_patients_of_both_classes_though_the_list_is_sorted(data):
     by_label = data.take(np.argsort(data.presence, kind="stable"))
     chosen = looking.some(by_label, recipe(validation_slices=12))

@@ -69,9 +69,15 @@ def keep(path: Path, recipe: Recipe, source: Source, weights: Mapping[str, torch
 def finish(output: Path, recipe: Recipe, data: Pictures, source: Source, ended: Ended, say: Say) -> Path:
     """Calibrate the chosen weights, as stored, on the validation part; measure them on the test part. Their path.
 
-    Raises UnusableRun where they give no finite number for a slice that no look has seen.
+    Raises UnusableRun where no weights were kept, or these give no finite number for a slice that no look has seen.
     """
-    model, kept = load(output / (BEST if recipe.choose == "best" else LAST))
+    chosen = output / (BEST if recipe.choose == "best" else LAST)
+    if not chosen.exists():
+        raise UnusableRun(
+            f"{output}: no step was taken, since what comes before the first took {ended.minutes:.1f} minutes, all of "
+            "--max-time; give it more"
+        )
+    model, kept = load(chosen)
     model.to(ended.device)
     validation, test = data.of_part("validation"), data.of_part("test")
     say(f"calibrating on {len(validation)} slices, then measuring on {len(test)}")
