@@ -25,7 +25,7 @@ from dicom_node.store.results import SliceResult, Version
 from dicom_node.store.series import Instance
 from dicom_node.store.spool import Spool
 from dicom_node.tables import JobState
-from dtvit.findings import SeriesFindings
+from dtvit.findings import Outcome, SeriesFindings
 from dtvit.headervalues import UnreadableSlice
 
 log = logging.getLogger("dicom_node.worker")
@@ -155,6 +155,10 @@ class Worker:
         metadata = self._classifier.checkpoint.metadata
         cuts = anatomy.Cuts(metadata.slice_thresholds, metadata.series_thresholds)
         findings = anatomy.conclude(found, instances, ruled_out=ruled_out, cuts=cuts, whole=one.whole is not False)
+        if findings.outcome is Outcome.NOT_EVALUATED and self._another_may_tell(job, one):
+            why = "none of its images could be evaluated; another series of the study is looked at instead"
+            self._end(job, JobState.REFUSED, reason=why)
+            return
         try:
             self._report(job, one, instances, findings, JobState.REPORTED, None)
         except sr.InconsistentSeries as exc:
@@ -173,6 +177,13 @@ class Worker:
                 state="reported",
             ),
         )
+
+    def _another_may_tell(self, job: Job, one: series.Series) -> bool:
+        """Whether the study has a series that was passed over for this one, of which nothing was ever reported."""
+        if one.forced or job.run > 1:
+            return False
+        with self._database.read() as connection:
+            return series.has_passed_over(connection, one.study_uid)
 
     def _look_at_all(self, job: Job) -> tuple[list[Instance], list[SliceResult]] | None:
         """The instances of the job's series and a result for each usable one; None if told to stop before,

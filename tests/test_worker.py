@@ -118,6 +118,47 @@ def test_when_the_chosen_series_is_no_head_one_that_was_passed_over_is_judged(no
     assert [(job.series_id, job.state) for job in node.rows(jobs_table)] == [(1, "refused"), (2, "reported")]
 
 
+def unreadable(**given: Any) -> list[Dataset]:
+    """Whole by its headers, and none of its pixels can be decoded."""
+    given = {"SliceThickness": "5"} | given
+    return [changed(ds, BitsAllocated=12, BitsStored=12, HighBit=11) for ds in head_series(**given)]
+
+
+def test_when_nothing_of_the_chosen_series_can_be_evaluated_one_that_was_passed_over_is_judged(node: Made) -> None:
+    thin = head_series(series="1.2.3.2", SliceThickness="2", SeriesNumber=3)
+    node.accept(*unreadable(), *thin)
+    node.tick_after(31)
+    node.arrivals.tick()
+    assert [s.state for s in node.rows(series_table)] == ["complete", "not chosen"]
+    work(node)
+    node.tick_after(31)
+    work(node)
+    assert [(job.series_id, job.state, job.outcome) for job in node.rows(jobs_table)] == [
+        (1, "refused", None),
+        (2, "reported", "present"),
+    ]
+    assert "another series of the study" in node.rows(jobs_table)[0].reason
+
+
+def test_a_study_of_which_nothing_can_be_evaluated_is_told_so_once(node: Made) -> None:
+    node.accept(*unreadable(), *unreadable(series="1.2.3.2", SliceThickness="2", SeriesNumber=3))
+    node.tick_after(31)
+    node.arrivals.tick()
+    for _ in range(3):
+        work(node)
+        node.tick_after(31)
+    assert [(job.series_id, job.state) for job in node.rows(jobs_table)] == [(1, "refused"), (2, "reported")]
+    assert sr.parse(report(node)).outcome == "not evaluated"
+
+
+def test_a_series_that_comes_after_one_of_which_nothing_could_be_evaluated_gets_a_result(node: Made) -> None:
+    complete(node, unreadable())
+    work(node)
+    complete(node, head_series(series="1.2.3.2", SliceThickness="2", SeriesNumber=3))
+    work(node)
+    assert [job.outcome for job in node.rows(jobs_table)] == ["not evaluated", "present"]
+
+
 def test_refusal_and_second_choice_are_one_transaction(node: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     complete(node, no_head())
 

@@ -19,6 +19,7 @@ from sqlalchemy import Connection
 from dicom_node.errors import LeaseLost
 from dicom_node.store.database import note
 from dicom_node.tables import DeliveryState, JobState, deliveries, jobs, objects, series
+from dtvit.findings import Outcome
 
 LIVE, BACKLOG = 0, 10
 """Priorities; lower goes first, in the queue, in classifying what arrives, and in delivery."""
@@ -232,13 +233,21 @@ def of_series(connection: Connection, series_id: int) -> list[sa.Row[Any]]:
 
 
 def of_study_with_result(connection: Connection, study_uid: str) -> int | None:
-    """Id of the series that already gives the study its result, or is about to; None while the choice is open."""
+    """Id of the series that already gives the study its result, or is about to; None while the choice is open.
+
+    One that says NOT EVALUATED leaves it open: another series may yet tell. A job that failed does not, as whatever
+    failed it would fail the next.
+    """
     live = (JobState.READY, JobState.RUNNING, JobState.REPORTED, JobState.DELIVERED, JobState.FAILED)
+    tells_nothing = sa.and_(
+        jobs.c.state.in_((JobState.REPORTED, JobState.DELIVERED)),
+        sa.func.coalesce(jobs.c.outcome, "") == Outcome.NOT_EVALUATED,
+    )
     newest_run = sa.and_(jobs.c.series_id == series.c.id, jobs.c.run == series.c.run)
     query = (
         sa.select(series.c.id)
         .join(jobs, newest_run)
-        .where(series.c.study_uid == study_uid, jobs.c.state.in_(live))
+        .where(series.c.study_uid == study_uid, jobs.c.state.in_(live), ~tells_nothing)
         .order_by(jobs.c.id)
         .limit(1)
     )
