@@ -27,8 +27,7 @@ class Negotiated:
     answer: bytes
     """A-ASSOCIATE-AC, or -RJ where `contexts` is None."""
     contexts: dict[int, tuple[str, str]] | None
-    """Abstract and transfer syntax of each that was accepted."""
-    """Accepted presentation context -> its transfer syntax."""
+    """Accepted presentation context -> its abstract and transfer syntax."""
     longest: int
     """What the peer takes in one P-DATA (Maximum Length Received); 0 is without bound."""
 
