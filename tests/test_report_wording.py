@@ -8,7 +8,7 @@ import pytest
 from report_cases import ENHANCED_CT, OUTCOMES, THRESHOLDS, findings
 
 from dicom_node.report import wording
-from dtvit.findings import Coverage, Outcome, SliceFinding, conclude
+from dtvit.findings import LOCATIONS, Coverage, Outcome, SliceFinding, conclude
 
 SLICE = findings("absent").slices[5]
 
@@ -102,3 +102,25 @@ def test_several_locations_are_told_by_their_images() -> None:
     said = wording.conclusion(findings("mixed"))
     assert "More than one location, image by image: deep in image 7; lobar in image 8; subtentorial in image 6." in said
     assert not any("More than one" in line for line in wording.conclusion(findings("lobar")))
+
+
+@pytest.mark.parametrize(
+    ("places", "said"),
+    [
+        (("deep", "deep", "deep", "lobar"), "PRESENT, DEEP."),  # one image is noise
+        (("deep", "deep", "deep", "lobar", "lobar"), "PRESENT, DEEP, ALSO LOBAR."),
+        (("subtentorial", "subtentorial", "subtentorial", "lobar", "lobar", "deep", "deep"), "ALSO DEEP AND LOBAR."),
+    ],
+)
+def test_the_answer_names_a_second_place_that_is_seen_in_two_images(places: tuple[str, ...], said: str) -> None:
+    found = findings("deep")
+    like = found.positive[0]
+    bleeds = [
+        dataclasses.replace(
+            like, instance_number=n, location=tuple(0.8 if name == place else 0.1 for name in LOCATIONS)
+        )
+        for n, place in enumerate(places)
+    ]
+    found = dataclasses.replace(found, slices=tuple(bleeds), location=places[0])
+    assert wording.conclusion(found)[0].endswith(said)
+    assert said.lower().removeprefix("present, ").rstrip(".") in wording.in_short(found)

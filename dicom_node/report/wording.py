@@ -10,7 +10,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
-from dtvit.findings import LOCATIONS, Outcome, Region, SeriesFindings, SliceFinding
+from dtvit.findings import LOCATIONS, RUN_LENGTH, Outcome, Region, SeriesFindings, SliceFinding
 
 NOT_ASSESSED = (
     "Looks for intracerebral hemorrhage only (blood within cerebrum, cerebellum or brain stem). Does not exclude "
@@ -91,8 +91,8 @@ def best(findings: SeriesFindings, count: int = 3) -> tuple[SliceFinding, ...]:
 def headline(findings: SeriesFindings) -> str:
     """The answer alone, in capitals: fits a line."""
     if findings.outcome is Outcome.PRESENT:
-        where = f", {findings.location.upper()}" if findings.location else ""
-        return f"INTRACEREBRAL HEMORRHAGE: PRESENT{where}"
+        place = where(findings)
+        return f"INTRACEREBRAL HEMORRHAGE: PRESENT{f', {place.upper()}' if place else ''}"
     if findings.outcome is Outcome.ABSENT:
         return "INTRACEREBRAL HEMORRHAGE: ABSENT"
     if findings.outcome is Outcome.UNDETERMINED:
@@ -106,7 +106,16 @@ def in_short(findings: SeriesFindings) -> str:
         return "neither present nor absent"
     if findings.outcome is Outcome.NOT_EVALUATED:
         return "no statement on hemorrhage"
-    return findings.location or ""
+    return where(findings)
+
+
+def where(findings: SeriesFindings) -> str:
+    """`deep`, or `deep, also lobar`: another place than the likeliest counts from two images on."""
+    if not findings.location:
+        return ""
+    places = by_location(findings.positive)
+    others = [name for name, seen in places.items() if name != findings.location and len(seen) >= RUN_LENGTH]
+    return f"{findings.location}, also {' and '.join(others)}" if others else findings.location
 
 
 def series_description(findings: SeriesFindings, run: int = 1) -> str:
