@@ -182,16 +182,18 @@ def test_a_card_is_had_from_any_checkpoint(checkpoint, tmp_path):
 
 def test_a_card_says_each_thing_once_and_of_a_phantom_only_where_one_taught_it(checkpoint, tmp_path):
     told = "198 slices of 33 patients (list.csv)."
+    both = f"{told} Phantoms."
     of_patients = untrained_checkpoint(tmp_path / "patients.safetensors", training_data=told, patients_seen=told)
+    of_both = untrained_checkpoint(tmp_path / "both.safetensors", training_data=both, patients_seen=told)
     of_phantoms = untrained_checkpoint(
         tmp_path / "phantoms.safetensors", training_data="Phantoms.", patients_seen="none"
     )
     cards = {}
-    for path in (of_patients, of_phantoms):
+    for path in (of_patients, of_both, of_phantoms):
         assert run(path, "card", tmp_path / f"{path.stem}.md") == 0
         cards[path.stem] = (tmp_path / f"{path.stem}.md").read_text()
 
-    assert cards["patients"].count("198 slices of 33 patients") == 1
+    assert cards["patients"].count("198 slices of 33 patients") == cards["both"].count("198 slices of 33 patients") == 1
     assert ".." not in cards["patients"]
     assert "phantom" not in cards["patients"]
     assert "other scanners, kernels and protocols than those of its training data" in cards["patients"]

@@ -70,8 +70,8 @@ A probability below the first threshold means absent, from the second on present
 
 
 def learned_from(metadata: Metadata) -> str:
-    """Training data and the patients in it, in whole sentences; a run on patients alone says the same of both."""
-    if metadata.patients_seen == metadata.training_data:
+    """Training data and the patients in it, in whole sentences; a run begins the former with the latter."""
+    if metadata.training_data.startswith(metadata.patients_seen):
         return metadata.training_data
     return f"{metadata.training_data} Patients seen: {metadata.patients_seen.removesuffix('.')}."
 
