@@ -86,11 +86,13 @@ def test_the_last_model_has_all_patients_and_the_folds_thresholds(work: Work) ->
     made: list[tuple[str, str]] = []
 
     def make(_work: Work, trial: Trial, _say: object) -> dict[str, object]:
-        made.append((trial.name, trial.recipe.split))
+        made.append((trial.name, Path(trial.recipe.start_from or trial.recipe.split).name))
         folder = work.folder(trial)
         folder.mkdir(parents=True)
-        if trial.name == "final":
-            untrained_checkpoint(folder / f"{ROBUST.name}.safetensors", series_thresholds=Thresholds(0.1, 0.9))
+        if trial.name in ("final", "finish"):
+            untrained_checkpoint(
+                folder / f"{ROBUST.name}.safetensors", seed=len(made), series_thresholds=Thresholds(0.1, 0.9)
+            )
         else:
             heldout.write(folder / HELD_OUT, [said(listed, splits[trial.name])])
         return {"metrics": {}, "audit": {}, "steps": 1}
@@ -98,6 +100,7 @@ def test_the_last_model_has_all_patients_and_the_folds_thresholds(work: Work) ->
     assert crossvalidate(work, ROBUST, 3, 1, "the command", silent, final=True, make=make) == []
     assert made[0] == ("final", "all")
     assert [name for name, _ in made[1:]] == list(splits)
+    first = (work.output / f"{ROBUST.name}.safetensors").read_bytes()
     shipped = describe(work.output / f"{ROBUST.name}.safetensors").metadata
     fitted = pooled_calibration([said(listed, split) for split in splits.values()])
     assert shipped.series_thresholds == fitted.series_thresholds
@@ -110,6 +113,10 @@ def test_the_last_model_has_all_patients_and_the_folds_thresholds(work: Work) ->
     assert "| fold 3 |" in (work.output / "crossvalidation.md").read_text()
     assert crossvalidate(replace(work), ROBUST, 3, 1, "the command", silent, final=True, make=make) == []
     assert len(made) == 4
+    second = recipe.read("robust-finish")
+    assert crossvalidate(work, ROBUST, 3, 1, "the command", silent, final=True, finish=second, make=make) == []
+    assert made[4:] == [("finish", f"{ROBUST.name}.safetensors")]
+    assert (work.output / f"{second.name}.safetensors").read_bytes() != first
 
 
 def test_the_command_says_what_is_wrong_before_it_trains(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -73,7 +73,7 @@ def test_what_cannot_be_meant_is_told_with_its_key(tmp_path, text, said):
 
 
 def test_a_recipe_that_is_not_there_is_told_with_those_that_are():
-    with pytest.raises(UnusableRecipe, match=r"no recipe 'robst'.*phantom, robust, v1, v2"):
+    with pytest.raises(UnusableRecipe, match=r"no recipe 'robst'.*phantom, robust, robust-finish, v1, v2"):
         read("robst")
 
 

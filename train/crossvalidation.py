@@ -36,7 +36,7 @@ from train.state import UnusableRun, claimed
 from train.trials import Made, Maker, Trial, Work, made, trained
 
 FORMAT = 1  # goes up when folds made before cannot stand beside folds made now
-FINAL = "final"
+FINAL, FINISH = "final", "finish"
 LABEL = "folds, patients apart: models of the same recipe, each on patients that it was not trained on"
 
 ANSWERS: tuple[Column, ...] = (
@@ -57,34 +57,46 @@ def crossvalidate(
     say: Say,
     *,
     final: bool = False,
+    finish: Recipe | None = None,
     make: Maker = trained,
 ) -> list[str]:
     """Make the folds that are not there, the tables, and with `final` the model of all patients; names that failed.
+
+    `finish`: a second course for that model.
 
     Raises UnusableData, UnusableRecipe, UnavailableDevice, UnusableRun (another run has the folder).
     """
     with claimed(work.output):
         trials = planned(work, recipe, folds, repeats)
-        wanted = [trial for trial in trials if _known(work, trial) is None]
         last = Trial(FINAL, recipe.changed({"split": "all"}), audited=False)
-        if final and _known(work, last) is None:
-            wanted.insert(0, last)  # the longest of them, where it sees most
-        say(f"{len(wanted)} trainings are to be made, {work.at_once} at once")
-        failed = []
-        for trial, found in made(work, wanted, say, make):
-            if isinstance(found, UnusableRun):
-                failed.append(trial.name)
-                say(f"{trial.name} could not be made: {found}")
-                continue
-            write_whole(_file(work, trial), json.dumps({"key": _key(work, trial), **found}, indent=1).encode())
+        wanted = [last, *trials] if final else trials  # the longest of them first, since it sees most
+        failed = _made(work, wanted, say, make)
+        if final and finish is not None and not failed:
+            start = work.folder(last) / f"{recipe.name}.safetensors"
+            last = Trial(FINISH, finish.changed({"split": "all", "start_from": str(start)}), audited=False)
+            failed = _made(work, [last], say, make)
         if failed:
             return failed
         said = [heldout.read(work.folder(trial) / HELD_OUT) for trial in trials]
         metrics = summary(said, recipe.seed)
         write_tables(work.output, [_known(work, trial) or {} for trial in trials], metrics, command)
         if final:
-            finished(work.output, work.folder(last) / f"{recipe.name}.safetensors", said, metrics)
+            finished(work.output, work.folder(last) / f"{last.recipe.name}.safetensors", said, metrics)
         return []
+
+
+def _made(work: Work, wanted: Sequence[Trial], say: Say, make: Maker) -> list[str]:
+    """Make those that are not there; names of those that failed."""
+    missing = [trial for trial in wanted if _known(work, trial) is None]
+    say(f"{len(missing)} of {len(wanted)} trainings are to be made, {work.at_once} at once")
+    failed = []
+    for trial, found in made(work, missing, say, make):
+        if isinstance(found, UnusableRun):
+            failed.append(trial.name)
+            say(f"{trial.name} could not be made: {found}")
+        else:
+            write_whole(_file(work, trial), json.dumps({"key": _key(work, trial), **found}, indent=1).encode())
+    return failed
 
 
 def planned(work: Work, recipe: Recipe, folds: int, repeats: int) -> list[Trial]:

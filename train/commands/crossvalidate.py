@@ -20,6 +20,8 @@ def main(arguments: Sequence[str], program: str) -> int:
     parser = _parser(program)
     given = parser.parse_args(arguments)  # before torch is imported: --help answers at once
     common = shared(parser, given)
+    if given.finish and not given.final:
+        parser.error("--finish goes on with the model that --final makes; add --final")
 
     from dtvit.inference import UnavailableDevice
     from train import recipe
@@ -34,7 +36,10 @@ def main(arguments: Sequence[str], program: str) -> int:
         work = Work(data=given.data, output=given.output, audit=given.audit, **common)
         chosen = recipe.read(given.recipe).changed(work.changes)
         command = " ".join([program, *arguments])
-        failed = crossvalidate(work, chosen, given.folds, given.repeats, command, say_to_stderr, final=given.final)
+        second = None if given.finish is None else recipe.read(given.finish)
+        failed = crossvalidate(
+            work, chosen, given.folds, given.repeats, command, say_to_stderr, final=given.final, finish=second
+        )
     except (UnusableData, UnusableRun, UnusableRecipe, UnavailableDevice) as exc:
         sys.stderr.write(f"error: {exc}\n")
         return 1
@@ -62,6 +67,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
     add("--folds", type=int, choices=range(3, 100), default=5, metavar="N", help="[5]")
     add("--repeats", type=int, choices=range(1, 100), default=1, metavar="N", help="each time dealt anew [1]")
     add("--final", action="store_true", help="train on all patients too, with the folds' thresholds and figures")
+    add("--finish", metavar="RECIPE", help="with --final, a second course for that model, as robust-finish")
     add("--audit", choices=("full", "quick", "none"), default="full", help="of each fold, on its test patients [full]")
     add_shared(parser)
     return parser
