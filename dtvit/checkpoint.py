@@ -31,7 +31,7 @@ FORMAT = "dtvit-checkpoint-1"
 HEADER_KEY = "dtvit"
 NONE = "none"  # fourth location class of the papers' released code: no hemorrhage
 NOTICE = "NOT FOR CLINICAL USE"
-SHIPPED = Path(__file__).parent / "weights" / "dtvit-tiny-robust.safetensors"
+SHIPPED = Path(__file__).parent / "weights" / "dtvit-small-robust.safetensors"
 """The checkpoint that comes with the project, used where none is named."""
 
 

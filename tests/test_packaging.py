@@ -62,6 +62,6 @@ def test_the_wheel_holds_weights_migrations_and_no_data(wheel: Path):
 
 def test_the_shipped_checkpoint_is_small_and_says_what_it_is():
     checkpoint = describe(SHIPPED)
-    assert SHIPPED.stat().st_size <= 12_000_000
+    assert SHIPPED.stat().st_size <= 45_000_000
     assert "335 patients" in checkpoint.metadata.patients_seen
     assert "NOT FOR CLINICAL USE" in checkpoint.metadata.notice

@@ -130,7 +130,7 @@ def _patients(recipe: Recipe, settings: Settings, listed: Manifest, split: Split
         key = f"{listed.digest} {split.digest} {recipe.seed} {shown}"
         pictures, told_of = enriched(pictures, recipe, settings, key, say)
         told += told_of
-    seen = f"{people:,}, of whom {bleeding:,} have slices labelled as bleeding"
+    seen = f"{people:,} patients, {bleeding:,} of them with slices labelled as bleeding"
     return Gathered(pictures, told, f"{listed.digest} {split.digest}", seen)
 
 
