@@ -118,6 +118,28 @@ def test_what_fails_half_way_leaves_nothing(sqlite: Database) -> None:
         assert connection.scalar(sa.select(sa.func.count()).select_from(tables.destinations)) == 0
 
 
+def test_a_connection_that_writes_is_used_again_unless_its_transaction_failed(sqlite: Database) -> None:
+    def used() -> sa.Connection:
+        with sqlite.write() as connection:
+            return connection
+
+    first = used()
+    assert used() is first
+    with pytest.raises(RuntimeError), sqlite.write() as failing:
+        raise RuntimeError
+    assert failing.closed
+    last = used()
+    assert not last.closed
+    sqlite.close()
+    assert last.closed
+
+
+def test_a_statement_given_to_the_driver_fails_as_any_other_and_quotes_no_value(sqlite: Database) -> None:
+    with pytest.raises(StoreUnavailable) as caught, sqlite.write() as connection:
+        database_module.by_driver(connection, "INSERT INTO nowhere VALUES (:name)", {"name": "Doe^Jane"})
+    assert "Doe" not in str(caught.value) + str(caught.value.__cause__)
+
+
 def test_the_file_is_its_owners_alone(sqlite: Database) -> None:
     sqlite.device_uid()
     folder = Path(str(sqlite.url.database)).parent
