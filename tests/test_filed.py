@@ -14,6 +14,11 @@ from train import filed, manifest, splits
 from train.data import PARTS, UNCLEAR, UnusableData
 
 
+def kept(folder):
+    """Files that hold something; what tells whose turn it is holds nothing."""
+    return [file for file in folder.iterdir() if file.stat().st_size] if folder.exists() else []
+
+
 def loaded(found, **options):
     return filed.load(found, splits.whole(found), **options)
 
@@ -79,7 +84,7 @@ def test_the_heads_own_box_is_handed_out_as_the_model_sees_it(tmp_path):
         pictures = loaded(found, geometry=preprocess.HEAD_BOX, cache=cache).pictures
         assert (pictures[1] == preprocess.model_input(content, preprocess.HEAD_BOX)).all()
     loaded(found, cache=tmp_path / "cache")
-    assert len(list((tmp_path / "cache").iterdir())) == 2
+    assert len(kept(tmp_path / "cache")) == 2
     with pytest.raises(ValueError, match="a geometry is one of"):
         loaded(found, geometry="as-it-comes")
 
@@ -121,7 +126,7 @@ def test_every_picture_that_cannot_be_used_is_told_by_row_and_column(tmp_path, c
     assert first == "  row 2, path: a-0.png is in colour; save the slice as a grey picture"
     assert second.startswith("  row 3, path: a-1.png is damaged or cut off (")
     assert third == "  row 4, path: b-0.png has transparent pixels; save it without transparency"
-    assert not list((tmp_path / "cache").glob("*"))
+    assert not kept(tmp_path / "cache")
 
 
 def test_a_split_of_another_manifest_is_refused(tmp_path):
@@ -160,7 +165,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(filed.os, "posix_fallocate", full)
     with pytest.raises(UnusableData, match="no room for 0 MiB of decoded pictures"):
         loaded(found, cache=tmp_path / "cache")
-    assert not list((tmp_path / "cache").iterdir())
+    assert not kept(tmp_path / "cache")
 
 
 def test_a_changed_picture_is_read_anew(tmp_path):
@@ -173,7 +178,7 @@ def test_a_changed_picture_is_read_anew(tmp_path):
 def test_a_cache_file_that_is_damaged_is_made_again(tmp_path):
     found = listed(tmp_path / "data", [("a", "deep"), ("b", "")], slices=1)
     expected = loaded(found, cache=tmp_path / "cache").pictures
-    (file,) = (tmp_path / "cache").iterdir()
+    (file,) = kept(tmp_path / "cache")
     file.write_bytes(file.read_bytes()[:-1])
     assert (loaded(found, cache=tmp_path / "cache").pictures == expected).all()
 
@@ -193,11 +198,11 @@ def test_two_at_once_leave_one_whole_cache(tmp_path):
     for thread in threads:
         thread.join()
     assert (results[0] == results[1]).all()
-    assert len(list((tmp_path / "cache").iterdir())) == 1
+    assert len(kept(tmp_path / "cache")) == 1
 
 
 def test_the_cache_is_for_its_owner_alone(tmp_path):
     found = listed(tmp_path / "data", [("a", "deep"), ("b", "")], slices=1)
     loaded(found, cache=tmp_path / "cache")
-    (file,) = (tmp_path / "cache").iterdir()
-    assert file.stat().st_mode & 0o077 == 0
+    for file in (tmp_path / "cache").iterdir():
+        assert file.stat().st_mode & 0o077 == 0
