@@ -34,7 +34,7 @@ def work(config: Config, owner: str) -> NoReturn:
     working = threading.Event()
     threading.Thread(target=_wait_for_end_of_input, args=(stopping, working), daemon=True).start()
     with contextlib.suppress(AttributeError, OSError):
-        os.nice(10)  # receiving goes before classifying: a sender waits, a report does not mind a moment
+        os.nice(19)  # receiving goes before classifying: a sender waits, a report does not mind a moment
     database, spool = open_store(config)
     classifier = load_classifier(config)
     working.set()

@@ -8,6 +8,7 @@ import logging
 import select
 import socket
 import ssl
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -253,6 +254,10 @@ def test_large_objects_on_their_way_have_no_slice_refused() -> None:
                 connection.sendall(request())
                 assert connection.recv(1)[0] == ACCEPT
                 connection.sendall(b"".join(begun))
+            held, deadline = len(never_ending) * len(parts) * 120_000, time.monotonic() + 60
+            while one._memory.lent < held:  # until then a third could take the room of one of them, and that would end
+                assert time.monotonic() < deadline, f"{one._memory.lent} of {held} bytes came"
+                time.sleep(0.01)
             whole = [request(), *begun, p_data((1, 2, b"x"))]
             tries = (statuses(exchange(port, *whole)) for _ in range(100))
             assert any(said != [StoreStatus.SUCCESS] for said in tries), "soon there is no room for a third large one"

@@ -87,7 +87,7 @@ class _Wire:
         self._stream, self._step = stream, step
         self.sent = b""
 
-    def recv_into(self, view: memoryview) -> int:
+    def recv_into(self, view: memoryview, _size: int = 0, _flags: int = 0) -> int:
         part, self._stream = self._stream[: min(self._step, len(view))], self._stream[min(self._step, len(view)) :]
         view[: len(part)] = part
         return len(part)

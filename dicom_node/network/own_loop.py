@@ -10,6 +10,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import socket
+import ssl
+import struct
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -25,10 +28,26 @@ MAX_COMMAND = 64 * 1024  # bytes of a command set; that of a C-STORE request has
 _COMMAND, _LAST = 1, 2  # bits of the message control header
 _BUFFER = 2 * (HEADER + LONGEST[PduType.P_DATA])
 _AT_ONCE = LONGEST[PduType.P_DATA]  # what is read at once is copied and digested while the processor's cache holds it
+_WHOLE = socket.MSG_WAITALL if sys.platform == "linux" else 0
 _QUICKACK = getattr(socket, "TCP_QUICKACK", None)  # Linux; senders with Nagle's algorithm on wait for our ACK otherwise
 
 Store = Callable[[Command, str, bytearray, str], StoreStatus]
 """Request, transfer syntax, data set, its SHA-256 -> status."""
+
+
+def _timed_by_the_kernel(connection: socket.socket, longest_s: float) -> bool:
+    """Bound every wait for the peer; whether it is the kernel that does, which spares a system call for each read.
+
+    A wait that took too long is then a BlockingIOError. TLS waits by Python, which knows what is left in its records.
+    """
+    if sys.platform != "linux" or isinstance(connection, ssl.SSLSocket):
+        connection.settimeout(longest_s)
+        return False
+    timeval = struct.pack("ll", int(longest_s), max(1, int(longest_s % 1 * 1e6)))  # all zeros mean for ever
+    for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+        connection.setsockopt(socket.SOL_SOCKET, option, timeval)
+    connection.settimeout(None)
+    return True
 
 
 @dataclass
@@ -74,6 +93,7 @@ class Loop:
         self._buffer = bytearray(_BUFFER)
         self._view = memoryview(self._buffer)
         self._begin = self._end = 0
+        self._whole = 0
 
     def end(self) -> None:
         """End the association in order, once what was begun is answered; called by another thread."""
@@ -83,7 +103,7 @@ class Loop:
 
     def run(self) -> bytes:
         """Serve until the end; returns the last PDU to be sent, if any. Raises OSError."""
-        self._socket.settimeout(min(CALM_S, self._idle_s))
+        self._whole = _WHOLE if _timed_by_the_kernel(self._socket, min(CALM_S, self._idle_s)) else 0
         try:
             while True:
                 if not self._have(HEADER):
@@ -105,7 +125,7 @@ class Loop:
         except BadPdu as exc:
             self._complain(str(exc))
             return upperlayer.abort(exc.reason)
-        except TimeoutError:
+        except (TimeoutError, BlockingIOError):
             self._complain("the peer was silent for too long")
             return upperlayer.abort(AbortReason.NOT_SPECIFIED)
         finally:
@@ -130,9 +150,13 @@ class Loop:
         begun = self._end > self._begin or self._message.context is not None
         due = time.monotonic() + (CALM_S if begun else self._idle_s)
         while self._end - self._begin < size:
+            missing = size - (self._end - self._begin)
             try:
-                count = self._socket.recv_into(self._view[self._end : self._end + _AT_ONCE])
-            except TimeoutError:
+                if size == HEADER or missing > _AT_ONCE or not self._whole:
+                    count = self._socket.recv_into(self._view[self._end : self._end + _AT_ONCE])
+                else:  # one wait for what is left of a PDU, and not one for each segment of it
+                    count = self._socket.recv_into(self._view[self._end : self._end + missing], missing, self._whole)
+            except (TimeoutError, BlockingIOError):
                 count = -1
             if not count:
                 return False
