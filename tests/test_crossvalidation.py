@@ -61,6 +61,7 @@ def test_folds_that_are_sure_in_different_ways_are_made_comparable(work: Work) -
     assert found["presence"]["slice"]["auc"] == 1.0
     assert found["presence"]["slice"]["positives"] == 18
     assert found["location"]["patient"]["balanced_accuracy"] == 1.0
+    assert found["series_rules"]["two_neighbours"]["auc"] == 1.0
     assert found["split"] == LABEL
     assert "answers" not in found["presence"]["slice"]  # each model's own thresholds gave those
 

@@ -13,6 +13,7 @@ from listed import entries, many, table
 from train import recipe, trials
 from train.data import Pictures
 from train.keeping import once
+from train.options import Settings
 from train.progress import silent
 from train.state import UnusableRun
 from train.trials import Trial, Work
@@ -89,3 +90,21 @@ def test_what_is_kept_is_made_again_for_another_stamp_or_after_damage(tmp_path: 
     path.write_bytes(path.read_bytes()[:1000])
     once(path, "b", make)
     assert len(asked) == 3
+
+
+def test_trials_of_one_seed_share_their_heads_and_no_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders: list[Path] = []
+
+    def stop(_recipe: object, settings: Settings, _say: object) -> Path:
+        folders.append(settings.phantom_folder)
+        raise UnusableRun("far enough")
+
+    monkeypatch.setattr("train.run.run", stop)
+    for kept in (None, tmp_path / "kept"):
+        work = Work(data=tmp_path / "x.csv", output=tmp_path / "out", phantoms=kept)
+        for seed in ("0", "1"):
+            with pytest.raises(UnusableRun):
+                trials.trained(work, Trial("any", ROBUST.changed({"seed": seed})), silent)
+    assert [str(each.relative_to(tmp_path)) for each in folders] == [
+        f"{where}/phantoms-{seed}" for where in ("out", "kept") for seed in (0, 1)
+    ]

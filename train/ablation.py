@@ -96,7 +96,7 @@ def ablate(work: Work, rows: Sequence[Without], seeds: int, command: str, say: S
     with claimed(work.output):
         write(work, rows, seeds, command)
         missing = [
-            Trial(name, planned(row, seed, work.changes), phantoms=f"phantoms-{seed}")
+            Trial(name, planned(row, seed, work.changes))
             for name, (row, seed) in plan.items()
             if known(work, row, seed) is None
         ]

@@ -23,10 +23,12 @@ from train import manifest, splits
 from train.ablation import COLUMNS, Column, told, value_of
 from train.card import model_card
 from train.data import PARTS
-from train.evaluation import heldout
+from train.evaluation import heldout, rules
+from train.evaluation.bootstrap import RESAMPLES
 from train.evaluation.calibration import Calibration
 from train.evaluation.heldout import HeldOut
 from train.evaluation.measuring import calibrate, measure, plain
+from train.evaluation.units import of_slices
 from train.progress import Say
 from train.recipe import Recipe
 from train.reproduce.page import Block, Heading, markdown
@@ -124,6 +126,8 @@ def summary(folds: Sequence[HeldOut], seed: int) -> dict[str, Any]:
     pooled = _apart(tested)
     even = Calibration(1.0, 1.0, Thresholds(0.5, 0.5), Thresholds(0.5, 0.5))
     found: dict[str, Any] = plain(measure(pooled.logits, pooled.truth, even, seed))
+    slices = of_slices(pooled.logits, pooled.truth, even)
+    found["series_rules"] = plain(rules.compared(slices, pooled.truth.series, seed, RESAMPLES))
     for level in ("slice", "patient"):
         found["presence"][level] = {
             key: value for key, value in found["presence"][level].items() if key.startswith(("auc", "pos", "neg"))

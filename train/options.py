@@ -80,7 +80,12 @@ def add_shared(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of every recipe alike")
     add("--minutes", type=_positive, help="of training, each; its schedule ends then [as many steps as the recipe has]")
-    add("--phantoms", type=Path, metavar="DIR", help="synthetic heads that are made, for all seeds [made anew by seed]")
+    add(
+        "--phantoms",
+        type=Path,
+        metavar="DIR",
+        help="keep synthetic heads there, by seed, for other comparisons [OUTPUT]",
+    )
     add("--phantom-minutes", type=_positive, metavar="MIN", help="make no more phantoms after so many minutes")
     add("--at-once", type=int, default=1, metavar="N", help="trainings side by side, which a GPU has room for [1]")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")

@@ -37,7 +37,7 @@ class Work:
     changes: Mapping[str, str] = field(default_factory=dict)
     """Of the recipe, for all trials alike."""
     phantoms: Path | None = None
-    """Folder of synthetic heads that are made already."""
+    """Where synthetic heads are kept, a folder for each seed; None: in `output`."""
     phantom_minutes: float | None = None
     audit: Audits = "full"
     device: str = "auto"
@@ -63,8 +63,6 @@ class Trial:
     recipe: Recipe
     audited: bool = True
     """False where no patient is left to audit it on."""
-    phantoms: str = "phantoms"
-    """Of the folder of its synthetic heads, where `Work.phantoms` names none; trials that make the same share it."""
 
 
 Maker = Callable[[Work, Trial, Say], Made]
@@ -80,7 +78,7 @@ def trained(work: Work, trial: Trial, say: Say) -> Made:
         output=folder,
         data=work.data,
         cache=work.output / "cache",
-        phantoms=work.phantoms or work.output / trial.phantoms,
+        phantoms=(work.phantoms or work.output) / f"phantoms-{trial.recipe.seed}",
         phantom_minutes=work.phantom_minutes,
         max_time=work.minutes,
         device=work.device,
