@@ -24,7 +24,8 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(REPOSITORY)]
 
-from benchmarks.receive import TITLE, accepted, free_port, node, stop  # noqa: E402
+from benchmarks.receive import accepted  # noqa: E402
+from benchmarks.receivers import TITLE, free_port, node, stop  # noqa: E402
 
 PAUSE_S = 0.005
 PATIENCE_S = 120.0
