@@ -107,3 +107,15 @@ def test_slices_without_brain_are_left_as_they_are(traced: Pictures) -> None:
     bone = Pictures(**{**vars(traced), "pictures": np.full_like(traced.pictures, 255)})
     assert len(lookalikes.lookalikes(bone, 7)) == 0
     assert len(lookalikes.lookalikes(traced.take(np.zeros(0, np.int64)), 7)) == 0
+
+
+def test_spurs_of_bone_begin_near_the_skull_and_are_as_bright_as_bone():
+    rng = np.random.default_rng(3)
+    inside = bleeds.brain(head(rng, bleeding=False))
+    to_skull = cv2.distanceTransform(inside.astype(np.uint8), cv2.DIST_L2, 5)
+    for _ in range(20):
+        for shape, hu in lookalikes._spurs(inside, rng):
+            seen = (shape > 0.5) & inside
+            assert hu >= 90
+            assert not seen.any() or to_skull[seen].min() <= 16
+            assert seen.sum() < 0.05 * inside.sum()

@@ -86,6 +86,7 @@ def test_what_is_kept_is_made_again_for_another_stamp_or_after_damage(tmp_path: 
     (again,) = once(path, "a", make)
     assert len(asked) == 1
     assert np.array_equal(first.pictures, again.pictures)
+    assert path.stat().st_mode & 0o077 == 0
     once(path, "b", make)
     path.write_bytes(path.read_bytes()[:1000])
     once(path, "b", make)

@@ -46,7 +46,8 @@ def _write(path: Path, stamp: str, kept: tuple[Pictures, ...]) -> None:
     columns = {f"{n}.{f.name}": getattr(each, f.name) for n, each in enumerate(kept) for f in fields(each)}
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with temporary.open("wb") as file:
+        # what pictures of patients were changed to is theirs too: for the owner alone
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
             np.savez(file, stamp=np.array(stamp), count=np.array(len(kept)), **columns)
         os.replace(temporary, path)
     finally:
