@@ -53,8 +53,8 @@ from dtvit.inference import Classifier, Precision  # noqa: E402
 
 ENCODERS = tuple(f"vit_{size}_patch16_224" for size in ("tiny", "small", "base", "large"))
 BLOCK = {"tiny": 192, "small": 96, "base": 48, "large": 16}
-"""Slices a block on a CPU; on a GPU more of them."""
-ON_GPU = 8
+"""Slices a block on a CPU."""
+ON_GPU = 2048
 SYNTAXES = (
     uid.ExplicitVRLittleEndian,
     uid.RLELossless,
@@ -80,7 +80,7 @@ class OurPath:
         datasets: Sequence[Dataset],
         count: int,
         model: Model,
-        syntax: str = SYNTAXES[0],
+        syntax: uid.UID = SYNTAXES[0],
         series: int = 0,
     ) -> None:
         """`count` slices in series of as many as there are datasets, or in so many `series`."""
@@ -100,7 +100,7 @@ class OurPath:
     def clock(self) -> float:
         return time.time() + self.ahead_s
 
-    def _fill(self, config: Config, datasets: Sequence[Dataset], count: int, syntax: str, series: int) -> list[str]:
+    def _fill(self, config: Config, datasets: Sequence[Dataset], count: int, syntax: uid.UID, series: int) -> list[str]:
         each = -(-count // series) if series else len(datasets)
         self.arrivals = Arrivals(
             *(self.database, self.spool),
@@ -111,14 +111,16 @@ class OurPath:
             clock=self.clock,
             association_open=lambda _: False,
         )
+        shown = deepcopy(datasets)
+        if syntax.is_compressed:
+            for ds in shown:
+                ds.compress(syntax, generate_instance_uid=False)
         for number in range(count):
-            ds = deepcopy(datasets[number % len(datasets)])
+            ds = shown[number % len(shown)]
             ds.SeriesInstanceUID = f"2.25.{number // each + 1}"
             ds.SOPInstanceUID, ds.InstanceNumber = f"{ds.SeriesInstanceUID}.{number}", number % each + 1
-            if uid.UID(syntax).is_compressed:
-                ds.compress(syntax, generate_instance_uid=False)
             if self.arrivals.accept(received(ds, syntax=syntax)) != 0:
-                raise SystemExit(f"an image in {uid.UID(syntax).name} was not accepted")
+                raise SystemExit(f"an image in {syntax.name} was not accepted")
         with self.database.read() as connection:
             return [str(row.file) for row in connection.execute(instances.select())]
 
@@ -274,17 +276,22 @@ class Runs:
         self.encoders = given.encoders.split(",")[: 1 if given.quick else None]
         self.precisions: list[Precision] = given.precisions.split(",")
         self.rounds = 1 if given.quick else given.rounds
+        chosen = SYNTAXES[: 2 if given.quick else None]
+        self.syntaxes = [each for each in chosen if given.syntaxes in ("all", each.keyword)]
 
     def batch(self, device: str) -> int:
         return self.given.batch or (16 if device == "cpu" else 64)
 
     def count(self, encoder: str, device: str) -> int:
         """Slices a block, in whole batches."""
-        least, batch = next(n for size, n in BLOCK.items() if size in encoder), self.batch(device)
-        wanted = least * (1 if device == "cpu" else ON_GPU) // (4 if self.given.quick else 1)
+        batch = self.batch(device)
+        wanted = next(n for size, n in BLOCK.items() if size in encoder) if device == "cpu" else ON_GPU
+        wanted //= 4 if self.given.quick else 1
         return max(2 * batch, wanted // batch * batch)
 
-    def columns(self, encoder: str, precision: Precision, device: str, syntax: str = SYNTAXES[0]) -> tuple[float, str]:
+    def columns(
+        self, encoder: str, precision: Precision, device: str, syntax: uid.UID = SYNTAXES[0]
+    ) -> tuple[float, str]:
         """Milliseconds of reading and preparing alone, and the columns of the table."""
         self.number += 1
         folder, batch, count = self.folder / str(self.number), self.batch(device), self.count(encoder, device)
@@ -310,10 +317,11 @@ class Runs:
                 for precision in self.precisions:
                     _, columns = self.columns(encoder, precision, device)
                     print(f"| {device} | {encoder} | {precision} | {self.batch(device)} | {columns}", flush=True)
-        print(f"\n| transfer syntax | reading and preparing, ms of one core | {figures}\n|{' --- |' * 8}")
-        for syntax in SYNTAXES[: 2 if self.given.quick else None]:
+        if self.syntaxes:
+            print(f"\n| transfer syntax | reading and preparing, ms of one core | {figures}\n|{' --- |' * 8}")
+        for syntax in self.syntaxes:
             alone, columns = self.columns(self.encoders[0], self.precisions[-1], self.devices[-1], syntax)
-            print(f"| {uid.UID(syntax).name} | {alone:.1f} | {columns}", flush=True)
+            print(f"| {syntax.name} | {alone:.1f} | {columns}", flush=True)
         print(f"\n{disagreement(self.datasets, self.given.folder, self.devices[0])}")
 
 
@@ -322,6 +330,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="the smallest encoder alone, few slices, one turn")
     parser.add_argument("--encoders", default=",".join(ENCODERS))
     parser.add_argument("--precisions", default="fp32,bf16")
+    parser.add_argument("--syntaxes", default="all", help="one of them by its keyword, as RLELossless, or none")
     parser.add_argument("--device", default="auto", help="auto: the CPU, and CUDA where there is one")
     parser.add_argument("--batch", type=int, default=0, help="16 on a CPU, 64 on a GPU")
     parser.add_argument("--threads", type=int, default=0, help="0: torch's choice")

@@ -7,9 +7,9 @@ process, because what a GPU says after one error is worth nothing.
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -32,6 +32,7 @@ log = logging.getLogger("dicom_node.worker")
 
 READ_TRIES = 2
 WINDOW = 4  # batches: while the model has one, the readers are at the next ones
+WINDOW_ASIDE = 16  # for a GPU, which waits at the beginning of each window, until a batch is read
 REMEMBERED = 4096  # slices, some 16 KiB each
 
 
@@ -43,6 +44,9 @@ class Classifier(Protocol):
 
     @property
     def precision(self) -> str: ...
+
+    @property
+    def aside(self) -> bool: ...
 
     def predict(self, inputs: npt.NDArray[np.uint8]) -> Any: ...
 
@@ -70,6 +74,8 @@ class SliceReader:
         self._way = Way(brace_removal, preprocess.geometry_of(classifier.checkpoint.metadata.preprocessing))
         self._batch = batch
         self._readers = Readers(readers, spool, self._way) if readers else None
+        # A GPU has its next batch before the rows of the last are written.
+        self._aside = ThreadPoolExecutor(1, "model") if classifier.aside else None
         self.ended: set[int] = set()
         """Instances of the last `read` over which a reader ended."""
         self._traces: OrderedDict[tuple[int, int], HeadMask] = OrderedDict()
@@ -82,11 +88,15 @@ class SliceReader:
     @property
     def window(self) -> int:
         """How many instances to give to `read` so that neither readers nor model wait."""
-        return self._batch * (WINDOW if self._readers else 1)
+        if not self._readers:
+            return self._batch
+        return self._batch * (WINDOW_ASIDE if self._aside else WINDOW)
 
     def close(self) -> None:
         if self._readers is not None:
             self._readers.close()
+        if self._aside is not None:
+            self._aside.shutdown()
 
     def read(
         self, instances: Sequence[Instance], alive: Callable[[], None], *, at_once: int | None = None
@@ -96,27 +106,28 @@ class SliceReader:
 
         `alive` is called often. Raises ModelFailed, StoreUnavailable.
         """
-        at_once = min(at_once or self._batch, self._batch)
         self.ended.clear()
-        found: list[SliceResult] = []
-        waiting: list[tuple[Instance, Ready]] = []
+        line = _Line(self._asked, min(at_once or self._batch, self._batch))
         for instance, frames in self._looked_at(instances):
             for one in frames:
                 alive()
                 if isinstance(one, LeftOut):
-                    found.append(_left_out(instance, one))
-                    continue
-                self._remember(instance.id, one.frame, one.head)
-                waiting.append((instance, one))
-                if len(waiting) == at_once:  # a multi-frame image may have more than fit
-                    found += self._predict(waiting)
-                    waiting = []
-            if found and not waiting:
+                    line.left_out(_left_out(instance, one))
+                else:
+                    self._remember(instance.id, one.frame, one.head)
+                    line.add(instance, one)
+            if found := line.whole():
                 yield found
-                found = []
-        found += self._predict(waiting)
-        if found:
+        if found := line.rest():
             yield found
+
+    def _asked(self, waiting: Sequence[tuple[Instance, Ready]]) -> Future[list[SliceResult]]:
+        """Begin to ask the model; done already where it computes on the processor."""
+        if self._aside is not None:
+            return self._aside.submit(self._predict, waiting)
+        answered: Future[list[SliceResult]] = Future()
+        answered.set_result(self._predict(waiting))
+        return answered
 
     def _looked_at(self, instances: Sequence[Instance]) -> Iterator[tuple[Instance, Iterable[Ready | LeftOut]]]:
         """A multi-frame image is read here, frame by frame: all its frames at once would be too much to hold."""
@@ -198,8 +209,6 @@ class SliceReader:
         return head
 
     def _predict(self, waiting: Sequence[tuple[Instance, Ready]]) -> list[SliceResult]:
-        if not waiting:
-            return []
         inputs = np.stack([one.input for _, one in waiting])
         try:
             predictions = self._classifier.predict(inputs)
@@ -225,6 +234,54 @@ class SliceReader:
                 waiting, predictions.presence, predictions.location, strict=True
             )
         ]
+
+
+class _Line:
+    """Slices on their way through the model: a batch is gathered while another is computed. What comes out is whole:
+    a row for one frame of an instance says that all have theirs, and a kill may come between any two.
+    """
+
+    def __init__(
+        self, ask: Callable[[Sequence[tuple[Instance, Ready]]], Future[list[SliceResult]]], at_once: int
+    ) -> None:
+        self._ask, self._at_once = ask, at_once
+        self._waiting: list[tuple[Instance, Ready]] = []
+        self._asked: deque[tuple[set[int], Future[list[SliceResult]]]] = deque()
+        self._found: list[SliceResult] = []
+
+    def add(self, instance: Instance, one: Ready) -> None:
+        """Raises ModelFailed."""
+        self._waiting.append((instance, one))
+        if len(self._waiting) == self._at_once:  # a multi-frame image may have more than fit
+            self._send()
+            if len(self._asked) > 1:
+                self._collect()
+
+    def left_out(self, result: SliceResult) -> None:
+        self._found.append(result)
+
+    def whole(self) -> list[SliceResult]:
+        """Results of the instances of which no frame is on its way; to be asked for between two instances."""
+        while self._asked and self._asked[0][1].done():
+            self._collect()
+        under_way = {instance.id for instance, _ in self._waiting}.union(*(ids for ids, _ in self._asked))
+        found, self._found = self._found, [r for r in self._found if r.instance_id in under_way]
+        return [r for r in found if r.instance_id not in under_way]
+
+    def rest(self) -> list[SliceResult]:
+        """What is left, when no more comes."""
+        if self._waiting:
+            self._send()
+        while self._asked:
+            self._collect()
+        return self.whole()
+
+    def _send(self) -> None:
+        self._asked.append(({instance.id for instance, _ in self._waiting}, self._ask(self._waiting)))
+        self._waiting = []
+
+    def _collect(self) -> None:
+        self._found += self._asked.popleft()[1].result()
 
 
 def _sorted(parts: frozenset[int] | None) -> tuple[int, ...] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from contextlib import nullcontext
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
@@ -74,6 +76,15 @@ def _cpu_has(*names: str) -> bool:
     return any(has.get(name) for name in names)
 
 
+def _rounded(encoder: nn.Module) -> nn.Module:
+    """A copy that computes in bfloat16; the statistics of batch normalisation need more than its three digits."""
+    rounded = deepcopy(encoder).to(torch.bfloat16)
+    for module in rounded.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.float()
+    return rounded
+
+
 class _PlainAttention(TorchFunctionMode):
     """Attention as three steps. torch's fused one in bfloat16 takes a fifth of a small ViT's time on a CPU without AMX,
     its matrices being too small for it: 15.4 ms a slice of a ViT-Ti, 12.4 so (one core; docs/decisions/0012).
@@ -106,11 +117,18 @@ class Classifier:
         self._batch = batch
         self._plain = self.precision == "bf16" and device.type == "cpu" and not _cpu_has("amx_bf16")
         self._model = model.to(device).eval()
+        # Weights rounded once instead of in each pass; relevance maps stay with the model in fp32.
+        self._encoder = _rounded(model.encoder) if self.precision == "bf16" else model.encoder
         metadata = checkpoint.metadata
         grey = len(set(metadata.mean)) == len(set(metadata.std)) == 1  # then one channel is computed, and shown thrice
         channels = 1 if grey else 3
         self._mean = torch.tensor(metadata.mean[:channels], device=device).view(1, channels, 1, 1)
         self._std = torch.tensor(metadata.std[:channels], device=device).view(1, channels, 1, 1)
+
+    @property
+    def aside(self) -> bool:
+        """Whether it computes beside the processor, which has its hands free meanwhile."""
+        return self.device.type != "cpu"
 
     @classmethod
     def load(
@@ -164,17 +182,19 @@ class Classifier:
 
     def _images(self, inputs: NDArray[np.uint8]) -> torch.Tensor:
         """(B, 3, 224, 224), normalised, on the device."""
-        pixels = torch.from_numpy(np.ascontiguousarray(inputs)).to(self.device)  # (B, 224, 224)
+        pixels = torch.from_numpy(np.ascontiguousarray(inputs))  # (B, 224, 224)
+        if self.device.type == "cuda":
+            pixels = pixels.pin_memory()
+        pixels = pixels.to(self.device, non_blocking=True)
         return ((pixels[:, None].float() / 255 - self._mean) / self._std).expand(-1, 3, -1, -1)
 
     @torch.inference_mode()
     def _forward(self, inputs: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         images = self._images(inputs)  # (B, 3, 224, 224)
-        fast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
-        with fast, _PlainAttention() if self._plain else nullcontext():
-            features = self._model.encoder(images)  # (B, D)
+        with _PlainAttention() if self._plain else nullcontext():
+            features = self._encoder(images.bfloat16() if self.precision == "bf16" else images).float()  # (B, D)
         # The heads cost nothing and stay in fp32: a logit of 5 in bfloat16 is good to 0.03.
-        presence, location = self._model.presence(features.float()), self._model.location(features.float())
+        presence, location = self._model.presence(features), self._model.location(features)
         metadata = self.checkpoint.metadata
         # Softmax over the three locations alone is what is left of four after "none" is dropped and the rest scaled.
         location = location[:, : len(LOCATIONS)]

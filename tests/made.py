@@ -151,6 +151,7 @@ class FakeClassifier:
         """`fails` is called with the number of slices before each answer, and may raise."""
         self.presence = presence
         self.precision = "fp32"
+        self.aside = False
         self.fails = fails
         self.asked: list[int] = []
         made = metadata(preprocessing=(preprocess.preprocessing("paper"), preprocess.preprocessing("robust")))
