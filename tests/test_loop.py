@@ -20,6 +20,7 @@ from dtvit.checkpoint import describe
 from dtvit.model import DTViT
 from train import looking, result, state
 from train.data import UnusableData
+from train.gathering import gather
 from train.learner import Learner
 from train.loop import fit, seed_of
 from train.optimiser import Average, factor, optimiser, set_rate
@@ -27,7 +28,7 @@ from train.options import Settings
 from train.progress import Bar
 from train.ranks import Ranks
 from train.recipe import UnusableRecipe, read
-from train.run import check, gather, run
+from train.run import check, divided, run
 from train.state import UnusableRun
 
 PLAIN = {"augmentation": "none", "sampling": "plain", "tokens": 0, "first_lessons": 0, "precision": "fp32"}
@@ -332,8 +333,8 @@ def test_shares_that_leave_a_class_out_are_refused(data):
 
 def test_only_those_named_judge(tmp_path):
     listed = filed_heads(tmp_path / "pictures")
-    given = recipe(phantom_heads=0, split="given", judged_by="phantom")
-    pictures, _ = gather(given, settings(tmp_path / "run", data=listed), quiet, Ranks())
+    given, machine = recipe(phantom_heads=0, split="given", judged_by="phantom"), settings(tmp_path, data=listed)
+    pictures, _ = gather(given, machine, *divided(given, machine), quiet)
     assert set(pictures.part.tolist()) == {0}
 
 

@@ -13,6 +13,8 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 
+from train.recipe import Recipe, UnusableRecipe
+
 PATIENCE = datetime.timedelta(hours=3)  # the others wait while the first rank makes phantoms, or measures
 
 GRACE_S = 2.0  # torchrun ends all ranks when one has ended: the one that failed may still be writing why
@@ -36,6 +38,13 @@ class Ranks:
     def first(self) -> bool:
         """Whether this one speaks, measures and writes."""
         return self.number == 0
+
+    def check_batch(self, recipe: Recipe) -> None:
+        """Raises UnusableRecipe where a batch cannot be dealt out evenly."""
+        if recipe.batch % (self.count * recipe.accumulation):
+            raise UnusableRecipe(
+                f"a batch of {recipe.batch} cannot be shared by {self.count} ranks in {recipe.accumulation} parts each"
+            )
 
     def same(self, value: T) -> T:
         """The first rank's value, on all of them; every rank has to ask."""

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dtvit.findings import LOCATIONS
+from dtvit.preprocess import GEOMETRIES, HEAD_BOX
 from train.data import ORIGINS
 
 SHIPPED = Path(__file__).parent / "recipes"
@@ -153,6 +154,8 @@ class Recipe:
                     raise UnusableRecipe(f"{key}.{each} must not be negative, got {value}")
         if self.sampling == "shares" and not sum(self.shares.values()):
             raise UnusableRecipe("sampling = 'shares' needs a table [shares] with a number above 0")
+        if self.counterfactuals and self.geometry != HEAD_BOX:
+            raise UnusableRecipe(f"counterfactuals = true needs geometry = {HEAD_BOX!r}, got {self.geometry!r}")
         if self.lookalikes and not self.counterfactuals:
             raise UnusableRecipe("lookalikes = true needs counterfactuals = true, which traces the blood to keep")
         if (self.epochs > 0) == (self.steps > 0):
@@ -283,6 +286,8 @@ def _check_choices(recipe: Recipe) -> None:
     for key, wanted in TYPES.items():
         if typing.get_origin(wanted) is Literal and getattr(recipe, key) not in (known := typing.get_args(wanted)):
             raise UnusableRecipe(f"{key} must be one of {', '.join(known)}, got {getattr(recipe, key)!r}")
+    if recipe.geometry not in GEOMETRIES:
+        raise UnusableRecipe(f"geometry must be one of {', '.join(GEOMETRIES)}, got {recipe.geometry!r}")
     if recipe.location_outputs not in (3, 4):
         raise UnusableRecipe(f"location_outputs must be 3 or 4, got {recipe.location_outputs}")
 

@@ -149,7 +149,12 @@ def kind(row: Row) -> str:
 
 
 def write(path: Path, split: Split, manifest: Manifest) -> None:
-    """The split as CSV below three lines that say what it is; whole or not at all. Raises OSError."""
+    """`as_csv` on disk, whole or not at all. Raises OSError."""
+    write_whole(path, as_csv(split, manifest))
+
+
+def as_csv(split: Split, manifest: Manifest) -> bytes:
+    """The split as CSV below three lines that say what it is."""
     text = io.StringIO(newline="")
     text.write(f"# kind: {split.kind}\n# seed: {split.seed}\n# manifest: {split.manifest}\n")
     writer = csv.writer(text, lineterminator="\n")
@@ -159,7 +164,7 @@ def write(path: Path, split: Split, manifest: Manifest) -> None:
         row = manifest.rows[index]
         named = row.path.relative_to(folder) if row.path.is_relative_to(folder) else row.path
         writer.writerow([row.line, named, PARTS[part]])
-    write_whole(path, text.getvalue().encode())
+    return text.getvalue().encode()
 
 
 def read(path: Path, manifest: Manifest) -> Split:

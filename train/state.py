@@ -62,16 +62,22 @@ def save(path: Path, state: dict[str, Any]) -> None:
             os.unlink(temporary)
 
 
-def read(path: Path, device: torch.device) -> dict[str, Any] | None:
-    """None where no run has saved anything. Raises UnusableRun."""
+def read(path: Path, device: torch.device, *, mapped: bool = False) -> dict[str, Any] | None:
+    """None where no run has saved anything; `mapped`: weights are read when they are looked at. Raises UnusableRun."""
     if not path.exists():
         return None
     try:
-        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        state: dict[str, Any] = torch.load(path, map_location=device, mmap=mapped, weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as exc:
         reason = exc.strerror if isinstance(exc, OSError) else "damaged, or no state of a run"
         raise UnusableRun(f"{path} cannot be read ({reason}); remove it to begin again") from exc
     return state
+
+
+def identity(path: Path) -> dict[str, Any] | None:
+    """What names the run whose state this is (`same_run`), without reading its weights. None and raises as `read`."""
+    saved = read(path, torch.device("cpu"), mapped=True)
+    return None if saved is None else saved["run"]
 
 
 def same_run(output: Path, mine: dict[str, Any], other: dict[str, Any]) -> None:

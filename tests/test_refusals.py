@@ -1,0 +1,134 @@
+"""What cannot be trained is refused before a picture is read, and what is in the folder of a run stays as it is."""
+
+import socket
+
+import huggingface_hub
+import pytest
+from learning import filed_heads, quiet, recipe
+from listed import entries, many, table
+
+from dtvit.checkpoint import UnusableCheckpoint
+from dtvit.inference import UnavailableDevice
+from dtvit.model import UnknownEncoder
+from train import pretrained
+from train.data import UnusableData
+from train.options import Settings
+from train.pretrained import UnavailableWeights
+from train.recipe import UnusableRecipe
+from train.run import SPLIT, run
+from train.state import STATE, UnusableRun
+
+PLAIN = {"phantom_heads": 0, "augmentation": "none", "sampling": "plain", "tokens": 0, "first_lessons": 0}
+
+
+def files_of(folder):
+    """What each file holds, hidden locks left out."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and path.name[0] != "."}
+
+
+@pytest.fixture
+def unread(monkeypatch):
+    """Fails the test that reads a picture, or draws a head."""
+
+    def read(*_args, **_keywords):
+        raise AssertionError("a picture was read, or a head drawn, before this was refused")
+
+    monkeypatch.setattr("train.filed.load", read)
+    monkeypatch.setattr("train.synthetic.make", read)
+
+
+@pytest.fixture(scope="module")
+def heads(tmp_path_factory):
+    return filed_heads(tmp_path_factory.mktemp("heads"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "machine", "refused", "said"),
+    [
+        ({"encoder": "resnet19"}, {}, UnknownEncoder, "no encoder 'resnet19'; nearest: resnet18"),
+        ({"encoder": "vit_nonsense"}, {}, UnknownEncoder, "no encoder 'vit_nonsense'"),
+        ({"pretrained": "gone.pth"}, {}, UnavailableWeights, r"gone\.pth gives no weights for test_vit"),
+        ({"start_from": "gone.safetensors"}, {}, UnusableCheckpoint, r"gone\.safetensors"),
+        ({}, {"device": "cuda:99"}, UnavailableDevice, "device 'cuda:99' is not available"),
+        ({}, {"device": "gpu"}, UnavailableDevice, "device 'gpu' is not available"),
+        ({"encoder": "alexnet", "checkpointing": True}, {}, UnusableRecipe, "nothing that alexnet can do"),
+        ({"split": "all"}, {}, UnusableData, "no validation rows in manifest.csv"),
+    ],
+    ids=str,
+)
+def test_what_needs_no_picture_is_refused_before_the_first(tmp_path, heads, unread, changes, machine, refused, said):
+    given = recipe(**{**PLAIN, "split": "given", **changes})
+    with pytest.raises(refused, match=said):
+        run(given, Settings(output=tmp_path / "run", data=heads, **{"device": "cpu", **machine}), quiet)
+    assert set(files_of(tmp_path / "run")) <= {"run.lock"}
+
+
+def test_weights_that_no_hub_gives_are_told_before_a_picture_is_read(tmp_path, heads, unread, monkeypatch):
+    def unknown(*_args, **_keywords):
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    monkeypatch.setattr(pretrained, "getproxies", dict)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    given = recipe(**PLAIN, encoder="resnet18", pretrained="auto")
+    with pytest.raises(UnavailableWeights, match=r"resnet18 cannot be fetched.*--pretrained FILE"):
+        run(given, Settings(output=tmp_path / "run", data=heads, device="cpu"), quiet)
+
+
+def test_names_are_told_before_a_manifest_is_looked_at(tmp_path):
+    given = Settings(output=tmp_path / "run", data=tmp_path / "gone.csv", device="cpu")
+    with pytest.raises(UnknownEncoder):
+        run(recipe(encoder="resnet19", pretrained="auto"), given, quiet)
+    with pytest.raises(UnusableData, match=r"gone\.csv cannot be read"):  # before weights are fetched
+        run(recipe(encoder="vit_huge_patch14_224", pretrained="auto"), given, quiet)
+
+
+def test_a_manifest_is_refused_before_synthetic_heads_are_drawn(tmp_path, unread):
+    (tmp_path / "manifest.csv").write_text("path,patient_id,ich\ngone.png,a,1\n")
+    with pytest.raises(UnusableData, match=r"row 2, path: gone\.png is not there"):
+        run(recipe(), Settings(output=tmp_path / "run", data=tmp_path / "manifest.csv", device="cpu"), quiet)
+
+
+def test_a_damaged_picture_is_told_before_synthetic_heads_are_drawn(tmp_path, monkeypatch):
+    def drawn(*_args, **_keywords):
+        raise AssertionError("heads were drawn first")
+
+    monkeypatch.setattr("train.synthetic.make", drawn)
+    path = table(tmp_path, entries(many()))
+    broken = tmp_path / path.read_text().splitlines()[5].split(",")[0]
+    broken.write_bytes(broken.read_bytes()[:-30])
+    with pytest.raises(UnusableData, match=rf"row 6, path: {broken.name} is damaged or cut off"):
+        run(recipe(), Settings(output=tmp_path / "run", data=path, device="cpu"), quiet)
+
+
+def test_the_folder_of_a_run_keeps_its_split_when_another_is_refused(tmp_path, heads, request):
+    output = tmp_path / "run"
+    given = recipe(**PLAIN, split="given", steps=1)
+    run(given, Settings(output=output, data=heads, device="cpu", threads=1), quiet)
+    request.getfixturevalue("unread")
+    assert {SPLIT, STATE} <= set(files_of(output))
+    before = files_of(output)
+    other = filed_heads(tmp_path / "other", heads=40)
+    for changes, data, said in (
+        ({}, other, rf"holds a run on other data: its split\.csv is not how .*{other.name} is split now"),
+        ({"split": "patient"}, heads, r"another split \(given, not patient\)"),
+        ({"steps": 2}, heads, r"another steps \(1, not 2\)"),
+        ({"encoder": "resnet18"}, heads, r"another encoder \(test_vit, not resnet18\)"),
+    ):
+        with pytest.raises(UnusableRun, match=said):
+            run(
+                recipe(**{**PLAIN, "split": "given", "steps": 1, **changes}),
+                Settings(output=output, data=data, device="cpu", threads=1),
+                quiet,
+            )
+        assert files_of(output) == before
+
+
+@pytest.mark.parametrize("option", ["cache", "phantoms"])
+def test_a_folder_that_is_a_file_is_told(tmp_path, heads, option):
+    (tmp_path / "file").write_text("")
+    given = recipe(**{**PLAIN, "split": "given", "phantom_heads": 20})
+    machine = Settings(output=tmp_path / "run", data=heads, device="cpu", **{option: tmp_path / "file" / "kept"})
+    with pytest.raises(UnusableRun, match=r"file.*cannot be used.*nothing is trained yet.*--cache or --phantoms"):
+        run(given, machine, quiet)

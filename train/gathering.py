@@ -1,0 +1,152 @@
+"""All pictures of a run in memory: the patients' of its manifest, some of them changed, and synthetic heads.
+
+What a person may have got wrong is looked at before what takes minutes to make: the patients' pictures are read before
+synthetic heads are drawn, and those before slices are traced and changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from dtvit import brace, preprocess
+from train import bleeds, data, enriching, filed, keeping, lookalikes, synthetic
+from train.data import APART, ORIGINS, PARTS, Pictures, UnusableData, join, stack
+from train.manifest import Manifest
+from train.options import Settings
+from train.progress import Say
+from train.recipe import Recipe
+from train.result import Source
+from train.splits import Split
+
+NO_PERSON = "none"
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """A part of the data, and what the checkpoint will say of it."""
+
+    pictures: Pictures
+    told: str
+    digest: str
+    patients: str = ""
+    """How many people, where there are any."""
+
+
+def gather(
+    recipe: Recipe, settings: Settings, listed: Manifest | None, split: Split | None, say: Say
+) -> tuple[Pictures, Source]:
+    """All pictures of a run, and where they come from; `listed` and its `split`: None where phantoms are all there is.
+
+    What is made on the way is kept, and is only read by who comes second. Raises UnusableData, OSError.
+    """
+    parts: list[Gathered] = []
+    if listed is not None and split is not None:
+        parts.append(_patients(recipe, settings, listed, split, say))
+    if recipe.phantom_heads:
+        parts.append(_phantoms(recipe, settings, say))
+    if not parts:
+        raise UnusableData(f"recipe {recipe.name} makes no phantoms, so it needs pictures: name a manifest with --data")
+    if recipe.counterfactuals and listed is not None and split is not None:
+        parts[0] = _enriched(parts[0], recipe, settings, listed, split, say)
+    modes = brace.MODES if recipe.preprocessing == "mixed" else (recipe.preprocessing,)
+    source = Source(
+        training_data=" ".join(part.told for part in parts),
+        patients_seen=parts[0].patients or NO_PERSON,
+        preprocessing=tuple(preprocess.preprocessing(mode, recipe.geometry) for mode in modes),
+        digest=hashlib.sha256(" ".join(part.digest for part in parts).encode()).hexdigest(),
+        split={} if split is None else {"kind": split.kind, "digest": split.digest},
+        label=APART if split is None else split.label,
+        replicated=split is not None and split.kind == "paper",
+    )
+    return _judged(recipe, join([part.pictures for part in parts])), source
+
+
+def _patients(recipe: Recipe, settings: Settings, listed: Manifest, split: Split, say: Say) -> Gathered:
+    say(f"reading {len(split.rows)} pictures of {listed.path.name}")
+    pictures = filed.load(listed, split, geometry=recipe.geometry, cache=settings.cache)
+    people = len(np.unique(pictures.patient))
+    bleeding = len(np.unique(pictures.patient[pictures.presence == 1]))
+    told = f"{len(pictures):,} slices of {people:,} patients ({listed.path.name}, SHA-256 {listed.digest[:12]})."
+    seen = f"{people:,} patients, {bleeding:,} of them with slices labelled as bleeding"
+    return Gathered(pictures, told, f"{listed.digest} {split.digest}", seen)
+
+
+def _phantoms(recipe: Recipe, settings: Settings, say: Say) -> Gathered:
+    """The synthetic heads that the recipe asks for, those made that are not there yet."""
+    synthetic.make(
+        settings.phantom_folder,
+        recipe.phantom_heads,
+        recipe.seed,
+        recipe.preprocessing,
+        say,
+        geometry=recipe.geometry,
+        processes=settings.processes,
+        minutes=settings.phantom_minutes,
+    )
+    pictures, made = data.load(settings.phantom_folder)
+    heads = len(np.unique(pictures.patient))
+    told = (
+        f"{heads:,} synthetic heads (dtvit.phantom {made['phantom']}), each with an intracerebral hemorrhage and "
+        f"without it; {len(pictures):,} slices, no picture of a person."
+    )
+    return Gathered(pictures, told, f"{made['phantom']} {made['mode']} {made['seed']} {heads}")
+
+
+def _enriched(
+    patients: Gathered, recipe: Recipe, settings: Settings, listed: Manifest, split: Split, say: Say
+) -> Gathered:
+    """All slices, those that train and validate traced, and those that train once more, changed.
+
+    What takes minutes to make is kept. Of slices of bleeding patients that show no blood,
+    validation would learn a threshold that calls all slices like them; those that test stay as they are labelled.
+    """
+    pictures = patients.pictures
+    # a picture may change while its path does not
+    shown = hashlib.sha256(np.ascontiguousarray(pictures.pictures).data).hexdigest()
+    key = f"{listed.digest} {split.digest} {recipe.seed} {shown}"
+    processes = settings.processes
+    traced, made = enriching.enrich_once(
+        _kept(settings, key, "changed"), key, pictures.of_part("train"), recipe.seed, processes=processes, say=say
+    )
+    told = f" {len(made):,} slices of those patients that train, changed: healed, or with a bleed of another."
+    added = [made]
+    if recipe.lookalikes:
+        path = _kept(settings, key, "lookalikes")
+        stamp = f"{key} {keeping.version(bleeds, lookalikes)}"
+        added += keeping.once(path, stamp, lambda: (lookalikes.lookalikes(traced, recipe.seed),))
+        told += f" {len(added[-1]):,} more with lime or a dense falx painted in, or the brain blanked."
+    validation = pictures.of_part("validation")
+    if len(validation):
+        validation = enriching.trace(validation, processes=processes, say=say)
+    judging = [validation, pictures.of_part("test")]
+    enriched = stack([traced, *judging, *_apart(added, int(pictures.series.max()) + 1)])
+    return replace(patients, pictures=enriched, told=patients.told + told)
+
+
+def _kept(settings: Settings, key: str, name: str) -> Path:
+    """In the run's folder; where there is a cache, in that, for all runs on the same patients."""
+    if settings.cache is None:
+        return settings.output / f"{name}.npz"
+    return settings.cache / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}.npz"
+
+
+def _apart(changed: Sequence[Pictures], first: int) -> list[Pictures]:
+    """Each slice a series of its own, numbered from `first`: what was changed belongs to none that is measured."""
+    starts = np.cumsum([first, *(len(each) for each in changed)])
+    return [
+        replace(each, series=np.arange(start, start + len(each), dtype=np.int32))
+        for each, start in zip(changed, starts, strict=False)
+    ]
+
+
+def _judged(recipe: Recipe, pictures: Pictures) -> Pictures:
+    """Only slices of whom the recipe names validate and test; the others of those parts are left out."""
+    if recipe.judged_by == "all":
+        return pictures
+    judges = pictures.origin == ORIGINS.index(recipe.judged_by)
+    return pictures.take(judges | (pictures.part == PARTS.index("train")))
