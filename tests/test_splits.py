@@ -133,7 +133,7 @@ def test_a_split_of_another_state_of_the_manifest_is_refused(tmp_path):
     ("old", "new", "told"),
     [
         ("\n2,normal0-0.png,", "\n99999,normal0-0.png,", "row 5, row: '99999' is no row of the manifest"),
-        (",train\n", ",training\n", "part: 'training' is none of train, validation, test"),
+        (",train\n", ",training\n", "row 5, part: 'training', of manifest row 2, is none of train, validation, test"),
         ("row,path,part", "row,part", "is no split as"),
         ("# seed: 0", "# seed: zero", "is no split as"),
     ],
@@ -156,7 +156,8 @@ def test_a_split_that_puts_a_patient_into_two_parts_is_refused(tmp_path):
     splits.write(path, split, found)
     other = "test" if part != "test" else "train"
     path.write_text(path.read_text().replace(f"normal0-0.png,{part}", f"normal0-0.png,{other}"))
-    with pytest.raises(UnusableData, match=f"row 6, part: '{part}', but the same patient is in '{other}' further up"):
+    told = f"row 6, part: '{part}' for manifest row 3, but '{other}' for row 2 of the same patient"
+    with pytest.raises(UnusableData, match=told):
         splits.read(path, found)
 
 
@@ -168,6 +169,20 @@ def test_the_manifests_own_split_is_taken_as_it_is(tmp_path):
     assert [PARTS[part] for part in split.parts] == [row["split"] for row in rows]
     with pytest.raises(UnusableData, match="has no column split"):
         splits.given(listed(tmp_path / "without"))
+
+
+@pytest.mark.parametrize(
+    ("part_of", "told"),
+    [
+        ({"0": "train", "1": "validation"}, "row 1, split: no row says 'test'; each of train, validation, test"),
+        ({"0": "train", "1": "validation", "2": "test"}, "row 8, split: no row of 'test' has ich 1; each part needs"),
+    ],
+)
+def test_a_part_that_the_manifest_leaves_without_a_class_is_named(tmp_path, part_of, told):
+    rows = entries([("normal0", ""), ("normal1", ""), ("normal2", ""), ("deep0", "deep"), ("deep1", "deep")])
+    rows = [row | {"split": part_of.get(row["patient_id"][-1], "train")} for row in rows]
+    with pytest.raises(UnusableData, match=told):
+        splits.given(manifest.read(table(tmp_path, rows)))
 
 
 def test_a_manifest_only_measured_on_is_all_test(tmp_path):

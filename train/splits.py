@@ -113,6 +113,9 @@ def given(manifest: Manifest) -> Split:
     """The manifest's own column `split`. Raises UnusableData where it has none, or a part lacks a class."""
     if "split" not in manifest.columns:
         raise UnusableData(f"{manifest.path} has no column split; add one ({', '.join(PARTS)}), or let it be split")
+    problems = _one_sided(manifest)
+    if problems:
+        raise UnusableTable(manifest.path, problems)
     part_of = {row.patient_id: PARTS.index(row.split or "train") for row in manifest.rows}  # type: ignore[arg-type]
     return _of_patients(manifest, "given", 0, part_of)
 
@@ -187,7 +190,7 @@ def read(path: Path, manifest: Manifest) -> Split:
         if not line.isdigit() or int(line) not in index_of:
             problems.append(Problem(number, "row", f"{line!r} is no row of the manifest"))
         elif part not in PARTS:
-            problems.append(Problem(number, "part", f"{part!r} is none of {', '.join(PARTS)}"))
+            problems.append(Problem(number, "part", f"{part!r}, of manifest row {line}, is none of {', '.join(PARTS)}"))
         else:
             rows.append(index_of[int(line)])
             parts.append(PARTS.index(part))
@@ -199,6 +202,21 @@ def read(path: Path, manifest: Manifest) -> Split:
     return split
 
 
+def _one_sided(manifest: Manifest) -> list[Problem]:
+    """Parts of the manifest's own column that are empty, or lack a class that others have; at their first row."""
+    problems = []
+    for part in PARTS:
+        rows = [row for row in manifest.rows if row.split == part]
+        if not rows:
+            problems.append(Problem(1, "split", f"no row says {part!r}; each of {', '.join(PARTS)} needs some"))
+            continue
+        problems += [
+            Problem(rows[0].line, "split", f"no row of {part!r} has ich {label}; each part needs both")
+            for label in {row.ich for row in manifest.rows} - {row.ich for row in rows} - {None}
+        ]
+    return problems
+
+
 def _said(record: Sequence[str]) -> tuple[str, str]:
     name, _, value = ",".join(record).lstrip("# ").partition(": ")
     return name, value
@@ -206,13 +224,15 @@ def _said(record: Sequence[str]) -> tuple[str, str]:
 
 def _shared(manifest: Manifest, split: Split, first: int) -> list[Problem]:
     """Lines of a split that put a patient into a second part."""
-    part_of: dict[str, int] = {}
+    seen: dict[str, tuple[int, int]] = {}
     problems = []
     for number, (index, part) in enumerate(zip(split.rows.tolist(), split.parts.tolist(), strict=True), start=first):
-        before = part_of.setdefault(manifest.rows[index].patient_id, part)
+        row = manifest.rows[index]
+        before, line = seen.setdefault(row.patient_id, (part, row.line))
         if before != part:
-            text = f"{PARTS[part]!r}, but the same patient is in {PARTS[before]!r} further up"
-            problems.append(Problem(number, "part", text + "; a patient belongs to one part"))
+            here, there = f"{PARTS[part]!r} for manifest row {row.line}", f"{PARTS[before]!r} for row {line}"
+            text = f"{here}, but {there} of the same patient; a patient belongs to one part"
+            problems.append(Problem(number, "part", text))
     return problems
 
 
