@@ -57,6 +57,14 @@ class DTViT(nn.Module):
         return self.presence(features), self.location(features)
 
 
+def check_encoder(name: str) -> None:
+    """Raises UnknownEncoder where neither library has one of this name; what size it takes, `DTViT` finds."""
+    if name not in FROM_TORCHVISION and not timm.is_model(name):
+        near = difflib.get_close_matches(name, [*FROM_TORCHVISION, *timm.list_models()], n=3)
+        hint = f"; nearest: {', '.join(near)}" if near else ""
+        raise UnknownEncoder(f"timm {timm.__version__} knows no encoder {name!r}{hint}")
+
+
 class _FromTorchvision(nn.Module):
     """AlexNet up to its last hidden layer, SqueezeNet up to its pooled maps."""
 
@@ -80,10 +88,7 @@ class _FromTorchvision(nn.Module):
 def _encoder(name: str, *, pretrained: bool | Path, drop_path: float) -> nn.Module:
     if name in FROM_TORCHVISION:
         return _FromTorchvision(name, pretrained)
-    if not timm.is_model(name):
-        near = difflib.get_close_matches(name, [*FROM_TORCHVISION, *timm.list_models()], n=3)
-        hint = f"; nearest: {', '.join(near)}" if near else ""
-        raise UnknownEncoder(f"timm {timm.__version__} knows no encoder {name!r}{hint}")
+    check_encoder(name)
     config = timm.get_pretrained_cfg(name)
     options: dict[str, object] = {}
     if config is not None and config.fixed_input_size:

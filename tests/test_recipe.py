@@ -63,6 +63,7 @@ def test_a_recipe_of_ones_own_needs_only_what_differs(tmp_path):
         ('encoder = "x"', "one of epochs and steps"),
         ("steps = 5", "encoder"),
         ('encoder = "x"\nsteps = 5\nsampling = "shares"', r"needs a table \[shares\]"),
+        ('name = "../x"\nencoder = "x"\nsteps = 5', "name must do as the name of a file, got '../x'"),
         ('encoder = "x"\nsteps = 5\ngeometry = "square"', "geometry must be one of resize-256-crop-224, head-box-224"),
         ('encoder = "x"\nsteps = 5\ncounterfactuals = true', "needs geometry = 'head-box-224'"),
         ('encoder = "x"\nsteps = 5\nshares = 3', "shares must be a table, got 3"),

@@ -4,6 +4,7 @@ import socket
 
 import huggingface_hub
 import pytest
+import torch
 from learning import filed_heads, quiet, recipe
 from listed import entries, many, table
 
@@ -123,6 +124,21 @@ def test_the_folder_of_a_run_keeps_its_split_when_another_is_refused(tmp_path, h
                 quiet,
             )
         assert files_of(output) == before
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), RuntimeError("DefaultCPUAllocator: can't")],
+    ids=["cuda", "cpu"],
+)
+def test_too_little_memory_is_told_with_what_to_do(tmp_path, heads, monkeypatch, failure):
+    def step(*_args):
+        raise failure
+
+    monkeypatch.setattr("train.loop.Run.take_step", step)
+    given = recipe(**PLAIN, split="given", accumulation=2)
+    with pytest.raises(UnusableRun, match=r"memory for test_vit with a batch of 16: .*--set accumulation=4"):
+        run(given, Settings(output=tmp_path / "run", data=heads, device="cpu", threads=1), quiet)
 
 
 @pytest.mark.parametrize("option", ["cache", "phantoms"])

@@ -25,6 +25,8 @@ def model(recipe: Recipe) -> tuple[DTViT, str]:
     wanted: bool | Path = {"none": False, "auto": True}.get(recipe.pretrained, Path(recipe.pretrained))
     if wanted is True and recipe.encoder not in FROM_TORCHVISION:
         _ask_only_the_cache_where_there_is_no_network()
+    if isinstance(wanted, Path) and not wanted.is_file():
+        raise UnavailableWeights(_remedy(recipe, wanted, FileNotFoundError("no such file")))
     drawn = torch.get_rng_state()
     try:
         made = DTViT(

@@ -286,6 +286,8 @@ def _check_choices(recipe: Recipe) -> None:
     for key, wanted in TYPES.items():
         if typing.get_origin(wanted) is Literal and getattr(recipe, key) not in (known := typing.get_args(wanted)):
             raise UnusableRecipe(f"{key} must be one of {', '.join(known)}, got {getattr(recipe, key)!r}")
+    if recipe.name != Path(recipe.name).name or recipe.name.startswith("."):
+        raise UnusableRecipe(f"name must do as the name of a file, got {recipe.name!r}")
     if recipe.geometry not in GEOMETRIES:
         raise UnusableRecipe(f"geometry must be one of {', '.join(GEOMETRIES)}, got {recipe.geometry!r}")
     if recipe.location_outputs not in (3, 4):

@@ -8,6 +8,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from dtvit.inference import choose_device
-from dtvit.model import DTViT
+from dtvit.model import check_encoder
 from train import computing, manifest, splits, state
 from train.data import PARTS, UNCLEAR, Pictures, UnusableData
 from train.gathering import gather
@@ -31,6 +33,7 @@ from train.splits import Split
 from train.state import STATE, UnusableRun, claimed
 
 SPLIT = "split.csv"
+NO_MEMORY = "DefaultCPUAllocator"  # in what torch says of a CPU's; a GPU's is an error of a class of its own
 
 
 def run(recipe: Recipe, settings: Settings, say: Say = say_to_stderr) -> Path:
@@ -40,7 +43,7 @@ def run(recipe: Recipe, settings: Settings, say: Say = say_to_stderr) -> Path:
     UnavailableDevice, UnknownEncoder; all but UnusableRun before anything is trained, and what can be told without
     pictures before the first is read.
     """
-    with joined(settings.device) as ranks:
+    with joined(settings.device) as ranks, _enough_memory(recipe):
         if not ranks.first:
             ranks.same(None)  # the first rank has the folder, refuses, and makes phantoms and changed slices
             listed, split = divided(recipe, settings)
@@ -50,6 +53,21 @@ def run(recipe: Recipe, settings: Settings, say: Say = say_to_stderr) -> Path:
             pictures, source = _begun(recipe, settings, say, ranks)
             ranks.same(None)
             return fit(recipe, settings, pictures, source, say, ranks)
+
+
+@contextlib.contextmanager
+def _enough_memory(recipe: Recipe) -> Iterator[None]:
+    """Raises UnusableRun where there is not."""
+    try:
+        yield
+    except RuntimeError as exc:
+        if not isinstance(exc, torch.OutOfMemoryError) and NO_MEMORY not in str(exc):
+            raise
+        raise UnusableRun(
+            f"there is too little memory for {recipe.encoder} with a batch of {recipe.batch}: begin again in another "
+            f"folder with --set accumulation={2 * recipe.accumulation}, which computes the same gradient in smaller "
+            "parts, with --set checkpointing=true, or with a smaller batch"
+        ) from exc
 
 
 def _begun(recipe: Recipe, settings: Settings, say: Say, ranks: Ranks) -> tuple[Pictures, Source]:
@@ -85,8 +103,7 @@ def check_names(recipe: Recipe, settings: Settings, ranks: Ranks) -> None:
     if known is not None:
         mine = {**recipe.recorded(), "data": known.get("data")}
         state.same_run(settings.output, mine, {**defaults(), **known})
-    with torch.device("meta"):  # no memory, no weights
-        DTViT(recipe.encoder, recipe.location_outputs, recipe.head, drop_path=recipe.drop_path)
+    check_encoder(recipe.encoder)
 
 
 def divided(recipe: Recipe, settings: Settings) -> tuple[Manifest, Split] | tuple[None, None]:
