@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 
-from train.augment import augment, jpeg
+from train.augment import CHANGES, augment, jpeg
 
 
 @pytest.fixture
@@ -47,6 +47,27 @@ def test_a_seed_fixes_everything(heads):
 
     assert torch.equal(first[0], second[0])
     assert torch.equal(first[1], second[1])
+
+
+def test_each_change_happens_to_its_share_of_the_pictures_and_to_each_by_another_amount():
+    torch.manual_seed(6)
+    for change in CHANGES:
+        rows, amounts = change.drawn(4000)
+        assert len(rows) / 4000 == pytest.approx(change.share, abs=0.04)
+        assert rows.tolist() == sorted(set(rows.tolist()))
+        assert amounts.shape[1:] == (len(rows), 1, 1, 1)
+        for each in amounts[:, :, 0, 0, 0]:
+            assert len(each.unique()) > 0.95 * len(each)
+
+
+def test_noise_is_of_nothing_up_to_seven_hu_whatever_its_grain():
+    torch.manual_seed(7)
+    grain = CHANGES[0]
+    flat = torch.full((2000, 1, 16, 16), 0.5)
+    noise = grain.apply(flat, grain.amounts(2000)[:, :, None, None, None]) - 0.5
+    assert noise.std((1, 2, 3)).max() < 1.5 * 7 / 80
+    assert noise.std((1, 2, 3)).min() < 0.1 * 7 / 80
+    assert abs(float(noise.mean())) < 0.002
 
 
 def test_pictures_stay_in_range_and_black_outside_of_the_head(heads):

@@ -10,7 +10,9 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - the field's own name for it
+
+from train.sending import sent
+from train.warping import warped
 
 TURN = math.radians(15)
 SHARPER = 2.0
@@ -18,20 +20,28 @@ CHANCE = 0.5
 
 
 def augment(pictures: torch.Tensor, blood: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """`pictures`: (B, 1, S, S) in 0..1; `blood`: (B, 1, s, s), share of each cell. Both, changed."""
-    count, device = len(pictures), pictures.device
-    angle = (torch.rand(count, device=device) * 2 - 1) * TURN
-    sharp = torch.rand(count, device=device) < CHANCE
-    pictures, blood = turned(pictures, angle), turned(blood, angle)
-    return torch.where(sharp.view(-1, 1, 1, 1), sharpened(pictures), pictures), blood
+    """`pictures`: (B, 1, S, S) in 0..1; `blood`: (B, 1, s, s), share of each cell. Both, changed.
+
+    Draws from the host's global generator, so that nobody waits for the device to say which pictures are sharpened.
+    """
+    count = len(pictures)
+    angle = (torch.rand(count) * 2 - 1) * TURN
+    rows = (torch.rand(count) < CHANCE).nonzero()[:, 0]
+    theta, rows = sent([_turn(angle), rows], pictures.device)
+    pictures, blood = (warped(each, theta, mode="nearest") for each in (pictures, blood))
+    pictures[rows] = sharpened(pictures[rows])
+    return pictures, blood
 
 
 def turned(pictures: torch.Tensor, angle: torch.Tensor) -> torch.Tensor:
     """Each (B, 1, S, S) about its middle by its angle (B,), in radians."""
+    return warped(pictures, _turn(angle), mode="nearest")
+
+
+def _turn(angle: torch.Tensor) -> torch.Tensor:
+    """(B, 2, 3)"""
     cosine, sine, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
-    theta = torch.stack((torch.stack((cosine, -sine, zero), 1), torch.stack((sine, cosine, zero), 1)), 1)  # (B, 2, 3)
-    grid = F.affine_grid(theta, list(pictures.shape), align_corners=False)
-    return F.grid_sample(pictures, grid, mode="nearest", align_corners=False)
+    return torch.stack((torch.stack((cosine, -sine, zero), 1), torch.stack((sine, cosine, zero), 1)), 1)
 
 
 def sharpened(pictures: torch.Tensor) -> torch.Tensor:

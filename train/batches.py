@@ -19,6 +19,7 @@ from train.data import BLOOD_CELLS, CROP, Pictures
 from train.ranks import Ranks
 from train.recipe import Recipe
 from train.sampling import Order
+from train.sending import sent
 
 CELL = CROP // BLOOD_CELLS
 MEMORY_SHARE = 0.4  # of what is free on a GPU; the rest is for the model
@@ -64,7 +65,7 @@ class Batches:
     def at(self, step: int) -> Iterator[Batch]:
         """This rank's share of a step's batch, in as many parts as the recipe computes it in.
 
-        Augmentation draws from torch's global generator.
+        Augmentation draws from torch's global generators. On a GPU nothing here waits for it.
         """
         rows = self.order.at(step)
         totals = Totals(
@@ -81,16 +82,18 @@ class Batches:
         return pictures.to(self.device), self.blood[rows].to(self.device)
 
     def _gathered(self, rows: NDArray[np.int64], totals: Totals) -> Batch:
-        index = torch.from_numpy(rows).to(self.pictures.device)
-        pictures = self.pictures[index].to(self.device)[:, None].float() / 255  # (B, 1, S, S)
-        blood = self.blood[index].to(self.device)[:, None].float() / 255  # (B, 1, 56, 56)
+        chosen = torch.from_numpy(rows)
+        labels = [torch.from_numpy(each[rows]) for each in (self.presence, self.location, self.traced)]
+        index, presence, location, traced = sent([chosen, *labels], self.device)
+        if self.pictures.device.type == self.device.type:
+            taken = [self.pictures[index], self.blood[index]]
+        else:
+            taken = sent([self.pictures[chosen], self.blood[chosen]], self.device)
+        pictures, blood = (each[:, None] / 255 for each in taken)  # (B, 1, S, S), (B, 1, 56, 56)
         if self.recipe.augmentation != "none":
             margin = (pictures.shape[-1] - CROP) // (2 * CELL)
             pictures, blood = AUGMENTATIONS[self.recipe.augmentation](pictures, F.pad(blood, (margin,) * 4))
             blood = _middle(blood, BLOOD_CELLS)
-        presence, location, traced = (
-            torch.from_numpy(each[rows]).to(self.device) for each in (self.presence, self.location, self.traced)
-        )
         return Batch(_middle(pictures, CROP), blood, traced, presence, location, totals)
 
 

@@ -73,7 +73,16 @@ def choose_patches(pictures: torch.Tensor, blood: torch.Tensor, count: int) -> t
     blood first, then those of the head in random order, then background.
     """
     wanted = (blood > 0) * 2.0 + (pictures > 0.02) * 1.0 + torch.rand_like(pictures) * 0.9
-    return wanted.topk(count, 1).indices
+    return wanted.topk(count, 1, sorted=False).indices
+
+
+def patch_means(pictures: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+    """(B, 1, H, W) as means per patch, (B, N); patches may cut pixels, as of a map of blood."""
+    height, width = (side // patches for side, patches in zip(pictures.shape[2:], grid, strict=True))
+    if (height * grid[0], width * grid[1]) != tuple(pictures.shape[2:]):
+        return F.adaptive_avg_pool2d(pictures, grid).flatten(1)
+    # a plain sum, which a GPU spreads over all of its cores: adaptive pooling gives one thread to each patch
+    return pictures.reshape(-1, grid[0], height, grid[1], width).mean((2, 4)).flatten(1)
 
 
 def loss(outputs: Outputs, batch: Batch, patch_blood: torch.Tensor | None, recipe: Recipe) -> torch.Tensor:
@@ -87,7 +96,7 @@ def loss(outputs: Outputs, batch: Batch, patch_blood: torch.Tensor | None, recip
     total = total + recipe.location_loss * _masked(outputs[1], batch.location, totals.location, smoothing)
     if outputs[2] is not None and patch_blood is not None:
         target = (patch_blood / FULL_AT).clamp(max=1)
-        weight = torch.tensor(BLOOD_WEIGHT, device=target.device)
+        weight = target.new_full((), BLOOD_WEIGHT)  # filled where it is: one sent to a GPU would be waited for
         each = F.binary_cross_entropy_with_logits(outputs[2].float(), target, pos_weight=weight, reduction="none")
         total = total + recipe.blood_loss * (each.mean(1) * batch.traced).sum() / max(totals.traced, 1)
     return total

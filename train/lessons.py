@@ -13,7 +13,9 @@ import torch.nn.functional as F  # noqa: N812 - the field's own name for it
 from timm.models import VisionTransformer
 
 from train.augment import HU
-from train.learner import FULL_AT, Learner
+from train.learner import FULL_AT, Learner, patch_means
+from train.optimiser import FUSED
+from train.sending import sent
 
 DEPTH = 6  # layers whose MLPs take part; the others start as the identity
 POSITIVES, NEGATIVES = 192, 384
@@ -24,16 +26,18 @@ def first_lessons(
     learner: Learner, pictures: torch.Tensor, blood: torch.Tensor, steps: int, autocast: torch.autocast
 ) -> float:
     """Teach patches for `steps` steps; `pictures` (N, 224, 224) and `blood` (N, 56, 56), uint8, of slices whose
-    blood is traced. The last mean loss. Draws from torch's global generator.
+    blood is traced. The last mean loss. Draws from torch's global generators of host and device.
 
     Does nothing, and returns 0, for an encoder without patches and for pictures that show no blood.
     """
     encoder = learner.model.encoder
     if not isinstance(encoder, VisionTransformer) or learner.blood is None or steps < 1 or not len(pictures):
         return 0.0
-    shown, bare = _patches(pictures, blood, learner.grid())
+    share = _means(blood, learner.grid()) / 255
+    shown, bare = (share > 0.1).nonzero(), ((share == 0) & (_means(pictures, learner.grid()) > 5)).nonzero()
     if not len(shown) or not len(bare):
         return 0.0
+    places = torch.cat((shown, bare))  # (M, 3) slice, row and column
     _quiet(encoder)
     parameters = [
         *encoder.patch_embed.parameters(),
@@ -41,27 +45,25 @@ def first_lessons(
         *encoder.norm.parameters(),
         *learner.blood.parameters(),
     ]
-    optimiser = torch.optim.AdamW(parameters, lr=RATE, weight_decay=0.01, betas=(0.9, 0.98))
-    losses = []
+    fused = pictures.device.type in FUSED
+    optimiser = torch.optim.AdamW(parameters, lr=RATE, weight_decay=0.01, betas=(0.9, 0.98), fused=fused)
+    losses: list[torch.Tensor] = []  # on the device, which nobody waits for before the end
     for step in range(steps):
         for group in optimiser.param_groups:
             group["lr"] = RATE * min(1.0, (step + 1) / 20, 2 * (1 - step / steps))
-        chosen = torch.cat(
-            [
-                kind[torch.randint(len(kind), (n,)).to(kind.device)]
-                for kind, n in ((shown, POSITIVES), (bare, NEGATIVES))
-            ]
-        )
-        patches, share = _cut(pictures, blood, chosen, learner.grid())
-        patches = _varied(patches)
+        drawn = torch.randint(len(shown), (POSITIVES,)), len(shown) + torch.randint(len(bare), (NEGATIVES,))
+        (chosen,) = sent([torch.cat(drawn)], places.device)
+        slices, rows, columns = places[chosen].T
+        patches = _varied(_cut(pictures, slices, rows, columns, learner.grid()))
         with autocast:
-            logits = _alone(learner, encoder, patches, chosen[:, 1:])
-        cost = F.binary_cross_entropy_with_logits(logits.float(), (share / FULL_AT).clamp(max=1))
+            logits = _alone(learner, encoder, patches, rows, columns)
+        wanted = (share[slices, rows, columns] / FULL_AT).clamp(max=1)
+        cost = F.binary_cross_entropy_with_logits(logits.float(), wanted)
         optimiser.zero_grad(set_to_none=True)
         cost.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
-        losses.append(float(cost.detach()))
-    return sum(losses[-20:]) / len(losses[-20:])
+        losses = [*losses[-19:], cost.detach()]
+    return float(torch.stack(losses).mean())
 
 
 @torch.no_grad()
@@ -74,41 +76,33 @@ def _quiet(encoder: VisionTransformer) -> None:
                 parameter.zero_()
 
 
-def _alone(learner: Learner, encoder: VisionTransformer, patches: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-    """Blood logits (B,) of patches (B, 1, p, p) that see nothing but themselves; `places`: (B, 2) row and column."""
+def _alone(
+    learner: Learner, encoder: VisionTransformer, patches: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor
+) -> torch.Tensor:
+    """Blood logits (B,) of patches (B, 1, p, p), each of its row and column (B,), that see nothing but themselves."""
     assert learner.blood is not None
     tokens = encoder.patch_embed.proj(learner.normalised(patches)).flatten(1)  # (B, D)
     if encoder.pos_embed is not None:
-        rows, columns = learner.grid()
-        tokens = tokens + encoder.pos_embed[0, -rows * columns :][places[:, 0] * columns + places[:, 1]].detach()
+        height, width = learner.grid()
+        tokens = tokens + encoder.pos_embed[0, -height * width :][rows * width + columns].detach()
     for block in encoder.blocks[:DEPTH]:
         tokens = tokens + block.mlp(block.norm2(tokens))  # type: ignore[operator]
     found: torch.Tensor = learner.blood(encoder.norm(tokens))[:, 0]
     return found
 
 
-def _patches(pictures: torch.Tensor, blood: torch.Tensor, grid: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """(M, 3) slice, row and column of all patches with blood, and of all of the head without."""
-    share = torch.cat(
-        [F.adaptive_avg_pool2d(part[:, None].float() / 255, grid)[:, 0] for part in torch.split(blood, 256)]
-    )
-    content = torch.cat(
-        [F.adaptive_avg_pool2d(part[:, None].float(), grid)[:, 0] for part in torch.split(pictures, 256)]
-    )
-    return (share > 0.1).nonzero(), ((share == 0) & (content > 5)).nonzero()
+def _means(pictures: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+    """Per patch, (N, rows, columns), of (N, H, W) uint8: as floats only so many at a time."""
+    return torch.cat([patch_means(part[:, None].float(), grid).view(-1, *grid) for part in torch.split(pictures, 256)])
 
 
 def _cut(
-    pictures: torch.Tensor, blood: torch.Tensor, chosen: torch.Tensor, grid: tuple[int, int]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Patches (B, 1, p, p) in 0..1 and their share of blood (B,)."""
-
-    slices, rows, columns = chosen.T
+    pictures: torch.Tensor, slices: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor, grid: tuple[int, int]
+) -> torch.Tensor:
+    """The patches (B, 1, p, p), in 0..1, of these places (B,)."""
     count, height, width = pictures.shape
     cells = pictures.view(count, grid[0], height // grid[0], grid[1], width // grid[1])
-    patches = cells[slices, rows, :, columns].float() / 255
-    shares = F.adaptive_avg_pool2d(blood[slices][:, None].float() / 255, grid)[:, 0]  # as some patches cut cells
-    return patches[:, None], shares[torch.arange(len(chosen)), rows, columns]
+    return cells[slices, rows, :, columns][:, None] / 255
 
 
 def _varied(patches: torch.Tensor) -> torch.Tensor:

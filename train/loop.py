@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812 - the field's own name for it
 from torch.nn.parallel import DistributedDataParallel
 
 from dtvit.inference import choose_device
@@ -26,7 +25,7 @@ from train import computing, looking, result, state
 from train.batches import Batch, Batches
 from train.data import Pictures
 from train.evaluation.predicting import NotFinite
-from train.learner import choose_patches, loss
+from train.learner import choose_patches, loss, patch_means
 from train.lessons import first_lessons
 from train.optimiser import Average, optimiser, set_rate
 from train.options import Settings
@@ -224,12 +223,14 @@ class Run:
         return over
 
     def take_step(self, done: float) -> torch.Tensor:
-        """One step of the optimiser; this rank's part of the mean loss of the batch, on the device."""
-        torch.manual_seed(seed_of(self.recipe.seed, self.step, 0))
-        some = done < ALL_PATCHES_FROM and float(torch.rand(())) >= ALL_PATCHES_SHARE  # on all ranks alike
+        """One step of the optimiser; this rank's part of the mean loss of the batch, on the device.
+
+        On a GPU nothing of it waits for the device, but for what fp16 asks of its gradients: the host is steps ahead.
+        """
+        lot = np.random.default_rng(seed_of(self.recipe.seed, self.step, 0)).random()  # on all ranks alike
+        some = done < ALL_PATCHES_FROM and lot >= ALL_PATCHES_SHARE
         torch.manual_seed(seed_of(self.recipe.seed, self.step, 1 + self.ranks.number))  # all below follows from this
         set_rate(self.optimiser, self.recipe, done)
-        self.learner.train()
         self.optimiser.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.device)
         parts = list(range(self.recipe.accumulation))
@@ -248,10 +249,9 @@ class Run:
         kept = patch_blood = None
         if self.learner.patchwise:
             grid = self.learner.grid()
-            patch_blood = F.adaptive_avg_pool2d(batch.blood, grid).flatten(1)  # (B, N)
+            patch_blood = patch_means(batch.blood, grid)  # (B, N)
             if some and 0 < self.recipe.tokens < patch_blood.shape[1]:
-                content = F.adaptive_avg_pool2d(batch.pictures, grid).flatten(1)
-                kept = choose_patches(content, patch_blood, self.recipe.tokens)
+                kept = choose_patches(patch_means(batch.pictures, grid), patch_blood, self.recipe.tokens)
                 patch_blood = patch_blood.gather(1, kept)
         with self.autocast:
             outputs = self.called(batch.pictures, kept)

@@ -16,6 +16,7 @@ from train.learner import Learner
 from train.recipe import Recipe, UnusableRecipe
 
 EMBEDDINGS = ("pos_embed", "cls_token")  # like biases and norms, what is one vector has no weight decay
+FUSED = ("cpu", "cuda")  # where AdamW has one pass over memory instead of ten
 LEAST = 0.01  # of the learning rate, at the first step of a warm-up
 
 
@@ -26,7 +27,7 @@ def optimiser(learner: Learner, recipe: Recipe) -> torch.optim.Optimizer:
         # Not fused: torch 2.15's fused SGD begins with a momentum of uninitialised memory when the GradScaler skips
         # the first step, which in fp16 it often does.
         return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum)
-    fused = next(learner.parameters()).device.type in ("cpu", "cuda")  # one pass over memory instead of ten
+    fused = next(learner.parameters()).device.type in FUSED
     betas = (recipe.momentum, recipe.second_momentum)
     return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=betas, fused=fused)
 
@@ -85,6 +86,10 @@ class Average:
     def __init__(self, model: DTViT, decay: float) -> None:
         self.decay, self._of = decay, model
         self.model = model if not decay else copy.deepcopy(model).requires_grad_(False)
+        # Listed once: asking two models for all of their tensors takes longer than the mean itself.
+        pairs = list(zip(_tensors(self.model), _tensors(model), strict=True))
+        self._moving = [pair for pair in pairs if pair[0].is_floating_point()]
+        self._counts = [pair for pair in pairs if not pair[0].is_floating_point()]
 
     def start(self) -> None:
         """Forget what was before: from here on the mean begins."""
@@ -97,16 +102,12 @@ class Average:
         if not self.decay:
             return
         decay = min(self.decay, (1 + step) / (10 + step))
-        kept: list[torch.Tensor] = []
-        newest: list[torch.Tensor] = []
-        for mine, its in zip(_tensors(self.model), _tensors(self._of), strict=True):
-            if mine.is_floating_point():
-                kept.append(mine)
-                newest.append(its)
-            else:
-                mine.copy_(its)  # such as the number of batches that a batch norm has seen
+        kept, newest = map(list, zip(*self._moving, strict=True))
         get_ema_multi_avg_fn(decay)(kept, newest, None)  # type: ignore[no-untyped-call]
+        for mine, its in self._counts:
+            mine.copy_(its)  # such as the number of batches that a batch norm has seen
 
 
 def _tensors(model: nn.Module) -> list[torch.Tensor]:
-    return list(model.state_dict(keep_vars=False).values())
+    """Of a model that stays where it is: the weights themselves, not copies."""
+    return list(model.state_dict().values())

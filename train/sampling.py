@@ -4,6 +4,7 @@ every rank knows the whole batch without asking the others.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,11 +49,16 @@ class Shares:
 
     def at(self, step: int) -> NDArray[np.int64]:
         """(B,) rows."""
-        ends = np.cumsum(self.chances)
+        ends = self._ends
         drawn = np.random.default_rng((self.seed, 1, step)).random(self.batch) * ends[-1]
         below_the_end = np.minimum(drawn, np.nextafter(ends[-1], 0))  # which rounding may have reached
         rows: NDArray[np.int64] = np.searchsorted(ends, below_the_end, side="right")
         return rows
+
+    @functools.cached_property
+    def _ends(self) -> NDArray[np.float64]:
+        """(N,): where the share of each slice ends when they lie end to end."""
+        return np.cumsum(self.chances)
 
 
 Order = Epochs | Shares
