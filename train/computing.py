@@ -57,3 +57,10 @@ def autocast(chosen: str, device: torch.device) -> torch.autocast:
 def memory_format(recipe: Recipe, learner: Learner) -> torch.memory_format:
     convolutional = recipe.memory_format == "auto" and not learner.patchwise
     return torch.channels_last if convolutional or recipe.memory_format == "channels_last" else torch.preserve_format
+
+
+def can_be_graphed(recipe: Recipe, learner: Learner, device: torch.device, ranks: int) -> bool:
+    """Whether `train.graphed` may launch it: not what computes activations again, compiles, or sums over parts, and
+    not batch normalisation, whose statistics the capture would move."""
+    plain = not (recipe.compile or recipe.checkpointing) and recipe.accumulation == ranks == 1
+    return recipe.graphs and plain and device.type == "cuda" and learner.patchwise

@@ -25,6 +25,7 @@ from train import computing, looking, result, state
 from train.batches import Batch, Batches
 from train.data import Pictures
 from train.evaluation.predicting import NotFinite
+from train.graphed import Graphed
 from train.learner import choose_patches, loss, patch_means
 from train.lessons import first_lessons
 from train.optimiser import Average, optimiser, set_rate
@@ -103,7 +104,7 @@ class Run:
         self.step, self.elapsed_s, self.best, self.worse = 0, 0.0, math.inf, 0
         self.rows: list[dict[str, Any]] = []
         self.recent: list[torch.Tensor] = []  # losses since the last look
-        self.called: torch.nn.Module = self.learner
+        self.called: torch.nn.Module | Graphed = self.learner
         say(
             f"{len(training)} slices of {len(np.unique(training.patient))} patients to train on, "
             f"{len(self.validation)} to validate on while training; {self.steps} steps of {recipe.batch}; "
@@ -131,8 +132,10 @@ class Run:
         if cost:
             self.say(f"first lessons: loss {cost:.3f} after {self.elapsed_s:.0f} s")
 
-    def _together(self) -> torch.nn.Module:
+    def _together(self) -> torch.nn.Module | Graphed:
         """What is called in training: the learner, and with more ranks its gradients' mean; all begin as the first."""
+        if computing.can_be_graphed(self.recipe, self.learner, self.device, self.ranks.count):
+            return Graphed(self.learner, self.autocast)
         if self.recipe.compile:
             self.learner.compile()
         if self.ranks.count == 1:
@@ -253,7 +256,7 @@ class Run:
             if some and 0 < self.recipe.tokens < patch_blood.shape[1]:
                 kept = choose_patches(patch_means(batch.pictures, grid), patch_blood, self.recipe.tokens)
                 patch_blood = patch_blood.gather(1, kept)
-        with self.autocast:
+        with contextlib.nullcontext() if isinstance(self.called, Graphed) else self.autocast:
             outputs = self.called(batch.pictures, kept)
         cost = loss(outputs, batch, patch_blood, self.recipe)
         # the ranks' gradients are averaged, and the loss is a share of the mean over all of them

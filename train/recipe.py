@@ -130,6 +130,8 @@ class Recipe:
     """auto: bf16 where the device is fast in it."""
     compile: bool = False
     """torch.compile; pays on a GPU for runs of an hour and more."""
+    graphs: bool = True
+    """Launch a ViT's passes at once (CUDA graphs), where one rank computes whole batches on a GPU."""
     memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
     """auto: channels_last for convolutional encoders."""
 
