@@ -7,7 +7,7 @@ import pytest
 
 from dtvit import brace, phantom, preprocess
 from train import bleeds, counterfactual, enriching
-from train.data import ORIGINS, UNCLEAR, Pictures
+from train.data import ORIGINS, PARTS, UNCLEAR, Pictures
 
 PATIENT = ORIGINS.index("patient")
 
@@ -125,7 +125,8 @@ def test_a_slice_labelled_as_bleeding_without_a_trace_becomes_unclear(listed):
 
 
 def test_rows_that_are_made_tell_whose_head_and_whose_blood_they_show(listed):
-    traced, made = enriching.enrich(listed, 5, processes=1)
+    enriched = enriching.enrich(listed, processes=1)
+    traced, made = enriched.traced, enriched.made
     bleeding = int((traced.presence == 1).sum())
     healed = made.take(made.origin == ORIGINS.index("healed"))
     moved = made.take(made.origin == ORIGINS.index("transplanted"))
@@ -139,30 +140,60 @@ def test_rows_that_are_made_tell_whose_head_and_whose_blood_they_show(listed):
     assert (moved.location[moved.presence == 1] == 0).all()
     assert len(set(made.series) & set(traced.series)) == 0
     assert len(set(made.series)) == len(made)
+    assert (made.patient == traced.patient[enriched.heads]).all()
+    assert (enriched.donors[made.origin == ORIGINS.index("healed")] == np.flatnonzero(traced.presence == 1)).all()
+    assert (traced.presence[enriched.donors] != 0).all()  # also of shams in the healthy, whose hole has a bleed's shape
 
 
-def test_the_same_seed_makes_the_same_rows_whatever_the_number_of_processes(listed):
-    one, two = (enriching.enrich(listed, 5, processes=count)[1] for count in (1, 2))
-    other = enriching.enrich(listed, 6, processes=1)[1]
+def test_the_same_slices_make_the_same_rows_whatever_the_number_of_processes(listed):
+    one, two = (enriching.enrich(listed, processes=count).made for count in (1, 2))
     assert (one.pictures == two.pictures).all()
     assert (one.presence == two.presence).all()
-    assert one.pictures.shape != other.pictures.shape or (one.pictures != other.pictures).any()
+
+
+def test_of_what_is_made_only_that_trains_whose_head_and_blood_do(listed):
+    enriched = enriching.enrich(listed, processes=1)
+    moved = np.flatnonzero(enriched.made.origin == ORIGINS.index("transplanted"))
+    head, donor = enriched.heads[moved[0]], enriched.donors[moved[0]]
+    assert head != donor
+    for apart in (head, donor):
+        part = np.zeros(len(listed), np.int8)
+        part[apart] = PARTS.index("test")
+        divided = replace(enriched, traced=replace(enriched.traced, part=part))
+        training = divided.trains()
+        left = (enriched.heads != apart) & (enriched.donors != apart)
+        assert 0 < len(training) == left.sum() < len(enriched.made)
+        assert (training.pictures == enriched.made.pictures[left]).all()
 
 
 def test_another_geometry_is_refused(listed):
     wide = replace(listed, pictures=np.zeros((len(listed), 256, 256), np.uint8))
     with pytest.raises(enriching.WrongGeometry, match="head-box"):
-        enriching.enrich(wide, 0)
+        enriching.enrich(wide)
 
 
 def test_what_was_made_is_kept_for_the_same_slices_alone(listed, tmp_path, monkeypatch):
     path = tmp_path / "changed.npz"
-    first = enriching.enrich_once(path, "these", listed, 5, processes=1)
+    first = enriching.enrich_once(path, "these", listed, processes=1)
     monkeypatch.setattr(enriching, "enrich", None)  # must not be asked again
-    again = enriching.enrich_once(path, "these", listed, 5, processes=1)
-    assert all((a.pictures == b.pictures).all() for a, b in zip(first, again, strict=True))
+    again = enriching.enrich_once(path, "these", listed, processes=1)
+    assert (first.traced.blood == again.traced.blood).all()
+    assert (first.made.pictures == again.made.pictures).all()
+    assert (first.donors == again.donors).all()
     with pytest.raises(TypeError):
-        enriching.enrich_once(path, "others", listed, 5, processes=1)
+        enriching.enrich_once(path, "others", listed, processes=1)
     path.write_bytes(path.read_bytes()[:1000])  # as a full disk may leave it
     with pytest.raises(TypeError):
-        enriching.enrich_once(path, "these", listed, 5, processes=1)
+        enriching.enrich_once(path, "these", listed, processes=1)
+
+
+def test_what_is_kept_serves_another_split(listed, tmp_path, monkeypatch):
+    path = tmp_path / "changed.npz"
+    enriching.enrich_once(path, "these", listed, processes=1)
+    monkeypatch.setattr(enriching, "enrich", None)
+    part = np.full(len(listed), PARTS.index("test"), np.int8)
+    part[: len(listed) // 2] = PARTS.index("train")
+    divided = enriching.enrich_once(path, "these", replace(listed, part=part), processes=1)
+    assert (divided.traced.part == part).all()
+    assert set(divided.trains().patient) <= set(listed.patient[part == PARTS.index("train")])
+    assert (divided.made.part == part[divided.heads]).all()

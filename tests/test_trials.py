@@ -77,19 +77,19 @@ def test_what_is_kept_is_made_again_for_another_stamp_or_after_damage(tmp_path: 
     )
     asked: list[str] = []
 
-    def make() -> tuple[Pictures, ...]:
+    def make() -> Pictures:
         asked.append("made")
-        return (plain,)
+        return plain
 
     path = tmp_path / "cache" / "kept.npz"
-    (first,) = once(path, "a", make)
-    (again,) = once(path, "a", make)
+    first = once(path, "a", Pictures, make)
+    again = once(path, "a", Pictures, make)
     assert len(asked) == 1
     assert np.array_equal(first.pictures, again.pictures)
     assert path.stat().st_mode & 0o077 == 0
-    once(path, "b", make)
+    once(path, "b", Pictures, make)
     path.write_bytes(path.read_bytes()[:1000])
-    once(path, "b", make)
+    once(path, "b", Pictures, make)
     assert len(asked) == 3
 
 

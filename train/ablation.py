@@ -26,7 +26,7 @@ from train.reproduce.tables import Table
 from train.state import UnusableRun, claimed
 from train.trials import Made, Maker, Trial, Work, made, trained
 
-FORMAT = 2  # goes up when rows made before cannot stand beside rows made now
+FORMAT = 3  # goes up when rows made before cannot stand beside rows made now
 STEPS_OF_ALL = ("steps", "epochs", "batch", "encoder", "evaluate_every", "choose")
 """As in `robust`, so that no row sees more pictures."""
 

@@ -37,7 +37,7 @@ from train.result import HELD_OUT
 from train.state import UnusableRun, claimed
 from train.trials import Made, Maker, Trial, Work, made, trained
 
-FORMAT = 1  # goes up when folds made before cannot stand beside folds made now
+FORMAT = 2  # goes up when folds made before cannot stand beside folds made now
 FINAL, FINISH = "final", "finish"
 LABEL = "folds, patients apart: models of the same recipe, each on patients that it was not trained on"
 

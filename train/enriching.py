@@ -2,19 +2,16 @@
 
 Every slice labelled as bleeding is traced (`train.bleeds`); one without a trace may show no blood (each slice of such a
 patient carries the patient's label), so its presence becomes unclear. Then rows are added (`train.counterfactual`): the
-slice healed, its bleed in a like slice of a healthy patient, and shams. Everything follows from the seed and the row.
+slice healed, its bleed in like slices of healthy patients, and shams. Everything follows from the slices alone, so
+that it is made once for all splits and seeds; what may train follows from whose head and whose blood it shows.
 """
 
 from __future__ import annotations
 
-import multiprocessing
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -23,14 +20,17 @@ from numpy.typing import NDArray
 from dtvit.preprocess import SIDE
 from train import bleeds, counterfactual
 from train.bleeds import Mask, Picture
-from train.data import BLOOD_CELLS, ORIGINS, UNCLEAR, Pictures
+from train.data import BLOOD_CELLS, ORIGINS, PARTS, UNCLEAR, Pictures
 from train.keeping import once, version
+from train.processes import in_processes
 
 LIKE = 40  # of the healthy slices, those most like a slice are asked to take its bleed
-RECIPIENTS = 4  # of them, drawn; the first that it fits
+RECIPIENTS = 4  # of them, drawn
+FITTING = 2  # the first of those that it fits; of one alone, too few would be left whose donor trains as well
 SHAM_SHARE = 0.25  # of the bleeding slices, healed where there is no blood
 HEALTHY_SHAM_SHARE = 0.4  # of the healthy ones: a patch of replaced tissue must not tell that someone was healed
 THUMBNAIL = 28
+SEED = 0  # of what is drawn
 
 Say = Callable[[str], None]
 Trace = NDArray[np.uint8]
@@ -42,12 +42,30 @@ class WrongGeometry(ValueError):
 
 
 @dataclass(frozen=True, eq=False)
+class Enriched:
+    """All slices, and those made from them."""
+
+    traced: Pictures
+    """The same rows as were given."""
+    made: Pictures
+    heads: NDArray[np.int64]
+    """Of `made`, (M,): the row whose head it is."""
+    donors: NDArray[np.int64]
+    """(M,): the row whose bleed it shows or has lost, or whose shape was taken for a sham."""
+
+    def trains(self) -> Pictures:
+        """Those made of slices that train, in head and blood."""
+        part = self.traced.part == PARTS.index("train")
+        return self.made.take(part[self.heads] & part[self.donors])
+
+
+@dataclass(frozen=True, eq=False)
 class _Job:
     row: int
-    seed: int
+    donor: int
+    """Of a bleeding slice, itself; of a healthy one, the row whose trace is borrowed."""
     picture: Picture
     trace: Trace
-    """Of a bleeding slice, its own; of a healthy one, one that is borrowed."""
     bleeding: bool
     recipients: tuple[tuple[int, Picture], ...] = ()
     """Of a bleeding slice: healthy slices and their rows."""
@@ -65,31 +83,31 @@ class _Made:
     presence: int
 
 
-def enrich(
-    pictures: Pictures, seed: int, *, processes: int | None = None, say: Say = lambda text: None
-) -> tuple[Pictures, Pictures]:
-    """The patients' slices traced, and the rows made from them; both in the head-box geometry, as they must come.
-
-    Give it the slices of one part: a bleed goes from one of its patients to another. Raises WrongGeometry.
-    """
+def enrich(pictures: Pictures, *, processes: int | None = None, say: Say = lambda text: None) -> Enriched:
+    """Slices in the head-box geometry, traced, and the rows made from them. Raises WrongGeometry."""
     if pictures.pictures.shape[1:] != (SIDE, SIDE):
         raise WrongGeometry(f"counterfactuals need pictures of {SIDE} x {SIDE} in the head-box geometry")
     masks = _masks(pictures, processes, say)
     traced = _traced(pictures, masks)
     healthy = np.flatnonzero(traced.presence == 0)
-    jobs = _jobs(traced.pictures, masks, healthy, seed)
-    found = [made for some in _in_processes(_changed, jobs, processes, say, "changed") for made in some]
-    return traced, _rows(traced, found)
+    jobs = _jobs(traced.pictures, masks, healthy)
+    found = [made for some in in_processes(_changed, jobs, processes, say, "changed") for made in some]
+    heads, donors = (np.array([getattr(made, name) for made in found], np.int64) for name in ("head", "donor"))
+    return Enriched(traced, _rows(traced, found, heads, donors), heads, donors)
 
 
 def enrich_once(
-    path: Path, key: str, pictures: Pictures, seed: int, *, processes: int | None = None, say: Say = lambda text: None
-) -> tuple[Pictures, Pictures]:
-    """As `enrich`, and kept at `path`: read from there if it was made for the same `key`, which names the slices."""
+    path: Path, key: str, pictures: Pictures, *, processes: int | None = None, say: Say = lambda text: None
+) -> Enriched:
+    """As `enrich`, and kept at `path`: read from there if it was made for the same `key`, which names the slices.
+
+    Parts are those of `pictures`, whatever they were when it was made.
+    """
     stamp = f"{key} {version(bleeds, counterfactual, sys.modules[__name__])}"
-    traced, made = once(path, stamp, lambda: enrich(pictures, seed, processes=processes, say=say))
-    say(f"{len(made)} slices healed, transplanted into, or sham")
-    return traced, made
+    kept = once(path, stamp, Enriched, lambda: enrich(pictures, processes=processes, say=say))
+    parts = replace(kept.traced, part=pictures.part), replace(kept.made, part=pictures.part[kept.heads])
+    say(f"{len(kept.made)} slices healed, transplanted into, or sham")
+    return replace(kept, traced=parts[0], made=parts[1])
 
 
 def trace(pictures: Pictures, *, processes: int | None = None, say: Say = lambda text: None) -> Pictures:
@@ -100,7 +118,7 @@ def trace(pictures: Pictures, *, processes: int | None = None, say: Say = lambda
 def _masks(pictures: Pictures, processes: int | None, say: Say) -> dict[int, Trace]:
     """Row and trace of each slice labelled as bleeding."""
     rows = np.flatnonzero(pictures.presence == 1)
-    found = _in_processes(_trace_of, [pictures.pictures[row] for row in rows], processes, say, "traced")
+    found = in_processes(_trace_of, [pictures.pictures[row] for row in rows], processes, say, "traced")
     return dict(zip(rows.tolist(), found, strict=True))
 
 
@@ -128,20 +146,19 @@ def _cells(mask: Mask) -> NDArray[np.uint8]:
     return np.asarray(mask.reshape(BLOOD_CELLS, side, BLOOD_CELLS, side).mean((1, 3)) * 255, np.uint8)
 
 
-def _jobs(
-    pictures: NDArray[np.uint8], masks: Mapping[int, Trace], healthy: NDArray[np.intp], seed: int
-) -> Iterator[_Job]:
+def _jobs(pictures: NDArray[np.uint8], masks: Mapping[int, Trace], healthy: NDArray[np.intp]) -> Iterator[_Job]:
     bleeding = [row for row, trace in masks.items() if trace.any()]
     if not len(bleeding) or not len(healthy):
         return
     known = np.stack([_thumbnail(pictures[row]) for row in healthy])
-    rng = np.random.default_rng((seed, 3))
+    rng = np.random.default_rng((SEED, 3))
     for row in bleeding:
         like = np.argsort(-(known @ _thumbnail(pictures[row])))[:LIKE]
         chosen = healthy[rng.choice(like, min(RECIPIENTS, len(like)), replace=False)]
-        yield _Job(row, seed, pictures[row], masks[row], True, tuple((int(each), pictures[each]) for each in chosen))
+        yield _Job(row, row, pictures[row], masks[row], True, tuple((int(each), pictures[each]) for each in chosen))
     for row in rng.choice(healthy, round(HEALTHY_SHAM_SHARE * len(healthy)), replace=False):
-        yield _Job(int(row), seed, pictures[row], masks[int(rng.choice(bleeding))], False)
+        donor = int(rng.choice(bleeding))
+        yield _Job(int(row), donor, pictures[row], masks[donor], False)
 
 
 def _thumbnail(picture: Picture) -> NDArray[np.float32]:
@@ -153,7 +170,7 @@ def _thumbnail(picture: Picture) -> NDArray[np.float32]:
 
 def _changed(job: _Job) -> list[_Made]:
     """What is made of one slice."""
-    rng = np.random.default_rng((job.seed, 4, job.row))
+    rng = np.random.default_rng((SEED, 4, job.row))
     inside = bleeds.brain(job.picture)
     if not job.bleeding:
         return _sham(job, _mask(job.trace) & inside, np.zeros_like(inside), inside, 0, rng)
@@ -166,6 +183,7 @@ def _changed(job: _Job) -> list[_Made]:
         if fitted is not None:
             changed, where, clear = fitted
             made.append(_Made(row, job.row, "transplanted", changed, where, 1 if clear else UNCLEAR))
+        if len(made) > FITTING:
             break
     if rng.random() < SHAM_SHARE:
         made += _sham(job, counterfactual.elsewhere(mask, inside, rng), mask, inside, 1, rng)
@@ -176,12 +194,11 @@ def _sham(job: _Job, where: Mask, blood: Mask, inside: Mask, presence: int, rng:
     if where.sum() < bleeds.LEAST_AREA:
         return []
     healed = counterfactual.heal(job.picture, where, inside, rng)
-    return [_Made(job.row, job.row, "sham", healed, blood, presence)]
+    return [_Made(job.row, job.donor, "sham", healed, blood, presence)]
 
 
-def _rows(pictures: Pictures, found: Sequence[_Made]) -> Pictures:
+def _rows(pictures: Pictures, found: Sequence[_Made], heads: NDArray[np.int64], donors: NDArray[np.int64]) -> Pictures:
     """As rows of the patient whose head it is; each slice that was changed is a series of its own."""
-    heads, donors = (np.array([getattr(made, name) for made in found], np.int64) for name in ("head", "donor"))
     presence = np.array([made.presence for made in found], np.int8)
     cells = np.array([_cells(made.blood) for made in found], np.uint8)
     return replace(
@@ -196,22 +213,3 @@ def _rows(pictures: Pictures, found: Sequence[_Made]) -> Pictures:
         volume_ml=np.full(len(found), np.nan, np.float32),
         area_mm2=np.full(len(found), np.nan, np.float32),
     )
-
-
-def _in_processes(
-    work: Callable[[Any], Any], jobs: Sequence[Any] | Iterator[Any], processes: int | None, say: Say, done: str
-) -> list[Any]:
-    """In order; in this process where there is to be but one."""
-    count = processes or multiprocessing.cpu_count()
-    if count == 1:
-        return [work(job) for job in jobs]
-    found: list[Any] = []
-    said_at = time.monotonic()
-    context = multiprocessing.get_context("spawn")  # a forked child inherits torch's threads in a state that hangs
-    with ProcessPoolExecutor(count, mp_context=context, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
-        for each in pool.map(work, jobs, chunksize=16):
-            found.append(each)
-            if time.monotonic() - said_at > 15:
-                said_at = time.monotonic()
-                say(f"{len(found)} slices {done}")
-    return found

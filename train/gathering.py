@@ -16,6 +16,7 @@ import numpy as np
 from dtvit import brace, preprocess
 from train import bleeds, data, enriching, filed, keeping, lookalikes, synthetic
 from train.data import APART, ORIGINS, PARTS, Pictures, UnusableData, join, stack
+from train.lookalikes import Lookalikes
 from train.manifest import Manifest
 from train.options import Settings
 from train.progress import Say
@@ -102,30 +103,30 @@ def _enriched(
 ) -> Gathered:
     """All slices, those that train and validate traced, and those that train once more, changed.
 
-    What takes minutes to make is kept. Of slices of bleeding patients that show no blood,
+    What takes minutes to make is kept, once for all splits. Of slices of bleeding patients that show no blood,
     validation would learn a threshold that calls all slices like them; those that test stay as they are labelled.
     """
     pictures = patients.pictures
     # a picture may change while its path does not
     shown = hashlib.sha256(np.ascontiguousarray(pictures.pictures).data).hexdigest()
-    key = f"{listed.digest} {split.digest} {recipe.seed} {shown}"
-    processes = settings.processes
-    traced, made = enriching.enrich_once(
-        _kept(settings, key, "changed"), key, pictures.of_part("train"), recipe.seed, processes=processes, say=say
-    )
-    told = f" {len(made):,} slices of those patients that train, changed: healed, or with a bleed of another."
-    added = [made]
+    key = f"{listed.digest} {shown}"
+    path, processes = _kept(settings, key, "changed"), settings.processes
+    enriched = enriching.enrich_once(path, key, pictures, processes=processes, say=say)
+    added = [enriched.trains()]
+    told = f" {len(added[0]):,} slices of those patients that train, changed: healed, or with a bleed of another."
     if recipe.lookalikes:
-        path = _kept(settings, key, "lookalikes")
-        stamp = f"{key} {keeping.version(bleeds, lookalikes)}"
-        added += keeping.once(path, stamp, lambda: (lookalikes.lookalikes(traced, recipe.seed),))
-        told += f" {len(added[-1]):,} more with lime or a dense falx painted in, or the brain blanked."
-    validation = pictures.of_part("validation")
-    if len(validation):
-        validation = enriching.trace(validation, processes=processes, say=say)
-    judging = [validation, pictures.of_part("test")]
-    enriched = stack([traced, *judging, *_apart(added, int(pictures.series.max()) + 1)])
-    return replace(patients, pictures=enriched, told=patients.told + told)
+        painted = keeping.once(
+            _kept(settings, key, "lookalikes"),
+            f"{key} {keeping.version(bleeds, lookalikes)}",
+            Lookalikes,
+            lambda: lookalikes.lookalikes(enriched.traced, processes=processes, say=say),
+        )
+        part = pictures.part[painted.heads]
+        added.append(replace(painted.made, part=part).take(part == PARTS.index("train")))
+        told += f" {len(added[1]):,} more with lime or a dense falx painted in, or the brain blanked."
+    parts = [enriched.traced.of_part("train"), enriched.traced.of_part("validation"), pictures.of_part("test")]
+    parts += _apart(added, int(pictures.series.max()) + 1)
+    return replace(patients, pictures=stack(parts), told=patients.told + told)
 
 
 def _kept(settings: Settings, key: str, name: str) -> Path:

@@ -34,8 +34,8 @@ class Graphed:
         device = given[0].device
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             passes = _Passes(self._learner, self._autocast).train()
-            captured: nn.Module = torch.cuda.make_graphed_callables(passes, tuple(each.clone() for each in given))
-            return captured
+            torch.cuda.make_graphed_callables(passes, tuple(each.clone() for each in given))  # changes its forward
+            return passes
 
 
 class _Passes(nn.Module):

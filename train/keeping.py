@@ -5,21 +5,25 @@ from __future__ import annotations
 import hashlib
 import os
 import zipfile
-from collections.abc import Callable
-from dataclasses import fields
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any, TypeVar, get_type_hints
 
 import numpy as np
+from numpy.typing import NDArray
 
-from train.data import Pictures
 from train.turns import in_turn
 
+Kept = TypeVar("Kept")
+"""A dataclass whose fields are arrays, or such dataclasses."""
 
-def once(path: Path, stamp: str, make: Callable[[], tuple[Pictures, ...]]) -> tuple[Pictures, ...]:
+
+def once(path: Path, stamp: str, kind: type[Kept], make: Callable[[], Kept]) -> Kept:
     """What `make` gives, from `path` if it was made there for the same `stamp`. Raises OSError, and as `make`."""
     with in_turn(path):
-        kept = _read(path, stamp)
+        kept = _read(path, stamp, kind)
         if kept is None:
             kept = make()
             _write(path, stamp, kept)
@@ -31,24 +35,36 @@ def version(*modules: ModuleType) -> str:
     return hashlib.sha256(b"".join(Path(str(each.__file__)).read_bytes() for each in modules)).hexdigest()[:12]
 
 
-def _read(path: Path, stamp: str) -> tuple[Pictures, ...] | None:
+def _read(path: Path, stamp: str, kind: type[Kept]) -> Kept | None:
     try:
         with np.load(path) as arrays:
-            if str(arrays["stamp"]) != stamp:
-                return None
-            count = range(int(arrays["count"]))
-            return tuple(Pictures(**{f.name: arrays[f"{n}.{f.name}"] for f in fields(Pictures)}) for n in count)
+            return _from(arrays, kind, "") if str(arrays["stamp"]) == stamp else None
     except (FileNotFoundError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
 
 
-def _write(path: Path, stamp: str, kept: tuple[Pictures, ...]) -> None:
-    columns = {f"{n}.{f.name}": getattr(each, f.name) for n, each in enumerate(kept) for f in fields(each)}
+def _from(arrays: Mapping[str, NDArray[Any]], kind: type[Kept], at: str) -> Kept:
+    hints = get_type_hints(kind)
+    names = [each.name for each in fields(kind)]  # type: ignore[arg-type]
+    parts = {n: _from(arrays, hints[n], f"{at}{n}.") if is_dataclass(hints[n]) else arrays[at + n] for n in names}
+    return kind(**parts)
+
+
+def _columns(kept: object, at: str) -> Iterator[tuple[str, NDArray[Any]]]:
+    for each in fields(kept):  # type: ignore[arg-type]
+        value = getattr(kept, each.name)
+        if is_dataclass(value):
+            yield from _columns(value, f"{at}{each.name}.")
+        else:
+            yield at + each.name, value
+
+
+def _write(path: Path, stamp: str, kept: object) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         # what pictures of patients were changed to is theirs too: for the owner alone
         with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            np.savez(file, stamp=np.array(stamp), count=np.array(len(kept)), **columns)
+            np.savez(file, **{"stamp": np.array(stamp), **dict(_columns(kept, ""))})  # type: ignore[arg-type]
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

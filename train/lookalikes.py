@@ -22,6 +22,7 @@ from train import bleeds
 from train.bleeds import Mask, Picture, Values, blurred
 from train.counterfactual import GREY_PER_HU
 from train.data import ORIGINS, UNCLEAR, Pictures
+from train.processes import Say, in_processes
 
 BLANKED_SHARE = 0.2  # of the slices of each group
 DECOYS_IN_HEALTHY, DECOYS_IN_BLEEDING = 0.35, 0.12
@@ -31,7 +32,18 @@ AWAY = 6  # pixels between a decoy and blood that is traced
 LEAST_INSIDE = 2500  # pixels; slices with less brain are left as they are
 
 
-def lookalikes(traced: Pictures, seed: int) -> Pictures:
+@dataclass(frozen=True, eq=False)
+class Lookalikes:
+    """Slices made from others."""
+
+    made: Pictures
+    heads: NDArray[np.int64]
+    """(M,): the row that each was made from."""
+
+
+def lookalikes(
+    traced: Pictures, seed: int = 0, *, processes: int | None = 1, say: Say = lambda text: None
+) -> Lookalikes:
     """Rows made from those whose blood is known (`train.enriching.trace`), of the patients whose heads they are.
 
     Each is a series of its own. What was painted counts as no blood; blood that was there still does, unless blanked.
@@ -44,11 +56,19 @@ def lookalikes(traced: Pictures, seed: int) -> Pictures:
         + [("decoy", row) for row in _some(healthy, DECOYS_IN_HEALTHY, rng)]
         + [("decoy", row) for row in _some(bleeding, DECOYS_IN_BLEEDING, rng)]
     )
-    made = [
-        (origin, row, _changed(origin, traced, row, np.random.default_rng((seed, 6, row)))) for origin, row in wanted
-    ]
-    kept = [(origin, row, picture) for origin, row, picture in made if picture is not None]
-    return _rows(traced, kept)
+    jobs = (_Job(origin, seed, row, traced.pictures[row], traced.blood[row]) for origin, row in wanted)
+    made = in_processes(_changed, jobs, processes, say, "painted or blanked")
+    kept = [(*which, picture) for which, picture in zip(wanted, made, strict=True) if picture is not None]
+    return Lookalikes(_rows(traced, kept), np.array([row for _, row, _ in kept], np.int64))
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    origin: str
+    seed: int
+    row: int
+    picture: Picture
+    blood: NDArray[np.uint8]
 
 
 def blanked(picture: Picture, inside: Mask, rng: np.random.Generator) -> Picture:
@@ -225,14 +245,14 @@ def _some(rows: NDArray[np.intp], share: float, rng: np.random.Generator) -> lis
     return [int(row) for row in rng.choice(rows, round(share * len(rows)), replace=False)]
 
 
-def _changed(origin: str, pictures: Pictures, row: int, rng: np.random.Generator) -> Picture | None:
-    picture = pictures.pictures[row]
+def _changed(job: _Job) -> Picture | None:
+    rng, picture = np.random.default_rng((job.seed, 6, job.row)), job.picture
     inside = bleeds.brain(picture)
     if inside.sum() < LEAST_INSIDE:
         return None
-    if origin == "blanked":
+    if job.origin == "blanked":
         return blanked(picture, inside, rng)
-    blood = cv2.resize(pictures.blood[row], picture.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
+    blood = cv2.resize(job.blood, picture.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
     return with_decoys(picture, inside, np.asarray(blood, np.bool_), rng)
 
 
