@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from test_loop import PLAIN, SOURCE, Stopped, data, losses, quiet, recipe, settings, stopping_at
 
-from train import computing
-from train.graphed import Graphed
+from train import computing, graphed
 from train.loop import fit
 from train.recipe import Recipe
 
@@ -25,39 +26,87 @@ SOME_PATCHES = {
 }
 
 
-def graphed(monkeypatch: pytest.MonkeyPatch, captured: list[tuple[torch.Size, ...]]) -> None:
-    """On the CPU: what would be captured runs as it is, thrice before, as a capture does."""
+class Again:
+    """Stands in for `Recorder` on a CPU: what is launched is done again, into the memory of the first time."""
 
-    def capture(passes, samples):
-        captured.append(tuple(each.shape for each in samples))
-        for _ in range(3):
-            passes(*samples)
-        return passes
+    captures = 0
 
+    def __init__(self, _device: torch.device) -> None:
+        pass
+
+    def tried(self, work):
+        work()
+
+    def captured(self, work):
+        Again.captures += 1
+        made = work()
+        forward = made[0].grad_fn is not None
+
+        def launch():
+            for mine, its in zip(made, self._forward(work) if forward else self._backward(), strict=True):
+                if mine is not None:
+                    mine.data.copy_(its)
+
+        return made, launch
+
+    def _forward(self, work):
+        self.latest = work.__self__, work()
+        return self.latest[1]
+
+    def _backward(self):
+        """Of the latest forward pass: in a graph the memory that it left is what the way back goes by."""
+        passes, outputs = self.latest
+        return passes._backward(outputs, passes._wanted)
+
+
+def on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(computing, "can_be_graphed", lambda *_: True)
-    monkeypatch.setattr(torch.cuda, "make_graphed_callables", capture)
+    monkeypatch.setattr(graphed, "Recorder", Again)
+    monkeypatch.setattr(Again, "captures", 0)
 
 
 def test_it_is_captured_once_for_each_shape_and_learns_the_same(tmp_path, data, monkeypatch):
     fit(recipe(**SOME_PATCHES), settings(tmp_path / "plain"), data, SOURCE, quiet)
-    captured: list[tuple[torch.Size, ...]] = []
-    graphed(monkeypatch, captured)
+    on_the_cpu(monkeypatch)
 
     fit(recipe(**SOME_PATCHES), settings(tmp_path / "graphed"), data, SOURCE, quiet)
 
-    batch = SOME_PATCHES["batch"]
-    assert sorted(captured, key=len) == [((batch, 1, 224, 224),), ((batch, 1, 224, 224), (batch, 50))]
+    assert Again.captures == 4  # forward and backward, of some patches and of all
     assert losses(tmp_path / "graphed") == losses(tmp_path / "plain")
 
 
 def test_a_run_that_goes_on_captures_anew_and_ends_the_same(tmp_path, data, monkeypatch):
-    graphed(monkeypatch, [])
+    on_the_cpu(monkeypatch)
     with pytest.raises(Stopped):
         fit(recipe(**SOME_PATCHES), settings(tmp_path / "stopped", save_every_s=0), data, SOURCE, stopping_at(4))
     fit(recipe(**SOME_PATCHES), settings(tmp_path / "stopped"), data, SOURCE, quiet)
     fit(recipe(**SOME_PATCHES), settings(tmp_path / "whole"), data, SOURCE, quiet)
 
     assert losses(tmp_path / "stopped") == losses(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_gradients_are_those_of_the_learner_and_lie_as_its_parameters_do(monkeypatch, precision):
+    on_the_cpu(monkeypatch)
+    learner, _ = computing.learner(Recipe(name="drawn", encoder="test_vit", steps=1, blood_loss=1.0))
+    double = copy.deepcopy(learner)
+    cast = computing.autocast(precision, torch.device("cpu"))
+    launched = graphed.Graphed(double, cast)
+    for some in (True, False, True, False):
+        given = [torch.rand(2, 1, 224, 224)]
+        if some:
+            given.append(torch.rand(2, 196).topk(30, 1).indices)
+        with cast:
+            plain = learner(*given)
+        for outputs in (plain, launched(*given)):
+            sum(each.float().square().sum() for each in outputs).backward()
+        for mine, its in zip(double.parameters(), learner.parameters(), strict=True):
+            assert torch.allclose(mine.grad, its.grad, rtol=1e-4, atol=1e-5)
+            assert mine.grad.stride() == mine.stride()
+        with torch.no_grad():
+            for parameter in [*double.parameters(), *learner.parameters()]:
+                parameter.sub_(parameter.grad, alpha=1e-3)  # in its place, as an optimiser does
+                parameter.grad = None
 
 
 @pytest.mark.parametrize(
@@ -93,7 +142,7 @@ def test_on_a_gpu_losses_are_those_of_kernel_by_kernel(tmp_path, data):
 @on_gpu
 def test_on_a_gpu_dropped_layers_differ_from_step_to_step(data):
     learner, _ = computing.learner(Recipe(name="drawn", encoder="test_vit", steps=1, drop_path=0.9))
-    called = Graphed(learner.cuda(), computing.autocast("bf16", torch.device("cuda")))
+    called = graphed.Graphed(learner.cuda(), computing.autocast("bf16", torch.device("cuda")))
     pictures = torch.rand(4, 1, 224, 224, device="cuda")
     found = []
     for seed in (1, 2, 1):
