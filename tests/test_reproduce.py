@@ -225,7 +225,8 @@ def test_a_number_without_a_source_or_of_an_unknown_figure_is_refused(tmp_path):
 
 
 def test_a_subset_keeps_whole_kinds_and_few_slices(data, tmp_path):
-    small = subset.write(tmp_path / "subset.csv", data)
+    (tmp_path / "subset.csv").write_bytes(subset.as_csv(data))
+    small = manifest.read(tmp_path / "subset.csv")
     assert len(small.rows) == len(data.rows)  # as few as these are all taken
     assert {row.patient_id for row in small.rows} == {row.patient_id for row in data.rows}
     assert {(row.path, row.ich, row.location) for row in small.rows} == {(r.path, r.ich, r.location) for r in data.rows}
@@ -236,6 +237,23 @@ def test_the_command_tells_bad_data_and_makes_nothing(tmp_path, capsys):
     assert main(["--data", str(tmp_path / "manifest.csv"), "--output", str(tmp_path / "out")], "reproduce") == 1
     assert "row 2, path: a.png is not there" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_rows_of_other_data_are_not_mixed_with_new_ones(data, tmp_path, quick):
+    out = tmp_path / "out"
+    out.mkdir()
+    known = reproducing.data_of(data.path, out, quick=quick)
+    rows.make(rows.Work(data=known, output=out, quick=quick), of_yardsticks()[0], quiet)
+    roundabout = data.path.parent / ".." / data.path.parent.name / data.path.name
+    assert reproducing.data_of(roundabout, out, quick=quick).digest == known.digest
+
+    other = data.path.with_name("other.csv")
+    other.write_text("\n".join(data.path.read_text().splitlines()[:-1]) + "\n")
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    with pytest.raises(UnusableData, match=r"out holds rows of other data than .*other\.csv.*another folder"):
+        reproducing.data_of(other, out, quick=quick)
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 
 def test_the_command_writes_one_page_with_what_has_to_be_known(data, tmp_path, capsys):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -61,7 +62,9 @@ def read(path: Path, *, labels_needed: bool = True) -> Manifest:
 
     `labels_needed`: every row says 0 or 1 under `ich`, and both occur. Raises UnusableData.
     """
-    path = Path(path).absolute()
+    path = Path(
+        os.path.abspath(path)
+    )  # without "..": the same pictures have the same names from wherever they are named
     content = csvfile.content(path)
     records = csvfile.table(path, content)
     columns = _header(path, records, labels_needed)

@@ -65,16 +65,20 @@ def columns(groups: Sequence[str] = ()) -> list[int]:
 def _fitted(there: Floats, labels: NDArray[np.int8], classes: int, seed: int) -> Callable[[Floats], Floats]:
     """From features to (N, classes) log-probabilities; a class that nothing is known of is never likely."""
     from sklearn.ensemble import HistGradientBoostingClassifier
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     known = labels >= 0
     seen = np.unique(labels[known])
     model = HistGradientBoostingClassifier(max_iter=100, learning_rate=0.1, min_samples_leaf=20, random_state=seed)
+    # OpenMP's threads spin while they wait for each other, thousands of times: on shared cores that is most of the time
     if len(seen) > 1:
-        model.fit(there[known], labels[known])
+        with threadpool_limits(1, "openmp"):
+            model.fit(there[known], labels[known])
 
     def answer(here: Floats) -> Floats:
         found = np.full((len(here), classes), -2 * SURE)
-        found[:, seen] = np.log(np.clip(model.predict_proba(here), 1e-5, 1.0)) if len(seen) > 1 else 0.0
+        with threadpool_limits(1, "openmp"):
+            found[:, seen] = np.log(np.clip(model.predict_proba(here), 1e-5, 1.0)) if len(seen) > 1 else 0.0
         return found
 
     return answer

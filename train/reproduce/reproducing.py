@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dtvit.checkpoint import write_whole
 from train import manifest
+from train.data import UnusableData
 from train.manifest import Manifest
 from train.progress import Say
 from train.reproduce import curves, page, planned, rows, subset, tables
@@ -28,9 +30,22 @@ WHAT = {
 
 
 def data_of(path: Path, output: Path, *, quick: bool) -> Manifest:
-    """The manifest to work on; with `quick` a small one made from it. Raises UnusableData."""
+    """The manifest to work on; with `quick` a small one made from it, in `output`.
+
+    Raises UnusableData, also where `output` holds rows of other data: hours of work are not made again unasked.
+    """
     found = manifest.read(path)
-    return subset.write(output / SUBSET, found) if quick else found
+    content = subset.as_csv(found) if quick else found.path.read_bytes()
+    others = rows.digests(output) - {hashlib.sha256(content).hexdigest()}
+    if others:
+        raise UnusableData(
+            f"{output} holds rows of other data than {path}, or of an older state of it (SHA-256 {others.pop()[:12]}); "
+            "name another folder with --output"
+        )
+    if not quick:
+        return found
+    write_whole(output / SUBSET, content)
+    return manifest.read(output / SUBSET)
 
 
 def reproduce(work: Work, plan: Sequence[Row], papers: Papers, command: str, say: Say) -> list[str]:

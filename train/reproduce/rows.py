@@ -6,6 +6,7 @@ weights of all rows would fill a disk.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import json
@@ -93,6 +94,15 @@ def known(work: Work, row: Row) -> Made | None:
     except (FileNotFoundError, ValueError):
         return None
     return made if made.get("key") == _key(work, row) else None
+
+
+def digests(output: Path) -> set[str]:
+    """SHA-256 of the manifests that the rows in a folder are of."""
+    found = set()
+    for path in (output / "rows").glob("*.json"):
+        with contextlib.suppress(ValueError, KeyError):  # a row that cannot be read is made again
+            found.add(json.loads(path.read_bytes())["key"].split()[1])
+    return found
 
 
 def make(work: Work, row: Row, say: Say) -> Made:

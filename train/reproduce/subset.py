@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
-from pathlib import Path
 
 import numpy as np
 
-from dtvit.checkpoint import write_whole
-from train import manifest
 from train.manifest import COLUMNS, Manifest, Row
 from train.splits import kind
 
@@ -17,8 +14,8 @@ PATIENTS = {"normal": 14, "deep": 10, "lobar": 6, "subtentorial": 5, "unknown": 
 SLICES = 10  # of each patient, evenly spaced
 
 
-def write(path: Path, found: Manifest, seed: int = 0) -> Manifest:
-    """Write the smaller manifest to `path` and read it. Raises UnusableData where too little is left."""
+def as_csv(found: Manifest, seed: int = 0) -> bytes:
+    """The smaller manifest, its paths absolute."""
     random = np.random.default_rng((seed, 4))
     of_patient: dict[str, list[Row]] = {}
     for row in found.rows:
@@ -40,5 +37,4 @@ def write(path: Path, found: Manifest, seed: int = 0) -> Manifest:
         for index in np.unique(np.linspace(0, len(rows) - 1, min(SLICES, len(rows))).round().astype(int)).tolist():
             values = [getattr(rows[index], name) for name in columns]
             writer.writerow(["" if value is None else value for value in values])
-    write_whole(path, text.getvalue().encode())
-    return manifest.read(path)
+    return text.getvalue().encode()
