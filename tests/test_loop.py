@@ -290,6 +290,15 @@ def test_a_folder_belongs_to_one_run_at_a_time(tmp_path):
         pass
 
 
+def test_what_a_killed_run_left_half_written_goes(tmp_path):
+    kept = {"state.pt", "best.safetensors", ".phantoms.turn", "notes.safetensors.txt"}
+    for name in (*kept, ".state.pt.q1w2e3r4", ".best.safetensors.a_b1c2d3"):
+        (tmp_path / name).write_bytes(b"")
+    with state.claimed(tmp_path):
+        pass
+    assert {path.name for path in tmp_path.iterdir()} == {*kept, "run.lock"}
+
+
 def test_a_state_that_is_damaged_is_told(tmp_path, data):
     (tmp_path / "state.pt").write_bytes(b"PK not really")
     with pytest.raises(UnusableRun, match=r"state\.pt cannot be read .*remove it to begin again"):

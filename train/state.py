@@ -16,6 +16,7 @@ import torch
 
 STATE = "state.pt"
 LOCK = "run.lock"
+HALF_WRITTEN = (f".{STATE}.*", ".*.safetensors.*")
 
 
 class UnusableRun(Exception):
@@ -36,10 +37,18 @@ def claimed(output: Path) -> Iterator[None]:
         except BlockingIOError as exc:
             raise UnusableRun(f"another process is training in {output}; wait for it, or name another folder") from exc
         try:
+            _sweep(output)
             _room_for(lock, b"\0" * 4096)
         except OSError as exc:
             raise UnusableRun(f"{output} cannot be written to ({exc.strerror}); make room there") from exc
         yield
+
+
+def _sweep(output: Path) -> None:
+    """Remove what a process that was killed while it saved left half-written: gigabytes a time for a large encoder."""
+    for pattern in HALF_WRITTEN:
+        for path in output.glob(pattern):
+            path.unlink(missing_ok=True)
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
