@@ -2,6 +2,10 @@
 
     python benchmarks/training.py                                         # ViT-Ti/16 on one CPU thread
     python benchmarks/training.py --encoder vit_large_patch16_224 --batch 32 --device cuda --precision bf16 --steps 20
+    python benchmarks/training.py --recipe v1 v2 --device cuda --precision bf16 --rounds 4 --steps 10 --epoch 19155
+
+The last takes encoder, batch, optimiser and augmentation from recipes, and tells how long all their epochs take where
+one shows so many slices (19,155: the papers' data, replicated, patients apart, seed 0).
 
 Both loops train the same DTViT on the same pictures in memory (uint8, 256 x 256), same batch, precision and optimiser,
 without augmentation; they take turns, a few steps each. On the CPU process time is counted, so that what else runs on
@@ -17,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +34,7 @@ from train.data import Pictures
 from train.loop import Run
 from train.options import Settings
 from train.ranks import Ranks
-from train.recipe import Recipe
+from train.recipe import Recipe, read
 from train.result import Source
 
 SLICES = 512
@@ -64,8 +69,14 @@ def our_loop(recipe: Recipe, data: Pictures, device: str) -> Run:
 def bare_loop(recipe: Recipe, data: Pictures, device: torch.device, precision: str) -> Callable[[], None]:
     """What a person would write in ten lines."""
     torch.manual_seed(0)
-    model = DTViT(recipe.encoder).to(device).train()
-    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)  # as ours
+    with device:  # drawing the weights of ViT-L takes a CPU seconds
+        model = DTViT(recipe.encoder, recipe.location_outputs).train()
+    if recipe.optimiser == "sgd":
+        optimiser: torch.optim.Optimizer = torch.optim.SGD(
+            model.parameters(), lr=recipe.learning_rate, momentum=recipe.momentum, fused=True
+        )
+    else:
+        optimiser = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, fused=True)  # as ours
     training = data.of_part("train")
     start = (training.pictures.shape[1] - 224) // 2
     images = torch.from_numpy(training.pictures[:, start : start + 224, start : start + 224].copy()).to(device)
@@ -102,10 +113,57 @@ def timed(step: Callable[[], object], steps: int, device: torch.device) -> float
     return clock() - started
 
 
+def recipes_of(given: argparse.Namespace) -> list[Recipe]:
+    """Those that are named, else one of the encoder and batch given; without their weights and their order."""
+    bare = {"augmentation": "none", "sampling": "plain", "precision": given.precision, "pretrained": "none"}
+    if given.recipe:
+        return [replace(read(name), **bare) for name in given.recipe]
+    named = {"name": given.encoder, "encoder": given.encoder, "batch": given.batch}
+    return [Recipe(**named, **bare, steps=1_000_000, learning_rate=1e-5)]
+
+
+def measured(recipe: Recipe, augmentation: str, given: argparse.Namespace) -> None:
+    """Print pictures a second of both loops, what of a step goes into data, and how long the recipe takes."""
+    data = pictures()
+    ours = our_loop(recipe, data, given.device)
+    loops = {"ours": lambda: step_of(ours), "bare": bare_loop(recipe, data, ours.device, ours.precision)}
+    for loop in loops.values():
+        timed(loop, 2, ours.device)
+    turns: dict[str, list[float]] = {name: [] for name in loops}
+    for turn in range(given.rounds):
+        for name in ("ours", "bare") if turn % 2 else ("bare", "ours"):
+            turns[name].append(recipe.batch * given.steps / timed(loops[name], given.steps, ours.device))
+    print(f"{recipe.name}: {recipe.encoder}, {recipe.batch} a batch, {ours.device}, {ours.precision}")
+    for name, rates in turns.items():
+        print(f"{name}: {statistics.median(rates):.1f} pictures/s (median of {len(rates)} turns)")
+    ratio = statistics.median(mine / its for mine, its in zip(turns["ours"], turns["bare"], strict=True))
+    print(f"ours / bare: {ratio:.3f}")
+
+    gathered = timed(lambda: [list(ours.batches.at(ours.step))], given.steps * 4, ours.device) / 4
+    del loops["bare"]  # what follows is of our loop alone, its memory too
+    ours.batches.recipe = replace(recipe, augmentation=augmentation)  # the same loop, augmented from here on
+    timed(loops["ours"], 2, ours.device)
+    changed = timed(lambda: [list(ours.batches.at(ours.step))], given.steps * 4, ours.device) / 4
+    if ours.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(ours.device)
+    whole = timed(loops["ours"], given.steps, ours.device)
+    share = (changed - gathered) / whole
+    print(f"of a step: gathering {gathered / whole:.1%}, augmentation '{augmentation}' {share:.1%}")
+    rate = recipe.batch * given.steps / whole
+    print(f"with it: {rate:.1f} pictures/s")
+    if ours.device.type == "cuda":
+        print(f"GPU memory: {torch.cuda.max_memory_allocated(ours.device) / 2**30:.1f} GiB")
+    if recipe.epochs and given.epoch:
+        hours = recipe.epochs * given.epoch / rate / 3600
+        print(f"{recipe.epochs:g} epochs of {given.epoch:,} slices: {hours:.2f} hours, without looks at validation")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--encoder", default="vit_tiny_patch16_224")
     parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--recipe", nargs="+", choices=("v1", "v2"), help="their encoder, batch, augmentation instead")
+    parser.add_argument("--epoch", type=int, help="slices that an epoch shows")
     parser.add_argument("--steps", type=int, default=3, help="a turn")
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--device", default="cpu")
@@ -114,34 +172,8 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    data = pictures()
-    recipe = Recipe(
-        name="benchmark",
-        encoder=given.encoder,
-        batch=given.batch,
-        steps=1_000_000,
-        learning_rate=1e-5,
-        precision=given.precision,
-    )
-    ours = our_loop(recipe, data, given.device)
-    loops = {"ours": lambda: step_of(ours), "bare": bare_loop(recipe, data, ours.device, ours.precision)}
-    for loop in loops.values():
-        timed(loop, 2, ours.device)
-    turns: dict[str, list[float]] = {name: [] for name in loops}
-    for turn in range(given.rounds):
-        for name in ("ours", "bare") if turn % 2 else ("bare", "ours"):
-            turns[name].append(given.batch * given.steps / timed(loops[name], given.steps, ours.device))
-    for name, rates in turns.items():
-        print(f"{name}: {statistics.median(rates):.1f} pictures/s (median of {len(rates)} turns)")
-    ratio = statistics.median(mine / its for mine, its in zip(turns["ours"], turns["bare"], strict=True))
-    print(f"ours / bare: {ratio:.3f}")
-
-    augmented = our_loop(recipe.changed({"augmentation": given.augmentation}), data, given.device)
-    gathered = timed(lambda: [list(ours.batches.at(ours.step))], given.steps * 4, ours.device) / 4
-    changed = timed(lambda: [list(augmented.batches.at(augmented.step))], given.steps * 4, ours.device) / 4
-    whole = timed(lambda: step_of(augmented), given.steps, ours.device)
-    share = (changed - gathered) / whole
-    print(f"of a step: gathering {gathered / whole:.1%}, augmentation '{given.augmentation}' {share:.1%}")
+    for number, recipe in enumerate(recipes_of(given)):
+        measured(recipe, read(given.recipe[number]).augmentation if given.recipe else given.augmentation, given)
     return 0
 
 
