@@ -256,6 +256,25 @@ def test_rows_of_other_data_are_not_mixed_with_new_ones(data, tmp_path, quick):
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [
+        (["--pretrained", "gone"], "--pretrained takes auto, none or a folder that is there, got 'gone'"),
+        (["--max-time", "0"], "must be more than 0, got 0"),
+        (["--device", "cuda:99"], "device 'cuda:99' is not available"),
+    ],
+    ids=str,
+)
+def test_a_wrong_option_is_told_before_the_first_row(data, tmp_path, capsys, option, told):
+    try:
+        code = main(["--data", str(data.path), "--output", str(tmp_path / "out"), "--quick", *option], "reproduce")
+    except SystemExit as exc:
+        code = exc.code
+    assert code in (1, 2)
+    assert told in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_command_writes_one_page_with_what_has_to_be_known(data, tmp_path, capsys):
     out = tmp_path / "out"
     arguments = ["--data", str(data.path), "--output", str(out), "--quick", "--only", "yardsticks", "--seeds", "1"]

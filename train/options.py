@@ -79,14 +79,14 @@ def add_shared(parser: argparse.ArgumentParser) -> None:
     """What commands take that train many times over (`train.trials.Work`)."""
     add = parser.add_argument
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of every recipe alike")
-    add("--minutes", type=_positive, help="of training, each; its schedule ends then [as many steps as the recipe has]")
+    add("--minutes", type=minutes, help="of training, each; its schedule ends then [as many steps as the recipe has]")
     add(
         "--phantoms",
         type=Path,
         metavar="DIR",
         help="keep synthetic heads there, by seed, for other comparisons [OUTPUT]",
     )
-    add("--phantom-minutes", type=_positive, metavar="MIN", help="make no more phantoms after so many minutes")
+    add("--phantom-minutes", type=minutes, metavar="MIN", help="make no more phantoms after so many minutes")
     add("--at-once", type=int, default=1, metavar="N", help="trainings side by side, which a GPU has room for [1]")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
     add("--threads", type=int, metavar="N", help="CPU threads of torch, each [all]")
@@ -103,7 +103,8 @@ def shared(parser: argparse.ArgumentParser, given: argparse.Namespace) -> dict[s
     return {"changes": _assignments(parser, given.set), **{name: getattr(given, name) for name in names}}
 
 
-def _positive(text: str) -> float:
+def minutes(text: str) -> float:
+    """An option's number of minutes, more than 0."""
     number = float(text)
     if not number > 0:
         raise argparse.ArgumentTypeError(f"must be more than 0, got {text}")

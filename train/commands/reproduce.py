@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from train.options import minutes
+
 SUMMARY = "Repeat both papers' tables and figures, with patients apart beside them, and yardsticks."
 EPILOG = """\
 The output folder gets reproduce.html and reproduce.md, tables as CSV, figures as PNG, and a file for each row of the
@@ -16,9 +18,12 @@ SEEDS, QUICK_SEEDS = 3, 2
 
 
 def main(arguments: Sequence[str], program: str) -> int:
-    given = _parser(program).parse_args(arguments)  # before torch is imported: --help answers at once
+    parser = _parser(program)
+    given = parser.parse_args(arguments)  # before torch is imported: --help answers at once
+    if given.pretrained not in (None, "auto", "none") and not Path(given.pretrained).is_dir():
+        parser.error(f"--pretrained takes auto, none or a folder that is there, got {given.pretrained!r}")
 
-    from dtvit.inference import UnavailableDevice
+    from dtvit.inference import UnavailableDevice, choose_device
     from dtvit.model import UnknownEncoder
     from train.data import UnusableData
     from train.progress import say_to_stderr
@@ -30,6 +35,7 @@ def main(arguments: Sequence[str], program: str) -> int:
 
     try:
         numbers = papers.read(given.papers)
+        choose_device(given.device)  # told now, not after the yardsticks
         work = Work(
             data=data_of(given.data, given.output, quick=given.quick),
             output=given.output,
@@ -75,7 +81,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
         "or .pth [auto; with --quick none]",
     )
     add("--papers", type=Path, metavar="FILE", help="the papers' numbers, instead of the few that are at hand (TOML)")
-    add("--max-time", type=float, metavar="MIN", help="for the training of each row")
+    add("--max-time", type=minutes, metavar="MIN", help="for the training of each row")
     add("--keep", action="store_true", help="keep the checkpoint of every row")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
     add("--threads", type=_positive, help="CPU threads of torch [all]")
