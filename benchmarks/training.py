@@ -63,7 +63,9 @@ def pictures() -> Pictures:
 def our_loop(recipe: Recipe, data: Pictures, device: str) -> Run:
     settings = Settings(output=Path(tempfile.gettempdir()), device=device)
     source = Source("noise", "none", ("none",))
-    return Run(recipe, settings, data, source, lambda _text: None, Ranks())
+    run = Run(recipe, settings, data, source, lambda _text: None, Ranks())
+    run.called = run._together()
+    return run
 
 
 def bare_loop(recipe: Recipe, data: Pictures, device: torch.device, precision: str) -> Callable[[], None]:
