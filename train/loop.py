@@ -81,10 +81,7 @@ class Run:
     def __init__(
         self, recipe: Recipe, settings: Settings, data: Pictures, source: Source, say: Say, ranks: Ranks
     ) -> None:
-        if recipe.batch % (ranks.count * recipe.accumulation):
-            raise UnusableRecipe(
-                f"a batch of {recipe.batch} cannot be shared by {ranks.count} ranks in {recipe.accumulation} parts each"
-            )
+        ranks.check_batch(recipe)
         self.recipe, self.settings, self.source, self.say, self.ranks = recipe, settings, source, say, ranks
         self.device = choose_device(ranks.device or settings.device)
         self.precision = computing.precision(recipe.precision, self.device)
