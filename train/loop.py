@@ -32,7 +32,7 @@ from train.optimiser import Average, optimiser, set_rate
 from train.options import Settings
 from train.progress import Bar, Journal, Say, say_to_stderr, silent, told
 from train.ranks import Ranks
-from train.recipe import Recipe, UnusableRecipe, defaults
+from train.recipe import Recipe, defaults
 from train.result import BEST, LAST, Ended, Source
 from train.sampling import order
 from train.state import STATE, UnusableRun
