@@ -28,6 +28,9 @@ from dicom_node.store.spool import Spool
 _COMMAND = [sys.executable, "-m", "dicom_node.readers"]
 GREETING = "ready"
 LONGEST_CPU_S = 30.0  # for one file; the slowest honest one, JPEG 2000 of 2048 x 2048 pixels, takes one or two
+KEEPING_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(64 << 20)}
+"""For glibc: what one slice needed is kept for the next. By itself it gives pictures back to the kernel at once and
+fetches them again, 1,500 page faults and 2 to 3 ms a slice; 32 MiB is the most that it takes."""
 LONGEST_S = 50.0  # by the clock, for one that waits for itself; the worker must not wait for a lease's length, 60 s
 
 
@@ -111,7 +114,8 @@ class _Process:
         return code
 
     def _started(self) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        environment = KEEPING_MEMORY | os.environ
+        return subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import platform
+import resource
 import signal
 import subprocess
 import sys
@@ -11,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made import FakeClassifier, Made, head_series, made_node, peer
+from made import FakeClassifier, Made, encoded, head_series, made_node, peer, received
 
 from dicom_node.config import Model
 from dicom_node.readers import ReaderEnded, Readers
@@ -77,6 +79,24 @@ def test_slices_read_by_processes_are_those_read_here(node: Made) -> None:
             )
         node.spool.remove(files[0])
         assert readers.look_at(files[0]).result(60) == [LeftOut(0, "its file is missing from the spool")]
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other libraries keep memory as they like")
+def test_memory_for_one_slice_is_kept_for_the_next(node: Made) -> None:
+    ds = head_series()[9]
+    times = 512 // ds.Rows
+    ds.PixelData = np.kron(ds.pixel_array, np.ones((times, times), np.int16)).tobytes()
+    ds.Rows, ds.Columns, ds.PixelSpacing = 512, 512, [mm / times for mm in ds.PixelSpacing]
+    file = node.spool.keep(received(ds).meta + encoded(ds))
+
+    def faults(asked: int) -> int:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_minflt
+        with closing(Readers(1, node.spool, Way("robust", preprocess.HEAD_BOX))) as readers:
+            for _ in range(asked):
+                assert isinstance(readers.look_at(file).result(60)[0], Ready)
+        return resource.getrusage(resource.RUSAGE_CHILDREN).ru_minflt - before
+
+    assert (faults(25) - faults(5)) / 20 < 100  # pages, of 4 KiB: 1,500 as glibc does it by itself
 
 
 def test_a_slice_that_kills_its_reader_twice_is_left_out_and_the_worker_lives(
