@@ -7,6 +7,8 @@ C.8.15 (Enhanced CT), C.7.6.2 (Image Plane), C.11.1 (Modality LUT), C.7.5.1.1.2 
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import io
 import math
 import struct
@@ -26,6 +28,7 @@ from pydicom.errors import BytesLengthException, InvalidDicomError
 from dtvit import headervalues as values
 from dtvit.codestream import codestream
 from dtvit.headervalues import UnreadableSlice
+from dtvit.rle import unpack
 from dtvit.storedvalues import as_stored, interpret
 
 __all__ = ["CTObject", "CTSlice", "UnreadableSlice", "order", "read"]
@@ -210,8 +213,7 @@ class CTObject:
             np.copyto(hu, np.float32(AIR_HU), where=padded)
         if not np.isfinite(hu).all():
             raise UnreadableSlice("the rescaled values are no finite numbers")
-        np.maximum(hu, np.float32(AIR_HU), out=hu)
-        return hu
+        return np.clip(hu, np.float32(AIR_HU), np.float32(np.inf), out=hu)  # a quarter of np.maximum's time
 
     def _stored(self, index: int) -> npt.NDArray[Any]:
         """Stored values (row, column) of one frame, signed as they are meant."""
@@ -222,19 +224,36 @@ class CTObject:
             if not get_decoder(self._syntax).is_available:
                 raise UnreadableSlice(f"{self._syntax.name} pixels cannot be decoded: no decoder for them is installed")
             self._check_codestream(index)
-        elif self._lies_plain():
+        elif self._is_plain():
             kind, count = f"<{'ui'[ds.PixelRepresentation]}2", self.rows * self.columns
             return self._interpreted(np.frombuffer(ds.PixelData, kind, count, index * count * 2).reshape(self.rows, -1))
-        # pydicom cuts to Bits Stored without asking (correct_unused_bits); `interpret` asks
-        array, _ = get_decoder(self._syntax).as_array(ds, index=index, raw=True, correct_unused_bits=False)
+        array = self._decoded(index)
         if array.shape != (self.rows, self.columns) or array.dtype.kind not in "iu":
             raise UnreadableSlice("the decoded pixels do not have the announced size")
         if self._syntax.is_compressed and self._syntax != uid.RLELossless:
             return np.asarray(array)  # a decoder gives values, pydicom has mended their sign
         return self._interpreted(array)
 
-    def _lies_plain(self) -> bool:
-        """Whether the pixels can be taken as they lie there, as nearly all CT's can; all else is the library's."""
+    def _decoded(self, index: int) -> npt.NDArray[Any]:
+        """The frame as its decoder gives it: of those that know the syntax the quickest, and if that fails, any."""
+        from pydicom.encaps import get_frame
+        from pydicom.pixels import get_decoder
+
+        ds, decoder = self._dataset, get_decoder(self._syntax)
+        if self._syntax == uid.RLELossless and self._is_plain():
+            unpacked = unpack(get_frame(ds.PixelData, index, number_of_frames=self.frames), self.rows, self.columns)
+            if unpacked is not None:
+                return unpacked.view(f"<{'ui'[ds.PixelRepresentation]}2")
+        # pydicom cuts to Bits Stored without asking (correct_unused_bits); `interpret` asks
+        as_array = functools.partial(decoder.as_array, ds, index=index, raw=True, correct_unused_bits=False)
+        if self._syntax in uid.JPEGLSTransferSyntaxes:
+            with contextlib.suppress(RuntimeError):  # by itself pydicom takes GDCM: 5.5 ms, where this takes 3.4
+                return np.asarray(as_array(decoding_plugin="pyjpegls")[0])
+        return np.asarray(as_array()[0])
+
+    def _is_plain(self) -> bool:
+        """Whether the pixels need no more than to be taken as they lie there, or unpacked, as nearly all CT's; all else
+        is the library's."""
         ds = self._dataset
         return (
             self._syntax.is_little_endian
