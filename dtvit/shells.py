@@ -83,9 +83,22 @@ def _with_contact(
 ) -> Mask:
     """The arm, and the layer of the mask that goes on from it, as dense as its `sample` and no thicker."""
     tolerance = min(60.0, max(40.0, 2.5 * _spread(sample)))
-    thickness = 2.0 * float(by.depth(arm, pixel_mm).max()) + EDGE_MM
+    itself = _around(arm, 0.0, pixel_mm)
+    thickness = 2.0 * float(by.depth(arm[itself], pixel_mm).max()) + EDGE_MM
+    near = _around(arm, CONTACT_MM + thickness, pixel_mm)  # what lies beyond is no contact, nor the edge of any
+    hu, mask, within = hu[near], mask[near], arm[near]
     layer = mask & (np.abs(hu - np.float32(np.median(sample))) <= tolerance)
-    layer &= (by.depth(~arm, pixel_mm) <= CONTACT_MM) & (by.depth(mask, pixel_mm) <= thickness)
-    labels, count = by.parts(layer | arm)
-    joined = sizes(labels, count, arm) > 0
-    return renamed(labels, joined.view(np.uint8)).view(np.bool_)
+    layer &= (by.depth(~within, pixel_mm) <= CONTACT_MM) & (by.depth(mask, pixel_mm) <= thickness)
+    labels, count = by.parts(layer | within)
+    joined = sizes(labels, count, within) > 0
+    found = np.zeros(arm.shape, np.bool_)
+    found[near] = renamed(labels, joined.view(np.uint8)).view(np.bool_)
+    return found
+
+
+def _around(mask: Mask, reach_mm: float, pixel_mm: Pixel) -> tuple[slice, slice]:
+    """Rows and columns of the mask, which is not empty, and of all that is `reach_mm` away, and a pixel more."""
+    at = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+    reach = (int(reach_mm / mm) + 2 for mm in pixel_mm)
+    rows, columns = (slice(max(0, int(i[0]) - r), int(i[-1]) + r + 1) for i, r in zip(at, reach, strict=True))
+    return rows, columns
