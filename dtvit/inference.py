@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,10 +20,14 @@ from torch.overrides import TorchFunctionMode
 
 from dtvit import checkpoint as checkpoints
 from dtvit.checkpoint import Checkpoint
+from dtvit.classtoken import class_token, is_all_that_is_read
 from dtvit.findings import LOCATIONS
 from dtvit.model import INPUT_PIXELS, DTViT
 from dtvit.relevance import relevance
 
+PART = 8
+"""Slices, at least, for which a thread goes through the model by itself. Threads that share each step wait for one
+another twelve times a block, the more so where other processes want the cores."""
 BATCH = 32  # slices of one series at a time; a ViT-L then needs less than 1 GiB on the CPU
 
 Precision = Literal["auto", "fp32", "bf16"]
@@ -118,7 +124,11 @@ class Classifier:
         self._plain = self.precision == "bf16" and device.type == "cpu" and not _cpu_has("amx_bf16")
         self._model = model.to(device).eval()
         # Weights rounded once instead of in each pass; relevance maps stay with the model in fp32.
-        self._encoder = _rounded(model.encoder) if self.precision == "bf16" else model.encoder
+        encoder = _rounded(model.encoder) if self.precision == "bf16" else model.encoder
+        self._encode = partial(class_token, encoder) if is_all_that_is_read(encoder) else encoder
+        threads = torch.get_num_threads()
+        self._parts = max(1, min(threads, batch // PART)) if device.type == "cpu" else 1
+        self._pool = ThreadPoolExecutor(self._parts, "model", torch.set_num_threads, (threads // self._parts,))
         metadata = checkpoint.metadata
         grey = len(set(metadata.mean)) == len(set(metadata.std)) == 1  # then one channel is computed, and shown thrice
         channels = 1 if grey else 3
@@ -161,7 +171,7 @@ class Classifier:
         presence, location = np.empty(len(inputs)), np.empty((len(inputs), len(LOCATIONS)))
         for start in range(0, len(inputs), self._batch):
             part = slice(start, min(start + self._batch, len(inputs)))
-            presence[part], location[part] = self._forward(inputs[part])
+            presence[part], location[part] = self._by_parts(inputs[part])
         if not (np.isfinite(presence).all() and np.isfinite(location).all()):
             raise NotFinite(f"checkpoint {self.checkpoint.digest[:12]} gave a probability that is not a finite number")
         return Predictions(presence, location)
@@ -188,11 +198,19 @@ class Classifier:
         pixels = pixels.to(self.device, non_blocking=True)
         return ((pixels[:, None].float() / 255 - self._mean) / self._std).expand(-1, 3, -1, -1)
 
+    def _by_parts(self, inputs: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """One batch, by as many threads as it has parts."""
+        parts = min(self._parts, len(inputs) // PART)
+        if parts < 2:
+            return self._forward(inputs)
+        found = list(self._pool.map(self._forward, np.array_split(inputs, parts)))
+        return np.concatenate([presence for presence, _ in found]), np.concatenate([location for _, location in found])
+
     @torch.inference_mode()
     def _forward(self, inputs: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         images = self._images(inputs)  # (B, 3, 224, 224)
         with _PlainAttention() if self._plain else nullcontext():
-            features = self._encoder(images.bfloat16() if self.precision == "bf16" else images).float()  # (B, D)
+            features = self._encode(images.bfloat16() if self.precision == "bf16" else images).float()  # (B, D)
         # The heads cost nothing and stay in fp32: a logit of 5 in bfloat16 is good to 0.03.
         presence, location = self._model.presence(features), self._model.location(features)
         metadata = self.checkpoint.metadata

@@ -5,7 +5,7 @@ from untrained import untrained_checkpoint
 
 from dtvit import ct, preprocess
 from dtvit.findings import LOCATIONS
-from dtvit.inference import Classifier, NotFinite, UnavailableDevice, choose_device, choose_precision
+from dtvit.inference import PART, Classifier, NotFinite, UnavailableDevice, choose_device, choose_precision
 
 
 @pytest.fixture
@@ -42,10 +42,29 @@ def test_repeating_gives_the_same_numbers_and_batches_do_not_matter(path, pictur
     assert np.allclose(whole.presence, parts.presence, atol=1e-5)
 
 
+@pytest.mark.parametrize(("count", "parts"), [(2 * PART - 1, 1), (2 * PART, 2), (3 * PART + 3, 3)])
+def test_parts_of_a_batch_are_computed_side_by_side_and_come_in_order(path, count, parts):
+    pictures = np.random.default_rng(4).integers(0, 256, (count, 224, 224), dtype=np.uint8)
+    before, sizes = torch.get_num_threads(), []
+    try:
+        one = Classifier.load(path, device="cpu", threads=1).predict(pictures)
+        several = Classifier.load(path, device="cpu", threads=3)
+        several._model.presence.register_forward_pre_hook(lambda _module, args: sizes.append(len(args[0])))
+
+        found = several.predict(pictures)
+
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert (len(sizes), sum(sizes)) == (parts, count)
+    assert np.allclose(found.presence, one.presence, atol=1e-5)
+    assert np.allclose(found.location, one.location, atol=1e-5)
+
+
 def test_pixels_reach_the_model_normalised_as_the_checkpoint_says(path, pictures):
     classifier = Classifier.load(path, device="cpu")
     seen = []
-    classifier._model.encoder.register_forward_pre_hook(lambda _module, args: seen.append(args[0]))
+    classifier._model.encoder.patch_embed.register_forward_pre_hook(lambda _module, args: seen.append(args[0]))
 
     classifier.predict(pictures)
 
