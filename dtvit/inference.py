@@ -27,7 +27,7 @@ from dtvit.relevance import relevance
 
 PART = 8
 """Slices, at least, for which a thread goes through the model by itself. Threads that share each step wait for one
-another twelve times a block, the more so where other processes want the cores."""
+another at its end, the longer where other processes want the cores."""
 BATCH = 32  # slices of one series at a time; a ViT-L then needs less than 1 GiB on the CPU
 
 Precision = Literal["auto", "fp32", "bf16"]
