@@ -34,6 +34,7 @@ def stand_in(presence: float) -> None:
     class StandIn:
         device = "none"
         precision = "fp32"
+        aside = False
 
         def __init__(self, checkpoint):  # type: ignore[no-untyped-def]
             self.checkpoint = checkpoint
