@@ -1,7 +1,7 @@
 """Trials: a recipe trained in a folder of its own, measured and audited on the patients that test; several at once.
 
-What `train.ablation` and `train.crossvalidation` have in common. On a GPU, whose small kernels one training leaves
-waiting for the next, several at once take little longer than one.
+What `train.ablation` and `train.crossvalidation` have in common. Several at once, so that a GPU trains one while others
+start, measure or audit, which is the processor's work.
 """
 
 from __future__ import annotations
