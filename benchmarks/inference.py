@@ -50,12 +50,13 @@ from dicom_node.tables import instances, jobs, slice_results  # noqa: E402
 from dicom_node.worker import Node, Worker  # noqa: E402
 from dicom_node.worker_process import load_classifier, reading_processes  # noqa: E402
 from dtvit import phantom, preprocess  # noqa: E402
-from dtvit.inference import Classifier, Precision  # noqa: E402
+from dtvit.inference import Classifier, Precision, Predictions  # noqa: E402
 
 ENCODERS = tuple(f"vit_{size}_patch16_224" for size in ("tiny", "small", "base", "large"))
 BLOCK = {"tiny": 192, "small": 96, "base": 48, "large": 16}
 """Slices a block on a CPU."""
 ON_GPU = 2048
+"""Slices a block there: enough for reading and computing to overlap."""
 SYNTAXES = (
     uid.ExplicitVRLittleEndian,
     uid.RLELossless,
@@ -88,9 +89,9 @@ class OurPath:
         self.ahead_s = 0.0
         config = Config(node=NodeSection(data_folder=folder, min_free_mib=0), model=model)
         self.database, self.spool = open_store(config)
-        classifier = load_classifier(config)
+        self.classifier = load_classifier(config)
         self.worker = Worker(
-            *(self.database, self.spool, classifier, config),
+            *(self.database, self.spool, self.classifier, config),
             node=Node(self.database.device_uid(), "BENCHMARK"),
             owner="benchmark",
             readers=reading_processes(config),
@@ -196,6 +197,22 @@ def side_by_side(path: OurPath, limit: Callable[[], int], rounds: int) -> str:
     rate = [1.0 / statistics.median(t for t, _ in times) for times in (theirs, ours)]
     cpu_ms = [1000.0 * statistics.median(c for _, c in times) for times in (theirs, ours)]
     return f"{rate[0]:.1f} | {rate[1]:.1f} | {wall[0]:.2f} | {cpu_ms[0]:.1f} | {cpu_ms[1]:.1f} | {used[0]:.2f} |"
+
+
+def apart(path: OurPath, count: int) -> str:
+    """Slices a second of what the path consists of, each alone: the model, and all else."""
+    inputs = np.random.default_rng(0).integers(0, 256, (count, 224, 224), np.uint8)
+    path.classifier.predict(inputs)
+    at = time.perf_counter()
+    path.classifier.predict(inputs)
+    model = count / (time.perf_counter() - at)
+    answer = path.classifier.predict(inputs[:1])
+    path.classifier.predict = lambda given: Predictions(  # type: ignore[method-assign]
+        answer.presence.repeat(len(given)), answer.location.repeat(len(given), 0)
+    )
+    path.forget()
+    at = time.perf_counter()
+    return f"the model alone {model:.1f} slices/s, all else alone {path() / (time.perf_counter() - at):.1f}"
 
 
 def prepared_ms(path: OurPath) -> float:
@@ -309,7 +326,10 @@ class Runs:
         )
         with closing(OurPath(folder / "data", self.datasets, count, model, syntax)) as path:
             limit = bare(encoder, precision, torch.device(device), batch, count)
-            return prepared_ms(path), side_by_side(path, limit, self.rounds)
+            found = prepared_ms(path), side_by_side(path, limit, self.rounds)
+            if self.given.apart:
+                print(f"{encoder}, {precision}, {device}: {apart(path, count)}", file=sys.stderr)
+            return found
 
     def print_tables(self) -> None:
         figures = "slices/s bare | ours | ratio | processor ms a slice, bare | ours | ratio |"
@@ -320,7 +340,7 @@ class Runs:
                     _, columns = self.columns(encoder, precision, device)
                     print(f"| {device} | {encoder} | {precision} | {self.batch(device)} | {columns}", flush=True)
         if self.syntaxes:
-            print(f"\n| transfer syntax | reading and preparing, ms of one core | {figures}\n|{' --- |' * 8}")
+            print(f"\n| transfer syntax | reading and preparing, processor ms | {figures}\n|{' --- |' * 8}")
         for syntax in self.syntaxes:
             alone, columns = self.columns(self.encoders[0], self.precisions[-1], self.devices[-1], syntax)
             print(f"| {syntax.name} | {alone:.1f} | {columns}", flush=True)
@@ -333,6 +353,7 @@ def main() -> None:
     parser.add_argument("--encoders", default=",".join(ENCODERS))
     parser.add_argument("--precisions", default="fp32,bf16")
     parser.add_argument("--syntaxes", default="all", help="one of them by its keyword, as RLELossless, or none")
+    parser.add_argument("--apart", action="store_true", help="also what the path consists of, each part alone")
     parser.add_argument("--device", default="auto", help="auto: the CPU, and CUDA where there is one")
     parser.add_argument("--batch", type=int, default=0, help="16 on a CPU, 64 on a GPU")
     parser.add_argument("--threads", type=int, default=0, help="0: torch's choice")

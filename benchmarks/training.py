@@ -118,6 +118,7 @@ def timed(step: Callable[[], object], steps: int, device: torch.device) -> float
 def recipes_of(given: argparse.Namespace) -> list[Recipe]:
     """Those that are named, else one of the encoder and batch given; without their weights and their order."""
     bare = {"augmentation": "none", "sampling": "plain", "precision": given.precision, "pretrained": "none"}
+    bare |= {"graphs": not given.kernel_by_kernel}
     if given.recipe:
         return [replace(read(name), **bare) for name in given.recipe]
     named = {"name": given.encoder, "encoder": given.encoder, "batch": given.batch}
@@ -164,13 +165,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--encoder", default="vit_tiny_patch16_224")
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--recipe", nargs="+", choices=("v1", "v2"), help="their encoder, batch, augmentation instead")
+    parser.add_argument(
+        "--recipe", nargs="+", choices=("v1", "v2", "robust"), help="their encoder, batch, augmentation instead"
+    )
     parser.add_argument("--epoch", type=int, help="slices that an epoch shows")
     parser.add_argument("--steps", type=int, default=3, help="a turn")
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32")
     parser.add_argument("--augmentation", choices=("none", "paper", "scanner"), default="scanner")
+    parser.add_argument("--kernel-by-kernel", action="store_true", help="on a GPU, our loop without CUDA graphs")
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)

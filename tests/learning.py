@@ -2,15 +2,19 @@
 
 import dataclasses
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import huggingface_hub
+import pytest
 import torch
 from drawn import drawn_head
 from PIL import Image
 
 from dtvit.findings import LOCATIONS
+from train import pretrained
 from train.batches import Batch, Totals
 from train.data import Pictures, stack
 from train.options import Settings
@@ -70,6 +74,18 @@ def filed_heads(folder: Path, heads: int = 36) -> Path:
     path = folder / "manifest.csv"
     path.write_text("\n".join(lines) + "\n")
     return path
+
+
+def without_network(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+    """No name is known, no proxy is asked, and an empty folder is all that there is of weights fetched before."""
+
+    def unknown(*_args, **_keywords):
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    monkeypatch.setattr(pretrained, "getproxies", dict)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(cache))
 
 
 def command(*arguments: str, ranks: int = 1) -> list[str]:

@@ -1,13 +1,11 @@
 """Every encoder of both papers trains, with weights of its own or from a file; offline this is said at once."""
 
-import socket
 import time
 
-import huggingface_hub
 import pytest
 import timm
 import torch
-from learning import batch_of, recipe
+from learning import batch_of, recipe, without_network
 from safetensors.torch import save_file
 from torchvision import models
 
@@ -105,13 +103,7 @@ def test_weights_of_another_encoder_are_told(tmp_path):
 
 @pytest.mark.parametrize("encoder", ["resnet18", "alexnet"])
 def test_without_a_network_auto_says_what_to_do(tmp_path, monkeypatch, encoder):
-    def unknown(*_args, **_keywords):
-        raise socket.gaierror(-2, "Name or service not known")
-
-    monkeypatch.setattr(socket, "getaddrinfo", unknown)
-    monkeypatch.setattr(pretrained, "getproxies", dict)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    without_network(monkeypatch, tmp_path)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setenv("no_proxy", "*")
     started = time.monotonic()

@@ -1,17 +1,13 @@
 """What cannot be trained is refused before a picture is read, and what is in the folder of a run stays as it is."""
 
-import socket
-
-import huggingface_hub
 import pytest
 import torch
-from learning import filed_heads, quiet, recipe
+from learning import filed_heads, quiet, recipe, without_network
 from listed import entries, many, table
 
 from dtvit.checkpoint import UnusableCheckpoint
 from dtvit.inference import UnavailableDevice
 from dtvit.model import UnknownEncoder
-from train import pretrained
 from train.data import UnusableData
 from train.options import Settings
 from train.pretrained import UnavailableWeights
@@ -65,13 +61,7 @@ def test_what_needs_no_picture_is_refused_before_the_first(tmp_path, heads, unre
 
 
 def test_weights_that_no_hub_gives_are_told_before_a_picture_is_read(tmp_path, heads, unread, monkeypatch):
-    def unknown(*_args, **_keywords):
-        raise socket.gaierror(-2, "Name or service not known")
-
-    monkeypatch.setattr(socket, "getaddrinfo", unknown)
-    monkeypatch.setattr(pretrained, "getproxies", dict)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    without_network(monkeypatch, tmp_path)
     given = recipe(**PLAIN, encoder="resnet18", pretrained="auto")
     with pytest.raises(UnavailableWeights, match=r"resnet18 cannot be fetched.*--pretrained FILE"):
         run(given, Settings(output=tmp_path / "run", data=heads, device="cpu"), quiet)
