@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pydicom
 import pytest
 from made import Made, made_node, peer
 from pydicom import uid
+from pynetdicom.transport import AssociationSocket
 from report_cases import context, findings, headers
 
 from dicom_node.config import Peer
@@ -292,6 +294,38 @@ def test_a_pacs_that_rejects_us_is_tried_again_as_its_configuration_may_be_mende
     row = node.rows(deliveries)[0]
     assert row.state == "waiting"
     assert "rejected" in row.last_error
+
+
+def test_a_rejection_is_told_even_where_it_comes_before_anyone_looks_for_a_connection(
+    node: Made, pacs: Callable[..., StandInPacs], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It closes the connection, and the library then takes the peer for one that cannot be reached."""
+
+    class Late(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            super().wait(timeout)
+            gone.wait(10)
+            return True
+
+    gone, close, begin = threading.Event(), AssociationSocket.close, AssociationSocket.__init__
+
+    def closed(self: AssociationSocket) -> None:
+        close(self)
+        if self._assoc.is_requestor:
+            gone.set()
+
+    def begun(self: AssociationSocket, *args: Any, **kwargs: Any) -> None:
+        begin(self, *args, **kwargs)
+        if self._assoc.is_requestor:
+            self._ready = Late()
+
+    port = pacs().port
+    monkeypatch.setattr(AssociationSocket, "close", closed)
+    monkeypatch.setattr(AssociationSocket, "__init__", begun)
+    owe(node)
+    sender(node, peer(port, ae_title="SOMEBODY")).tick()
+    assert gone.is_set()
+    assert "rejected" in node.rows(deliveries)[0].last_error
 
 
 def test_a_lost_or_damaged_file_holds_up_nothing_else(node: Made, pacs: Callable[..., StandInPacs]) -> None:

@@ -19,6 +19,7 @@ import pydicom
 from pydicom.dataset import Dataset
 from pynetdicom import AE, _config, build_context, build_role, evt
 from pynetdicom.association import Association
+from pynetdicom.pdu import A_ASSOCIATE_RJ
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind  # type: ignore[attr-defined]
 
 from dicom_node.config import Peer
@@ -221,6 +222,7 @@ def _association(
     ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = peer.timeout_s
     proposed = [build_context(*pair) for pair in contexts]
     roles = [] if as_scp is None else [build_role(as_scp, scp_role=True)]
+    rejections: list[A_ASSOCIATE_RJ] = []
     try:
         association = ae.associate(
             peer.host,
@@ -228,13 +230,16 @@ def _association(
             contexts=proposed,
             ae_title=peer.ae_title,
             ext_neg=roles,
-            evt_handlers=[(evt.EVT_CONN_OPEN, _no_delay), *handlers],
+            evt_handlers=[
+                (evt.EVT_CONN_OPEN, _no_delay),
+                (evt.EVT_PDU_RECV, _keep_a_rejection, [rejections]),
+                *handlers,
+            ],
             tls_args=(_tls(peer), peer.host) if peer.tls else None,
         )
     except OSError as exc:  # the host's name is not known, now or at all
         raise PeerUnreachable(f"{_name(peer)} cannot be reached: {exc.strerror}") from exc
-    if association.is_rejected:
-        answer = association.acceptor.primitive
+    for answer in rejections:
         reason = f"{_name(peer)} rejected the association: {answer.reason_str}"
         # Rejected for good (1) is a matter of configuration on either side, for now (2) of load (PS3.8 9.3.4).
         raise NoAssociation(reason) if answer.result == 1 else PeerUnreachable(reason)
@@ -281,6 +286,16 @@ def _keep_answers_for_the_sender(association: Association) -> None:
             association.dimse.msg_queue.put((context_id, message))
 
     association._serve_request = serve_or_give_back
+
+
+def _keep_a_rejection(event: evt.Event, rejections: list[A_ASSOCIATE_RJ]) -> None:
+    """The library's own word (`is_rejected`) is not enough.
+
+    A rejection closes the connection. Where it is read before the thread that asked has looked whether there is a
+    connection, that thread takes it for a peer that cannot be reached (seen with pynetdicom 3.0.4 on a busy machine).
+    """
+    if isinstance(event.pdu, A_ASSOCIATE_RJ):
+        rejections.append(event.pdu)
 
 
 def _no_delay(event: evt.Event) -> None:
