@@ -1,8 +1,7 @@
-"""The elements of an encoded data set that are asked for, found by stepping over all others (PS3.5 chapter 7).
+"""The elements of an encoded data set that are asked for, found by stepping over all others (`dtvit.stepping`).
 
-pydicom makes an object of each of the one to three hundred elements before Pixel Data, and several of each value that
-is looked at; the node asks for thirty, of every image that arrives. What is laid out as nearly every scanner does it,
-and says what it says in ASCII, is read here. Anything else, from big endian to a broken length, is pydicom's to judge.
+pydicom makes several objects of each value that is looked at; the node asks for thirty, of every image that arrives.
+What says what it says in ASCII is read here. Anything else, from big endian to a broken length, is pydicom's to judge.
 """
 
 from __future__ import annotations
@@ -18,31 +17,18 @@ import pydicom
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag
-from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, STANDARD_VR, PersonName
+from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, PersonName
 
 from dicom_node.errors import InvalidObject
 from dicom_node.status import StoreStatus
+from dtvit import stepping
+from dtvit.stepping import UNDEFINED, Pixels, Unusual
 
 _PIXEL_DATA = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 _CHARACTER_SET = 0x00080005
 _COMMAND_SET, _FILE_META = b"\0\0", b"\2\0"  # groups, in little endian
-_UNDEFINED = 0xFFFFFFFF  # length of a value that ends with a delimiter (PS3.5 7.1.1)
-_ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
-_LARGE = 8 * 2**20  # bytes in front of Pixel Data; what is larger is counted
 MOST_READS = 1_000_000  # one or two an element; pydicom makes some 340 bytes of an empty one, which has eight
-_DEEPEST = 16  # sequences within sequences; PS3.5 sets no limit, and no image comes near it
-_LONG = frozenset(str(vr).encode() for vr in EXPLICIT_VR_LENGTH_32)  # PS3.5 7.1.2
-_SHORT = frozenset(str(vr).encode() for vr in STANDARD_VR) - _LONG
 _TEXTS = frozenset({"CS", "DA", "DT", "LO", "PN", "SH", "TM", "UI"})
-_explicit, _implicit = struct.Struct("<HH2sH").unpack_from, struct.Struct("<HHL").unpack_from
-_long = struct.Struct("<L").unpack_from
-
-Pixels = tuple[str | None, int, int]
-"""VR, where the value begins, and its length."""
-
-
-class _Unusual(Exception):
-    """Not laid out as nearly every data set is; that is no verdict."""
 
 
 class Elements:
@@ -176,76 +162,12 @@ def read(
     syntax = _syntax(transfer_syntax_uid)
     if syntax.is_little_endian:
         try:
-            raw, pixels = _find(data_set, syntax.is_implicit_VR, _tags(keywords))
+            raw, pixels = stepping.find(data_set, syntax.is_implicit_VR, _tags(keywords))
             return Elements(raw, implicit=syntax.is_implicit_VR), pixels
-        except (_Unusual, struct.error):
+        except (Unusual, struct.error):
             pass
     ds, pixels = _parse(data_set, syntax)
     return Elements({}, implicit=syntax.is_implicit_VR, read=ds), pixels
-
-
-def _find(
-    data: bytes | bytearray, implicit: bool, wanted: frozenset[int]
-) -> tuple[dict[int, RawDataElement], Pixels | None]:
-    """Raises _Unusual, struct.error."""
-    found: dict[int, RawDataElement] = {}
-    at, end, last = 0, len(data), 0x0007FFFF  # groups below 0008 belong elsewhere
-    while at < end:
-        tag, vr, begin, length = _head(data, at, implicit)
-        if tag <= last or at > _LARGE or (implicit and not at and data[4:6].isalpha() and data[4:6].isupper()):
-            raise _Unusual
-        last = tag
-        if tag in _PIXEL_DATA:
-            return found, (vr, begin, length)
-        if tag == _CHARACTER_SET and vr not in ("CS", None):
-            raise _Unusual
-        if length == _UNDEFINED:
-            at = _past_sequence(data, begin, implicit, vr, 0)
-        elif tag in wanted:
-            at = begin + length
-            found[tag] = RawDataElement(BaseTag(tag), vr, length, bytes(data[begin:at]), begin, implicit, True)
-        else:
-            at = begin + length
-    if at != end or not data:
-        raise _Unusual
-    return found, None
-
-
-def _head(data: bytes | bytearray, at: int, implicit: bool) -> tuple[int, str | None, int, int]:
-    """Tag, VR, begin and length of the value of the element at `at`."""
-    if implicit:
-        group, element, length = _implicit(data, at)
-        return group << 16 | element, None, at + 8, length
-    group, element, vr, length = _explicit(data, at)
-    if vr in _SHORT:
-        return group << 16 | element, vr.decode(), at + 8, length
-    if vr not in _LONG:
-        raise _Unusual
-    return group << 16 | element, vr.decode(), at + 12, _long(data, at + 8)[0]
-
-
-def _past_sequence(data: bytes | bytearray, at: int, implicit: bool, vr: str | None, depth: int) -> int:
-    """Where a sequence of undefined length ends whose items begin at `at`."""
-    if vr not in ("SQ", None) or depth > _DEEPEST:
-        raise _Unusual
-    while True:
-        group, element, length = _implicit(data, at)
-        at += 8
-        tag = group << 16 | element
-        if tag == _SEQUENCE_END and not length:
-            return at
-        if tag != _ITEM:
-            raise _Unusual
-        at = _past_item(data, at, implicit, depth) if length == _UNDEFINED else at + length
-
-
-def _past_item(data: bytes | bytearray, at: int, implicit: bool, depth: int) -> int:
-    while True:
-        group, element, length = _implicit(data, at)
-        if group << 16 | element == _ITEM_END and not length:
-            return at + 8
-        _, vr, begin, length = _head(data, at, implicit)
-        at = _past_sequence(data, begin, implicit, vr, depth + 1) if length == _UNDEFINED else begin + length
 
 
 class _Counted(io.BytesIO):
@@ -277,7 +199,7 @@ def _parse(data_set: bytes | bytearray, syntax: pydicom.uid.UID) -> tuple[Datase
     if not len(ds):
         raise InvalidObject("the data set is empty", StoreStatus.CANNOT_UNDERSTAND)
     for element in ds.values():
-        known = isinstance(element, RawDataElement) and element.length != _UNDEFINED
+        known = isinstance(element, RawDataElement) and element.length != UNDEFINED
         if known and element.value_tell + element.length > len(data_set):
             raise InvalidObject("an element is longer than the data set", StoreStatus.CANNOT_UNDERSTAND)
     if pixel_element is None:
@@ -307,7 +229,7 @@ def _refuse_what_is_no_part_of_it(data_set: bytes | bytearray, syntax: pydicom.u
 def pixel_value(data_set: bytes | bytearray, pixels: Pixels) -> memoryview:
     """The value of Pixel Data; to the end where it ends with a delimiter. Raises InvalidObject if it is cut off."""
     _, begin, length = pixels
-    if length == _UNDEFINED:
+    if length == UNDEFINED:
         return memoryview(data_set)[begin:]
     if begin + length > len(data_set):
         raise InvalidObject("Pixel Data is shorter than its length says", StoreStatus.CANNOT_UNDERSTAND)

@@ -23,9 +23,13 @@ import numpy as np
 import numpy.typing as npt
 import pydicom
 from pydicom import uid
+from pydicom.dataelem import RawDataElement
+from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
+from pydicom.tag import BaseTag
 
 from dtvit import headervalues as values
+from dtvit import stepping
 from dtvit.codestream import codestream
 from dtvit.headervalues import UnreadableSlice
 from dtvit.rle import unpack
@@ -54,6 +58,19 @@ _QUICKEST = {
     uid.JPEG2000Lossless: "pylibjpeg",
     uid.JPEG2000: "pylibjpeg",
 }
+_OF_ONE_FRAME = (
+    *("SOPClassUID", "SOPInstanceUID", "InstanceNumber", "NumberOfFrames", "Rows", "Columns", "SamplesPerPixel"),
+    *("PhotometricInterpretation", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
+    *("ImageOrientationPatient", "ImagePositionPatient", "SliceThickness", "PixelSpacing", "GantryDetectorTilt"),
+    *("RescaleSlope", "RescaleIntercept", "RescaleType", "PixelPaddingValue", "PixelPaddingRangeLimit"),
+)
+_WANTED = frozenset(
+    {*(tag for keyword in _OF_ONE_FRAME if (tag := pydicom.datadict.tag_for_keyword(keyword)) is not None)}
+    | {group << 16 | 0x0102 for group in _OVERLAYS}
+)
+"""All that is asked of an object with one frame of uncompressed pixels."""
+_PIXEL_DATA = b"\xe0\x7f\x10\x00"  # its tag
+_GROUP_LENGTH = struct.Struct("<HH2sHL")  # (0002,0000), with which each file begins: PS3.10 7.1
 # What pydicom and the decoders behind it raise on broken input; they promise no class of their own.
 _BROKEN = (
     ArithmeticError, AttributeError, EOFError, ImportError, LookupError, MemoryError, NotImplementedError, OSError,
@@ -232,7 +249,7 @@ class CTObject:
             if not get_decoder(self._syntax).is_available:
                 raise UnreadableSlice(f"{self._syntax.name} pixels cannot be decoded: no decoder for them is installed")
             self._check_codestream(index)
-        elif self._is_plain():
+        elif _is_plain(self._dataset):
             kind, count = f"<{'ui'[ds.PixelRepresentation]}2", self.rows * self.columns
             return self._interpreted(np.frombuffer(ds.PixelData, kind, count, index * count * 2).reshape(self.rows, -1))
         array = self._decoded(index)
@@ -248,7 +265,7 @@ class CTObject:
         from pydicom.pixels import get_decoder
 
         ds, decoder = self._dataset, get_decoder(self._syntax)
-        if self._syntax == uid.RLELossless and self._is_plain():
+        if self._syntax == uid.RLELossless and _is_plain(self._dataset):
             unpacked = unpack(get_frame(ds.PixelData, index, number_of_frames=self.frames), self.rows, self.columns)
             if unpacked is not None:
                 return unpacked.view(f"<{'ui'[ds.PixelRepresentation]}2")
@@ -258,17 +275,6 @@ class CTObject:
             with contextlib.suppress(RuntimeError):
                 return np.asarray(as_array(decoding_plugin=_QUICKEST[self._syntax])[0])
         return np.asarray(as_array()[0])
-
-    def _is_plain(self) -> bool:
-        """Whether the pixels need no more than to be taken as they lie there, or unpacked, as nearly all CT's; all else
-        is the library's."""
-        ds = self._dataset
-        return (
-            self._syntax.is_little_endian
-            and values.integer(ds, "BitsAllocated") == 16
-            and ds.get("PixelRepresentation") in (0, 1)
-            and ds.get("PhotometricInterpretation") in ("MONOCHROME1", "MONOCHROME2")
-        )
 
     def _interpreted(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
         ds = self._dataset
@@ -340,6 +346,8 @@ def _parse(source: Path | bytes | BinaryIO) -> pydicom.Dataset:
     if isinstance(source, Path):
         with source.open("rb") as opened:
             return _parse(opened)
+    if isinstance(source, bytes) and (plain := _one_plain_frame(source)) is not None:
+        return plain
     file = io.BytesIO(source) if isinstance(source, bytes) else source
     _refuse_inflation(file)
     ds = pydicom.dcmread(file, force=True)  # a missing preamble alone is no reason to lose a slice
@@ -348,6 +356,60 @@ def _parse(source: Path | bytes | BinaryIO) -> pydicom.Dataset:
     if "TransferSyntaxUID" not in ds.file_meta:
         ds.file_meta.TransferSyntaxUID = uid.ImplicitVRLittleEndian  # the default of a data set without file meta
     return ds
+
+
+def _is_plain(ds: pydicom.Dataset) -> bool:
+    """Whether the pixels need no more than to be taken as they lie there, or unpacked, as nearly all CT's; all else is
+    the library's."""
+    return (
+        ds.file_meta.TransferSyntaxUID.is_little_endian
+        and values.integer(ds, "BitsAllocated") == 16
+        and ds.get("PixelRepresentation") in (0, 1)
+        and ds.get("PhotometricInterpretation") in ("MONOCHROME1", "MONOCHROME2")
+    )
+
+
+def _one_plain_frame(data: bytes) -> Dataset | None:
+    """Of a file that holds one frame of uncompressed pixels, as nearly all do, what is asked of it; None of any other.
+
+    pydicom makes objects of the hundred other elements too, which takes longer than anything that is done with these.
+    """
+    if data[128:132] != b"DICM":
+        return None
+    try:
+        *first, length = _GROUP_LENGTH.unpack_from(data, 132)
+        meta, _ = stepping.find(data[144 : 144 + length], False, frozenset({0x00020010}), after=0x00020000)
+        file_meta = _plain_meta(meta[0x00020010].value)
+        if first != [2, 0, b"UL", 4] or file_meta is None:
+            return None
+        implicit = file_meta.TransferSyntaxUID.is_implicit_VR
+        found, pixels = stepping.find(data, implicit, _WANTED, 144 + length)
+    except (stepping.Unusual, struct.error, LookupError):
+        return None
+    if pixels is None:
+        return None
+    vr, begin, size = pixels
+    head = begin - (8 if implicit else 12)
+    if data[head : head + 4] != _PIXEL_DATA or vr not in (None, "OW", "OB") or begin + size != len(data):
+        return None
+    tag = BaseTag(0x7FE00010)
+    found[tag] = RawDataElement(tag, vr, size, data[begin:], begin, implicit, True)
+    ds = Dataset({BaseTag(tag): element for tag, element in found.items()})
+    ds.file_meta = file_meta
+    with contextlib.suppress(UnreadableSlice):
+        return ds if str(ds.get("SOPClassUID")) in SINGLE_FRAME and _is_plain(ds) else None
+    return None
+
+
+@functools.lru_cache(maxsize=8)
+def _plain_meta(transfer_syntax: bytes) -> FileMetaDataset | None:
+    """For the value of (0002,0010); None unless it is uncompressed and little endian."""
+    for syntax in (uid.ExplicitVRLittleEndian, uid.ImplicitVRLittleEndian):
+        if transfer_syntax.rstrip(b"\0 ") == syntax.encode():
+            meta = FileMetaDataset()
+            meta.TransferSyntaxUID = syntax
+            return meta
+    return None
 
 
 def _refuse_inflation(file: BinaryIO) -> None:

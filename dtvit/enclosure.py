@@ -4,6 +4,7 @@ pieces of tissue are wide enough to be brain. Used by `dtvit.selection`; cells a
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -41,11 +42,11 @@ def directions_with_bone(bone: Mask) -> npt.NDArray[np.uint8]:
     """
     import cv2
 
-    at = np.argwhere(bone)
-    if not len(at):
+    middle = [n // 2 for n in bone.shape]
+    at = [np.flatnonzero(bone.any(axis)) for axis in (1, 0)]
+    if not len(at[0]):
         return np.zeros(bone.shape, np.uint8)
-    middle = np.array(bone.shape) // 2
-    half = int(np.ceil(np.hypot(*np.abs(at - middle).max(0)))) + 1
+    half = math.ceil(math.hypot(*(max(m - i[0], i[-1] - m) for m, i in zip(middle, at, strict=True)))) + 1
     side = 2 * half + 1
     wider = np.zeros([n + 2 * half for n in bone.shape], np.uint8)
     grid, square = (slice(half, -half),) * 2, tuple(slice(m, m + side) for m in middle)
@@ -67,14 +68,12 @@ def directions_with_bone(bone: Mask) -> npt.NDArray[np.uint8]:
 def _four_directions(bone: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """For each cell of squares (n, side, side), in how many of the directions along rows and columns bone is met."""
     side = bone.shape[-1]
-    seen = bone.view(np.bool_)
-    place: npt.NDArray[Any] = np.arange(side, dtype=np.uint8 if side < 256 else np.int16)
+    place: npt.NDArray[Any] = np.arange(side, dtype=np.uint8 if side < 255 else np.int16)
     met = np.zeros(bone.shape, np.uint8)
     for axis, along in ((2, place), (1, place[:, None])):
-        some = seen.any(axis, keepdims=True)
-        first = np.where(some, seen.argmax(axis, keepdims=True), side).astype(place.dtype)
-        end = np.where(some, side - np.flip(seen, axis).argmax(axis, keepdims=True), 0).astype(place.dtype)
-        met += (along >= first).view(np.uint8)
+        end = (bone * (along + 1)).max(axis, keepdims=True)  # behind the last of a line; 0 where it has none
+        from_end = (bone * (side - along)).max(axis, keepdims=True)
+        met += (along >= side - from_end).view(np.uint8)
         met += (along < end).view(np.uint8)
     return met
 

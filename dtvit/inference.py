@@ -16,13 +16,14 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
-from torch.overrides import TorchFunctionMode
 
 from dtvit import checkpoint as checkpoints
+from dtvit.attention import InSteps
 from dtvit.checkpoint import Checkpoint
 from dtvit.classtoken import class_token, is_all_that_is_read
 from dtvit.findings import LOCATIONS
 from dtvit.model import INPUT_PIXELS, DTViT
+from dtvit.onechannel import of_one_channel
 from dtvit.relevance import relevance
 
 PART = 8
@@ -91,17 +92,18 @@ def _rounded(encoder: nn.Module) -> nn.Module:
     return rounded
 
 
-class _PlainAttention(TorchFunctionMode):
-    """Attention as three steps. torch's fused one in bfloat16 takes a fifth of a small ViT's time on a CPU without AMX,
-    its matrices being too small for it: 15.4 ms a slice of a ViT-Ti, 12.4 so (one core; docs/decisions/0012).
+def _encoding(
+    encoder: nn.Module, grey: bool, precision: Precision
+) -> tuple[Callable[[torch.Tensor], torch.Tensor], int]:
+    """What gives the encoder's features (B, D) of a batch, only sooner, and how many channels it wants; `grey`: all are
+    the same. Weights are rounded once instead of in each pass; relevance maps stay with the encoder itself, in fp32.
     """
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        given = kwargs or {}
-        if func is functional.scaled_dot_product_attention and not any(given.values()):  # no mask, dropout, causality
-            query, key, value = args
-            return ((query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)).softmax(-1) @ value
-        return func(*args, **given)
+    channels = 3
+    if grey and is_all_that_is_read(encoder) and (of_one := of_one_channel(encoder)) is not None:
+        encoder, channels = of_one, 1
+    if precision == "bf16":
+        encoder = _rounded(encoder)
+    return (partial(class_token, encoder) if is_all_that_is_read(encoder) else encoder), channels
 
 
 class Classifier:
@@ -121,19 +123,18 @@ class Classifier:
         self.device = device
         self.precision = choose_precision(precision, device)
         self._batch = batch
-        self._plain = self.precision == "bf16" and device.type == "cpu" and not _cpu_has("amx_bf16")
+        self._in_steps = self.precision == "bf16" and device.type == "cpu" and not _cpu_has("amx_bf16")
+        metadata = checkpoint.metadata
+        grey = len(set(metadata.mean)) == len(set(metadata.std)) == 1
+        self._mean, self._std = (
+            torch.tensor(values[: 1 if grey else 3], device=device).view(1, -1, 1, 1)
+            for values in (metadata.mean, metadata.std)
+        )
         self._model = model.to(device).eval()
-        # Weights rounded once instead of in each pass; relevance maps stay with the model in fp32.
-        encoder = _rounded(model.encoder) if self.precision == "bf16" else model.encoder
-        self._encode = partial(class_token, encoder) if is_all_that_is_read(encoder) else encoder
+        self._encode, self._channels = _encoding(self._model.encoder, grey, self.precision)
         threads = torch.get_num_threads()
         self._parts = max(1, min(threads, batch // PART)) if device.type == "cpu" else 1
         self._pool = ThreadPoolExecutor(self._parts, "model", torch.set_num_threads, (threads // self._parts,))
-        metadata = checkpoint.metadata
-        grey = len(set(metadata.mean)) == len(set(metadata.std)) == 1  # then one channel is computed, and shown thrice
-        channels = 1 if grey else 3
-        self._mean = torch.tensor(metadata.mean[:channels], device=device).view(1, channels, 1, 1)
-        self._std = torch.tensor(metadata.std[:channels], device=device).view(1, channels, 1, 1)
 
     @property
     def aside(self) -> bool:
@@ -184,19 +185,20 @@ class Classifier:
         maps = np.empty(inputs.shape, np.float32)
         for i in range(len(inputs)):  # one at a time: each keeps what its gradient needs
             try:
-                grid = torch.from_numpy(relevance(self._model, self._images(inputs[i : i + 1])))  # (1, rows, columns)
+                seen = relevance(self._model, self._images(inputs[i : i + 1], 3))  # (1, rows, columns)
             except FloatingPointError as exc:
                 raise NotFinite(f"checkpoint {self.checkpoint.digest[:12]}: {exc}") from exc
+            grid = torch.from_numpy(seen)
             maps[i] = functional.interpolate(grid[None], inputs.shape[1:], mode="bilinear")[0, 0].numpy()
         return maps
 
-    def _images(self, inputs: NDArray[np.uint8]) -> torch.Tensor:
-        """(B, 3, 224, 224), normalised, on the device."""
+    def _images(self, inputs: NDArray[np.uint8], channels: int) -> torch.Tensor:
+        """(B, channels, 224, 224), normalised, on the device."""
         pixels = torch.from_numpy(np.ascontiguousarray(inputs))  # (B, 224, 224)
         if self.device.type == "cuda":
             pixels = pixels.pin_memory()
         pixels = pixels.to(self.device, non_blocking=True)
-        return ((pixels[:, None].float() / 255 - self._mean) / self._std).expand(-1, 3, -1, -1)
+        return ((pixels[:, None].float() / 255 - self._mean) / self._std).expand(-1, channels, -1, -1)
 
     def _by_parts(self, inputs: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """One batch, by as many threads as it has parts."""
@@ -208,8 +210,8 @@ class Classifier:
 
     @torch.inference_mode()
     def _forward(self, inputs: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        images = self._images(inputs)  # (B, 3, 224, 224)
-        with _PlainAttention() if self._plain else nullcontext():
+        images = self._images(inputs, self._channels)
+        with InSteps() if self._in_steps else nullcontext():
             features = self._encode(images.bfloat16() if self.precision == "bf16" else images).float()  # (B, D)
         # The heads cost nothing and stay in fp32: a logit of 5 in bfloat16 is good to 0.03.
         presence, location = self._model.presence(features), self._model.location(features)

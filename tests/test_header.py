@@ -18,6 +18,7 @@ from pydicom.dataset import Dataset
 from dicom_node import elements, header
 from dicom_node.errors import InvalidObject
 from dicom_node.status import StoreStatus
+from dtvit import stepping
 
 IMPLICIT, EXPLICIT, BIG = (
     str(s) for s in (uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian)
@@ -214,7 +215,7 @@ def test_an_object_made_of_elements_is_refused_before_they_fill_the_memory(
 ) -> None:
     """Parsed they take forty times their size: a hundred mebibytes of them would end the receiver."""
     monkeypatch.setattr(elements, "MOST_READS", 2000)
-    monkeypatch.setattr(elements, "_LARGE", 16_000)
+    monkeypatch.setattr(stepping, "_LARGE", 16_000)
     crowd = many_elements(4000)
     if layout == "unusual":
         crowd += crowd[:8]
@@ -232,7 +233,7 @@ def test_an_object_made_of_elements_is_refused_before_they_fill_the_memory(
 
 def test_a_large_header_of_few_elements_is_read() -> None:
     ds = ct()
-    ds.add_new(0x00091010, "OB", b"\1" * (elements._LARGE + 2))
+    ds.add_new(0x00091010, "OB", b"\1" * (stepping._LARGE + 2))
     assert read(ds).facts == read(ct()).facts
 
 
@@ -293,10 +294,10 @@ ODD = [
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("syntax", [IMPLICIT, EXPLICIT])
 def test_what_is_read_without_pydicom_is_what_pydicom_reads(syntax: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    rng, find, plain = random.Random(8), elements._find, 0
+    rng, find, plain = random.Random(8), stepping.find, 0
 
     def unusual(*_: Any) -> None:
-        raise elements._Unusual
+        raise stepping.Unusual
 
     def outcome(data_set: bytes) -> header.Header | str:
         try:
@@ -317,9 +318,9 @@ def test_what_is_read_without_pydicom_is_what_pydicom_reads(syntax: str, monkeyp
             data_set[at : at + 1] = rng.randbytes(rng.choice((0, 1, 2)))
         mine = outcome(bytes(data_set))
         with monkeypatch.context() as patch:
-            patch.setattr(elements, "_find", unusual)
+            patch.setattr(stepping, "find", unusual)
             assert mine == outcome(bytes(data_set))
-        with contextlib.suppress(elements._Unusual, struct.error):
+        with contextlib.suppress(stepping.Unusual, struct.error):
             find(bytes(data_set), syntax == IMPLICIT, frozenset())
             plain += 1
     assert plain > 60
