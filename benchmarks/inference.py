@@ -43,6 +43,7 @@ from pydicom.dataset import Dataset  # noqa: E402
 from untrained import untrained_checkpoint  # noqa: E402
 
 from dicom_node import reading, scanner  # noqa: E402
+from dicom_node.allocation import keep_memory  # noqa: E402
 from dicom_node.arrivals import Arrivals  # noqa: E402
 from dicom_node.config import Backlog, Config, Model, NodeSection  # noqa: E402
 from dicom_node.store.opening import open_store  # noqa: E402
@@ -363,6 +364,7 @@ def main() -> None:
     parser.add_argument("--memory", action="store_true", help="instead: peak memory for series of 30, 300, 3000 slices")
     parser.add_argument("--one-series", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()
+    keep_memory()  # as in the worker
     if given.one_series:
         one_series(given.one_series)
     elif given.memory:

@@ -22,15 +22,13 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import IO, Any
 
+from dicom_node.allocation import keep_memory
 from dicom_node.reading import LeftOut, Ready, Way, look_at
 from dicom_node.store.spool import Spool
 
 _COMMAND = [sys.executable, "-m", "dicom_node.readers"]
 GREETING = "ready"
 LONGEST_CPU_S = 30.0  # for one file; the slowest honest one, JPEG 2000 of 2048 x 2048 pixels, takes one or two
-KEEPING_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(64 << 20)}
-"""For glibc: what one slice needed is kept for the next. By itself it gives pictures back to the kernel at once and
-fetches them again, 1,500 page faults and 2 to 3 ms a slice; 32 MiB is the most that it takes."""
 LONGEST_S = 50.0  # by the clock, for one that waits for itself; the worker must not wait for a lease's length, 60 s
 
 
@@ -114,8 +112,7 @@ class _Process:
         return code
 
     def _started(self) -> subprocess.Popen[bytes]:
-        environment = KEEPING_MEMORY | os.environ
-        return subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
+        return subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -126,6 +123,7 @@ def main(arguments: Sequence[str]) -> None:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a decoder prints is no answer
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal; the end of the input is what counts
+    keep_memory()
     _make_way()
     cv2.setNumThreads(1)  # there are as many processes as are meant to compute
     with contextlib.suppress(EOFError, BrokenPipeError):

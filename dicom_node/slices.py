@@ -10,7 +10,7 @@ import logging
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -223,7 +223,7 @@ class SliceReader:
                 instance_number=one.instance_number,
                 position_mm=one.position_mm,
                 thickness_mm=one.thickness_mm,
-                content=asdict(one.content),
+                content=dict(vars(one.content)),  # flat; asdict copies it deeply, and takes ten times as long
                 presence=float(presence),
                 location=(float(location[0]), float(location[1]), float(location[2])),
                 parts=_sorted(one.parts),
@@ -264,6 +264,8 @@ class _Line:
         """Results of the instances of which no frame is on its way; to be asked for between two instances."""
         while self._asked and self._asked[0][1].done():
             self._collect()
+        if not self._found:
+            return []
         under_way = {instance.id for instance, _ in self._waiting}.union(*(ids for ids, _ in self._asked))
         found, self._found = self._found, [r for r in self._found if r.instance_id in under_way]
         return [r for r in found if r.instance_id not in under_way]

@@ -6,7 +6,7 @@ Nothing here needs a lease: two workers that classify the same slice write the s
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
@@ -73,7 +73,7 @@ def _row(result: SliceResult, version: Version, now: float) -> dict[str, Any]:
         "model_digest": version.model_digest,
         "preprocessing": version.preprocessing,
         "left_out": result.left_out,
-        "content": {k: v for k, v in asdict(result).items() if k in _CONTENT},
+        "content": {name: getattr(result, name) for name in _CONTENT},
         "presence": result.presence,
         "deep": deep,
         "lobar": lobar,
