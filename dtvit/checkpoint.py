@@ -67,7 +67,7 @@ class Metadata:
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     limits: tuple[str, ...] = ()
     """What is known to go wrong, a sentence each."""
-    licence: str = "research use only; see dtvit/weights/LICENSE"
+    licence: str = "not stated"
     notice: str = NOTICE
     created: str = ""
     """ISO 8601 date."""

@@ -85,8 +85,11 @@ def test_the_last_model_has_all_patients_and_the_folds_thresholds(work: Work) ->
     listed = read_manifest(work.data)
     splits = {f"fold-1-{number}": split for number, split in enumerate(folds(listed, 3, 0), 1)}
     made: list[tuple[str, str]] = []
+    licences: list[str] = []
+    licensed = replace(ROBUST, licence="CC-BY-4.0")
 
     def make(_work: Work, trial: Trial, _say: object) -> dict[str, object]:
+        licences.append(trial.recipe.licence)
         made.append((trial.name, Path(trial.recipe.start_from or trial.recipe.split).name))
         folder = work.folder(trial)
         folder.mkdir(parents=True)
@@ -98,7 +101,7 @@ def test_the_last_model_has_all_patients_and_the_folds_thresholds(work: Work) ->
             heldout.write(folder / HELD_OUT, [said(listed, splits[trial.name])])
         return {"metrics": {}, "audit": {}, "steps": 1}
 
-    assert crossvalidate(work, ROBUST, 3, 1, "the command", silent, final=True, make=make) == []
+    assert crossvalidate(work, licensed, 3, 1, "the command", silent, final=True, make=make) == []
     assert made[0] == ("final", "all")
     assert [name for name, _ in made[1:]] == list(splits)
     first = (work.output / f"{ROBUST.name}.safetensors").read_bytes()
@@ -112,11 +115,12 @@ def test_the_last_model_has_all_patients_and_the_folds_thresholds(work: Work) ->
     assert "what the models of 3 folds said of their validation patients" in card
     assert json.loads((work.output / "crossvalidation.json").read_text())["folds"] == 3
     assert "| fold 3 |" in (work.output / "crossvalidation.md").read_text()
-    assert crossvalidate(replace(work), ROBUST, 3, 1, "the command", silent, final=True, make=make) == []
+    assert crossvalidate(replace(work), licensed, 3, 1, "the command", silent, final=True, make=make) == []
     assert len(made) == 4
     second = recipe.read("robust-finish")
-    assert crossvalidate(work, ROBUST, 3, 1, "the command", silent, final=True, finish=second, make=make) == []
+    assert crossvalidate(work, licensed, 3, 1, "the command", silent, final=True, finish=second, make=make) == []
     assert made[4:] == [("finish", f"{ROBUST.name}.safetensors")]
+    assert licences[4:] == ["CC-BY-4.0"]
     assert (work.output / f"{second.name}.safetensors").read_bytes() != first
 
 

@@ -77,12 +77,13 @@ def test_weights_come_from_a_file(tmp_path, encoder, ending):
         save_file({key: value.contiguous() for key, value in whole.state_dict().items()}, path)
     torch.manual_seed(8)
 
-    model, told = pretrained.model(recipe(encoder=encoder, pretrained=str(path)))
+    model, start = pretrained.model(recipe(encoder=encoder, pretrained=str(path)))
 
     loaded, given = model.encoder.state_dict(), whole.state_dict()
     # test_vit's file is of another size, and timm fits its positions to ours
     assert all(torch.equal(value, given[key]) for key, value in loaded.items() if key != "pos_embed")
-    assert told == f"weights of weights.{ending}"
+    assert start.told == f"weights of weights.{ending}"
+    assert f"weights.{ending}, whose publisher knows" in start.licence
 
 
 @pytest.mark.parametrize("content", [None, b"not weights"])
@@ -113,9 +114,20 @@ def test_without_a_network_auto_says_what_to_do(tmp_path, monkeypatch, encoder):
 
 
 def test_no_weights_are_from_scratch():
-    assert pretrained.model(recipe())[1] == "from scratch"
+    assert pretrained.model(recipe())[1] == pretrained.Start("from scratch", licence="")
 
 
 def test_an_unknown_encoder_is_told_with_the_nearest():
     with pytest.raises(UnknownEncoder, match="squeezenet1_0"):
         pretrained.model(recipe(encoder="squeezenet1_1"))
+
+
+@pytest.mark.parametrize(
+    ("encoder", "said"),
+    [
+        ("vgg16_bn", "(timm/vgg16_bn.tv_in1k), for which timm states the licence bsd-3-clause"),
+        ("alexnet", "(torchvision alexnet), for which torchvision states no licence"),
+    ],
+)
+def test_the_licence_of_weights_is_what_their_library_says(encoder, said):
+    assert said in pretrained.published(encoder)

@@ -271,8 +271,8 @@ def test_weights_too_large_to_be_stored_are_a_training_that_diverged(tmp_path, d
     """A checkpoint holds float16: what grows beyond 65,504 gives finite numbers in the look and cannot be kept."""
     kept = result.keep
 
-    def grown(path, recipe, source, weights, step):
-        kept(path, recipe, source, {name: 1e6 + weight for name, weight in weights.items()}, step)
+    def grown(path, recipe, source, start, weights, step):
+        kept(path, recipe, source, start, {name: 1e6 + weight for name, weight in weights.items()}, step)
 
     monkeypatch.setattr(result, "keep", grown)
     with pytest.raises(UnusableRun, match=r"best\.safetensors .*diverged.*lower learning_rate"):

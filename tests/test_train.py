@@ -25,6 +25,7 @@ from train.data import UnusableData, freeze, load, part_of, read_shard, shard, w
 from train.learner import Learner, choose_patches, loss
 from train.lessons import first_lessons
 from train.loop import fit
+from train.result import OPEN
 from train.run import run
 from train.start import start_well
 from train.state import UnusableRun
@@ -64,6 +65,7 @@ def test_a_run_leaves_checkpoint_metrics_log_and_card(tmp_path, drawn):
     assert checkpoint.digest in card
     assert "NOT FOR CLINICAL USE" in card
     assert "It has seen no patient" in card
+    assert "Licence: for whoever trained it to choose.\n" in card
 
 
 def test_a_killed_run_goes_on_as_if_nothing_had_been(tmp_path, drawn):
@@ -113,13 +115,27 @@ def test_another_run_in_the_same_folder_is_refused(tmp_path, drawn):
 
 
 def test_a_run_may_start_from_a_checkpoint(tmp_path, drawn):
-    first = fit(recipe(seed=1), settings(tmp_path / "first"), drawn, SOURCE, quiet)
+    first = fit(recipe(seed=1, licence="CC-BY-4.0"), settings(tmp_path / "first"), drawn, SOURCE, quiet)
     more = recipe(steps=1, learning_rate=1e-9, start_from=str(first))
     second = fit(more, settings(tmp_path / "second"), drawn, SOURCE, quiet)
 
     before, after = load_file(first), load_file(second)
     assert all(torch.allclose(before[key].float(), after[key].float(), atol=1e-3) for key in before)
-    assert describe(first).digest[:12] in describe(second).metadata.training["start"]
+    found = describe(second).metadata
+    from_where = f"started from drawn ({describe(first).digest[:12]})"
+    assert found.training["start"] == from_where
+    assert found.licence == f"{OPEN}; it {from_where}, whose licence is: CC-BY-4.0"
+    assert describe(tmp_path / "second" / "last.safetensors").metadata.licence == found.licence
+
+
+def test_a_licence_may_be_chosen_when_the_training_is_over(tmp_path, drawn):
+    given = recipe(steps=1)
+    before = load_file(fit(given, settings(tmp_path), drawn, SOURCE, quiet))
+    path = fit(given.changed({"licence": "CC-BY-4.0"}), settings(tmp_path), drawn, SOURCE, quiet)
+
+    assert all(torch.equal(value, before[key]) for key, value in load_file(path).items())
+    assert describe(path).metadata.training["steps_done"] == 1
+    assert "Licence: CC-BY-4.0.\n" in (tmp_path / "MODEL-CARD.md").read_text()
 
 
 def test_location_is_not_taught_where_there_is_no_hemorrhage():

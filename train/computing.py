@@ -9,27 +9,29 @@ import torch
 from dtvit.checkpoint import load
 from train import pretrained
 from train.learner import Learner
+from train.pretrained import Start
 from train.recipe import Recipe, UnusableRecipe
 from train.start import start_well
 
 
-def learner(recipe: Recipe) -> tuple[Learner, str]:
-    """On the CPU, and where its weights come from in words; random weights are drawn from torch's generator.
+def learner(recipe: Recipe) -> tuple[Learner, Start]:
+    """On the CPU, and what its weights are; random weights are drawn from torch's generator.
 
     Raises UnusableRecipe, UnusableCheckpoint, UnavailableWeights, UnknownEncoder.
     """
     model, start = pretrained.model(recipe)
     if recipe.start_from:
         known, checkpoint = load(Path(recipe.start_from))
+        told = checkpoint.metadata
         try:
             model.load_state_dict(known.state_dict())
         except RuntimeError as exc:
-            told = checkpoint.metadata
             raise UnusableRecipe(
                 f"start_from: {checkpoint.path.name} is {told.encoder}, {told.head} heads, "
                 f"{len(told.location_classes)} location outputs; set encoder, head and location_outputs to the same"
             ) from exc
-        start = f"started from {checkpoint.metadata.name} ({checkpoint.digest[:12]})"
+        from_where = f"started from {told.name} ({checkpoint.digest[:12]})"
+        start = Start(from_where, f"it {from_where}, whose licence is: {told.licence}")
     elif recipe.pretrained == "none":
         start_well(model.encoder)
     if recipe.checkpointing:

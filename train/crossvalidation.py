@@ -75,7 +75,8 @@ def crossvalidate(
         failed = _made(work, wanted, say, make)
         if final and finish is not None and not failed:
             start = work.folder(last) / f"{recipe.name}.safetensors"
-            last = Trial(FINISH, finish.changed({"split": "all", "start_from": str(start)}), audited=False)
+            course = {"split": "all", "start_from": str(start), "licence": finish.licence or recipe.licence}
+            last = Trial(FINISH, finish.changed(course), audited=False)
             failed = _made(work, [last], say, make)
         if failed:
             return failed

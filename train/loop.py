@@ -105,7 +105,7 @@ class Run:
         say(
             f"{len(training)} slices of {len(np.unique(training.patient))} patients to train on, "
             f"{len(self.validation)} to validate on while training; {self.steps} steps of {recipe.batch}; "
-            f"{self.device}, {self.precision}, {torch.get_num_threads()} threads; {self.start}; {source.label}"
+            f"{self.device}, {self.precision}, {torch.get_num_threads()} threads; {self.start.told}; {source.label}"
         )
 
     def begin(self) -> None:
@@ -292,8 +292,8 @@ class Run:
         weights = self.average.model.state_dict()
         if score < self.best:
             self.best, self.worse = score, 0
-            result.keep(self.settings.output / BEST, self.recipe, self.source, weights, self.step)
-        result.keep(self.settings.output / LAST, self.recipe, self.source, weights, self.step)
+            result.keep(self.settings.output / BEST, self.recipe, self.source, self.start, weights, self.step)
+        result.keep(self.settings.output / LAST, self.recipe, self.source, self.start, weights, self.step)
 
 
 def seed_of(seed: int, step: int, stream: int) -> int:

@@ -1,8 +1,9 @@
-"""ImageNet weights to start from: by the encoder's own hub, from a file, or none."""
+"""ImageNet weights to start from: by the encoder's own hub, from a file, or none; and whose they are."""
 
 from __future__ import annotations
 
 import socket
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.request import getproxies
 
@@ -20,8 +21,18 @@ class UnavailableWeights(Exception):
     """The pretrained weights cannot be had; the text says which, why, and what to do instead."""
 
 
-def model(recipe: Recipe) -> tuple[DTViT, str]:
-    """The model of a recipe, and where its weights come from, as the checkpoint tells it. Raises UnavailableWeights."""
+@dataclass(frozen=True)
+class Start:
+    """The weights that a run begins with, as its checkpoint tells it."""
+
+    told: str
+    """Where they come from."""
+    licence: str = ""
+    """What is known of theirs, a clause; empty where chance drew them."""
+
+
+def model(recipe: Recipe) -> tuple[DTViT, Start]:
+    """The model of a recipe, and what its weights are. Raises UnavailableWeights."""
     wanted: bool | Path = {"none": False, "auto": True}.get(recipe.pretrained, Path(recipe.pretrained))
     if wanted is True and recipe.encoder not in FROM_TORCHVISION:
         _ask_only_the_cache_where_there_is_no_network()
@@ -38,8 +49,20 @@ def model(recipe: Recipe) -> tuple[DTViT, str]:
         raise UnavailableWeights(_remedy(recipe, wanted, exc)) from exc
     if isinstance(wanted, Path):
         _all_came(recipe, made, wanted, drawn)
-        return made, f"weights of {wanted.name}"
-    return made, f"ImageNet weights ({source(recipe.encoder)})" if wanted else SCRATCH
+        unknown = f"it started from the weights in {wanted.name}, whose publisher knows under which licence they are"
+        return made, Start(f"weights of {wanted.name}", unknown)
+    if not wanted:
+        return made, Start(SCRATCH)
+    return made, Start(f"ImageNet weights ({source(recipe.encoder)})", published(recipe.encoder))
+
+
+def published(encoder: str) -> str:
+    """What the library that fetches an encoder's ImageNet weights says of their licence, as a clause."""
+    library = "torchvision" if encoder in FROM_TORCHVISION else "timm"
+    config = timm.get_pretrained_cfg(encoder) if library == "timm" else None
+    licence = config.license if config is not None else None  # torchvision keeps none beside its weights
+    stated = f"the licence {licence}" if licence else "no licence"
+    return f"it started from ImageNet weights ({source(encoder)}), for which {library} states {stated}"
 
 
 def source(encoder: str) -> str:

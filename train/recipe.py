@@ -144,6 +144,8 @@ class Recipe:
     """Looks without a better one after which the run ends; 0: it never ends early."""
     choose: Literal["best", "last"] = "best"
     """Which weights are the result: lowest validation loss, or the last."""
+    licence: str = ""
+    """Of the checkpoint, in the words of whoever trained it; empty: its card says that the choice is open."""
 
     def __post_init__(self) -> None:
         _check_choices(self)
@@ -168,8 +170,12 @@ class Recipe:
         return IMAGENET if self.normalisation == "imagenet" else HALF
 
     def recorded(self) -> dict[str, Any]:
-        """As JSON would give it back; files by their name alone, so that a moved folder is the same run."""
+        """As JSON would give it back; files by their name alone, so that a moved folder is the same run.
+
+        Without the licence: a run that is over may be given another.
+        """
         fields = dataclasses.asdict(self)
+        del fields["licence"]
         for key in ("pretrained", "start_from", "split"):
             fields[key] = Path(fields[key]).name
         recorded: dict[str, Any] = json.loads(json.dumps(fields))

@@ -20,12 +20,14 @@ from train.card import model_card
 from train.data import APART, PARTS, Pictures
 from train.evaluation import calibrate, heldout, measure, plain, predict
 from train.evaluation.drift import statistics
+from train.pretrained import Start
 from train.progress import Say
 from train.recipe import Recipe
 from train.state import UnusableRun
 
 BEST, LAST = "best.safetensors", "last.safetensors"
 HELD_OUT = "held-out.npz"
+OPEN = "for whoever trained it to choose"
 GENTLER = "begin again in another folder with a lower learning_rate, or with clip"
 
 
@@ -54,14 +56,15 @@ class Ended:
     minutes: float
     device: torch.device
     ranks: int
-    start: str
-    """Where the weights came from at the beginning."""
+    start: Start
 
 
-def keep(path: Path, recipe: Recipe, source: Source, weights: Mapping[str, torch.Tensor], step: int) -> None:
+def keep(
+    path: Path, recipe: Recipe, source: Source, start: Start, weights: Mapping[str, torch.Tensor], step: int
+) -> None:
     """Weights as they are now, not calibrated; whole at any moment. Raises UnusableRun where float16 is too small."""
     try:
-        save(path, weights, _metadata(recipe, source, training={"step": step}))
+        save(path, weights, _metadata(recipe, source, start, training={"step": step}))
     except ValueError as exc:
         raise UnusableRun(f"{path} cannot be kept: {exc}; {GENTLER}") from exc
 
@@ -90,8 +93,9 @@ def finish(output: Path, recipe: Recipe, data: Pictures, source: Source, ended: 
     found = plain(measure(tested, test, calibration))
     heldout.write(output / HELD_OUT, [heldout.of(judged, validation), heldout.of(tested, test)])
     metrics = {"split": source.label, **found}
+    step = kept.metadata.training["step"]
     metadata = dataclasses.replace(
-        _metadata(recipe, source, training=_told(recipe, data, source, ended, kept.metadata.training["step"])),
+        _metadata(recipe, source, ended.start, training=_told(recipe, data, source, ended, step)),
         presence_temperature=round(calibration.presence_temperature, 4),
         location_temperature=round(calibration.location_temperature, 4),
         slice_thresholds=calibration.slice_thresholds,
@@ -112,7 +116,7 @@ def _told(recipe: Recipe, data: Pictures, source: Source, ended: Ended, step: in
     parts = {part: data.of_part(part) for part in PARTS}
     return {
         "recipe": recipe.recorded(),
-        "start": ended.start,
+        "start": ended.start.told,
         "data": source.digest,
         "split": {**source.split, "label": source.label},
         "steps_done": ended.steps,
@@ -126,7 +130,13 @@ def _told(recipe: Recipe, data: Pictures, source: Source, ended: Ended, step: in
     }
 
 
-def _metadata(recipe: Recipe, source: Source, *, training: Mapping[str, Any]) -> Metadata:
+def licence(recipe: Recipe, start: Start) -> str:
+    """Of a checkpoint: whoever trained it chooses; what is known of the weights it started from stands beside it."""
+    chosen = recipe.licence or OPEN
+    return f"{chosen}; {start.licence}" if start.licence else chosen
+
+
+def _metadata(recipe: Recipe, source: Source, start: Start, *, training: Mapping[str, Any]) -> Metadata:
     mean, std = recipe.mean_std
     return Metadata(
         name=recipe.name,
@@ -140,6 +150,7 @@ def _metadata(recipe: Recipe, source: Source, *, training: Mapping[str, Any]) ->
         series_thresholds=Thresholds(0.5, 0.5),
         mean=mean,
         std=std,
+        licence=licence(recipe, start),
         created=datetime.datetime.now(datetime.UTC).date().isoformat(),
         training=training,
     )
