@@ -12,6 +12,7 @@ import time
 
 import numpy as np
 import pytest
+import timm
 import torch
 from learning import REPOSITORY, SOURCE, drawn, filed_heads, quiet, ran, recipe, settings
 from safetensors.torch import load_file
@@ -22,9 +23,10 @@ from train import looking, result, state
 from train.data import UnusableData
 from train.gathering import gather
 from train.learner import Learner
-from train.loop import fit, seed_of
+from train.loop import Run, fit, seed_of
 from train.optimiser import Average, factor, optimiser, set_rate
 from train.options import Settings
+from train.pretrained import UnavailableWeights
 from train.progress import Bar
 from train.ranks import Ranks
 from train.recipe import UnusableRecipe, read
@@ -99,6 +101,73 @@ def test_a_run_that_is_stopped_goes_on_bit_for_bit(tmp_path, data, changes):
     for key in ("learner", "average", "optimiser", "scaler", "step", "best", "worse", "recent"):
         torch.testing.assert_close(mine[key], other[key], rtol=0, atol=0)
     assert losses(tmp_path / "stopped") == losses(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("key", ["pretrained", "start_from"])
+def test_a_run_goes_on_without_the_weights_it_began_with(tmp_path, monkeypatch, key):
+    """They may be gone, but not be others; the checkpoint tells of them as it would have."""
+    plain = recipe(**PLAIN, phantom_heads=0, split="given", steps=4, evaluate_every=4)
+    given = settings(tmp_path / "run", data=filed_heads(tmp_path / "heads"), save_every_s=0)
+    if key == "pretrained":
+        weights = tmp_path / "weights.pth"
+        torch.save(timm.create_model("test_vit").state_dict(), weights)
+    else:
+        weights = run(plain.changed({"steps": "1"}), dataclasses.replace(given, output=tmp_path / "before"), quiet)
+    begun = plain.changed({key: str(weights)})
+    whole = describe(run(begun, dataclasses.replace(given, output=tmp_path / "whole"), quiet)).metadata
+    stepped = Run.take_step
+
+    def stopping(self, done):
+        if self.step == 2:
+            raise Stopped
+        return stepped(self, done)
+
+    monkeypatch.setattr(Run, "take_step", stopping)
+    with pytest.raises(Stopped):
+        run(begun, given, quiet)
+    monkeypatch.setattr(Run, "take_step", stepped)
+    weights.unlink()
+
+    with pytest.raises(UnusableRun, match=rf"another {key} \({weights.name}, not other\.pth\)"):
+        run(plain.changed({key: str(tmp_path / "other.pth")}), given, quiet)
+    said = []
+    ended = describe(run(begun, given, said.append)).metadata
+    assert "going on from step 2" in said
+    assert (ended.training["start"], ended.licence) == (whole.training["start"], whole.licence)
+    assert weights.name in ended.licence or "started from drawn (" in ended.licence
+    assert ended.training["recipe"] == whole.training["recipe"]
+    assert same_weights(tmp_path / "run" / "drawn.safetensors", tmp_path / "whole" / "drawn.safetensors")
+
+
+def test_a_run_that_an_earlier_program_began_wants_its_weights(tmp_path, data):
+    weights = tmp_path / "weights.pth"
+    torch.save(timm.create_model("test_vit").state_dict(), weights)
+    given = recipe(steps=1, pretrained=str(weights))
+    path = fit(given, settings(tmp_path), data, SOURCE, quiet)
+    older = state.read(tmp_path / "state.pt", torch.device("cpu"))
+    del older["start"]
+    state.save(tmp_path / "state.pt", older)
+
+    fit(given, settings(tmp_path), data, SOURCE, quiet)
+    assert describe(path).metadata.training["start"] == "weights of weights.pth"
+    weights.unlink()
+    with pytest.raises(UnavailableWeights, match=r"weights\.pth gives no weights"):
+        fit(given, settings(tmp_path), data, SOURCE, quiet)
+
+
+def test_a_run_builds_its_encoder_once_whenever_it_is_called(tmp_path, monkeypatch):
+    made = []
+
+    def counted(*args, **keywords):
+        made.append(args[0])
+        return DTViT(*args, **keywords)
+
+    monkeypatch.setattr("train.pretrained.DTViT", counted)
+    given = settings(tmp_path / "run", data=filed_heads(tmp_path / "heads"))
+    for _ in range(2):
+        run(recipe(**PLAIN, phantom_heads=0, split="given", steps=1), given, quiet)
+        assert made == ["test_vit"]
+        made.clear()
 
 
 @pytest.fixture

@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import torch
 
 from dtvit.checkpoint import load
-from train import pretrained
+from train import pretrained, state
 from train.learner import Learner
 from train.pretrained import Start
 from train.recipe import Recipe, UnusableRecipe
 from train.start import start_well
+from train.state import STATE
+
+Built = tuple[Learner, Start]
 
 
-def learner(recipe: Recipe) -> tuple[Learner, Start]:
-    """On the CPU, and what its weights are; random weights are drawn from torch's generator.
+def built(recipe: Recipe, output: Path) -> Built:
+    """`learner` of the run in this folder. Raises as `learner`, and UnusableRun."""
+    begun = state.begun_with(output / STATE)
+    return learner(recipe, None if begun is None else Start(**begun))
 
+
+def learner(recipe: Recipe, begun: Start | None = None) -> Built:
+    """On the CPU, and what its weights are; random weights follow from the recipe's seed.
+
+    `begun`: what the weights of a run were that goes on. Its state replaces them all, so none are fetched or read.
     Raises UnusableRecipe, UnusableCheckpoint, UnavailableWeights, UnknownEncoder.
     """
-    model, start = pretrained.model(recipe)
-    if recipe.start_from:
+    torch.manual_seed(recipe.seed)
+    model, start = pretrained.model(recipe if begun is None else dataclasses.replace(recipe, pretrained="none"))
+    if begun is not None:
+        start = begun
+    elif recipe.start_from:
         known, checkpoint = load(Path(recipe.start_from))
         told = checkpoint.metadata
         try:

@@ -10,6 +10,7 @@ generator to keep, and a run that was killed goes on from its last saved state e
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import time
 from collections.abc import Mapping
@@ -23,6 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 from dtvit.inference import choose_device
 from train import computing, looking, result, state
 from train.batches import Batch, Batches
+from train.computing import Built
 from train.data import Pictures
 from train.evaluation.predicting import NotFinite
 from train.graphed import Graphed
@@ -50,16 +52,18 @@ def fit(
     source: Source,
     say: Say = say_to_stderr,
     ranks: Ranks | None = None,
+    built: Built | None = None,
 ) -> Path:
     """Train, choose, calibrate, measure; path of the checkpoint.
 
     `settings.output` is there and belongs to this run (`train.state.claimed`); `data` has passed `train.run.check`.
+    `built`: the learner, where it was made to see whether it can be.
     Raises UnusableRun, UnusableRecipe, UnusableCheckpoint, UnavailableWeights, UnavailableDevice, UnknownEncoder.
     """
     ranks = ranks or Ranks()
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
-    run = Run(recipe, settings, data, source, say if ranks.first else silent, ranks)
+    run = Run(recipe, settings, data, source, say if ranks.first else silent, ranks, built)
     try:
         run.begin()
         run.train()
@@ -79,15 +83,21 @@ class Run:
     """What changes from step to step."""
 
     def __init__(
-        self, recipe: Recipe, settings: Settings, data: Pictures, source: Source, say: Say, ranks: Ranks
+        self,
+        recipe: Recipe,
+        settings: Settings,
+        data: Pictures,
+        source: Source,
+        say: Say,
+        ranks: Ranks,
+        built: Built | None = None,
     ) -> None:
         ranks.check_batch(recipe)
         self.recipe, self.settings, self.source, self.say, self.ranks = recipe, settings, source, say, ranks
         self.device = choose_device(ranks.device or settings.device)
         self.precision = computing.precision(recipe.precision, self.device)
         self.autocast = computing.autocast(self.precision, self.device)
-        torch.manual_seed(recipe.seed)
-        self.learner, self.start = computing.learner(recipe)
+        self.learner, self.start = built or computing.built(recipe, settings.output)
         self.learner.to(self.device).to(memory_format=computing.memory_format(recipe, self.learner))
         self.average = Average(self.learner.model, recipe.ema)
         self.optimiser = optimiser(self.learner, recipe)
@@ -157,6 +167,7 @@ class Run:
             return
         kept = {
             "run": self._identity(),
+            "start": dataclasses.asdict(self.start),
             "learner": self.learner.state_dict(),
             "average": self.average.model.state_dict() if self.recipe.ema else None,
             "optimiser": self.optimiser.state_dict(),

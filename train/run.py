@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from dtvit.inference import choose_device
 from dtvit.model import check_encoder
 from train import computing, manifest, splits, state
+from train.computing import Built
 from train.data import PARTS, UNCLEAR, Pictures, UnusableData
 from train.gathering import gather
 from train.loop import fit
@@ -50,9 +51,9 @@ def run(recipe: Recipe, settings: Settings, say: Say = say_to_stderr) -> Path:
             pictures, source = gather(recipe, settings, listed, split, silent)
             return fit(recipe, settings, pictures, source, silent, ranks)
         with claimed(settings.output):
-            pictures, source = _begun(recipe, settings, say, ranks)
+            built, pictures, source = _begun(recipe, settings, say, ranks)
             ranks.same(None)
-            return fit(recipe, settings, pictures, source, say, ranks)
+            return fit(recipe, settings, pictures, source, say, ranks, built)
 
 
 @contextlib.contextmanager
@@ -70,7 +71,7 @@ def _enough_memory(recipe: Recipe) -> Iterator[None]:
         ) from exc
 
 
-def _begun(recipe: Recipe, settings: Settings, say: Say, ranks: Ranks) -> tuple[Pictures, Source]:
+def _begun(recipe: Recipe, settings: Settings, say: Say, ranks: Ranks) -> tuple[Built, Pictures, Source]:
     """Everything up to the first step, in an order in which what can be refused in seconds is."""
     try:
         check_names(recipe, settings, ranks)
@@ -78,7 +79,7 @@ def _begun(recipe: Recipe, settings: Settings, say: Say, ranks: Ranks) -> tuple[
         if listed is not None and split is not None and not recipe.phantom_heads:  # those show both, in every part
             labels = np.array([UNCLEAR if row.ich is None else row.ich for row in listed.rows], np.int8)
             check_classes(split.parts, labels[split.rows], f"{listed.path.name}.")
-        computing.learner(recipe)  # made again by the loop: seconds, where to read the pictures first takes minutes
+        built = computing.built(recipe, settings.output)  # weights are seconds, pictures minutes
         if listed is not None and split is not None:
             keep_split(settings.output, split, listed)
         pictures, source = gather(recipe, settings, listed, split, say)
@@ -89,7 +90,7 @@ def _begun(recipe: Recipe, settings: Settings, say: Say, ranks: Ranks) -> tuple[
             "folder with --output, --cache or --phantoms"
         ) from exc
     check(recipe, pictures, source)
-    return pictures, source
+    return built, pictures, source
 
 
 def check_names(recipe: Recipe, settings: Settings, ranks: Ranks) -> None:

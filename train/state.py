@@ -89,6 +89,15 @@ def identity(path: Path) -> dict[str, Any] | None:
     return None if saved is None else saved["run"]
 
 
+def begun_with(path: Path) -> dict[str, str] | None:
+    """The fields of `train.pretrained.Start` of the run whose state this is, without reading its weights.
+
+    None also where an earlier program saved it. Raises as `read`.
+    """
+    saved = read(path, torch.device("cpu"), mapped=True)
+    return None if saved is None else saved.get("start")
+
+
 def same_run(output: Path, mine: dict[str, Any], other: dict[str, Any]) -> None:
     """Raises UnusableRun naming what differs between this run and the one whose state is in the folder."""
     differing = sorted(key for key in mine | other if mine.get(key) != other.get(key))
