@@ -220,6 +220,44 @@ def test_masks_may_be_named_by_a_column(folder, checkpoint, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("masks", "said"),
+    [
+        ("{folder}/gone", "--masks {folder}/gone: neither a folder nor a column of {data}"),
+        (
+            "{folder}/empty",
+            "no mask for any picture with hemorrhage in {data} (such as {folder}/empty/{first}, or the ",
+        ),
+        (
+            "unfilled",
+            "--masks unfilled has no mask for any picture with hemorrhage in {data} (its cell is empty in all 12",
+        ),
+        ("misspelt", "row {row}, mask: lesoin.png is not there"),
+    ],
+)
+def test_masks_that_are_not_there_are_told_before_a_picture_is_read(
+    folder, checkpoint, tmp_path, monkeypatch, capsys, masks, said
+):
+    def read(*_args, **_keywords):
+        raise AssertionError("a picture was read first")
+
+    monkeypatch.setattr(filed, "load", read)
+    rows = [row | {"unfilled": "", "misspelt": "lesoin.png"} for row in entries(PATIENTS)]
+    data = listing(folder, rows, "masks.csv")
+    (tmp_path / "empty").mkdir()
+    numbers = [number for number, row in enumerate(rows) if row["ich"] == "1"]
+    names = {"folder": tmp_path, "data": data, "first": rows[numbers[0]]["path"], "row": numbers[0] + 2}
+
+    assert run(checkpoint, data, tmp_path / "out", "--masks", masks.format(**names)) == 1
+    assert said.format(**names) in capsys.readouterr().err
+
+
+def test_masks_where_nothing_bleeds_are_told(folder, checkpoint, tmp_path, capsys):
+    healthy = listing(folder, [row for row in entries(PATIENTS) if row["ich"] == "0"], "healthy.csv")
+    assert run(checkpoint, healthy, tmp_path / "out", "--masks", str(folder)) == 1
+    assert "no picture with hemorrhage is evaluated" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("change", "lost", "why"),
     [
         (lambda rows: [row for row in rows if row["ich"] == "0"], "presence", "nothing with hemorrhage"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,10 +72,11 @@ def gather(
     evaluated = _only(split, chosen)
     if not len(evaluated.rows):
         raise UnusableData(f"{split_file or path} puts no row into the {chosen} part; choose another with --part")
-    pictures = filed.load(found, evaluated, geometry=geometry, tell=tell)
     order, _ = filed.arrangement(found, evaluated)
     rows = tuple(found.rows[index] for index in order.tolist())
-    share = np.full(len(rows), np.nan, np.float32) if masks is None else _shares(found, rows, masks)
+    named = {} if masks is None else _masks(found, rows, masks)  # a slip there is told before pictures take minutes
+    pictures = filed.load(found, evaluated, geometry=geometry, tell=tell)
+    share = _shares(found, rows, named)
     return Cases(found, split, chosen, pictures, rows, share)
 
 
@@ -100,13 +101,12 @@ def _only(split: Split, part: str) -> Split:
     return Split(split.kind, split.seed, split.rows[rows], split.parts[rows], split.manifest)
 
 
-def _shares(found: Manifest, rows: tuple[Row, ...], masks: str) -> NDArray[np.float32]:
-    """Lesion over head, by row, of those rows with hemorrhage that have a mask. Raises UnusableData."""
-    named = _masks(found, masks)
+def _shares(found: Manifest, rows: tuple[Row, ...], masks: Mapping[int, Path]) -> NDArray[np.float32]:
+    """Lesion over head, by row; not a number where there is no mask. Raises UnusableData."""
     problems, shares = [], np.full(len(rows), np.nan, np.float32)
     for index, row in enumerate(rows):
-        path = named.get(row.line)
-        if row.ich != 1 or path is None:
+        path = masks.get(row.line)
+        if path is None:
             continue
         try:
             mask, picture = picturefile.read(path), picturefile.read(row.path)
@@ -121,30 +121,52 @@ def _shares(found: Manifest, rows: tuple[Row, ...], masks: str) -> NDArray[np.fl
         shares[index] = (head & (mask > 0)).sum() / max(int(head.sum()), 1)
     if problems:
         raise UnusableTable(found.path, problems)
-    if not np.isfinite(shares).any():
-        raise UnusableData(f"--masks {masks} has no mask for any picture with hemorrhage in {found.path}")
     return shares
 
 
-def _masks(found: Manifest, masks: str) -> dict[int, Path]:
-    """Mask files by the row of the manifest."""
-    folder = Path(masks)
+def _masks(found: Manifest, rows: tuple[Row, ...], masks: str) -> dict[int, Path]:
+    """Mask files by the row of the manifest, of those with hemorrhage; each seen to be a picture.
+
+    Raises UnusableData, also where there is none at all.
+    """
+    bleeding = {row.line: row for row in rows if row.ich == 1}
+    if not bleeding:
+        raise UnusableData(f"--masks {masks}: no picture with hemorrhage is evaluated in {found.path}; leave masks out")
+    folder, home = Path(masks), found.path.parent
     if folder.is_dir():
-        candidates = {row.line: _beside(row, found.path.parent, folder) for row in found.rows}
-        return {line: path for line, path in candidates.items() if path is not None}
+        options = {line: _beside(row, home, folder) for line, row in bleeding.items()}
+        named = {line: path for line, paths in options.items() if (path := next(filter(Path.is_file, paths), None))}
+        first = next(iter(options.values()))[0]
+        looked_for = f"such as {first}, or the same with {', '.join(MASK_SUFFIXES)}"
+    else:
+        column = _column(found, masks)
+        named = {line: home / column[line] for line in bleeding if column.get(line)}
+        looked_for = f"its cell is empty in all {len(bleeding)} rows"
+    if not named:
+        raise UnusableData(
+            f"--masks {masks} has no mask for any picture with hemorrhage in {found.path} ({looked_for})"
+        )
+    problems = []
+    for line, path in named.items():
+        try:
+            picturefile.look_at(path)
+        except UnusablePicture as exc:
+            problems.append(Problem(line, "mask", f"{path.name} {exc}"))
+    if problems:
+        raise UnusableTable(found.path, problems)
+    return named
+
+
+def _column(found: Manifest, name: str) -> dict[int, str]:
+    """Its cells by row. Raises UnusableData."""
     records = csvfile.table(found.path, csvfile.content(found.path))
-    if masks not in records[0]:
-        raise UnusableData(f"--masks {masks}: neither a folder nor a column of {found.path}")
-    column = records[0].index(masks)
-    return {
-        number: found.path.parent / record[column]
-        for number, record in enumerate(records[1:], start=2)
-        if len(record) > column and record[column]
-    }
+    if name not in records[0]:
+        raise UnusableData(f"--masks {name}: neither a folder nor a column of {found.path}")
+    column = records[0].index(name)
+    return {number: each[column] for number, each in enumerate(records[1:], start=2) if len(each) > column}
 
 
-def _beside(row: Row, home: Path, folder: Path) -> Path | None:
-    """The mask of a picture: the same relative path in `folder`, whatever its suffix."""
+def _beside(row: Row, home: Path, folder: Path) -> list[Path]:
+    """What the mask of a picture may be called: the same relative path in `folder`, whatever its suffix."""
     relative = row.path.relative_to(home) if row.path.is_relative_to(home) else Path(row.path.name)
-    options = [folder / relative, *((folder / relative).with_suffix(suffix) for suffix in MASK_SUFFIXES)]
-    return next((path for path in options if path.is_file()), None)
+    return [folder / relative, *((folder / relative).with_suffix(suffix) for suffix in MASK_SUFFIXES)]
