@@ -109,3 +109,13 @@ def test_trials_of_one_seed_share_their_heads_and_no_others(tmp_path: Path, monk
     assert [str(each.relative_to(tmp_path)) for each in folders] == [
         f"{where}/phantoms-{seed}" for where in ("out", "kept") for seed in (0, 1)
     ]
+
+
+def ended(_work: Work, _trial: Trial, _say: object) -> trials.Made:
+    os._exit(1)
+
+
+def test_a_training_process_that_was_ended_is_told(tmp_path: Path) -> None:
+    work = Work(data=tmp_path / "x.csv", output=tmp_path / "out", at_once=2)
+    with pytest.raises(UnusableRun, match="ended from outside"):
+        list(trials.made(work, [Trial(name, ROBUST) for name in "abc"], silent, make=ended))

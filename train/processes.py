@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
+import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from typing import TypeVar
-
-import cv2
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.context import SpawnContext, SpawnProcess
+from typing import Any, TypeVar
 
 SAY_EVERY_S = 15.0
+WORKER = "train-worker"
+UNGUARDED = 78  # exit status of a worker that found itself doing its parent's work; EX_CONFIG of sysexits.h
 
 Job = TypeVar("Job")
 Found = TypeVar("Found")
 Say = Callable[[str], None]
+
+
+class UnguardedScript(RuntimeError):
+    """A script does its work while it is imported, which each process that it starts does first."""
 
 
 def in_processes(
@@ -22,18 +30,68 @@ def in_processes(
 ) -> list[Found]:
     """What `work` makes of each, in order; in this process where there is to be but one. `done`: what is said of them.
 
-    `processes`: None for one a core. Raises what `work` raises.
+    `processes`: None for one a core. Raises what `work` raises, and UnguardedScript.
     """
     count = processes or multiprocessing.cpu_count()
     if count == 1:
         return [work(job) for job in jobs]
     found: list[Found] = []
     said_at = time.monotonic()
-    context = multiprocessing.get_context("spawn")  # a forked child inherits torch's threads in a state that hangs
-    with ProcessPoolExecutor(count, mp_context=context, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
-        for each in pool.map(work, jobs, chunksize=16):
+    with pool(count, initializer=_one_thread) as executor:
+        for each in executor.map(work, jobs, chunksize=16):
             found.append(each)
             if time.monotonic() - said_at > SAY_EVERY_S:
                 said_at = time.monotonic()
                 say(f"{len(found)} slices {done}")
     return found
+
+
+@contextlib.contextmanager
+def pool(count: int, **options: Any) -> Iterator[ProcessPoolExecutor]:
+    """Processes begun anew: a forked child would inherit torch's threads in a state that hangs.
+
+    `options`: of ProcessPoolExecutor. Raises UnguardedScript, and BrokenProcessPool where a process died of something
+    else.
+    """
+    not_while_imported()
+    spawn = _Remembering()
+    try:
+        with ProcessPoolExecutor(count, mp_context=spawn, **options) as executor:
+            yield executor
+    except BrokenProcessPool as exc:
+        if all(each.exitcode != UNGUARDED for each in spawn.begun):
+            raise
+        script = getattr(sys.modules["__main__"], "__file__", None) or "the script"
+        raise UnguardedScript(
+            f"each process that {script} starts runs it again from its top; "
+            'put what it does below if __name__ == "__main__":'
+        ) from exc
+
+
+def not_while_imported() -> None:
+    """End a worker of `pool` that still imports its parent's script: it would do, and wait for, what the parent does.
+
+    Called before whatever a parent may hold while it has workers; the parent says why they ended.
+    """
+    if multiprocessing.current_process().name.startswith(WORKER) and multiprocessing.parent_process() is None:
+        sys.exit(UNGUARDED)
+
+
+class _Remembering(SpawnContext):
+    """Knows which processes it has begun, so that it can be told how they ended."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun: list[SpawnProcess] = []
+
+    def Process(self, *given: Any, **named: Any) -> SpawnProcess:  # type: ignore[override]  # noqa: N802
+        """As the class that stands here otherwise; the name is known to the child before it imports anything."""
+        begun = SpawnProcess(*given, **{**named, "name": f"{WORKER}-{len(self.begun) + 1}"})
+        self.begun.append(begun)
+        return begun
+
+
+def _one_thread() -> None:
+    import cv2
+
+    cv2.setNumThreads(1)

@@ -1,7 +1,8 @@
 """One training run from the beginning: what is to be refused, pictures, training, checkpoint.
 
-    recipe = train.recipe.read("robust").changed({"steps": "2000"})
-    path = run(recipe, Settings(output=Path("runs/robust"), data=Path("manifest.csv"), threads=1))
+    if __name__ == "__main__":  # the script is imported again by each process that makes phantoms or changes slices
+        recipe = train.recipe.read("robust").changed({"steps": "2000"})
+        path = run(recipe, Settings(output=Path("runs/robust"), data=Path("manifest.csv"), threads=1))
 
 `python -m train fit --recipe robust --data manifest.csv --output runs/robust --threads 1 --set steps=2000` is the same.
 """
@@ -41,8 +42,8 @@ def run(recipe: Recipe, settings: Settings, say: Say = say_to_stderr) -> Path:
     """The path of the checkpoint. May be stopped at any moment and run again: it goes on from there.
 
     Raises UnusableData, UnusableRun, UnusableRecipe, UnusableCheckpoint (`start_from`), UnavailableWeights,
-    UnavailableDevice, UnknownEncoder; all but UnusableRun before anything is trained, and what can be told without
-    pictures before the first is read.
+    UnavailableDevice, UnknownEncoder, UnguardedScript; all but UnusableRun before anything is trained, and what can
+    be told without pictures before the first is read.
     """
     with joined(settings.device) as ranks, _enough_memory(recipe):
         if not ranks.first:

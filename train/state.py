@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from train.processes import not_while_imported
+
 STATE = "state.pt"
 LOCK = "run.lock"
 HALF_WRITTEN = (f".{STATE}.*", ".*.safetensors.*")
@@ -26,6 +28,7 @@ class UnusableRun(Exception):
 @contextlib.contextmanager
 def claimed(output: Path) -> Iterator[None]:
     """The folder is made, can be written to, and belongs to this process until the end. Raises UnusableRun."""
+    not_while_imported()
     try:
         output.mkdir(parents=True, exist_ok=True)
         lock = (output / LOCK).open("wb", buffering=0)  # what a full disk refused would be written again at the close

@@ -14,7 +14,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +39,7 @@ from train.data import (
     shard,
     write_shard,
 )
+from train.processes import pool
 from train.turns import in_turn
 
 CONTRAST_HU = 8.0  # blood that differs by less from the same slice without it is not visible
@@ -90,7 +91,7 @@ def make(
     """Make heads 0 .. `heads` - 1, or as many as the time allows; those already in the folder are kept.
 
     Raises UnusableData when the folder holds other data, when heads fail one after the other, or when the time allows
-    so few that a part has none; those made stay for the next call.
+    so few that a part has none; those made stay for the next call. Raises UnguardedScript.
     """
     with in_turn(folder):
         _make(folder, heads, seed, mode, say, geometry, processes, minutes, maker or make_head)
@@ -153,21 +154,18 @@ def _in_processes(
     """Each head as it is done, with what went wrong; stops asking for more when the time is over."""
     deadline = time.monotonic() + minutes * 60 if minutes else None
     count = processes or multiprocessing.cpu_count()
-    # spawn: a child of this process would inherit torch's threads in a state that hangs
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(count, mp_context=context, initializer=_as_worker, initargs=(os.getpid(),)) as pool:
-        futures = {pool.submit(_make_and_write, *job): job[2] for job in jobs}
-        try:
-            for future in as_completed(futures):
-                yield futures[future], future.result()
-                if deadline is not None and time.monotonic() > deadline:
-                    return
-        except BrokenProcessPool as exc:
-            raise UnusableData(
-                f"a process that makes phantoms died ({exc}); too little memory? try --processes"
-            ) from exc
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+    try:
+        with pool(count, initializer=_as_worker, initargs=(os.getpid(),)) as executor:
+            futures = {executor.submit(_make_and_write, *job): job[2] for job in jobs}
+            try:
+                for future in as_completed(futures):
+                    yield futures[future], future.result()
+                    if deadline is not None and time.monotonic() > deadline:
+                        return
+            finally:
+                executor.shutdown(wait=True, cancel_futures=True)
+    except BrokenProcessPool as exc:
+        raise UnusableData(f"a process that makes phantoms died ({exc}); too little memory? try --processes") from exc
 
 
 def _as_worker(parent: int) -> None:

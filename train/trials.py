@@ -7,9 +7,8 @@ start, measure or audit, which is the processor's work.
 from __future__ import annotations
 
 import json
-import multiprocessing
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any, Literal
 
 from train import manifest
 from train.options import Settings
+from train.processes import pool
 from train.progress import Say, say_to_stderr
 from train.recipe import Recipe
 from train.state import UnusableRun
@@ -121,16 +121,16 @@ def made(
             yield trial, _one(make, work, trial, say)
         return
     # Each in a process of its own, begun anew: what it held of the GPU goes with it.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(work.at_once, mp_context=context, max_tasks_per_child=1) as pool:
-        waiting = {pool.submit(_one, make, work, trial, Named(trial.name)): trial for trial in trials}
-        try:
-            for future in as_completed(waiting):
-                yield waiting[future], future.result()
-        except BrokenProcessPool as exc:
-            raise UnusableRun("a training process was ended from outside (memory?); the same command goes on") from exc
-        finally:
-            pool.shutdown(cancel_futures=True)
+    try:
+        with pool(work.at_once, max_tasks_per_child=1) as executor:
+            waiting = {executor.submit(_one, make, work, trial, Named(trial.name)): trial for trial in trials}
+            try:
+                for future in as_completed(waiting):
+                    yield waiting[future], future.result()
+            finally:
+                executor.shutdown(cancel_futures=True)
+    except BrokenProcessPool as exc:
+        raise UnusableRun("a training process was ended from outside (memory?); the same command goes on") from exc
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from train.processes import not_while_imported
+
 
 @contextlib.contextmanager
 def in_turn(path: Path) -> Iterator[None]:
@@ -15,6 +17,7 @@ def in_turn(path: Path) -> Iterator[None]:
 
     An empty file beside it, `.NAME.turn`, stays.
     """
+    not_while_imported()
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = os.open(path.with_name(f".{path.name}.turn"), os.O_RDWR | os.O_CREAT, 0o600)
     try:
