@@ -6,7 +6,7 @@ import contextlib
 import ctypes
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # malloc.h
-_LARGEST = 32 << 20  # bytes; the most that glibc takes
+_LARGEST = 32 << 20  # bytes; the upper limit of mallopt(3)
 
 
 def keep_memory() -> None:

@@ -16,6 +16,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -41,12 +42,24 @@ class Readers:
         command = [*_COMMAND, str(spool.folder.resolve()), way.brace_removal, way.geometry]
         self._threads = ThreadPoolExecutor(count, "reader")  # each writes to a process and waits for its answer
         self._idle: SimpleQueue[_Process] = SimpleQueue()
+        self._may_begin = threading.Event()
+        self._may_begin.set()
         for _ in range(count):
             self._idle.put(_Process(command))
 
     def look_at(self, file: str) -> Future[list[Ready | LeftOut]]:
         """Begin to read; the result may raise ReaderEnded, StoreUnavailable."""
         return self._threads.submit(self._ask, file)
+
+    @contextlib.contextmanager
+    def resting(self) -> Iterator[None]:
+        """Within it no file is begun, for a model that computes on the same cores: side by side they would take turns
+        every few milliseconds, each time with cold caches, which costs a tenth of both."""
+        self._may_begin.clear()
+        try:
+            yield
+        finally:
+            self._may_begin.set()
 
     def close(self) -> None:
         """What is begun is finished, and the processes end; what is not begun is not done."""
@@ -55,6 +68,7 @@ class Readers:
             self._idle.get().end()
 
     def _ask(self, file: str) -> list[Ready | LeftOut]:
+        self._may_begin.wait()
         process = self._idle.get()
         try:
             found = process.ask(file)
@@ -124,7 +138,8 @@ def main(arguments: Sequence[str]) -> None:
     os.dup2(2, 1)  # what a decoder prints is no answer
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal; the end of the input is what counts
     keep_memory()
-    _make_way()
+    with contextlib.suppress(AttributeError, OSError):
+        os.nice(5)  # the model goes first: its threads wait for each other, slices that are read ahead wait for nobody
     cv2.setNumThreads(1)  # there are as many processes as are meant to compute
     with contextlib.suppress(EOFError, BrokenPipeError):
         _write(answers, GREETING)
@@ -135,16 +150,6 @@ def main(arguments: Sequence[str]) -> None:
             except Exception as exc:  # noqa: BLE001 - outermost line of the process: told to who asked
                 found = exc
             _write(answers, (file, found))
-
-
-def _make_way() -> None:
-    """Read when the model does not compute: side by side on the same cores they take turns every few milliseconds, each
-    time with cold caches, which costs a tenth of both. Slices that are read ahead wait for nobody. On a machine that
-    has cores to spare this changes nothing.
-    """
-    with contextlib.suppress(AttributeError, OSError):
-        os.nice(5)  # where there is no such policy
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
 @contextlib.contextmanager

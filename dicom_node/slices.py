@@ -10,6 +10,7 @@ import logging
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -126,7 +127,8 @@ class SliceReader:
         if self._aside is not None:
             return self._aside.submit(self._predict, waiting)
         answered: Future[list[SliceResult]] = Future()
-        answered.set_result(self._predict(waiting))
+        with self._readers.resting() if self._readers else nullcontext():
+            answered.set_result(self._predict(waiting))
         return answered
 
     def _looked_at(self, instances: Sequence[Instance]) -> Iterator[tuple[Instance, Iterable[Ready | LeftOut]]]:

@@ -5,6 +5,7 @@ torch's fused kernel takes a fifth of a small ViT's time there, its matrices bei
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,17 +18,22 @@ LEAST, MOST = 1e-30, 1e30
 
 
 class InSteps(TorchFunctionMode):
-    """Within it, `scaled_dot_product_attention` of whatever model goes by `attention`."""
+    """Within it, `scaled_dot_product_attention` goes by `attention` where it is called as a ViT does."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         given = kwargs or {}
-        if func is functional.scaled_dot_product_attention and len(args) == 3 and not any(map(_is_set, given.values())):
-            return attention(*args)  # neither mask nor dropout nor causality
+        if func is functional.scaled_dot_product_attention and _as_a_vit_does(args, given):
+            return attention(*args)
         return func(*args, **given)
 
 
-def _is_set(option: Any) -> bool:
-    return isinstance(option, Tensor) or bool(option)
+def _as_a_vit_does(tensors: Sequence[Tensor], options: Mapping[str, Any]) -> bool:
+    """With neither mask nor dropout nor causality, and with heads that are nowhere shared."""
+    return (
+        len(tensors) == 3
+        and all(each.ndim == 4 and each.shape[:2] == tensors[0].shape[:2] for each in tensors)
+        and not any(isinstance(option, Tensor) or option for option in options.values())
+    )
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -35,8 +41,8 @@ def attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     (B, heads, N, D).
 
     Softmax without its first step, taking the greatest of each row away, which is there for numbers that reach less far
-    than bfloat16; and divided by its sum only when it has met the values, which are fewer. Rows that go too far
-    nevertheless are left to torch's own.
+    than bfloat16; and divided by its sum only when it has met the values, which are fewer. A batch in which a row goes
+    too far nevertheless is left to torch's own.
     """
     batch, heads = query.shape[:2]
     q, k, v = (each.reshape(batch * heads, *each.shape[2:]) for each in (query, key, value))

@@ -12,8 +12,8 @@ import numpy.typing as npt
 def means(side_by_side: npt.NDArray[np.float32], pictures: int, cells: tuple[int, int]) -> npt.NDArray[np.float32]:
     """(picture, row, column), in `cells` (rows, columns), of as many `pictures` (row, column) lying side by side.
 
-    What OpenCV's INTER_AREA gives, in a third of its time: rows by one sparse matrix of some five numbers a line, then
-    columns by another.
+    What OpenCV's INTER_AREA gives where no axis has more cells than pixels, in a third of its time: rows by one sparse
+    matrix of some five numbers a line, then columns by another.
     """
     import cv2
 

@@ -53,3 +53,18 @@ def test_within_it_a_model_goes_by_it_and_masks_are_left_to_torch(monkeypatch):
     assert len(calls) == 1
     assert torch.allclose(plain, scaled_dot_product_attention(query, key, value), atol=1e-6)
     assert torch.equal(masked, scaled_dot_product_attention(query, key, value, attn_mask=mask))
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 8), (2, 3, 4, 5, 8)])
+def test_models_that_cut_their_tokens_into_windows_are_left_to_torch(shape):
+    query, key, value = torch.randn(3, *shape).unbind(0)
+    expected = scaled_dot_product_attention(query, key, value)
+    with InSteps():
+        assert torch.equal(scaled_dot_product_attention(query, key, value), expected)
+
+
+def test_heads_that_are_shared_are_left_to_torch():
+    query, (key, value) = torch.randn(2, 4, 5, 8), torch.randn(2, 1, 4, 5, 8).unbind(0)
+    expected = scaled_dot_product_attention(query, key, value)
+    with InSteps():
+        assert torch.equal(scaled_dot_product_attention(query, key, value), expected)

@@ -12,12 +12,15 @@ from contextlib import closing
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
-from made import FakeClassifier, Made, encoded, head_series, made_node, peer, received
+from made import FakeClassifier, Made, Predictions, encoded, head_series, made_node, peer, received
 
 from dicom_node.config import Model
 from dicom_node.readers import ReaderEnded, Readers
 from dicom_node.reading import LeftOut, Ready, Way, look_at
+from dicom_node.slices import SliceReader
+from dicom_node.store import series
 from dicom_node.tables import instances, slice_results
 from dicom_node.tables import jobs as jobs_table
 from dtvit import preprocess
@@ -61,6 +64,37 @@ def in_processes(code: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> No
     (folder / "sitecustomize.py").write_text(code)
     here = str(Path(__file__).resolve().parents[1])
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), here]))
+
+
+def test_while_they_rest_no_file_is_begun(node: Made) -> None:
+    files = [row.file for row in node.rows(instances)]
+    with closing(Readers(2, node.spool, WAY)) as readers:
+        readers.look_at(files[0]).result(60)
+        with readers.resting():
+            answer = readers.look_at(files[1])
+            with pytest.raises(TimeoutError):
+                answer.result(0.3)
+        assert isinstance(answer.result(60)[0], Ready)
+        with pytest.raises(KeyError), readers.resting():
+            raise KeyError
+        assert isinstance(readers.look_at(files[2]).result(60)[0], Ready)
+
+
+@pytest.mark.parametrize("aside", [False, True])
+def test_they_rest_while_a_model_wants_the_same_cores(node: Made, aside: bool) -> None:
+    class Asking(FakeClassifier):
+        def predict(self, inputs: npt.NDArray[np.uint8]) -> Predictions:
+            begins.append(reader._readers._may_begin.is_set())  # type: ignore[union-attr]
+            return super().predict(inputs)
+
+    begins: list[bool] = []
+    model = Asking()
+    model.aside = aside
+    with node.database.read() as connection:
+        found = series.instances_of(connection, 1)
+    with closing(SliceReader(model, node.spool, brace_removal="paper", batch=4, readers=2)) as reader:
+        assert sum(len(rows) for rows in reader.read(found, lambda: None)) == len(found)
+    assert set(begins) == {aside}
 
 
 def test_slices_read_by_processes_are_those_read_here(node: Made) -> None:

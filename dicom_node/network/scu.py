@@ -240,7 +240,7 @@ def _association(
     except OSError as exc:  # the host's name is not known, now or at all
         raise PeerUnreachable(f"{_name(peer)} cannot be reached: {exc.strerror}") from exc
     for answer in rejections:
-        reason = f"{_name(peer)} rejected the association: {answer.reason_str}"
+        reason = f"{_name(peer)} rejected the association: {_why(answer)}"
         # Rejected for good (1) is a matter of configuration on either side, for now (2) of load (PS3.8 9.3.4).
         raise NoAssociation(reason) if answer.result == 1 else PeerUnreachable(reason)
     if not association.is_established:
@@ -296,6 +296,13 @@ def _keep_a_rejection(event: evt.Event, rejections: list[A_ASSOCIATE_RJ]) -> Non
     """
     if isinstance(event.pdu, A_ASSOCIATE_RJ):
         rejections.append(event.pdu)
+
+
+def _why(rejection: A_ASSOCIATE_RJ) -> str:
+    try:
+        return str(rejection.reason_str)
+    except ValueError:  # no such source or reason in PS3.8 9.3.4
+        return f"source {rejection.source}, reason {rejection.reason_diagnostic}"
 
 
 def _no_delay(event: evt.Event) -> None:
