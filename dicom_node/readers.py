@@ -1,9 +1,9 @@
 """Processes that read: each takes the name of a file in the spool and gives back its slices, ready for the model.
 
-Beside the process that has the model, so that neither waits for the other, nor for the interpreter's lock. One that a
-broken file ends takes nothing along: the file is known, and another process takes its place. They end when their input
-does, which is when the process that made them ends, however it ends. The kernel ends one that a decoder keeps busy, or
-waiting, without end.
+Beside the process that has the model, so that a GPU waits neither for them nor for the interpreter's lock; where the
+model wants the same cores they take turns by the batch (`Readers.resting`). One that a broken file ends takes nothing
+along: the file is known, and another process takes its place. They end when their input does, which is when the process
+that made them ends, however it ends. The kernel ends one that a decoder keeps busy, or waiting, without end.
 
     python -m dicom_node.readers SPOOL BRACE_REMOVAL GEOMETRY
 """
