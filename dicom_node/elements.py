@@ -22,10 +22,8 @@ from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, PersonName
 from dicom_node.errors import InvalidObject
 from dicom_node.status import StoreStatus
 from dtvit import stepping
-from dtvit.stepping import UNDEFINED, Pixels, Unusual
+from dtvit.stepping import CHARACTER_SET, PIXEL_DATA, UNDEFINED, Pixels, Unusual
 
-_PIXEL_DATA = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
-_CHARACTER_SET = 0x00080005
 _COMMAND_SET, _FILE_META = b"\0\0", b"\2\0"  # groups, in little endian
 MOST_READS = 1_000_000  # one or two an element; pydicom makes some 340 bytes of an empty one, which has eight
 _TEXTS = frozenset({"CS", "DA", "DT", "LO", "PN", "SH", "TM", "UI"})
@@ -146,7 +144,7 @@ def _tag(keyword: str) -> tuple[int, str]:
 
 @lru_cache(maxsize=4)
 def _tags(keywords: frozenset[str]) -> frozenset[int]:
-    return frozenset(_tag(keyword)[0] for keyword in keywords) | {_CHARACTER_SET}
+    return frozenset(_tag(keyword)[0] for keyword in keywords) | {CHARACTER_SET}
 
 
 @lru_cache(maxsize=32)
@@ -192,7 +190,7 @@ def _parse(data_set: bytes | bytearray, syntax: pydicom.uid.UID) -> tuple[Datase
 
     def at_pixels(tag: BaseTag, vr: str | None, length: int) -> bool:
         nonlocal pixel_element
-        pixel_element = (vr, length) if int(tag) in _PIXEL_DATA else None
+        pixel_element = (vr, length) if int(tag) in PIXEL_DATA else None
         return pixel_element is not None
 
     ds = pydicom.filereader.read_dataset(stream, syntax.is_implicit_VR, syntax.is_little_endian, stop_when=at_pixels)

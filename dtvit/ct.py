@@ -1,19 +1,16 @@
-"""CT objects to Hounsfield units: the only module of this package that knows DICOM, and it trusts no header.
+"""CT objects to Hounsfield units: with `dtvit.parsing`, the only part of this package that knows DICOM.
 
-A header that lies (sizes, bit depth, sign, padding) costs its own slice and no more: sizes are bounded before anything
-is allocated, and a compressed frame's own size is read before a decoder sees it. Sources: PS3.3 C.8.2 (CT Image),
-C.8.15 (Enhanced CT), C.7.6.2 (Image Plane), C.11.1 (Modality LUT), C.7.5.1.1.2 (padding); PS3.5 8 (encodings).
+No header is trusted. One that lies (sizes, bit depth, sign, padding) costs its own slice and no more: sizes are bounded
+before anything is allocated, and a compressed frame's own size is read before a decoder sees it. Sources: PS3.3 C.8.2
+(CT Image), C.8.15 (Enhanced CT), C.7.6.2 (Image Plane), C.11.1 (Modality LUT), C.7.5.1.1.2 (padding); PS3.5 8.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import io
 import math
-import struct
 import warnings
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,33 +20,26 @@ import numpy as np
 import numpy.typing as npt
 import pydicom
 from pydicom import uid
-from pydicom.dataelem import RawDataElement
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.errors import BytesLengthException, InvalidDicomError
-from pydicom.tag import BaseTag
 
 from dtvit import headervalues as values
-from dtvit import stepping
 from dtvit.codestream import codestream
 from dtvit.headervalues import UnreadableSlice
+from dtvit.parsing import BROKEN, OVERLAYS, SINGLE_FRAME, is_plain, parse
 from dtvit.rle import unpack
 from dtvit.storedvalues import as_stored, interpret
 
 __all__ = ["CTObject", "CTSlice", "UnreadableSlice", "order", "read"]
 
-SINGLE_FRAME = frozenset({uid.CTImageStorage})
 MULTI_FRAME = frozenset({uid.EnhancedCTImageStorage, uid.LegacyConvertedEnhancedCTImageStorage})
 
 MAX_SIDE = 2048  # the largest matrix any CT scanner reconstructs; 4 mebipixels bound what one slice may cost
 MAX_FRAMES = 2048  # a head at 0.1 mm; beyond that the number is a lie or no head
 MAX_READ_PIXELS = 512 * 1024 * 1024  # `read` returns all frames at once: 2 GiB as float32
 MAX_TILES = 1024  # a JPEG 2000 decoder allocates for each tile before it sees data
-MAX_INFLATED = 1 << 30  # bytes a deflated data set may grow to
 AIR_HU = -1024.0
 HIGHEST_PADDING_HU = -300.0  # a padding value above this would blank tissue: the header is wrong, the pixels are kept
 
 _HU_TYPES = frozenset({"", "HU", "HU_MOD", "US"})  # absent means HU for CT (C.11.1.1.2); US, unspecified, is common
-_OVERLAYS = range(0x6000, 0x6020, 2)  # (60xx,0102) Overlay Bit Position: above 0 in the retired in-pixel kind
 # By itself pydicom takes GDCM: 5.4 instead of 3.2 ms for 512 x 512 pixels, and 13.8, most of it in threads of its own,
 # instead of 10.8.
 _QUICKEST = {
@@ -58,25 +48,6 @@ _QUICKEST = {
     uid.JPEG2000Lossless: "pylibjpeg",
     uid.JPEG2000: "pylibjpeg",
 }
-_OF_ONE_FRAME = (
-    *("SOPClassUID", "SOPInstanceUID", "InstanceNumber", "NumberOfFrames", "Rows", "Columns", "SamplesPerPixel"),
-    *("PhotometricInterpretation", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
-    *("ImageOrientationPatient", "ImagePositionPatient", "SliceThickness", "PixelSpacing", "GantryDetectorTilt"),
-    *("RescaleSlope", "RescaleIntercept", "RescaleType", "PixelPaddingValue", "PixelPaddingRangeLimit"),
-)
-_WANTED = frozenset(
-    {*(tag for keyword in _OF_ONE_FRAME if (tag := pydicom.datadict.tag_for_keyword(keyword)) is not None)}
-    | {group << 16 | 0x0102 for group in _OVERLAYS}
-)
-"""All that is asked of an object with one frame of uncompressed pixels."""
-_PIXEL_DATA = b"\xe0\x7f\x10\x00"  # its tag
-_GROUP_LENGTH = struct.Struct("<HH2sHL")  # (0002,0000), with which each file begins: PS3.10 7.1
-# What pydicom and the decoders behind it raise on broken input; they promise no class of their own.
-_BROKEN = (
-    ArithmeticError, AttributeError, EOFError, ImportError, LookupError, MemoryError, NotImplementedError, OSError,
-    RecursionError, RuntimeError, TypeError, ValueError, struct.error, zlib.error, BytesLengthException,
-    InvalidDicomError,
-)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,9 +117,9 @@ class CTObject:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # pydicom's warnings quote values
             try:
-                self._dataset = _parse(source)
+                self._dataset = parse(source)
                 self._check()
-            except _BROKEN as exc:
+            except BROKEN as exc:
                 raise UnreadableSlice(f"the object cannot be parsed as DICOM ({type(exc).__name__})") from exc
 
     def __len__(self) -> int:
@@ -197,7 +168,7 @@ class CTObject:
             except UnreadableSlice as exc:
                 exc.frame = frame
                 raise
-            except _BROKEN as exc:
+            except BROKEN as exc:
                 name = self._syntax.name
                 raise UnreadableSlice(f"{name} pixels cannot be decoded ({type(exc).__name__})", frame) from exc
 
@@ -249,7 +220,7 @@ class CTObject:
             if not get_decoder(self._syntax).is_available:
                 raise UnreadableSlice(f"{self._syntax.name} pixels cannot be decoded: no decoder for them is installed")
             self._check_codestream(index)
-        elif _is_plain(self._dataset):
+        elif is_plain(self._dataset):
             kind, count = f"<{'ui'[ds.PixelRepresentation]}2", self.rows * self.columns
             return self._interpreted(np.frombuffer(ds.PixelData, kind, count, index * count * 2).reshape(self.rows, -1))
         array = self._decoded(index)
@@ -265,7 +236,7 @@ class CTObject:
         from pydicom.pixels import get_decoder
 
         ds, decoder = self._dataset, get_decoder(self._syntax)
-        if self._syntax == uid.RLELossless and _is_plain(self._dataset):
+        if self._syntax == uid.RLELossless and is_plain(self._dataset):
             unpacked = unpack(get_frame(ds.PixelData, index, number_of_frames=self.frames), self.rows, self.columns)
             if unpacked is not None:
                 return unpacked.view(f"<{'ui'[ds.PixelRepresentation]}2")
@@ -283,7 +254,7 @@ class CTObject:
             bits_stored=values.integer(ds, "BitsStored"),
             high_bit=values.integer(ds, "HighBit", values.integer(ds, "BitsStored") - 1),
             signed=values.integer(ds, "PixelRepresentation", 0) == 1,
-            shared_bits=any((group, 0x0102) in ds and ds[group, 0x0102].value for group in _OVERLAYS),
+            shared_bits=any((group, 0x0102) in ds and ds[group, 0x0102].value for group in OVERLAYS),
         )
 
     def _check_codestream(self, index: int) -> None:
@@ -340,84 +311,3 @@ class _Groups:
             if items and items[0].get(keyword) is not None:
                 return items[0].get(keyword)
         return None
-
-
-def _parse(source: Path | bytes | BinaryIO) -> pydicom.Dataset:
-    if isinstance(source, Path):
-        with source.open("rb") as opened:
-            return _parse(opened)
-    if isinstance(source, bytes) and (plain := _one_plain_frame(source)) is not None:
-        return plain
-    file = io.BytesIO(source) if isinstance(source, bytes) else source
-    _refuse_inflation(file)
-    ds = pydicom.dcmread(file, force=True)  # a missing preamble alone is no reason to lose a slice
-    if not ds.get("SOPClassUID"):
-        raise UnreadableSlice("this is not a DICOM object")
-    if "TransferSyntaxUID" not in ds.file_meta:
-        ds.file_meta.TransferSyntaxUID = uid.ImplicitVRLittleEndian  # the default of a data set without file meta
-    return ds
-
-
-def _is_plain(ds: pydicom.Dataset) -> bool:
-    """Whether the pixels need no more than to be taken as they lie there, or unpacked, as nearly all CT's; all else is
-    the library's."""
-    return (
-        ds.file_meta.TransferSyntaxUID.is_little_endian
-        and values.integer(ds, "BitsAllocated") == 16
-        and ds.get("PixelRepresentation") in (0, 1)
-        and ds.get("PhotometricInterpretation") in ("MONOCHROME1", "MONOCHROME2")
-    )
-
-
-def _one_plain_frame(data: bytes) -> Dataset | None:
-    """Of a file that holds one frame of uncompressed pixels, as nearly all do, what is asked of it; None of any other.
-
-    pydicom makes objects of the hundred other elements too, which takes longer than anything that is done with these.
-    """
-    if data[128:132] != b"DICM":
-        return None
-    try:
-        *first, length = _GROUP_LENGTH.unpack_from(data, 132)
-        meta, _ = stepping.find(data[144 : 144 + length], False, frozenset({0x00020010}), after=0x00020000)
-        file_meta = _plain_meta(meta[0x00020010].value)
-        if first != [2, 0, b"UL", 4] or file_meta is None:
-            return None
-        implicit = file_meta.TransferSyntaxUID.is_implicit_VR
-        found, pixels = stepping.find(data, implicit, _WANTED, 144 + length)
-    except (stepping.Unusual, struct.error, LookupError):
-        return None
-    if pixels is None:
-        return None
-    vr, begin, size = pixels
-    head = begin - (8 if implicit else 12)
-    if data[head : head + 4] != _PIXEL_DATA or vr not in (None, "OW", "OB") or begin + size != len(data):
-        return None
-    tag = BaseTag(0x7FE00010)
-    found[tag] = RawDataElement(tag, vr, size, data[begin:], begin, implicit, True)
-    ds = Dataset({BaseTag(tag): element for tag, element in found.items()})
-    ds.file_meta = file_meta
-    with contextlib.suppress(UnreadableSlice, *_BROKEN):
-        return ds if str(ds.get("SOPClassUID")) in SINGLE_FRAME and _is_plain(ds) else None
-    return None
-
-
-@functools.lru_cache(maxsize=8)
-def _plain_meta(transfer_syntax: bytes) -> FileMetaDataset | None:
-    """For the value of (0002,0010); None unless it is uncompressed and little endian."""
-    for syntax in (uid.ExplicitVRLittleEndian, uid.ImplicitVRLittleEndian):
-        if transfer_syntax.rstrip(b"\0 ") == syntax.encode():
-            meta = FileMetaDataset()
-            meta.TransferSyntaxUID = syntax
-            return meta
-    return None
-
-
-def _refuse_inflation(file: BinaryIO) -> None:
-    """Refuse a deflated data set that grows beyond MAX_INFLATED: pydicom would inflate all of it at once."""
-    start = file.tell()
-    head = file.read(4096)
-    if head[128:132] == b"DICM" and uid.DeflatedExplicitVRLittleEndian.encode() in head:
-        file.seek(start + 144 + int.from_bytes(head[140:144], "little"))  # behind (0002,0000) and the group it counts
-        if len(zlib.decompressobj(-zlib.MAX_WBITS).decompress(file.read(), MAX_INFLATED + 1)) > MAX_INFLATED:
-            raise UnreadableSlice(f"the deflated object grows beyond {MAX_INFLATED >> 20} MiB")
-    file.seek(start)

@@ -15,8 +15,8 @@ from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, STANDARD_VR
 
 UNDEFINED = 0xFFFFFFFF  # length of a value that ends with a delimiter (PS3.5 7.1.1)
 
-_PIXEL_DATA = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
-_CHARACTER_SET = 0x00080005
+PIXEL_DATA = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
+CHARACTER_SET = 0x00080005
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _LARGE = 8 * 2**20  # bytes in front of Pixel Data; what is larger is counted
 _DEEPEST = 16  # sequences within sequences; PS3.5 sets no limit, and no image comes near it
@@ -56,9 +56,9 @@ def find(
         if tag <= last or at - begin > _LARGE:
             raise Unusual
         last = tag
-        if tag in _PIXEL_DATA:
+        if tag in PIXEL_DATA:
             return found, (vr, value, length)
-        if tag == _CHARACTER_SET and vr not in ("CS", None):
+        if tag == CHARACTER_SET and vr not in ("CS", None):
             raise Unusual
         if length == UNDEFINED:
             at = _past_sequence(data, value, implicit, vr, 0)

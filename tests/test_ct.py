@@ -255,7 +255,7 @@ def test_a_lying_stream_costs_its_slice_and_no_memory(syntax: str, stream: bytes
 
 
 def test_a_deflated_bomb_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dtvit.ct.MAX_INFLATED", 1 << 20)
+    monkeypatch.setattr("dtvit.parsing.MAX_INFLATED", 1 << 20)
     packed = zlib.compressobj(wbits=-15)
     bomb = packed.compress(b"\0" * (8 << 20)) + packed.flush()
     head = written(made(syntax=uid.DeflatedExplicitVRLittleEndian))

@@ -239,7 +239,8 @@ def _association(
         )
     except OSError as exc:  # the host's name is not known, now or at all
         raise PeerUnreachable(f"{_name(peer)} cannot be reached: {exc.strerror}") from exc
-    for answer in rejections:
+    if rejections:
+        answer = rejections[0]
         reason = f"{_name(peer)} rejected the association: {_why(answer)}"
         # Rejected for good (1) is a matter of configuration on either side, for now (2) of load (PS3.8 9.3.4).
         raise NoAssociation(reason) if answer.result == 1 else PeerUnreachable(reason)

@@ -17,7 +17,7 @@ from pydicom.dataset import Dataset
 from test_ct import made as ct_image
 from test_ct import written
 
-from dtvit import ct, stepping
+from dtvit import parsing, stepping
 from dtvit.ct import CTObject, UnreadableSlice
 
 ODD = [
@@ -65,7 +65,7 @@ def odd(rng: random.Random, syntax: str, changes: int) -> bytes:
     ds.AnatomicRegionSequence = [Dataset()]
     ds.AnatomicRegionSequence[0].CodeValue = "T-A0100"
     ds["AnatomicRegionSequence"].is_undefined_length = rng.random() < 0.5
-    for keyword in rng.sample(ct._OF_ONE_FRAME, rng.randrange(3)):
+    for keyword in rng.sample(parsing._OF_ONE_FRAME, rng.randrange(3)):
         ds.pop(keyword, None)
         if rng.random() < 0.7:
             ds.add_new(tag_for_keyword(keyword), rng.choice(("LO", "CS", "UI", "SH", "UT")), rng.choice(ODD))
@@ -84,7 +84,7 @@ def test_whatever_is_odd_or_broken_both_ways_say_the_same(syntax: str, monkeypat
     rng, past_it, alike = random.Random(5), 0, 0
     for _ in range(400):
         data = odd(rng, syntax, changes=3)
-        past_it += ct._one_plain_frame(data) is not None
+        past_it += parsing.one_plain_frame(data) is not None
         mine, theirs = outcome(data), by_pydicom(data, monkeypatch)
         alike += mine == theirs
         assert mine == theirs or "cannot be parsed" in theirs
@@ -94,8 +94,28 @@ def test_whatever_is_odd_or_broken_both_ways_say_the_same(syntax: str, monkeypat
 
 @pytest.mark.parametrize("syntax", SYNTAXES)
 def test_a_plain_slice_is_read_without_pydicom(syntax: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ct.pydicom, "dcmread", None)
+    monkeypatch.setattr(parsing.pydicom, "dcmread", None)
     assert CTObject(written(ct_image(syntax=syntax))).slice(0).hu[0, 0] == 40
+
+
+def test_nothing_is_asked_of_a_plain_slice_that_was_stepped_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be taken for absent."""
+    asked: set[str] = set()
+
+    class Asked(Dataset):
+        def get(self, key: Any, default: Any = None) -> Any:
+            asked.add(key)
+            return super().get(key, default)
+
+        def __getattr__(self, name: str) -> Any:
+            asked.add(name)
+            return super().__getattr__(name)
+
+    monkeypatch.setattr(parsing, "Dataset", Asked)
+    assert isinstance(outcome(written(ct_image(PixelPaddingRangeLimit=-1900, PixelPaddingValue=-2000))), list)
+    keywords = {name for name in asked if isinstance(name, str) and tag_for_keyword(name) is not None}
+    assert len(keywords) > 15
+    assert keywords - {"PixelData"} <= {*parsing._OF_ONE_FRAME}
 
 
 def test_every_real_slice_is_the_same_both_ways(shared_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,5 +131,5 @@ def test_only_pixel_data_itself_is_taken_for_pixels(monkeypatch: pytest.MonkeyPa
     data = written(ct_image())
     at = data.index(b"\xe0\x7f\x10\x00")
     floats = data[:at] + struct.pack("<HH", 0x7FE0, 0x0008) + b"OF" + data[at + 6 :]
-    assert ct._one_plain_frame(floats) is None
+    assert parsing.one_plain_frame(floats) is None
     assert outcome(floats) == by_pydicom(floats, monkeypatch) == "the object holds no pixels"
