@@ -18,6 +18,7 @@ from dicom_node.config import Peer, Results
 from dicom_node.errors import PeerError, PeerRefused
 from dicom_node.logs import fields
 from dicom_node.network import scu
+from dicom_node.network.requestor import NoAssociation, NoContext
 from dicom_node.report import sr
 from dicom_node.status import StoreStatus
 from dicom_node.store import destinations, outbox
@@ -98,7 +99,7 @@ class Sender:
 
     def _settle(self, delivery: Delivery, sent: scu.Sent) -> None:
         # Some negotiate every class, and say only when they are sent an object that they do not take it.
-        class_not_taken = isinstance(sent.error, scu.NoContext) or sent.status == StoreStatus.SOP_CLASS_NOT_SUPPORTED
+        class_not_taken = isinstance(sent.error, NoContext) or sent.status == StoreStatus.SOP_CLASS_NOT_SUPPORTED
         if class_not_taken and self._offer_next_class(delivery):
             return
         if sent.error is not None:
@@ -118,7 +119,7 @@ class Sender:
     def _failed(self, delivery: Delivery, error: PeerError) -> None:
         """What is owed no longer, as it was withdrawn or its patient forgotten meanwhile, fails without a word."""
         now, about = self._clock(), {"job": delivery.job_id, "to": self._peer.name}
-        if isinstance(error, PeerRefused) and not isinstance(error, scu.NoAssociation):
+        if isinstance(error, PeerRefused) and not isinstance(error, NoAssociation):
             with self._database.write() as connection:
                 owed = outbox.give_up(connection, delivery, now=now, status=error.status, error=str(error))
             if owed:

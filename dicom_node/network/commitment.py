@@ -21,7 +21,8 @@ from dicom_node import uids
 from dicom_node.config import Peer
 from dicom_node.errors import NodeError, PeerRefused, PeerUnreachable
 from dicom_node.logs import fields, trace
-from dicom_node.network import scu
+from dicom_node.network import requestor
+from dicom_node.network.requestor import NoContext
 from dicom_node.status import CommitmentStatus, StoreStatus
 
 log = logging.getLogger("dicom_node.commitment")
@@ -64,11 +65,9 @@ def ask(
         came.set()
 
     handlers = [(evt.EVT_N_EVENT_REPORT, _on_report, [take])]
-    with scu._association(peer, calling_aet, _CONTEXTS, handlers=handlers) as open_:
+    with requestor.association(peer, calling_aet, _CONTEXTS, handlers=handlers) as open_:
         if open_ is None:
-            raise scu.NoContext(
-                f"{peer.name} offers no storage commitment; take peers.commitment away, or enable it there"
-            )
+            raise NoContext(f"{peer.name} offers no storage commitment; take peers.commitment away, or enable it there")
         asked = Dataset()
         asked.TransactionUID = transaction_uid
         asked.ReferencedSOPSequence = [_item(*reference) for reference in references]
@@ -90,9 +89,9 @@ def report(peer: Peer, calling_aet: str, transaction_uid: str, answers: Sequence
         told.ReferencedSOPSequence = committed
     if failed:
         told.FailedSOPSequence = failed
-    with scu._association(peer, calling_aet, _CONTEXTS, as_scp=SOP_CLASS) as open_:
+    with requestor.association(peer, calling_aet, _CONTEXTS, as_scp=SOP_CLASS) as open_:
         if open_ is None:
-            raise scu.NoContext(f"{peer.name} takes no N-EVENT-REPORT for storage commitment from us")
+            raise NoContext(f"{peer.name} takes no N-EVENT-REPORT for storage commitment from us")
         try:
             answer, _ = open_.send_n_event_report(
                 told, FAILURES_EXIST if failed else ALL_COMMITTED, SOP_CLASS, SOP_INSTANCE
