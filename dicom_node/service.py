@@ -11,14 +11,13 @@ import gc
 import logging
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from dicom_node import committing, housekeeping
+from dicom_node import committing, housekeeping, supervisor
 from dicom_node.arrivals import Arrivals
 from dicom_node.config import Config
 from dicom_node.counts import Counts
@@ -32,16 +31,13 @@ from dicom_node.store.database import Database
 from dicom_node.store.opening import open_store
 from dicom_node.store.results import Version
 from dicom_node.store.spool import Spool
+from dicom_node.supervisor import Supervisor
 
 log = logging.getLogger("dicom_node.service")
 
 TICK_S = 0.25
-DONE = b"!"  # among the worker's signs of life: it has done something, and there may be something to send
 TIDY_S = 3600.0
 ASK_S = 2.0  # what was delivered meanwhile goes into one question
-WORKER_START_S = 180.0  # importing torch and loading a large model from a slow disk
-WORKER_STOP_S = 30.0
-LONGEST_RESTART_WAIT_S = 30.0
 
 
 class Service:
@@ -69,10 +65,36 @@ class Service:
             lock.close()
 
     def _serve(self, database: Database, spool: Spool) -> None:
-        node = self._config.node
-        if database.url.get_backend_name() == "sqlite":  # then whatever is begun is of an earlier life of this node
+        if not database.is_shared:  # then whatever is begun is of an earlier life of this node
             self._forget_earlier_life(database)
-        receiver: Receiver | None = None
+        reports = committing.Reports(database, self._config)
+        keeper = committing.Keeper(database, spool, self._config) if self._config.commitment.accept else None
+        arrivals, receiver = self._receiving(database, spool, reports, keeper)
+        port = receiver.start()
+        gc.freeze()  # what was imported stays: to look through it takes 0.1 s, in which nothing is received
+        self._warn_of_gaps()
+        log.info("ready %s", fields(ae_title=self._config.node.ae_title, port=port))
+        self._loop("worker", self._supervisor(database).run)
+        self._loop("arrivals", self._every(TICK_S, arrivals.tick))
+        self._loop("heartbeat", self._every(heartbeats.EVERY_S, lambda: self._beat(database), first_s=0.0))
+        self._loop("housekeeping", self._every(TIDY_S, lambda: self._tidy(database, spool)))
+        self._talk_to_peers(database, spool, reports)
+        if keeper is not None:
+            self._loop("commitment", self._every(ASK_S, keeper.tick))
+        self._stopping.wait()
+        log.info("stopping")
+        self._done.give()
+        receiver.stop()
+        for thread in self._threads:
+            thread.join(supervisor.STOP_S + 10.0)
+        with contextlib.suppress(NodeError), database.write() as connection:
+            heartbeats.end(connection, self._owner)
+        log.info("stopped")
+
+    def _receiving(
+        self, database: Database, spool: Spool, reports: committing.Reports, keeper: committing.Keeper | None
+    ) -> tuple[Arrivals, Receiver]:
+        """Each asks the other: the one what becomes of an object, the other who may still be sending."""
         arrivals = Arrivals(
             database,
             spool,
@@ -81,52 +103,45 @@ class Service:
             backlog=self._config.backlog,
             version=self._version,
             clock=time.time,
-            association_open=lambda aet: receiver is not None and receiver.has_open_association(aet),
+            association_open=lambda calling_aet: receiver.has_open_association(calling_aet),
         )
-        reports = committing.Reports(database, self._config)
-        keeper = committing.Keeper(database, spool, self._config) if self._config.commitment.accept else None
         receiver = Receiver(
             arrivals.accept,
             scp.rules_of(self._config, spool.has_room),
-            bind=node.bind,
-            port=node.port,
+            bind=self._config.node.bind,
+            port=self._config.node.port,
             services=[commitment.service(reports.take, keeper.asked if keeper else None)],
         )
-        port = receiver.start()
-        gc.freeze()  # what was imported stays: to look through it takes 0.1 s, in which nothing is received
-        self._warn_of_gaps()
-        log.info("ready %s", fields(ae_title=node.ae_title, port=port))
-        worker = _WorkerProcess(self._config, self._config_path, database, self._stopping, self._done.give)
-        self._loop("worker", worker.run)
-        self._loop("arrivals", self._every(TICK_S, arrivals.tick))
-        self._loop("heartbeat", self._every(heartbeats.EVERY_S, lambda: self._beat(database), first_s=0.0))
-        self._loop("housekeeping", self._every(TIDY_S, lambda: self._tidy(database, spool)))
+        return arrivals, receiver
+
+    def _supervisor(self, database: Database) -> Supervisor:
+        program = [sys.executable, "-m", "dicom_node", "worker", "--config", str(self._config_path)]
+        return Supervisor(
+            database,
+            lambda owner: [*program, "--owner", owner],
+            lease_s=self._config.results.lease_s,
+            stopping=self._stopping,
+            done=self._done.give,
+        )
+
+    def _talk_to_peers(self, database: Database, spool: Spool, reports: committing.Reports) -> None:
+        """A thread for each: what is slow at one peer holds up no other."""
+        ae_title = self._config.node.ae_title
         if self._config.completion.count_from:
             counting = self._config.peer(self._config.completion.count_from)
             counts = Counts(
                 database,
-                lambda study, series: scu.count_instances(counting, node.ae_title, study, series),
+                lambda study, series: scu.count_instances(counting, ae_title, study, series),
                 settle_s=self._config.completion.settle_s,
                 clock=time.time,
             )
             self._loop("counts", self._every(TICK_S, counts.tick))
         for peer in self._config.destinations:
-            sender = Sender(database, spool, peer, self._config.results, ae_title=node.ae_title)
+            sender = Sender(database, spool, peer, self._config.results, ae_title=ae_title)
             self._loop(f"sender-{peer.name}", self._every(TICK_S, sender.tick, hint=self._done))
             if peer.commitment:
                 asker = committing.Asker(database, peer, self._config, reports)
                 self._loop(f"commitment-{peer.name}", self._every(ASK_S, asker.tick))
-        if keeper is not None:
-            self._loop("commitment", self._every(ASK_S, keeper.tick))
-        self._stopping.wait()
-        log.info("stopping")
-        self._done.give()
-        receiver.stop()
-        for thread in self._threads:
-            thread.join(WORKER_STOP_S + 10.0)
-        with contextlib.suppress(NodeError), database.write() as connection:
-            heartbeats.end(connection, self._owner)
-        log.info("stopped")
 
     def _forget_earlier_life(self, database: Database) -> None:
         """Free its leases at once. On a full disk they run out by themselves: to refuse images it must come up."""
@@ -205,90 +220,6 @@ class Hint:
             return self._given.wait(timeout_s)
 
 
-class _WorkerProcess:
-    """Starts the worker, starts it again when it ends, and ends it when it gives no sign of life.
-
-    `done` is called when it says that it did something.
-    """
-
-    def __init__(
-        self,
-        config: Config,
-        config_path: Path,
-        database: Database,
-        stopping: threading.Event,
-        done: Callable[[], None] = lambda: None,
-    ) -> None:
-        self._config = config
-        self._config_path = config_path
-        self._database = database
-        self._stopping = stopping
-        self._done = done
-        self._last_sign = 0.0
-        self._seen_alive = False
-
-    def run(self) -> None:
-        failures = 0
-        while not self._stopping.is_set():
-            begun = time.monotonic()
-            owner = f"{os.getpid()}-{time.time_ns()}"
-            code = self._run_once(owner)
-            if self._stopping.is_set():
-                break
-            self._free(owner)
-            lasted_s = time.monotonic() - begun
-            failures = 0 if lasted_s > 60.0 else failures + 1
-            wait_s = min(LONGEST_RESTART_WAIT_S, 0.5 * 2.0 ** min(failures, 10))
-            log.error("worker_ended %s", fields(code=code, after_s=lasted_s, again_in_s=wait_s))
-            self._stopping.wait(wait_s)
-
-    def _free(self, owner: str) -> None:
-        """Take its leases at once; where the database cannot be written to, they run out by themselves."""
-        try:
-            with self._database.write() as connection:
-                jobs.free(connection, owner=owner, now=time.time())
-        except (StoreFull, StoreUnavailable) as exc:
-            log.error("waits %s", fields(part="worker", reason=exc))
-
-    def _run_once(self, owner: str) -> int | str:
-        """Until it ends; its exit status, or why it could not be started."""
-        command = [sys.executable, "-m", "dicom_node", "worker", "--config", str(self._config_path), "--owner", owner]
-        environment = os.environ | {
-            "OMP_WAIT_POLICY": "passive"
-        }  # on shared cores, spinning threads starve the receiver
-        try:
-            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
-        except OSError as exc:  # no memory, no process, no file handle: may pass
-            return f"not started: {exc}"
-        self._last_sign, self._seen_alive = time.monotonic(), False
-        threading.Thread(target=self._listen, args=(process,), daemon=True).start()
-        while process.poll() is None:
-            if self._stopping.wait(0.1):
-                return self._stop(process)
-            silent_s = time.monotonic() - self._last_sign
-            if silent_s > (self._config.results.lease_s if self._seen_alive else WORKER_START_S):
-                log.error("worker_hangs %s", fields(silent_s=silent_s))
-                process.kill()
-                process.wait()
-        return process.returncode
-
-    def _listen(self, process: subprocess.Popen[bytes]) -> None:
-        assert process.stdout is not None
-        while sign := process.stdout.read(1):
-            self._last_sign, self._seen_alive = time.monotonic(), True
-            if sign == DONE:
-                self._done()
-
-    def _stop(self, process: subprocess.Popen[bytes]) -> int:
-        assert process.stdin is not None
-        process.stdin.close()  # the worker takes the end of its input as the word to stop, as when this process dies
-        try:
-            return process.wait(WORKER_STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            return process.wait()
-
-
 class _Lock:
     """Held by the kernel for as long as this process lives; a crash leaves nothing behind."""
 
@@ -313,6 +244,6 @@ class _Lock:
 def _only_one(config: Config, database: Database) -> _Lock:
     """One `serve` a data folder with SQLite: two would take each other's jobs for those of a dead one."""
     lock = _Lock(config.node.data_folder / "serve.lock")
-    if database.url.get_backend_name() == "sqlite" and not lock.take():
+    if not database.is_shared and not lock.take():
         raise NodeError(f"another dicom-node serve is running on {config.node.data_folder}; stop it first")
     return lock

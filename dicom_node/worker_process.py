@@ -19,6 +19,7 @@ from dicom_node.config import Config
 from dicom_node.errors import ConfigError, StoreFull, StoreUnavailable
 from dicom_node.logs import fields
 from dicom_node.store.opening import open_store
+from dicom_node.supervisor import ALIVE, DONE
 from dicom_node.worker import Node, Worker
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def work(config: Config, owner: str) -> NoReturn:
             stopping.wait(5.0)
             continue
         if busy:
-            _sign_of_life(b"!")  # something may be owed now: the service's senders need not wait for their next look
+            _sign_of_life(DONE)
         else:
             stopping.wait(IDLE_S)
     spool.close()
@@ -104,7 +105,7 @@ def reading_processes(config: Config) -> int:
     return min(cores, MOST_READERS)
 
 
-def _sign_of_life(sign: bytes = b".") -> None:
+def _sign_of_life(sign: bytes = ALIVE) -> None:
     with contextlib.suppress(OSError):
         os.write(sys.stdout.fileno(), sign)
 

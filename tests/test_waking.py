@@ -2,25 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
 import threading
-from io import BytesIO
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
 
 from dicom_node.config import Config
-from dicom_node.service import Hint, Service, _WorkerProcess
-from dicom_node.store.database import Database
+from dicom_node.service import Hint, Service
 from dicom_node.store.results import Version
-
-
-def test_a_worker_says_when_it_has_done_something(monkeypatch: Any) -> None:
-    done: list[int] = []
-    nothing = cast(Database, None)
-    worker = _WorkerProcess(Config(), Path("config.toml"), nothing, threading.Event(), lambda: done.append(1))
-    worker._listen(cast("subprocess.Popen[bytes]", SimpleNamespace(stdout=BytesIO(b"..!...!."))))
-    assert len(done) == 2
 
 
 def test_a_hint_ends_a_long_wait_and_without_one_the_time_does() -> None:

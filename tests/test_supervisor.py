@@ -1,0 +1,105 @@
+"""`serve` keeps a worker going whatever happens to the database, or to the machine, when one has ended."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made import Made, made_node
+
+from dicom_node.errors import StoreFull, StoreUnavailable
+from dicom_node.supervisor import Supervisor
+
+LEASE_S = 0.3
+
+
+class Impatient(threading.Event):
+    """Nobody waits for it; it is set when that many workers have ended."""
+
+    def __init__(self, ended: int) -> None:
+        super().__init__()
+        self.waits: list[float] = []
+        self._ended = ended
+
+    def wait(self, timeout: float | None = None) -> bool:
+        if timeout is not None and timeout > 0.1:  # what lies between two workers; a shorter look is at one that runs
+            self.waits.append(timeout)
+            if len(self.waits) == self._ended:
+                self.set()
+        else:
+            super().wait(timeout)
+        return self.is_set()
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Made:
+    return made_node(tmp_path)
+
+
+def python(program: str) -> Sequence[str]:
+    return [sys.executable, "-c", program]
+
+
+def supervise(
+    node: Made, command: Callable[[str], Sequence[str]], stopping: threading.Event, done: Any = lambda: None
+) -> None:
+    Supervisor(node.database, command, lease_s=LEASE_S, stopping=stopping, done=done).run()
+
+
+@pytest.mark.parametrize("error", [StoreUnavailable("no database"), StoreFull("no room")])
+def test_a_worker_is_started_again_though_its_leases_cannot_be_freed(
+    node: Made, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def write() -> Any:
+        raise error
+
+    owners: list[str] = []
+
+    def command(owner: str) -> Sequence[str]:
+        owners.append(owner)
+        return python("")
+
+    stopping = Impatient(3)
+    monkeypatch.setattr(node.database, "write", write)
+    supervise(node, command, stopping)
+    assert stopping.waits == [1.0, 2.0, 4.0]
+    assert len(set(owners)) == 3
+
+
+def test_a_worker_that_cannot_be_started_is_tried_again(node: Made, caplog: pytest.LogCaptureFixture) -> None:
+    stopping = Impatient(3)
+    supervise(node, lambda _: ["/no/such/program"], stopping)
+    assert stopping.waits == [1.0, 2.0, 4.0]
+    assert "No such file" in caplog.text
+
+
+def test_a_worker_that_falls_silent_is_ended(node: Made, caplog: pytest.LogCaptureFixture) -> None:
+    hanging = "import sys, threading; sys.stdout.write('.'); sys.stdout.flush(); threading.Event().wait()"
+    supervise(node, lambda _: python(hanging), Impatient(1))
+    assert "worker_hangs" in caplog.text
+    assert "code=-9" in caplog.text
+
+
+def test_a_worker_stops_when_its_input_ends(node: Made) -> None:
+    obedient = "import sys; sys.stdout.write('!'); sys.stdout.flush(); sys.stdin.read(); sys.stdout.write('!')"
+    stopping, done = threading.Event(), threading.Semaphore(0)
+
+    def at_first() -> None:
+        done.release()
+        stopping.set()
+
+    supervise(node, lambda _: python(obedient), stopping, at_first)
+    assert done.acquire(timeout=10.0)
+    assert done.acquire(timeout=10.0)  # its last word, which it says only after the end of its input
+
+
+def test_what_a_worker_has_done_is_told_each_time(node: Made) -> None:
+    done = threading.Semaphore(0)
+    supervise(node, lambda _: python("print('..!...!.', end='')"), Impatient(1), done.release)
+    assert done.acquire(timeout=10.0)
+    assert done.acquire(timeout=10.0)
+    assert not done.acquire(timeout=0.1)
