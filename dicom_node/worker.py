@@ -1,7 +1,7 @@
 """The worker: reads pixels, asks the model, makes reports. A process of its own, the only one with torch and decoders.
 
-Slices are classified while their series still arrives, one row a slice; a job then needs what is left, the conclusion
-and the report. Before a slice is read, a try is counted: one that ends the process twice is left out, with the reason.
+Slices are classified while their series still arrives, one row a slice (`classifying`); a job then needs what is left,
+the conclusion and the report. A job ends once, whatever happens to it, and only by the worker that has its lease.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 from dicom_node import anatomy, reporting
+from dicom_node.classifying import Classifying
 from dicom_node.config import Config
 from dicom_node.errors import LeaseLost, ModelFailed, StoreFull, StoreUnavailable
 from dicom_node.extras import Extras
@@ -19,7 +20,7 @@ from dicom_node.logs import fields, trace
 from dicom_node.report import sr
 from dicom_node.slices import Classifier, SliceReader
 from dicom_node.store import jobs, outbox, results, series
-from dicom_node.store.database import Connection, Database
+from dicom_node.store.database import Database
 from dicom_node.store.jobs import Job
 from dicom_node.store.results import SliceResult, Version
 from dicom_node.store.series import Instance
@@ -32,7 +33,6 @@ log = logging.getLogger("dicom_node.worker")
 
 RETRY_WAIT_S = 5.0
 LAST_WORDS = 2  # tries to report that a job failed; where these end the worker too, the state alone says so
-BACKLOG_BATCH = 4  # slices, a second or so without a GPU: as long as a live series waits for backlog under way
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,9 @@ class Worker:
             *(classifier, spool), brace_removal=config.model.brace_removal, batch=config.model.batch, readers=readers
         )
         self.version = Version(classifier.checkpoint.digest, self._reader.preprocessing)
+        self._classifying = Classifying(
+            database, self._reader, self.version, lease_s=self._lease_s, clock=clock, stopping=stopping
+        )
         self._maker = reporting.Maker(
             node.device_uid,
             node.ae_title,
@@ -94,7 +97,7 @@ class Worker:
         return any(
             self._do_a_job(at_most)
             or self._extras.make_next(at_most=at_most)
-            or self._classify_some(None, self._alive, at_most=at_most)
+            or self._classifying.next_slices(None, self._alive, at_most=at_most)
             for at_most in (jobs.LIVE, jobs.BACKLOG)
         )
 
@@ -146,7 +149,12 @@ class Worker:
             self._give_back(job, wait_s=0.0, reason=None)  # told to stop, or to make way; what was read is kept
             return
         instances, found = looked_at
-        found = self._refined(job, instances, found)
+        self._conclude(job, one, instances, self._refined(job, instances, found), begun)
+
+    def _conclude(
+        self, job: Job, one: series.Series, instances: Sequence[Instance], found: Sequence[SliceResult], begun: float
+    ) -> None:
+        """From the results of all its slices to a report, or to a refusal: by content, or for another series' sake."""
         ruled_out = {i.id: i.ruled_out for i in instances if i.ruled_out is not None}
         usable = [r for r in found if r.instance_id not in ruled_out]
         if anatomy.is_surely_no_head(usable):
@@ -192,8 +200,8 @@ class Worker:
         More may arrive meanwhile: they are looked at as well, or belong to the next run.
         """
         while True:
-            while self._classify_some(job.series_id, self._heartbeat(job), at_most=job.priority):
-                if self._stopping() or (job.priority > jobs.LIVE and self._is_something_live()):
+            while self._classifying.next_slices(job.series_id, self._heartbeat(job), at_most=job.priority):
+                if self._stopping() or (job.priority > jobs.LIVE and self._classifying.is_something_live()):
                     return None
                 with self._database.write() as connection:
                     jobs.extend(connection, job, now=self._clock(), lease_s=self._lease_s, further=True)
@@ -203,15 +211,6 @@ class Worker:
             known = {r.instance_id for r in found}
             if all(i.id in known for i in instances if i.ruled_out is None):
                 return instances, [r for r in found if r.instance_id in {i.id for i in instances}]
-
-    def _is_something_live(self) -> bool:
-        now = self._clock()
-        with self._database.read() as connection:
-            return (
-                jobs.is_due(connection, now=now, lease_s=self._lease_s, at_most=jobs.LIVE)
-                or jobs.next_with_extras(connection, now=now, lease_s=self._lease_s, at_most=jobs.LIVE) is not None
-                or bool(self._unread(connection, None, limit=1, at_most=jobs.LIVE))
-            )
 
     def _refined(self, job: Job, instances: Sequence[Instance], found: Sequence[SliceResult]) -> list[SliceResult]:
         """The results, once more over the finished series; as they were where that cannot be done."""
@@ -263,59 +262,6 @@ class Worker:
                     jobs.extend(connection, job, now=now, lease_s=self._lease_s)
 
         return beat
-
-    def _classify_some(self, series_id: int | None, alive: Callable[[], None], *, at_most: int) -> bool:
-        """Read and classify the next slices without a result; False if there are none that urgent.
-
-        Of backlog few at a time, so that it makes way soon.
-        """
-        with self._database.read() as connection:
-            unread = self._unread(connection, series_id, limit=self._reader.window, at_most=at_most)
-        suspects = [i for i in unread if i.tries > 0]
-        batch = suspects[:1] or unread  # one that was being read when a process died is read alone
-        if not batch:
-            return False
-        with self._database.write() as connection:
-            left = series.begin_reading(connection, [i.id for i in batch], tries=batch[0].tries)
-        batch = [i for i in batch if i.id in left]
-        try:
-            for found in self._reader.read(batch, alive, at_once=BACKLOG_BATCH if at_most > jobs.LIVE else None):
-                with self._database.write() as connection:
-                    results.keep(connection, found, self.version, now=self._clock())
-                left -= {r.instance_id for r in found}
-                if left and self._makes_way(series_id, at_most):
-                    break
-        except Exception:
-            self._not_read(left)
-            raise
-        self._not_read(left)
-        return True
-
-    def _unread(self, connection: Connection, series_id: int | None, *, limit: int, at_most: int) -> list[Instance]:
-        """What to read next.
-
-        Of slices that only arrive none that another worker may just be reading: what is tried by one after the other,
-        each alive, would look like what ends whoever reads it. Where there are other workers, what one of them left
-        unread waits for the job, which is one worker's alone.
-        """
-        begun = series_id is not None or not self._database.is_shared
-        return results.unread(connection, self.version, limit=limit, series_id=series_id, at_most=at_most, begun=begun)
-
-    def _not_read(self, left: set[int]) -> None:
-        """This process is alive: the try that was counted speaks against none of these, unless a reader ended."""
-        spared = left - self._reader.ended
-        if spared:
-            with self._database.write() as connection:
-                series.end_reading(connection, sorted(spared))
-
-    def _makes_way(self, series_id: int | None, at_most: int) -> bool:
-        """Whether slices of a job (or, without one, that only arrive) are to wait: for an end, or what is urgent."""
-        if self._stopping() or at_most > jobs.LIVE:
-            return self._stopping() or self._is_something_live()
-        if series_id is not None:
-            return False
-        with self._database.read() as connection:
-            return jobs.is_due(connection, now=self._clock(), lease_s=self._lease_s, at_most=jobs.LIVE)
 
     def _report(
         self,

@@ -1,0 +1,100 @@
+"""What is classified next, and what is noted of it: slices without a result, of one job or of all that still arrives.
+
+Before a slice is read, a try is counted: what ends the process is known to the next one by it, which reads that slice
+alone and, the second time, leaves it out. Live goes before backlog, of which few slices are done at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from dicom_node.slices import SliceReader
+from dicom_node.store import jobs, results, series
+from dicom_node.store.database import Connection, Database
+from dicom_node.store.results import Version
+from dicom_node.store.series import Instance
+
+BACKLOG_BATCH = 4  # slices, a second or so without a GPU: as long as a live series waits for backlog under way
+
+
+class Classifying:
+    def __init__(
+        self,
+        database: Database,
+        reader: SliceReader,
+        version: Version,
+        *,
+        lease_s: float,
+        clock: Callable[[], float],
+        stopping: Callable[[], bool],
+    ) -> None:
+        self._database = database
+        self._reader = reader
+        self._version = version
+        self._lease_s = lease_s
+        self._clock = clock
+        self._stopping = stopping
+
+    def next_slices(self, series_id: int | None, alive: Callable[[], None], *, at_most: int) -> bool:
+        """Read and classify the next slices without a result; False if there are none that urgent.
+
+        `series_id`: of a series that has a job; None: of those that only arrive. `alive` is called often. Raises
+        ModelFailed, StoreFull, StoreUnavailable.
+        """
+        with self._database.read() as connection:
+            unread = self._unread(connection, series_id, limit=self._reader.window, at_most=at_most)
+        suspects = [i for i in unread if i.tries > 0]
+        batch = suspects[:1] or unread  # one that was being read when a process died is read alone
+        if not batch:
+            return False
+        with self._database.write() as connection:
+            left = series.begin_reading(connection, [i.id for i in batch], tries=batch[0].tries)
+        batch = [i for i in batch if i.id in left]
+        try:
+            for found in self._reader.read(batch, alive, at_once=BACKLOG_BATCH if at_most > jobs.LIVE else None):
+                with self._database.write() as connection:
+                    results.keep(connection, found, self._version, now=self._clock())
+                left -= {r.instance_id for r in found}
+                if left and self._makes_way(series_id, at_most):
+                    break
+        except Exception:
+            self._not_read(left)
+            raise
+        self._not_read(left)
+        return True
+
+    def is_something_live(self) -> bool:
+        """Whether a job, the extras of one, or a slice that only arrives is not backlog."""
+        now = self._clock()
+        with self._database.read() as connection:
+            return (
+                jobs.is_due(connection, now=now, lease_s=self._lease_s, at_most=jobs.LIVE)
+                or jobs.next_with_extras(connection, now=now, lease_s=self._lease_s, at_most=jobs.LIVE) is not None
+                or bool(self._unread(connection, None, limit=1, at_most=jobs.LIVE))
+            )
+
+    def _unread(self, connection: Connection, series_id: int | None, *, limit: int, at_most: int) -> list[Instance]:
+        """What to read next.
+
+        Of slices that only arrive none that another worker may just be reading: what is tried by one after the other,
+        each alive, would look like what ends whoever reads it. Where there are other workers, what one of them left
+        unread waits for the job, which is one worker's alone.
+        """
+        begun = series_id is not None or not self._database.is_shared
+        return results.unread(connection, self._version, limit=limit, series_id=series_id, at_most=at_most, begun=begun)
+
+    def _not_read(self, left: set[int]) -> None:
+        """This process is alive: the try that was counted speaks against none of these, unless a reader ended."""
+        spared = left - self._reader.ended
+        if spared:
+            with self._database.write() as connection:
+                series.end_reading(connection, sorted(spared))
+
+    def _makes_way(self, series_id: int | None, at_most: int) -> bool:
+        """Whether slices of a job (or, without one, that only arrive) are to wait: for an end, or what is urgent."""
+        if self._stopping() or at_most > jobs.LIVE:
+            return self._stopping() or self.is_something_live()
+        if series_id is not None:
+            return False
+        with self._database.read() as connection:
+            return jobs.is_due(connection, now=self._clock(), lease_s=self._lease_s, at_most=jobs.LIVE)
