@@ -16,6 +16,7 @@ from sqlalchemy import Connection
 
 from dicom_node.store import outbox
 from dicom_node.store.database import insert_for, note
+from dicom_node.store.deadlines import passed
 from dicom_node.tables import (
     CommitmentState,
     DeliveryState,
@@ -56,8 +57,7 @@ class Request:
 
 
 def due(connection: Connection, destination: str, *, now: float, longest_wait_s: float, limit: int) -> list[Owed]:
-    """A deadline further away than the longest wait was set before the clock was put back, and is due."""
-    passed = sa.or_(deliveries.c.commitment_at <= now, deliveries.c.commitment_at > now + longest_wait_s)
+    """What this destination is to be asked for now, the oldest first."""
     query = (
         sa.select(
             deliveries.c.id.label("delivery_id"),
@@ -69,7 +69,7 @@ def due(connection: Connection, destination: str, *, now: float, longest_wait_s:
         .where(
             deliveries.c.destination == destination,
             deliveries.c.commitment.in_((CommitmentState.OWED, CommitmentState.ASKED)),
-            passed,
+            passed(deliveries.c.commitment_at, now=now, longest_s=longest_wait_s),
         )
         .order_by(deliveries.c.id)
         .limit(limit)
@@ -202,10 +202,10 @@ def keep(
 
 
 def requests(connection: Connection, *, now: float, longest_wait_s: float) -> list[Request]:
-    passed = sa.or_(commitments.c.next_at <= now, commitments.c.next_at > now + longest_wait_s)
+    waits = commitments.c.state == DeliveryState.WAITING
     query = (
         sa.select(commitments)
-        .where(commitments.c.state == DeliveryState.WAITING, passed)
+        .where(waits, passed(commitments.c.next_at, now=now, longest_s=longest_wait_s))
         .order_by(commitments.c.id)
         .limit(20)
     )

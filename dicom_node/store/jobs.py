@@ -18,6 +18,7 @@ from sqlalchemy import Connection
 
 from dicom_node.errors import LeaseLost
 from dicom_node.store.database import note
+from dicom_node.store.deadlines import passed
 from dicom_node.tables import DeliveryState, JobState, deliveries, jobs, objects, series
 from dtvit.findings import Outcome
 
@@ -51,8 +52,8 @@ def is_due(connection: Connection, *, now: float, lease_s: float, at_most: int =
 def claim(connection: Connection, *, owner: str, now: float, lease_s: float, at_most: int = BACKLOG) -> Job | None:
     """Lease the next job: one that is ready and due, or one whose lease ran out; none less urgent than `at_most`.
 
-    A deadline further away than any that is ever set was set before the clock was put back, and has passed. Runs of one
-    series are begun and finished one at a time (the row of the series is locked); one that was overtaken ends here.
+    Runs of one series are begun and finished one at a time (the row of the series is locked); one that was overtaken
+    ends here.
     """
     order = (jobs.c.priority, jobs.c.not_before, jobs.c.id)
     due = _due(now, lease_s, at_most)
@@ -79,13 +80,9 @@ def claim(connection: Connection, *, owner: str, now: float, lease_s: float, at_
 
 
 def _due(now: float, lease_s: float, at_most: int) -> sa.ColumnElement[bool]:
-    ready = sa.and_(jobs.c.state == JobState.READY, _passed(jobs.c.not_before, now, LONGEST_WAIT_S))
-    abandoned = sa.and_(jobs.c.state == JobState.RUNNING, _passed(jobs.c.lease_until, now, lease_s))
+    ready = sa.and_(jobs.c.state == JobState.READY, passed(jobs.c.not_before, now=now, longest_s=LONGEST_WAIT_S))
+    abandoned = sa.and_(jobs.c.state == JobState.RUNNING, passed(jobs.c.lease_until, now=now, longest_s=lease_s))
     return sa.and_(jobs.c.priority <= at_most, sa.or_(ready, abandoned))
-
-
-def _passed(deadline: sa.Column[float], now: float, longest_s: float) -> sa.ColumnElement[bool]:
-    return sa.or_(deadline <= now, deadline > now + longest_s + 1.0)
 
 
 def extend(connection: Connection, job: Job, *, now: float, lease_s: float, further: bool = False) -> None:
@@ -181,7 +178,7 @@ def next_with_extras(
 
     None that another worker is just at: what several try, each alive, would look like what ends whoever tries it.
     """
-    nobodys = sa.or_(jobs.c.lease_until.is_(None), _passed(jobs.c.lease_until, now, lease_s))
+    nobodys = sa.or_(jobs.c.lease_until.is_(None), passed(jobs.c.lease_until, now=now, longest_s=lease_s))
     due = sa.and_(jobs.c.extras_due.is_(True), jobs.c.priority <= at_most, nobodys)
     return connection.execute(sa.select(jobs).where(due).order_by(jobs.c.priority, jobs.c.id).limit(1)).first()
 

@@ -18,7 +18,9 @@ from sqlalchemy import Connection
 
 from dicom_node.store import jobs as job_queue
 from dicom_node.store.database import insert_for, note
+from dicom_node.store.deadlines import passed
 from dicom_node.tables import CommitmentState, DeliveryState, ObjectKind, deliveries, jobs, objects
+from dtvit.findings import Outcome
 
 BACKLOG_LIMIT = 4  # deliveries of backlog over one association: the next live report waits for no more
 
@@ -68,10 +70,9 @@ def due(
     """What this destination is owed now: live before backlog, what is present before what is not, then the oldest.
 
     Nothing overtakes a report of an earlier run, nor an object of its own kind. Of backlog only a few are returned, so
-    that the next live one need not wait for many. A deadline further away than the longest wait was set before the
-    clock was put back, and is due.
+    that the next live one need not wait for many.
     """
-    is_due = sa.or_(deliveries.c.next_at <= now, deliveries.c.next_at > now + longest_wait_s)
+    is_due = passed(deliveries.c.next_at, now=now, longest_s=longest_wait_s)
     before, its_object, its_job = deliveries.alias("before"), objects.alias("its_object"), jobs.alias("its_job")
     overtakes = sa.exists().where(
         before.c.destination == destination,
@@ -105,7 +106,7 @@ def due(
             is_due,
             ~overtakes,
         )
-        .order_by(jobs.c.priority, sa.case((jobs.c.outcome == "present", 0), else_=1), objects.c.id)
+        .order_by(jobs.c.priority, sa.case((jobs.c.outcome == Outcome.PRESENT, 0), else_=1), objects.c.id)
         .limit(limit)
     )
     found = [Delivery(**row._asdict()) for row in connection.execute(query)]

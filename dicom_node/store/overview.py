@@ -24,6 +24,7 @@ from dicom_node.tables import (
     objects,
     series,
 )
+from dtvit.findings import Outcome
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def overview(connection: Connection, *, now: float, newest: int = 10) -> Overvie
     )
     open_ = deliveries.c.state.in_((DeliveryState.WAITING, DeliveryState.FAILED))
     undelivered, oldest = connection.execute(owed.where(open_)).one()
-    positive = connection.execute(owed.where(open_, jobs.c.outcome == "present")).one()[1]
+    positive = connection.execute(owed.where(open_, jobs.c.outcome == Outcome.PRESENT)).one()[1]
     failed = connection.execute(owed.where(deliveries.c.state == DeliveryState.FAILED)).one()[0]
     uncommitted = sa.select(sa.func.count()).where(
         deliveries.c.commitment.in_((CommitmentState.OWED, CommitmentState.ASKED))
