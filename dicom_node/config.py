@@ -198,7 +198,7 @@ class Model(Section):
 
 class Results(Section):
     title: Literal["viewer", "imaging-measurement-report"] = "viewer"
-    series_number: Annotated[int, Field(ge=1, le=99990)] = 9001
+    series_number: Annotated[int, Field(ge=1, le=99990)] = 9001  # behind every series of a scanner
     retry_first_s: PositiveFloat = 10.0
     retry_longest_s: PositiveFloat = 3600.0
     commitment_wait_s: PositiveFloat = 3600.0

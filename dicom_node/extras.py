@@ -23,6 +23,7 @@ from dicom_node.store import jobs, outbox, results, series
 from dicom_node.store.database import Database
 from dicom_node.store.series import Instance, Series
 from dicom_node.store.spool import Spool
+from dicom_node.tables import ObjectKind
 from dtvit.findings import Outcome, SeriesFindings
 from dtvit.headervalues import UnreadableSlice
 
@@ -51,7 +52,7 @@ class Extras:
         self._owner = owner
         self._clock = clock
 
-    def wanted(self, kind: str, outcome: Outcome, told: Collection[str]) -> list[str]:
+    def wanted(self, kind: ObjectKind, outcome: Outcome, told: Collection[str]) -> list[str]:
         """Destinations that are owed such an object; `told`: those that an earlier result of the series went to.
 
         Who was told of hemorrhage is told that it is not there after all, also where only positive results go.
@@ -111,12 +112,12 @@ class Extras:
         headers = reporting.headers(instances, self._spool)
         run = reporting.run_of(one, job.run, at=self._clock())
         built: list[tuple[reporting.Built, list[str]]] = []
-        pages = {reporting.PICTURE: reporting.summary_picture, reporting.DOCUMENT: reporting.summary_document}
+        pages = {ObjectKind.PICTURE: reporting.summary_picture, ObjectKind.DOCUMENT: reporting.summary_document}
         wanted = {kind: to for kind in pages if (to := self.wanted(kind, found.outcome, told))}
         pictures = self._pictures(one.id, found, instances) if wanted else {}
         for kind, to in wanted.items():
             built.append((pages[kind](self._maker, run, headers, found, pictures), to))
-        to = self.wanted(reporting.KEY_OBJECTS, found.outcome, told)
+        to = self.wanted(ObjectKind.KEY_OBJECTS, found.outcome, told)
         selection = reporting.key_objects(self._maker, run, headers, found) if to else None
         if selection is not None:
             built.append((selection, to))

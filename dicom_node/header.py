@@ -127,10 +127,6 @@ class Header:
     """When the image was taken, as far as the header tells, in the zone of the scanner; not kept."""
     facts: Facts
 
-    @property
-    def is_ct(self) -> bool:
-        return self.sop_class_uid in CT_IMAGE_STORAGE
-
 
 def read(data_set: bytes | bytearray, *, transfer_syntax_uid: str, sop_class_uid: str, sop_instance_uid: str) -> Header:
     """Read the header of an encoded data set as it came over an association that announced these UIDs.

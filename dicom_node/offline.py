@@ -22,6 +22,8 @@ from dicom_node.errors import ModelFailed
 from dicom_node.logs import fields, trace
 from dicom_node.store import jobs, overview
 from dicom_node.store.opening import open_store
+from dicom_node.store.spool import Spool
+from dicom_node.tables import ObjectKind
 from dicom_node.worker import Node, Worker
 from dicom_node.worker_process import load_classifier
 
@@ -131,9 +133,9 @@ def _work(worker: Worker) -> bool:
     return busy
 
 
-def _result(known: dict[str, Any], line: overview.Line, spool: Any) -> Classified:
+def _result(known: dict[str, Any], line: overview.Line, spool: Spool) -> Classified:
     runs = known["runs"]
-    files = [row["file"] for row in known["deliveries"] if row["kind"] == "report"]
+    files = [row["file"] for row in known["deliveries"] if row["kind"] == ObjectKind.REPORT]
     return Classified(
         series_uid=known["series"]["series_uid"],
         state=line.state,

@@ -1,7 +1,7 @@
 """From findings to the objects that a job owes: the report, the picture, key objects, a withdrawal; each built once.
 
-The same run of the same series on the same node gives the same UIDs, so
-that a step done twice makes the same object and not two. What the objects say is `report`'s business.
+The same run of the same series on the same node gives the same UIDs, so that a step done twice makes the same object
+and not two. What the objects say is `report`'s business.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ from typing import Any
 import pydicom
 from PIL import Image
 from pydicom.dataset import Dataset
+from pydicom.uid import EncapsulatedPDFStorage, KeyObjectSelectionDocumentStorage, SecondaryCaptureImageStorage
 
 from dicom_node import __version__, uids
+from dicom_node.completion import Rule
 from dicom_node.config import Peer, Results
 from dicom_node.logs import fields, trace
 from dicom_node.report import capture, keyobjects, picture, sr
@@ -39,16 +41,19 @@ log = logging.getLogger("dicom_node.worker")
 
 MANUFACTURER = "dicom-node project"
 ALGORITHM = "DTViT"
-REPORT, PICTURE, DOCUMENT, KEY_OBJECTS, WITHDRAWAL = map(str, ObjectKind)
-EXTRAS = (PICTURE, DOCUMENT, KEY_OBJECTS)
+EXTRAS = (ObjectKind.PICTURE, ObjectKind.DOCUMENT, ObjectKind.KEY_OBJECTS)
+SERIES_AFTER_REPORT = {
+    ObjectKind.PICTURE: 1,
+    ObjectKind.KEY_OBJECTS: 2,
+    ObjectKind.WITHDRAWAL: 2,
+    ObjectKind.DOCUMENT: 3,
+}
+"""Series Number less the report's, `results.series_number`; config.toml says the same."""
 REJECTIONS = {"quality": keyobjects.Rejection.QUALITY, "patient-safety": keyobjects.Rejection.PATIENT_SAFETY}
-PICTURE_CLASS = "1.2.840.10008.5.1.4.1.1.7"  # Secondary Capture Image Storage
-DOCUMENT_CLASS = "1.2.840.10008.5.1.4.1.1.104.1"  # Encapsulated PDF Storage
-KEY_OBJECT_CLASS = "1.2.840.10008.5.1.4.1.1.88.59"  # Key Object Selection Document Storage
-RULES_IN_WORDS = {
-    "count": "as many images as the PACS holds",
-    "covered": "the brain covered from end to end, then quiet",
-    "silence": "no further image for the configured time",
+RULES_IN_WORDS: Mapping[str | None, str] = {
+    Rule.COUNT: "as many images as the PACS holds",
+    Rule.COVERED: "the brain covered from end to end, then quiet",
+    Rule.SILENCE: "no further image for the configured time",
 }
 
 
@@ -102,7 +107,7 @@ class Run:
 class Built:
     """An object, encoded, not stored yet."""
 
-    kind: str
+    kind: ObjectKind
     sop_class_uid: str
     sop_instance_uid: str
     series_uid: str
@@ -113,27 +118,28 @@ def report(
     maker: Maker, run: Run, headers: Sequence[Dataset], findings: SeriesFindings, predecessor: Predecessor | None
 ) -> Built:
     """The Structured Report. Raises InconsistentSeries and UnusableFindings."""
-    context = replace(_context(maker, run, findings, REPORT, sr.SR_CLASSES[0]), predecessor=predecessor)
-    return _built(REPORT, sr.build(headers, findings, context), context)
+    context = _context(maker, run, findings, ObjectKind.REPORT, sr.SR_CLASSES[0])
+    context = replace(context, predecessor=predecessor)
+    return _built(ObjectKind.REPORT, sr.build(headers, findings, context), context)
 
 
 def summary_picture(
     maker: Maker, run: Run, headers: Sequence[Dataset], findings: SeriesFindings, pictures: Mapping[int, Shown]
 ) -> Built:
     """The result as a Secondary Capture; `pictures`: index in `findings.slices` -> slice, those of `picture.shown`."""
-    context = _context(maker, run, findings, PICTURE, PICTURE_CLASS)
+    context = _context(maker, run, findings, ObjectKind.PICTURE, SecondaryCaptureImageStorage)
     drawn = [findings.slices[i] for i in picture.shown(findings) if i in pictures]
     page = _page(maker, run, findings, pictures)
-    return _built(PICTURE, capture.build(page, drawn, headers, findings, context), context)
+    return _built(ObjectKind.PICTURE, capture.build(page, drawn, headers, findings, context), context)
 
 
 def summary_document(
     maker: Maker, run: Run, headers: Sequence[Dataset], findings: SeriesFindings, pictures: Mapping[int, Shown]
 ) -> Built:
     """The same page as an Encapsulated PDF."""
-    context = _context(maker, run, findings, DOCUMENT, DOCUMENT_CLASS)
+    context = _context(maker, run, findings, ObjectKind.DOCUMENT, EncapsulatedPDFStorage)
     page = _page(maker, run, findings, pictures)
-    return _built(DOCUMENT, capture.document(page, headers, findings, context), context)
+    return _built(ObjectKind.DOCUMENT, capture.document(page, headers, findings, context), context)
 
 
 def _page(maker: Maker, run: Run, findings: SeriesFindings, pictures: Mapping[int, Shown]) -> Image.Image:
@@ -150,9 +156,9 @@ def _page(maker: Maker, run: Run, findings: SeriesFindings, pictures: Mapping[in
 
 def key_objects(maker: Maker, run: Run, headers: Sequence[Dataset], findings: SeriesFindings) -> Built | None:
     """A Key Object Selection of the positive slices; None where there are none."""
-    context = _context(maker, run, findings, KEY_OBJECTS, KEY_OBJECT_CLASS)
+    context = _context(maker, run, findings, ObjectKind.KEY_OBJECTS, KeyObjectSelectionDocumentStorage)
     ds = keyobjects.positive(headers, findings, context)
-    return None if ds is None else _built(KEY_OBJECTS, ds, context)
+    return None if ds is None else _built(ObjectKind.KEY_OBJECTS, ds, context)
 
 
 def withdrawal(
@@ -171,9 +177,10 @@ def withdrawal(
 
     `superseded`: it is of earlier runs, and this run's result stands.
     """
-    context = _context(maker, run, findings, f"{WITHDRAWAL} {title} {to} {why}", KEY_OBJECT_CLASS)
+    about = (title, to, why)
+    context = _context(maker, run, findings, ObjectKind.WITHDRAWAL, KeyObjectSelectionDocumentStorage, *about)
     made = keyobjects.rejection(withdrawn, header, context, why, title, superseded=superseded)
-    return _built(WITHDRAWAL, made, context)
+    return _built(ObjectKind.WITHDRAWAL, made, context)
 
 
 def stored(built: Built, spool: Spool) -> outbox.MadeObject:
@@ -189,7 +196,7 @@ def stored(built: Built, spool: Spool) -> outbox.MadeObject:
     )
 
 
-def wanted_by(peer: Peer, kind: str, outcome: Outcome, told_before: bool) -> bool:
+def wanted_by(peer: Peer, kind: ObjectKind, outcome: Outcome, told_before: bool) -> bool:
     """Whether this destination is owed objects of this kind for this outcome."""
     return kind in peer.objects and (outcome is Outcome.PRESENT or told_before or not peer.only_positive)
 
@@ -235,7 +242,10 @@ def _remembered(instance: Instance, like: Dataset) -> Dataset:
     return ds
 
 
-def _context(maker: Maker, run: Run, findings: SeriesFindings, kind: str, sop_class_uid: str) -> ReportContext:
+def _context(
+    maker: Maker, run: Run, findings: SeriesFindings, kind: ObjectKind, sop_class_uid: str, *about: str
+) -> ReportContext:
+    """`about`: what tells this object from others of its kind and run."""
     names = (
         maker.device_uid,
         run.series_uid,
@@ -244,13 +254,12 @@ def _context(maker: Maker, run: Run, findings: SeriesFindings, kind: str, sop_cl
         maker.version.preprocessing,
         str(run.number),
         sop_class_uid,
-        kind,
+        " ".join((kind, *about)),
     )
     whole = run.whole and findings.coverage.complete
     partial = "; ".join(findings.coverage.gaps) or "fewer images came than were announced"
     if findings.outcome is Outcome.NOT_EVALUATED:
         partial = "no image could be evaluated"  # what the images show, gaps too, is not known then
-    offset = {REPORT: 0, PICTURE: 1, DOCUMENT: 3}.get(kind, 2)
     return ReportContext(
         device_uid=maker.device_uid,
         device_name=maker.ae_title,
@@ -258,8 +267,8 @@ def _context(maker: Maker, run: Run, findings: SeriesFindings, kind: str, sop_cl
         series_instance_uid=uids.derived(*names, "series"),
         content_datetime=datetime.fromtimestamp(run.at, UTC).astimezone(),
         algorithm=maker.algorithm,
-        completion_rule=RULES_IN_WORDS.get(run.rule or "", "by command"),
-        series_number=maker.settings.series_number + offset,
+        completion_rule=RULES_IN_WORDS.get(run.rule, "by command"),
+        series_number=maker.settings.series_number + SERIES_AFTER_REPORT.get(kind, 0),
         whole=whole,
         partial_because=None if whole else partial,
         run=run.number,
@@ -270,7 +279,7 @@ def _context(maker: Maker, run: Run, findings: SeriesFindings, kind: str, sop_cl
 
 def first_built(made: Sequence[Any]) -> Any | None:
     """Of a run's objects (rows, as they were made) its report in the class in which every report is built first."""
-    return next((row for row in made if row.kind == REPORT), None)
+    return next((row for row in made if row.kind == ObjectKind.REPORT), None)
 
 
 def in_other_class(original: Dataset, sop_class_uid: str) -> Built:
@@ -286,7 +295,7 @@ def in_other_class(original: Dataset, sop_class_uid: str) -> Built:
         earlier = series.ReferencedSOPSequence[0]
         earlier_uid, series.SeriesInstanceUID = _in_class(str(earlier.ReferencedSOPInstanceUID), sop_class_uid)
         earlier.ReferencedSOPInstanceUID, earlier.ReferencedSOPClassUID = earlier_uid, sop_class_uid
-    return Built(REPORT, sop_class_uid, instance_uid, series_uid, to_bytes(ds))
+    return Built(ObjectKind.REPORT, sop_class_uid, instance_uid, series_uid, to_bytes(ds))
 
 
 def _in_class(first_instance_uid: str, sop_class_uid: str) -> tuple[str, str]:
@@ -295,5 +304,5 @@ def _in_class(first_instance_uid: str, sop_class_uid: str) -> tuple[str, str]:
     return uids.derived(*names, "instance"), uids.derived(*names, "series")
 
 
-def _built(kind: str, ds: Dataset, context: ReportContext) -> Built:
+def _built(kind: ObjectKind, ds: Dataset, context: ReportContext) -> Built:
     return Built(kind, str(ds.SOPClassUID), context.sop_instance_uid, context.series_instance_uid, to_bytes(ds))

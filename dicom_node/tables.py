@@ -173,7 +173,7 @@ slice_results = Table(
     Column("model_digest", String(64), nullable=False),
     Column("preprocessing", String(64), nullable=False),
     Column("left_out", Text),  # why it was not put to the model
-    Column("content", JSON, nullable=False),  # geometry and what the slice shows: results.SliceRecord
+    Column("content", JSON, nullable=False),  # geometry and what the slice shows: results.SliceResult
     Column("presence", Float),
     Column("deep", Float),
     Column("lobar", Float),

@@ -21,7 +21,7 @@ from dicom_node.store.database import Connection
 from dicom_node.store.results import Version
 from dicom_node.store.series import Instance, Series
 from dicom_node.store.spool import Spool
-from dicom_node.tables import JobState
+from dicom_node.tables import JobState, ObjectKind
 from dtvit.checkpoint import Metadata
 from dtvit.findings import SeriesFindings
 
@@ -57,7 +57,7 @@ def withdraw(
             row
             for run in runs
             for row in outbox.taken_by(connection, run.id, peer.name)
-            if row.kind != reporting.WITHDRAWAL
+            if row.kind != ObjectKind.WITHDRAWAL
         ]
         title = reporting.REJECTIONS.get(peer.withdraw_by)
         if not taken:

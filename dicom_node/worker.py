@@ -25,7 +25,7 @@ from dicom_node.store.jobs import Job
 from dicom_node.store.results import SliceResult, Version
 from dicom_node.store.series import Instance
 from dicom_node.store.spool import Spool
-from dicom_node.tables import JobState
+from dicom_node.tables import JobState, ObjectKind
 from dtvit.findings import Outcome, SeriesFindings
 from dtvit.headervalues import UnreadableSlice
 
@@ -298,7 +298,7 @@ class Worker:
                 preprocessing=self.version.preprocessing,
                 extras_due=any(self._extras.wanted(kind, found.outcome, told) for kind in reporting.EXTRAS),
             )
-            to = self._extras.wanted(reporting.REPORT, found.outcome, told)
+            to = self._extras.wanted(ObjectKind.REPORT, found.outcome, told)
             outbox.supersede(connection, job.series_id, job.run, now=now)
             outbox.put(connection, job.id, [reporting.stored(built, self._spool)], to, now=now)
             jobs.settle_delivered(connection, job.id, now=now)

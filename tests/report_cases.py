@@ -99,6 +99,7 @@ def context(**changed: Any) -> sr.ReportContext:
             "dtvit", "0.1.0", "dicom-node project", {"weights": "sha256:" + "ab" * 32, "window": "0..80 HU"}
         ),
         "completion_rule": "no image for 30 s",
+        "series_number": 9001,
         "notice": NOTICE,
     }
     return sr.ReportContext(**{**given, **changed})

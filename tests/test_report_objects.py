@@ -41,7 +41,7 @@ def test_the_picture_becomes_a_secondary_capture_with_the_same_pixels(kind: str,
     found = findings(kind)
     page = picture.compose(found, {}, algorithm="dtvit 0.1.0", notice=NOTICE)
     drawn = [found.slices[i] for i in picture.shown(found)]
-    made = capture.build(page, drawn, headers(), found, context(series_number=capture.SERIES_NUMBER))
+    made = capture.build(page, drawn, headers(), found, context(series_number=9002))
     ds = check(made, "SCImage", tmp_path)
     assert (ds.pixel_array == np.asarray(page)).all()
     assert ds.BurnedInAnnotation == "NO"
@@ -59,7 +59,7 @@ def test_an_odd_number_of_pixels_is_padded(tmp_path: Path) -> None:
 def test_the_same_page_is_had_as_a_pdf(tmp_path: Path) -> None:
     found = findings("absent")
     page = picture.compose(found, {}, algorithm="dtvit 0.1.0", notice=NOTICE)
-    made = capture.document(page, headers(), found, context(series_number=capture.DOCUMENT_SERIES_NUMBER))
+    made = capture.document(page, headers(), found, context(series_number=9004))
     ds = check(made, "EncapsulatedPDF", tmp_path)
     content = ds.EncapsulatedDocument[: ds.EncapsulatedDocumentLength]
     assert content.startswith(b"%PDF-")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 
 import numpy as np
 import pytest
@@ -20,8 +19,7 @@ from dtvit.findings import Outcome, SeriesFindings
 def draw(found: SeriesFindings, **given: object) -> Image.Image:
     pictures = {i: np.full((64, 64), 40.0, dtype=np.float32) for i in picture.shown(found)}
     arguments = {"algorithm": "dtvit 0.1.0", "notice": NOTICE, "thresholds": THRESHOLDS, **given}
-    png = picture.montage(found, arguments.pop("pictures", pictures), **arguments)  # type: ignore[arg-type]
-    return Image.open(io.BytesIO(png)).convert("RGB")
+    return picture.compose(found, arguments.pop("pictures", pictures), **arguments)  # type: ignore[arg-type]
 
 
 def share_of(image: Image.Image, colour: tuple[int, int, int]) -> float:

@@ -118,16 +118,17 @@ def opened(config_path: Path) -> Iterator[tuple[Config, Database, Spool]]:
 def newest_report(named: str, config_path: Path) -> bytes:
     """Of the series that is named; one that was taken back is given with a word on that, on the error stream."""
     from dicom_node.store.overview import history
+    from dicom_node.tables import JobState, ObjectKind
 
     with opened(config_path) as (_, database, spool):
         with database.read() as connection:
             one = find_series(connection, named)
             known = history(connection, one.id)
-        reports = [row for row in known["deliveries"] if row["kind"] == "report"]
+        reports = [row for row in known["deliveries"] if row["kind"] == ObjectKind.REPORT]
         if not reports:
             raise NotFound(f"no report was made of series {one.id}; see dicom-node show {one.id}")
         made_by = next(run for run in known["runs"] if run["id"] == reports[-1]["job_id"])
-        if made_by["state"] == "withdrawn":
+        if made_by["state"] == JobState.WITHDRAWN:
             click.echo(f"WITHDRAWN, it holds no longer: {made_by['reason']}", err=True)
         try:
             return spool.read(reports[-1]["file"])

@@ -15,9 +15,6 @@ from dicom_node.report.context import ReportContext, check_findings
 from dicom_node.report.provenance import code_item, coding_scheme, file_meta, sign
 from dtvit.findings import SeriesFindings, SliceFinding
 
-SERIES_NUMBER = 9002
-DOCUMENT_SERIES_NUMBER = 9004
-
 
 def build(
     page: Image.Image,

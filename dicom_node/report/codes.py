@@ -138,7 +138,6 @@ OF_INTEREST = Concept("113000", "DCM", "Of Interest", "CID 7010")
 REJECTED_FOR_QUALITY = Concept("113001", "DCM", "Rejected for Quality Reasons", "CID 7010")
 REJECTED_FOR_SAFETY = Concept("113037", "DCM", "Rejected for Patient Safety Reasons", "CID 7010; IHE IOCM")
 KEY_OBJECT_DESCRIPTION = Concept("113012", "DCM", "Key Object Description", "TID 2010")
-SOURCE = Concept("260753009", "SCT", "Source", "PS3.3 C.17.3, for items that need no name of their own")
 
 # --- A slice that was not evaluated ---------------------------------------------------------------------------------
 EVALUABILITY = _own("EVALUABILITY", "Evaluability", "In place of presence and output, for an image left out")

@@ -10,8 +10,6 @@ from enum import StrEnum
 
 from dtvit.findings import Outcome, SeriesFindings
 
-SERIES_NUMBER = 9001  # fixed and high, so that the report sorts behind every series of a scanner
-
 
 class Title(StrEnum):
     """The root title. A viewer's text pane needs `VIEWER`; IHE AIR to the letter asks for `MEASUREMENT_REPORT`."""
@@ -64,7 +62,7 @@ class ReportContext:
     algorithm: Algorithm
     completion_rule: str
     """Why the node took the series as complete, in words."""
-    series_number: int = SERIES_NUMBER
+    series_number: int
     whole: bool = True
     partial_because: str | None = None
     """Why the series is not known to be whole; set where `whole` is false."""

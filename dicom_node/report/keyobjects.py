@@ -21,7 +21,6 @@ from dicom_node.report.context import Predecessor, ReportContext, check_findings
 from dicom_node.report.provenance import file_meta, sign
 from dtvit.findings import SeriesFindings
 
-SERIES_NUMBER = 9003
 IMAGE_CLASSES = ("1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.7")
 
 

@@ -5,7 +5,6 @@ Nothing in it names the patient, and no colour says anything that words, height 
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -38,25 +37,6 @@ def shown(findings: SeriesFindings) -> tuple[int, ...]:
     """Indices in `findings.slices` of the images that the picture shows: the highest outputs, highest first."""
     evaluated = [i for i, s in enumerate(findings.slices) if s.evaluated]
     return tuple(sorted(evaluated, key=lambda i: -(findings.slices[i].presence or 0.0))[:COLUMNS])
-
-
-def montage(
-    findings: SeriesFindings,
-    pictures: Mapping[int, Array],
-    *,
-    algorithm: str,
-    notice: str | None,
-    thresholds: Thresholds | None = None,
-    run: int = 1,
-    relevance: Mapping[int, Array] | None = None,
-) -> bytes:
-    """A PNG, `WIDTH` pixels wide; see `compose`."""
-    page = compose(
-        findings, pictures, algorithm=algorithm, notice=notice, thresholds=thresholds, run=run, relevance=relevance
-    )
-    with io.BytesIO() as buffer:
-        page.save(buffer, "PNG")
-        return buffer.getvalue()
 
 
 def compose(

@@ -22,7 +22,6 @@ from pydicom.uid import (
 
 from dicom_node.report import header, wording
 from dicom_node.report.context import (
-    SERIES_NUMBER,
     Algorithm,
     Predecessor,
     ReportContext,
@@ -36,7 +35,6 @@ from dicom_node.report.reading import NotAReport, ParsedReport, ParsedSlice, par
 from dtvit.findings import SeriesFindings
 
 __all__ = [
-    "SERIES_NUMBER",
     "SR_CLASSES",
     "Algorithm",
     "InconsistentSeries",

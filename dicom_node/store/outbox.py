@@ -29,7 +29,7 @@ BACKLOG_LIMIT = 4  # deliveries of backlog over one association: the next live r
 class MadeObject:
     """An object ready to be sent: stored in the spool under `file`, never built again."""
 
-    kind: str
+    kind: ObjectKind
     sop_class_uid: str
     sop_instance_uid: str
     series_uid: str

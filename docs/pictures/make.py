@@ -122,10 +122,10 @@ def write(kind: str, places: tuple[str, ...], dicom: Path | None) -> None:
         (HERE / f"example-{kind}.png").write_bytes(buffer.getvalue())
     if dicom:
         scanner.write(series, dicom / kind)
-        about = context(sr.SERIES_NUMBER, findings, run)
+        about = context(9001, findings, run)
         (dicom / f"{kind}.dcm").write_bytes(sr.to_bytes(sr.build(series, findings, about)))
         drawn = [findings.slices[i] for i in picture.shown(findings)]
-        seen = capture.build(page, drawn, series, findings, context(capture.SERIES_NUMBER, findings, run))
+        seen = capture.build(page, drawn, series, findings, context(9002, findings, run))
         (dicom / f"{kind}-picture.dcm").write_bytes(sr.to_bytes(seen))
 
 
