@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 
-from train.augment import CHANGES, augment, jpeg
+from train.augment import CHANGES, augment, coarseness, quantised
 
 
 @pytest.fixture
@@ -91,7 +91,8 @@ def test_compression_is_that_of_jpeg(quality):
     _, encoded = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])
     reference = cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE).astype(float)
 
-    mine = jpeg(torch.from_numpy(picture)[None, None] / 255, torch.tensor([float(quality)]))[0, 0].numpy() * 255
+    coarse = coarseness(torch.tensor(float(quality))).view(1, 1, 1, 1)
+    mine = quantised(torch.from_numpy(picture)[None, None] / 255, coarse)[0, 0].numpy() * 255
 
     lost, mine_lost = (reference - picture).ravel(), (mine.round() - picture).ravel()
     assert np.abs(lost).mean() > 0.5

@@ -1,12 +1,14 @@
 """Yardsticks: they see twins, outlines and noise, and nothing of a bleed."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from scipy import ndimage
 
 from train import yardsticks
 from train.data import BLOOD_CELLS, UNCLEAR, Pictures
-from train.evaluation import auc
+from train.evaluation import Logits, auc
 
 SIDE = 96
 
@@ -46,11 +48,20 @@ def pictures(drawn, presence, location=None) -> Pictures:
     )
 
 
+def nearest(known: Pictures, asked: Pictures) -> Logits:
+    return yardsticks.nearest(yardsticks.thumbnails(known.pictures), known, yardsticks.thumbnails(asked.pictures))
+
+
+def boosted(known: Pictures, asked: Pictures, groups: Sequence[str] = ()) -> Logits:
+    there, here = (yardsticks.features(each.pictures, groups) for each in (known, asked))
+    return yardsticks.boosted(there, known, 0)(here)
+
+
 def test_a_near_copy_gives_its_label_away():
     heads = [head(seed, axes=(36 + seed, 30)) for seed in range(8)]
     known = pictures(heads, [0, 1] * 4, [UNCLEAR, 0, UNCLEAR, 1, UNCLEAR, 2, UNCLEAR, 0])
     asked = pictures([np.roll(one, 1, 0) for one in heads], known.presence, known.location)
-    found = yardsticks.nearest(known, asked)
+    found = nearest(known, asked)
     assert (found.presence.argmax(1) == known.presence).all()
     assert found.location.argmax(1)[1::2].tolist() == [0, 1, 2, 0]
 
@@ -82,14 +93,14 @@ def test_boosting_tells_heads_by_their_outline_without_any_blood():
         return pictures(drawn, presence, np.where(presence == 1, np.arange(count) % 3, UNCLEAR))
 
     known, asked = some(120), some(40)
-    found = yardsticks.boosted(known, asked, ["silhouette"])
+    found = boosted(known, asked, ["silhouette"])
     assert auc(found.presence[:, 1] - found.presence[:, 0], asked.presence == 1) > 0.95
     assert found.location.shape == (40, 3)
 
 
 def test_a_class_nobody_has_seen_is_never_answered():
     known = pictures([head(seed) for seed in range(6)], [0, 1] * 3, [UNCLEAR, 1] * 3)
-    for found in (yardsticks.nearest(known, known), yardsticks.boosted(known, known)):
+    for found in (nearest(known, known), boosted(known, known)):
         assert set(found.location.argmax(1)) == {1}
 
 

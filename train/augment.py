@@ -165,13 +165,8 @@ CHANGES = (
 )
 
 
-def jpeg(pictures: torch.Tensor, quality: torch.Tensor) -> torch.Tensor:
-    """As after JPEG of the given quality (B,), 1..100."""
-    return quantised(pictures, coarseness(quality).view(-1, 1, 1, 1))
-
-
 def coarseness(quality: torch.Tensor) -> torch.Tensor:
-    """What the table of JPEG is multiplied by, as libjpeg does it."""
+    """What the table of JPEG is multiplied by for a quality of 1 to 100, as libjpeg does it."""
     return torch.where(quality < 50, 50 / quality, 2 - quality / 50)
 
 

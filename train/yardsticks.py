@@ -31,33 +31,29 @@ AWAY = 3  # pixels from anything else; more than the filters below reach
 SOFT = (26, 179)  # 8..56 HU in grey values of 0..255 for 0..80 HU: brain without bone, blood or fat
 
 
-def nearest(known: Pictures, asked: Pictures) -> Logits:
-    """One nearest neighbour by thumbnails; for the location among the slices with hemorrhage alone."""
-    return nearest_on(thumbnails(known.pictures), known, thumbnails(asked.pictures))
+def nearest(there: NDArray[np.float32], known: Pictures, here: NDArray[np.float32]) -> Logits:
+    """One nearest neighbour by `thumbnails` (N, 1024), of which `there` are those of the pictures `known`.
 
-
-def nearest_on(there: NDArray[np.float32], known: Pictures, here: NDArray[np.float32]) -> Logits:
-    """The same for thumbnails (N, 1024) that are there already; `there` are those of `known`."""
+    For the location among the slices with hemorrhage alone.
+    """
     labelled, placed = np.flatnonzero(known.presence >= 0), np.flatnonzero(known.location >= 0)
     presence = known.presence[labelled][_closest(there[labelled], here)]
     location = known.location[placed][_closest(there[placed], here)]
     return Logits(_one_hot(presence, 2), _one_hot(location, len(LOCATIONS)))
 
 
-def boosted(known: Pictures, asked: Pictures, groups: Sequence[str] = (), seed: int = 0) -> Logits:
-    """Gradient boosting (scikit-learn's, over histograms) on features of `groups` (keys of GROUPS; none: all)."""
-    return booster(features(known.pictures, groups), known, seed)(features(asked.pictures, groups))
+def boosted(there: Floats, known: Pictures, seed: int) -> Callable[[Floats], Logits]:
+    """Gradient boosting (scikit-learn's, over histograms), from `features` (N, F) to logits.
 
-
-def booster(there: Floats, known: Pictures, seed: int = 0) -> Callable[[Floats], Logits]:
-    """From features (N, F) to logits, learned from those `there`, which are of the pictures `known`."""
+    It learns from those `there`, which are of the pictures `known`.
+    """
     presence = _fitted(there, known.presence, 2, seed)
     location = _fitted(there, known.location, len(LOCATIONS), seed)
     return lambda here: Logits(presence(here), location(here))
 
 
 def columns(groups: Sequence[str] = ()) -> list[int]:
-    """Which columns of all features belong to `groups`."""
+    """Which columns of all `features` belong to `groups`."""
     ends = dict(zip(GROUPS, np.cumsum(list(WIDTHS.values())).tolist(), strict=True))
     return [column for name in groups or GROUPS for column in range(ends[name] - WIDTHS[name], ends[name])]
 
@@ -106,7 +102,10 @@ def _one_hot(labels: NDArray[np.int8], classes: int) -> Floats:
 
 
 def features(pictures: NDArray[np.uint8], groups: Sequence[str] = ()) -> Floats:
-    """(N, F): the features of `groups`, side by side; not a number where a picture shows too little."""
+    """(N, F): the features of `groups` (keys of GROUPS; none: all), side by side.
+
+    Not a number where a picture shows too little.
+    """
     chosen = [GROUPS[name] for name in groups or GROUPS]
 
     def one(picture: NDArray[np.uint8]) -> list[float]:

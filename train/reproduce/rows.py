@@ -232,7 +232,7 @@ def _answers(seen: Seen, row: Row, train: NDArray[np.intp]) -> Callable[[NDArray
     known = seen.pictures.take(train)
     if row.subject == "nearest":
         small = seen.thumbnails
-        return lambda asked: yardsticks.nearest_on(small[train], known, small[asked])
+        return lambda asked: yardsticks.nearest(small[train], known, small[asked])
     features = seen.features[:, yardsticks.columns(() if row.subject == "all" else (row.subject,))]
-    answer = yardsticks.booster(features[train], known, row.seed)
+    answer = yardsticks.boosted(features[train], known, row.seed)
     return lambda asked: answer(features[asked])
