@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from train import manifest
+from train.data import UnusableData
 from train.options import Settings
 from train.processes import pool
 from train.progress import Say, say_to_stderr
@@ -88,24 +89,37 @@ def trained(work: Work, trial: Trial, say: Say) -> Made:
     path = run(trial.recipe, settings, say)
     return {
         "metrics": json.loads((folder / "metrics.json").read_bytes()),
-        "audit": _audited(work, path, trial.recipe.seed) if trial.audited and work.audit != "none" else {},
+        "audit": audited(work, path, trial.recipe.seed) if trial.audited and work.audit != "none" else {},
         "steps": (describe(path).metadata.training or {}).get("steps_done"),
     }
 
 
-def _audited(work: Work, path: Path, seed: int) -> dict[str, Any]:
-    """The parts of its audit on the patients that test. Its synthetic heads are those of all trials."""
-    from train.commands import audit
+def audited(work: Work, path: Path, seed: int) -> dict[str, Any]:
+    """The parts of its audit on the patients that test. Its synthetic heads are those of all trials.
+
+    Raises UnusableRun where it cannot be audited.
+    """
+    from dtvit.checkpoint import UnusableCheckpoint
+    from dtvit.inference import NotFinite, UnavailableDevice
+    from train.audit.run import FULL, QUICK, Order, audit, loaded
+    from train.evaluation.output import UnusableOutput
+    from train.evaluation.progress import shown
     from train.run import SPLIT
 
-    folder = path.parent
-    options = [str(path), "--data", str(work.data), "--output", str(folder / "audit"), "--seed", str(seed)]
-    options += ["--split", str(folder / SPLIT), "--device", work.device, "--heads", str(work.output / "audit-heads")]
-    options += ["--quick"] if work.audit == "quick" else []
-    options += [] if work.threads is None else ["--threads", str(work.threads)]
-    if audit.main(options, "audit"):
-        raise UnusableRun(f"{path} could not be audited; the reason stands above")
-    parts: dict[str, Any] = json.loads((folder / "audit" / "audit.json").read_bytes())["parts"]
+    order = Order(
+        data=work.data,
+        output=path.parent / "audit",
+        sizes=QUICK if work.audit == "quick" else FULL,
+        seed=seed,
+        split=path.parent / SPLIT,
+        heads=work.output / "audit-heads",
+    )
+    try:
+        with shown() as tell:
+            audit(loaded(path, work.device, work.threads), order, tell)
+    except (UnusableCheckpoint, UnusableData, UnusableOutput, UnavailableDevice, NotFinite, OSError) as exc:
+        raise UnusableRun(f"{path} could not be audited: {exc}") from exc
+    parts: dict[str, Any] = json.loads((order.output / "audit.json").read_bytes())["parts"]
     return parts
 
 

@@ -15,10 +15,13 @@ from typing import Any
 
 import numpy as np
 
+from dtvit.brace import MODES
 from dtvit.checkpoint import write_whole
+from dtvit.inference import Classifier
+from dtvit.preprocess import offered
 from train import manifest as manifests
 from train import splits
-from train.audit import counterfactuals, heads, phantoms, pointing, probes, stability
+from train.audit import PARTS, counterfactuals, heads, phantoms, pointing, probes, stability
 from train.audit.figures import Section, Tell, goals_of
 from train.audit.material import gather, some
 from train.audit.page import page
@@ -30,7 +33,6 @@ from train.data import Pictures
 from train.evaluation.output import writable
 from train.manifest import Manifest
 
-PARTS = ("probes", "stability", "counterfactuals", "phantoms", "pointing")
 FORMAT = 1
 TOLD = 50  # slices between two words on how far it is
 
@@ -69,6 +71,12 @@ class Order:
     """A file of `train.splits`; its test part alone is used."""
     heads: Path | None = None
     """Folder in which synthetic heads are kept; None: OUTPUT/phantoms."""
+
+
+def loaded(checkpoint: Path, device: str, threads: int | None) -> Classifier:
+    """The model to be audited, whichever way its pictures were made. Raises UnusableCheckpoint, UnavailableDevice."""
+    ways = [version for mode in MODES for version in offered(mode)]
+    return Classifier.load(checkpoint, device, threads=threads, preprocessing=ways)
 
 
 def audit(model: Model, order: Order, tell: Tell) -> Path:

@@ -8,17 +8,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from train.audit import PARTS
+
 SUMMARY = "Ask whether a checkpoint looks at blood, or at what happens to go with it."
-PARTS = ("probes", "stability", "counterfactuals", "phantoms", "pointing")
 
 
 def main(arguments: Sequence[str], program: str) -> int:
     options = _parse(arguments, program)  # before torch is imported, so that --help and a wrong option answer at once
 
     from dtvit.checkpoint import SHIPPED, UnusableCheckpoint
-    from dtvit.inference import Classifier, NotFinite, UnavailableDevice
-    from dtvit.preprocess import offered
-    from train.audit.run import FULL, QUICK, Order, audit
+    from dtvit.inference import NotFinite, UnavailableDevice
+    from train.audit.run import FULL, QUICK, Order, audit, loaded
     from train.data import UnusableData
     from train.evaluation.output import UnusableOutput
     from train.evaluation.progress import shown
@@ -29,14 +29,9 @@ def main(arguments: Sequence[str], program: str) -> int:
     order = Order(options.data, options.output, sizes, options.seed, tuple(options.only or PARTS), options.split)
     order = dataclasses.replace(order, heads=options.heads)
     try:
-        model = Classifier.load(
-            SHIPPED if str(options.checkpoint) == "shipped" else options.checkpoint,
-            options.device,
-            threads=options.threads,
-            preprocessing=[*offered("robust"), *offered("paper")],
-        )
+        checkpoint = SHIPPED if str(options.checkpoint) == "shipped" else options.checkpoint
         with shown() as tell:
-            path = audit(model, order, tell)
+            path = audit(loaded(checkpoint, options.device, options.threads), order, tell)
     except (UnusableCheckpoint, UnusableData, UnusableOutput, UnavailableDevice, NotFinite) as exc:
         sys.stderr.write(f"error: {exc}\n")
         return 1
