@@ -8,9 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from audited import write_manifest
 from listed import entries, many, table
+from untrained import untrained_checkpoint
 
-from train import recipe, trials
+from dtvit.preprocess import preprocessing
+from train import manifest, recipe, splits, trials
+from train.audit import PARTS, run
+from train.audit.run import Sizes
 from train.data import Pictures
 from train.keeping import once
 from train.options import Settings
@@ -37,6 +42,28 @@ def test_a_training_that_fails_costs_no_other(tmp_path: Path, at_once: int) -> N
     assert str(found["diverging"]) == "the loss is no number"
     pids = {found[name]["steps"] for name in ("first", "last")}  # type: ignore[index]
     assert pids == {os.getpid()} if at_once == 1 else os.getpid() not in pids and len(pids) == 2
+
+
+def test_what_was_trained_is_audited_on_the_patients_that_test(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(run, "QUICK", Sizes(6, 2, 4, 4, 1, 1, 4))
+    data = write_manifest(tmp_path, patients=20, slices=2)
+    work = Work(data=data, output=tmp_path / "out", audit="quick", threads=1)
+    path = work.output / "runs" / "one" / "model.safetensors"
+    path.parent.mkdir(parents=True)
+    untrained_checkpoint(path, preprocessing=(preprocessing("robust"),))
+    with pytest.raises(UnusableRun, match=r"could not be audited: .*split.csv"):
+        trials.audited(work, path, 0)
+
+    split = splits.by_patient(manifest.read(data), 0)
+    splits.write(path.parent / "split.csv", split, manifest.read(data))
+    parts = trials.audited(work, path, 0)
+
+    assert set(parts) == set(PARTS)
+    assert parts["probes"]["counts"]["slices that show brain"] == 4  # of two patients, a tenth
+    assert (work.output / "audit-heads").is_dir()
+    assert capsys.readouterr().out == ""  # what a comparison prints is its table
 
 
 def hold(path: Path, entered: multiprocessing.synchronize.Event) -> None:
