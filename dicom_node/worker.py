@@ -31,7 +31,7 @@ from dtvit.headervalues import UnreadableSlice
 
 log = logging.getLogger("dicom_node.worker")
 
-RETRY_WAIT_S = 5.0
+RETRY_WAIT_S = 5.0  # after the first failed try; it grows with each, up to jobs.LONGEST_WAIT_S
 LAST_WORDS = 2  # tries to report that a job failed; where these end the worker too, the state alone says so
 
 

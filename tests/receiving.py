@@ -22,6 +22,7 @@ OWN_LOOP = True  # which loop the receivers here are served by; tests set it, so
 CT = str(uid.CTImageStorage)
 EXPLICIT = str(uid.ExplicitVRLittleEndian)
 ABORT, REJECT, ACCEPT, RELEASED = 7, 3, 2, 6  # PDU types that an acceptor sends
+GRACE_S = 0.5  # nobody here waits long for associations that were left open
 
 
 def receiver(
@@ -42,7 +43,7 @@ def listening(
     try:
         yield one.start()
     finally:
-        one.stop()
+        one.stop(GRACE_S)
 
 
 def associate(

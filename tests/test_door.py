@@ -22,6 +22,7 @@ from receiving import (
     ABORT,
     ACCEPT,
     EXPLICIT,
+    GRACE_S,
     REJECT,
     USER,
     associate,
@@ -38,7 +39,7 @@ from receiving import (
 
 from dicom_node.config import NodeSection
 from dicom_node.errors import PeerError
-from dicom_node.network import admission, library_loop, own_loop, scp, scu, syntaxes, tally
+from dicom_node.network import admission, command, library_loop, own_loop, scu, syntaxes, tally
 from dicom_node.received import Received
 from dicom_node.status import StoreStatus
 
@@ -47,9 +48,8 @@ FOUR_GIB = 0xFFFFFFFF
 
 @pytest.fixture(params=[True, False], ids=["own", "pynetdicom"], autouse=True)
 def loop(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every test here runs with either loop; none waits long for associations it left open."""
+    """Every test here runs with either loop."""
     monkeypatch.setattr(receiving, "OWN_LOOP", request.param)
-    monkeypatch.setattr(scp, "_SHUTDOWN_S", 0.5)
 
 
 @contextlib.contextmanager
@@ -238,7 +238,7 @@ def test_an_object_beyond_the_bound_is_never_acknowledged_and_its_memory_is_give
         assert [received.data_set for received in kept] == [small]
         assert statuses(got) == [StoreStatus.SUCCESS]
     finally:
-        one.stop()
+        one.stop(GRACE_S)
     assert one._memory.lent == 0
 
 
@@ -264,7 +264,7 @@ def test_large_objects_on_their_way_have_no_slice_refused() -> None:
             got = exchange(port, request(), *begun[:6], p_data((1, 2, b"x")))
             assert statuses(got) == [StoreStatus.SUCCESS]
     finally:
-        one.stop()
+        one.stop(GRACE_S)
     assert one._memory.lent == 0
 
 
@@ -275,7 +275,7 @@ def statuses(pdus: list[bytes]) -> list[int]:
 
 def test_a_command_set_without_end_is_not_listened_to() -> None:
     with listening() as port:
-        endless = [p_data((1, 1, b"\0" * 60_000))] * (library_loop.MAX_COMMAND // 60_000 + 2)
+        endless = [p_data((1, 1, b"\0" * 60_000))] * (command.MAX_COMMAND // 60_000 + 2)
         assert exchange(port, request(), *endless, finish=False)[1][0] == ABORT
 
 

@@ -14,7 +14,6 @@ from made import CT, ct, encoded, made_node
 from receiving import associate, command, element, listening, p_data, request
 
 from dicom_node.network import request as requests
-from dicom_node.network import scp
 from dicom_node.network.command import parse as parse_command
 from dicom_node.network.memory import Memory
 from dicom_node.network.own_loop import Loop
@@ -27,14 +26,13 @@ def test_broken_associations_end_and_nothing_is_promised_that_was_not_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_loop: bool, count: int
 ) -> None:
     monkeypatch.setattr(receiving, "OWN_LOOP", own_loop)
-    monkeypatch.setattr(scp, "_SHUTDOWN_S", 0.5)
     kept = Kept(made_node(tmp_path))
     one = receiving.receiver(kept.accept, senders=frozenset({"*"}), max_associations=512, max_per_address=512)
     port = one.start()
     try:
         tally = run(one, port, kept, count=count, seed=4711)
     finally:
-        one.stop()
+        one.stop(receiving.GRACE_S)
     assert tally.wrong == []
     assert tally.sessions == count
     assert len(tally.ended) >= 3  # releases and aborts among them: the mutations reach every depth

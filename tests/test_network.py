@@ -18,10 +18,10 @@ from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
-from receiving import EXPLICIT, associate, receiver, rejection
+from receiving import EXPLICIT, GRACE_S, associate, receiver, rejection
 
 from dicom_node.errors import NodeError, PeerRefused, PeerUnreachable
-from dicom_node.network import scp, scu, syntaxes, upperlayer
+from dicom_node.network import scu, syntaxes, upperlayer
 from dicom_node.network.scp import Receiver
 from dicom_node.network.stand_in import StandInPacs, free_port
 from dicom_node.received import Received
@@ -32,9 +32,8 @@ from dicom_node.tables import series as series_table
 
 @pytest.fixture(params=[True, False], ids=["own", "pynetdicom"], autouse=True)
 def loop(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every test here runs with either loop; none waits long for associations it left open."""
+    """Every test here runs with either loop."""
     monkeypatch.setattr(receiving, "OWN_LOOP", request.param)
-    monkeypatch.setattr(scp, "_SHUTDOWN_S", 0.5)
 
 
 @pytest.fixture
@@ -53,7 +52,7 @@ def receive(node: Made) -> Iterator[Callable[..., int]]:
 
     yield start
     for one in started:
-        one.stop()
+        one.stop(GRACE_S)
 
 
 def store_raw(association: Association, data_set: bytes, *, instance_uid: str, through: str = CT) -> int:
@@ -238,7 +237,7 @@ def test_whether_a_sender_is_still_connected_is_known(node: Made, receive: Calla
     assert listening.has_open_association("CT1")
     assert not listening.has_open_association("CT2")
     association.release()
-    listening.stop()
+    listening.stop(GRACE_S)
     assert not listening.has_open_association("CT1")
 
 
@@ -348,9 +347,8 @@ def test_more_kinds_of_object_than_one_association_can_name_are_sent_over_severa
     assert len(batches) > 1
 
 
-def test_peers_that_stall_do_not_hold_up_the_end(node: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_peers_that_stall_do_not_hold_up_the_end(node: Made) -> None:
     """One says nothing, one begins an A-ASSOCIATE-RQ, one stops within a P-DATA: all keep their connection open."""
-    monkeypatch.setattr(scp, "_SHUTDOWN_S", 0.5)
     listening = receiver(node.arrivals.accept, max_associations=8)
     port = listening.start()
     begins = {"nothing": b"", "half a PDU": b"\x01\x00\xff\xff\xff\xff" + b"a" * 100}
@@ -360,7 +358,7 @@ def test_peers_that_stall_do_not_hold_up_the_end(node: Made, monkeypatch: pytest
     association = associate(port)
     association.dul.socket.socket.sendall(b"\x04\x00\x00\x00\xff\xff" + b"a" * 100)
     begun = time.monotonic()
-    listening.stop()
+    listening.stop(GRACE_S)
     took_s = time.monotonic() - begun
     for connection in connections:
         connection.close()

@@ -34,7 +34,6 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture(params=[True, False], ids=["own", "pynetdicom"], autouse=True)
 def loop(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(receiving, "OWN_LOOP", request.param)
-    monkeypatch.setattr(scp, "_SHUTDOWN_S", 0.5)
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,12 @@ from enum import IntEnum
 
 from dicom_node.network.upperlayer import AbortReason, BadPdu, PduType
 
+COMMAND, LAST = 1, 2  # bits of a message control header: of a command set, its last fragment (PS3.8 E.2)
+MAX_COMMAND = 64 * 1024  # bytes of a command set; that of a C-STORE request has some 300
+
 _NO_DATA_SET = 0x0101
 _RESPONSE = 0x8000
 _LONGEST_UID = 64
-_PART, _LAST_PART = 1, 3  # message control header of a command set (PS3.8 E.2)
 
 
 class Field(IntEnum):
@@ -81,13 +83,13 @@ def response(to: Command, context: int, status: int, longest: int) -> bytes:
     step = max(1, longest - 6) if longest else len(command_set)  # 6: item header and message control header
     parts = [command_set[at : at + step] for at in range(0, len(command_set), step)]
     last = len(parts) - 1
-    return b"".join(
-        struct.pack(
-            ">BxIIBB", PduType.P_DATA, len(part) + 6, len(part) + 2, context, _LAST_PART if n == last else _PART
-        )
-        + part
-        for n, part in enumerate(parts)
-    )
+    return b"".join(_pdu(part, context, COMMAND | LAST if n == last else COMMAND) for n, part in enumerate(parts))
+
+
+def _pdu(fragment: bytes, context: int, control: int) -> bytes:
+    """A P-DATA with one presentation data value (PS3.8 9.3.5)."""
+    head = struct.pack(">BxIIBB", PduType.P_DATA, len(fragment) + 6, len(fragment) + 2, context, control)
+    return head + fragment
 
 
 def _number(elements: dict[int, bytes], tag: _Tag, default: int | None = None) -> int:

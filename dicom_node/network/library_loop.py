@@ -20,11 +20,10 @@ from pynetdicom.transport import AssociationSocket
 
 from dicom_node.logs import trace
 from dicom_node.network import upperlayer
+from dicom_node.network.command import COMMAND, LAST, MAX_COMMAND
 from dicom_node.network.memory import Memory
 from dicom_node.network.upperlayer import CALM_S, BadPdu
 
-MAX_COMMAND = 64 * 1024  # bytes of a command set; that of a C-STORE request has some 300
-_COMMAND, _LAST = 1, 2  # bits of the message control header (PS3.8 annex E.2)
 _END_S = 10.0  # for the library to end an association that it has given up
 
 
@@ -91,8 +90,8 @@ class Bounds:
     def _judge(self, value: bytes) -> str | None:
         """Why the association cannot go on, or None."""
         with self._lock:
-            if value[0] & _COMMAND:
-                self._command = 0 if value[0] & _LAST else self._command + len(value)
+            if value[0] & COMMAND:
+                self._command = 0 if value[0] & LAST else self._command + len(value)
                 return "a command set without end" if self._command > MAX_COMMAND else None
             size = len(value) - 1
             if self._held + size > self._max_object:

@@ -18,14 +18,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from dicom_node.network import command, upperlayer
-from dicom_node.network.command import Command, Field
+from dicom_node.network.command import COMMAND, LAST, MAX_COMMAND, Command, Field
 from dicom_node.network.memory import Memory
 from dicom_node.network.syntaxes import VERIFICATION
 from dicom_node.network.upperlayer import CALM_S, HEADER, LONGEST, AbortReason, BadPdu, PduType
 from dicom_node.status import StoreStatus
 
-MAX_COMMAND = 64 * 1024  # bytes of a command set; that of a C-STORE request has some 300
-_COMMAND, _LAST = 1, 2  # bits of the message control header
 _BUFFER = 2 * (HEADER + LONGEST[PduType.P_DATA])
 _AT_ONCE = LONGEST[PduType.P_DATA]  # what is read at once is copied and digested while the processor's cache holds it
 _WHOLE = socket.MSG_WAITALL if sys.platform == "linux" else 0
@@ -188,19 +186,19 @@ class Loop:
             message.context = context
         elif message.context != context:
             raise BadPdu("fragments of a message in two presentation contexts", AbortReason.INVALID_PARAMETER)
-        if (message.command is None) != bool(control & _COMMAND):
+        if (message.command is None) != bool(control & COMMAND):
             raise BadPdu("command and data set out of order", AbortReason.INVALID_PARAMETER)
         if message.command is None:
             message.command_set += content
             if len(message.command_set) > MAX_COMMAND:
                 raise BadPdu("a command set without end", AbortReason.INVALID_PARAMETER)
-            if control & _LAST:
+            if control & LAST:
                 message.command = command.parse(message.command_set)
                 if not message.command.has_data_set:
                     self._serve(message, message.command, context)
         else:
             self._keep(message, content)
-            if control & _LAST:
+            if control & LAST:
                 self._serve(message, message.command, context)
 
     def _keep(self, message: _Message, content: memoryview) -> None:

@@ -36,7 +36,7 @@ from dicom_node.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAM
 log = logging.getLogger("dicom_node.scp")
 
 _config.LOG_HANDLER_LEVEL = "none"  # the library's own logging quotes data sets, and costs time with every PDU
-_SHUTDOWN_S = 10.0  # for all open associations to end by themselves
+GRACE_S = 10.0  # for all open associations to end by themselves
 _ABORT_S = 1.0  # for A-ABORT to be sent to those that did not
 _OBJECTS_AT_ONCE = 2  # of the largest size, in memory over all associations
 
@@ -129,10 +129,10 @@ class Receiver:
     def own_loop(self) -> bool:
         return self._rules.own_loop
 
-    def stop(self) -> None:
+    def stop(self, grace_s: float = GRACE_S) -> None:
         """Accept nothing new, let open associations end, then abort what is left."""
         if self._server is not None:
-            door.stop(self._server, _SHUTDOWN_S, _ABORT_S)
+            door.stop(self._server, grace_s, _ABORT_S)
 
     def has_open_association(self, calling_aet: str) -> bool:
         """Whether this sender may still be in the middle of something."""
