@@ -1,1 +1,38 @@
 """One module a command: `SUMMARY`, and `main(arguments, program)`, which answers --help before torch is imported."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+
+def compared(
+    make: Callable[[], Sequence[str]],
+    unusable: tuple[type[Exception], ...],
+    page: Path,
+    *,
+    of: str,
+    page_of_some: bool = True,
+) -> int:
+    """Run a command that makes many of something (`of`: rows, folds) and a page of them; its exit status.
+
+    `make` returns the names of those that could not be made; `unusable`: what it raises that tells a person what to
+    mend; `page_of_some`: there is a page though some failed. Whatever ends it, the same command goes on from there.
+    """
+    try:
+        failed = make()
+    except unusable as exc:
+        sys.stderr.write(f"error: {exc}\n")
+        return 1
+    except OSError as exc:
+        sys.stderr.write(f"error: {page.parent} cannot be written to ({exc}); {of} that are there are whole\n")
+        return 1
+    except KeyboardInterrupt:
+        sys.stderr.write(f"stopped; {of} that are there are whole, and the same command goes on\n")
+        return 130
+    if page_of_some or not failed:
+        sys.stdout.write(f"{page}\n")
+    if failed:
+        sys.stderr.write(f"error: {len(failed)} {of} could not be made: {', '.join(failed)}\n")
+    return 1 if failed else 0

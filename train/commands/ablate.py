@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from train.commands import compared
 from train.options import add_shared, shared
 
 SUMMARY = "Train the robust recipe without one ingredient at a time, and audit each."
@@ -34,23 +35,14 @@ def main(arguments: Sequence[str], program: str) -> int:
     if unknown:
         sys.stderr.write(f"error: no row {unknown[0]!r}; there are {', '.join(known)}\n")
         return 2
-    try:
+
+    def make() -> list[str]:
         work = Work(data=given.data, output=given.output, audit="quick" if given.quick else "full", **common)
         rows = [known[name] for name in given.only] if given.only else ROWS
-        failed = ablate(work, rows, given.seeds, " ".join([program, *arguments]), say_to_stderr)
-    except (UnusableData, UnusableRun, UnusableRecipe, UnavailableDevice) as exc:
-        sys.stderr.write(f"error: {exc}\n")
-        return 1
-    except OSError as exc:
-        sys.stderr.write(f"error: {given.output} cannot be written to ({exc}); rows that are there are whole\n")
-        return 1
-    except KeyboardInterrupt:
-        sys.stderr.write("stopped; the table shows what is there, and the same command goes on\n")
-        return 130
-    sys.stdout.write(f"{given.output / 'ablation.md'}\n")
-    if failed:
-        sys.stderr.write(f"error: {len(failed)} rows could not be made: {', '.join(failed)}\n")
-    return 1 if failed else 0
+        return ablate(work, rows, given.seeds, " ".join([program, *arguments]), say_to_stderr)
+
+    unusable = UnusableData, UnusableRun, UnusableRecipe, UnavailableDevice
+    return compared(make, unusable, given.output / "ablation.md", of="rows")
 
 
 def _parser(program: str) -> argparse.ArgumentParser:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from train.commands import compared
 from train.options import add_shared, shared
 
 SUMMARY = "Train a recipe on folds with patients apart, measure and audit each; then train on all patients."
@@ -32,28 +32,17 @@ def main(arguments: Sequence[str], program: str) -> int:
     from train.state import UnusableRun
     from train.trials import Work
 
-    try:
+    def make() -> list[str]:
         work = Work(data=given.data, output=given.output, audit=given.audit, **common)
         chosen = recipe.read(given.recipe).changed(work.changes)
-        command = " ".join([program, *arguments])
         second = None if given.finish is None else recipe.read(given.finish)
-        failed = crossvalidate(
+        command = " ".join([program, *arguments])
+        return crossvalidate(
             work, chosen, given.folds, given.repeats, command, say_to_stderr, final=given.final, finish=second
         )
-    except (UnusableData, UnusableRun, UnusableRecipe, UnavailableDevice) as exc:
-        sys.stderr.write(f"error: {exc}\n")
-        return 1
-    except OSError as exc:
-        sys.stderr.write(f"error: {given.output} cannot be written to ({exc}); folds that are there are whole\n")
-        return 1
-    except KeyboardInterrupt:
-        sys.stderr.write("stopped; the same command goes on\n")
-        return 130
-    if failed:
-        sys.stderr.write(f"error: {len(failed)} trainings could not be made: {', '.join(failed)}\n")
-        return 1
-    sys.stdout.write(f"{given.output / 'crossvalidation.md'}\n")
-    return 0
+
+    unusable = UnusableData, UnusableRun, UnusableRecipe, UnavailableDevice
+    return compared(make, unusable, given.output / "crossvalidation.md", of="trainings", page_of_some=False)
 
 
 def _parser(program: str) -> argparse.ArgumentParser:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from train.commands import compared
 from train.options import minutes
 
 SUMMARY = "Repeat both papers' tables and figures, with patients apart beside them, and yardsticks."
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str], program: str) -> int:
     from train.reproduce.rows import Work
     from train.state import UnusableRun
 
-    try:
+    def make() -> list[str]:
         numbers = papers.read(given.papers)
         choose_device(given.device)  # told now, not after the yardsticks
         work = Work(
@@ -48,21 +48,10 @@ def main(arguments: Sequence[str], program: str) -> int:
         )
         seeds = given.seeds or (QUICK_SEEDS if given.quick else SEEDS)
         plan = planned.plan(given.only or planned.CHAPTERS, seeds, quick=given.quick)
-        command = " ".join([program, *arguments])
-        failed = reproduce(work, plan, numbers, command, say_to_stderr)
-    except (UnusableData, UnusableRun, UnusableRecipe, UnavailableDevice, UnknownEncoder) as exc:
-        sys.stderr.write(f"error: {exc}\n")
-        return 1
-    except OSError as exc:
-        sys.stderr.write(f"error: {given.output} cannot be written to ({exc}); rows that are there are whole\n")
-        return 1
-    except KeyboardInterrupt:
-        sys.stderr.write("stopped; the page shows what is there, and the same command goes on\n")
-        return 130
-    sys.stdout.write(f"{given.output / 'reproduce.html'}\n")
-    if failed:
-        sys.stderr.write(f"error: {len(failed)} rows could not be made: {', '.join(failed)}\n")
-    return 1 if failed else 0
+        return reproduce(work, plan, numbers, " ".join([program, *arguments]), say_to_stderr)
+
+    unusable = UnusableData, UnusableRun, UnusableRecipe, UnavailableDevice, UnknownEncoder
+    return compared(make, unusable, given.output / "reproduce.html", of="rows")
 
 
 def _parser(program: str) -> argparse.ArgumentParser:
