@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from typing import Any
 
 from pydicom.dataset import Dataset
 
@@ -21,6 +20,7 @@ from dicom_node.report import picture
 from dicom_node.slices import Shown, SliceReader
 from dicom_node.store import jobs, outbox, results, series
 from dicom_node.store.database import Database
+from dicom_node.store.jobs import Record
 from dicom_node.store.series import Instance, Series
 from dicom_node.store.spool import Spool
 from dicom_node.tables import ObjectKind
@@ -83,14 +83,15 @@ class Extras:
             raise
         return True
 
-    def _make(self, one: Series, job: Any, instances: Sequence[Instance], told: Collection[str]) -> None:
+    def _make(self, one: Series, job: Record, instances: Sequence[Instance], told: Collection[str]) -> None:
         """And store them; none where that is not possible. Raises StoreFull, StoreUnavailable."""
         built: list[tuple[reporting.Built, list[str]]] = []
         try:
-            if job.model_digest != self._maker.version.model_digest:
+            assert job.result is not None  # else it would owe nothing
+            if job.result.version.model_digest != self._maker.version.model_digest:
                 log.warning("no_extras %s", fields(job=job.id, error="the model has been changed since the report"))
             elif job.extras_tries < EXTRAS_TRIES:
-                built = self._build(one, job, instances, told)
+                built = self._build(one, job.run, SeriesFindings.from_json(job.result.findings), instances, told)
             else:
                 log.error("no_extras %s", fields(job=job.id, error="making them ended the worker"))
         except (StoreFull, StoreUnavailable):
@@ -105,12 +106,11 @@ class Extras:
                 jobs.settle_delivered(connection, job.id, now=now)
 
     def _build(
-        self, one: Series, job: Any, instances: Sequence[Instance], told: Collection[str]
+        self, one: Series, number: int, found: SeriesFindings, instances: Sequence[Instance], told: Collection[str]
     ) -> list[tuple[reporting.Built, list[str]]]:
-        """What is to be sent besides the report, and to whom."""
-        found = SeriesFindings.from_json(job.findings)
+        """What is to be sent besides the report of the run with this number, and to whom."""
         headers = reporting.headers(instances, self._spool)
-        run = reporting.run_of(one, job.run, at=self._clock())
+        run = reporting.run_of(one, number, at=self._clock())
         built: list[tuple[reporting.Built, list[str]]] = []
         pages = {ObjectKind.PICTURE: reporting.summary_picture, ObjectKind.DOCUMENT: reporting.summary_document}
         wanted = {kind: to for kind in pages if (to := self.wanted(kind, found.outcome, told))}
@@ -138,8 +138,8 @@ class Extras:
                 continue
             with self._database.read() as connection:
                 runs = [each.id for each in jobs.of_series(connection, one.id) if each.run < run.number]
-                taken = [row for job_id in runs for row in outbox.taken_by(connection, job_id, peer.name)]
-            old = [reporting.reference(one, row) for row in taken if row.kind in reporting.EXTRAS]
+                taken = [each for job_id in runs for each in outbox.taken_by(connection, job_id, peer.name)]
+            old = [reporting.reference(one, each) for each in taken if each.kind in reporting.EXTRAS]
             if old:
                 why = "superseded by a newer result"
                 made = reporting.withdrawal(

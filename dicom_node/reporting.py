@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
 
 import pydicom
 from PIL import Image
@@ -29,7 +28,7 @@ from dicom_node.report.context import Algorithm, Predecessor, ReportContext
 from dicom_node.report.header import UNREADABLE, read_text
 from dicom_node.report.provenance import to_bytes
 from dicom_node.slices import Shown
-from dicom_node.store import outbox
+from dicom_node.store.outbox import MadeObject
 from dicom_node.store.results import Version
 from dicom_node.store.series import Instance, Series
 from dicom_node.store.spool import Spool
@@ -183,9 +182,9 @@ def withdrawal(
     return _built(ObjectKind.WITHDRAWAL, made, context)
 
 
-def stored(built: Built, spool: Spool) -> outbox.MadeObject:
+def stored(built: Built, spool: Spool) -> MadeObject:
     """The object on disk, durably, and what the outbox needs to know of it. Raises StoreFull."""
-    return outbox.MadeObject(
+    return MadeObject(
         kind=built.kind,
         sop_class_uid=built.sop_class_uid,
         sop_instance_uid=built.sop_instance_uid,
@@ -205,8 +204,8 @@ def run_of(one: Series, number: int, *, at: float) -> Run:
     return Run(one.study_uid, one.series_uid, one.first_at, number, one.rule, one.whole is not False, at)
 
 
-def reference(one: Series, made: Any) -> Predecessor:
-    """An object of an earlier run (its row), as later objects name it."""
+def reference(one: Series, made: MadeObject) -> Predecessor:
+    """An object of an earlier run, as later objects name it."""
     return Predecessor(one.study_uid, made.series_uid, made.sop_class_uid, made.sop_instance_uid)
 
 
@@ -277,9 +276,10 @@ def _context(
     )
 
 
-def first_built(made: Sequence[Any]) -> Any | None:
-    """Of a run's objects (rows, as they were made) its report in the class in which every report is built first."""
-    return next((row for row in made if row.kind == ObjectKind.REPORT), None)
+def first_built(made: Sequence[MadeObject]) -> MadeObject | None:
+    """Of a run's objects, in the order in which they were made, its report in the class in which every report is built
+    first."""
+    return next((each for each in made if each.kind is ObjectKind.REPORT), None)
 
 
 def in_other_class(original: Dataset, sop_class_uid: str) -> Built:

@@ -8,7 +8,6 @@ configured to act on one.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from pydicom.dataset import Dataset
 
@@ -18,7 +17,7 @@ from dicom_node.errors import NotPossible
 from dicom_node.report import wording
 from dicom_node.store import jobs, outbox, series
 from dicom_node.store.database import Connection
-from dicom_node.store.results import Version
+from dicom_node.store.jobs import Record, Result
 from dicom_node.store.series import Instance, Series
 from dicom_node.store.spool import Spool
 from dicom_node.tables import JobState, ObjectKind
@@ -45,55 +44,41 @@ def withdraw(
     """
     if not wording.plain(why).strip(" ?"):
         raise NotPossible("say why, in plain ASCII: the reason stands in what is sent")
-    job = jobs.newest(connection, one.id)
-    runs = [run for run in jobs.of_series(connection, one.id) if run.state in REPORTED and run.findings is not None]
-    if job is None or job.state in (JobState.READY, JobState.RUNNING) or not runs:
-        raise NotPossible("there is no result to withdraw" if job is None else f"its newest job is {job.state}")
-    job = runs[-1]
-    cancelled = sum(outbox.cancel(connection, run.id) for run in runs)
+    told = _told(jobs.of_series(connection, one.id))
+    runs = [run.id for run, _ in told]
+    newest, result = told[-1]
+    cancelled = sum(outbox.cancel(connection, job_id) for job_id in runs)
     said = [f"{cancelled} deliveries cancelled"] if cancelled else []
     for peer in config.destinations:
-        taken = [
-            row
-            for run in runs
-            for row in outbox.taken_by(connection, run.id, peer.name)
-            if row.kind != ObjectKind.WITHDRAWAL
-        ]
-        title = reporting.REJECTIONS.get(peer.withdraw_by)
-        if not taken:
+        made = (each for job_id in runs for each in outbox.taken_by(connection, job_id, peer.name))
+        old = [reporting.reference(one, each) for each in made if each.kind is not ObjectKind.WITHDRAWAL]
+        if not old:
             continue
+        title = reporting.REJECTIONS.get(peer.withdraw_by)
         if title is None:
             keeps = f"{peer.name} keeps what it has or was being sent"
             said.append(f"{keeps}: peers.withdraw_by is {peer.withdraw_by!r}, tell its users")
             continue
-        version = Version(job.model_digest, job.preprocessing)
-        maker = reporting.Maker(device_uid, config.node.ae_title, metadata, version, config.results)
-        built = _rejection(connection, spool, one, job, taken, maker, why=why, title=title, to=peer.name, now=now)
-        outbox.put(connection, job.id, [reporting.stored(built, spool)], [peer.name], now=now)
+        maker = reporting.Maker(device_uid, config.node.ae_title, metadata, result.version, config.results)
+        run = reporting.run_of(one, newest.run, at=now)
+        header = _a_header(series.instances_of(connection, one.id), spool)
+        found = SeriesFindings.from_json(result.findings)
+        built = reporting.withdrawal(maker, run, header, found, old, why=why, title=title, to=peer.name)
+        outbox.put(connection, newest.id, [reporting.stored(built, spool)], [peer.name], now=now)
         said.append(f"{peer.name} is told by a Key Object Selection")
-    for run in runs:
-        jobs.withdraw(connection, run.id, reason=why, now=now)
+    for job_id in runs:
+        jobs.withdraw(connection, job_id, reason=why, now=now)
     return "; ".join(["withdrawn", *said])
 
 
-def _rejection(
-    connection: Connection,
-    spool: Spool,
-    one: Series,
-    job: Any,
-    taken: Sequence[Any],
-    maker: reporting.Maker,
-    *,
-    why: str,
-    title: Any,
-    to: str,
-    now: float,
-) -> reporting.Built:
-    header = _a_header(series.instances_of(connection, one.id), spool)
-    run = reporting.run_of(one, job.run, at=now)
-    old = [reporting.reference(one, row) for row in taken]
-    findings = SeriesFindings.from_json(job.findings)
-    return reporting.withdrawal(maker, run, header, findings, old, why=why, title=title, to=to)
+def _told(runs: Sequence[Record]) -> list[tuple[Record, Result]]:
+    """Those of a series that came to a result which still stands, in order. Raises NotPossible where there is none."""
+    if not runs:
+        raise NotPossible("there is no result to withdraw")
+    found = [(run, run.result) for run in runs if run.state in REPORTED and run.result is not None]
+    if not found or runs[-1].state in (JobState.READY, JobState.RUNNING):
+        raise NotPossible(f"its newest job is {runs[-1].state}")
+    return found
 
 
 def _a_header(instances: Sequence[Instance], spool: Spool) -> Dataset:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 from made import NOW, STUDY, FakeClassifier, Made, ct, head_series, made_node, peer, received
 
-from dicom_node import extras, forgetting, reporting
+from dicom_node import anatomy, extras, forgetting, reporting
 from dicom_node.cli import main
 from dicom_node.errors import NotFound, StoreUnavailable
 from dicom_node.forgetting import Whom
@@ -175,8 +176,8 @@ def test_a_picture_that_is_made_while_its_patient_is_forgotten_is_dropped(
     worker = node.worker()
     job = {"series_id": 1, "run": 1, "state": "reported", "priority": 0, "not_before": NOW, "tries": 1}
     with node.database.write() as connection:
-        values = {"created_at": NOW, "extras_due": True, "model_digest": worker.version.model_digest}
-        connection.execute(jobs.insert().values(job | values))
+        result = {"findings": asdict(anatomy.nothing_evaluated([], "a test")), **asdict(worker.version)}
+        connection.execute(jobs.insert().values({**job, **result, "created_at": NOW, "extras_due": True}))
         connection.execute(series.update().values(state="complete", run=1))
     assert worker._extras.make_next()
     assert node.files() == set()

@@ -19,6 +19,7 @@ from sqlalchemy import Connection
 from dicom_node.errors import LeaseLost
 from dicom_node.store.database import note
 from dicom_node.store.deadlines import passed
+from dicom_node.store.results import Version
 from dicom_node.tables import DeliveryState, JobState, deliveries, jobs, objects, series
 from dtvit.findings import Outcome
 
@@ -41,6 +42,28 @@ class Job:
     created_at: float
     owner: str
     priority: int = LIVE
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run came to, where it ended with a report."""
+
+    findings: dict[str, Any]
+    """`dataclasses.asdict` of SeriesFindings, as JSON has it."""
+    version: Version
+
+
+@dataclass(frozen=True)
+class Record:
+    """A job as its row has it, whoever has its lease."""
+
+    id: int
+    series_id: int
+    run: int
+    state: JobState
+    reason: str | None
+    result: Result | None
+    extras_tries: int
 
 
 def is_due(connection: Connection, *, now: float, lease_s: float, at_most: int = BACKLOG) -> bool:
@@ -171,16 +194,16 @@ def free(connection: Connection, *, owner: str | None = None, now: float) -> int
     return int(freed.rowcount)
 
 
-def next_with_extras(
-    connection: Connection, *, now: float, lease_s: float, at_most: int = BACKLOG
-) -> sa.Row[Any] | None:
+def next_with_extras(connection: Connection, *, now: float, lease_s: float, at_most: int = BACKLOG) -> Record | None:
     """A job whose report is on its way and whose picture or key objects are still to be made; urgent, then old.
 
     None that another worker is just at: what several try, each alive, would look like what ends whoever tries it.
     """
     nobodys = sa.or_(jobs.c.lease_until.is_(None), passed(jobs.c.lease_until, now=now, longest_s=lease_s))
     due = sa.and_(jobs.c.extras_due.is_(True), jobs.c.priority <= at_most, nobodys)
-    return connection.execute(sa.select(jobs).where(due).order_by(jobs.c.priority, jobs.c.id).limit(1)).first()
+    query = sa.select(jobs).where(due).order_by(jobs.c.priority, jobs.c.id).limit(1)
+    row = connection.execute(query).first()
+    return None if row is None else _record(row)
 
 
 def begin_extras(connection: Connection, job_id: int, *, tries: int, owner: str, until: float) -> bool:
@@ -219,14 +242,14 @@ def withdraw(connection: Connection, job_id: int, *, reason: str, now: float) ->
     note(connection, JobState.WITHDRAWN, now=now, series_id=series_id, job_id=job_id, detail=reason)
 
 
-def newest(connection: Connection, series_id: int) -> sa.Row[Any] | None:
-    query = sa.select(jobs).where(jobs.c.series_id == series_id).order_by(jobs.c.run.desc()).limit(1)
-    return connection.execute(query).first()
-
-
-def of_series(connection: Connection, series_id: int) -> list[sa.Row[Any]]:
+def of_series(connection: Connection, series_id: int) -> list[Record]:
     """All runs, in order."""
-    return list(connection.execute(sa.select(jobs).where(jobs.c.series_id == series_id).order_by(jobs.c.run)))
+    query = sa.select(jobs).where(jobs.c.series_id == series_id).order_by(jobs.c.run)
+    return [_record(row) for row in connection.execute(query)]
+
+
+def newest(connection: Connection, series_id: int) -> Record | None:
+    return next(reversed(of_series(connection, series_id)), None)
 
 
 def of_study_with_result(connection: Connection, study_uid: str) -> int | None:
@@ -250,6 +273,12 @@ def of_study_with_result(connection: Connection, study_uid: str) -> int | None:
     )
     found = connection.scalar(query)
     return None if found is None else int(found)
+
+
+def _record(row: sa.Row[Any]) -> Record:
+    version = Version(row.model_digest, row.preprocessing)
+    result = None if row.findings is None else Result(row.findings, version)
+    return Record(row.id, row.series_id, row.run, JobState(row.state), row.reason, result, row.extras_tries)
 
 
 def _is_overtaken(connection: Connection, series_id: int, run: int) -> bool:

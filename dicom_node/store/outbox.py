@@ -27,7 +27,7 @@ BACKLOG_LIMIT = 4  # deliveries of backlog over one association: the next live r
 
 @dataclass(frozen=True)
 class MadeObject:
-    """An object ready to be sent: stored in the spool under `file`, never built again."""
+    """An object that was made and is sent: stored in the spool under `file`, never built again."""
 
     kind: ObjectKind
     sop_class_uid: str
@@ -54,6 +54,9 @@ class Delivery:
     file: str
     sha256: str
     priority: int
+
+
+_MADE_COLUMNS = [objects.c[name] for name in MadeObject.__dataclass_fields__]
 
 
 def put(connection: Connection, job_id: int, made: Sequence[MadeObject], to: Sequence[str], *, now: float) -> None:
@@ -196,15 +199,15 @@ def supersede(connection: Connection, series_id: int, run: int, *, now: float) -
         job_queue.settle_delivered(connection, job_id, now=now)
 
 
-def taken_by(connection: Connection, job_id: int, destination: str) -> list[sa.Row[Any]]:
+def taken_by(connection: Connection, job_id: int, destination: str) -> list[MadeObject]:
     """The job's objects that this destination has stored, or may have."""
     query = (
-        sa.select(objects)
+        sa.select(*_MADE_COLUMNS)
         .join(deliveries, deliveries.c.object_id == objects.c.id)
         .where(objects.c.job_id == job_id, deliveries.c.destination == destination, may_be_there())
         .order_by(objects.c.id)
     )
-    return list(connection.execute(query))
+    return [_made(row) for row in connection.execute(query)]
 
 
 def may_be_there() -> sa.ColumnElement[bool]:
@@ -234,11 +237,13 @@ def cancel(connection: Connection, job_id: int) -> int:
     return _cancel(connection, sa.select(objects.c.id).where(objects.c.job_id == job_id))
 
 
-def objects_of(connection: Connection, job_id: int) -> list[sa.Row[Any]]:
-    return list(connection.execute(sa.select(objects).where(objects.c.job_id == job_id).order_by(objects.c.id)))
+def objects_of(connection: Connection, job_id: int) -> list[MadeObject]:
+    """In the order in which they were made."""
+    query = sa.select(*_MADE_COLUMNS).where(objects.c.job_id == job_id).order_by(objects.c.id)
+    return [_made(row) for row in connection.execute(query)]
 
 
-def predecessor(connection: Connection, series_id: int, run: int) -> list[sa.Row[Any]]:
+def predecessor(connection: Connection, series_id: int, run: int) -> list[MadeObject]:
     """The objects of the newest earlier run that made any."""
     earlier = (
         sa.select(jobs.c.id)
@@ -266,6 +271,11 @@ def try_again(connection: Connection, series_id: int, *, now: float) -> int:
         .values(state=DeliveryState.WAITING, next_at=now)
     )
     return int(changed.rowcount)
+
+
+def _made(row: sa.Row[Any]) -> MadeObject:
+    values = row._asdict()
+    return MadeObject(**values | {"kind": ObjectKind(values["kind"])})
 
 
 def _add(connection: Connection, job_id: int, made: MadeObject, *, now: float) -> int:
