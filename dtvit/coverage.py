@@ -7,7 +7,8 @@ Positions are millimetres along the slice normal, ordered from feet to head; not
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from dtvit.findings import Coverage, Region
 
@@ -40,6 +41,17 @@ def holes(positions_mm: Sequence[float], thicknesses_mm: Sequence[float | None])
     return tuple(found)
 
 
+@dataclass(frozen=True)
+class _Slice:
+    """One that has a position."""
+
+    mm: float
+    thickness_mm: float | None
+    region: Region
+    evaluated: bool
+    name: str | None
+
+
 def assess(
     positions_mm: Sequence[float | None],
     thicknesses_mm: Sequence[float | None],
@@ -49,65 +61,70 @@ def assess(
     *,
     named: Sequence[str | None] = (),
 ) -> Coverage:
-    """Coverage of the brain by the evaluated slices; the first four sequences in the same order, feet to head.
+    """Coverage of the brain by the evaluated slices.
 
-    `named`: in that order too, what a reader calls the images; a hole is then told by those beside it.
+    The first four sequences are in the same order, feet to head, what has no position last. `named`: in that order
+    too, what a reader calls the images; a hole is then told by those beside it.
 
     Complete means: slices beyond the brain right at both ends, no hole from the one end to the other, every brain slice
     evaluated, none of unknown content or position, enough of it for a whole brain, and no `doubts` (in words) besides.
     """
+    given = zip(positions_mm, thicknesses_mm, regions, evaluated, named or [None] * len(regions), strict=True)
+    placed = [_Slice(mm, thick, region, done, name) for mm, thick, region, done, name in given if mm is not None]
     gaps: list[str] = []
-    placed = [i for i, position in enumerate(positions_mm) if position is not None]
     if len(placed) < len(positions_mm):
         gaps.append(f"{len(positions_mm) - len(placed)} slices have no usable position")
-    brain = [i for i in placed if regions[i] is Region.BRAIN]
+    brain = [i for i, one in enumerate(placed) if one.region is Region.BRAIN]
     if not brain:
         return Coverage(False, 0.0, False, False, (*gaps, "no slice shows brain"))
-    lowest, highest = brain[0], brain[-1]
-    unknown = [i for i, region in enumerate(regions) if region is Region.UNKNOWN]
-    below, above = ([regions[i] for i in placed if step * i > step * end] for step, end in ((-1, lowest), (1, highest)))
-    lower_end = bool(below) and below[-1] is Region.BELOW_BRAIN  # never a blank slice: every head stands on a neck
-    upper_end = bool(above) and above[0] in (Region.ABOVE_BRAIN, Region.NO_HEAD)
+    first, last = brain[0], brain[-1]
+    below, within, above = placed[:first], placed[first : last + 1], placed[last + 1 :]
+    lower_end = bool(below) and below[-1].region is Region.BELOW_BRAIN  # never a blank slice: a head stands on a neck
+    upper_end = bool(above) and above[0].region in (Region.ABOVE_BRAIN, Region.NO_HEAD)
     if not lower_end:
         gaps.append("the lower end of the brain (skull base) is not in the series")
     if not upper_end:
         gaps.append("the upper end of the brain (vertex) is not in the series")
-    left_out = sum(not evaluated[i] for i in range(lowest, highest + 1))
-    if left_out:
-        gaps.append(f"{left_out} {'slice' if left_out == 1 else 'slices'} inside the brain left out")
-    outside = [i for i in unknown if not lowest <= i <= highest]
-    if outside:
-        gaps.append(f"{len(outside)} {'slice' if len(outside) == 1 else 'slices'} of unknown content")
+    if left_out := sum(not one.evaluated for one in within):
+        gaps.append(f"{_slices(left_out)} inside the brain left out")
+    if outside := regions.count(Region.UNKNOWN) - sum(one.region is Region.UNKNOWN for one in within):
+        gaps.append(f"{_slices(outside)} of unknown content")
     # one slice beyond the brain on each side belongs to the run: what lies between it and the brain must be seen too
-    run = placed[max(0, placed.index(lowest) - 1) : placed.index(highest) + 2]
-    names = dict(zip((positions_mm[i] for i in run), (named[i] if named else None for i in run), strict=True))
-    gaps += [
-        f"slices are missing between {_beside(names[low], names[high])}{low:.1f} and {high:.1f} mm"
-        for low, high in holes([positions_mm[i] or 0.0 for i in run], [thicknesses_mm[i] for i in run])
-    ]
-    apart = max(
-        (
-            (positions_mm[j] or 0.0) - (positions_mm[i] or 0.0)
-            for i, j in itertools.pairwise(run)
-            if not thicknesses_mm[i] and not thicknesses_mm[j]
-        ),
-        default=0.0,
-    )
-    if apart > UNSTATED_MM + SAME_MM:
-        gaps.append(f"the slice thickness is not stated, and slices lie up to {apart:.1f} mm apart")
-    extent = _extent([positions_mm[i] or 0.0 for i in brain if evaluated[i]])
+    run = [*below[-1:], *within, *above[:1]]
+    gaps += _missing(run)
+    gaps += _too_far_apart(run)
+    seen = [one.mm for one in within if one.region is Region.BRAIN and one.evaluated]
+    extent = max(seen) - min(seen) if seen else 0.0
     if extent < LEAST_EXTENT_MM:
         gaps.append(f"the evaluated slices span {extent:.0f} mm, a brain at least {LEAST_EXTENT_MM:.0f}")
     gaps += doubts
     return Coverage(not gaps, extent, lower_end, upper_end, tuple(gaps))
 
 
+def _slices(count: int) -> str:
+    return f"{count} {'slice' if count == 1 else 'slices'}"
+
+
+def _missing(run: Sequence[_Slice]) -> Iterator[str]:
+    names = {one.mm: one.name for one in run}
+    for low, high in holes([one.mm for one in run], [one.thickness_mm for one in run]):
+        yield f"slices are missing between {_beside(names[low], names[high])}{low:.1f} and {high:.1f} mm"
+
+
+def _too_far_apart(run: Sequence[_Slice]) -> Iterator[str]:
+    """Without a thickness, no header shows that every second slice is missing."""
+    steps = (
+        after.mm - before.mm
+        for before, after in itertools.pairwise(run)
+        if not before.thickness_mm and not after.thickness_mm
+    )
+    apart = max(steps, default=0.0)
+    if apart > UNSTATED_MM + SAME_MM:
+        yield f"the slice thickness is not stated, and slices lie up to {apart:.1f} mm apart"
+
+
 def _beside(below: str | None, above: str | None) -> str:
     return "" if below is None or above is None else f"images {below} and {above}, at "
-
-
-def _extent(positions: Sequence[float]) -> float:
-    return max(positions) - min(positions) if positions else 0.0
 
 
 def _median(values: Sequence[float]) -> float:
