@@ -32,7 +32,7 @@ from train.learner import choose_patches, loss, patch_means
 from train.lessons import first_lessons
 from train.optimiser import Average, optimiser, set_rate
 from train.options import Settings
-from train.progress import Bar, Journal, Say, say_to_stderr, silent, told
+from train.progress import SAY_EVERY_S, Bar, Journal, Say, say_to_stderr, silent, told
 from train.ranks import Ranks
 from train.recipe import Recipe, defaults
 from train.result import BEST, LAST, Ended, Source
@@ -41,7 +41,6 @@ from train.state import STATE, UnusableRun
 
 ALL_PATCHES_FROM = 0.88  # of the schedule: from here on the model sees what it will see in use
 ALL_PATCHES_SHARE = 0.1  # of the steps before, so that background is nothing new then
-SAY_EVERY_S = 15.0
 DIVERGED = "the training has diverged: begin again in another folder with a lower learning_rate, with clip, or in fp32"
 
 

@@ -12,13 +12,14 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Any, TypeVar
 
-SAY_EVERY_S = 15.0
+from train.progress import SAY_EVERY_S
+from train.progress import Say as Say  # handed on, with what is called with it
+
 WORKER = "train-worker"
 UNGUARDED = 78  # exit status of a worker that found itself doing its parent's work; EX_CONFIG of sysexits.h
 
 Job = TypeVar("Job")
 Found = TypeVar("Found")
-Say = Callable[[str], None]
 
 
 class UnguardedScript(RuntimeError):

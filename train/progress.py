@@ -13,6 +13,7 @@ from typing import Any
 from dtvit.checkpoint import write_whole
 
 Say = Callable[[str], None]
+SAY_EVERY_S = 15.0
 LOG = "log.csv"
 EVENTS = "tensorboard"
 

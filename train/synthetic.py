@@ -13,7 +13,7 @@ import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -40,6 +40,7 @@ from train.data import (
     write_shard,
 )
 from train.processes import pool
+from train.progress import SAY_EVERY_S, Say
 from train.turns import in_turn
 
 CONTRAST_HU = 8.0  # blood that differs by less from the same slice without it is not visible
@@ -50,8 +51,6 @@ TRAINING_OTHERS = 5  # slices without blood of the head that bleeds
 MEASURED_MM = 4.0  # validation and test heads are whole series; in thinner slices they would take minutes each
 MIXED = "mixed"  # half of the heads in each mode of brace removal, so that a model serves both
 FAILURES = 0.05  # share of heads that may fail before the making is given up
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -65,6 +64,8 @@ class Way:
 
 Maker = Callable[[int, int, Way], Pictures]
 """Number of the head, seed of the run; runs in a process of its own."""
+_Job = tuple[Maker, Path, int, int, Way]
+"""Who makes which head, for which folder: the arguments of `_make_and_write`."""
 
 
 @dataclass(frozen=True)
@@ -93,63 +94,71 @@ def make(
     Raises UnusableData when the folder holds other data, when heads fail one after the other, or when the time allows
     so few that a part has none; those made stay for the next call. Raises UnguardedScript.
     """
-    with in_turn(folder):
-        _make(folder, heads, seed, mode, say, geometry, processes, minutes, maker or make_head)
-
-
-def _make(
-    folder: Path,
-    heads: int,
-    seed: int,
-    mode: str,
-    say: Say,
-    geometry: str,
-    processes: int | None,
-    minutes: float | None,
-    maker: Maker,
-) -> None:
     versions = [preprocess.preprocessing(each, geometry) for each in (brace.MODES if mode == MIXED else (mode,))]
     source = {"phantom": phantom_version(), "preprocessing": versions, "mode": mode, "seed": seed}
-    done = frozen(folder)
-    if done is not None:
-        if done["source"] != source:
-            differing = ", ".join(f"{key} {done['source'].get(key)!r}, not {source[key]!r}" for key in source)
+    with in_turn(folder):
+        finished = _finished(folder, source)
+        if finished is not None:
+            say(f"{folder} holds {finished} finished heads")
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        started = time.monotonic()
+        have = {number for number in range(heads) if shard(folder, number).exists()}
+        jobs = [
+            (maker or make_head, folder, number, seed, Way(mode_of(number, mode), geometry))
+            for number in range(heads)
+            if number not in have
+        ]
+        say(f"making {len(jobs)} synthetic heads, {len(have)} are there")
+        have |= _made(jobs, heads, processes, minutes, say)
+        if minutes is not None and {part_of(number) for number in have} < set(PARTS):
             raise UnusableData(
-                f"{folder} holds pictures made otherwise ({differing}); choose another folder with --phantoms"
+                f"{len(have)} of {heads} heads are made, none to validate or to test with among them; they are kept: "
+                "give more --phantom-minutes"
             )
-        say(f"{folder} holds {len(done['heads'])} finished heads")
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    have = {number for number in range(heads) if shard(folder, number).exists()}
-    wanted = [number for number in range(heads) if number not in have]
-    say(f"making {len(wanted)} synthetic heads, {len(have)} are there")
+        freeze(folder, sorted(have), source)
+        say(f"{len(have)} heads in {(time.monotonic() - started) / 60:.1f} minutes")
+
+
+def _finished(folder: Path, source: Mapping[str, Any]) -> int | None:
+    """How many heads a finished folder holds; None for one that is not. Raises UnusableData where they are others."""
+    done = frozen(folder)
+    if done is None:
+        return None
+    if done["source"] != source:
+        differing = ", ".join(f"{key} {done['source'].get(key)!r}, not {source[key]!r}" for key in source)
+        raise UnusableData(
+            f"{folder} holds pictures made otherwise ({differing}); choose another folder with --phantoms"
+        )
+    return len(done["heads"])
+
+
+def _made(jobs: Sequence[_Job], heads: int, processes: int | None, minutes: float | None, say: Say) -> set[int]:
+    """Numbers of the heads that came out, those that did not being told; `heads`: with those that were there before.
+
+    Raises UnusableData where too many fail.
+    """
     started = said_at = time.monotonic()
+    made: set[int] = set()
     failed: list[str] = []
-    jobs = [(maker, folder, number, seed, Way(mode_of(number, mode), geometry)) for number in wanted]
     for number, problem in _in_processes(jobs, processes, minutes):
         if problem:
             failed.append(f"head {number}: {problem}")
             if len(failed) > max(3, FAILURES * heads):
                 raise UnusableData("phantoms fail: " + "; ".join(failed[:3]))
         else:
-            have.add(number)
-        if time.monotonic() - said_at > 15:
+            made.add(number)
+        if time.monotonic() - said_at > SAY_EVERY_S:
             said_at = time.monotonic()
-            rate = (len(have) - heads + len(wanted)) / (said_at - started)
-            say(f"{len(have)} of {heads} heads, {rate:.2f} a second")
+            there = heads - len(jobs) + len(made)
+            say(f"{there} of {heads} heads, {len(made) / (said_at - started):.2f} a second")
     for each in failed:
         say(f"left out {each}")
-    if minutes is not None and {part_of(number) for number in have} < set(PARTS):
-        raise UnusableData(
-            f"{len(have)} of {heads} heads are made, none to validate or to test with among them; they are kept: "
-            "give more --phantom-minutes"
-        )
-    freeze(folder, sorted(have), source)
-    say(f"{len(have)} heads in {(time.monotonic() - started) / 60:.1f} minutes")
+    return made
 
 
 def _in_processes(
-    jobs: Sequence[tuple[Maker, Path, int, int, Way]], processes: int | None, minutes: float | None
+    jobs: Sequence[_Job], processes: int | None, minutes: float | None
 ) -> Iterator[tuple[int, str | None]]:
     """Each head as it is done, with what went wrong; stops asking for more when the time is over."""
     deadline = time.monotonic() + minutes * 60 if minutes else None
