@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from dtvit.checkpoint import describe
 from dtvit.model import DTViT
-from train import looking, result, state
+from train import computing, looking, result, state
 from train.data import UnusableData
 from train.gathering import gather
 from train.learner import Learner
@@ -234,6 +234,13 @@ def test_what_saves_memory_or_averages_changes_no_loss(tmp_path, data, changes):
     fit(recipe(**plain), settings(tmp_path / "plain"), data, SOURCE, quiet)
     fit(recipe(**{**plain, **changes}), settings(tmp_path / "other"), data, SOURCE, quiet)
     assert losses(tmp_path / "other") == pytest.approx(losses(tmp_path / "plain"), abs=2e-5)
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_auto_trains_in_bf16_only_where_the_gpu_computes_it_itself(fast, monkeypatch):
+    """Older ones emulate it, and are slower for it."""
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: fast or including_emulation)
+    assert computing.precision("auto", torch.device("cuda")) == ("bf16" if fast else "fp32")
 
 
 def test_half_precision_learns_what_full_precision_learns(tmp_path, data):

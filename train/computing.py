@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from dtvit.checkpoint import load
+from dtvit.inference import choose_precision
 from train import pretrained, state
 from train.learner import Learner
 from train.pretrained import Start
@@ -56,12 +57,8 @@ def learner(recipe: Recipe, begun: Start | None = None) -> Built:
 
 
 def precision(wanted: str, device: torch.device) -> str:
-    """fp32, bf16 or fp16; `auto` is bf16 where the device is fast in it."""
-    if wanted != "auto":
-        return wanted
-    # torch runs bf16 anywhere; only with these instructions is it faster than fp32
-    fast = device.type == "cuda" or (device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported()))
-    return "bf16" if fast else "fp32"
+    """fp32, bf16 or fp16; `auto` is bf16 where the device is fast in it: torch runs it anywhere."""
+    return choose_precision("auto", device) if wanted == "auto" else wanted
 
 
 def autocast(chosen: str, device: torch.device) -> torch.autocast:

@@ -87,7 +87,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
         "--precision",
         choices=("node", "fp32", "bf16"),
         default="node",
-        help="node: as in use, fp32 but on CUDA; bf16 is three times as fast on CPUs that have it [node]",
+        help="node: bf16 on CUDA, fp32 elsewhere; bf16 is three times as fast on CPUs that have it [node]",
     )
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps [auto]")
     add("--batch", type=_positive, help="slices at a time [by device]")

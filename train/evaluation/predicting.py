@@ -16,7 +16,8 @@ from dtvit.model import DTViT
 from train.data import CROP, Pictures
 
 Precision = Literal["node", "fp32", "bf16"]
-"""`node`: what `dtvit.inference` uses on this device, fp32 but on CUDA."""
+"""`node`: bf16 on CUDA, as the node computes there, fp32 elsewhere; where the node takes bf16 on a CPU, its
+probabilities are within 0.01 of these (docs/decisions/0012)."""
 BATCH = {"cpu": 64, "cuda": 512, "mps": 128}
 MEAN = STD = (0.5, 0.5, 0.5)  # of a checkpoint that names no other
 
