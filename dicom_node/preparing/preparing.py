@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -80,6 +80,19 @@ class _Slice:
     label: Label | None
 
 
+@dataclass(frozen=True)
+class _Pictured:
+    """What came of one series."""
+
+    file: Path
+    """One of its files, by which it is named."""
+    refused: str | None = None
+    unreadable: Mapping[Path, str] = field(default_factory=dict)
+    is_new: bool = False
+    slices: tuple[_Slice, ...] = ()
+    """Those with a picture, whether the table of labels names them or not; none where it is refused."""
+
+
 def prepare(
     folder: Path,
     out: Path,
@@ -104,66 +117,61 @@ def prepare(
     found, unreadable = find(folder, rules or Eligibility(), without=out)
     try:
         with open_records(out) as records:
-            return _prepare(folder, records, found, unreadable, known_labels, key, mode, tell)
+            done = list(_pictured(records, found, known_labels, mode, tell))
+            listed = [one for series in done for one in series.slices if one.label is not None or labels is None]
+            lines = [_line(records, one) for one in listed]
+            if lines:
+                _write(out / MANIFEST, lines)
+            if key is not None and lines:
+                _write_key(key, records, listed, lines)
     except OSError as exc:
         raise StoreUnavailable(
             f"{out} cannot be written to ({exc.strerror or exc}); what is there is whole, run again when it can"
         ) from exc
-
-
-def _prepare(
-    folder: Path,
-    records: Records,
-    found: list[Series],
-    unreadable: dict[Path, str],
-    labels: Labels | None,
-    key: Path | None,
-    mode: str,
-    tell: Callable[[str], None],
-) -> Prepared:
-    refused: dict[str, str] = {}
-    listed: list[_Slice] = []
-    made = series = unlabelled = 0
-    used: set[int] = set()
-    for number, one in enumerate(found, start=1):
-        relative = str(one.instances[0].path.relative_to(folder))
-        if one.refused is not None:
-            refused[relative] = one.refused
-            continue
-        record, is_new = _record(records, one, mode)
-        by_id = {records.opaque("I", i.header.sop_instance_uid): i for i in one.instances}
-        unreadable |= {by_id[instance].path: reason for instance, reason in record.unreadable}
-        if not record.slices:
-            refused[relative] = (
-                "none of its slices could be read"
-                if len({instance for instance, _ in record.unreadable}) == len(one.instances)
-                else "no head by its content: no brain within a closed skull was found"
-            )
-            continue
-        series += 1
-        made += is_new
-        slices = list(_slices(record, by_id, labels))
-        used |= {each.label.row for each in slices if each.label is not None}
-        wanted = [each for each in slices if labels is None or each.label is not None]
-        unlabelled += len(slices) - len(wanted)
-        listed += wanted
-        tell(f"{number} of {len(found)} series: {len(slices)} slices{'' if is_new else ', made before'}")
-    lines = [_line(records, each) for each in listed]
-    if lines:
-        _write(records.out / MANIFEST, lines)
-    if key is not None and lines:
-        _write_key(key, records, listed, lines)
+    for series in done:
+        unreadable |= series.unreadable
+    rows = set() if known_labels is None else {label.row for label in known_labels.of.values()}
+    used = {one.label.row for one in listed if one.label is not None}
     return Prepared(
-        manifest=records.out / MANIFEST,
+        manifest=out / MANIFEST,
         slices=len(lines),
         patients=len({line["patient_id"] for line in lines}),
-        series=series,
-        made=made,
-        unlabelled=unlabelled,
-        unused_rows=() if labels is None else tuple(sorted({label.row for label in labels.of.values()} - used)),
-        refused=refused,
+        series=sum(series.refused is None for series in done),
+        made=sum(series.is_new for series in done if series.refused is None),
+        unlabelled=sum(len(series.slices) for series in done) - len(listed),
+        unused_rows=tuple(sorted(rows - used)),
+        refused={str(each.file.relative_to(folder)): each.refused for each in done if each.refused is not None},
         unreadable={str(path.relative_to(folder)): reason for path, reason in sorted(unreadable.items())},
     )
+
+
+def _pictured(
+    records: Records, found: Sequence[Series], labels: Labels | None, mode: str, tell: Callable[[str], None]
+) -> Iterator[_Pictured]:
+    for number, one in enumerate(found, start=1):
+        done = _of_series(records, one, labels, mode)
+        if done.refused is None:
+            before = "" if done.is_new else ", made before"
+            tell(f"{number} of {len(found)} series: {len(done.slices)} slices{before}")
+        yield done
+
+
+def _of_series(records: Records, one: Series, labels: Labels | None, mode: str) -> _Pictured:
+    file = one.instances[0].path
+    if one.refused is not None:
+        return _Pictured(file, refused=one.refused)
+    record, is_new = _record(records, one, mode)
+    by_id = {records.opaque("I", i.header.sop_instance_uid): i for i in one.instances}
+    unreadable = {by_id[instance].path: reason for instance, reason in record.unreadable}
+    slices = tuple(_slices(record, by_id, labels))
+    refused = None
+    if not slices:
+        refused = (
+            "none of its slices could be read"
+            if len(unreadable) == len(one.instances)
+            else "no head by its content: no brain within a closed skull was found"
+        )
+    return _Pictured(file, refused, unreadable, is_new, slices)
 
 
 def _record(records: Records, series: Series, mode: str) -> tuple[Record, bool]:
