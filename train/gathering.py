@@ -15,6 +15,7 @@ import numpy as np
 
 from dtvit import brace, preprocess
 from train import bleeds, data, enriching, filed, keeping, lookalikes, synthetic
+from train.card import NO_PERSON
 from train.data import APART, ORIGINS, PARTS, Pictures, UnusableData, join, stack
 from train.lookalikes import Lookalikes
 from train.manifest import Manifest
@@ -23,8 +24,6 @@ from train.progress import Say
 from train.recipe import Recipe
 from train.result import Source
 from train.splits import Split
-
-NO_PERSON = "none"
 
 
 @dataclass(frozen=True)
