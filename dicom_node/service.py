@@ -14,7 +14,6 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from dicom_node import committing, housekeeping, supervisor
@@ -22,7 +21,7 @@ from dicom_node.arrivals import Arrivals
 from dicom_node.config import Config
 from dicom_node.counts import Counts
 from dicom_node.errors import NodeError, StoreFull, StoreUnavailable
-from dicom_node.logs import fields, trace
+from dicom_node.logs import fields
 from dicom_node.network import commitment, scp, scu
 from dicom_node.network.scp import Receiver
 from dicom_node.sender import Sender
@@ -32,6 +31,7 @@ from dicom_node.store.opening import open_store
 from dicom_node.store.results import Version
 from dicom_node.store.spool import Spool
 from dicom_node.supervisor import Supervisor
+from dicom_node.threads import Hint, Threads
 
 log = logging.getLogger("dicom_node.service")
 
@@ -47,7 +47,7 @@ class Service:
         self._version = version
         self._stopping = threading.Event()
         self._done = Hint()
-        self._threads: list[threading.Thread] = []
+        self._threads = Threads(self._stopping)
         self._started_at = time.time()
         self._owner = f"{os.getpid()}-{time.time_ns()}"
 
@@ -74,19 +74,18 @@ class Service:
         gc.freeze()  # what was imported stays: to look through it takes 0.1 s, in which nothing is received
         self._warn_of_gaps()
         log.info("ready %s", fields(ae_title=self._config.node.ae_title, port=port))
-        self._loop("worker", self._supervisor(database).run)
-        self._loop("arrivals", self._every(TICK_S, arrivals.tick))
-        self._loop("heartbeat", self._every(heartbeats.EVERY_S, lambda: self._beat(database), first_s=0.0))
-        self._loop("housekeeping", self._every(TIDY_S, lambda: self._tidy(database, spool)))
+        self._threads.begin("worker", self._supervisor(database).run)
+        self._threads.every(TICK_S, "arrivals", arrivals.tick)
+        self._threads.every(heartbeats.EVERY_S, "heartbeat", lambda: self._beat(database), first_s=0.0)
+        self._threads.every(TIDY_S, "housekeeping", lambda: self._tidy(database, spool))
         self._talk_to_peers(database, spool, reports)
         if keeper is not None:
-            self._loop("commitment", self._every(ASK_S, keeper.tick))
+            self._threads.every(ASK_S, "commitment", keeper.tick)
         self._stopping.wait()
         log.info("stopping")
         self._done.give()
         receiver.stop()
-        for thread in self._threads:
-            thread.join(supervisor.STOP_S + 10.0)
+        self._threads.join(supervisor.STOP_S + 10.0)
         with contextlib.suppress(NodeError), database.write() as connection:
             heartbeats.end(connection, self._owner)
         log.info("stopped")
@@ -135,13 +134,13 @@ class Service:
                 settle_s=self._config.completion.settle_s,
                 clock=time.time,
             )
-            self._loop("counts", self._every(TICK_S, counts.tick))
+            self._threads.every(TICK_S, "counts", counts.tick)
         for peer in self._config.destinations:
             sender = Sender(database, spool, peer, self._config.results, ae_title=ae_title)
-            self._loop(f"sender-{peer.name}", self._every(TICK_S, sender.tick, hint=self._done))
+            self._threads.every(TICK_S, f"sender-{peer.name}", sender.tick, hint=self._done)
             if peer.commitment:
                 asker = committing.Asker(database, peer, self._config, reports)
-                self._loop(f"commitment-{peer.name}", self._every(ASK_S, asker.tick))
+                self._threads.every(ASK_S, f"commitment-{peer.name}", asker.tick)
 
     def _forget_earlier_life(self, database: Database) -> None:
         """Free its leases at once. On a full disk they run out by themselves: to refuse images it must come up."""
@@ -159,41 +158,6 @@ class Service:
     def _tidy(self, database: Database, spool: Spool) -> None:
         housekeeping.tidy(database, spool, self._config.retention)
 
-    def _loop(self, name: str, target: Callable[[], None]) -> None:
-        thread = threading.Thread(target=target, name=name, daemon=True)
-        thread.start()
-        self._threads.append(thread)
-
-    def _every(
-        self, pause_s: float, act: Callable[[], object], *, first_s: float | None = None, hint: Hint | None = None
-    ) -> Callable[[], None]:
-        """A loop that a fault does not end: what it works on stands in the database and is met again.
-
-        A `hint` shortens the wait, and nothing depends on it.
-        """
-
-        def stopped(wait_s: float) -> bool:
-            if hint is None:
-                return self._stopping.wait(wait_s)
-            if not self._stopping.is_set():
-                hint.wait(wait_s)
-            return self._stopping.is_set()
-
-        def loop() -> None:
-            wait_s = pause_s if first_s is None else first_s
-            while not stopped(wait_s):
-                wait_s = pause_s
-                try:
-                    act()
-                except (StoreFull, StoreUnavailable) as exc:
-                    log.error("waits %s", fields(part=threading.current_thread().name, reason=exc))
-                    wait_s = 5.0
-                except Exception as exc:  # noqa: BLE001 - outermost line of the thread
-                    log.error("fault %s", fields(part=threading.current_thread().name, error=trace(exc)))
-                    wait_s = 5.0
-
-        return loop
-
     def _warn_of_gaps(self) -> None:
         if not self._config.destinations:
             log.warning("no peer is configured with results = true: reports are made, and sent to nobody")
@@ -202,22 +166,6 @@ class Service:
                 log.warning("%s gets positive results only: silence there means absent, or not looked at", peer.name)
         if not self._config.node.allowed_senders and not self._config.peers:
             log.warning("node.allowed_senders is empty and there are no peers: every sender is rejected")
-
-
-class Hint:
-    """Wakes those who wait for it, so that what was done is taken up at once and not at their next look."""
-
-    def __init__(self) -> None:
-        self._given = threading.Condition()
-
-    def give(self) -> None:
-        with self._given:
-            self._given.notify_all()
-
-    def wait(self, timeout_s: float) -> bool:
-        """Whether it was given before the time was over. One given while nobody waits is lost."""
-        with self._given:
-            return self._given.wait(timeout_s)
 
 
 class _Lock:
