@@ -39,11 +39,6 @@ class HeadMask:
     """What `retrace` needs of this slice; None in paper mode."""
 
 
-def head_mask(hu: npt.NDArray[np.float32], pixel_mm: tuple[float, float], mode: str = "robust") -> Mask:
-    """`find_head(...).mask`."""
-    return find_head(hu, pixel_mm, mode).mask
-
-
 def find_head(
     hu: npt.NDArray[np.float32],
     pixel_mm: tuple[float, float],

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-_SOI, _SOS = 0xD8, 0xDA
+_SOS = 0xDA
 _FRAMES = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}  # SOF0..15 and JPEG-LS's SOF55; not DHT, JPG, DAC
 _ALONE = frozenset({0x01, *range(0xD0, 0xD9)})  # markers without a length
 _SIZ = b"\xff\x4f\xff\x51"  # SOC, then SIZ: the fixed start of every JPEG 2000 codestream

@@ -43,9 +43,6 @@ def preprocessing(mode: str = "robust", geometry: str = PAPER_GEOMETRY) -> str:
     return f"window-0-80/{brace.VERSIONS[mode]}/{geometry}/1"
 
 
-PREPROCESSING = preprocessing()
-
-
 def offered(mode: str) -> list[str]:
     """All versions that this program can make with this brace mode; which one it is to be, the checkpoint says."""
     return [preprocessing(mode, geometry) for geometry in GEOMETRIES]

@@ -13,6 +13,7 @@ from train.data import CROP, ORIGINS, join, stack
 from train.ranks import Ranks
 from train.recipe import read
 from train.sampling import order
+from train.warping import warped
 
 CPU = torch.device("cpu")
 
@@ -132,7 +133,7 @@ def test_the_papers_turn_is_torchvisions():
     pictures = torch.rand(3, 1, 64, 64)
     angle = torch.tensor([-15.0, 4.0, 12.0])
 
-    mine = augment_paper.turned(pictures, torch.deg2rad(angle))
+    mine = warped(pictures, augment_paper.turn(torch.deg2rad(angle)), mode="nearest")
 
     for i in range(3):
         its = rotate(pictures[i], float(angle[i]))

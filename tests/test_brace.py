@@ -36,8 +36,8 @@ def series(shared_data: Path, folder: str) -> list[npt.NDArray[np.float32]]:
 
 
 def test_paper_keeps_the_head_and_drops_a_separate_holder() -> None:
-    kept = brace.head_mask(head(), PIXEL_MM, "paper")
-    assert (kept == brace.head_mask(head(holder=False), PIXEL_MM, "paper")).all()
+    kept = brace.find_head(head(), PIXEL_MM, "paper").mask
+    assert (kept == brace.find_head(head(holder=False), PIXEL_MM, "paper").mask).all()
     assert kept[256, 256]
     assert not kept[head() == 300.0].any()
 
@@ -69,4 +69,4 @@ def test_an_empty_slice_is_flagged_and_not_divided_by_zero() -> None:
 
 def test_an_unknown_mode_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match="paper, robust"):
-        brace.head_mask(head(), PIXEL_MM, "other")
+        brace.find_head(head(), PIXEL_MM, "other")

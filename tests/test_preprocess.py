@@ -10,7 +10,6 @@ from dtvit.preprocess import (
     GEOMETRIES,
     HEAD_BOX,
     PAPER_GEOMETRY,
-    PREPROCESSING,
     geometry_of,
     model_input,
     offered,
@@ -65,7 +64,7 @@ def test_a_slice_is_prepared_with_its_content() -> None:
 
 
 def test_the_version_names_the_mode() -> None:
-    assert "robust" in PREPROCESSING
+    assert "robust" in preprocessing()
 
 
 def test_the_rows_and_columns_shown_are_those_that_reach_the_input() -> None:

@@ -190,7 +190,7 @@ def test_both_modes_agree_on_the_human_head_from_the_petrous_bone_up(shared_data
     slices = real(shared_data, "ge_hispeed_human_28")
     refined = preprocess.refine(slices, [preprocess.prepare(s) for s in slices])
     for s, after in list(zip(slices, refined, strict=True))[9:27]:
-        paper = brace.head_mask(s.hu, s.pixel_mm, "paper")
+        paper = brace.find_head(s.hu, s.pixel_mm, "paper").mask
         skull = Fast().fill(paper & (s.hu > 200.0))  # bone and all it encloses
         assert dice(after.mask & skull, paper & skull) >= 0.998
         assert dice(after.mask, paper) >= 0.995

@@ -42,7 +42,7 @@ def oval(scale: float = 1.0, gap_deg: float = 0.0, inside: float = 35.0) -> npt.
 
 
 def measured(hu: npt.NDArray[np.float32], pixel_mm: float = 0.5) -> SliceContent:
-    return classify_content(hu, brace.head_mask(hu, (pixel_mm, pixel_mm)), (pixel_mm, pixel_mm))
+    return classify_content(hu, brace.find_head(hu, (pixel_mm, pixel_mm)).mask, (pixel_mm, pixel_mm))
 
 
 def test_the_area_of_a_brain_is_measured_in_square_centimetres() -> None:
@@ -122,7 +122,7 @@ def test_only_brain_in_a_closed_skull_makes_a_head() -> None:
 def test_the_human_head_is_brain_from_the_foramen_magnum_to_the_vertex(shared_data: Path) -> None:
     paths = (shared_data / "head-ct" / "ge_hispeed_human_28").glob("*.dcm")
     slices = ct.order([s for path in paths for s in ct.read(path)])
-    contents = [classify_content(s.hu, brace.head_mask(s.hu, s.pixel_mm), s.pixel_mm) for s in slices]
+    contents = [classify_content(s.hu, brace.find_head(s.hu, s.pixel_mm).mask, s.pixel_mm) for s in slices]
     regions = assign_regions(contents)
     assert is_head(contents)
     assert [s.instance_number for s in slices] == list(range(1, 29))
@@ -134,7 +134,9 @@ def test_the_human_head_is_brain_from_the_foramen_magnum_to_the_vertex(shared_da
 def test_the_dry_skull_is_no_head(shared_data: Path) -> None:
     for folder in ("philips_phantom_5mm_28", "philips_phantom_tilt-18.5_9"):
         slices = [s for path in (shared_data / "head-ct" / folder).glob("*.dcm") for s in ct.read(path)]
-        contents = [classify_content(s.hu, brace.head_mask(s.hu, s.pixel_mm), s.pixel_mm) for s in ct.order(slices)]
+        contents = [
+            classify_content(s.hu, brace.find_head(s.hu, s.pixel_mm).mask, s.pixel_mm) for s in ct.order(slices)
+        ]
         assert len(contents) >= 9
         assert not is_head(contents)
 
@@ -166,7 +168,7 @@ def test_brain_that_the_model_is_not_shown_is_doubted() -> None:
 
 def test_brain_outside_what_is_shown_is_measured() -> None:
     hu = oval()
-    mask = brace.head_mask(hu, (0.5, 0.5))
+    mask = brace.find_head(hu, (0.5, 0.5)).mask
     assert classify_content(hu, mask, (0.5, 0.5)).unseen_cm2 == 0.0
     half = classify_content(hu, mask, (0.5, 0.5), (slice(0, 256), slice(0, 512)))
     assert half.unseen_cm2 == pytest.approx(half.brain_cm2 / 2, abs=3)
@@ -174,7 +176,7 @@ def test_brain_outside_what_is_shown_is_measured() -> None:
 
 def test_brain_that_was_removed_as_if_it_were_holder_is_measured_and_doubted() -> None:
     hu = oval()
-    mask = brace.head_mask(hu, (0.5, 0.5))
+    mask = brace.find_head(hu, (0.5, 0.5)).mask
     whole = classify_content(hu, mask, (0.5, 0.5))
     assert whole.removed_cm2 == 0.0
     mask[:, :200] = False

@@ -41,7 +41,6 @@ class Without:
     recipe: str = "robust"
 
 
-V2 = {**SCRATCH, "split": "patient", "phantom_heads": "0"}
 ROWS: tuple[Without, ...] = (
     Without(
         "v2", "v2's recipe, from scratch, patients apart", {**SCRATCH, "split": "patient", "phantom_heads": "0"}, "v2"

@@ -27,19 +27,14 @@ def augment(pictures: torch.Tensor, blood: torch.Tensor) -> tuple[torch.Tensor, 
     count = len(pictures)
     angle = (torch.rand(count) * 2 - 1) * TURN
     rows = (torch.rand(count) < CHANCE).nonzero()[:, 0]
-    theta, rows = sent([_turn(angle), rows], pictures.device)
+    theta, rows = sent([turn(angle), rows], pictures.device)
     pictures, blood = (warped(each, theta, mode="nearest") for each in (pictures, blood))
     pictures[rows] = sharpened(pictures[rows])
     return pictures, blood
 
 
-def turned(pictures: torch.Tensor, angle: torch.Tensor) -> torch.Tensor:
-    """Each (B, 1, S, S) about its middle by its angle (B,), in radians."""
-    return warped(pictures, _turn(angle), mode="nearest")
-
-
-def _turn(angle: torch.Tensor) -> torch.Tensor:
-    """(B, 2, 3)"""
+def turn(angle: torch.Tensor) -> torch.Tensor:
+    """(B, 2, 3), for `warped`: about the middle by each angle (B,), in radians."""
     cosine, sine, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
     return torch.stack((torch.stack((cosine, -sine, zero), 1), torch.stack((sine, cosine, zero), 1)), 1)
 

@@ -28,7 +28,6 @@ from train.data import Pictures
 PATCH = 16
 SHOWN = 6
 
-Maps = NDArray[np.float32]
 Masks = NDArray[np.bool_]
 
 

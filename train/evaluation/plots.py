@@ -22,7 +22,7 @@ from train.evaluation.units import Units
 
 BLUE, ORANGE, GREEN, GREY, BLACK = "#0072B2", "#D55E00", "#009E73", "#999999", "#222222"
 LEVELS = (("slice", "slices", BLUE, "-"), ("patient", "series", ORANGE, "--"))
-WIDE, HALF = (9.0, 3.8), (4.6, 3.8)  # inches
+WIDE = (9.0, 3.8)  # inches
 DPI = 130
 
 
