@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,8 +23,8 @@ from train.csvfile import Problem, UnusableTable
 from train.data import PARTS, UnusableData
 from train.manifest import Manifest, Row
 
-Shares = tuple[float, float, float]
-SHARES: Shares = (0.8, 0.1, 0.1)
+SHARES = (0.8, 0.1, 0.1)
+"""Of the training, the validation and the test part; Fan et al. 2024, section 2.2."""
 REPLICAS = {"normal": 3, "deep": 1, "lobar": 3, "subtentorial": 12, "unknown": 1, "unlabelled": 1}
 """Copies of a slice in `paper`, by what it shows; from Fan et al. 2024, whose slices all have a location."""
 LEAKY = "slices mixed: the same patients train and test"
@@ -68,16 +68,14 @@ class Split:
         return int((self.parts == PARTS.index(part)).sum())  # type: ignore[arg-type]
 
 
-def by_patient(manifest: Manifest, seed: int, shares: Shares = SHARES) -> Split:
+def by_patient(manifest: Manifest, seed: int) -> Split:
     """Patients dealt out so that each part has its share of every kind of patient, and at least one where there are
     three. Raises UnusableData where a part is left without patients of one class."""
-    if min(shares) <= 0 or abs(sum(shares) - 1.0) > 1e-6:
-        raise ValueError(f"shares are three positive numbers that sum to 1, not {shares}")
     random = np.random.default_rng((seed, 1))
     part_of: dict[str, int] = {}
     for patients in _strata(manifest).values():
         random.shuffle(patients)
-        sizes = _sizes(len(patients), shares, random)
+        sizes = _sizes(len(patients), random)
         part_of |= dict(zip(patients, np.repeat(range(3), sizes).tolist(), strict=True))
     return _of_patients(manifest, "patient", seed, part_of)
 
@@ -131,7 +129,7 @@ def all_train(manifest: Manifest) -> Split:
     return replace(whole(manifest), kind="all", parts=np.zeros(len(manifest.rows), np.int8))
 
 
-def paper(manifest: Manifest, seed: int, shares: Shares = SHARES, *, replicate: bool = True) -> Split:
+def paper(manifest: Manifest, seed: int, *, replicate: bool = True) -> Split:
     """Slices replicated, shuffled and dealt out 8:1:1, patients mixed; LEAKY on purpose.
 
     Without `replicate` the papers' runs "without augmentation", of kind `slices`: no copies of what is tested are
@@ -139,7 +137,7 @@ def paper(manifest: Manifest, seed: int, shares: Shares = SHARES, *, replicate: 
     """
     times = [REPLICAS[kind(row)] if replicate else 1 for row in manifest.rows]
     copies = np.random.default_rng((seed, 3)).permutation(np.repeat(np.arange(len(manifest.rows)), times))
-    ends = np.rint(np.cumsum(shares)[:2] * len(copies)).astype(int)
+    ends = np.rint(np.cumsum(SHARES)[:2] * len(copies)).astype(int)
     parts = np.searchsorted(ends, np.arange(len(copies)), side="right")
     return Split(MIXED[not replicate], seed, copies.astype(np.int32), parts.astype(np.int8), manifest.digest)
 
@@ -247,9 +245,9 @@ def _strata(manifest: Manifest) -> dict[str, list[str]]:
     return strata
 
 
-def _sizes(count: int, shares: Iterable[float], random: np.random.Generator) -> NDArray[np.intp]:
-    """`count` in shares, remainders to the largest fractions (ties by lot), none empty where three can be filled."""
-    wanted = count * np.array(list(shares))
+def _sizes(count: int, random: np.random.Generator) -> NDArray[np.intp]:
+    """`count` in SHARES, remainders to the largest fractions (ties by lot), none empty where three can be filled."""
+    wanted = count * np.array(SHARES)
     sizes = np.floor(wanted + 1e-9).astype(np.intp)
     fraction = np.round(wanted - sizes, 9) + random.uniform(0, 1e-9, 3)
     for part in np.argsort(-fraction)[: count - sizes.sum()]:

@@ -11,6 +11,7 @@ from enum import IntEnum
 
 MAX_PDU = 128 * 1024  # what is offered as Maximum Length Received; larger ones gave nothing, measured
 HEADER = 6  # type, reserved, length
+FAREWELL_S = 1.0  # for the peer to take the last word
 CALM_S = 60.0  # a PDU that has begun must be whole by then: 2 KiB/s for the longest
 
 
@@ -111,11 +112,11 @@ def abort(reason: AbortReason) -> bytes:
     return bytes([PduType.ABORT, 0, 0, 0, 0, 4, 0, 0, 2, reason])
 
 
-def farewell(connection: socket.socket, last_word: bytes = b"", wait_s: float = 1.0) -> None:
+def farewell(connection: socket.socket, last_word: bytes) -> None:
     """Send the last word and close so that it arrives: closing over unread bytes would reset the connection first."""
-    deadline = time.monotonic() + wait_s
+    deadline = time.monotonic() + FAREWELL_S
     try:
-        connection.settimeout(wait_s)
+        connection.settimeout(FAREWELL_S)
         if last_word:
             connection.sendall(last_word)
         socket.socket.shutdown(connection, socket.SHUT_WR)

@@ -28,6 +28,8 @@ COLOURS = {
 OUTSIDE = (Region.BELOW_BRAIN, Region.ABOVE_BRAIN, Region.NO_HEAD)
 """Where leaving a slice out costs nothing."""
 
+FIRST = 3  # slices to look at before all others
+
 _CONTROL = re.compile(r"[\x00-\x09\x0b\x0c\x0e-\x1f\x7f]")
 
 
@@ -81,11 +83,11 @@ def highest(findings: SeriesFindings) -> SliceFinding | None:
     return max(findings.evaluated, key=lambda s: s.presence or 0.0, default=None)
 
 
-def best(findings: SeriesFindings, count: int = 3) -> tuple[SliceFinding, ...]:
+def best(findings: SeriesFindings) -> tuple[SliceFinding, ...]:
     """The slices to look at first, highest output first; none where nothing speaks for hemorrhage."""
     doubtful = [s for s in findings.evaluated if s.outcome is not Outcome.ABSENT]
     pool = (findings.positive or doubtful) if findings.outcome is not Outcome.ABSENT else ()
-    return tuple(sorted(pool, key=lambda s: -(s.presence or 0.0))[:count])
+    return tuple(sorted(pool, key=lambda s: -(s.presence or 0.0))[:FIRST])
 
 
 def headline(findings: SeriesFindings) -> str:

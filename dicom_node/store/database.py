@@ -134,14 +134,13 @@ class Database:
             settings.attributes["connection"] = connection
             command.upgrade(settings, "head")
 
-    def device_uid(self, now: float | None = None) -> str:
+    def device_uid(self) -> str:
         """The UID of this node, made at first start and kept for ever."""
         find = sa.select(tables.node.c.device_uid)
         with self.write() as connection:
             known = connection.scalar(find)
             if known is None:
-                created_at = time.time() if now is None else now
-                made = {"id": 1, "device_uid": uids.fresh(), "created_at": created_at}
+                made = {"id": 1, "device_uid": uids.fresh(), "created_at": time.time()}
                 connection.execute(insert_for(connection)(tables.node).values(made).on_conflict_do_nothing())
                 known = connection.scalar(find)  # on PostgreSQL another process may have been first
             return str(known)

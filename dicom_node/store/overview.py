@@ -67,6 +67,8 @@ class Overview:
 LATE_S = 600.0
 """A positive result that is not delivered, or a live series that has no result, for so long is an alarm."""
 LATELY_S = 86400.0
+NEWEST = 10
+"""Series that `status` lists."""
 
 
 class Health(IntEnum):
@@ -105,7 +107,7 @@ def _with_newest_job() -> sa.Join:
     return series.outerjoin(jobs, sa.and_(jobs.c.series_id == series.c.id, jobs.c.run == series.c.run))
 
 
-def overview(connection: Connection, *, now: float, newest: int = 10) -> Overview:
+def overview(connection: Connection, *, now: float) -> Overview:
     """Reads what is open by its index, and counts the rest in indices alone: it is asked often, and all series stay."""
     owed = sa.select(sa.func.count(), sa.func.min(objects.c.created_at)).select_from(
         deliveries.join(objects).join(jobs, jobs.c.id == objects.c.job_id)
@@ -132,7 +134,7 @@ def overview(connection: Connection, *, now: float, newest: int = 10) -> Overvie
         waiting_live=sum(one.priority < BACKLOG for one in waiting),
         waiting_backlog=sum(one.priority >= BACKLOG for one in waiting),
         serving_since=serving[0].started_at if serving else None,
-        newest=tuple(lines(connection, limit=newest)),
+        newest=tuple(lines(connection, limit=NEWEST)),
     )
 
 
