@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -35,6 +35,7 @@ READ_TRIES = 2
 WINDOW = 4  # batches: while the model has one, the readers are at the next ones
 WINDOW_ASIDE = 16  # for a GPU, which waits at the beginning of each window, until a batch is read
 REMEMBERED = 4096  # slices, some 16 KiB each
+SIGN_S = 1.0  # between two signs of life while a reader is waited for; it may take longer than any lease
 
 
 class Classifier(Protocol):
@@ -109,7 +110,7 @@ class SliceReader:
         """
         self.ended.clear()
         line = _Line(self._asked, min(at_once or self._batch, self._batch))
-        for instance, frames in self._looked_at(instances):
+        for instance, frames in self._looked_at(instances, alive):
             for one in frames:
                 alive()
                 if isinstance(one, LeftOut):
@@ -131,7 +132,9 @@ class SliceReader:
             answered.set_result(self._predict(waiting))
         return answered
 
-    def _looked_at(self, instances: Sequence[Instance]) -> Iterator[tuple[Instance, Iterable[Ready | LeftOut]]]:
+    def _looked_at(
+        self, instances: Sequence[Instance], alive: Callable[[], None]
+    ) -> Iterator[tuple[Instance, Iterable[Ready | LeftOut]]]:
         """A multi-frame image is read here, frame by frame: all its frames at once would be too much to hold."""
         begun: dict[int, Future[list[Ready | LeftOut]]] = {}
         try:
@@ -143,7 +146,7 @@ class SliceReader:
                     yield one, [LeftOut(0, "its pixel data made the reading process end")]
                 elif one.id in begun:
                     try:
-                        yield one, begun.pop(one.id).result()
+                        yield one, _awaited(begun.pop(one.id), alive)
                     except ReaderEnded as exc:
                         self.ended.add(one.id)
                         log.error("reader_ended %s", fields(instance=one.id, reason=exc))
@@ -286,6 +289,12 @@ class _Line:
 
     def _collect(self) -> None:
         self._found += self._asked.popleft()[1].result()
+
+
+def _awaited(answer: Future[list[Ready | LeftOut]], alive: Callable[[], None]) -> list[Ready | LeftOut]:
+    while not wait([answer], SIGN_S).done:
+        alive()
+    return answer.result()
 
 
 def _sorted(parts: frozenset[int] | None) -> tuple[int, ...] | None:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pytest
 from made import FakeClassifier, Made, Predictions, encoded, head_series, made_node, peer, received
 
+from dicom_node import slices
 from dicom_node.config import Model
 from dicom_node.readers import ReaderEnded, Readers
 from dicom_node.reading import LeftOut, Ready, Way, look_at
@@ -33,6 +34,17 @@ def reads(self, name):
     if name == {name!r}:
         import os, signal
         os.kill(os.getpid(), signal.SIGSEGV)
+    return read(self, name)
+Spool.read = reads
+"""
+SLOW = """
+import time
+from pathlib import Path
+from dicom_node.store.spool import Spool
+read = Spool.read
+def reads(self, name):
+    while name == {name!r} and not Path({until!r}).exists():
+        time.sleep(0.01)
     return read(self, name)
 Spool.read = reads
 """
@@ -180,6 +192,28 @@ with readers._bounded():
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == -ended_by
 
 
+def test_a_reader_that_takes_long_ends_neither_the_worker_nor_its_lease(
+    node: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = node.rows(instances)[9]
+    in_processes(SLOW.format(name=slow.file, until=str(tmp_path / "go")), tmp_path / "site", monkeypatch)
+    signs = 0
+
+    def alive() -> None:
+        nonlocal signs
+        signs += 1
+        if signs > len(head_series()) + 2:  # more than once a slice: somebody asks while it takes its time
+            (tmp_path / "go").touch()
+
+    monkeypatch.setattr(slices, "SIGN_S", 0.05)
+    with node.database.read() as connection:
+        wanted = series.instances_of(connection, 1)
+    with closing(SliceReader(FakeClassifier(), node.spool, brace_removal="paper", batch=4, readers=2)) as reader:
+        found = [result for rows in reader.read(wanted, alive) for result in rows]
+    assert {r.left_out for r in found} == {None}
+    assert len(found) == len(wanted)
+
+
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="only Linux tells how much memory a process has")
 @pytest.mark.parametrize(
     ("does", "reason"),
@@ -215,6 +249,7 @@ def test_readers_end_when_who_made_them_is_killed(node: Made) -> None:
 import os, signal
 from pathlib import Path
 from dicom_node.reading import Way
+from dicom_node import slices
 from dicom_node.config import Model
 from dicom_node.readers import Readers
 from dicom_node.store.spool import Spool
