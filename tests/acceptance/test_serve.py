@@ -45,7 +45,7 @@ def send_until_acknowledged(node: RunningNode, items: list[scu.Outgoing], stop_a
 
 
 def test_a_series_goes_in_and_one_report_on_it_comes_out(make_node: MakeNode, pacs: StandInPacs, series: list[Dataset]):
-    node = make_node()
+    node = make_node(silence_s=120.0)  # a worker that starts slowly must not make it a matter of silence
     node.start()
     assert [s.status for s in store(node, series, node.folder / "ct")] == [0] * len(series)
     node.until(lambda: len(pacs.stored) == 1, "the report arrives")
