@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import logging
+import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +20,8 @@ from dicom_node.network.stand_in import free_port
 from dicom_node.sender import Sender
 from dicom_node.store import jobs, series
 
+REPOSITORY = Path(__file__).resolve().parents[1]
+LEVELS = ("info", "warn", "warning", "error", "critical")
 DISTINCTIVE = {
     "PatientName": "Zwetschgenbaum^Ottilie",
     "PatientID": "QX-7731-ID",
@@ -166,3 +170,20 @@ def test_lines_bear_the_time_in_utc(lines: io.StringIO) -> None:
 
 def test_the_secrets_looked_for_are_really_in_the_objects_sent() -> None:
     assert all(secret.encode() in encoded(named_slices()[0]) for secret in SECRETS)
+
+
+def test_each_event_that_is_logged_stands_in_the_page_for_who_runs_it() -> None:
+    """And none that is not: the table is what an administrator has at three in the morning."""
+    page = (REPOSITORY / "docs" / "running.md").read_text().partition("### What the log says")[2].partition("\n## ")[0]
+    told = {name for row in re.findall(r"^\| (`.*?) \|", page, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)}
+    assert told == {event for file in (REPOSITORY / "dicom_node").rglob("*.py") for event in events(file)}
+
+
+def events(file: Path) -> Iterator[str]:
+    """What the code in this file logs at level info and above; a sentence said at start explains itself."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        match node:
+            case ast.Call(func=ast.Attribute(value=of, attr=level), args=[ast.Constant(value=str(text)), *_]):
+                logs_it = re.fullmatch(r"log|self\._log|.*tally", ast.unparse(of)) and level in LEVELS
+                if logs_it and (event := re.fullmatch(r"([a-z_]+)(?: %s)?", text)):
+                    yield event[1]
