@@ -42,6 +42,8 @@ LYING_IN_AIR = 0.35  # share of what surrounds a part; a muscle has skin, fat or
 AIR_HU = -400.0
 SHELL_MM = 6.0  # half the thickness of a shell, after erosion, that no part of the head follows
 DRIFT_MM = 6.0  # how far outlines move from slice to slice, tilt and growing face included
+SOLID_MM = 12.0  # half the thickness of what is no shell: a head, where it lies within that of the thickest slice
+DEEPEST_MM = 100.0  # no head is 20 cm thick whichever way; a slice of one grey is
 
 NO_HEAD = "no head found in this slice"
 ONLY_A_SHELL = "only a shell was found: holder or empty skull"
@@ -127,10 +129,11 @@ def decide(
 def retrace(traces: Sequence[Trace]) -> list[frozenset[int]]:
     """The parts to accept in each slice of a series, ordered along it: what follows from its thickest slice outwards.
 
-    Nothing changes where no slice is a solid vault, or where matrix or pixels change from slice to slice.
+    Nothing changes where no slice is a solid vault, or where matrix or pixels change from slice to slice. A slice that
+    is spoiled, as by a transfer that broke off, costs those beyond it nothing.
     """
     chosen = [trace.accepted for trace in traces]
-    depth = [max((t.depths_mm[i - 1] for i in t.accepted), default=0.0) for t in traces]
+    depth = [0.0 if (mm := _depth(trace)) > DEEPEST_MM else mm for trace in traces]
     if not depth or max(depth) < VAULT_MM:
         return chosen
     start = depth.index(max(depth))
@@ -150,11 +153,14 @@ def retrace(traces: Sequence[Trace]) -> list[frozenset[int]]:
 def _follow(traces: Sequence[Trace], chosen: list[frozenset[int]], start: int, way: range, anew: bool) -> None:
     """Choose along `way` what follows from slice `start`: `anew`, or in addition to what was chosen."""
     before, seen = traces[start], _within(traces[start], chosen[start])
+    thickest = seen
     for i in way:
         trace = traces[i]
         if trace.labels.shape != before.labels.shape or trace.cell_mm != before.cell_mm:
             return
         following = _following(trace, seen)
+        if anew and _depth(trace) >= SOLID_MM and not following & trace.accepted:  # the slice before may be spoiled
+            following = _following(trace, thickest) & trace.accepted
         if _vault(trace) and following & trace.accepted:  # a vault needs no additions
             following &= trace.accepted
         chosen[i] = following | (frozenset() if anew else chosen[i])
@@ -162,8 +168,12 @@ def _follow(traces: Sequence[Trace], chosen: list[frozenset[int]], start: int, w
             before, seen = trace, _within(trace, chosen[i])
 
 
+def _depth(trace: Trace) -> float:
+    return max((trace.depths_mm[i - 1] for i in trace.accepted), default=0.0)
+
+
 def _vault(trace: Trace) -> bool:
-    return max((trace.depths_mm[i - 1] for i in trace.accepted), default=0.0) >= VAULT_MM
+    return _depth(trace) >= VAULT_MM
 
 
 def _visible(hu: npt.NDArray[np.float32], bright: Mask, pixel_mm: Pixel, by: Morphology) -> Mask:

@@ -95,8 +95,8 @@ def test_soft_padding_on_the_skin_stays_and_is_told() -> None:
     assert found.mask[truth.brain].all()
 
 
-def series(spec: PhantomSpec) -> tuple[list[PhantomSlice], list[CTSlice]]:
-    truths = [render_slice(spec, position) for position in spec.positions_mm[::3]]
+def series(spec: PhantomSpec, every: int = 3) -> tuple[list[PhantomSlice], list[CTSlice]]:
+    truths = [render_slice(spec, position) for position in spec.positions_mm[::every]]
     return truths, [
         CTSlice("1", str(i), i, None, t.hu, pixel_mm(spec), 5.0, t.position_mm, (1, 0, 0, 0, 1, 0), 0.0)
         for i, t in enumerate(truths)
@@ -118,6 +118,31 @@ def test_the_neighbours_settle_the_vertex_and_the_holder_alone_and_nothing_else_
     for truth, after in zip(truths, refined, strict=True):
         assert after.mask[truth.brain].all()
         assert left(after.mask, truth) < 0.05
+
+
+@pytest.mark.parametrize("seed", [5, 308153384], ids=["below", "above"])
+def test_a_slice_that_broke_off_costs_none_of_those_beyond_it(seed: int) -> None:
+    """What is left of it is too small for the head of the next slice to follow from."""
+    spec = draw(seed, None, **SCAN | {"matrix": 256})
+    truths, slices = series(spec, every=2)
+    hu = slices[6].hu.copy()
+    hu[hu.shape[0] // 2 :] = -1024.0
+    slices[6] = replace(slices[6], hu=hu)
+    refined = preprocess.refine(slices, [preprocess.prepare(s) for s in slices])
+    others = [i for i in range(len(slices)) if i != 6]
+    assert all(refined[i].mask[truths[i].brain].all() for i in others)
+
+
+@pytest.mark.parametrize("everywhere", [-1024.0, 40.0])
+def test_a_slice_of_one_grey_tells_nothing_of_the_others(everywhere: float) -> None:
+    _, slices = series(phantom("thick cup", shell_mm=12.0, shell_hu=100.0))
+    whole = preprocess.refine(slices, [preprocess.prepare(s) for s in slices])
+    at = len(slices) // 2
+    broken = [*slices[:at], replace(slices[at], hu=np.full_like(slices[at].hu, everywhere)), *slices[at + 1 :]]
+    refined = preprocess.refine(broken, [preprocess.prepare(s) for s in broken])
+    assert not refined[at].mask.any()
+    changed = [not np.array_equal(a.mask, b.mask) for a, b in zip(refined, whole, strict=True)]
+    assert [i for i, one in enumerate(changed) if one] == [at]
 
 
 def test_a_hand_beside_the_head_goes_with_the_series() -> None:
