@@ -5,6 +5,7 @@ pieces of tissue are wide enough to be brain. Used by `dtvit.selection`; cells a
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ GRID_MM = 2.0  # coarse enough to be quick and free of noise, finer than any sul
 DIRECTIONS = 16
 PIECE_RADIUS_MM = 6.0  # half the width of a spinal canal at C1; brain is wider, neck muscles between bones mostly not
 LEAST_HU = 0.0  # denser than fat
+VOID_HU = -190.0  # of a cell clipped at -200: air or padding and nothing else
 
 
 def with_cropped_border(bone: Mask, mean: npt.NDArray[np.float32]) -> Mask:
@@ -32,6 +34,31 @@ def with_cropped_border(bone: Mask, mean: npt.NDArray[np.float32]) -> Mask:
     ):
         closed[edge] |= mean[next_to_it] > LEAST_HU
     return closed
+
+
+def within_circle(everything: npt.NDArray[np.float32]) -> npt.NDArray[np.float32] | None:
+    """How many cells each one lies within the circle of reconstruction, less than 0 outside it; None where there is no
+    circle. `everything`: means of all that is in the cells; outside the circle a scanner gives air or padding alone.
+    """
+    depth = _circle((everything.shape[0], everything.shape[1]))
+    return None if everything[depth < -1].max(initial=VOID_HU) > VOID_HU else depth
+
+
+@lru_cache(maxsize=8)
+def _circle(shape: tuple[int, int]) -> npt.NDArray[np.float32]:
+    rows, columns = (np.arange(n, dtype=np.float32) + 0.5 - n / 2 for n in shape)
+    return np.asarray(np.float32(min(shape) / 2) - np.hypot(rows[:, None], columns))
+
+
+def with_cropped_circle(bone: Mask, mean: npt.NDArray[np.float32], depth: npt.NDArray[np.float32] | None) -> Mask:
+    """Tissue at the circle of reconstruction (`depth`: see `within_circle`), as at the border of the picture."""
+    import cv2
+
+    if depth is None or not bone.any():
+        return bone
+    inside = (mean > LEAST_HU) & (depth >= 1) & (depth < 3)  # the circle halves the cells that lie on it
+    grown = cv2.dilate(inside.view(np.uint8), np.ones((3, 3), np.uint8)).view(np.bool_)
+    return np.asarray(bone | (grown & (depth < 1)))
 
 
 def directions_with_bone(bone: Mask) -> npt.NDArray[np.uint8]:

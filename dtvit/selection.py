@@ -15,7 +15,15 @@ import numpy as np
 import numpy.typing as npt
 
 from dtvit.cells import means
-from dtvit.enclosure import DIRECTIONS, GRID_MM, directions_with_bone, wide_pieces, with_cropped_border
+from dtvit.enclosure import (
+    DIRECTIONS,
+    GRID_MM,
+    directions_with_bone,
+    wide_pieces,
+    with_cropped_border,
+    with_cropped_circle,
+    within_circle,
+)
 from dtvit.findings import Region
 
 CLIP_HU = (-200.0, 400.0)  # air and dense bone count no more than these in a mean
@@ -34,7 +42,9 @@ BRAIN_HU = (5.0, 70.0)  # median over a slice's brain: above water, below the ac
 CLOSED_SHARE = 0.5  # of the brain that meets bone in all directions; ribs leave gaps, a skull does not
 HEAD_SLICES = 3
 TAPERED = 0.5  # of the largest area: less at both ends of a brain; at most 0.32 in 10 mm slices, 0.9 where one is cut
-DIP = 0.75  # of the smaller neighbour: whole slices of a head keep 0.93 and more
+DIP = 0.75  # of what lies on either side: whole slices of a head keep 0.93 and more
+SPOILED = 3  # slices that a dip may span
+BRAIN_DIP = 0.5  # likewise, where both have SURELY_CM2: phantoms and a patient keep 0.73; what is cut off meets no bone
 UNSEEN_CM2 = 1.0  # of brain in one slice: room for a bleed of a centimetre
 DROPPED_HU = 100.0  # half a cell of water, against air as clipped
 REMOVED_CM2 = 3.0  # neck muscle between a ring and the spine may pass for brain up to this
@@ -89,8 +99,9 @@ def classify_content(
     mean, share, whole = _cells_of(hu, head_mask, pixel_mm)
     bone = (share > BONE_SHARE) | (mean > BONE_MEAN_HU)
     cell_cm2 = hu.size * pixel_mm[0] * pixel_mm[1] / (100.0 * mean.size)
-    met = directions_with_bone(with_cropped_border(bone, mean))
+    circle = within_circle(whole)
     tissue = _soft(mean) & ~bone
+    met = _met(bone, tissue, mean, circle)
     brain = wide_pieces(tissue & (met >= MET_BONE))
     area = np.count_nonzero(brain)
     return SliceContent(
@@ -99,9 +110,26 @@ def classify_content(
         closed=float((met[brain] >= DIRECTIONS).mean()) if area else 0.0,
         brain_hu=float(np.median(mean[brain])) if area else 0.0,
         soft_cm2=float(np.count_nonzero(tissue) * cell_cm2),
-        unseen_cm2=float(np.count_nonzero(brain & ~_seen(shown, hu.shape, brain.shape)) * cell_cm2),
+        unseen_cm2=float(np.count_nonzero(brain & ~_seen(shown, hu.shape, circle, brain.shape)) * cell_cm2),
         removed_cm2=float(_removed(hu, mean, whole) * cell_cm2),
     )
+
+
+def _met(
+    bone: npt.NDArray[np.bool_],
+    tissue: npt.NDArray[np.bool_],
+    mean: npt.NDArray[np.float32],
+    circle: npt.NDArray[np.float32] | None,
+) -> npt.NDArray[np.uint8]:
+    """Directions with bone. Where the field of view cuts, bone is assumed outside, if most of the tissue that it then
+    encloses has it in half of the directions already: round a head, and not round the muscles of a back."""
+    met = directions_with_bone(bone)
+    closed = with_cropped_circle(with_cropped_border(bone, mean), mean, circle)
+    if np.array_equal(closed, bone):  # nearly always
+        return met
+    assumed = directions_with_bone(closed)
+    enclosed = met[tissue & (assumed >= MET_BONE)]
+    return assumed if enclosed.size and np.median(enclosed) >= DIRECTIONS // 2 else met
 
 
 def _cells_of(
@@ -136,7 +164,7 @@ def _removed(hu: npt.NDArray[np.float32], kept: npt.NDArray[np.float32], mean: n
     if not tissue.any():  # nearly always
         return 0
     (share,) = means((hu > BONE_HU).astype(np.float32), 1, (mean.shape[0], mean.shape[1]))
-    met = directions_with_bone(with_cropped_border((share > BONE_SHARE) | (mean > BONE_MEAN_HU), mean))
+    met = _met((share > BONE_SHARE) | (mean > BONE_MEAN_HU), tissue, mean, within_circle(mean))
     return int(np.count_nonzero(wide_pieces(tissue & (met >= MET_BONE))))
 
 
@@ -193,7 +221,8 @@ def doubts(contents: Sequence[SliceContent | None], regions: Sequence[Region]) -
     ]
     cut = sum(_dips(contents, i) for i in at)
     if cut:
-        found.append(f"{cut} {'slice shows' if cut == 1 else 'slices show'} much less of the head than both neighbours")
+        shows = "slice shows" if cut == 1 else "slices show"
+        found.append(f"{cut} {shows} much less head or brain than those on both sides")
     edge = sum((content := contents[i]) is not None and content.unseen_cm2 > UNSEEN_CM2 for i in at)
     if edge:
         found.append(f"{edge} {'slice has' if edge == 1 else 'slices have'} brain beyond what the network is shown")
@@ -222,18 +251,30 @@ def _open_skull(content: SliceContent | None) -> bool:
 
 
 def _dips(contents: Sequence[SliceContent | None], at: int) -> bool:
-    """Whether part of this slice is lost, as where a transfer or a decoder broke off."""
-    here, beside = contents[at], [contents[i] for i in (at - 1, at + 1) if 0 <= i < len(contents)]
-    areas = [content.head_cm2 for content in beside if content is not None]
-    return here is not None and len(areas) == 2 and here.head_cm2 < DIP * min(areas)
+    """Whether part of this slice is lost, as where a transfer or a decoder broke off, or in noise.
+
+    Bone taken out by a surgeon is so over several slices, of which each has a neighbour that is like it.
+    """
+    here, sides = contents[at], (contents[max(0, at - SPOILED) : at][::-1], contents[at + 1 : at + 1 + SPOILED])
+    beside = [[c for c in side if c is not None] for side in sides]
+    if here is None or not all(beside):
+        return False
+    head = min(max(c.head_cm2 for c in side) for side in beside)
+    brain = min(side[0].brain_cm2 for side in beside)
+    return here.head_cm2 < DIP * head or (brain >= SURELY_CM2 and here.brain_cm2 < BRAIN_DIP * brain)
 
 
-RIM = 2  # cells: brain so near the edge of the picture has its skull, and perhaps more brain, outside
+RIM = 2  # cells: brain so near the edge of the field of view has its skull, and perhaps more brain, outside
 
 
-def _seen(shown: tuple[slice, slice], shape: tuple[int, ...], grid: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+def _seen(
+    shown: tuple[slice, slice],
+    shape: tuple[int, ...],
+    circle: npt.NDArray[np.float32] | None,
+    grid: tuple[int, ...],
+) -> npt.NDArray[np.bool_]:
     """The cells of the coarse grid whose centres lie in the rows and columns `shown` of a slice of this shape, and away
-    from the edge of the picture, where the field of view cuts.
+    from the edge of the picture, or the `circle` in it (see `within_circle`), where the field of view cuts.
     """
     inside = []
     for part, pixels, cells in zip(shown, shape, grid, strict=True):
@@ -243,7 +284,7 @@ def _seen(shown: tuple[slice, slice], shape: tuple[int, ...], grid: tuple[int, .
     seen = np.asarray(np.logical_and.outer(*inside))
     seen[:RIM] = seen[-RIM:] = False
     seen[:, :RIM] = seen[:, -RIM:] = False
-    return seen
+    return seen if circle is None else seen & (circle >= RIM + 1)  # the cells on the circle are halved
 
 
 def _unread_within(areas: Sequence[float], contents: Sequence[SliceContent | None], at: int, step: int) -> bool:

@@ -145,7 +145,7 @@ def test_half_a_picture_within_the_brain_is_not_absent(node: Made) -> None:
     half[64:] = -1000
     outcome, reasons = concluded(node, [*datasets[:12], repictured(datasets[12], half), *datasets[13:]])
     assert outcome == "undetermined"
-    assert "less of the head than both neighbours" in reasons
+    assert "less head or brain than those on both sides" in reasons
 
 
 @pytest.mark.parametrize("geometry", preprocess.GEOMETRIES)

@@ -9,7 +9,7 @@ import pytest
 
 from dtvit import brace, ct
 from dtvit.findings import Region
-from dtvit.selection import SliceContent, assign_regions, classify_content, doubts, is_head
+from dtvit.selection import UNSEEN_CM2, SliceContent, assign_regions, classify_content, doubts, is_head
 
 BELOW, BRAIN, ABOVE, NONE, UNKNOWN = (
     Region.BELOW_BRAIN,
@@ -141,6 +141,9 @@ def test_the_dry_skull_is_no_head(shared_data: Path) -> None:
         assert not is_head(contents)
 
 
+SPOILT = "1 slice shows much less head or brain than those on both sides"
+
+
 def doubts_of(contents: list[SliceContent]) -> tuple[str, ...]:
     return doubts(contents, assign_regions(contents))
 
@@ -158,7 +161,20 @@ def test_a_brain_that_ends_at_its_full_width_is_doubted() -> None:
 
 def test_a_slice_with_half_a_head_is_doubted() -> None:
     half = content(60, 115)
-    assert doubts_of([*WHOLE[:4], half, *WHOLE[5:]]) == ("1 slice shows much less of the head than both neighbours",)
+    assert doubts_of([*WHOLE[:4], half, *WHOLE[5:]]) == (SPOILT,)
+    two = [*WHOLE[:5], half, half, *WHOLE[4:]]
+    assert doubts_of(two) == ("2 slices show much less head or brain than those on both sides",)
+
+
+def test_a_slice_whose_brain_stands_open_and_its_neighbours_not_is_doubted() -> None:
+    """Of a head that lost its lowest eighth little is enclosed; so too where noise hides the bone."""
+    assert doubts_of([*WHOLE[:5], content(57, 195), *WHOLE[4:]]) == (SPOILT,)
+    assert doubts_of([*WHOLE[:5], content(0, 228), *WHOLE[4:]]) == (SPOILT,)
+
+
+def test_a_craniectomy_over_several_slices_is_not_doubted() -> None:
+    opened = [content(60, 220)] * 3
+    assert doubts_of([*WHOLE[:5], *opened, *WHOLE[4:]]) == ()
 
 
 def test_brain_that_the_model_is_not_shown_is_doubted() -> None:
@@ -172,6 +188,42 @@ def test_brain_outside_what_is_shown_is_measured() -> None:
     assert classify_content(hu, mask, (0.5, 0.5)).unseen_cm2 == 0.0
     half = classify_content(hu, mask, (0.5, 0.5), (slice(0, 256), slice(0, 512)))
     assert half.unseen_cm2 == pytest.approx(half.brain_cm2 / 2, abs=3)
+
+
+def cut_by_a_circle(hu: npt.NDArray[np.float32], off_mm: tuple[float, float], radius_mm: float) -> SliceContent:
+    """The square round a circle of reconstruction, outside which there is padding; 0.5 mm pixels."""
+    n = round(2 * radius_mm / 0.5)
+    top, left = (round((256 + mm / 0.5) - n / 2) for mm in off_mm)
+    padded = np.pad(hu, n, constant_values=-1000.0)[top + n : top + 2 * n, left + n : left + 2 * n].copy()
+    rows, columns = np.ogrid[:n, :n]
+    padded[np.hypot(rows - (n - 1) / 2, columns - (n - 1) / 2) > n / 2] = -1024.0
+    return measured(padded)
+
+
+@pytest.mark.parametrize("off_mm", [(0.0, 0.0), (20.0, 20.0), (-25.0, 15.0), (-30.0, 0.0)])
+def test_brain_at_the_circle_of_reconstruction_is_brain_and_not_all_seen(off_mm: tuple[float, float]) -> None:
+    """A field of view too small for the head, or not over it; there may be more brain outside."""
+    found = cut_by_a_circle(oval(), off_mm, 80.0)
+    assert found.surely_brain
+    assert found.unseen_cm2 > UNSEEN_CM2
+
+
+def test_a_head_within_the_circle_is_all_seen() -> None:
+    found = cut_by_a_circle(oval(), (0.0, 0.0), 98.0)
+    assert found.unseen_cm2 == 0.0
+    assert abs(found.brain_cm2 - measured(oval()).brain_cm2) < 3
+
+
+@pytest.mark.parametrize("circle", [True, False])
+def test_a_spine_in_a_small_field_of_view_is_no_head(circle: bool) -> None:
+    """Muscle to every border of the picture, and bone in the middle."""
+    rows, columns = np.mgrid[:360, :360].astype(np.float32) - 180.0
+    hu = np.full((360, 360), 45.0, np.float32)
+    hu[np.hypot(rows, columns) < 44] = 300.0
+    hu[np.abs(np.hypot(rows - 70, columns) - 22) < 6] = 600.0
+    if circle:
+        hu[np.hypot(rows, columns) > 180] = -1024.0
+    assert not measured(hu).surely_brain
 
 
 def test_brain_that_was_removed_as_if_it_were_holder_is_measured_and_doubted() -> None:
