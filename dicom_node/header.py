@@ -57,6 +57,11 @@ _READ = frozenset(
 )
 _LONGEST_TEXT = 64  # LO, the longest of the texts kept here; longer is broken, and would be dragged into every reason
 _FARTHEST_MM = 1e5  # a hundred metres from the isocentre is no patient
+_NO_AGENT = re.compile(
+    r"(no|non|none|nil|not|without|w/?o|ohne|sans|sin|senza)"
+    r"([ _-]*(i\.?v\.?)?[ _-]*(contrast\w*|agent|bolus|given|km|cm))?|n/?a|unenhanced|nativ\w*|plain|0|[-.]+",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -243,7 +248,7 @@ def _facts(of: Elements) -> Facts:
         image_type=tuple(v.strip().upper() for v in (of.text("ImageType") or "")[:256].split("\\") if v.strip()),
         body_part=_short(of, "BodyPartExamined"),
         kernel=_short(of, "ConvolutionKernel"),
-        contrast=bool(of.text("ContrastBolusAgent")),
+        contrast=_agent_given(of),
         thickness_mm=of.number("SliceThickness"),
         position=position,  # type: ignore[arg-type]
         orientation=orientation,  # type: ignore[arg-type]
@@ -253,6 +258,12 @@ def _facts(of: Elements) -> Facts:
         rows=of.integer("Rows"),
         columns=of.integer("Columns"),
     )
+
+
+def _agent_given(of: Elements) -> bool:
+    """Some write NONE, or NO CONTRAST, where PS3.3 C.7.6.4 has no such module at all."""
+    text = of.text("ContrastBolusAgent")
+    return text is not None and not _NO_AGENT.fullmatch(text)
 
 
 def _short(of: Elements, keyword: str) -> str | None:

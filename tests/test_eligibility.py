@@ -56,6 +56,11 @@ def members(count: int, reason: str | None = None, **changed: Any) -> list[Membe
         {"ImageOrientationPatient": [1, 0, 0, 0, 0.9063078, -0.4226183]},  # gantry tilted by 25 degrees
         {"ImageOrientationPatient": [-1, 0, 0, 0, -1, 0]},
         {"ContrastBolusAgent": ""},
+        {"ContrastBolusAgent": "NONE"},
+        {"ContrastBolusAgent": "No IV contrast"},
+        {"ContrastBolusAgent": "w/o"},
+        {"ContrastBolusAgent": "ohne KM"},
+        {"ContrastBolusAgent": "N/A"},
     ],
 )
 def test_a_soft_tissue_axial_head_is_looked_at(changed: dict[str, Any]) -> None:
@@ -71,6 +76,9 @@ def test_a_soft_tissue_axial_head_is_looked_at(changed: dict[str, Any]) -> None:
         ({"ImageOrientationPatient": [1, 0, 0, 0, 0, -1]}, "90 degrees"),
         ({"ImageOrientationPatient": [0, 1, 0, 0, 0, -1]}, "90 degrees"),
         ({"ContrastBolusAgent": "Iomeprol"}, "contrast agent"),
+        ({"ContrastBolusAgent": "NON IONIC"}, "contrast agent"),
+        ({"ContrastBolusAgent": "NONE OMNIPAQUE 350"}, "contrast agent"),
+        ({"ContrastBolusAgent": "N"}, "contrast agent"),
         ({"ConvolutionKernel": "BONE"}, "BONE"),
         ({"ConvolutionKernel": "BONEPLUS"}, "BONEPLUS"),
         ({"ConvolutionKernel": "bone"}, "bone"),
