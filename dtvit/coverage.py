@@ -16,6 +16,7 @@ HOLE = 1.5  # times the usual step or the thickness
 NEIGHBOURS = 3  # steps to each side that tell what is usual there
 UNSTATED_MM = 5.0  # no thickness stated: slices further apart may be thinner than that, and every second one missing
 SAME_MM = 0.05  # closer than any two slices that are not one position twice
+HOLES_TOLD = 3  # one by one; a series without every second slice has dozens, and a reader needs no list of them
 LEAST_EXTENT_MM = 80.0  # of brain from base to vertex; an adult has 110 to 140, an infant 85 or more
 
 
@@ -76,7 +77,8 @@ def assess(
         gaps.append(f"{len(positions_mm) - len(placed)} slices have no usable position")
     brain = [i for i, one in enumerate(placed) if one.region is Region.BRAIN]
     if not brain:
-        return Coverage(False, 0.0, False, False, (*gaps, "no slice shows brain"))
+        gaps += [] if Region.BRAIN in regions else ["no slice shows brain"]
+        return Coverage(False, 0.0, False, False, tuple(gaps))
     first, last = brain[0], brain[-1]
     below, within, above = placed[:first], placed[first : last + 1], placed[last + 1 :]
     lower_end = bool(below) and below[-1].region is Region.BELOW_BRAIN  # never a blank slice: a head stands on a neck
@@ -105,10 +107,15 @@ def _slices(count: int) -> str:
     return f"{count} {'slice' if count == 1 else 'slices'}"
 
 
-def _missing(run: Sequence[_Slice]) -> Iterator[str]:
+def _missing(run: Sequence[_Slice]) -> list[str]:
     names = {one.mm: one.name for one in run}
-    for low, high in holes([one.mm for one in run], [one.thickness_mm for one in run]):
-        yield f"slices are missing between {_beside(names[low], names[high])}{low:.1f} and {high:.1f} mm"
+    where = [
+        f"between {_beside(names[low], names[high])}{low:.1f} and {high:.1f} mm"
+        for low, high in holes([one.mm for one in run], [one.thickness_mm for one in run])
+    ]
+    if len(where) > HOLES_TOLD:
+        where = [f"in {len(where)} places, the lowest {where[0]}, the highest {where[-1]}"]
+    return [f"slices are missing {place}" for place in where]
 
 
 def _too_far_apart(run: Sequence[_Slice]) -> Iterator[str]:

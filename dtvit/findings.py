@@ -152,6 +152,9 @@ def _three(values: Sequence[float] | None) -> tuple[float, float, float] | None:
 RUN_LENGTH = 2  # one slice alone is often a calcification or noise; 5 mm slices show a bleed of 5 ml at least twice
 
 
+REASONS_TOLD = 4  # in the conclusion; with each image stands its own
+
+
 def series_output(slices: Sequence[SliceFinding]) -> float | None:
     """The highest mean probability over `RUN_LENGTH` neighbouring evaluated slices (all, where there are fewer)."""
     presences = [s.presence for s in slices if s.evaluated and s.presence is not None]
@@ -189,8 +192,10 @@ def conclude(
     output = series_output(slices)
     ordered = tuple(slices)
     if output is None:
-        why = tuple(dict.fromkeys(s.left_out for s in ordered if s.left_out)) or ("no slice was received",)
-        return SeriesFindings(Outcome.NOT_EVALUATED, None, None, None, ordered, coverage, why)
+        why = list(dict.fromkeys(s.left_out for s in ordered if s.left_out)) or ["no slice was received"]
+        if len(why) > REASONS_TOLD:  # as where each tells another number of bytes
+            why[REASONS_TOLD - 1 :] = [f"{len(why) - REASONS_TOLD + 1} further reasons, told with each image"]
+        return SeriesFindings(Outcome.NOT_EVALUATED, None, None, None, ordered, coverage, tuple(why))
     outcome = thresholds.judge(output)
     reasons: list[str] = []
     if outcome is Outcome.UNDETERMINED:

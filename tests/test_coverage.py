@@ -50,6 +50,24 @@ def test_every_second_slice_missing_shows_by_the_thickness() -> None:
     assert len(holes([10.0 * i for i in range(10)], [5.0] * 10)) == 9
 
 
+def test_a_dozen_holes_are_told_in_one_sentence() -> None:
+    positions, thicknesses, regions = series()
+    half = slice(None, None, 2)
+    shown = [region is BRAIN for region in regions][half]
+    told = assess(positions[half], thicknesses[half], regions[half], shown).gaps
+    assert told == (
+        "slices are missing in 13 places, the lowest between 0.0 and 10.0 mm, the highest between 120.0 and 130.0 mm",
+    )
+
+
+def test_slices_without_positions_are_no_reason_to_say_that_none_shows_brain() -> None:
+    _, thicknesses, regions = series()
+    nowhere = assess([None] * 28, thicknesses, regions, [r is BRAIN for r in regions])
+    assert not nowhere.complete
+    assert nowhere.gaps == ("28 slices have no usable position",)
+    assert "no slice shows brain" in assess([None] * 4, [5.0] * 4, [BELOW] * 4, [False] * 4).gaps
+
+
 def test_a_position_given_twice_makes_no_hole() -> None:
     assert holes([0.0, 5.0, 5.0, 10.0, 15.0, 15.0], [5.0] * 6) == ()
 

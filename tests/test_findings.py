@@ -34,6 +34,15 @@ def test_absent_needs_a_series_known_to_be_whole():
     assert "not known to be whole" in findings.reasons[0]
 
 
+def test_of_many_reasons_the_first_are_told():
+    findings = conclude([left_out(f"{n} bytes are missing") for n in range(40)], WHOLE, CUTS)
+    assert findings.reasons == (
+        *(f"{n} bytes are missing" for n in range(3)),
+        "37 further reasons, told with each image",
+    )
+    assert len(conclude([left_out(f"reason {n}") for n in range(4)], WHOLE, CUTS).reasons) == 4
+
+
 def test_nothing_evaluated_is_never_absent():
     findings = conclude([left_out("cannot be decoded")] * 3, WHOLE, CUTS)
     assert findings.outcome is Outcome.NOT_EVALUATED
