@@ -25,7 +25,7 @@ from dicom_node.config import Peer, Results
 from dicom_node.logs import fields, trace
 from dicom_node.report import capture, keyobjects, picture, sr
 from dicom_node.report.context import Algorithm, Predecessor, ReportContext
-from dicom_node.report.header import UNREADABLE, read_text
+from dicom_node.report.header import UNREADABLE, read_text, series_number
 from dicom_node.report.provenance import to_bytes
 from dicom_node.slices import Shown
 from dicom_node.store.outbox import MadeObject
@@ -128,7 +128,7 @@ def summary_picture(
     """The result as a Secondary Capture; `pictures`: index in `findings.slices` -> slice, those of `picture.shown`."""
     context = _context(maker, run, findings, ObjectKind.PICTURE, SecondaryCaptureImageStorage)
     drawn = [findings.slices[i] for i in picture.shown(findings) if i in pictures]
-    page = _page(maker, run, findings, pictures)
+    page = _page(maker, run, headers, findings, pictures)
     return _built(ObjectKind.PICTURE, capture.build(page, drawn, headers, findings, context), context)
 
 
@@ -137,11 +137,13 @@ def summary_document(
 ) -> Built:
     """The same page as an Encapsulated PDF."""
     context = _context(maker, run, findings, ObjectKind.DOCUMENT, EncapsulatedPDFStorage)
-    page = _page(maker, run, findings, pictures)
+    page = _page(maker, run, headers, findings, pictures)
     return _built(ObjectKind.DOCUMENT, capture.document(page, headers, findings, context), context)
 
 
-def _page(maker: Maker, run: Run, findings: SeriesFindings, pictures: Mapping[int, Shown]) -> Image.Image:
+def _page(
+    maker: Maker, run: Run, headers: Sequence[Dataset], findings: SeriesFindings, pictures: Mapping[int, Shown]
+) -> Image.Image:
     return picture.compose(
         findings,
         {index: shown.hu for index, shown in pictures.items()},
@@ -150,6 +152,8 @@ def _page(maker: Maker, run: Run, findings: SeriesFindings, pictures: Mapping[in
         notice=maker.metadata.notice,
         thresholds=maker.metadata.slice_thresholds,
         run=run.number,
+        orientations={index: shown.orientation for index, shown in pictures.items()},
+        series_number=series_number(headers[0]),
     )
 
 

@@ -63,6 +63,8 @@ class Shown:
     """(row, column)."""
     relevance: npt.NDArray[np.float32] | None
     """(row, column), 0..1: where the model looked; None where its encoder cannot tell."""
+    orientation: tuple[float, ...] | None
+    """Direction cosines of a row and of a column; None where the object has none."""
 
 
 class SliceReader:
@@ -183,16 +185,17 @@ class SliceReader:
         """
         one = reading.slice_of(self._spool, file, frame or 0)
         if not with_relevance:
-            return Shown(one.hu, None)
+            return Shown(one.hu, None, one.orientation)
         from dtvit.relevance import NoAttention
 
         prepared = self._way.prepare(one, None if parts is None else frozenset(parts))
         try:
             seen = self._classifier.relevance(prepared.input[None])[0]
         except NoAttention:
-            return Shown(one.hu, None)
+            return Shown(one.hu, None, one.orientation)
         rows, columns = one.hu.shape
-        return Shown(one.hu, preprocess.in_slice(seen, prepared.view, (rows, columns), one.orientation))
+        seen = preprocess.in_slice(seen, prepared.view, (rows, columns), one.orientation)
+        return Shown(one.hu, seen, one.orientation)
 
     def _head_of(self, result: SliceResult, instance: Instance, alive: Callable[[], None]) -> HeadMask:
         """What the slice by itself says of its head; read again where another process has read it before."""

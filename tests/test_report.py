@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 from pydicom import dcmread
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from report_cases import CT, DOUBT, ENHANCED_CT, NOTICE, OUTCOMES, SERIES, STUDY, context, findings, headers
 from rich.console import Console
@@ -193,6 +194,25 @@ def test_a_slice_left_out_gives_its_reason_and_never_a_presence(kind: str) -> No
             assert codes.PRESENCE.key in told
     assert seen >= 4
     assert "the pixel data could not be decoded" in sr.parse(ds).left_out
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        ("4", "9 of 12 images of series 4 evaluated"),
+        (" 007 ", "9 of 12 images of series 7 evaluated"),
+        ("", "9 of 12 images evaluated"),
+        ("two", "9 of 12 images evaluated"),
+        (None, "9 of 12 images evaluated"),
+    ],
+)
+def test_the_conclusion_names_the_series_whose_numbers_the_images_have(number: str | None, said: str) -> None:
+    """A study has several reconstructions, and image 7 of another one is another place."""
+    given = headers()
+    for ds in given:
+        if number is not None:
+            ds.add(DataElement("SeriesNumber", "LO" if number == "two" else "IS", number))
+    assert any(line.startswith(said) for line in sr.parse(sr.build(given, findings("deep"), context())).conclusion)
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,33 @@ def test_relevance_stands_beside_the_slice_and_never_over_it() -> None:
     assert share_of(with_maps, (38, 38, 38)) > 0.1, "below, the map lies over the slice darkened"
 
 
+SUPINE, PRONE, MIRRORED = (1, 0, 0, 0, 1, 0), (-1, 0, 0, 0, -1, 0), (-1, 0, 0, 0, 1, 0)
+TILTED, SAGITTAL = (1, 0, 0, 0, 0.94, -0.34), (0, 1, 0, 0, 0, -1)
+
+
+@pytest.mark.parametrize(
+    ("orientation", "right", "bottom"),
+    [(SUPINE, "L", "P"), (TILTED, "L", "P"), (PRONE, "R", "A"), (MIRRORED, "R", "P"), (SAGITTAL, "P", "F")],
+)
+def test_the_edges_are_named_as_the_standard_names_them(
+    orientation: tuple[float, ...], right: str, bottom: str
+) -> None:
+    assert picture.edge(orientation[:3]) == right
+    assert picture.edge(orientation[3:]) == bottom
+
+
+def test_left_and_right_are_marked_in_every_slice_shown() -> None:
+    """A mirrored picture, or one of a prone patient, looks like any other."""
+    found = findings("deep")
+    shown = picture.shown(found)
+
+    def page(orientation: tuple[float, ...] | None) -> bytes:
+        return draw(found, orientations=dict.fromkeys(shown, orientation)).tobytes()
+
+    pages = {page(one) for one in (SUPINE, PRONE, MIRRORED, None)} | {draw(found).tobytes()}
+    assert len(pages) == 5
+
+
 def test_what_the_word_of_the_answer_leaves_open_stands_under_it() -> None:
     for kind in ("deep", "undetermined", "not evaluated"):
         banner = np.asarray(draw(findings(kind)))[140:190, :600]

@@ -8,7 +8,7 @@ import pytest
 from report_cases import ENHANCED_CT, OUTCOMES, THRESHOLDS, findings
 
 from dicom_node.report import wording
-from dtvit.findings import LOCATIONS, Coverage, Outcome, SliceFinding, conclude
+from dtvit.findings import LOCATIONS, Coverage, Outcome, Region, SliceFinding, conclude
 
 SLICE = findings("absent").slices[5]
 
@@ -25,7 +25,8 @@ def numbered(*numbers: int | None) -> list[SliceFinding]:
         ((14,), "14"),
         ((3, 2, 1), "1-3"),
         ((1, 2, 4, 6, 7, 8), "1-2, 4, 6-8"),
-        ((5, 5), "5, 5"),
+        ((5, 5), "5 (2 images)"),
+        ((1, 1, 1, 2, 3, 7, 7), "2-3, 1 (3 images), 7 (2 images)"),
         ((5, None, None), "5, 2 without a number"),
         ((), ""),
     ],
@@ -51,6 +52,24 @@ def test_an_output_is_never_said_to_be_certain(probability: float, said: str) ->
 
 def test_whatever_is_said_is_said_in_plain_ascii() -> None:
     assert wording.plain("M\u00fcller\u2019s na\u00efve \u5c71\r\nnext\x00\tline") == "Muller?s naive ?\r\nnext  line"
+
+
+def test_an_image_without_a_number_is_told_by_its_position() -> None:
+    assert wording.label(dataclasses.replace(SLICE, instance_number=None, position_mm=-12.25)) == "at -12.2 mm"
+    assert wording.label(dataclasses.replace(SLICE, instance_number=None, position_mm=None)) == "?"
+
+
+def test_as_many_reasons_as_images_are_not_listed() -> None:
+    found = findings("deep")
+    unread = dataclasses.replace(SLICE, outcome=Outcome.NOT_EVALUATED, presence=None, location=None, left_out="")
+    slices = [
+        dataclasses.replace(unread, region=Region.UNKNOWN, left_out=f"short by {i}") if s.evaluated and i % 2 else s
+        for i, s in enumerate([*found.slices] * 4)
+    ]
+    said = wording.counts(dataclasses.replace(found, slices=tuple(slices)))
+    assert "(each for the reason told with it)" in said
+    assert "short by" not in said
+    assert "(below the brain)" in said
 
 
 @pytest.mark.parametrize("kind", OUTCOMES)

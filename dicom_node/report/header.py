@@ -49,6 +49,7 @@ _DATE = re.compile(r"\d{4}(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])")
 _TIME = re.compile(r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?")
 _AGE = re.compile(r"\d{3}[DWMY]")
 _DECIMAL = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
+_INTEGER = re.compile(r"[+-]?\d{1,12}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\ufffd]")
 
 _LONGEST = {"SH": 16, "LO": 64, "DS": 16}
@@ -153,6 +154,12 @@ def evidence(headers: Sequence[Dataset]) -> list[Dataset]:
             _put(stub, keyword, "")
         stubs.append(stub)
     return stubs
+
+
+def series_number(source: Dataset) -> str | None:
+    """Of the images, as a viewer shows it; None where it is missing or no number. PS3.3 C.7.3.1."""
+    text = read_text(source, "SeriesNumber") or ""
+    return str(int(text)) if _INTEGER.fullmatch(text) else None
 
 
 def procedure_codes(source: Dataset) -> list[tuple[str, str, str]]:

@@ -43,8 +43,9 @@ def positive(headers: Sequence[Dataset], findings: SeriesFindings, context: Repo
         header.check_one_series(headers)
         known = {header.read_text(ds, "SOPInstanceUID"): ds for ds in headers}
         objects = header.evidence([known[uid] for uid in chosen])
-        return _document(codes.OF_INTEREST, objects, headers[0], " ".join(wording.conclusion(findings)), context,
-                         f"{wording.series_description(findings, context.run)} images")  # fmt: skip
+        said = " ".join(wording.conclusion(findings, series_number=header.series_number(headers[0])))
+        description = f"{wording.series_description(findings, context.run)} images"
+        return _document(codes.OF_INTEREST, objects, headers[0], said, context, description)
 
 
 def rejection(

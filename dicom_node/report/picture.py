@@ -29,6 +29,9 @@ BESIDE_PLAYER, BELOW_PLAYER = 380, 138
 DARKENED = 0.3  # dark enough for the faintest purple of a map to show on bone
 
 Array = npt.NDArray[Any]
+Orientation = Sequence[float]
+"""Image Orientation (Patient): direction cosines of a row, then of a column."""
+OPPOSITE = {"L": "R", "R": "L", "P": "A", "A": "P", "H": "F", "F": "H"}
 Box = tuple[int, int, int, int]
 """Left, top, right, bottom."""
 
@@ -48,12 +51,15 @@ def compose(
     thresholds: Thresholds | None = None,
     run: int = 1,
     relevance: Mapping[int, Array] | None = None,
+    orientations: Mapping[int, Orientation | None] | None = None,
+    series_number: str | None = None,
 ) -> Image.Image:
     """The page as RGB.
 
     `pictures`: index in `findings.slices` (those of `shown`) -> (row, column), HU as floats, or 0..255 as uint8.
     `relevance`: the same index -> (row, column) 0..1, shown under the untouched slice, never over it.
-    `thresholds`: those for slices, drawn as lines. `run`: from the second on, the version stands on top.
+    `orientations`: the same index -> direction cosines, of which the letters at the edges are made. `series_number`: of
+    the images. `thresholds`: those for slices, drawn as lines. `run`: from the second on, the version stands on top.
     Raises `UnusableFindings` as `sr.build` does.
     """
     check_findings(findings)
@@ -62,11 +68,11 @@ def compose(
     _banner(page, findings, run)
     if run > 1:
         page.text(f"Version {run}: it replaces the earlier result of this series.", 21)
-    for line in wording.conclusion(findings)[1:]:
+    for line in wording.conclusion(findings, series_number=series_number)[1:]:
         page.text(line, 21)
     page.text(wording.NOT_ASSESSED, 19, DIM)
     page.y += 12
-    _slices(page, findings, pictures, relevance or {})
+    _slices(page, findings, pictures, relevance or {}, orientations or {})
     strip.draw(page, findings, thresholds)
     if notice:
         _notice(page, notice)
@@ -99,7 +105,13 @@ def _right(page: Page, text: str, y: int, size: int, colour: Colour) -> None:
     page.draw.text((WIDTH - MARGIN - font(size).getlength(text), y), text, font=font(size), fill=colour)
 
 
-def _slices(page: Page, findings: SeriesFindings, pictures: Mapping[int, Array], maps: Mapping[int, Array]) -> None:
+def _slices(
+    page: Page,
+    findings: SeriesFindings,
+    pictures: Mapping[int, Array],
+    maps: Mapping[int, Array],
+    orientations: Mapping[int, Orientation | None],
+) -> None:
     chosen = shown(findings)
     if not chosen:
         return
@@ -114,6 +126,8 @@ def _slices(page: Page, findings: SeriesFindings, pictures: Mapping[int, Array],
         page.draw.text((x, page.y), caption, font=font(21), fill=INK)
         page.draw.rectangle((x, page.y + 30, x + side, page.y + 35), fill=COLOURS[s.outcome])
         _tile(page, whole.get(i), cut, (x, page.y + 36), side)
+        if i in orientations and i in whole:
+            _mark_sides(page, orientations[i], (x, page.y + 36), side)
         if i in maps:
             below = (x, page.y + 36 + side + 6)
             _paste(page, _looked(maps[i], whole.get(i), cut), below, side)
@@ -133,6 +147,27 @@ def _tile(page: Page, picture: Image.Image | None, cut: Box | None, corner: tupl
         page.draw.text((corner[0] + 20, corner[1] + side // 2), "picture not available", font=font(21), fill=DIM)
         return
     _paste(page, picture.crop(cut) if cut else picture, corner, side)
+
+
+def _mark_sides(page: Page, orientation: Orientation | None, corner: tuple[int, int], side: int) -> None:
+    """R and L where the patient's right and left are, as a viewer marks them: a picture may be mirrored, or prone."""
+    x, y = corner
+    if orientation is None:
+        page.draw.text((x + 6, y + side - 26), "left and right unknown", font=font(18), fill=WARNING)
+        return
+    along_row, down = edge(orientation[:3]), edge(orientation[3:])
+    for letter, (across, height) in (
+        (OPPOSITE[along_row], (6, side // 2)),
+        (along_row, (side - 22, side // 2)),
+        (OPPOSITE[down], (side // 2, 4)),
+    ):
+        page.draw.text((x + across, y + height), letter, font=font(22), fill=INK, stroke_width=2, stroke_fill=GROUND)
+
+
+def edge(direction: Sequence[float]) -> str:
+    """The letter at the edge that a direction of the patient (x, y, z) leads to: PS3.3 C.7.6.1.1.1."""
+    axis = max(range(3), key=lambda i: abs(direction[i]))
+    return ("LPH" if direction[axis] > 0 else "RAF")[axis]
 
 
 def _looked(relevance: Array, picture: Image.Image | None, cut: Box | None) -> Image.Image:

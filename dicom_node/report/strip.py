@@ -68,5 +68,6 @@ def _numbers(page: Page, slices: Sequence[SliceFinding], edges: Sequence[int]) -
     step = next((n for k in range(8) for n in (10**k, 2 * 10**k, 5 * 10**k) if n * bar >= widest), len(slices))
     for i in range(0, len(slices), step):
         middle = (edges[i] + edges[i + 1]) / 2
-        page.draw.text((middle - font(15).getlength(labels[i]) / 2, page.y), labels[i], font=font(15), fill=DIM)
+        width = font(15).getlength(labels[i])
+        page.draw.text((min(middle - width / 2, WIDTH - 4 - width), page.y), labels[i], font=font(15), fill=DIM)
     page.y += 22

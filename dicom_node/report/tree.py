@@ -22,7 +22,7 @@ from dicom_node import uids
 from dicom_node.report import codes, wording
 from dicom_node.report.codes import Concept
 from dicom_node.report.context import ReportContext, Title
-from dicom_node.report.header import procedure_codes
+from dicom_node.report.header import procedure_codes, series_number
 from dtvit.findings import LOCATIONS, Outcome, SeriesFindings, SliceFinding
 
 CONTAINS = sr.RelationshipTypeValues.CONTAINS
@@ -63,9 +63,10 @@ def _conclusion(findings: SeriesFindings, context: ReportContext, source: Datase
     """The group for the series; what a hurried reader needs stands first."""
     replaces = context.predecessor is not None
     standing = wording.standing(findings, run=context.run, replaces=replaces, partial_because=context.partial_because)
+    number = series_number(source)
     items = [
         *_tracking("Whole series", context.device_uid, str(source.SeriesInstanceUID)),
-        _text(codes.CONCLUSION, "\r\n".join(wording.conclusion(findings, *standing))),
+        _text(codes.CONCLUSION, "\r\n".join(wording.conclusion(findings, *standing, series_number=number))),
         *([_text(codes.NOTICE, context.notice)] if context.notice else []),
         _text(codes.NOT_ASSESSED, wording.NOT_ASSESSED),
         _coded(codes.PRESENCE, codes.PRESENCE_ANSWERS[findings.outcome]),

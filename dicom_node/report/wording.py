@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from dtvit.findings import LOCATIONS, RUN_LENGTH, Outcome, Region, SeriesFindings, SliceFinding
+from dtvit.findings import LOCATIONS, REASONS_TOLD, RUN_LENGTH, Outcome, Region, SeriesFindings, SliceFinding
 
 NOT_ASSESSED = (
     "Looks for intracerebral hemorrhage only (blood within cerebrum, cerebellum or brain stem). Does not exclude "
@@ -49,7 +50,10 @@ def percent(probability: float) -> str:
 
 
 def label(finding: SliceFinding) -> str:
-    """What a reader finds in the viewer: the instance number, and the frame of a multi-frame image."""
+    """What a reader finds in the viewer: the instance number, and the frame of a multi-frame image; the position of one
+    without a number."""
+    if finding.instance_number is None and finding.frame is None and finding.position_mm is not None:
+        return f"at {finding.position_mm:.1f} mm"
     number = "?" if finding.instance_number is None else str(finding.instance_number)
     return number if finding.frame is None else f"{number}/{finding.frame}"
 
@@ -61,8 +65,10 @@ def labels(findings: Iterable[SliceFinding]) -> str:
     if findings and len(frames) == len(findings) and len({f.sop_instance_uid for f in findings}) == 1:
         return f"{'frames' if len(frames) > 1 else 'frame'} {_runs(frames)}"
     numbers = [f.instance_number for f in findings if f.instance_number is not None and f.frame is None]
-    if len(set(numbers)) == len(findings):
-        return _runs(numbers)
+    if len(numbers) == len(findings):
+        often = {n: count for n, count in sorted(Counter(numbers).items()) if count > 1}
+        once = _runs([n for n in numbers if n not in often])
+        return ", ".join([*([once] if once else []), *(f"{n} ({count} images)" for n, count in often.items())])
     named = [label(f) for f in findings if f.instance_number is not None]
     nameless = len(findings) - len(named)
     return ", ".join([*named, *([f"{nameless} without a number"] if nameless else [])])
@@ -136,12 +142,14 @@ def version(run: int) -> str:
     return "AI" if run == 1 else f"AI v{run}"
 
 
-def conclusion(findings: SeriesFindings, *standing: str) -> tuple[str, ...]:
+def conclusion(findings: SeriesFindings, *standing: str, series_number: str | None = None) -> tuple[str, ...]:
     """The whole answer, a sentence a line: what, how sure and where, why not more, what was looked at.
 
     `standing`: what is to be known of this report as such (see `standing`), said right after the answer.
+    `series_number`: of the images, whose numbers are those of that series.
     """
-    lines = (headline(findings), *standing, *_certainty(findings), *_limits(findings), counts(findings))
+    looked_at = counts(findings, series_number)
+    lines = (headline(findings), *standing, *_certainty(findings), *_limits(findings), looked_at)
     return tuple(f"{line}." for line in lines)
 
 
@@ -198,14 +206,21 @@ def _limits(findings: SeriesFindings) -> list[str]:
     return [f"{word}: " + "; ".join(dict.fromkeys(reason.rstrip(". ") for reason in findings.reasons))]
 
 
-def counts(findings: SeriesFindings) -> str:
-    """`23 of 28 images evaluated; not evaluated: 13 (unreadable), 1-3 (below the brain)`; gaps in the brain first."""
-    said = f"{len(findings.evaluated)} of {len(findings.slices)} images evaluated"
+def counts(findings: SeriesFindings, series_number: str | None = None) -> str:
+    """`23 of 28 images of series 2 evaluated; not evaluated: 13 (unreadable), 1-3 (below the brain)`; gaps in the brain
+    first. Without the series a reader looks for image 13 in another reconstruction of the study.
+    """
+    series = f" of series {series_number}" if series_number else ""
+    said = f"{len(findings.evaluated)} of {len(findings.slices)} images{series} evaluated"
     if not findings.evaluated:
         return said
     out = sorted((s for s in findings.slices if not s.evaluated), key=lambda s: s.region in OUTSIDE)
-    reasons = dict.fromkeys(s.left_out or "" for s in out)
-    which = [f"{labels([s for s in out if s.left_out == reason])} ({reason})" for reason in reasons]
+    groups = [[s for s in out if s.left_out == reason] for reason in dict.fromkeys(s.left_out for s in out)]
+    which = [f"{labels(group)} ({group[0].left_out})" for group in groups]
+    if len(which) > REASONS_TOLD + len(OUTSIDE):  # as where each tells another number of bytes
+        kept = [w for w, group in zip(which, groups, strict=True) if group[0].region in OUTSIDE]
+        rest = [s for group in groups if group[0].region not in OUTSIDE for s in group]
+        which = [f"{labels(rest)} (each for the reason told with it)", *kept]
     return f"{said}; not evaluated: {', '.join(which)}" if which else said
 
 

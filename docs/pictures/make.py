@@ -114,6 +114,8 @@ def write(kind: str, places: tuple[str, ...], dicom: Path | None) -> None:
         notice=NOTICE,
         thresholds=THRESHOLDS,
         run=run,
+        orientations=dict.fromkeys(picture.shown(findings), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)),
+        series_number=str(series[0].SeriesNumber),
     )
     with io.BytesIO() as buffer:
         page.resize((768, 768 * page.height // page.width), Image.Resampling.LANCZOS).quantize(224).save(
