@@ -16,6 +16,7 @@ from typing import Any
 import pydicom
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
 from pydicom.tag import BaseTag
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, PersonName
 
@@ -24,6 +25,7 @@ from dicom_node.status import StoreStatus
 from dtvit import stepping
 from dtvit.stepping import CHARACTER_SET, PIXEL_DATA, UNDEFINED, Pixels, Unusual
 
+_ITEM = b"\xfe\xff\x00\xe0"  # its tag, in little endian
 _COMMAND_SET, _FILE_META = b"\0\0", b"\2\0"  # groups, in little endian
 MOST_READS = 1_000_000  # one or two an element; pydicom makes some 340 bytes of an empty one, which has eight
 _TEXTS = frozenset({"CS", "DA", "DT", "LO", "PN", "SH", "TM", "UI"})
@@ -80,6 +82,18 @@ class Elements:
             except (TypeError, ValueError):
                 return None
         return numbers if len(numbers) == count else None
+
+    def has_items(self, keyword: str) -> bool:
+        """Whether this sequence is there and holds more than empty items."""
+        raw = self._raw.get(_tag(keyword)[0])
+        if raw is not None:
+            begins = not raw.value or raw.value.startswith(_ITEM)  # under another VR it is something else
+            return bool(raw.VR in ("SQ", None) and begins and raw.length > 16)  # head and end of an empty item
+        try:
+            items = None if self._read is None else self._read.get(keyword)
+            return isinstance(items, Sequence) and any(len(item) for item in items)
+        except Exception:  # noqa: BLE001 - as in `_value`
+            return False
 
     def _plain(self, keyword: str, representations: Collection[str]) -> str | None:
         """The value, if it is of such a VR and in printable ASCII; then no character set says it otherwise."""

@@ -49,7 +49,7 @@ _TAKEN = (
 _FACTS = (
     *("Modality", "ImageType", "BodyPartExamined", "ConvolutionKernel", "ContrastBolusAgent", "SliceThickness"),
     *("ImagePositionPatient", "ImageOrientationPatient", "InstanceNumber", "SeriesNumber", "NumberOfFrames"),
-    *("Rows", "Columns"),
+    *("Rows", "Columns", "ContrastBolusAgentSequence"),
 )
 _READ = frozenset(
     {"SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", *_IDENTITY, *_FACTS}
@@ -261,9 +261,10 @@ def _facts(of: Elements) -> Facts:
 
 
 def _agent_given(of: Elements) -> bool:
-    """Some write NONE, or NO CONTRAST, where PS3.3 C.7.6.4 has no such module at all."""
+    """Some write NONE, or NO CONTRAST, where PS3.3 C.7.6.4 has no such module at all. An Enhanced CT has no text, but a
+    sequence (C.7.6.4b)."""
     text = of.text("ContrastBolusAgent")
-    return text is not None and not _NO_AGENT.fullmatch(text)
+    return of.has_items("ContrastBolusAgentSequence") if text is None else not _NO_AGENT.fullmatch(text)
 
 
 def _short(of: Elements, keyword: str) -> str | None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from made import ct, encoded
 from pydicom import uid
+from pydicom.dataset import Dataset
 
 from dicom_node import header
 from dicom_node.config import Eligibility
@@ -15,6 +16,10 @@ from dicom_node.header import Facts
 
 RULES = Eligibility()
 CT = str(uid.CTImageStorage)
+
+
+AGENT = Dataset()
+AGENT.CodeValue, AGENT.CodingSchemeDesignator, AGENT.CodeMeaning = "109219001", "SCT", "Iohexol"
 
 
 def facts(**changed: Any) -> Facts:
@@ -61,6 +66,9 @@ def members(count: int, reason: str | None = None, **changed: Any) -> list[Membe
         {"ContrastBolusAgent": "w/o"},
         {"ContrastBolusAgent": "ohne KM"},
         {"ContrastBolusAgent": "N/A"},
+        {"ContrastBolusAgentSequence": []},
+        {"ContrastBolusAgentSequence": [Dataset()]},
+        {"ContrastBolusAgent": "NONE", "ContrastBolusAgentSequence": [AGENT]},
     ],
 )
 def test_a_soft_tissue_axial_head_is_looked_at(changed: dict[str, Any]) -> None:
@@ -103,6 +111,19 @@ def test_anything_else_is_ruled_out_by_a_reason_that_names_it(changed: dict[str,
 )
 def test_what_is_no_ct_image_is_ruled_out_by_its_class(sop_class: str) -> None:
     assert "SOP class" in (ruled_out(str(sop_class), facts(), RULES) or "")
+
+
+@pytest.mark.parametrize("syntax", [uid.ExplicitVRLittleEndian, uid.ImplicitVRLittleEndian, uid.ExplicitVRBigEndian])
+@pytest.mark.parametrize("undefined_length", [True, False])
+@pytest.mark.parametrize("given", [True, False])
+def test_an_enhanced_image_tells_its_contrast_agent_in_a_sequence(
+    syntax: str, undefined_length: bool, given: bool
+) -> None:
+    ds = ct(ContrastBolusAgentSequence=[AGENT] if given else [])
+    ds["ContrastBolusAgentSequence"].is_undefined_length = undefined_length
+    named = {"sop_class_uid": CT, "sop_instance_uid": str(ds.SOPInstanceUID)}
+    read = header.read(encoded(ds, syntax), transfer_syntax_uid=str(syntax), **named)
+    assert read.facts.contrast == given
 
 
 def test_contrast_is_looked_at_where_it_is_asked_for() -> None:

@@ -290,6 +290,16 @@ ODD = [
 ]
 
 
+SEQUENCE = "ContrastBolusAgentSequence"  # the one that is no text and no number
+
+
+@pytest.mark.parametrize("odd", [b"", b"Omnipaque 350 as text ", b"\xfe\xff\x00\xe0" * 8])
+def test_a_text_where_a_sequence_belongs_holds_no_items(odd: bytes) -> None:
+    ds = ct(3)
+    ds.add_new(SEQUENCE, "OB", odd)
+    assert not read(ds).facts.contrast
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("syntax", [IMPLICIT, EXPLICIT])
 def test_what_is_read_without_pydicom_is_what_pydicom_reads(syntax: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -308,7 +318,7 @@ def test_what_is_read_without_pydicom_is_what_pydicom_reads(syntax: str, monkeyp
         ds = ct(3, AnatomicRegionSequence=[_item()])
         ds["AnatomicRegionSequence"].is_undefined_length = number % 2 == 0
         ds.AnatomicRegionSequence[0].is_undefined_length_sequence_item = number % 4 == 0
-        for keyword in rng.sample(sorted(header._READ - {"SOPClassUID", "SOPInstanceUID"}), 2):
+        for keyword in rng.sample(sorted(header._READ - {"SOPClassUID", "SOPInstanceUID", SEQUENCE}), 2):
             ds.pop(keyword, None)
             ds.add_new(keyword, rng.choice(("LO", "CS", "UI", "PN", "SH", "UT", "DA")), rng.choice(ODD))
         data_set = bytearray(encoded(ds, syntax))
