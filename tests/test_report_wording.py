@@ -37,8 +37,11 @@ def test_images_are_named_by_their_instance_numbers(numbers: tuple[int | None, .
 
 def test_frames_are_named_as_frames() -> None:
     frames = [dataclasses.replace(SLICE, sop_class_uid=ENHANCED_CT, frame=f) for f in (4, 5, 6, 9)]
-    assert wording.images(frames) == "frames 4-6, 9"
-    assert wording.images(frames[:1]) == "frame 4"
+    number = SLICE.instance_number
+    assert wording.images(frames) == f"frames 4-6, 9 of image {number}"
+    assert wording.images(frames[:1]) == f"frame 4 of image {number}"
+    other = dataclasses.replace(frames[0], sop_instance_uid="1.2.99", instance_number=2, frame=1)
+    assert wording.images([*frames, other]) == f"frames 4-6, 9 of image {number}, frame 1 of image 2"
     assert wording.label(frames[0]) == f"{SLICE.instance_number}/4"
 
 

@@ -59,11 +59,13 @@ def label(finding: SliceFinding) -> str:
 
 
 def labels(findings: Iterable[SliceFinding]) -> str:
-    """`12-17, 19`: instance numbers with runs drawn together; frames of one image as `frames 3-5`."""
+    """`12-17, 19`: instance numbers with runs drawn together; those of frames as `frames 3-5 of image 1`."""
     findings = list(findings)
-    frames = [f.frame for f in findings if f.frame is not None]
-    if findings and len(frames) == len(findings) and len({f.sop_instance_uid for f in findings}) == 1:
-        return f"{'frames' if len(frames) > 1 else 'frame'} {_runs(frames)}"
+    if findings and all(f.frame is not None for f in findings):
+        of_image: dict[str, list[SliceFinding]] = {}
+        for f in findings:
+            of_image.setdefault(f.sop_instance_uid, []).append(f)
+        return ", ".join(map(_frames, of_image.values()))
     numbers = [f.instance_number for f in findings if f.instance_number is not None and f.frame is None]
     if len(numbers) == len(findings):
         often = {n: count for n, count in sorted(Counter(numbers).items()) if count > 1}
@@ -72,6 +74,12 @@ def labels(findings: Iterable[SliceFinding]) -> str:
     named = [label(f) for f in findings if f.instance_number is not None]
     nameless = len(findings) - len(named)
     return ", ".join([*named, *([f"{nameless} without a number"] if nameless else [])])
+
+
+def _frames(of_one_image: Sequence[SliceFinding]) -> str:
+    number = of_one_image[0].instance_number
+    which = _runs([f.frame for f in of_one_image if f.frame is not None])
+    return f"frame{'s' if len(of_one_image) > 1 else ''} {which} of image {'?' if number is None else number}"
 
 
 def _runs(numbers: Sequence[int]) -> str:
@@ -167,7 +175,7 @@ def _certainty(findings: SeriesFindings) -> list[str]:
     top = highest(findings)
     if findings.presence is None or top is None:
         return []
-    at_most = f"image {label(top)} ({percent(top.presence or 0.0)})"
+    at_most = f"{images([top])} ({percent(top.presence or 0.0)})"
     output = f"Output {percent(findings.presence)}"
     if findings.outcome is Outcome.ABSENT:
         return [f"The algorithm found no intracerebral hemorrhage. {output}, highest in {at_most}"]
@@ -225,8 +233,8 @@ def counts(findings: SeriesFindings, series_number: str | None = None) -> str:
 
 
 def images(findings: Sequence[SliceFinding]) -> str:
-    """`image 12`, `images 12-17`, `frames 3-5`."""
-    names = labels(findings)
+    """`image 12`, `images 12-17`, `frames 3-5 of image 1`; one without a number by its position."""
+    names = label(findings[0]) if len(findings) == 1 and findings[0].frame is None else labels(findings)
     if names.startswith("frame"):
         return names
     return f"{'image' if len(findings) == 1 else 'images'} {names}"
