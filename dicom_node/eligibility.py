@@ -65,7 +65,8 @@ def judge(members: Sequence[Member], rules: Eligibility) -> str | None:
         return reasons.most_common(1)[0][0] if reasons else "no instance was received"
     slices = sum(m.facts.frames for m in usable)
     if slices < rules.min_slices:
-        return f"only {slices} slices; eligibility.min_slices asks for {rules.min_slices}"
+        said = "1 slice" if slices == 1 else f"{slices} slices"
+        return f"only {said}; eligibility.min_slices asks for {rules.min_slices}"
     thickness = typical_thickness(usable)
     if thickness is not None and not rules.min_thickness_mm <= thickness <= rules.max_thickness_mm:
         return (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import shutil
 import subprocess
@@ -13,7 +14,8 @@ import pytest
 from PIL import Image
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from report_cases import NOTICE, STUDY, context, findings, headers
+from pydicom.uid import EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage
+from report_cases import NOTICE, SERIES, STUDY, context, findings, headers
 
 from dicom_node.report import capture, codes, keyobjects, picture, sr
 
@@ -82,6 +84,24 @@ def test_key_objects_are_the_positive_images_highest_output_first(tmp_path: Path
         i.TextValue for i in ds.ContentSequence if i.ValueType == "TEXT" and "INTRA" in i.TextValue
     )
     assert ds.PatientID == "P-1"
+
+
+@pytest.mark.parametrize("sop_class", [EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage])
+def test_of_a_multi_frame_image_the_positive_frames_are_key_objects(sop_class: str, tmp_path: Path) -> None:
+    found = findings("deep")
+    uid = f"{SERIES}.1"
+    frames = tuple(
+        dataclasses.replace(s, sop_class_uid=str(sop_class), sop_instance_uid=uid, instance_number=1, frame=i)
+        for i, s in enumerate(found.slices, 1)
+    )
+    made = keyobjects.positive(headers(1, SOPClassUID=sop_class), dataclasses.replace(found, slices=frames), context())
+    assert made is not None
+    (image,) = [
+        i for i in check(made, "KeyObjectSelectionDocument", tmp_path).ContentSequence if i.ValueType == "IMAGE"
+    ]
+    (reference,) = image.ReferencedSOPSequence
+    assert reference.ReferencedSOPInstanceUID == uid
+    assert list(reference.ReferencedFrameNumber) == [6, 7, 8]
 
 
 @pytest.mark.parametrize("kind", ["absent", "undetermined", "not evaluated"])

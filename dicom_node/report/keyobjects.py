@@ -13,7 +13,13 @@ from typing import Any
 from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import (
+    CTImageStorage,
+    EnhancedCTImageStorage,
+    ExplicitVRLittleEndian,
+    LegacyConvertedEnhancedCTImageStorage,
+    SecondaryCaptureImageStorage,
+)
 
 from dicom_node.report import codes, header, wording
 from dicom_node.report.codes import Concept
@@ -21,7 +27,14 @@ from dicom_node.report.context import Predecessor, ReportContext, check_findings
 from dicom_node.report.provenance import file_meta, sign
 from dtvit.findings import SeriesFindings
 
-IMAGE_CLASSES = ("1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.7")
+IMAGE_CLASSES = frozenset(
+    {
+        CTImageStorage,
+        EnhancedCTImageStorage,
+        LegacyConvertedEnhancedCTImageStorage,
+        SecondaryCaptureImageStorage,
+    }
+)
 
 
 class Rejection(StrEnum):
@@ -45,7 +58,13 @@ def positive(headers: Sequence[Dataset], findings: SeriesFindings, context: Repo
         objects = header.evidence([known[uid] for uid in chosen])
         said = " ".join(wording.conclusion(findings, series_number=header.series_number(headers[0])))
         description = f"{wording.series_description(findings, context.run)} images"
-        return _document(codes.OF_INTEREST, objects, headers[0], said, context, description)
+        ds = _document(codes.OF_INTEREST, objects, headers[0], said, context, description)
+    for item in ds.ContentSequence:
+        for image in item.get("ReferencedSOPSequence") or []:
+            frames = [s.frame for s in findings.positive if s.sop_instance_uid == image.ReferencedSOPInstanceUID]
+            if None not in frames:  # of a multi-frame image, which would be flagged from neck to vertex otherwise
+                image.ReferencedFrameNumber = sorted(frame for frame in frames if frame is not None)
+    return ds
 
 
 def rejection(
