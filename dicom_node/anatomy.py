@@ -51,14 +51,15 @@ def is_surely_no_head(found: Sequence[SliceResult]) -> bool:
 def coverage(found: Sequence[SliceResult], instances: Sequence[Instance]) -> Coverage:
     """How much of the brain these slices show, provided that they are all there is."""
     ordered = in_order(found)
+    names = [_name(r) for r in ordered]
     shown = regions(ordered)
     evaluated = [region is Region.BRAIN and r.left_out is None for r, region in zip(ordered, shown, strict=True)]
     doubts = [
-        *selection.doubts([_content(r) for r in ordered], shown),
+        *selection.doubts([_content(r) for r in ordered], shown, named=names),
         *_fanned(found, instances),
     ]
     places = [r.position_mm for r in ordered], [r.thickness_mm for r in ordered]
-    return assess(*places, shown, evaluated, doubts, named=[_name(r) for r in ordered])
+    return assess(*places, shown, evaluated, doubts, named=names)
 
 
 def conclude(

@@ -43,6 +43,7 @@ CLOSED_SHARE = 0.5  # of the brain that meets bone in all directions; ribs leave
 HEAD_SLICES = 3
 TAPERED = 0.5  # of the largest area: less at both ends of a brain; at most 0.32 in 10 mm slices, 0.9 where one is cut
 DIP = 0.75  # of what lies on either side: whole slices of a head keep 0.93 and more
+NAMED = 5  # images told one by one; more are no exception that a reader would go through
 SPOILED = 3  # slices that a dip may span
 BRAIN_DIP = 0.5  # likewise, where both have SURELY_CM2: phantoms and a patient keep 0.73; what is cut off meets no bone
 UNSEEN_CM2 = 1.0  # of brain in one slice: room for a bleed of a centimetre
@@ -206,8 +207,13 @@ def assign_regions(contents: Sequence[SliceContent | None]) -> list[Region]:
     return regions
 
 
-def doubts(contents: Sequence[SliceContent | None], regions: Sequence[Region]) -> tuple[str, ...]:
-    """Why the slices assigned to the brain may not show all of it, in words; both ordered from feet to head."""
+def doubts(
+    contents: Sequence[SliceContent | None], regions: Sequence[Region], *, named: Sequence[str | None] = ()
+) -> tuple[str, ...]:
+    """Why the slices assigned to the brain may not show all of it, in words; all ordered from feet to head.
+
+    `named`: what a reader calls the images, so that those to look at can be told.
+    """
     at = [i for i, region in enumerate(regions) if region is Region.BRAIN]
     areas = [0.0 if content is None else content.brain_cm2 for content in contents]
     if not at:
@@ -219,10 +225,12 @@ def doubts(contents: Sequence[SliceContent | None], regions: Sequence[Region]) -
         for name, i in (("lower", base), ("upper", at[-1]))
         if areas[i] > enough
     ]
-    cut = sum(_dips(contents, i) for i in at)
+    cut = [i for i in at if _dips(contents, i)]
     if cut:
-        shows = "slice shows" if cut == 1 else "slices show"
-        found.append(f"{cut} {shows} much less head or brain than those on both sides")
+        shows = "slice shows" if len(cut) == 1 else "slices show"
+        which = [name for i in cut if named and (name := named[i])]
+        images = f" ({'image' if len(which) == 1 else 'images'} {', '.join(which)})" if 0 < len(which) <= NAMED else ""
+        found.append(f"{len(cut)} {shows} much less head or brain than those on both sides{images}")
     edge = sum((content := contents[i]) is not None and content.unseen_cm2 > UNSEEN_CM2 for i in at)
     if edge:
         found.append(f"{edge} {'slice has' if edge == 1 else 'slices have'} brain beyond what the network is shown")

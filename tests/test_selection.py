@@ -162,6 +162,9 @@ def test_a_brain_that_ends_at_its_full_width_is_doubted() -> None:
 def test_a_slice_with_half_a_head_is_doubted() -> None:
     half = content(60, 115)
     assert doubts_of([*WHOLE[:4], half, *WHOLE[5:]]) == (SPOILT,)
+    named = [str(n) for n in range(1, 20)]
+    spoilt = [*WHOLE[:4], half, *WHOLE[5:]]
+    assert doubts(spoilt, assign_regions(spoilt), named=named) == (f"{SPOILT} (image 5)",)
     two = [*WHOLE[:5], half, half, *WHOLE[4:]]
     assert doubts_of(two) == ("2 slices show much less head or brain than those on both sides",)
 
