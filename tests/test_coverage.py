@@ -160,6 +160,14 @@ def test_a_blank_slice_below_the_brain_is_not_its_lower_end() -> None:
         assert not coverage.lower_end_seen
 
 
+def test_a_blank_slice_above_the_brain_is_not_its_upper_end() -> None:
+    """Over a brain there are bone and scalp: where nothing is seen, brain may have been, however small its last."""
+    positions, thicknesses, regions = series()
+    coverage = assess(positions, thicknesses, [*regions[:-2], NONE, NONE], [r is BRAIN for r in regions])
+    assert not coverage.complete
+    assert not coverage.upper_end_seen
+
+
 def test_a_doubt_uncovers_the_brain() -> None:
     positions, thicknesses, regions = series()
     coverage = assess(positions, thicknesses, regions, [r is BRAIN for r in regions], ["it may have been cut"])
