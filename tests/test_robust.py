@@ -12,6 +12,7 @@ from dtvit import brace, ct, preprocess, robust
 from dtvit.ct import CTSlice
 from dtvit.morphology import Fast, Reference
 from dtvit.phantom import PhantomSlice, PhantomSpec, draw, render_slice
+from dtvit.selection import assign_regions, doubts
 
 SCAN = {"matrix": 512, "fov_mm": 250.0, "thickness_mm": 5.0, "spacing_mm": 5.0, "tilt_deg": 0.0}
 MIDDLE = 0.6  # of the way up: vault
@@ -131,6 +132,23 @@ def test_a_slice_that_broke_off_costs_none_of_those_beyond_it(seed: int) -> None
     refined = preprocess.refine(slices, [preprocess.prepare(s) for s in slices])
     others = [i for i in range(len(slices)) if i != 6]
     assert all(refined[i].mask[truths[i].brain].all() for i in others)
+
+
+@pytest.mark.parametrize("spoilt", [7, 14, 22])
+def test_a_slice_of_a_patient_that_broke_off_costs_itself_alone(shared_data: Path, spoilt: int) -> None:
+    paths = (shared_data / "head-ct" / "ge_hispeed_human_28").glob("*.dcm")
+    slices = ct.order([s for path in paths for s in ct.read(path)])
+    first = [preprocess.prepare(s) for s in slices]
+    whole = preprocess.refine(slices, first)
+    hu = slices[spoilt].hu.copy()
+    hu[hu.shape[0] // 2 :] = -1024.0
+    slices[spoilt] = replace(slices[spoilt], hu=hu)
+    first[spoilt] = preprocess.prepare(slices[spoilt])
+    refined = preprocess.refine(slices, first)
+    changed = [not np.array_equal(a.mask, b.mask) for a, b in zip(refined, whole, strict=True)]
+    assert [i for i, one in enumerate(changed) if one] == [spoilt]
+    contents = [one.content for one in refined]
+    assert doubts(contents, assign_regions(contents))
 
 
 @pytest.mark.parametrize("everywhere", [-1024.0, 40.0])
