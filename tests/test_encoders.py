@@ -1,5 +1,6 @@
 """Every encoder of both papers trains, with weights of its own or from a file; offline this is said at once."""
 
+import copy
 import time
 
 import pytest
@@ -84,6 +85,29 @@ def test_weights_come_from_a_file(tmp_path, encoder, ending):
     assert all(torch.equal(value, given[key]) for key, value in loaded.items() if key != "pos_embed")
     assert start.told == f"weights of weights.{ending}"
     assert f"weights.{ending}, whose publisher knows" in start.licence
+
+
+def test_weights_from_a_file_cost_one_encoder_and_leave_nothing_behind(tmp_path, monkeypatch):
+    path, made, create = tmp_path / "weights.pth", [], timm.create_model
+    torch.save(create("test_vit").state_dict(), path)
+
+    def counted(*given, **named):
+        made.append(create(*given, **named))
+        return made[-1]
+
+    monkeypatch.setattr(timm, "create_model", counted)
+    model, _ = pretrained.model(recipe(encoder="test_vit", pretrained=str(path)))
+    assert len(made) == 1
+    copy.deepcopy(model).load_state_dict(model.state_dict())  # as the running mean does
+    assert not any(module._load_state_dict_post_hooks for module in model.modules())
+
+
+def test_a_file_that_lacks_one_matrix_is_told_by_its_name(tmp_path):
+    path, whole = tmp_path / "weights.pth", timm.create_model("test_vit").state_dict()
+    del whole["blocks.1.mlp.fc1.weight"]
+    torch.save(whole, path)
+    with pytest.raises(UnavailableWeights, match=r"1 are missing, such as blocks\.1\.mlp\.fc1\.weight"):
+        pretrained.model(recipe(encoder="test_vit", pretrained=str(path)))
 
 
 @pytest.mark.parametrize("content", [None, b"not weights"])

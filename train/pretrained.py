@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.request import getproxies
 
 import huggingface_hub
 import timm
-import torch
+from torch import nn
+from torch.nn.modules.module import _IncompatibleKeys, register_module_module_registration_hook
+from torch.utils.hooks import RemovableHandle
 
 from dtvit.model import FROM_TORCHVISION, DTViT
 from train.recipe import Recipe
@@ -38,17 +42,17 @@ def model(recipe: Recipe) -> tuple[DTViT, Start]:
         _ask_only_the_cache_where_there_is_no_network()
     if isinstance(wanted, Path) and not wanted.is_file():
         raise UnavailableWeights(_remedy(recipe, wanted, FileNotFoundError("no such file")))
-    drawn = torch.get_rng_state()
     try:
-        made = DTViT(
-            recipe.encoder, recipe.location_outputs, recipe.head, pretrained=wanted, drop_path=recipe.drop_path
-        )
+        with _missing_weights() as missing:
+            made = DTViT(
+                recipe.encoder, recipe.location_outputs, recipe.head, pretrained=wanted, drop_path=recipe.drop_path
+            )
     except (OSError, RuntimeError, KeyError, EOFError) as exc:
         if not wanted:
             raise
         raise UnavailableWeights(_remedy(recipe, wanted, exc)) from exc
     if isinstance(wanted, Path):
-        _all_came(recipe, made, wanted, drawn)
+        _all_came(recipe, made, wanted, missing)
         unknown = f"it started from the weights in {wanted.name}, whose publisher knows under which licence they are"
         return made, Start(f"weights of {wanted.name}", unknown)
     if not wanted:
@@ -73,14 +77,37 @@ def source(encoder: str) -> str:
     return (config.hf_hub_id or config.url or "nowhere") if config is not None else "nowhere"
 
 
-def _all_came(recipe: Recipe, made: DTViT, file: Path, drawn: torch.Tensor) -> None:
-    """timm passes over what a file lacks: a matrix that is still what chance gave it was not in there."""
-    with torch.random.fork_rng():
-        torch.set_rng_state(drawn)
-        bare = dict(DTViT(recipe.encoder, recipe.location_outputs, recipe.head).encoder.named_parameters())
-    missing = [name for name, p in made.encoder.named_parameters() if p.ndim > 1 and torch.equal(p, bare[name])]
-    if missing:
-        raise UnavailableWeights(_remedy(recipe, file, KeyError(f"{len(missing)} are missing, such as {missing[0]}")))
+@contextlib.contextmanager
+def _missing_weights() -> Iterator[set[str]]:
+    """Names of what is in no file, of the modules that are made meanwhile and given weights: timm passes over them.
+
+    A module can be asked once it is there, and timm fills it before it hands it out; so each is asked when it gets its
+    first child.
+    """
+    missing: set[str] = set()
+    asked: dict[nn.Module, RemovableHandle] = {}
+
+    def note(_module: nn.Module, keys: _IncompatibleKeys) -> None:
+        missing.update(keys.missing_keys)
+
+    def ask(module: nn.Module, _name: str, _child: nn.Module | None) -> None:
+        if module not in asked:
+            asked[module] = module.register_load_state_dict_post_hook(note)  # type: ignore[no-untyped-call]
+
+    watch = register_module_module_registration_hook(ask)
+    try:
+        yield missing
+    finally:
+        watch.remove()
+        for each in asked.values():
+            each.remove()
+
+
+def _all_came(recipe: Recipe, made: DTViT, file: Path, missing: set[str]) -> None:
+    """A matrix that was in no file is still what chance gave it; norms and biases may begin as they do without one."""
+    lost = [name for name, p in made.encoder.named_parameters() if p.ndim > 1 and name in missing]
+    if lost:
+        raise UnavailableWeights(_remedy(recipe, file, KeyError(f"{len(lost)} are missing, such as {lost[0]}")))
 
 
 def _remedy(recipe: Recipe, wanted: bool | Path, problem: Exception) -> str:
