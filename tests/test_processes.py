@@ -1,14 +1,18 @@
 """Processes that share work: what a script must be like to have them, and how the end of one is told."""
 
 import os
+import signal
 import subprocess
 import sys
-from concurrent.futures.process import BrokenProcessPool
 
 import pytest
-from learning import REPOSITORY, quiet
+from learning import REPOSITORY, filed_heads, quiet, recipe
 
-from train.processes import in_processes
+from dtvit.preprocess import HEAD_BOX
+from train.options import Settings
+from train.processes import LostProcess, in_processes
+from train.run import run
+from train.state import UnusableRun
 
 GUARD = 'if __name__ == "__main__":\n    '
 SCRIPTS = {
@@ -55,6 +59,25 @@ def test_a_script_with_a_guard_has_its_processes(tmp_path):
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "[40, 39]\n", "")
 
 
-def test_a_process_that_dies_of_something_else_is_not_the_scripts_fault():
-    with pytest.raises(BrokenProcessPool):
-        in_processes(os._exit, range(40), 2, quiet, "")
+def killed(_job):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("work", "told"),
+    [
+        (os._exit, r"^ended by itself with status [1-9]\d?$"),
+        (killed, r"^was killed \(SIGKILL\), as the system does when memory runs out$"),
+    ],
+)
+def test_how_a_process_ended_is_told_where_the_script_is_not_at_fault(work, told):
+    with pytest.raises(LostProcess, match=told):
+        in_processes(work, range(1, 41), 2, quiet, "")
+
+
+def test_a_training_whose_process_is_killed_says_so_and_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setattr("train.enriching._trace_of", killed)
+    given = recipe(phantom_heads=0, counterfactuals=True, geometry=HEAD_BOX, split="given")
+    settings = Settings(output=tmp_path / "run", data=filed_heads(tmp_path), device="cpu", processes=2)
+    with pytest.raises(UnusableRun, match=r"was killed \(SIGKILL\).*memory.*nothing is trained yet.*--processes"):
+        run(given, settings, quiet)

@@ -131,7 +131,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
     parser.add_argument("--max-time", type=float, metavar="MIN", help="end the training, with its whole schedule, then")
     parser.add_argument("--phantoms", type=Path, help="folder of the synthetic pictures [OUTPUT/phantoms]")
     parser.add_argument("--phantom-minutes", type=float, help="make no more phantoms after so many minutes")
-    parser.add_argument("--processes", type=int, help="processes that make phantoms [one a core]")
+    parser.add_argument("--processes", type=int, help="processes that make phantoms and change slices [one a core]")
     parser.add_argument("--cache", type=Path, help="folder for decoded pictures; holds what the pictures hold")
     parser.add_argument("--save-every-s", type=float, default=60.0, help="seconds between two saves [60]")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")

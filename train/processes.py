@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.context import SpawnContext, SpawnProcess
@@ -26,12 +27,16 @@ class UnguardedScript(RuntimeError):
     """A script does its work while it is imported, which each process that it starts does first."""
 
 
+class LostProcess(RuntimeError):
+    """A process that shared the work ended before it was done; the text says how, in words that follow "a process"."""
+
+
 def in_processes(
     work: Callable[[Job], Found], jobs: Iterable[Job], processes: int | None, say: Say, done: str
 ) -> list[Found]:
     """What `work` makes of each, in order; in this process where there is to be but one. `done`: what is said of them.
 
-    `processes`: None for one a core. Raises what `work` raises, and UnguardedScript.
+    `processes`: None for one a core. Raises what `work` raises, UnguardedScript and LostProcess.
     """
     count = processes or multiprocessing.cpu_count()
     if count == 1:
@@ -51,8 +56,7 @@ def in_processes(
 def pool(count: int, **options: Any) -> Iterator[ProcessPoolExecutor]:
     """Processes begun anew: a forked child would inherit torch's threads in a state that hangs.
 
-    `options`: of ProcessPoolExecutor. Raises UnguardedScript, and BrokenProcessPool where a process died of something
-    else.
+    `options`: of ProcessPoolExecutor. Raises UnguardedScript, and LostProcess where a process died of something else.
     """
     not_while_imported()
     spawn = _Remembering()
@@ -60,8 +64,9 @@ def pool(count: int, **options: Any) -> Iterator[ProcessPoolExecutor]:
         with ProcessPoolExecutor(count, mp_context=spawn, **options) as executor:
             yield executor
     except BrokenProcessPool as exc:
-        if all(each.exitcode != UNGUARDED for each in spawn.begun):
-            raise
+        statuses = [each.exitcode for each in spawn.begun]
+        if UNGUARDED not in statuses:
+            raise LostProcess(_how_it_ended(statuses)) from exc
         script = getattr(sys.modules["__main__"], "__file__", None) or "the script"
         raise UnguardedScript(
             f"each process that {script} starts runs it again from its top; "
@@ -76,6 +81,17 @@ def not_while_imported() -> None:
     """
     if multiprocessing.current_process().name.startswith(WORKER) and multiprocessing.parent_process() is None:
         sys.exit(UNGUARDED)
+
+
+def _how_it_ended(statuses: Sequence[int | None]) -> str:
+    """Of the one that ended by itself: the executor ends those that are left, by SIGTERM, when it has lost one."""
+    by_itself = [status for status in statuses if status not in (None, 0, -signal.SIGTERM)]
+    status = by_itself[0] if by_itself else -signal.SIGTERM
+    if status == -signal.SIGKILL:
+        return "was killed (SIGKILL), as the system does when memory runs out"
+    if status < 0:
+        return f"was ended by signal {-status} ({signal.strsignal(-status)})"
+    return f"ended by itself with status {status}"
 
 
 class _Remembering(SpawnContext):

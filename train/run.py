@@ -26,6 +26,7 @@ from train.gathering import gather
 from train.loop import fit
 from train.manifest import Manifest
 from train.options import Settings
+from train.processes import LostProcess
 from train.progress import Say, say_to_stderr, silent
 from train.ranks import Ranks, joined
 from train.recipe import Recipe, defaults
@@ -62,6 +63,11 @@ def _enough_memory(recipe: Recipe) -> Iterator[None]:
     """Raises UnusableRun where there is not."""
     try:
         yield
+    except LostProcess as exc:
+        raise UnusableRun(
+            f"a process that traces and changes slices {exc}, and nothing is trained yet; call again with fewer "
+            "--processes, so that each has more memory"
+        ) from exc
     except RuntimeError as exc:
         if not isinstance(exc, torch.OutOfMemoryError) and NO_MEMORY not in str(exc):
             raise

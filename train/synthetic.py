@@ -15,7 +15,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +38,7 @@ from train.data import (
     shard,
     write_shard,
 )
-from train.processes import pool
+from train.processes import LostProcess, pool
 from train.progress import SAY_EVERY_S, Say
 from train.turns import in_turn
 
@@ -173,8 +172,10 @@ def _in_processes(
                         return
             finally:
                 executor.shutdown(wait=True, cancel_futures=True)
-    except BrokenProcessPool as exc:
-        raise UnusableData(f"a process that makes phantoms died ({exc}); too little memory? try --processes") from exc
+    except LostProcess as exc:
+        raise UnusableData(
+            f"a process that makes synthetic heads {exc}; those made are kept: call again with fewer --processes"
+        ) from exc
 
 
 def _as_worker(parent: int) -> None:

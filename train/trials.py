@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +16,7 @@ from typing import Any, Literal
 from train import manifest
 from train.data import UnusableData
 from train.options import Settings
-from train.processes import pool
+from train.processes import LostProcess, pool
 from train.progress import Say, say_to_stderr
 from train.recipe import Recipe
 from train.state import UnusableRun
@@ -143,8 +142,8 @@ def made(
                     yield waiting[future], future.result()
             finally:
                 executor.shutdown(cancel_futures=True)
-    except BrokenProcessPool as exc:
-        raise UnusableRun("a training process was ended from outside (memory?); the same command goes on") from exc
+    except LostProcess as exc:
+        raise UnusableRun(f"a process that trains {exc}; the same command goes on, with a lower --at-once too") from exc
 
 
 @dataclass(frozen=True)
