@@ -96,6 +96,11 @@ def test_any_key_can_be_set_from_the_command_line():
             read("robust").changed(wrong)
 
 
+@pytest.mark.parametrize("name", shipped())
+def test_each_shipped_recipe_is_taken_by_its_name_on_a_command_line(name):
+    assert parse(["--recipe", name, "--data", "m.csv", "--output", "run"], "train")[0] == read(name)
+
+
 def test_a_command_line_becomes_recipe_and_settings(tmp_path, capsys):
     line = "--recipe v2 --output run --data m.csv --augment none --encoder resnet34 --pretrained none --split paper"
     recipe, settings = parse(f"{line} --set epochs=2 --max-time 9.5".split(), "train")

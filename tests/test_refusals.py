@@ -138,3 +138,9 @@ def test_a_folder_that_is_a_file_is_told(tmp_path, heads, option):
     machine = Settings(output=tmp_path / "run", data=heads, device="cpu", **{option: tmp_path / "file" / "kept"})
     with pytest.raises(UnusableRun, match=r"file.*cannot be used.*nothing is trained yet.*--cache or --phantoms"):
         run(given, machine, quiet)
+
+
+def test_too_few_synthetic_heads_to_measure_on_are_told_before_the_first_is_drawn(tmp_path, unread):
+    given = Settings(output=tmp_path / "run", device="cpu")
+    with pytest.raises(UnusableData, match=r"of 19 synthetic heads none .* set phantom_heads to 20 or more"):
+        run(recipe(phantom_heads=19), given, quiet)

@@ -77,7 +77,12 @@ def _patients(recipe: Recipe, settings: Settings, listed: Manifest, split: Split
 
 
 def _phantoms(recipe: Recipe, settings: Settings, say: Say) -> Gathered:
-    """The synthetic heads that the recipe asks for, those made that are not there yet."""
+    """The synthetic heads that the recipe asks for, those made that are not there yet. Raises UnusableData."""
+    if not data.frozen(settings.phantom_folder) and {data.part_of(n) for n in range(recipe.phantom_heads)} < set(PARTS):
+        raise UnusableData(
+            f"of {recipe.phantom_heads} synthetic heads none is to validate or to test with: of every 20 one does "
+            "each; set phantom_heads to 20 or more"
+        )
     synthetic.make(
         settings.phantom_folder,
         recipe.phantom_heads,

@@ -123,7 +123,11 @@ def _parser(program: str) -> argparse.ArgumentParser:
     parser.add_argument("--encoder", help="instead of the recipe's: any timm name, or alexnet or squeezenet1_0")
     parser.add_argument("--augment", choices=("replicate", "none"), help="the papers' replication, or no augmentation")
     parser.add_argument("--pretrained", help="ImageNet weights: auto (from the hub), none, or a file")
-    parser.add_argument("--split", help="patient, paper (slices mixed, every number is labelled), given, or a file")
+    parser.add_argument(
+        "--split",
+        help="patient, paper (slices mixed, every number is labelled), given (the manifest's column), all (every "
+        "patient trains, phantoms validate and test), or a file",
+    )
     parser.add_argument("--seed", help="of split, phantoms, weights, order and augmentation")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="change any key of the recipe; may be repeated"

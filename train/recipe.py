@@ -24,7 +24,7 @@ SHIPPED = Path(__file__).parent / "recipes"
 KINDS = ("bleeding", "healthy", "unclear")
 SHARES = tuple(f"{origin}_{kind}" for origin in ORIGINS for kind in KINDS)
 REPLICATED = (*LOCATIONS, "normal")
-SPLITS = ("patient", "paper", "given")
+SPLITS = ("patient", "paper", "given", "all")
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
