@@ -40,7 +40,11 @@ class UnusableCheckpoint(Exception):
 
     def __init__(self, path: Path, reason: str, remedy: str) -> None:
         super().__init__(f"{path}: {reason}; {remedy}")
-        self.path = path
+        self.path, self.reason, self.remedy = path, reason, remedy
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """From another process it comes back as it was."""
+        return UnusableCheckpoint, (self.path, self.reason, self.remedy)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """The manifest: everything wrong with it is told at once, by row and column, before anything is trained."""
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -112,7 +113,7 @@ def test_labels_may_be_missing_where_they_are_not_needed(tmp_path):
         ("path,patient_id,ich,Location", "row 1, Location: no such column; is it 'location'?"),
         ("path,patient_id,ich,ich", "row 1, ich: this column stands there twice"),
         ("path;patient_id;ich;location", "row 1: its columns are not separated by commas"),
-        ("path,patient_id,ich,", "row 1: a column has no name"),
+        ("path,patient_id,ich,", "row 1: column 4 has no name; name it, or delete it"),
     ],
 )
 def test_a_wrong_header_is_named(tmp_path, header, told):
@@ -137,6 +138,8 @@ def test_a_row_of_another_length_is_named(tmp_path):
     [
         ("path,patient_id,ich\nä.png,ä,1\n".encode("latin-1"), "row 2, path: not UTF-8: '?.png'"),
         ("path,patient_id,ich\n".encode("utf-16"), "is UTF-16; save it as CSV in UTF-8"),
+        (b"path,patient_id,ich\na\0.png,a,1\n", "holds zero bytes"),
+        ("path,patient_id,ich\n".encode("utf-16-le"), "holds zero bytes, as UTF-16"),
         (b"", "is empty"),
         (b"path,patient_id,ich\n", "lists no picture"),
         (b'path,patient_id,ich\n"a.png,b,1\n', "row 2: is no CSV"),
@@ -154,6 +157,49 @@ def test_a_byte_order_mark_blank_lines_and_spaces_are_forgiven(tmp_path):
     path.write_bytes(("\ufeff" + "\r\n\r\n".join(lines) + "\r\n").encode())
     found = manifest.read(path)
     assert [(row.line, row.patient_id) for row in found.rows] == [(3, "a"), (5, "b")]
+
+
+def test_what_spreadsheets_leave_behind_is_forgiven(tmp_path):
+    path = table(tmp_path, entries(TWO, slices=1))
+    header, first, second = path.read_text().replace(",0,1", ",0.0,1.0").replace(",0,0", ",0.0,0.0").splitlines()
+    path.write_text("\n".join([header, ",,,,", first, " , ,,,", "   ", second, ",,,,,,", ""]))
+    assert [(row.line, row.ich, row.slice) for row in manifest.read(path).rows] == [(3, 1, 0), (6, 0, 0)]
+
+
+@pytest.mark.parametrize(("one", "other"), [("P07", "p07"), ("00123", "123"), ("A 7", "A07"), ("Mü", "Mu\u0308")])
+def test_a_patient_spelt_in_two_ways_is_not_taken_for_two(tmp_path, one, other):
+    rows = [row | {"patient_id": spelt} for row, spelt in zip(entries(TWO, slices=1), (one, other), strict=True)]
+    text = refused(table(tmp_path, rows))
+    assert "row 3, patient_id: as in row 2 but for case, spaces or leading zeros" in text
+    assert one not in text
+    assert other not in text
+
+
+def test_patients_who_differ_in_more_are_two(tmp_path):
+    ids = ["7", "70", "700", "0", "1-1", "11", "P1", "P10", "P100"]
+    assert (
+        len(
+            manifest.read(
+                table(tmp_path, entries([(each, "deep" if n % 2 else "") for n, each in enumerate(ids)]))
+            ).rows
+        )
+        == 27
+    )
+
+
+def test_a_word_for_no_location_is_told_to_be_left_out(tmp_path):
+    rows = entries(TWO, slices=1)
+    rows[1]["location"] = "none"
+    assert "'none' is none of deep, lobar, subtentorial; without hemorrhage (ich is 0) leave it empty" in refused(
+        table(tmp_path, rows)
+    )
+
+
+def test_what_was_wrong_comes_back_from_another_process(tmp_path):
+    with pytest.raises(UnusableData) as caught:
+        manifest.read(table(tmp_path, entries([("a", "Deep")])))
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert (str(again), again.problems) == (str(caught.value), caught.value.problems)
 
 
 def test_no_file_is_no_traceback(tmp_path):

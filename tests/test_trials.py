@@ -16,6 +16,7 @@ from dtvit.preprocess import preprocessing
 from train import manifest, recipe, splits, trials
 from train.audit import PARTS, run
 from train.audit.run import Sizes
+from train.csvfile import Problem, UnusableTable
 from train.data import Pictures
 from train.keeping import once
 from train.options import Settings
@@ -144,5 +145,15 @@ def ended(_work: Work, _trial: Trial, _say: object) -> trials.Made:
 
 def test_a_training_process_that_was_ended_is_told(tmp_path: Path) -> None:
     work = Work(data=tmp_path / "x.csv", output=tmp_path / "out", at_once=2)
-    with pytest.raises(UnusableRun, match="ended from outside"):
+    with pytest.raises(UnusableRun, match=r"a process that trains ended by itself with status 1; .*--at-once"):
         list(trials.made(work, [Trial(name, ROBUST) for name in "abc"], silent, make=ended))
+
+
+def refused(_work: Work, _trial: Trial, _say: object) -> trials.Made:
+    raise UnusableTable(Path("m.csv"), [Problem(7, "path", "a.png is no picture")])
+
+
+def test_a_refusal_comes_out_of_a_training_process_as_it_was(tmp_path: Path) -> None:
+    work = Work(data=tmp_path / "x.csv", output=tmp_path / "out", at_once=2)
+    with pytest.raises(UnusableTable, match=r"row 7, path: a\.png is no picture"):
+        list(trials.made(work, [Trial(name, ROBUST) for name in "ab"], silent, make=refused))

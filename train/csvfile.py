@@ -7,6 +7,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from train.data import UnusableData
 
@@ -36,7 +37,11 @@ class UnusableTable(UnusableData):
         if len(problems) > TOLD:
             lines.append(f"  and {len(problems) - TOLD} more")
         super().__init__("\n".join(lines))
-        self.problems = tuple(problems)
+        self.path, self.problems = path, tuple(problems)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """From a process that trains beside others it comes back as it was."""
+        return UnusableTable, (self.path, self.problems)
 
 
 def content(path: Path) -> bytes:
@@ -48,18 +53,23 @@ def content(path: Path) -> bytes:
 
 
 def table(path: Path, content: bytes) -> list[list[str]]:
-    """Records, their cells stripped; what is no UTF-8 stays as lone surrogates, for `not_utf8` to name by row, column.
+    """Records, their cells stripped, and [] for what holds nothing, which spreadsheets leave behind; what is no UTF-8
+    stays as lone surrogates, for `not_utf8` to name by row and column.
 
     Raises UnusableData where there is no table at all.
     """
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise UnusableData(f"{path} is UTF-16; save it as CSV in UTF-8")
+    if b"\0" in content:
+        raise UnusableData(
+            f"{path} holds zero bytes, as UTF-16 and the files of spreadsheet programs do; save it as CSV in UTF-8"
+        )
     text = content.decode("utf-8-sig", errors="surrogateescape")
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     records: list[list[str]] = []
     try:
         # One by one, so that the row of a fault is known. A space around a patient's id would make two patients of one.
-        records.extend([cell.strip() for cell in record] for record in reader)
+        records.extend(cells if any(cells := [cell.strip() for cell in record]) else [] for record in reader)
     except csv.Error as exc:
         raise UnusableTable(path, [Problem(len(records) + 1, None, f"is no CSV ({exc})")]) from exc
     if not records or not records[0]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import difflib
 import hashlib
 import os
+import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -72,12 +74,12 @@ def read(path: Path, *, labels_needed: bool = True) -> Manifest:
     problems: list[Problem] = []
     for number, record in enumerate(records[1:], start=2):
         if not record:
-            continue  # a blank line
+            continue  # a row of which nothing is left
         row, wrong = _row(path.parent, number, record, columns, labels_needed)
         problems += wrong
         if row is not None:
             rows.append(row)
-    problems += _duplicates(rows) + _strays(rows) + _unusable(path.parent, rows)
+    problems += _duplicates(rows) + _doubles(rows) + _strays(rows) + _unusable(path.parent, rows)
     if not problems and labels_needed:
         problems += _one_class(rows)
     if problems:
@@ -91,9 +93,14 @@ def _header(path: Path, records: Sequence[Sequence[str]], labels_needed: bool) -
     """Names of the columns in their order. Raises UnusableTable."""
     names = list(records[0])
     problems = [
-        Problem(1, name or None, "this column stands there twice" if name else "a column has no name")
+        Problem(1, name, "this column stands there twice")
         for name in dict.fromkeys(names)
-        if names.count(name) > 1 or not name
+        if name and names.count(name) > 1
+    ]
+    problems += [
+        Problem(1, None, f"column {number} has no name; name it, or delete it")
+        for number, name in enumerate(names, start=1)
+        if not name
     ]
     missing = [name for name in COLUMNS if name not in names]
     needed = COLUMNS[:3] if labels_needed else COLUMNS[:2]
@@ -162,7 +169,8 @@ def labels(number: int, cells: Mapping[str, str], needed: bool) -> tuple[int | N
     if not said and needed:
         problems.append(Problem(number, "ich", "empty; say 0 or 1, or leave the row out"))
     if place and place not in LOCATIONS:
-        problems.append(Problem(number, "location", _unknown(place, LOCATIONS)))
+        hint = "; without hemorrhage (ich is 0) leave it empty" if ich == 0 else ""
+        problems.append(Problem(number, "location", _unknown(place, LOCATIONS) + hint))
     elif place and ich == 0:
         problems.append(
             Problem(number, "location", f"{place!r} in a row without hemorrhage (ich is 0); leave it empty")
@@ -173,10 +181,12 @@ def labels(number: int, cells: Mapping[str, str], needed: bool) -> tuple[int | N
 
 
 def _position(number: int, cell: str) -> tuple[int | None, list[Problem]]:
-    try:
-        return (int(cell) if cell else None), []
-    except ValueError:
+    if not cell:
+        return None, []
+    whole = re.fullmatch(r"([+-]?\d{1,18})(\.0*)?", cell)  # as under ich, pandas adds the point
+    if whole is None:
         return None, [Problem(number, "slice", f"{cell!r} is no whole number (the order within the series)")]
+    return int(whole[1]), []
 
 
 def _duplicates(rows: Iterable[Row]) -> list[Problem]:
@@ -186,6 +196,24 @@ def _duplicates(rows: Iterable[Row]) -> list[Problem]:
         before = first.setdefault(row.path.resolve(), row.line)
         if before != row.line:
             problems.append(Problem(row.line, "path", f"the picture of row {before} once more; a row per picture"))
+    return problems
+
+
+def _doubles(rows: Iterable[Row]) -> list[Problem]:
+    """Patients who may be one under two spellings, of whom one could train and the other test: a spreadsheet takes
+    00123 for 123. Told at the first row of the later spelling."""
+    first: dict[str, Row] = {}
+    seen: set[str] = set()
+    problems = []
+    for row in rows:
+        if row.patient_id in seen:
+            continue
+        seen.add(row.patient_id)
+        plain = unicodedata.normalize("NFKC", "".join(row.patient_id.split())).casefold()
+        before = first.setdefault(re.sub(r"(?<!\d)0+(?=\d)", "", plain), row)
+        if before is not row:
+            text = f"as in row {before.line} but for case, spaces or leading zeros; spell one patient in one way, "
+            problems.append(Problem(row.line, "patient_id", text + "and name two so that they differ in more"))
     return problems
 
 
