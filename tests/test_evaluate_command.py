@@ -28,6 +28,9 @@ from train.evaluation import drift, plots
 from train.evaluation.cases import gather
 
 PATIENTS = [("a", ""), ("b", ""), ("c", "deep"), ("d", "lobar"), ("e", "subtentorial"), ("f", "deep")]
+FITTED_HERE = (
+    "Temperatures and thresholds were fitted on patients who are measured here; what hangs on them is too good."
+)
 FAST = ("--resamples", "40", "--examples", "2", "--threads", "1")
 
 
@@ -352,7 +355,22 @@ def test_calibration_makes_a_new_checkpoint_and_is_used_at_once(folder, checkpoi
     assert new.training["calibrated_from"] == describe(checkpoint).digest
     assert all((a == b).all() for a, b in weights)
     assert node == [new.slice_thresholds.judge(float(row["probability"])) for row in rows]
-    assert "Temperatures and thresholds were fitted on this manifest" in (tmp_path / "report.html").read_text()
+    assert FITTED_HERE in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(("fitted", "same"), [("validation", False), ("test", True), ("all", True)])
+def test_thresholds_fitted_on_who_is_measured_are_told(folder, checkpoint, tmp_path, fitted, same):
+    """And a checkpoint that only had its thresholds fitted on a manifest was not trained on it."""
+    parts = {"a": "train", "b": "test", "c": "train", "d": "test", "e": "validation", "f": "validation"}
+    rows = [row | {"split": parts[row["patient_id"]]} for row in entries([*PATIENTS[:5], ("f", "")])]
+    data = listing(folder, rows, "parts.csv")
+
+    assert run(checkpoint, data, tmp_path, "--calibrate", str(data) if fitted == "all" else fitted) == 0
+
+    doubts = metrics_of(tmp_path)["doubts"]
+    assert (FITTED_HERE in doubts) is same
+    assert not any("trained on this very manifest" in doubt for doubt in doubts)
 
 
 @pytest.mark.usefixtures("quick")

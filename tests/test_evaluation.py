@@ -256,6 +256,16 @@ def test_prevalence_turns_sensitivity_and_specificity_into_trust():
         assert believed["ppv_ci"][0] < believed["ppv"] < believed["ppv_ci"][1]
 
 
+def test_trust_that_rests_on_one_bleeding_patient_has_no_interval():
+    labels = truth([1] * 10 + [0] * 90)
+    logits = Logits(np.random.default_rng(3).normal(size=(100, 2)), np.zeros((100, 3)))
+    found = plain(measure(logits, labels, Calibration(1.0, 1.0, Thresholds(0.5, 0.5), Thresholds(0.5, 0.5))))
+    believed = found["presence"]["slice"]["at_prevalence"]
+    assert believed["ppv"] is not None
+    assert believed["ppv_ci"] == believed["npv_ci"] == [None, None]
+    assert every_null_has_a_reason(found)
+
+
 def test_strata_hold_each_kind_of_hemorrhage_against_all_without():
     presence = np.tile([1, 0], 30)
     labels = truth(presence, np.where(presence == 1, np.arange(60) // 2 % 3, -1), series=np.arange(60))

@@ -70,3 +70,9 @@ def test_series_without_a_label_are_left_out_and_one_class_alone_is_told() -> No
     found = compared(*units([[0.9], [0.9]], [], unknown=0), seed=0, resamples=50)
     assert np.isnan(found["highest"]["auc"])
     assert found["highest"]["sensitivity_why"]
+
+
+def test_a_series_that_may_bleed_in_a_slice_without_a_label_is_not_counted_as_healthy() -> None:
+    told, series = units([[0.1, 0.9, 0.9, 0.1]] * 4, [[0.1, 0.2, 0.1, 0.1]] * 4 + [[0.1, 0.95, 0.95, 0.1]])
+    told.presence[-2] = -1
+    assert compared(told, series, seed=0, resamples=50)["two_neighbours"]["auc"] == 1.0

@@ -41,6 +41,13 @@ class Cases:
         texts = {"site": [row.site for row in self.rows], "scanner": [row.scanner for row in self.rows]}
         return {name: np.array(each, np.str_) for name, each in texts.items() if any(each)}
 
+    def shares_patients(self, other: Cases) -> bool:
+        """Whether a picture is in both, or a patient where both are of one manifest: ids mean nothing across two."""
+        mine, others = ({row.path.resolve() for row in each.rows} for each in (self, other))
+        if mine & others or self.manifest.digest != other.manifest.digest:
+            return bool(mine & others)
+        return bool({row.patient_id for row in self.rows} & {row.patient_id for row in other.rows})
+
     def path(self, index: int) -> str:
         """As the manifest names it."""
         path, folder = self.rows[index].path, self.manifest.path.parent

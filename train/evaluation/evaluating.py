@@ -74,8 +74,8 @@ class _Results:
     checkpoint: Checkpoint
     model: DTViT
     logits: Logits
-    fitted_on: str | None
-    """Digest of the manifest on which this run fitted temperatures and thresholds."""
+    fitted_on: Cases | None
+    """What this run fitted temperatures and thresholds on."""
 
 
 def _write(settings: Settings, results: _Results, seen: Seen) -> dict[str, Any]:

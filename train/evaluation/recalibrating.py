@@ -18,8 +18,8 @@ from train.evaluation.predicting import predict
 from train.evaluation.settings import Seen, Settings
 
 
-def recalibrated(settings: Settings, model: DTViT, checkpoint: Checkpoint, seen: Seen) -> tuple[Checkpoint, str]:
-    """A new checkpoint in the output folder, and the digest of the manifest it was fitted on; the old one stays.
+def recalibrated(settings: Settings, model: DTViT, checkpoint: Checkpoint, seen: Seen) -> tuple[Checkpoint, Cases]:
+    """A new checkpoint in the output folder, and the pictures it was fitted on; the old one stays.
 
     Raises UnusableData where the validation pictures lack a class, and UnusableOutput.
     """
@@ -60,7 +60,7 @@ def recalibrated(settings: Settings, model: DTViT, checkpoint: Checkpoint, seen:
         save(path, model.state_dict(), changed)
     except OSError as exc:
         raise UnusableOutput(f"{path} could not be written ({exc.strerror}); make room there") from exc
-    return describe(path), validation.manifest.digest
+    return describe(path), validation
 
 
 def _validation(settings: Settings, checkpoint: Checkpoint, seen: Seen) -> Cases:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from train.evaluation.bootstrap import Draws, draw
 from train.evaluation.figures import Figures, areas, mean
-from train.evaluation.units import Floats, Units, grouped
+from train.evaluation.units import Floats, Units, grouped, presence_of
 
 Rule = Callable[[Floats], float]
 """From the probabilities of a series' slices, feet to head, to its output."""
@@ -54,8 +54,8 @@ def compared(slices: Units, series: NDArray[np.int32], seed: int, resamples: int
     """By rule: `auc`, and `sensitivity` at the lowest cut that leaves QUIET of the series without hemorrhage uncalled,
     each with its interval over patients. Series whose label is not known are left out.
     """
-    groups = [rows for rows in grouped(series) if (slices.presence[rows] >= 0).any()]
-    truth = np.array([(slices.presence[rows] == 1).any() for rows in groups], np.bool_)
+    groups = [rows for rows in grouped(series) if presence_of(slices.presence[rows]) >= 0]
+    truth = np.array([presence_of(slices.presence[rows]) == 1 for rows in groups], np.bool_)
     patients = np.array([slices.patient[rows[0]] for rows in groups], np.int32)
     draws = draw(patients, resamples=resamples, seed=seed)
     found = {}

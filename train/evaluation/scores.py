@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dtvit.findings import LOCATIONS, Outcome
 from train.data import UNCLEAR
-from train.evaluation.bootstrap import Draws
+from train.evaluation.bootstrap import FEWEST, Draws
 from train.evaluation.figures import (
     Figures,
     Floats,
@@ -144,8 +144,9 @@ def _answers(units: Units, draws: Draws, prevalence: float) -> Figures:
         true, false = shares[right, answer], shares[wrong, answer]
         value = _trust(before, true[0], false[0])
         why = lacking(truth[labelled], "hemorrhage") or f"nothing is called {answer}"
-        believed |= entry(name, value, _trust(before, true[1], false[1]), draws.count(labelled), why=why)
-        if value in (0, 1):  # no resample knows better, so the bounds come from those of the two shares
+        patients = min(draws.count(truth), draws.count(labelled & ~truth))  # it rests on a share of either
+        believed |= entry(name, value, _trust(before, true[1], false[1]), patients, why=why)
+        if value in (0, 1) and patients >= FEWEST:  # no resample knows better; the bounds come from the two shares
             low, high = (answers[side][f"{answer}_ci"] for side in (right, wrong))
             believed[f"{name}_ci"] = [float(_trust(before, low[i], high[1 - i])) for i in (0, 1)]
     return {"answers": answers, "at_prevalence": believed}

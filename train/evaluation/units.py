@@ -79,7 +79,7 @@ def of_series(slices: Units, series: NDArray[np.int32], calibration: Calibration
     score = np.array([each.presence for each in concluded], np.float64)
     return Units(
         patient=np.array([slices.patient[rows[0]] for rows in groups], np.int32),
-        presence=np.array([_presence(slices.presence[rows]) for rows in groups], np.int8),
+        presence=np.array([presence_of(slices.presence[rows]) for rows in groups], np.int8),
         location=np.array([_commonest(slices.location[rows]) for rows in groups], np.int8),
         score=score,
         places=np.array([each.location_probabilities for each in concluded], np.float64).reshape(-1, 3),
@@ -120,7 +120,7 @@ def _concluded(slices: Units, rows: NDArray[np.intp]) -> SeriesFindings:
     return conclude(found, COVERED, ALWAYS)
 
 
-def _presence(labels: NDArray[np.int8]) -> int:
+def presence_of(labels: NDArray[np.int8]) -> int:
     """One slice with hemorrhage is enough; without one, a slice that cannot be told leaves the series so."""
     if (labels == 1).any():
         return 1

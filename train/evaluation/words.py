@@ -74,10 +74,12 @@ def summary(cases: Cases, metrics: Mapping[str, Any]) -> list[str]:
     return told
 
 
-def doubts(cases: Cases, metadata: Metadata, fitted_on: str | None) -> list[str]:
-    """What the figures do not show, beginning with what is special to this evaluation; plain text."""
+def doubts(cases: Cases, metadata: Metadata, fitted_on: Cases | None) -> list[str]:
+    """What the figures do not show, beginning with what is special to this evaluation; plain text. `fitted_on`: what
+    this evaluation fitted temperatures and thresholds on."""
     told = []
-    record = metadata.training_data + json.dumps(metadata.training, default=str)
+    learned = {key: value for key, value in metadata.training.items() if not key.startswith("calibrated")}
+    record = metadata.training_data + json.dumps(learned, default=str)
     if cases.split.leaky:
         told.append("The split mixes slices: the same patients train and test. Every figure here is too good.")
     elif cases.manifest.digest[:SHORT] in record or cases.split.digest in record:
@@ -88,8 +90,10 @@ def doubts(cases: Cases, metadata: Metadata, fitted_on: str | None) -> list[str]
                 "The model was trained on this very manifest. Unless the part evaluated here was kept out of training, "
                 "every figure is too good."
             )
-    if fitted_on == cases.manifest.digest and cases.part != "test":
-        told.append("Temperatures and thresholds were fitted on this manifest, too; what hangs on them is too good.")
+    if fitted_on is not None and cases.shares_patients(fitted_on):
+        told.append(
+            "Temperatures and thresholds were fitted on patients who are measured here; what hangs on them is too good."
+        )
     if metadata.patients_seen == "none":
         told.append("The model was trained on phantoms alone and has seen no patient.")
     return told + list(NOT_SHOWN)
