@@ -28,6 +28,7 @@ from train.splits import Split, folds
 from train.trials import Trial, Work
 
 ROBUST = recipe.read("robust")
+SCRATCH = ["--recipe", "v2", "--set", "encoder=test_vit", "--set", "pretrained=none"]
 
 
 @pytest.fixture
@@ -130,6 +131,14 @@ def test_the_command_says_what_is_wrong_before_it_trains(tmp_path: Path, capsys:
     assert "x.csv" in capsys.readouterr().err
     assert main([*options, "--recipe", "robustt"], "crossvalidate") == 1
     assert "no recipe 'robustt'" in capsys.readouterr().err
+    data = ["--data", str(table(tmp_path / "data", entries(many(6, 3, 3, 3), slices=1))), "--output", str(tmp_path)]
+    for change, said in (
+        ("encoder=resnet19", "no encoder 'resnet19'"),
+        ("start_from=gone.safetensors", "gone.safetensors: cannot be read"),
+        ("pretrained=gone.pth", "gone.pth gives no weights"),
+    ):
+        assert main([*data, *SCRATCH, "--set", change], "crossvalidate") == 1
+        assert said in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main([*options, "--at-once", "0"], "crossvalidate")
     assert "--at-once must be 1 or more" in capsys.readouterr().err

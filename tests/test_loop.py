@@ -414,6 +414,8 @@ def test_data_that_cannot_teach_are_refused_before_training(data, kept, said):
 def test_shares_that_leave_a_class_out_are_refused(data):
     with pytest.raises(UnusableData, match="gives nothing to any healthy slice"):
         check(recipe(shares={"phantom_bleeding": 1.0}), data, SOURCE)
+    with pytest.raises(UnusableData, match=r"\[replication\] .* gives nothing to any healthy slice"):
+        check(recipe(sampling="replicate", replication={"normal": 0}), data, SOURCE)
 
 
 def test_only_those_named_judge(tmp_path):

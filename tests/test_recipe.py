@@ -90,6 +90,8 @@ def test_any_key_can_be_set_from_the_command_line():
     for wrong, said in (
         ({"stps": "7"}, "'steps'"),
         ({"steps": "many"}, "whole number"),
+        ({"seed": "9" * 20}, "seed must be at most"),
+        ({"replication.normal": "0.4"}, "replication.normal must be a whole number"),
         ({"steps.x": "1"}, "no table"),
     ):
         with pytest.raises(UnusableRecipe, match=said):

@@ -103,6 +103,22 @@ def shared(parser: argparse.ArgumentParser, given: argparse.Namespace) -> dict[s
     return {"changes": _assignments(parser, given.set), **{name: getattr(given, name) for name in names}}
 
 
+def positive(text: str) -> int:
+    """An option's whole number, 1 or more."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
+    return number
+
+
+def seed(text: str) -> int:
+    """An option's whole number, 0 or more, as generators take it."""
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"must not be negative, got {number}")
+    return number
+
+
 def minutes(text: str) -> float:
     """An option's number of minutes, more than 0."""
     number = float(text)

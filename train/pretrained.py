@@ -112,6 +112,8 @@ def _all_came(recipe: Recipe, made: DTViT, file: Path, missing: set[str]) -> Non
 
 def _remedy(recipe: Recipe, wanted: bool | Path, problem: Exception) -> str:
     first_line = (str(problem).splitlines() or [type(problem).__name__])[0]
+    if "weights_only" in first_line:  # torch's advice to trust the file is none that can be followed here
+        first_line = "neither safetensors nor a pth file of weights alone"
     if isinstance(wanted, Path):
         return (
             f"{wanted} gives no weights for {recipe.encoder} ({first_line}); "

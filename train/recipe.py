@@ -156,6 +156,8 @@ class Recipe:
                     raise UnusableRecipe(f"unknown key {key}.{each}{nearest(each, known)}")
                 if value < 0:
                     raise UnusableRecipe(f"{key}.{each} must not be negative, got {value}")
+                if key == "replication" and value != int(value):
+                    raise UnusableRecipe(f"{key}.{each} must be a whole number of times, got {value}")
         if self.sampling == "shares" and not sum(self.shares.values()):
             raise UnusableRecipe("sampling = 'shares' needs a table [shares] with a number above 0")
         if self.counterfactuals and self.geometry != HEAD_BOX:
@@ -211,6 +213,7 @@ class Recipe:
 
 
 TYPES = typing.get_type_hints(Recipe)
+MOST_SEED = 2**63 - 1  # torch takes no more
 POSITIVE = ("batch", "learning_rate", "accumulation")
 SHARE = ("drop_path", "smoothing", "warm_up", "ema", "momentum", "second_momentum")
 
@@ -313,6 +316,8 @@ def _check_ranges(recipe: Recipe) -> None:
             raise UnusableRecipe(f"{key} must be above 0, got {value}")
         if key in SHARE and value >= 1:
             raise UnusableRecipe(f"{key} must be below 1, got {value}")
+    if recipe.seed > MOST_SEED:
+        raise UnusableRecipe(f"seed must be at most {MOST_SEED}, got {recipe.seed}")
     if not 0 < recipe.layer_decay <= 1:
         raise UnusableRecipe(f"layer_decay must lie above 0 and be at most 1, got {recipe.layer_decay}")
     if recipe.batch % recipe.accumulation:

@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dtvit.inference import choose_device
-from dtvit.model import check_encoder
+from dtvit.checkpoint import UnusableCheckpoint
+from dtvit.inference import UnavailableDevice, choose_device
+from dtvit.model import UnknownEncoder, check_encoder
 from train import computing, manifest, splits, state
 from train.computing import Built
 from train.data import PARTS, UNCLEAR, Pictures, UnusableData
@@ -26,25 +27,35 @@ from train.gathering import gather
 from train.loop import fit
 from train.manifest import Manifest
 from train.options import Settings
+from train.pretrained import UnavailableWeights
 from train.processes import LostProcess
 from train.progress import Say, say_to_stderr, silent
 from train.ranks import Ranks, joined
-from train.recipe import Recipe, defaults
+from train.recipe import Recipe, UnusableRecipe, defaults
 from train.result import Source
-from train.sampling import chances
+from train.sampling import shares_of
 from train.splits import Split
 from train.state import STATE, UnusableRun, claimed
 
 SPLIT = "split.csv"
+REFUSALS = (
+    UnavailableDevice,
+    UnavailableWeights,
+    UnknownEncoder,
+    UnusableCheckpoint,
+    UnusableData,
+    UnusableRecipe,
+    UnusableRun,
+)
+"""What `run` raises for a person to mend; the text says how."""
 NO_MEMORY = "DefaultCPUAllocator"  # in what torch says of a CPU's; a GPU's is an error of a class of its own
 
 
 def run(recipe: Recipe, settings: Settings, say: Say = say_to_stderr) -> Path:
     """The path of the checkpoint. May be stopped at any moment and run again: it goes on from there.
 
-    Raises UnusableData, UnusableRun, UnusableRecipe, UnusableCheckpoint (`start_from`), UnavailableWeights,
-    UnavailableDevice, UnknownEncoder, UnguardedScript; all but UnusableRun before anything is trained, and what can
-    be told without pictures before the first is read.
+    Raises REFUSALS (UnusableCheckpoint of `start_from`), LostRank and UnguardedScript; of the first all but UnusableRun
+    before anything is trained, and what can be told without pictures before the first is read.
     """
     with joined(settings.device) as ranks, _enough_memory(recipe):
         if not ranks.first:
@@ -146,11 +157,11 @@ def check(recipe: Recipe, pictures: Pictures, source: Source) -> None:
     """What would make a training senseless is said before it begins. Raises UnusableData."""
     check_classes(pictures.part, pictures.presence, source.training_data)
     training = pictures.of_part("train")
-    if recipe.sampling == "shares":
-        chance = chances(recipe, training)
-        for value, name in ((1, "bleeding"), (0, "healthy")):
-            if not chance[training.presence == value].sum():
-                raise UnusableData(f"[shares] of recipe {recipe.name} gives nothing to any {name} slice there is")
+    shown = shares_of(recipe, training, replicated=source.replicated) > 0
+    for value, name in ((1, "bleeding"), (0, "healthy")):
+        if not shown[training.presence == value].any():
+            table = "shares" if recipe.sampling == "shares" else "replication"
+            raise UnusableData(f"[{table}] of recipe {recipe.name} gives nothing to any {name} slice there is")
 
 
 def check_classes(parts: NDArray[np.int8], presence: NDArray[np.int8], told: str) -> None:

@@ -66,14 +66,22 @@ Order = Epochs | Shares
 
 def order(recipe: Recipe, training: Pictures, *, replicated: bool = False) -> Order:
     """`replicated`: the split has replicated the slices already, as the papers' does."""
+    shares = shares_of(recipe, training, replicated=replicated)
     if recipe.sampling == "shares":
-        return Shares(chances(recipe, training), recipe.batch, recipe.seed)
-    counts = np.ones(len(training), np.int64)
+        return Shares(shares, recipe.batch, recipe.seed)
+    return Epochs(np.repeat(np.arange(len(training)), shares.astype(np.int64)), recipe.batch, recipe.seed)
+
+
+def shares_of(recipe: Recipe, training: Pictures, *, replicated: bool = False) -> NDArray[np.float64]:
+    """(N,): how often each slice is shown, in an epoch or by chance. `replicated`: as in `order`."""
+    if recipe.sampling == "shares":
+        return chances(recipe, training)
+    counts = np.ones(len(training))
     if recipe.sampling == "replicate" and not replicated:
         for number, name in enumerate(LOCATIONS):
-            counts[(training.presence == 1) & (training.location == number)] = round(recipe.replication.get(name, 1))
-        counts[training.presence == 0] = round(recipe.replication.get("normal", 1))
-    return Epochs(np.repeat(np.arange(len(training)), counts), recipe.batch, recipe.seed)
+            counts[(training.presence == 1) & (training.location == number)] = recipe.replication.get(name, 1)
+        counts[training.presence == 0] = recipe.replication.get("normal", 1)
+    return counts
 
 
 def chances(recipe: Recipe, training: Pictures) -> NDArray[np.float64]:

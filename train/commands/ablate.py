@@ -22,12 +22,9 @@ def main(arguments: Sequence[str], program: str) -> int:
     given = parser.parse_args(arguments)  # before torch is imported: --help answers at once
     common = shared(parser, given)
 
-    from dtvit.inference import UnavailableDevice
     from train.ablation import ROWS, ablate
-    from train.data import UnusableData
     from train.progress import say_to_stderr
-    from train.recipe import UnusableRecipe
-    from train.state import UnusableRun
+    from train.run import REFUSALS
     from train.trials import Work
 
     known = {row.name: row for row in ROWS}
@@ -41,8 +38,7 @@ def main(arguments: Sequence[str], program: str) -> int:
         rows = [known[name] for name in given.only] if given.only else ROWS
         return ablate(work, rows, given.seeds, " ".join([program, *arguments]), say_to_stderr)
 
-    unusable = UnusableData, UnusableRun, UnusableRecipe, UnavailableDevice
-    return compared(make, unusable, given.output / "ablation.md", of="rows")
+    return compared(make, REFUSALS, given.output / "ablation.md", of="rows")
 
 
 def _parser(program: str) -> argparse.ArgumentParser:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from train.audit import PARTS
+from train.options import positive, seed
 
 SUMMARY = "Ask whether a checkpoint looks at blood, or at what happens to go with it."
 
@@ -57,10 +58,10 @@ def _parse(arguments: Sequence[str], program: str) -> argparse.Namespace:
     parser.add_argument("--split", type=Path, metavar="CSV", help="a split file; its test part alone is used")
     parser.add_argument("--quick", action="store_true", help="minutes, with wider intervals")
     parser.add_argument(
-        "--patients", type=_positive, metavar="N", help="patients of the manifest; default all, or 60 with --quick"
+        "--patients", type=positive, metavar="N", help="patients of the manifest; default all, or 60 with --quick"
     )
     parser.add_argument(
-        "--phantoms", type=_positive, metavar="N", help="synthetic heads with a bleed; default 96, or 24"
+        "--phantoms", type=positive, metavar="N", help="synthetic heads with a bleed; default 96, or 24"
     )
     parser.add_argument(
         "--only", action="append", choices=PARTS, metavar="PART", help=f"one of {', '.join(PARTS)}; may be repeated"
@@ -68,14 +69,7 @@ def _parse(arguments: Sequence[str], program: str) -> argparse.Namespace:
     parser.add_argument(
         "--heads", type=Path, metavar="DIR", help="keep synthetic heads there, for several audits [DIR/phantoms]"
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N")
+    parser.add_argument("--seed", type=seed, default=0, metavar="N")
     parser.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda or mps")
-    parser.add_argument("--threads", type=_positive, metavar="N", help="of the CPU; default torch's choice")
+    parser.add_argument("--threads", type=positive, metavar="N", help="of the CPU; default torch's choice")
     return parser.parse_args(arguments)
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number

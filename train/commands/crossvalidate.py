@@ -23,13 +23,10 @@ def main(arguments: Sequence[str], program: str) -> int:
     if given.finish and not given.final:
         parser.error("--finish goes on with the model that --final makes; add --final")
 
-    from dtvit.inference import UnavailableDevice
     from train import recipe
     from train.crossvalidation import crossvalidate
-    from train.data import UnusableData
     from train.progress import say_to_stderr
-    from train.recipe import UnusableRecipe
-    from train.state import UnusableRun
+    from train.run import REFUSALS
     from train.trials import Work
 
     def make() -> list[str]:
@@ -41,8 +38,7 @@ def main(arguments: Sequence[str], program: str) -> int:
             work, chosen, given.folds, given.repeats, command, say_to_stderr, final=given.final, finish=second
         )
 
-    unusable = UnusableData, UnusableRun, UnusableRecipe, UnavailableDevice
-    return compared(make, unusable, given.output / "crossvalidation.md", of="trainings", page_of_some=False)
+    return compared(make, REFUSALS, given.output / "crossvalidation.md", of="trainings", page_of_some=False)
 
 
 def _parser(program: str) -> argparse.ArgumentParser:

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from train.options import positive, seed
+
 SUMMARY = "Measure a checkpoint on the pictures of a manifest."
 EPILOG = """\
 The output folder gets report.html (begin there), metrics.json, tables as CSV, figures and a gallery of the worst errors
@@ -80,8 +82,8 @@ def _parser(program: str) -> argparse.ArgumentParser:
         help="masks of the lesions, above 0 inside: a folder with files named like the pictures, or a column of paths",
     )
     add("--prevalence", type=_share, default=0.1, help="share of hemorrhage for which PPV and NPV are told [0.1]")
-    add("--resamples", type=_positive, default=1000, help="of patients, for the intervals [1000]")
-    add("--examples", type=_positive, default=8, help="errors of each kind in the gallery [8]")
+    add("--resamples", type=positive, default=1000, help="of patients, for the intervals [1000]")
+    add("--examples", type=positive, default=8, help="errors of each kind in the gallery [8]")
     add("--relevance", action="store_true", help="write the relevance maps of all slices as arrays (slow; ViTs alone)")
     add(
         "--precision",
@@ -90,9 +92,9 @@ def _parser(program: str) -> argparse.ArgumentParser:
         help="node: bf16 on CUDA, fp32 elsewhere; bf16 is three times as fast on CPUs that have it [node]",
     )
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps [auto]")
-    add("--batch", type=_positive, help="slices at a time [by device]")
-    add("--threads", type=_positive, help="CPU threads of torch [all]")
-    add("--seed", type=int, default=0, help="of the resamples [0]")
+    add("--batch", type=positive, help="slices at a time [by device]")
+    add("--threads", type=positive, help="CPU threads of torch [all]")
+    add("--seed", type=seed, default=0, help="of the resamples [0]")
     return parser
 
 
@@ -102,13 +104,6 @@ def _figure(figures: dict[str, object], name: str) -> str:
         return f"not known: {figures[f'{name}_why']}"
     bounds = "" if not isinstance(interval, list) or interval[0] is None else f" ({interval[0]} to {interval[1]})"
     return f"{value}{bounds}"
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
-    return number
 
 
 def _share(text: str) -> float:

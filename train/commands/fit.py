@@ -19,20 +19,12 @@ def main(arguments: Sequence[str], program: str) -> int:
         sys.stderr.write(f"error: {exc}\n")
         return 1
 
-    from dtvit.checkpoint import UnusableCheckpoint
-    from dtvit.inference import UnavailableDevice
-    from dtvit.model import UnknownEncoder
-    from train.data import UnusableData
-    from train.pretrained import UnavailableWeights
     from train.ranks import LostRank
-    from train.run import run
-    from train.state import UnusableRun
+    from train.run import REFUSALS, run
 
-    missing = LostRank, UnavailableDevice, UnavailableWeights, UnknownEncoder
-    unusable = UnusableCheckpoint, UnusableData, UnusableRecipe, UnusableRun
     try:
         path = run(recipe, settings)
-    except (*missing, *unusable) as exc:
+    except (*REFUSALS, LostRank) as exc:
         sys.stderr.write(f"error: {exc}\n")
         return 1
     except KeyboardInterrupt:

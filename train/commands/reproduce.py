@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from train.commands import compared
-from train.options import minutes
+from train.options import minutes, positive
 
 SUMMARY = "Repeat both papers' tables and figures, with patients apart beside them, and yardsticks."
 EPILOG = """\
@@ -23,15 +23,12 @@ def main(arguments: Sequence[str], program: str) -> int:
     if given.pretrained not in (None, "auto", "none") and not Path(given.pretrained).is_dir():
         parser.error(f"--pretrained takes auto, none or a folder that is there, got {given.pretrained!r}")
 
-    from dtvit.inference import UnavailableDevice, choose_device
-    from dtvit.model import UnknownEncoder
-    from train.data import UnusableData
+    from dtvit.inference import choose_device
     from train.progress import say_to_stderr
-    from train.recipe import UnusableRecipe
     from train.reproduce import papers, planned
     from train.reproduce.reproducing import data_of, reproduce
     from train.reproduce.rows import Work
-    from train.state import UnusableRun
+    from train.run import REFUSALS
 
     def make() -> list[str]:
         numbers = papers.read(given.papers)
@@ -50,8 +47,7 @@ def main(arguments: Sequence[str], program: str) -> int:
         plan = planned.plan(given.only or planned.CHAPTERS, seeds, quick=given.quick)
         return reproduce(work, plan, numbers, " ".join([program, *arguments]), say_to_stderr)
 
-    unusable = UnusableData, UnusableRun, UnusableRecipe, UnavailableDevice, UnknownEncoder
-    return compared(make, unusable, given.output / "reproduce.html", of="rows")
+    return compared(make, REFUSALS, given.output / "reproduce.html", of="rows")
 
 
 def _parser(program: str) -> argparse.ArgumentParser:
@@ -63,7 +59,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
     add("--output", type=Path, required=True, metavar="DIR", help="folder for rows, page, tables and figures")
     add("--quick", action="store_true", help="small encoders, few slices, little training: minutes on two cores")
     add("--only", action="append", choices=("v1", "v2", "yardsticks"), help="this chapter alone; may be repeated")
-    add("--seeds", type=_positive, help=f"of splits and training [{SEEDS}; with --quick {QUICK_SEEDS}]")
+    add("--seeds", type=positive, help=f"of splits and training [{SEEDS}; with --quick {QUICK_SEEDS}]")
     add(
         "--pretrained",
         help="ImageNet weights: auto (from the hub, else from scratch), none, or a folder of ENCODER.safetensors "
@@ -73,12 +69,5 @@ def _parser(program: str) -> argparse.ArgumentParser:
     add("--max-time", type=minutes, metavar="MIN", help="for the training of each row")
     add("--keep", action="store_true", help="keep the checkpoint of every row")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
-    add("--threads", type=_positive, help="CPU threads of torch [all]")
+    add("--threads", type=positive, help="CPU threads of torch [all]")
     return parser
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
-    return number
