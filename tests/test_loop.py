@@ -15,6 +15,7 @@ import pytest
 import timm
 import torch
 from learning import REPOSITORY, SOURCE, drawn, filed_heads, quiet, ran, recipe, settings
+from PIL import Image
 from safetensors.torch import load_file
 
 from dtvit.checkpoint import describe
@@ -379,6 +380,35 @@ def test_a_state_that_is_damaged_is_told(tmp_path, data):
     (tmp_path / "state.pt").write_bytes(b"PK not really")
     with pytest.raises(UnusableRun, match=r"state\.pt cannot be read .*remove it to begin again"):
         fit(recipe(), settings(tmp_path), data, SOURCE, quiet)
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        (lambda saved: [saved], r"state\.pt cannot be read \(no state of a run\)"),
+        (lambda saved: {key: value for key, value in saved.items() if key != "run"}, "no state of a run"),
+        (lambda saved: {key: value for key, value in saved.items() if key != "scaler"}, "by another version .*scaler"),
+        (lambda saved: saved | {"learner": {}}, "by another version .*Missing key.* go on with that one"),
+    ],
+)
+def test_a_state_of_another_version_is_told(tmp_path, data, other, said):
+    fit(recipe(steps=1), settings(tmp_path), data, SOURCE, quiet)
+    saved = torch.load(tmp_path / "state.pt")
+    torch.save(other(saved), tmp_path / "state.pt")
+    with pytest.raises(UnusableRun, match=f"(?s){said}"):
+        fit(recipe(steps=1), settings(tmp_path), data, SOURCE, quiet)
+
+
+def test_a_run_does_not_go_on_with_pictures_that_have_changed(tmp_path):
+    given = settings(tmp_path / "run", data=filed_heads(tmp_path / "heads"))
+    plain = recipe(**PLAIN, phantom_heads=0, split="given", steps=1)
+    run(plain, given, quiet)
+    run(plain, given, quiet)
+    picture = next(each for each in sorted((tmp_path / "heads").rglob("*.png")))
+    with Image.open(picture) as image:
+        image.point(lambda value: value // 2).save(picture)
+    with pytest.raises(UnusableRun, match="whose manifest is the same and whose pictures are not"):
+        run(plain, given, quiet)
 
 
 def test_other_data_are_another_run(tmp_path, data):

@@ -35,6 +35,8 @@ class Gathered:
     digest: str
     patients: str = ""
     """How many people, where there are any."""
+    shown: str = ""
+    """SHA-256 of the pictures of people: a picture may change while its path does not."""
 
 
 def gather(
@@ -59,6 +61,7 @@ def gather(
         patients_seen=parts[0].patients or NO_PERSON,
         preprocessing=tuple(preprocess.preprocessing(mode, recipe.geometry) for mode in modes),
         digest=hashlib.sha256(" ".join(part.digest for part in parts).encode()).hexdigest(),
+        shown=parts[0].shown,
         split={} if split is None else {"kind": split.kind, "digest": split.digest},
         label=APART if split is None else split.label,
         replicated=split is not None and split.kind == "paper",
@@ -73,7 +76,8 @@ def _patients(recipe: Recipe, settings: Settings, listed: Manifest, split: Split
     bleeding = len(np.unique(pictures.patient[pictures.presence == 1]))
     told = f"{len(pictures):,} slices of {people:,} patients ({listed.path.name}, SHA-256 {listed.digest[:12]})."
     seen = f"{people:,} patients, {bleeding:,} of them with slices labelled as bleeding"
-    return Gathered(pictures, told, f"{listed.digest} {split.digest}", seen)
+    shown = hashlib.sha256(np.ascontiguousarray(pictures.pictures).data).hexdigest()
+    return Gathered(pictures, told, f"{listed.digest} {split.digest}", seen, shown)
 
 
 def _phantoms(recipe: Recipe, settings: Settings, say: Say) -> Gathered:
@@ -111,9 +115,7 @@ def _enriched(
     validation would learn a threshold that calls all slices like them; those that test stay as they are labelled.
     """
     pictures = patients.pictures
-    # a picture may change while its path does not
-    shown = hashlib.sha256(np.ascontiguousarray(pictures.pictures).data).hexdigest()
-    key = f"{listed.digest} {shown}"
+    key = f"{listed.digest} {patients.shown}"
     path, processes = _kept(settings, key, "changed"), settings.processes
     enriched = enriching.enrich_once(path, key, pictures, processes=processes, say=say)
     added = [enriched.trains()]

@@ -122,7 +122,19 @@ class Run:
         saved = state.read(self.settings.output / STATE, self.device)
         if saved is not None:
             state.same_run(self.settings.output, self._identity(), {**defaults(), **saved["run"]})
-            self._restore(saved)
+            if saved.get("shown", self.source.shown) != self.source.shown:  # an earlier program saved none
+                raise UnusableRun(
+                    f"{self.settings.output} holds a run whose manifest is the same and whose pictures are not: they "
+                    "have changed since, or other versions of Pillow or OpenCV read them; put them back, or choose "
+                    "another output folder"
+                )
+            try:
+                self._restore(saved)
+            except (KeyError, RuntimeError, TypeError, ValueError) as exc:
+                raise UnusableRun(
+                    f"{self.settings.output / STATE} was saved by another version of this program, of torch or of timm "
+                    f"({' '.join(str(exc).split())[:200]}); go on with that one, or remove the file to begin again"
+                ) from exc
             self.say(f"going on from step {self.step}")
             return
         started = time.monotonic()
@@ -166,6 +178,7 @@ class Run:
             return
         kept = {
             "run": self._identity(),
+            "shown": self.source.shown,
             "start": dataclasses.asdict(self.start),
             "learner": self.learner.state_dict(),
             "average": self.average.model.state_dict() if self.recipe.ema else None,

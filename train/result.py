@@ -40,6 +40,8 @@ class Source:
     preprocessing: tuple[str, ...]
     digest: str = ""
     """Of everything that decided which pictures there are; a run goes on only with the same."""
+    shown: str = ""
+    """SHA-256 of the pictures of people as they were read; likewise."""
     split: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """`kind` and `digest` of `train.splits.Split`; empty for phantoms alone."""
     label: str = APART

@@ -83,6 +83,8 @@ def read(path: Path, device: torch.device, *, mapped: bool = False) -> dict[str,
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as exc:
         reason = exc.strerror if isinstance(exc, OSError) else "damaged, or no state of a run"
         raise UnusableRun(f"{path} cannot be read ({reason}); remove it to begin again") from exc
+    if not isinstance(state, dict) or not isinstance(state.get("run"), dict):
+        raise UnusableRun(f"{path} cannot be read (no state of a run); remove it to begin again")
     return state
 
 
