@@ -15,7 +15,7 @@ from dtvit.checkpoint import describe
 from dtvit.findings import Thresholds
 from train import recipe
 from train.commands.crossvalidate import main
-from train.crossvalidation import LABEL, crossvalidate, pooled_calibration, summary
+from train.crossvalidation import LABEL, crossvalidate, pooled_calibration, summary, write_tables
 from train.data import PARTS, UnusableData
 from train.evaluation import Logits, heldout
 from train.evaluation.heldout import HeldOut
@@ -65,6 +65,14 @@ def test_folds_that_are_sure_in_different_ways_are_made_comparable(work: Work) -
     assert found["series_rules"]["two_neighbours"]["auc"] == 1.0
     assert found["split"] == LABEL
     assert "answers" not in found["presence"]["slice"]  # each model's own thresholds gave those
+
+
+def test_a_place_that_one_patient_bleeds_in_ends_in_a_table(tmp_path: Path) -> None:
+    listed = read_manifest(table(tmp_path, entries(many(6, 3, 3, 1), slices=2)))
+    found = summary([said(listed, split) for split in folds(listed, 3, 0)], 0)
+    write_tables(tmp_path, [], found, "command")
+    text = (tmp_path / "crossvalidation.md").read_text()
+    assert "location of slices, balanced 1.000 (no interval: it rests on one patient)" in text
 
 
 def test_held_out_predictions_come_back_as_they_were(work: Work, tmp_path: Path) -> None:

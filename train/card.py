@@ -141,7 +141,9 @@ def _row(name: str, head: Mapping[str, Any], *path: str) -> str:
             place = place.get(key, {})
         text = _figure(place.get(path[-1]))
         low, high = place.get(f"{path[-1]}_ci") or (None, None)
-        cells.append(text if low is None else f"{text} ({_figure(low)} to {_figure(high)})")
+        why = place.get(f"{path[-1]}_ci_why")
+        beside = f" ({why})" if why else ""
+        cells.append(text + (beside if low is None else f" ({_figure(low)} to {_figure(high)})"))
     return f"| {name} | {' | '.join(cells)} |"
 
 

@@ -219,10 +219,12 @@ def _words(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def _with_interval(name: str, found: Mapping[str, Any], key: str) -> str:
-    value, interval = found.get(key), found.get(f"{key}_ci")
+    value, (low, high) = found.get(key), found.get(f"{key}_ci", (None, None))
     if value is None:
         return f"{name} not to be told"
-    return f"{name} {value:.3f}" + (f" ({interval[0]:.3f} to {interval[1]:.3f})" if interval else "")
+    if low is None:
+        return f"{name} {value:.3f} (no interval: {found.get(f'{key}_ci_why', 'not measured')})"
+    return f"{name} {value:.3f} ({low:.3f} to {high:.3f})"
 
 
 def _known(work: Work, trial: Trial) -> Made | None:

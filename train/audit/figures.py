@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from train.evaluation import auc
-from train.evaluation.bootstrap import draw, interval
+from train.evaluation.bootstrap import FEWEST, at_the_limit, draw, interval
 
 Tell = Callable[[str, int, int], object]
 """Told of progress: the stage, how much of it is done, of how much; see `train.evaluation.progress`."""
@@ -26,7 +26,8 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Figure:
-    """One number; not a number, with the same for its interval, where nothing could be measured."""
+    """One number; not a number, with the same for its interval, where nothing could be measured. The interval alone is
+    not a number where the value rests on one patient, of whom there is nothing to draw."""
 
     value: float
     low: float
@@ -122,8 +123,13 @@ def goals_of(sections: Sequence[Section]) -> list[dict[str, Any]]:
 def area(scores: Floats, truth: Bools, patients: NDArray[Any], seed: int) -> Figure:
     """AUC of slices; not a number where one class is missing."""
     draws = draw(patients, seed=seed)
-    low, high = interval(draws.auc(scores, truth)) if truth.any() and not truth.all() else (math.nan, math.nan)
-    return Figure(auc(scores, truth), low, high, len(scores), draws.patients)
+    value, fewest = auc(scores, truth), min(draws.count(truth), draws.count(~truth))
+    low, high = math.nan, math.nan
+    if fewest >= FEWEST:
+        low, high = interval(draws.auc(scores, truth))
+        if low == high == value and value in (0, 1):  # whoever is drawn; that is no certainty
+            low, high = at_the_limit(value, fewest)
+    return Figure(value, low, high, len(scores), draws.patients)
 
 
 def patient_area(scores: Floats, truth: Bools, patients: NDArray[Any], seed: int) -> Figure:
@@ -140,11 +146,10 @@ def mean(values: NDArray[Any], patients: NDArray[Any], seed: int) -> Figure:
         return Figure(math.nan, math.nan, math.nan, 0, 0)
     draws = draw(patients, seed=seed)
     sums = draws.sums(np.stack((values.astype(float), np.ones(len(values))), 1))
-    low, high = interval(sums[:, 0] / sums[:, 1])
+    low, high = interval(sums[:, 0] / sums[:, 1]) if draws.patients >= FEWEST else (math.nan, math.nan)
     if values.dtype == bool and (values.all() or not values.any()):
         # All alike, drawn again, stay all alike; the exact binomial interval over patients does not pretend to know.
-        rest = 1 - 0.025 ** (1 / draws.patients)
-        low, high = (1 - rest, 1.0) if values.all() else (0.0, rest)
+        low, high = at_the_limit(float(values[0]), draws.patients)
     return Figure(float(values.mean()), low, high, len(values), draws.patients)
 
 
@@ -156,8 +161,10 @@ def gap(values: Floats, truth: Bools, patients: NDArray[Any], seed: int) -> Figu
     if not totals[1] or not totals[3]:
         return Figure(math.nan, math.nan, math.nan, len(values), draws.patients)
     sums = draws.sums(columns)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        low, high = interval(sums[:, 0] / sums[:, 1] - sums[:, 2] / sums[:, 3])
+    low, high = math.nan, math.nan
+    if min(draws.count(truth), draws.count(~truth)) >= FEWEST:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            low, high = interval(sums[:, 0] / sums[:, 1] - sums[:, 2] / sums[:, 3])
     return Figure(float(totals[0] / totals[1] - totals[2] / totals[3]), low, high, len(values), draws.patients)
 
 

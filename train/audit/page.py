@@ -6,8 +6,9 @@ import base64
 import html
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
-from train.audit.figures import Figure, Row, Section
+from train.audit.figures import Figure, Goal, Row, Section
 
 STYLE = """
 :root { color-scheme: light dark; --line: #8884; --good: #2e7d4f; --bad: #b03a2e; }
@@ -62,20 +63,27 @@ def _table(header: Sequence[str], rows: Sequence[str]) -> str:
 
 
 def _row(row: Row) -> str:
-    goal = f"<td>{_text(str(row.goal))}<td>{_met(row.goal.met(row.figure))}" if row.goal else "<td><td>"
+    goal = f"<td>{_text(str(row.goal))}<td>{_met(row.goal, row.figure)}" if row.goal else "<td><td>"
     counted = f"{row.figure.slices:,} of {row.figure.patients:,}"
     return f"<tr><td>{_text(row.what)}<td class=number>{_number(row.figure)}<td class=number>{counted}{goal}"
 
 
-def _met(met: bool | None) -> str:
-    return {True: "<span class=met>met</span>", False: "<span class=missed>not met</span>", None: "not measured"}[met]
+def _met(goal: Goal, figure: Figure) -> str:
+    """Whether the value is within its bound; and of one that is, whether its interval leaves that open."""
+    met = goal.met(figure)
+    if met is None:
+        return "not measured"
+    if not met:
+        return "<span class=missed>not met</span>"
+    sure = goal.met(replace(figure, value=figure.high if goal.at_most else figure.low))
+    return "<span class=met>met</span>" + ("" if sure else ", not beyond doubt")
 
 
 def _number(figure: Figure) -> str:
     if not math.isfinite(figure.value):
         return "-"
     if not math.isfinite(figure.low):
-        return f"{figure.value:.3f}"
+        return f"{figure.value:.3f} (no interval: one patient)"
     return f"{figure.value:.3f} ({figure.low:.3f} to {figure.high:.3f})"
 
 

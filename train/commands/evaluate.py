@@ -102,8 +102,9 @@ def _figure(figures: dict[str, object], name: str) -> str:
     value, interval = figures[name], figures.get(f"{name}_ci")
     if value is None:
         return f"not known: {figures[f'{name}_why']}"
-    bounds = "" if not isinstance(interval, list) or interval[0] is None else f" ({interval[0]} to {interval[1]})"
-    return f"{value}{bounds}"
+    if not isinstance(interval, list) or interval[0] is None:
+        return f"{value} (no interval: {figures[f'{name}_ci_why']})"
+    return f"{value} ({interval[0]} to {interval[1]})"
 
 
 def _share(text: str) -> float:

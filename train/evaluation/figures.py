@@ -15,7 +15,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from train.evaluation.bootstrap import FEWEST, Draws, at_the_limit, interval
 
 BINS = 15  # of equal width: Guo et al. 2017, "On Calibration of Modern Neural Networks"
-ONE_PATIENT = "all of it comes from one patient"
+ONE_PATIENT = "it rests on one patient"
 
 Figures = dict[str, Any]
 Floats = NDArray[np.float64]

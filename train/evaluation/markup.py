@@ -23,7 +23,8 @@ def told(figures: Mapping[str, Any], name: str) -> tuple[str, str]:
     if not math.isfinite(value):
         return figures[f"{name}_why"], "why"
     low, high = figures.get(f"{name}_ci", (math.nan, math.nan))
-    return f"{value:.3f}" + (f" <small>{low:.3f} to {high:.3f}</small>" if math.isfinite(low) else ""), "figure"
+    beside = f"{low:.3f} to {high:.3f}" if math.isfinite(low) else text(figures.get(f"{name}_ci_why", ""))
+    return f"{value:.3f}" + (f" <small>{beside}</small>" if beside else ""), "figure"
 
 
 def spread(values: tuple[float, float, float] | None) -> str:

@@ -68,7 +68,7 @@ def summary(cases: Cases, metrics: Mapping[str, Any]) -> list[str]:
     least = min(patient["positives"], patient["negatives"])
     if 0 < least < FEW:
         told.append(
-            f"There are only {least} series of the smaller class: each of these figures may be far off, and the "
+            f"Only {least} of the series {'is' if least == 1 else 'are'} of the smaller class: each of these figures may be far off, and the "
             "intervals are too narrow rather than too wide."
         )
     return told
@@ -143,7 +143,10 @@ def _counts(found: Mapping[str, Any]) -> dict[str, int]:
 def _of_hundred(figures: Mapping[str, Any], name: str) -> str:
     low, high = figures.get(f"{name}_ci", (math.nan, math.nan))
     text = f"{100 * figures[name]:.0f}"
-    return text + (f" ({100 * low:.0f} to {100 * high:.0f})" if math.isfinite(low) else "")
+    if math.isfinite(low):
+        return f"{text} ({100 * low:.0f} to {100 * high:.0f})"
+    why = figures.get(f"{name}_ci_why")
+    return f"{text} ({why})" if why else text
 
 
 def _count(number: int, one: str, many: str | None = None) -> str:

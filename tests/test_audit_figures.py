@@ -1,0 +1,58 @@
+"""Figures of an audit: an interval says how little few patients tell, and none is given where one patient tells all."""
+
+import re
+
+import numpy as np
+import pytest
+
+from train.audit.figures import Figure, Goal, Row, Section, area, gap, mean
+from train.audit.page import page
+from train.evaluation.bootstrap import at_the_limit
+
+FOUR, TWO = np.repeat(np.arange(4), 5), np.repeat([0, 1], 10)  # patients of 20 slices
+BLEEDS = FOUR < 2
+
+
+def test_a_perfect_order_of_few_patients_is_no_certainty():
+    """Two bleed and two do not: drawn again they are told apart each time, as two of two would be of most models."""
+    figure = area(np.where(BLEEDS, 0.9, 0.1), BLEEDS, FOUR, 0)
+    assert [figure.value, figure.low, figure.high] == [1.0, *at_the_limit(1.0, 2)]
+    assert figure.low < 0.2
+
+
+def test_what_rests_on_one_patient_has_no_interval():
+    scores = np.random.default_rng(0).random(20)
+    for figure in (area(scores, TWO == 0, TWO, 0), gap(scores, TWO == 0, TWO, 0), mean(scores, np.zeros(20), 0)):
+        assert np.isfinite(figure.value)
+        assert np.isnan([figure.low, figure.high]).all()
+
+
+@pytest.mark.parametrize(("flipped", "bounds"), [(True, [0.398, 1.0]), (False, [0.0, 0.602])])
+def test_a_share_that_is_alike_everywhere_has_the_exact_interval_over_patients(flipped, bounds):
+    figure = mean(np.full(20, flipped), FOUR, 0)
+    assert [figure.low, figure.high] == pytest.approx(bounds, abs=1e-3)
+
+
+def test_an_interval_within_bounds_is_that_of_patients_drawn_again():
+    random = np.random.default_rng(1)
+    patients, scores = np.repeat(np.arange(60), 4), random.random(240)
+    truth = patients % 2 == 0
+    figure = area(scores + 0.3 * truth, truth, patients, 0)
+    assert figure.low < figure.value < figure.high < 1
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "said"),
+    [
+        (0.0, 0.0, 0.03, "met"),
+        (0.0, 0.0, 0.7, "met, not beyond doubt"),
+        (0.02, np.nan, np.nan, "met, not beyond doubt"),
+        (0.1, 0.0, 0.2, "not met"),
+        (np.nan, np.nan, np.nan, "not measured"),
+    ],
+)
+def test_a_goal_that_is_met_by_a_value_and_not_by_its_interval_is_told_as_such(value, low, high, said):
+    row = Row("sham", "Sham flips", Figure(value, low, high, 20, 4), Goal(0.05, at_most=True))
+    made = page("x", [], ["No verdict."], [Section("part", "Part", "How.", (row,))])
+    told = {re.sub(r"<[^>]*>", "", cell) for cell in re.findall(r"<td>at most 0.05<td>(.*?)</?t", made)}
+    assert told == {said}
