@@ -1,5 +1,6 @@
 """The audit of made-up models whose answer is known: it must tell who sees blood from who sees what goes with it."""
 
+import dataclasses
 import json
 import re
 
@@ -10,7 +11,12 @@ from PIL import Image
 from untrained import untrained_checkpoint
 
 from dtvit.preprocess import preprocessing
-from train.audit.run import Order, Sizes, audit
+from train import manifest, splits
+from train.audit.figures import Figure, Row, Section
+from train.audit.healing import HEALERS
+from train.audit.probes import PROBES
+from train.audit.run import TAUGHT, Order, Sizes, audit
+from train.audit.words import paragraph
 from train.commands.audit import main
 from train.data import UnusableData
 
@@ -155,6 +161,44 @@ def test_the_test_part_alone_is_audited(tmp_path):
         "of patients with hemorrhage": 4,
         "left out for too little brain": 0,
     }
+
+
+@pytest.mark.parametrize(("split", "told"), [(None, True), ("its own", False), ("another", True)])
+def test_an_audit_on_what_the_model_was_trained_on_says_so(tmp_path, split, told):
+    listed = manifest.read(write_manifest(tmp_path, patients=12, slices=2))
+    its_own, another = splits.by_patient(listed, 0), splits.by_patient(listed, 1)
+    model = SeesBlood()
+    training = {"split": {"kind": "patient", "digest": its_own.digest}, "manifest": listed.digest}
+    learned = dataclasses.replace(model.checkpoint.metadata, training=training)
+    model.checkpoint = dataclasses.replace(model.checkpoint, metadata=learned)
+    if split is not None:
+        splits.write(tmp_path / "split.csv", its_own if split == "its own" else another, listed)
+    order = {} if split is None else {"split": tmp_path / "split.csv"}
+
+    said = found(model, listed.path, tmp_path / "out", ("probes",), SMALL, **order)
+    assert (TAUGHT in said["words"]) is told
+
+
+def test_what_is_told_apart_the_wrong_way_round_is_told():
+    def figures(least, healed):
+        rows = {f"{name}.slice_auc": 0.5 for name in PROBES} | {
+            "blanked.slice_auc": least,
+            "untouched.patient_auc": 0.9,
+        }
+        changed = {
+            f"healed.{name}.{key}": value
+            for name in HEALERS
+            for key, value in (("flipped", 0.9), ("sham_flipped", 0.0), ("vs_normal_auc", healed))
+        }
+        return [
+            Section(part, "", "", tuple(Row(key, "", Figure(value, value, value, 9, 9)) for key, value in some.items()))
+            for part, some in (("probes", rows), ("counterfactuals", changed))
+        ]
+
+    said = " ".join(paragraph(figures(0.1, 0.2)))
+    assert "Shown only the skull around one flat grey, it puts normals first" in said
+    assert "Healed, they score lower than normals (AUC 0.20)." in said
+    assert "puts normals first" not in " ".join(paragraph(figures(0.45, 0.5)))
 
 
 def test_a_test_part_of_one_kind_is_refused(tmp_path):

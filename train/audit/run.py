@@ -31,9 +31,15 @@ from train.audit.words import paragraph
 from train.data import PARTS as PART_NAMES
 from train.data import Pictures
 from train.evaluation.output import writable
+from train.evaluation.words import trained_on
 from train.manifest import Manifest
+from train.splits import Split
 
 FORMAT = 1
+TAUGHT = (
+    "It was trained on this very manifest: unless the patients audited here were kept out of training, what it makes "
+    "of them tells little."
+)
 TOLD = 50  # slices between two words on how far it is
 
 
@@ -90,6 +96,8 @@ def audit(model: Model, order: Order, tell: Tell) -> Path:
     writable(order.output)
     sections = [bench.run(part) for part in PARTS if part in order.parts]
     words = paragraph(sections)
+    if set(order.parts) != {"phantoms"} and bench.taught:
+        words.insert(1, TAUGHT)
     found = json.dumps(_json(model, manifest, order, words, sections), indent=1)
     metadata = model.checkpoint.metadata
     about = [
@@ -122,15 +130,27 @@ class _Bench:
         return self.order.heads or self.order.output / "phantoms"
 
     @cached_property
-    def slices(self) -> Pictures:
-        split = splits.whole(self.manifest)
+    def split(self) -> Split:
+        """Whose test part is audited."""
         if self.order.split is not None:
-            split = splits.read(self.order.split, self.manifest)
-        elif "split" in self.manifest.columns:
+            return splits.read(self.order.split, self.manifest)
+        split = splits.whole(self.manifest)
+        if "split" in self.manifest.columns:
             parts = np.array([PART_NAMES.index(row.split or "test") for row in self.manifest.rows], np.int8)
             split = dataclasses.replace(split, kind="given", parts=parts)
+        return split
+
+    @property
+    def taught(self) -> bool:
+        """Whether the model may have learned from those who are audited, as far as its checkpoint tells."""
+        metadata = self.subject.model.checkpoint.metadata
+        apart = trained_on(metadata, self.split.digest) and not self.split.leaky
+        return trained_on(metadata, self.manifest.digest) and not apart
+
+    @cached_property
+    def slices(self) -> Pictures:
         sizes = self.order.sizes
-        return gather(self.manifest, split, sizes.patients, sizes.per_patient, self.order.seed)
+        return gather(self.manifest, self.split, sizes.patients, sizes.per_patient, self.order.seed)
 
     @cached_property
     def anatomies(self) -> list[Anatomy]:

@@ -15,6 +15,7 @@ from train.audit.transplanting import BLENDERS
 
 TELLS = 0.7  # AUC; below, there is little that could be a shortcut
 APART = 0.05  # between the mean probabilities of the two kinds; less decides few calls, whatever the AUC
+TURNED = 0.4  # AUC; below, the two are told apart as above 0.6, the wrong way round
 HALF = 0.5  # of the calls follow the blood
 SENSITIVE = 0.1  # of the calls flipped at the middle strength
 ALARM = 0.1  # more false alarms with a look-alike than without it
@@ -88,6 +89,13 @@ def _probes(figures: Figures) -> list[str]:
         said.append(f"Its probabilities move by {100 * APART:.0f} points or more with: {', '.join(used)}.")
     elif worst.value > probes.GOAL.bound:
         said.append(f"But no probe moves its probabilities by {100 * APART:.0f} points: that decides few calls.")
+    least = _least(figures, [f"probes.{name}.slice_auc" for name in probes.PROBES])
+    if least is not None and least.value < TURNED:
+        name = next(n for n in probes.PROBES if figures.get(f"probes.{n}.slice_auc") is least)
+        said.append(
+            f"Shown only {probes.PROBES[name][0]}, it puts normals first: it tells them apart all the same, AUC "
+            f"{least.value:.2f}."
+        )
     return said
 
 
@@ -110,6 +118,8 @@ def _healed(figures: Figures) -> list[str]:
     areas = _worst(figures, [f"{k}.vs_normal_auc" for k in keys])
     if areas is not None and areas.value > counterfactuals.HEALED_AUC.bound:
         said.append(f"Slices of bleeding patients score higher than normals even when healed (AUC {areas.value:.2f}).")
+    elif areas is not None and areas.value < TURNED:
+        said.append(f"Healed, they score lower than normals (AUC {areas.value:.2f}).")
     elif areas is not None:
         said.append(f"Healed, they score like normals (AUC {areas.value:.2f}).")
     return said

@@ -67,9 +67,10 @@ def summary(cases: Cases, metrics: Mapping[str, Any]) -> list[str]:
     told.append("In brackets: 95 % intervals, from drawing the patients again.")
     least = min(patient["positives"], patient["negatives"])
     if 0 < least < FEW:
+        which = f"{least} of the series {'is' if least == 1 else 'are'}"
         told.append(
-            f"Only {least} of the series {'is' if least == 1 else 'are'} of the smaller class: each of these figures may be far off, and the "
-            "intervals are too narrow rather than too wide."
+            f"Only {which} of the smaller class: each of these figures may be far off, and the intervals are too "
+            "narrow rather than too wide."
         )
     return told
 
@@ -78,12 +79,10 @@ def doubts(cases: Cases, metadata: Metadata, fitted_on: Cases | None) -> list[st
     """What the figures do not show, beginning with what is special to this evaluation; plain text. `fitted_on`: what
     this evaluation fitted temperatures and thresholds on."""
     told = []
-    learned = {key: value for key, value in metadata.training.items() if not key.startswith("calibrated")}
-    record = metadata.training_data + json.dumps(learned, default=str)
     if cases.split.leaky:
         told.append("The split mixes slices: the same patients train and test. Every figure here is too good.")
-    elif cases.manifest.digest[:SHORT] in record or cases.split.digest in record:
-        if cases.part == "test" and cases.split.digest in record:
+    elif trained_on(metadata, cases.manifest.digest) or trained_on(metadata, cases.split.digest):
+        if cases.part == "test" and trained_on(metadata, cases.split.digest):
             told.append("This is the test part of the data the model was trained on: other patients, the same source.")
         else:
             told.append(
@@ -97,6 +96,12 @@ def doubts(cases: Cases, metadata: Metadata, fitted_on: Cases | None) -> list[st
     if metadata.patients_seen == "none":
         told.append("The model was trained on phantoms alone and has seen no patient.")
     return told + list(NOT_SHOWN)
+
+
+def trained_on(metadata: Metadata, digest: str) -> bool:
+    """Whether a checkpoint says that it learned from this manifest, or by this split of one; by SHA-256."""
+    learned = {key: value for key, value in metadata.training.items() if not key.startswith("calibrated")}
+    return digest[:SHORT] in metadata.training_data + json.dumps(learned, default=str)
 
 
 def _answers(patient: Mapping[str, Any]) -> list[str]:
