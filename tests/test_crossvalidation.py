@@ -15,7 +15,7 @@ from dtvit.checkpoint import describe
 from dtvit.findings import Thresholds
 from train import recipe
 from train.commands.crossvalidate import main
-from train.crossvalidation import LABEL, crossvalidate, pooled_calibration, summary, write_tables
+from train.crossvalidation import LABEL, crossvalidate, planned, pooled_calibration, summary, write_tables
 from train.data import PARTS, UnusableData
 from train.evaluation import Logits, heldout
 from train.evaluation.heldout import HeldOut
@@ -25,6 +25,7 @@ from train.manifest import read as read_manifest
 from train.progress import silent
 from train.result import HELD_OUT
 from train.splits import Split, folds
+from train.state import UnusableRun
 from train.trials import Trial, Work
 
 ROBUST = recipe.read("robust")
@@ -73,6 +74,15 @@ def test_a_place_that_one_patient_bleeds_in_ends_in_a_table(tmp_path: Path) -> N
     write_tables(tmp_path, [], found, "command")
     text = (tmp_path / "crossvalidation.md").read_text()
     assert "location of slices, balanced 1.000 (no interval: it rests on one patient)" in text
+
+
+def test_folds_of_another_number_are_another_folders(work: Work) -> None:
+    four = planned(work, ROBUST, 4, 1)
+    before = Path(four[0].recipe.split).read_bytes()
+    assert [trial.name for trial in planned(work, ROBUST, 4, 2)][:4] == [trial.name for trial in four]
+    with pytest.raises(UnusableRun, match=r"holds folds of another number, seed or manifest .*another folder"):
+        planned(work, ROBUST, 3, 1)
+    assert Path(four[0].recipe.split).read_bytes() == before
 
 
 def test_held_out_predictions_come_back_as_they_were(work: Work, tmp_path: Path) -> None:

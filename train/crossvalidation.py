@@ -103,12 +103,21 @@ def _made(work: Work, wanted: Sequence[Trial], say: Say, make: Maker) -> list[st
 
 
 def planned(work: Work, recipe: Recipe, folds: int, repeats: int) -> list[Trial]:
-    """A trial for each fold, its split in a file of its own. Raises UnusableData."""
+    """A trial for each fold, its split in a file of its own.
+
+    Raises UnusableData, and UnusableRun where the folder holds folds that were dealt otherwise: these are not to be
+    put together with those.
+    """
     listed = manifest.read(work.data)
     found = []
     for number, split in enumerate(splits.repeated(listed, folds, repeats, recipe.seed)):
         name = f"fold-{number // folds + 1}-{number % folds + 1}"
         path = work.output / "splits" / f"{name}.csv"
+        if path.exists() and path.read_bytes() != splits.as_csv(split, listed):
+            raise UnusableRun(
+                f"{work.output} holds folds of another number, seed or manifest (splits/{path.name} is not how "
+                f"{work.data.name} is dealt out now); name another folder with --output"
+            )
         splits.write(path, split, listed)
         found.append(Trial(name, recipe.changed({"split": str(path)})))
     return found
