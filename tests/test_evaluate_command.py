@@ -425,9 +425,15 @@ def test_a_model_trained_on_this_very_manifest_is_said_to_be(folder, tmp_path):
     assert "was trained on this very manifest" in metrics_of(tmp_path / "out")["doubts"][0]
 
 
-def test_thresholds_are_not_fitted_on_one_class(folder, checkpoint, tmp_path, capsys):
+@pytest.mark.parametrize("labels", ["one class", "one class, the others unknown", "none"])
+def test_thresholds_are_not_fitted_on_one_class(folder, checkpoint, tmp_path, capsys, labels):
     data = listing(folder, entries(PATIENTS), "both.csv")
-    one = listing(folder, entries([("c", "deep")]), "one.csv")
+    rows = entries([("c", "deep"), ("d", "lobar")])
+    if labels != "one class":
+        rows = [row if row["patient_id"] == "c" else row | {"ich": "", "location": ""} for row in rows]
+    if labels == "none":
+        rows = [{"path": row["path"], "patient_id": row["patient_id"]} for row in rows]
+    one = listing(folder, rows, "one.csv")
 
     assert run(checkpoint, data, tmp_path, "--calibrate", str(one)) == 1
     assert "thresholds need both" in capsys.readouterr().err

@@ -25,7 +25,7 @@ def recalibrated(settings: Settings, model: DTViT, checkpoint: Checkpoint, seen:
     """
     validation = _validation(settings, checkpoint, seen)
     metadata, labels = checkpoint.metadata, validation.pictures
-    if set(np.unique(labels.presence)) < {0, 1}:
+    if not {0, 1} <= set(np.unique(labels.presence).tolist()):  # what has no label is -1
         raise UnusableData(
             f"{validation.manifest.path}: its {validation.part} rows lack slices with hemorrhage, or slices without; "
             "thresholds need both"
