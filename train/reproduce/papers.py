@@ -25,7 +25,9 @@ TO_KNOW = {
     "Recall": "The first version divides true positives by TP + TN. Here recall is TP / (TP + FN); by their formula it "
     "stands beside.",
     "Specificity": "The later version has its ratio upside down. Here specificity is TN / (TN + FP).",
-    "Headline": "The 0.9988 of the later version is the mean of the accuracies of the two heads: here 'both heads'.",
+    "Headline": "The 0.9988 of the later version is the mean of the accuracies of the two heads: here 'both heads', of "
+    "which the second is over slices with hemorrhage alone. Theirs counts normals as located, which is the easier half, "
+    "so the two are no like for like.",
     "Location": "The released code has a fourth class, 'none', for slices without hemorrhage, which an accuracy over "
     "all slices counts as located. Here location is scored on slices with hemorrhage, over three classes.",
     "Best": "What the released code keeps as the best epoch is the last one. Here the best by validation loss is kept.",
