@@ -187,6 +187,13 @@ def test_patients_who_differ_in_more_are_two(tmp_path):
     )
 
 
+def test_a_path_with_backslashes_is_told_how_it_is_written(tmp_path):
+    rows = entries(TWO, slices=1)
+    path = table(tmp_path, rows)
+    path.write_text(path.read_text().replace("a-0.png", "images\\a-0.png"))
+    assert "row 2, path: images\\a-0.png is not there; between folders stands / on every system" in refused(path)
+
+
 def test_a_word_for_no_location_is_told_to_be_left_out(tmp_path):
     rows = entries(TWO, slices=1)
     rows[1]["location"] = "none"

@@ -236,7 +236,8 @@ def _unusable(folder: Path, rows: Sequence[Row]) -> list[Problem]:
         try:
             look_at(row.path)
         except UnusablePicture as exc:
-            return Problem(row.line, "path", f"{_shown(row.path, folder)} {exc}")
+            hint = "; between folders stands / on every system" if "\\" in str(row.path) else ""
+            return Problem(row.line, "path", f"{_shown(row.path, folder)} {exc}{hint}")
         return None
 
     with ThreadPoolExecutor(READERS) as pool:

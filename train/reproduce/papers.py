@@ -26,8 +26,7 @@ TO_KNOW = {
     "stands beside.",
     "Specificity": "The later version has its ratio upside down. Here specificity is TN / (TN + FP).",
     "Headline": "The 0.9988 of the later version is the mean of the accuracies of the two heads: here 'both heads', of "
-    "which the second is over slices with hemorrhage alone. Theirs counts normals as located, which is the easier half, "
-    "so the two are no like for like.",
+    "which the second is over slices with hemorrhage alone. Theirs counts normals as located, too: no like for like.",
     "Location": "The released code has a fourth class, 'none', for slices without hemorrhage, which an accuracy over "
     "all slices counts as located. Here location is scored on slices with hemorrhage, over three classes.",
     "Best": "What the released code keeps as the best epoch is the last one. Here the best by validation loss is kept.",
