@@ -22,6 +22,7 @@ from dtvit.checkpoint import describe, load
 from dtvit.inference import Classifier
 from dtvit.preprocess import PAPER_GEOMETRY, preprocessing
 from train import filed, manifest, splits
+from train.card import model_card
 from train.commands.evaluate import main
 from train.data import ORIGINS, stack
 from train.evaluation import drift, plots
@@ -356,6 +357,8 @@ def test_calibration_makes_a_new_checkpoint_and_is_used_at_once(folder, checkpoi
     assert all((a == b).all() for a, b in weights)
     assert node == [new.slice_thresholds.judge(float(row["probability"])) for row in rows]
     assert FITTED_HERE in (tmp_path / "report.html").read_text()
+    fitted_on = f"were fitted on all rows of a manifest of SHA-256 {manifest.read(data).digest[:12]}"
+    assert fitted_on in model_card(describe(made))
 
 
 @pytest.mark.usefixtures("quick")

@@ -140,6 +140,19 @@ def test_a_folder_that_is_a_file_is_told(tmp_path, heads, option):
         run(given, machine, quiet)
 
 
+def test_a_start_that_those_who_test_have_trained_is_refused(tmp_path, heads):
+    """Their figures would stand under "patients apart"."""
+    plain, machine = recipe(**PLAIN, steps=1, split="given"), {"data": heads, "device": "cpu"}
+    first = run(plain, Settings(output=tmp_path / "first", **machine), quiet)
+    on = plain.changed({"start_from": str(first), "split": "patient"})
+    with pytest.raises(
+        UnusableRecipe, match=r"start_from: drawn\.safetensors was trained on manifest\.csv under another"
+    ):
+        run(on, Settings(output=tmp_path / "other", **machine), quiet)
+    its_own = on.changed({"split": str(tmp_path / "first" / SPLIT)})
+    assert run(its_own, Settings(output=tmp_path / "same", **machine), quiet).exists()
+
+
 def test_too_few_synthetic_heads_to_measure_on_are_told_before_the_first_is_drawn(tmp_path, unread):
     given = Settings(output=tmp_path / "run", device="cpu")
     with pytest.raises(UnusableData, match=r"of 19 synthetic heads none .* set phantom_heads to 20 or more"):

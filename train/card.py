@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +18,7 @@ NOT_ASSESSED = (
 OF_PHANTOMS = "scanners, kernels and protocols of the real world, of which a phantom is a guess"
 OF_PATIENTS = "other scanners, kernels and protocols than those of its training data"
 NO_PERSON = "none"
+SHORT = 12  # digits of a digest, as a checkpoint tells where its training pictures came from
 
 
 def model_card(checkpoint: Checkpoint) -> str:
@@ -76,6 +78,12 @@ def learned_from(metadata: Metadata) -> str:
     return f"{metadata.training_data} Patients seen: {metadata.patients_seen.removesuffix('.')}."
 
 
+def trained_on(metadata: Metadata, digest: str) -> bool:
+    """Whether a checkpoint says that it learned from this manifest, or by this split of one; by SHA-256."""
+    learned = {key: value for key, value in metadata.training.items() if not key.startswith("calibrated")}
+    return digest[:SHORT] in metadata.training_data + json.dumps(learned, default=str)
+
+
 def _geometry(metadata: Metadata) -> str:
     if any("head-box" in version for version in metadata.preprocessing):
         return f"the head's own box at {metadata.crop_pixels} x {metadata.crop_pixels}"
@@ -83,6 +91,9 @@ def _geometry(metadata: Metadata) -> str:
 
 
 def _fitted_on(training: Mapping[str, Any]) -> str:
+    if "calibrated_on" in training:  # by evaluate
+        part = training.get("calibrated_on_part", "all")
+        return f"{part} rows of a manifest of SHA-256 {training['calibrated_on'][:SHORT]}"
     return str(training.get("calibrated_by", "the validation part"))
 
 

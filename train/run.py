@@ -17,10 +17,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dtvit.checkpoint import UnusableCheckpoint
+from dtvit.checkpoint import UnusableCheckpoint, describe
 from dtvit.inference import UnavailableDevice, choose_device
 from dtvit.model import UnknownEncoder, check_encoder
 from train import computing, manifest, splits, state
+from train.card import trained_on
 from train.computing import Built
 from train.data import PARTS, UNCLEAR, Pictures, UnusableData
 from train.gathering import gather
@@ -97,6 +98,8 @@ def _begun(recipe: Recipe, settings: Settings, say: Say, ranks: Ranks) -> tuple[
         if listed is not None and split is not None and not recipe.phantom_heads:  # those show both, in every part
             labels = np.array([UNCLEAR if row.ich is None else row.ich for row in listed.rows], np.int8)
             check_classes(split.parts, labels[split.rows], f"{listed.path.name}.")
+        if listed is not None and split is not None:
+            check_start(recipe, settings, listed, split)
         built = computing.built(recipe, settings.output)  # weights are seconds, pictures minutes
         if listed is not None and split is not None:
             keep_split(settings.output, split, listed)
@@ -123,6 +126,18 @@ def check_names(recipe: Recipe, settings: Settings, ranks: Ranks) -> None:
         mine = {**recipe.recorded(), "data": known.get("data")}
         state.same_run(settings.output, mine, {**defaults(), **known})
     check_encoder(recipe.encoder)
+
+
+def check_start(recipe: Recipe, settings: Settings, listed: Manifest, split: Split) -> None:
+    """Who tests here must not have trained the checkpoint that a run starts from. Raises as `run`."""
+    if not recipe.start_from or split.leaky or split.kind == "all" or (settings.output / STATE).exists():
+        return
+    before = describe(Path(recipe.start_from)).metadata
+    if trained_on(before, listed.digest) and not trained_on(before, split.digest):
+        raise UnusableRecipe(
+            f"start_from: {Path(recipe.start_from).name} was trained on {listed.path.name} under another split, so "
+            "patients who test here trained it; name its own with --split (the split.csv beside it), or all"
+        )
 
 
 def divided(recipe: Recipe, settings: Settings) -> tuple[Manifest, Split] | tuple[None, None]:

@@ -28,10 +28,10 @@ from train.audit.page import page
 from train.audit.subject import Model, Subject
 from train.audit.tissue import Anatomy, look
 from train.audit.words import paragraph
+from train.card import trained_on
 from train.data import PARTS as PART_NAMES
 from train.data import Pictures
 from train.evaluation.output import writable
-from train.evaluation.words import trained_on
 from train.manifest import Manifest
 from train.splits import Split
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from typing import Any
 
 from dtvit.checkpoint import Metadata
 from dtvit.findings import LOCATIONS
+from train.card import trained_on
 from train.evaluation.cases import ALL, Cases
 
-SHORT = 12  # digits of a digest, as a checkpoint tells where its training pictures came from
 FEW = 30  # patients of a class; below, a percentile interval is known to be too narrow
 NOT_SHOWN = (
     (
@@ -96,12 +95,6 @@ def doubts(cases: Cases, metadata: Metadata, fitted_on: Cases | None) -> list[st
     if metadata.patients_seen == "none":
         told.append("The model was trained on phantoms alone and has seen no patient.")
     return told + list(NOT_SHOWN)
-
-
-def trained_on(metadata: Metadata, digest: str) -> bool:
-    """Whether a checkpoint says that it learned from this manifest, or by this split of one; by SHA-256."""
-    learned = {key: value for key, value in metadata.training.items() if not key.startswith("calibrated")}
-    return digest[:SHORT] in metadata.training_data + json.dumps(learned, default=str)
 
 
 def _answers(patient: Mapping[str, Any]) -> list[str]:
