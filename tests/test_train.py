@@ -243,6 +243,15 @@ def test_pictures_made_otherwise_are_refused(tmp_path):
         synthetic.make(tmp_path, 1, 0, "paper", quiet)
 
 
+def test_heads_of_another_seed_are_told_by_that_alone_and_fewer_than_asked_for_as_such(tmp_path):
+    said = []
+    synthetic.make(tmp_path, 20, 0, "paper", quiet, processes=1, maker=drawn_as_made)
+    with pytest.raises(UnusableData, match=r"pictures made otherwise \(seed 0, not 1\)"):
+        synthetic.make(tmp_path, 20, 1, "paper", quiet, maker=drawn_as_made)
+    synthetic.make(tmp_path, 320, 0, "paper", said.append, maker=drawn_as_made)
+    assert said == [f"{tmp_path} holds 20 finished heads, fewer than 320: name another folder for more"]
+
+
 def test_phantoms_that_all_fail_end_the_run(tmp_path):
     with pytest.raises(UnusableData, match=r"phantoms fail: head \d+: RuntimeError: no place for bleed"):
         synthetic.make(tmp_path, 8, 0, "paper", quiet, processes=1, maker=failing)

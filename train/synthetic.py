@@ -98,7 +98,8 @@ def make(
     with in_turn(folder):
         finished = _finished(folder, source)
         if finished is not None:
-            say(f"{folder} holds {finished} finished heads")
+            fewer = f", fewer than {heads}: name another folder for more"
+            say(f"{folder} holds {finished} finished heads{fewer if finished < heads else ''}")
             return
         folder.mkdir(parents=True, exist_ok=True)
         started = time.monotonic()
@@ -125,7 +126,10 @@ def _finished(folder: Path, source: Mapping[str, Any]) -> int | None:
     if done is None:
         return None
     if done["source"] != source:
-        differing = ", ".join(f"{key} {done['source'].get(key)!r}, not {source[key]!r}" for key in source)
+        before = done["source"]
+        differing = ", ".join(
+            f"{key} {before.get(key)!r}, not {wanted!r}" for key, wanted in source.items() if before.get(key) != wanted
+        )
         raise UnusableData(
             f"{folder} holds pictures made otherwise ({differing}); choose another folder with --phantoms"
         )
