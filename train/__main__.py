@@ -33,7 +33,8 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _usage(known: Sequence[str]) -> str:
-    lines = [f"  {name:<10} {importlib.import_module(f'train.commands.{name}').SUMMARY}\n" for name in known]
+    width = max(map(len, known))
+    lines = [f"  {name:<{width}} {importlib.import_module(f'train.commands.{name}').SUMMARY}\n" for name in known]
     return f"usage: {PROGRAM} COMMAND [options]; COMMAND --help lists the options\n\n" + "".join(lines)
 
 
