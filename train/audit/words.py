@@ -80,21 +80,22 @@ def _probes(figures: Figures) -> list[str]:
         return said
     name = next(n for n in probes.PROBES if figures.get(f"probes.{n}.slice_auc") is worst)
     what = probes.PROBES[name][0]
-    if worst.value <= probes.GOAL.bound:
+    least = _least(figures, [f"probes.{name}.slice_auc" for name in probes.PROBES])
+    turned = least is not None and least.value < TURNED
+    if worst.value <= probes.GOAL.bound and not turned:
         said.append(f"Without blood it cannot tell them apart: the most of any probe is {worst.value:.2f} ({what}).")
-    else:
+    elif worst.value > probes.GOAL.bound:
         said.append(f"It can tell them apart without blood: only {what} gives an AUC of {worst.value:.2f} per slice.")
     used = [probes.PROBES[probe][0] for probe in probes.PROBES if _uses(figures, probe)]
     if used:
         said.append(f"Its probabilities move by {100 * APART:.0f} points or more with: {', '.join(used)}.")
     elif worst.value > probes.GOAL.bound:
         said.append(f"But no probe moves its probabilities by {100 * APART:.0f} points: that decides few calls.")
-    least = _least(figures, [f"probes.{name}.slice_auc" for name in probes.PROBES])
-    if least is not None and least.value < TURNED:
-        name = next(n for n in probes.PROBES if figures.get(f"probes.{n}.slice_auc") is least)
+    if least is not None and turned:
+        what = next(probes.PROBES[n][0] for n in probes.PROBES if figures.get(f"probes.{n}.slice_auc") is least)
         said.append(
-            f"Shown only {probes.PROBES[name][0]}, it puts normals first: it tells them apart all the same, AUC "
-            f"{least.value:.2f}."
+            f"Shown only {what}, normals score higher than bleeding patients (AUC {least.value:.2f}): it tells them "
+            "apart by something that is not blood, the wrong way round."
         )
     return said
 
