@@ -416,7 +416,7 @@ def test_what_training_made_of_slices_is_not_what_it_learned_from(folder):
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_model_trained_on_this_very_manifest_is_said_to_be(folder, tmp_path):
+def test_a_model_trained_on_this_very_manifest_is_said_to_be(folder, tmp_path, capsys):
     data = listing(folder, entries(PATIENTS), "trained.csv")
     digest = manifest.read(data).digest
     path = untrained_checkpoint(
@@ -426,6 +426,7 @@ def test_a_model_trained_on_this_very_manifest_is_said_to_be(folder, tmp_path):
     assert run(path, data, tmp_path / "out") == 0
 
     assert "was trained on this very manifest" in metrics_of(tmp_path / "out")["doubts"][0]
+    assert "note: The model was trained on this very manifest." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("labels", ["one class", "one class, the others unknown", "none"])

@@ -153,6 +153,20 @@ def test_a_start_that_those_who_test_have_trained_is_refused(tmp_path, heads):
     assert run(its_own, Settings(output=tmp_path / "same", **machine), quiet).exists()
 
 
+def test_a_column_split_that_a_recipe_does_not_go_by_is_told(tmp_path, heads):
+    said = []
+    machine = Settings(output=tmp_path / "run", data=heads, device="cpu")
+    run(recipe(**PLAIN, steps=1, split="patient"), machine, said.append)
+    assert "manifest.csv has a column split, which is left alone; --split given goes by it" in said
+    said.clear()
+    run(
+        recipe(**PLAIN, steps=1, split="given"),
+        Settings(output=tmp_path / "given", data=heads, device="cpu"),
+        said.append,
+    )
+    assert not any("column split" in each for each in said)
+
+
 def test_too_few_synthetic_heads_to_measure_on_are_told_before_the_first_is_drawn(tmp_path, unread):
     given = Settings(output=tmp_path / "run", device="cpu")
     with pytest.raises(UnusableData, match=r"of 19 synthetic heads none .* set phantom_heads to 20 or more"):

@@ -100,6 +100,8 @@ def _begun(recipe: Recipe, settings: Settings, say: Say, ranks: Ranks) -> tuple[
             check_classes(split.parts, labels[split.rows], f"{listed.path.name}.")
         if listed is not None and split is not None:
             check_start(recipe, settings, listed, split)
+            if "split" in listed.columns and split.kind != "given":
+                say(f"{listed.path.name} has a column split, which is left alone; --split given goes by it")
         built = computing.built(recipe, settings.output)  # weights are seconds, pictures minutes
         if listed is not None and split is not None:
             keep_split(settings.output, split, listed)

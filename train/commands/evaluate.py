@@ -28,6 +28,7 @@ def main(arguments: Sequence[str], program: str) -> int:
     from train.evaluation.output import UnusableOutput
     from train.evaluation.progress import shown
     from train.evaluation.settings import Settings
+    from train.evaluation.words import NOT_SHOWN
 
     if str(options["checkpoint"]) == "shipped":
         options["checkpoint"] = SHIPPED
@@ -47,6 +48,8 @@ def main(arguments: Sequence[str], program: str) -> int:
     ):
         for level, units in (("slice", "slices"), ("patient", "series")):
             sys.stdout.write(f"{words}, {units}: {_figure(found[head][level], name)}\n")
+    for doubt in found["doubts"][: -len(NOT_SHOWN)]:  # what is special to this evaluation; the rest is in the report
+        sys.stderr.write(f"note: {doubt}\n")
     sys.stdout.write(f"{settings.output / 'report.html'}\n")
     return 0
 
