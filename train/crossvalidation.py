@@ -30,7 +30,7 @@ from train.evaluation.heldout import HeldOut
 from train.evaluation.measuring import calibrate, measure, plain
 from train.evaluation.units import of_slices
 from train.progress import Say
-from train.recipe import Recipe
+from train.recipe import Recipe, UnusableRecipe
 from train.reproduce.page import Block, Heading, markdown
 from train.reproduce.tables import Table
 from train.result import HELD_OUT
@@ -66,8 +66,13 @@ def crossvalidate(
 
     `finish`: a second course for that model.
 
-    Raises UnusableData, UnusableRecipe, UnavailableDevice, UnusableRun (another run has the folder).
+    Raises `train.run.REFUSALS`; UnusableRun where another run has the folder, or other folds are in it.
     """
+    if final and not recipe.phantom_heads:
+        raise UnusableRecipe(
+            f"the last model of {recipe.name} trains on all patients, so synthetic heads alone can validate it, and "
+            "its recipe has none: set phantom_heads, or leave --final out"
+        )
     with claimed(work.output):
         trials = planned(work, recipe, folds, repeats)
         last = Trial(FINAL, recipe.changed({"split": "all"}), audited=False)
