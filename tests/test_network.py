@@ -21,7 +21,7 @@ from pynetdicom.dimse_primitives import C_STORE
 from receiving import EXPLICIT, GRACE_S, associate, receiver, rejection
 
 from dicom_node.errors import NodeError, PeerRefused, PeerUnreachable
-from dicom_node.network import scu, syntaxes, upperlayer
+from dicom_node.network import scu, syntaxes
 from dicom_node.network.scp import Receiver
 from dicom_node.network.stand_in import StandInPacs, free_port
 from dicom_node.received import Received
@@ -255,34 +255,6 @@ def test_a_peer_that_is_not_there_is_unreachable(tmp_path: Path) -> None:
         list(scu.send(nowhere, "NODE", [file(ct(1), tmp_path)]))
     with pytest.raises(PeerUnreachable):
         scu.echo(peer(104, host="no-such-host.invalid", timeout_s=1.0), "NODE")
-
-
-def test_a_peer_that_accepts_connections_and_says_nothing_is_unreachable() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(PeerUnreachable):
-        scu.echo(peer(silent.getsockname()[1], timeout_s=0.5), "NODE")
-
-
-@pytest.mark.parametrize(
-    ("answer", "said"),
-    [
-        ((1, 1, 7), "Called AE title not recognised"),
-        ((1, 2, 3), "source 2, reason 3"),
-    ],
-)
-def test_a_rejection_is_told_whatever_reason_it_has(answer: tuple[int, int, int], said: str) -> None:
-    def reject() -> None:
-        connection, _ = listener.accept()
-        with connection:
-            connection.recv(65536)
-            connection.sendall(upperlayer.rejection(*answer))
-            connection.recv(1)
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=reject)
-        thread.start()
-        with pytest.raises(PeerRefused, match=f"rejected the association: {said}"):
-            scu.echo(peer(listener.getsockname()[1]), "NODE")
-        thread.join(10)
 
 
 def test_a_peer_that_does_not_know_us_is_refused_by_name(tmp_path: Path) -> None:

@@ -61,15 +61,25 @@ def test_a_peer_that_proves_who_it_is_is_spoken_to(pacs: tuple[int, Path], own: 
 
 def test_a_peer_that_does_not_prove_who_it_is_gets_nothing(pacs: tuple[int, Path], own: tuple[Path, Path]) -> None:
     port, _ = pacs
-    with pytest.raises(PeerUnreachable, match="over TLS"):
+    with pytest.raises(PeerUnreachable, match=r"not trusted: self.signed certificate; see peers.tls_ca"):
         scu.echo(peer(port, tls=True, tls_ca=own[0], tls_certificate=own[0], tls_key=own[1]), "NODE")
 
 
 def test_the_name_in_the_certificate_must_be_the_hosts(pacs: tuple[int, Path], own: tuple[Path, Path]) -> None:
     port, authority = pacs
     elsewhere = peer(port, host="localhost", tls=True, tls_ca=authority, tls_certificate=own[0], tls_key=own[1])
-    with pytest.raises(PeerUnreachable, match="over TLS"):
+    with pytest.raises(PeerUnreachable, match="not trusted: Hostname mismatch"):
         scu.echo(elsewhere, "NODE")
+
+
+def test_a_peer_that_speaks_no_tls_or_does_not_trust_us_is_told_so(
+    pacs: tuple[int, Path], own: tuple[Path, Path]
+) -> None:
+    port, authority = pacs
+    with pytest.raises(PeerUnreachable, match="does it take the certificate of this node"):
+        scu.echo(peer(port, tls=True, tls_ca=authority), "NODE")
+    with pytest.raises(PeerUnreachable, match="is it a DICOM port, and one without TLS"):
+        scu.echo(peer(port), "NODE")
 
 
 def test_files_that_cannot_be_used_are_named_before_anything_is_sent(tmp_path: Path) -> None:

@@ -1,23 +1,22 @@
 """Associations that this node opens, as their requestor (PS3.8 7.1): for C-STORE, C-ECHO, C-FIND, storage commitment.
 
 Whatever keeps one from coming about is told as what a person would mend: the address, TLS, the peer's own rejection.
-Two things that the library does on a busy machine are set right here.
+What the library does with an answer on a busy machine is set right here; what it does not tell, `calling` hears.
 """
 
 from __future__ import annotations
 
-import socket
 import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from pynetdicom import AE, _config, build_context, build_role, evt
+from pynetdicom import _config, build_context, build_role
 from pynetdicom.association import Association
-from pynetdicom.pdu import A_ASSOCIATE_RJ
 
 from dicom_node.config import Peer
 from dicom_node.errors import PeerRefused, PeerUnreachable
+from dicom_node.network import calling
 from dicom_node.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 _config.LOG_HANDLER_LEVEL = "none"  # the library's own logging quotes data sets
@@ -53,13 +52,13 @@ def association(
     `handlers`: the library's, for what the peer may ask on it; `as_scp`: an abstract syntax of which we are the SCP
     although we open the association (PS3.7 D.3.3.4).
     """
-    ae = AE(calling_aet)
+    heard = calling.Heard()
+    ae = calling.Caller(calling_aet, heard)
     ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
     ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
     ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = peer.timeout_s
     proposed = [build_context(*pair) for pair in contexts]
     roles = [] if as_scp is None else [build_role(as_scp, scp_role=True)]
-    rejections: list[A_ASSOCIATE_RJ] = []
     try:
         opened = ae.associate(
             peer.host,
@@ -67,26 +66,23 @@ def association(
             contexts=proposed,
             ae_title=peer.ae_title,
             ext_neg=roles,
-            evt_handlers=[
-                (evt.EVT_CONN_OPEN, _no_delay),
-                (evt.EVT_PDU_RECV, _keep_a_rejection, [rejections]),
-                *handlers,
-            ],
+            evt_handlers=[*heard.handlers(), *handlers],
             tls_args=(_tls(peer), peer.host) if peer.tls else None,
         )
     except OSError as exc:  # the host's name is not known, now or at all
         raise PeerUnreachable(f"{named(peer)} cannot be reached: {exc.strerror}") from exc
-    if rejections:
-        answer = rejections[0]
-        reason = f"{named(peer)} rejected the association: {_why(answer)}"
-        # Rejected for good (1) is a matter of configuration on either side, for now (2) of load (PS3.8 9.3.4).
-        raise NoAssociation(reason) if answer.result == 1 else PeerUnreachable(reason)
+    if heard.rejection is not None:
+        reason = f"{named(peer)} rejected the association: {heard.rejection}"
+        # Rejected for good is a matter of configuration on either side, for now of load (PS3.8 9.3.4).
+        raise (NoAssociation if heard.rejection.result == calling.PERMANENT else PeerUnreachable)(reason)
+    if heard.is_broken(opened):
+        opened.abort()
+        raise PeerUnreachable(f"{named(peer)} accepted the association in a form that PS3.8 9.3.3 does not allow")
     if not opened.is_established:
         if opened.rejected_contexts and not opened.accepted_contexts:
             yield None
             return
-        how = " (over TLS; is its certificate signed by peers.tls_ca, for this host?)" if peer.tls else ""
-        raise PeerUnreachable(f"{named(peer)} cannot be reached or ended the association at once{how}")
+        raise PeerUnreachable(f"{named(peer)} {heard.why_not(peer)}")
     _keep_answers_for_the_sender(opened)
     try:
         yield opened
@@ -124,27 +120,3 @@ def _keep_answers_for_the_sender(association: Association) -> None:
             association.dimse.msg_queue.put((context_id, message))
 
     association._serve_request = serve_or_give_back
-
-
-def _keep_a_rejection(event: evt.Event, rejections: list[A_ASSOCIATE_RJ]) -> None:
-    """The library's own word (`is_rejected`) is not enough.
-
-    A rejection closes the connection. Where it is read before the thread that asked has looked whether there is a
-    connection, that thread takes it for a peer that cannot be reached (seen with pynetdicom 3.0.4 on a busy machine).
-    """
-    if isinstance(event.pdu, A_ASSOCIATE_RJ):
-        rejections.append(event.pdu)
-
-
-def _why(rejection: A_ASSOCIATE_RJ) -> str:
-    try:
-        return str(rejection.reason_str)
-    except ValueError:  # no such source or reason in PS3.8 9.3.4
-        return f"source {rejection.source}, reason {rejection.reason_diagnostic}"
-
-
-def _no_delay(event: evt.Event) -> None:
-    """Small messages wait for each other's acknowledgement otherwise (Nagle): 89 ms instead of 4 for a report."""
-    connection = event.assoc.dul.socket
-    if connection is not None and connection.socket is not None:
-        connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pydicom
 from pydicom.dataset import Dataset
@@ -24,6 +25,7 @@ from dicom_node.network.requestor import NoContext, named
 from dicom_node.status import PENDING, StoreStatus, is_stored, is_temporary
 
 _config.STORE_SEND_CHUNKED_DATASET = True  # files are sent as they are, and not through memory
+_MESSAGE_IDS = 65535  # PS3.7 9.3.1.1: unsigned, of 16 bits
 _MAX_CONTEXTS = 128  # PS3.8 9.3.2.2: context IDs are odd and below 256
 
 
@@ -125,8 +127,9 @@ def send(
             if open_ is None:
                 yield from (Sent(item, None, _no_context(peer, item)) for item in batch)
                 continue
-            for item in batch:
-                sent = _send_one(open_, peer, item, still)
+            answered = _numbers_answered(open_)
+            for index, item in enumerate(batch):
+                sent = _send_one(open_, peer, item, still, index % _MESSAGE_IDS + 1, answered)
                 if sent is not None:
                     yield sent
 
@@ -138,7 +141,28 @@ def _no_context(peer: Peer, item: Outgoing) -> NoContext:
     )
 
 
-def _send_one(association: Association, peer: Peer, item: Outgoing, still: Callable[[Outgoing], bool]) -> Sent | None:
+def _numbers_answered(association: Association) -> list[int | None]:
+    """Holds the number of the message that the answer taken last is to, as the library does not compare them."""
+    take, answered = association.dimse.get_msg, list[int | None]()
+
+    def take_and_note(block: bool = False) -> Any:
+        context_id, message = take(block)
+        if block:  # as the sender does; the library's own thread looks without waiting
+            answered[:] = [getattr(message, "MessageIDBeingRespondedTo", None)]
+        return context_id, message
+
+    association.dimse.get_msg = take_and_note
+    return answered
+
+
+def _send_one(
+    association: Association,
+    peer: Peer,
+    item: Outgoing,
+    still: Callable[[Outgoing], bool],
+    message_id: int,
+    answered: list[int | None],
+) -> Sent | None:
     taken = {
         str(context.transfer_syntax[0])
         for context in association.accepted_contexts
@@ -152,7 +176,7 @@ def _send_one(association: Association, peer: Peer, item: Outgoing, still: Calla
     if not still(item):
         return None
     try:
-        answer = association.send_c_store(item.path if as_it_is else pydicom.dcmread(item.path))
+        answer = association.send_c_store(item.path if as_it_is else pydicom.dcmread(item.path), message_id)
     except FileNotFoundError:
         return Sent(item, None, PeerRefused("the stored object is gone; nothing was sent"))
     except ValueError:  # its text may quote values of the object
@@ -162,6 +186,8 @@ def _send_one(association: Association, peer: Peer, item: Outgoing, still: Calla
     if "Status" not in answer:
         reason = f"{named(peer)} did not answer C-STORE: timeout, abort or an invalid response"
         raise AssociationBroken(reason, item)
+    if answered != [message_id]:  # an answer to another object must not make this one count as stored
+        raise AssociationBroken(f"{named(peer)} answered C-STORE {message_id} under another number", item)
     status = int(answer.Status)
     if is_stored(status):
         return Sent(item, status)

@@ -1,0 +1,132 @@
+"""What becomes of a request for an association, where the library does not tell, or fails over it.
+
+It keeps to itself why no connection came about; and an answer with a number that stands in no table of PS3.8 ends its
+thread, after which whoever asked waits for the whole timeout (seen with pynetdicom 3.0.4).
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import sys
+import time
+from typing import Any, NamedTuple
+
+from pynetdicom import AE, evt
+from pynetdicom.association import Association
+from pynetdicom.pdu import A_ABORT_RQ, A_ASSOCIATE_AC, A_ASSOCIATE_RJ
+from pynetdicom.transport import AssociationSocket
+
+from dicom_node.config import Peer
+
+PERMANENT = 1  # Result of an A-ASSOCIATE-RJ (PS3.8 9.3.4); any other is one for now
+_NO_REASON_GIVEN = 1
+_SERVICE_USER = 0  # Source of an A-ABORT (PS3.8 9.3.8)
+
+
+class Rejection(NamedTuple):
+    """The numbers of an A-ASSOCIATE-RJ (PS3.8 9.3.4), as the peer gave them."""
+
+    result: int
+    source: int
+    reason: int
+
+    def __str__(self) -> str:
+        known = A_ASSOCIATE_RJ()
+        known.source, known.reason_diagnostic = self.source, self.reason
+        try:
+            return str(known.reason_str)
+        except ValueError:
+            return f"source {self.source}, reason {self.reason}"
+
+
+class Heard:
+    """What a peer answered to one request, or why it could not be asked."""
+
+    def __init__(self) -> None:
+        self.rejection: Rejection | None = None
+        self.no_connection: BaseException | None = None
+        self._asked_at: float | None = None
+        self._aborted = self._broken = False
+
+    def handlers(self) -> list[tuple[Any, ...]]:
+        return [(evt.EVT_CONN_OPEN, self._connected), (evt.EVT_PDU_RECV, self._take)]
+
+    def is_broken(self, association: Association) -> bool:
+        """Whether the peer accepted in a way that the library stumbles over, now or with the first message."""
+        if not association.is_established:
+            return self._broken
+        return association.acceptor.maximum_length is None or not all(
+            context.transfer_syntax for context in association.accepted_contexts
+        )
+
+    def why_not(self, peer: Peer) -> str:
+        """Why there is no association, in words that follow the peer's name."""
+        if self._asked_at is None:
+            return f"cannot be reached: {_in_words(self.no_connection)}"
+        if time.monotonic() - self._asked_at >= peer.timeout_s:
+            return f"took the connection, and gave no answer within peers.timeout_s = {peer.timeout_s:g} seconds"
+        how = "aborted the association" if self._aborted else "ended the connection"
+        doubt = "does it take the certificate of this node?" if peer.tls else "is it a DICOM port, and one without TLS?"
+        return f"{how} at once, without an answer to the request; {doubt}"
+
+    def _connected(self, event: evt.Event) -> None:
+        self._asked_at = time.monotonic()
+        connection = event.assoc.dul.socket
+        # Small messages wait for each other's acknowledgement otherwise (Nagle): 89 ms instead of 4 for a report.
+        if connection is not None and connection.socket is not None:
+            connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def _take(self, event: evt.Event) -> None:
+        """Keep what the peer said, and leave to the library what it can bear."""
+        pdu = event.pdu
+        if isinstance(pdu, A_ASSOCIATE_RJ):
+            # The library's own word (`is_rejected`) is not enough. A rejection closes the connection; where it is read
+            # before the thread that asked has looked whether there is one, that takes the peer for one not reached.
+            self.rejection = Rejection(int(pdu.result or 0), int(pdu.source or 0), int(pdu.reason_diagnostic or 0))
+            pdu.result, pdu.source, pdu.reason_diagnostic = PERMANENT, 1, _NO_REASON_GIVEN
+        elif isinstance(pdu, A_ABORT_RQ):
+            self._aborted = True
+            pdu.source, pdu.reason_diagnostic = _SERVICE_USER, 0
+        elif isinstance(pdu, A_ASSOCIATE_AC):
+            try:
+                pdu.to_primitive()
+            except Exception:  # noqa: BLE001 - outermost line of a handler: whatever the peer wrote there
+                self._broken = True
+                pdu.variable_items = []  # nothing accepted: that ends the association at once
+
+
+class Caller(AE):  # type: ignore[misc]
+    """The library's application entity, that says why a connection did not come about."""
+
+    def __init__(self, ae_title: str, heard: Heard) -> None:
+        super().__init__(ae_title)
+        self._heard = heard
+
+    def _create_socket(self, assoc: Association, address: Any, tls_args: Any) -> AssociationSocket:
+        made = _Connection(assoc, address=address)
+        made.tls_args = tls_args
+        made.heard = self._heard
+        return made
+
+
+class _Connection(AssociationSocket):  # type: ignore[misc]
+    heard: Heard
+
+    def _shutdown_socket(self) -> None:
+        """The library calls this while it handles the error of connecting, which it then drops."""
+        if not self._is_connected:
+            self.heard.no_connection = self.heard.no_connection or sys.exception()
+        super()._shutdown_socket()
+
+
+def _in_words(error: BaseException | None) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted: {error.verify_message}; see peers.tls_ca"
+    if isinstance(error, ssl.SSLError):
+        return f"no TLS with it: {str(error.reason or error).replace('_', ' ').lower()}"
+    if isinstance(error, TimeoutError):
+        return "no answer to the connection; is it switched on, and does a firewall let this machine through?"
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused; is the port right, and does it run?"
+    return str(getattr(error, "strerror", None) or error or "for an unknown reason")

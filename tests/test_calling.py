@@ -1,0 +1,134 @@
+"""What becomes of a request for an association, whatever the peer answers or does not."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+from made import CT, ct, encoded, peer, received
+from pydicom import uid
+from pydicom.dataset import Dataset
+from receiving import EXPLICIT
+
+from dicom_node.errors import PeerError, PeerRefused, PeerUnreachable
+from dicom_node.network import scu, upperlayer
+
+IMPLICIT = str(uid.ImplicitVRLittleEndian)
+
+
+def file(ds: Dataset, folder: Path) -> scu.Outgoing:
+    path = folder / "one.dcm"
+    got = received(ds)
+    path.write_bytes(got.meta + got.data_set)
+    return scu.outgoing(path)
+
+
+@contextmanager
+def peer_that_says(*answers: bytes) -> Iterator[int]:
+    """Its port. It waits for something before each answer, and for a last word of ours."""
+
+    def speak() -> None:
+        connection, _ = listener.accept()
+        with connection, suppress(OSError):
+            for answer in answers:
+                connection.recv(65536)
+                connection.sendall(answer)
+            connection.recv(65536)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=speak)
+        thread.start()
+        yield listener.getsockname()[1]
+        thread.join(10)
+
+
+def acceptance(*items: bytes) -> bytes:
+    """An A-ASSOCIATE-AC (PS3.8 9.3.3) of these presentation contexts and user items."""
+    body = bytes([0, 1, 0, 0]) + b"PACS".ljust(16) + b"NODE".ljust(16) + bytes(32) + b"".join(items)
+    return bytes([upperlayer.PduType.ASSOCIATE_AC, 0]) + len(body).to_bytes(4) + body
+
+
+def accepted(context_id: int, syntax: str) -> bytes:
+    return bytes([0x21, 0, 0, 8 + len(syntax), context_id, 0, 0, 0, 0x40, 0, 0, len(syntax)]) + syntax.encode()
+
+
+def command(**elements: object) -> bytes:
+    """A message without a data set in presentation context 1, as one P-DATA-TF (PS3.7 6.3.1, PS3.8 9.3.5)."""
+    ds = Dataset()
+    for keyword, value in elements.items():
+        setattr(ds, keyword, value)
+    ds.CommandDataSetType = 0x0101
+    text = encoded(ds, IMPLICIT)
+    text = encoded(Dataset.from_json({"00000000": {"vr": "UL", "Value": [len(text)]}}), IMPLICIT) + text
+    pdv = (len(text) + 2).to_bytes(4) + bytes([1, 3]) + text
+    return bytes([upperlayer.PduType.P_DATA, 0]) + len(pdv).to_bytes(4) + pdv
+
+
+LONGEST_PDU = bytes([0x50, 0, 0, 8, 0x51, 0, 0, 4, 0, 0, 0x40, 0])
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "said"),
+    [
+        ((1, 1, 7), PeerRefused, "Called AE title not recognised"),
+        ((1, 2, 3), PeerRefused, "source 2, reason 3"),
+        ((1, 9, 1), PeerRefused, "source 9, reason 1"),
+        ((1, 1, 99), PeerRefused, "source 1, reason 99"),
+        ((2, 0, 0), PeerUnreachable, "source 0, reason 0"),
+        ((7, 3, 1), PeerUnreachable, "Temporary congestion"),
+    ],
+)
+def test_a_rejection_is_told_at_once_whatever_numbers_it_has(
+    answer: tuple[int, int, int], kind: type[PeerError], said: str
+) -> None:
+    begun = time.monotonic()
+    with peer_that_says(upperlayer.rejection(*answer)) as port:
+        with pytest.raises(kind, match=f"rejected the association: {said}"):
+            scu.echo(peer(port, timeout_s=30.0), "NODE")
+        assert time.monotonic() - begun < 15.0
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (bytes([7, 0, 0, 0, 0, 4, 0, 0, 7, 9]), "aborted the association at once"),
+        (acceptance(accepted(2, IMPLICIT), LONGEST_PDU), "in a form that PS3.8 9.3.3 does not allow"),
+        (acceptance(accepted(1, IMPLICIT)), "in a form that PS3.8 9.3.3 does not allow"),
+        (acceptance(accepted(1, ""), LONGEST_PDU), "in a form that PS3.8 9.3.3 does not allow"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "is it a DICOM port"),
+    ],
+)
+def test_an_answer_that_no_standard_knows_is_told_at_once_too(answer: bytes, said: str) -> None:
+    begun = time.monotonic()
+    with peer_that_says(answer) as port:
+        with pytest.raises(PeerUnreachable, match=said):
+            scu.echo(peer(port, timeout_s=30.0), "NODE")
+        assert time.monotonic() - begun < 15.0
+
+
+def test_an_answer_to_another_message_does_not_count_as_stored(tmp_path: Path) -> None:
+    item = file(ct(1), tmp_path)
+    response = command(AffectedSOPClassUID=CT, CommandField=0x8001, MessageIDBeingRespondedTo=99, Status=0x0000)
+    with (
+        peer_that_says(acceptance(accepted(1, EXPLICIT), LONGEST_PDU), response) as port,
+        pytest.raises(scu.AssociationBroken, match="under another number") as caught,
+    ):
+        list(scu.send(peer(port), "NODE", [item]))
+    assert caught.value.item is item
+
+
+def test_why_there_is_no_connection_is_told() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    with pytest.raises(PeerUnreachable, match="connection refused"):
+        scu.echo(peer(port), "NODE")
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        pytest.raises(PeerUnreachable, match=r"gave no answer within peers.timeout_s = 0.5"),
+    ):
+        scu.echo(peer(silent.getsockname()[1], timeout_s=0.5), "NODE")
