@@ -29,7 +29,7 @@ def age(seconds: float | None) -> str:
     return f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"
 
 
-def overview(console: Console, found: Overview, *, free_mib: int, now: float, wrong: Sequence[str]) -> None:
+def overview(console: Console, found: Overview, *, free_mib: int | None, now: float, wrong: Sequence[str]) -> None:
     """`wrong`: what a person should look at."""
     for sentence in wrong:
         console.print(f"[bold red]{sentence}[/]")
@@ -50,7 +50,7 @@ def overview(console: Console, found: Overview, *, free_mib: int, now: float, wr
     )
     if found.uncommitted:
         console.print(f"delivered, and their safekeeping not confirmed yet: {found.uncommitted}")
-    console.print(f"free disk: {free_mib} MiB")
+    console.print("free disk: unknown" if free_mib is None else f"free disk: {free_mib} MiB")
     if found.newest:
         newest = Table("id", "state", "images", "run", "outcome", "last image", "reason", title="Newest series")
         newest.title_justify = "left"

@@ -55,7 +55,11 @@ class Service:
         """Serve until SIGTERM or SIGINT. Raises NodeError if it cannot start."""
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, lambda *_: self._stopping.set())
+        is_new = Database.missing_file(self._config.database_url) is not None
         database, spool = open_store(self._config)
+        if is_new:
+            hint = "if there was one, stop this and see whether its disk is mounted"
+            log.warning("new_node %s", fields(data_folder=self._config.node.data_folder, hint=hint))
         lock = _only_one(self._config, database)
         try:
             self._serve(database, spool)

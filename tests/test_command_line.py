@@ -12,6 +12,8 @@ from click.testing import CliRunner
 from untrained import untrained_checkpoint
 
 from dicom_node.cli import main
+from dicom_node.config import load
+from dicom_node.store.opening import open_store
 
 HEAVY = (
     "torch",
@@ -136,7 +138,14 @@ def test_a_checkpoint_for_another_brace_removal_is_told_with_the_setting(folder:
     assert remedy in said
 
 
+def begun(folder: Path) -> None:
+    """As a first start of serve leaves it."""
+    database, _ = open_store(load(folder / "config.toml"))
+    database.close()
+
+
 def test_status_of_an_empty_node(folder: Path):
+    begun(folder)
     code, said = run(folder, "status", "--json")
     assert code == 0
     status = json.loads(said)
@@ -147,6 +156,7 @@ def test_status_of_an_empty_node(folder: Path):
 @pytest.mark.parametrize("command", ["show", "retry"])
 @pytest.mark.parametrize("named", ["17", "1.2.3.4"])
 def test_a_series_that_is_not_there_is_said_so(folder: Path, command: str, named: str):
+    begun(folder)
     code, said = run(folder, command, named)
     assert code == 1
     assert named in said

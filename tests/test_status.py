@@ -82,7 +82,7 @@ def test_a_positive_that_is_late_is_an_alarm_and_a_refusal_a_warning(
     owe(node, outcome, state)
     node.clock.advance(later_s)
     beat(node, at=node.clock())
-    level, wrong = health(seen(node), has_room=True)
+    level, wrong = health(seen(node), no_room=None)
     assert level is expected
     assert bool(wrong) == (expected is not Health.GOOD)
 
@@ -104,18 +104,18 @@ def test_a_live_series_that_waits_for_its_result_is_an_alarm(
         node.tick_after(31)
     node.clock.advance(later_s)
     beat(node, at=node.clock())
-    assert health(seen(node), has_room=True)[0] is expected
+    assert health(seen(node), no_room=None)[0] is expected
 
 
 def test_a_series_that_failed_is_a_warning_for_a_day(node: Made) -> None:
     node.accept(*grey_series(5), ct(6, PatientID="P-2"))
     node.tick_after(31)
     beat(node, at=node.clock())
-    level, wrong = health(seen(node), has_room=True)
+    level, wrong = health(seen(node), no_room=None)
     assert (level, "1 series" in wrong[0]) == (Health.WARNING, True)
     node.clock.advance(86400)
     beat(node, at=node.clock())
-    assert health(seen(node), has_room=True)[0] is Health.GOOD
+    assert health(seen(node), no_room=None)[0] is Health.GOOD
 
 
 @pytest.mark.parametrize("kernel", ["BONE[/]", "BONE[bold", "BONE[red]"])
@@ -135,13 +135,14 @@ def test_what_a_header_says_is_shown_as_it_is_and_never_as_markup(tmp_path: Path
 
 def test_a_full_disk_is_an_alarm(node: Made) -> None:
     beat(node, at=NOW)
-    assert health(seen(node), has_room=False)[0] is Health.CRITICAL
+    assert health(seen(node), no_room="3 MiB are free")[0] is Health.CRITICAL
     assert node.spool.has_room()
     node.spool.min_free_mib = 2**40
     assert not node.spool.has_room()
 
 
 def test_monitoring_reads_the_exit_status(tmp_path: Path) -> None:
+    made_node(tmp_path)
     (tmp_path / "config.toml").write_text("[node]\nmin_free_mib = 0\n")
     arguments = ["status", "--json", "--config", str(tmp_path / "config.toml")]
     told = CliRunner().invoke(main, [*arguments, "--check"])

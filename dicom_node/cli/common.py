@@ -102,12 +102,12 @@ def version_of(config: Config) -> Version:
 
 
 @contextmanager
-def opened(config_path: Path) -> Iterator[tuple[Config, Database, Spool]]:
-    """The node's memory, for a command beside a running (or a stopped) service."""
-    from dicom_node.store.opening import open_store
+def opened(config_path: Path, *, with_files: bool = True) -> Iterator[tuple[Config, Database, Spool]]:
+    """The node's memory, for a command beside a running (or a stopped) service; `with_files`: and its files."""
+    from dicom_node.store.opening import open_existing
 
     config = load_config(config_path)
-    database, spool = open_store(config)
+    database, spool = open_existing(config, with_files=with_files)
     try:
         yield config, database, spool
     finally:

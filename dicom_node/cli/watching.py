@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from dicom_node.cli.common import CONFIG, JSON, find_series, opened
+from dicom_node.errors import NotFound, StoreUnavailable
 
 
 @click.command()
@@ -20,9 +21,22 @@ def status(config_path: Path, as_json: bool, check: bool) -> None:
     """Whether the node is at work, how many series are in which state, what waits how long, what is owed.
 
     With --check an alarm is: no `serve` gives a sign of life, a positive result is undelivered for ten minutes, a live
-    series has no result ten minutes after its last image, the disk is too full to receive; a warning: a delivery was
-    refused for good, a series failed within the last day.
+    series has no result ten minutes after its last image, the disk is too full to receive or not there, the database
+    cannot be read; a warning: a delivery was refused for good, a series failed within the last day.
     """
+    try:
+        level = _status(config_path, as_json)
+    except (StoreUnavailable, NotFound) as exc:
+        if not check:
+            raise
+        click.echo(f"dicom-node: {exc}", err=True)
+        level = 2
+    if check:
+        sys.exit(level)
+
+
+def _status(config_path: Path, as_json: bool) -> int:
+    """Prints it; returns the exit status for monitoring."""
     from dataclasses import asdict
 
     from rich.console import Console
@@ -30,19 +44,18 @@ def status(config_path: Path, as_json: bool, check: bool) -> None:
     from dicom_node import present
     from dicom_node.store.overview import health, overview
 
-    with opened(config_path) as (config, database, spool):
+    with opened(config_path, with_files=False) as (config, database, spool):
         now = time.time()
         with database.read() as connection:
             found = overview(connection, now=now)
         free_mib = spool.free_mib()
-        level, wrong = health(found, has_room=spool.has_room())
+        level, wrong = health(found, no_room=spool.why_no_room())
     if as_json:
         more = {"health": level.name.lower(), "wrong": wrong, "free_mib": free_mib, "ae_title": config.node.ae_title}
         click.echo(json.dumps(asdict(found) | more, indent=2))
     else:
         present.overview(Console(), found, free_mib=free_mib, now=now, wrong=wrong)
-    if check:
-        sys.exit(level)
+    return level
 
 
 @click.command()
@@ -56,7 +69,7 @@ def show(series: str, config_path: Path, as_json: bool) -> None:
     from dicom_node import present
     from dicom_node.store.overview import history
 
-    with opened(config_path) as (_, database, _spool), database.read() as connection:
+    with opened(config_path, with_files=False) as (_, database, _spool), database.read() as connection:
         known = history(connection, find_series(connection, series).id)
     if as_json:
         click.echo(json.dumps(known, indent=2, default=str))

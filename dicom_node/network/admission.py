@@ -68,7 +68,9 @@ def refusal(rules: Rules, request: Request) -> Refusal | None:
         return Refusal((1, 1, 7), "called AE title is not ours", f"this node is {rules.ae_title}, see node.ae_title")
     if rules.knows(request.calling) or (rules.echo_from_anyone and echo_alone(request)):
         if any(map(syntaxes.is_storage, request.abstract_syntaxes)) and not rules.has_room():
-            return Refusal((2, 3, 2), "the disk is below its watermark", "make room, see node.min_free_mib")
+            return Refusal(
+                (2, 3, 2), "nothing can be stored", "see dicom-node status: full, or a disk that is not there?"
+            )
         return None
     return Refusal((1, 1, 3), "calling AE title is not allowed", "to let it in, add it to node.allowed_senders")
 

@@ -21,7 +21,7 @@ from sqlalchemy import Engine, event
 from sqlalchemy.exc import DatabaseError, OperationalError, SQLAlchemyError
 
 from dicom_node import tables, uids
-from dicom_node.errors import ConfigError, StoreFull, StoreUnavailable
+from dicom_node.errors import ConfigError, NotFound, StoreFull, StoreUnavailable
 
 BUSY_TIMEOUT_S = 30.0  # longer than the longest writing transaction by far
 _BESIDE_OTHERS, _ALONE = (sa.text(f"SELECT pg_advisory_xact_lock{kind}(4712)") for kind in ("_shared", ""))
@@ -46,19 +46,29 @@ class Database:
 
     @staticmethod
     def check(url: str) -> None:
-        """Whether the database could be opened; a file of SQLite is not made. Raises NodeError."""
+        """Whether the database could be used; a file of SQLite is not made. Raises NodeError."""
         with _explained():
             made = sa.make_url(url)
             if made.get_backend_name() != "sqlite":
-                database = Database(url)
-                with database.read() as connection:
-                    connection.execute(sa.text("SELECT 1"))
-                database.close()
+                Database(url).look()
                 return
         if made.database in (None, "", ":memory:"):
             raise StoreUnavailable(IN_MEMORY)
-        folder = Path(str(made.database)).parent
-        _check_file_system(next(parent for parent in (folder, *folder.parents) if parent.exists()))
+        path = Path(str(made.database))
+        there = next(parent for parent in path.parents if parent.exists())
+        _check_file_system(there)
+        if path.is_dir() or not all(os.access(one, os.W_OK) for one in (there, path) if one.exists()):
+            raise StoreUnavailable(f"the database {path} cannot be used: it must be a file that can be written to")
+        if path.exists():
+            Database(url).look()
+
+    @staticmethod
+    def missing_file(url: str) -> Path | None:
+        """The file of SQLite that opening would make; None where it is there, or on PostgreSQL. Raises OSError."""
+        with _explained():
+            made = sa.make_url(url)
+        path = Path(str(made.database))
+        return None if made.get_backend_name() != "sqlite" or path.exists() else path
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
@@ -112,27 +122,35 @@ class Database:
     def prepare(self) -> None:
         """Create or upgrade the schema. Several processes may do this at once."""
         from alembic import command
-        from alembic.config import Config
-        from alembic.runtime.migration import MigrationContext
-        from alembic.script import ScriptDirectory
 
-        settings = Config()
-        settings.set_main_option("script_location", str(Path(__file__).parents[1] / "migrations"))
-        scripts = ScriptDirectory.from_config(settings)
-        head = scripts.get_current_head()
+        settings, scripts = _migrations()
         with self.write() as connection:
             if connection.dialect.name == "postgresql":
                 connection.execute(sa.text("SELECT pg_advisory_xact_lock(4711)"))
-            current = MigrationContext.configure(connection).get_current_revision()
-            if current == head:
-                return
-            if current is not None and current not in {r.revision for r in scripts.walk_revisions()}:
-                raise StoreUnavailable(
-                    f"the database was made by a newer dicom-node (its schema is {current}, this one's {head}); "
-                    "install that version, or name another node.data_folder"
-                )
-            settings.attributes["connection"] = connection
-            command.upgrade(settings, "head")
+            if _revision(connection, scripts) != scripts.get_current_head():
+                settings.attributes["connection"] = connection
+                command.upgrade(settings, "head")
+
+    def look(self) -> None:
+        """Raises StoreUnavailable where `prepare` would, and closes the database."""
+        try:
+            with self.read() as connection:
+                _revision(connection, _migrations()[1])
+        finally:
+            self.close()
+
+    def expect(self) -> None:
+        """Raise NotFound where `prepare` would have something to make or to upgrade: a command must not do that."""
+        _, scripts = _migrations()
+        with self.read() as connection:
+            current = _revision(connection, scripts)
+        if current is None:
+            raise NotFound("the database is empty: dicom-node serve fills it at its first start")
+        if current != scripts.get_current_head():
+            raise NotFound(
+                f"the database was made by an older dicom-node (its schema is {current}, this one's "
+                f"{scripts.get_current_head()}); a start of this version's serve upgrades it, there is no way back"
+            )
 
     def device_uid(self) -> str:
         """The UID of this node, made at first start and kept for ever."""
@@ -183,6 +201,29 @@ class Database:
         event.listen(engine, "connect", _set_up_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
+
+
+def _migrations() -> tuple[Any, Any]:
+    """Alembic's settings, and the revisions that this program knows."""
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+
+    settings = Config()
+    settings.set_main_option("script_location", str(Path(__file__).parents[1] / "migrations"))
+    return settings, ScriptDirectory.from_config(settings)
+
+
+def _revision(connection: Connection, scripts: Any) -> str | None:
+    """Of the schema that is there; None if there is none. Raises StoreUnavailable where it is of the future."""
+    from alembic.runtime.migration import MigrationContext
+
+    current = MigrationContext.configure(connection).get_current_revision()
+    if current is not None and current not in {one.revision for one in scripts.walk_revisions()}:
+        raise StoreUnavailable(
+            f"the database was made by a newer dicom-node (its schema is {current}, this one's "
+            f"{scripts.get_current_head()}); install that version, or name another node.data_folder"
+        )
+    return current
 
 
 def _check_file_system(folder: Path) -> None:

@@ -3,24 +3,49 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import sqlalchemy as sa
 
 from dicom_node.config import Config
-from dicom_node.errors import StoreUnavailable
+from dicom_node.errors import NotFound, StoreUnavailable
 from dicom_node.store.database import Database
 from dicom_node.store.spool import Spool
+from dicom_node.tables import instances
 
 
 def open_store(config: Config) -> tuple[Database, Spool]:
-    """The database, its schema up to date, and the spool. Raises NodeError with what to do."""
-    folder = config.node.data_folder
-    try:
+    """The database, its schema up to date, and the spool; made where they are missing. Raises NodeError."""
+    folder, spool = config.node.data_folder, _spool(config)
+    with _usable(folder):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        spool = Spool(folder / "spool", min_free_mib=config.node.min_free_mib)
-        spool.prepare()
-    except OSError as exc:
-        raise StoreUnavailable(f"node.data_folder = {folder} cannot be used: {exc.strerror}") from exc
     database = Database(config.database_url)
     database.prepare()
+    _expect_its_files(database, spool)
+    with _usable(folder):
+        spool.prepare()
+    return database, spool
+
+
+def open_existing(config: Config, *, with_files: bool = True) -> tuple[Database, Spool]:
+    """The same for a command: it makes nothing, as another user than the node's may call it, and upgrades nothing.
+
+    `with_files`: whether the spool must be there too. Raises NodeError.
+    """
+    spool = _spool(config)
+    with _usable(config.node.data_folder):
+        missing = Database.missing_file(config.database_url)
+    if missing is not None:
+        raise NotFound(
+            f"no node has run here: {missing} is not there, dicom-node serve makes it at its first start; "
+            "if one has run, is its disk mounted, and is this its configuration?"
+        )
+    database = Database(config.database_url)
+    database.expect()
+    if with_files:
+        _expect_its_files(database, spool)
     return database, spool
 
 
@@ -31,3 +56,29 @@ def check(config: Config) -> None:
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         raise StoreUnavailable(f"node.data_folder = {folder} cannot be used: {there} cannot be written to")
     Database.check(config.database_url)
+    Spool(there, min_free_mib=config.node.min_free_mib).check_room()
+
+
+def _spool(config: Config) -> Spool:
+    return Spool(config.node.data_folder / "spool", min_free_mib=config.node.min_free_mib)
+
+
+@contextmanager
+def _usable(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as exc:
+        raise StoreUnavailable(f"node.data_folder = {folder} cannot be used: {exc.strerror}") from exc
+
+
+def _expect_its_files(database: Database, spool: Spool) -> None:
+    """An empty spool in the place of one whose disk is away would take in images, and its reports for lost."""
+    if spool.is_there():
+        return
+    with database.read() as connection:
+        if connection.scalar(sa.select(instances.c.id).limit(1)) is None:
+            return
+    raise StoreUnavailable(
+        f"the database names files, and {spool.folder} holds none: is its disk mounted? "
+        f"If they are lost for good, mkdir -p {spool.folder}/00 and start again"
+    )

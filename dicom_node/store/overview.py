@@ -79,8 +79,8 @@ class Health(IntEnum):
     CRITICAL = 2
 
 
-def health(found: Overview, *, has_room: bool) -> tuple[Health, list[str]]:
-    """How it is, and what a person should look at."""
+def health(found: Overview, *, no_room: str | None) -> tuple[Health, list[str]]:
+    """How it is, and what a person should look at; `no_room`: why nothing can be stored, if nothing can."""
     critical, warnings = [], []
     if found.serving_since is None:
         critical.append("no dicom-node serve gives a sign of life")
@@ -88,8 +88,8 @@ def health(found: Overview, *, has_room: bool) -> tuple[Health, list[str]]:
         critical.append(f"a positive result is undelivered for {found.oldest_undelivered_positive_s:.0f} s")
     if (found.oldest_live_s or 0.0) > LATE_S:
         critical.append(f"a live series waits for its result for {found.oldest_live_s:.0f} s; does the worker start?")
-    if not has_room:
-        critical.append("the disk is below node.min_free_mib: nothing is received")
+    if no_room is not None:
+        critical.append(f"nothing is received: {no_room}")
     if found.failed_deliveries:
         warnings.append(f"{found.failed_deliveries} deliveries were refused for good; see them by show, then retry")
     if found.failed_lately:

@@ -27,6 +27,10 @@ class Spool:
         self.min_free_mib = min_free_mib
         self._names = Names(folder, clock=clock)
 
+    def is_there(self) -> bool:
+        """Whether it was made before; not so where its disk is not mounted."""
+        return any((self.folder / f"{shard:02x}").is_dir() for shard in range(SHARDS))
+
     def prepare(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         for shard in range(SHARDS):
@@ -66,14 +70,22 @@ class Spool:
 
     def has_room(self) -> bool:
         """Whether an association may be accepted at all; False below the watermark, until there is room again."""
+        return self.why_no_room() is None
+
+    def why_no_room(self) -> str | None:
+        """In a person's words; None if there is room."""
         try:
             self.check_room()
-        except (StoreFull, StoreUnavailable):
-            return False
-        return True
+        except (StoreFull, StoreUnavailable) as exc:
+            return str(exc)
+        return None
 
-    def free_mib(self) -> int:
-        return shutil.disk_usage(self.folder).free >> 20
+    def free_mib(self) -> int | None:
+        """None where the spool cannot be reached."""
+        try:
+            return shutil.disk_usage(self.folder).free >> 20
+        except OSError:
+            return None
 
     def path(self, name: str) -> Path:
         return self.folder / name

@@ -1,0 +1,127 @@
+"""What opening makes, and what it must not: commands beside the service, disks that are away, other schemas."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from click.testing import CliRunner
+from made import Made, grey_series, made_node
+
+from dicom_node.cli import main
+from dicom_node.config import load
+from dicom_node.errors import StoreUnavailable
+from dicom_node.store import opening
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "config.toml"
+    path.write_text("[node]\nmin_free_mib = 0\n")
+    return path
+
+
+def run(config: Path, *command: str) -> tuple[int, str]:
+    ran = CliRunner().invoke(main, [*command, "--config", str(config)])
+    assert ran.exception is None or isinstance(ran.exception, SystemExit)
+    return ran.exit_code, ran.output
+
+
+def filled(folder: Path) -> Made:
+    node = made_node(folder)
+    node.accept(*grey_series(3))
+    return node
+
+
+def at_revision(node: Made, revision: str) -> None:
+    with node.database.write() as connection:
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = :it"), {"it": revision})
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("status",),
+        ("show", "1"),
+        ("retry", "1"),
+        ("release", "1"),
+        ("report", "show", "1"),
+        ("forget", "--patient", "1", "--yes"),
+    ],
+)
+def test_no_command_makes_a_node_where_none_is(config: Path, command: tuple[str, ...]) -> None:
+    code, said = run(config, *command)
+    assert code == 1
+    assert "no node has run here" in said
+    assert not (config.parent / "data").exists()
+
+
+def test_for_monitoring_a_node_that_is_not_there_is_an_alarm(config: Path) -> None:
+    assert run(config, "status", "--check")[0] == 2
+
+
+def test_no_command_upgrades_what_an_older_service_may_be_using(config: Path) -> None:
+    node = filled(config.parent)
+    at_revision(node, "0001")
+    code, said = run(config, "show", "1")
+    assert code == 1
+    assert "made by an older dicom-node" in said
+    with node.database.read() as connection:
+        assert connection.scalar(sa.text("SELECT version_num FROM alembic_version")) == "0001"
+    assert run(config, "check-config")[0] == 0
+
+
+def test_a_spool_whose_disk_is_away_is_no_empty_spool(config: Path) -> None:
+    node = filled(config.parent)
+    away = node.spool.folder.rename(config.parent / "away")
+    node.spool.folder.mkdir()  # where it is mounted
+    code, said = run(config, "forget", "--patient", "X", "--yes")
+    assert code == 1
+    assert "is its disk mounted?" in said
+    code, said = run(config, "status", "--check")
+    assert code == 2
+    with pytest.raises(StoreUnavailable, match="is its disk mounted"):
+        opening.open_store(load(config))
+    assert not list(node.spool.folder.iterdir())
+    node.spool.folder.rmdir()
+    away.rename(node.spool.folder)
+    opening.open_store(load(config))[0].close()
+
+
+def test_a_spool_that_is_lost_can_be_begun_anew(config: Path) -> None:
+    node = filled(config.parent)
+    shutil.rmtree(node.spool.folder)
+    (node.spool.folder / "00").mkdir(parents=True)
+    _, spool = opening.open_store(load(config))
+    assert spool.keep(b"x")
+
+
+def test_the_state_of_a_node_is_told_without_its_spool(config: Path) -> None:
+    node = filled(config.parent)
+    shutil.rmtree(node.spool.folder)
+    code, said = run(config, "status", "--check")
+    assert code == 2
+    assert "nothing is received: the spool cannot be reached: No such file or directory" in " ".join(said.split())
+    assert "free disk: unknown" in said
+    assert run(config, "show", "1")[0] == 0
+
+
+def test_what_serve_could_not_use_is_told_before(config: Path) -> None:
+    node = filled(config.parent)
+    node.database.close()
+    assert run(config, "check-config")[0] == 0
+    at_revision(node, "9999")
+    assert "newer dicom-node" in run(config, "check-config")[1]
+    node.database.close()
+    (config.parent / "data" / "node.sqlite").write_bytes(b"this was a database once" * 400)
+    code, said = run(config, "check-config")
+    assert code == 1
+    assert "the database file is damaged" in said
+    (config.parent / "data" / "node.sqlite").unlink()
+    (config.parent / "data" / "node.sqlite").mkdir()
+    assert "must be a file that can be written to" in run(config, "check-config")[1]
+    config.write_text("[node]\nmin_free_mib = 99999999\n")
+    shutil.rmtree(config.parent / "data")
+    assert "node.min_free_mib keeps 99999999" in run(config, "check-config")[1]
