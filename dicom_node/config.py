@@ -264,6 +264,20 @@ class Config(Section):
     def database_url(self) -> str:
         return self.node.database_url or f"sqlite:///{self.node.data_folder / 'node.sqlite'}"
 
+    def gaps(self) -> list[str]:
+        """What is allowed, and may not be meant."""
+        said = []
+        if not self.destinations:
+            said.append("no peer is configured with results = true: reports are made, and sent to nobody")
+        said += [
+            f"{peer.name} gets positive results only: silence there means absent, or not looked at"
+            for peer in self.destinations
+            if peer.only_positive
+        ]
+        if not self.node.allowed_senders and not self.peers:
+            said.append("node.allowed_senders is empty and there are no peers: every sender is rejected")
+        return said
+
     def peer(self, name: str) -> Peer:
         for peer in self.peers:
             if peer.name == name:

@@ -8,10 +8,13 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import threading
 import time
 import traceback
 from pathlib import Path
 from typing import TextIO
+
+log = logging.getLogger("dicom_node")
 
 QUIET = {
     "pynetdicom": logging.CRITICAL,  # its errors quote peer data; what matters is logged by scp and scu in our words
@@ -51,6 +54,12 @@ def trace(exc: BaseException) -> str:
     return f"{type(exc).__name__} at {places or 'unknown'}"
 
 
+def _note_the_end_of_a_thread(ended: threading.ExceptHookArgs) -> None:
+    if ended.exc_value is not None and not isinstance(ended.exc_value, SystemExit):
+        name = ended.thread.name if ended.thread is not None else None
+        log.error("thread_ended %s", fields(part=name, error=trace(ended.exc_value)))
+
+
 def configure(level: str, stream: TextIO | None = None) -> None:
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(KeyValueFormatter())
@@ -59,5 +68,6 @@ def configure(level: str, stream: TextIO | None = None) -> None:
     root.setLevel(level.upper())
     for name, quiet_level in QUIET.items():
         logging.getLogger(name).setLevel(quiet_level)
+    threading.excepthook = _note_the_end_of_a_thread  # else a traceback is printed, with values that libraries quote
     logging.captureWarnings(True)
     logging.getLogger("py.warnings").setLevel(logging.ERROR)  # pydicom warns through `warnings`, quoting values

@@ -99,6 +99,8 @@ class Sender:
 
     def _settle(self, delivery: Delivery, sent: scu.Sent) -> None:
         # Some negotiate every class, and say only when they are sent an object that they do not take it.
+        if sent.status == StoreStatus.DUPLICATE_SOP_INSTANCE and delivery.begun_at is not None:
+            sent = scu.Sent(sent.item, sent.status)  # it came through before, when no answer did
         class_not_taken = isinstance(sent.error, NoContext) or sent.status == StoreStatus.SOP_CLASS_NOT_SUPPORTED
         if class_not_taken and self._offer_next_class(delivery):
             return
@@ -114,11 +116,11 @@ class Sender:
                 destinations.remember_sr_class(connection, self._peer.name, delivery.sop_class_uid, now=now)
             outbox.hurry(connection, self._peer.name, now=now)
         state = "delivered" if whole else None
-        log.info("stored %s", fields(job=delivery.job_id, to=self._peer.name, status=f"{sent.status:04X}", state=state))
+        log.info("stored %s", fields(**self._about(delivery), status=f"{sent.status:04X}", state=state))
 
     def _failed(self, delivery: Delivery, error: PeerError) -> None:
         """What is owed no longer, as it was withdrawn or its patient forgotten meanwhile, fails without a word."""
-        now, about = self._clock(), {"job": delivery.job_id, "to": self._peer.name}
+        now, about = self._clock(), self._about(delivery)
         if isinstance(error, PeerRefused) and not isinstance(error, NoAssociation):
             with self._database.write() as connection:
                 owed = outbox.give_up(connection, delivery, now=now, status=error.status, error=str(error))
@@ -139,7 +141,7 @@ class Sender:
         following = sr.SR_CLASSES[sr.SR_CLASSES.index(delivery.sop_class_uid) + 1 :]
         if not following:
             return False
-        log.info("other_sr_class %s", fields(job=delivery.job_id, to=self._peer.name, sop_class=following[0]))
+        log.info("other_sr_class %s", fields(**self._about(delivery), sop_class=following[0]))
         self._replace(delivery, following[0])
         return True
 
@@ -163,6 +165,10 @@ class Sender:
                 lambda: reporting.stored(built, self._spool),
                 now=self._clock(),
             )
+
+    def _about(self, delivery: Delivery) -> dict[str, object]:
+        """What a line of the log begins with; commands take the number of the series."""
+        return {"series": delivery.series_id, "job": delivery.job_id, "to": self._peer.name}
 
     def _outgoing(self, delivery: Delivery) -> scu.Outgoing:
         return scu.Outgoing(

@@ -25,7 +25,7 @@ from dicom_node.logs import fields
 from dicom_node.network import commitment, scp, scu
 from dicom_node.network.scp import Receiver
 from dicom_node.sender import Sender
-from dicom_node.store import heartbeats, jobs
+from dicom_node.store import heartbeats, jobs, settling
 from dicom_node.store.database import Database
 from dicom_node.store.opening import open_store
 from dicom_node.store.results import Version
@@ -52,8 +52,11 @@ class Service:
         self._owner = f"{os.getpid()}-{time.time_ns()}"
 
     def run(self) -> None:
-        """Serve until SIGTERM or SIGINT. Raises NodeError if it cannot start."""
-        for name in (signal.SIGTERM, signal.SIGINT):
+        """Serve until SIGTERM, SIGINT or SIGHUP (a terminal that is closed). Raises NodeError if it cannot start."""
+        ending = [signal.SIGTERM, signal.SIGINT]
+        if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as it is under nohup
+            ending.append(signal.SIGHUP)
+        for name in ending:
             signal.signal(name, lambda *_: self._stopping.set())
         is_new = Database.missing_file(self._config.database_url) is not None
         database, spool = open_store(self._config)
@@ -76,7 +79,7 @@ class Service:
         arrivals, receiver = self._receiving(database, spool, reports, keeper)
         port = receiver.start()
         gc.freeze()  # what was imported stays: to look through it takes 0.1 s, in which nothing is received
-        self._warn_of_gaps()
+        self._warn_of_gaps(database)
         log.info("ready %s", fields(ae_title=self._config.node.ae_title, port=port))
         self._threads.begin("worker", self._supervisor(database).run)
         self._threads.every(TICK_S, "arrivals", arrivals.tick)
@@ -162,14 +165,14 @@ class Service:
     def _tidy(self, database: Database, spool: Spool) -> None:
         housekeeping.tidy(database, spool, self._config.retention)
 
-    def _warn_of_gaps(self) -> None:
-        if not self._config.destinations:
-            log.warning("no peer is configured with results = true: reports are made, and sent to nobody")
-        for peer in self._config.destinations:
-            if peer.only_positive:
-                log.warning("%s gets positive results only: silence there means absent, or not looked at", peer.name)
-        if not self._config.node.allowed_senders and not self._config.peers:
-            log.warning("node.allowed_senders is empty and there are no peers: every sender is rejected")
+    def _warn_of_gaps(self, database: Database) -> None:
+        for sentence in self._config.gaps():
+            log.warning("gap %s", fields(what=sentence))
+        with contextlib.suppress(StoreFull, StoreUnavailable), database.read() as connection:
+            for name, count in settling.owed(connection).items():
+                if name not in {peer.name for peer in self._config.destinations}:
+                    hint = f"name it in config.toml again; if it is gone for good, dicom-node cancel {name}"
+                    log.warning("no_such_destination %s", fields(to=name, owed=count, hint=hint))
 
 
 class _Lock:

@@ -10,6 +10,7 @@ class StoreStatus(IntEnum):
 
     SUCCESS = 0x0000
     PROCESSING_FAILURE = 0x0110
+    DUPLICATE_SOP_INSTANCE = 0x0111
     SOP_CLASS_NOT_SUPPORTED = 0x0122
     OUT_OF_RESOURCES = 0xA700
     DATA_SET_DOES_NOT_MATCH_SOP_CLASS = 0xA900
@@ -42,6 +43,24 @@ WARNINGS = frozenset({0xB000, 0xB006, 0xB007})
 
 PENDING = frozenset({0xFF00, 0xFF01})
 """Matches are following (PS3.4 table C.4-1)."""
+
+
+_MEANINGS = {
+    StoreStatus.PROCESSING_FAILURE: "processing failure",
+    StoreStatus.DUPLICATE_SOP_INSTANCE: "it has an object of this UID",
+    0x0117: "invalid SOP instance",
+    StoreStatus.SOP_CLASS_NOT_SUPPORTED: "SOP class not supported",
+    0x0124: "not authorized",
+}
+_MEANINGS_OF_RANGES = {0xA7: "out of resources", 0xA9: "data set does not match SOP class"}
+
+
+def in_words(status: int) -> str:
+    """`A700 (out of resources)`: the number, and what the standard says of it."""
+    said = _MEANINGS.get(status) or _MEANINGS_OF_RANGES.get(status >> 8)
+    if said is None and status >> 12 == 0xC:
+        said = "cannot understand"
+    return f"{status:04X} ({said})" if said else f"{status:04X}"
 
 
 def is_stored(status: int) -> bool:

@@ -6,6 +6,7 @@ import ast
 import io
 import logging
 import re
+import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -187,3 +188,20 @@ def events(file: Path) -> Iterator[str]:
                 logs_it = re.fullmatch(r"log|self\._log|.*tally", ast.unparse(of)) and level in LEVELS
                 if logs_it and (event := re.fullmatch(r"([a-z_]+)(?: %s)?", text)):
                     yield event[1]
+
+
+def test_a_thread_that_ends_leaves_one_line_and_no_text_of_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+    stream = io.StringIO()
+    logs.configure("info", stream)
+
+    def fail() -> None:
+        raise KeyError("Zwetschgenbaum")
+
+    thread = threading.Thread(target=fail, name="library")
+    thread.start()
+    thread.join(10)
+    assert "thread_ended part=library" in stream.getvalue()
+    assert "KeyError at test_logs.py" in stream.getvalue()
+    assert "Zwetschgenbaum" not in stream.getvalue()
+    assert stream.getvalue().count("\n") == 1

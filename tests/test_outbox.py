@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from dicom_node.forgetting import Whom
 from dicom_node.network.stand_in import StandInPacs
 from dicom_node.report import sr
 from dicom_node.sender import Sender
-from dicom_node.store import destinations, outbox, series
+from dicom_node.store import destinations, outbox, series, settling
 from dicom_node.store.outbox import Delivery, MadeObject
 from dicom_node.tables import deliveries, jobs, objects
 from dicom_node.tables import series as series_table
@@ -34,7 +34,7 @@ def node(tmp_path: Path) -> Made:
     return made
 
 
-def run(node: Made, number: int, *kinds: str, to: str = "PACS1", of_series: int = 1) -> None:
+def run(node: Made, number: int, *kinds: str, to: str = "PACS1", also: Sequence[str] = (), of_series: int = 1) -> None:
     """A run of the series that owes objects of these kinds."""
     job = {"series_id": of_series, "run": number, "state": "reported", "priority": 0, "not_before": NOW, "tries": 1}
     with node.database.write() as connection:
@@ -48,7 +48,7 @@ def run(node: Made, number: int, *kinds: str, to: str = "PACS1", of_series: int 
                 connection,
                 job_id,
                 [MadeObject(kind, "1.2.3", uid, "2.25.9", file, len(content), sha256)],
-                [to],
+                [to, *also],
                 now=NOW,
             )
         connection.execute(series_table.update().values(state="complete", run=number))
@@ -133,6 +133,32 @@ def test_what_was_begun_without_a_word_may_be_there_and_what_was_refused_is_not(
     act(node, outbox.begin, again, now=node.clock())
     act(node, outbox.give_up, again, now=node.clock(), status=0x0111, error="a duplicate")
     assert told() == ["report"]  # it may be a duplicate of what was sent first
+
+
+def test_a_report_that_was_refused_is_not_owed_once_a_newer_one_has_arrived(node: Made) -> None:
+    """It would be retried in vain, be counted as refused for ever, and keep its patient's images from being deleted."""
+    run(node, 1, "report", also=["PACS2"])
+    for name in ("PACS1", "PACS2"):
+        act(node, outbox.give_up, due(node, name)[0], now=NOW, status=0x0124, error="not authorized")
+    run(node, 2, "report", "picture")
+    act(node, outbox.delivered, due(node)[0], 0, now=NOW)
+    assert states(node) == ["cancelled", "failed", "delivered", "waiting"]
+    run(node, 3, "report", to="PACS2")
+    act(node, outbox.delivered, due(node, "PACS2")[0], 0, now=NOW)
+    assert states(node) == ["cancelled", "cancelled", "delivered", "cancelled", "delivered"]
+    assert [job.state for job in node.rows(jobs)] == ["delivered"] * 3
+
+
+def test_a_destination_that_is_gone_is_owed_nothing_and_the_others_are(node: Made) -> None:
+    run(node, 1, "report", "picture", to="GONE")
+    run(node, 2, "report")
+    act(node, outbox.give_up, due(node, "GONE")[0], now=NOW, status=0x0124, error="not authorized")
+    with node.database.write() as connection:
+        assert settling.owed(connection) == {"GONE": 1, "PACS1": 1}
+        assert settling.cancel_for(connection, "GONE", now=NOW) == 1
+        assert settling.owed(connection) == {"PACS1": 1}
+    assert node.rows(jobs)[0].state == "delivered"
+    assert len(due(node)) == 1
 
 
 def test_what_is_not_owed_any_more_is_neither_begun_nor_replaced(node: Made) -> None:

@@ -184,6 +184,41 @@ def test_a_warning_counts_as_stored(node: Made, pacs: Callable[..., StandInPacs]
     assert states(node) == ["delivered"]
 
 
+def test_an_object_whose_answer_was_lost_is_stored_where_the_pacs_says_that_it_has_it(
+    node: Made, pacs: Callable[..., StandInPacs]
+) -> None:
+    owe(node)
+    to = sender(node, peer(pacs(answer=lambda _: StoreStatus.DUPLICATE_SOP_INSTANCE).port))
+    with node.database.write() as connection:
+        now = node.clock()
+        outbox.begin(connection, outbox.due(connection, "PACS1", now=now, longest_wait_s=3600)[0], now=now)
+    to.tick()
+    assert states(node) == ["delivered"]
+
+
+def test_an_object_that_a_pacs_says_to_have_though_it_was_never_sent_is_refused(
+    node: Made, pacs: Callable[..., StandInPacs]
+) -> None:
+    owe(node)
+    sender(node, peer(pacs(answer=lambda _: StoreStatus.DUPLICATE_SOP_INSTANCE).port)).tick()
+    row = node.rows(deliveries)[0]
+    assert (row.state, row.last_status) == ("failed", StoreStatus.DUPLICATE_SOP_INSTANCE)
+    assert "0111 (it has an object of this UID)" in row.last_error
+
+
+def test_the_log_of_a_delivery_names_the_series_that_commands_take(
+    node: Made, pacs: Callable[..., StandInPacs], caplog: pytest.LogCaptureFixture
+) -> None:
+    owe(node)
+    owe(node, 2, run=2, of_series=1)
+    to = sender(node, peer(pacs(answer=lambda _: 0x0124).port))
+    with caplog.at_level("INFO"):
+        to.tick()
+        to.tick()
+    assert "series=1 job=2 to=PACS1" in caplog.text
+    assert "0124 (not authorized)" in caplog.text
+
+
 @pytest.mark.parametrize("taken", [SR_88_33, SR_88_22])
 @pytest.mark.parametrize("also", [(), (syntaxes.STORAGE_CLASSES[0],)])
 def test_a_pacs_that_takes_another_sr_class_gets_the_report_in_that_one(

@@ -82,7 +82,7 @@ def test_a_positive_that_is_late_is_an_alarm_and_a_refusal_a_warning(
     owe(node, outcome, state)
     node.clock.advance(later_s)
     beat(node, at=node.clock())
-    level, wrong = health(seen(node), no_room=None)
+    level, wrong = health(seen(node), no_room=None, destinations=["PACS1"])
     assert level is expected
     assert bool(wrong) == (expected is not Health.GOOD)
 
@@ -104,18 +104,51 @@ def test_a_live_series_that_waits_for_its_result_is_an_alarm(
         node.tick_after(31)
     node.clock.advance(later_s)
     beat(node, at=node.clock())
-    assert health(seen(node), no_room=None)[0] is expected
+    assert health(seen(node), no_room=None, destinations=["PACS1"])[0] is expected
+
+
+def test_what_is_owed_to_a_peer_that_is_configured_no_more_is_told(node: Made, tmp_path: Path) -> None:
+    owe(node, "absent", "waiting")
+    beat(node, at=NOW)
+    level, wrong = health(seen(node), no_room=None, destinations=["PACS2"])
+    assert level is Health.WARNING
+    assert "1 deliveries are owed to PACS1, which is no destination" in wrong[0]
+    (tmp_path / "config.toml").write_text("[node]\nmin_free_mib = 0\n")
+    arguments = ["cancel", "PACS1", "--config", str(tmp_path / "config.toml")]
+    assert CliRunner().invoke(main, arguments, input="n\n").exit_code == 1
+    assert "1 deliveries to PACS1 cancelled" in CliRunner().invoke(main, [*arguments, "--yes"]).output
+    assert health(seen(node), no_room=None, destinations=[])[0] is Health.GOOD
+    assert "nothing is owed to PACS1" in CliRunner().invoke(main, arguments).output
+
+
+def test_a_destination_that_is_configured_is_never_cancelled(node: Made, tmp_path: Path) -> None:
+    owe(node, "absent", "waiting")
+    peer = '[[peers]]\nname = "PACS1"\nhost = "127.0.0.1"\nport = 1\nae_title = "P"\n'
+    (tmp_path / "config.toml").write_text(peer)
+    told = CliRunner().invoke(main, ["cancel", "PACS1", "--yes", "--config", str(tmp_path / "config.toml")])
+    assert told.exit_code == 1
+    assert "PACS1 is a destination" in told.output
+    assert node.rows(deliveries)[0].state == "waiting"
+
+
+def test_what_is_wrong_is_told_with_the_series_to_look_at(node: Made) -> None:
+    owe(node, "present", "failed")
+    node.clock.advance(700)
+    beat(node, at=node.clock())
+    said = health(seen(node), no_room=None, destinations=["PACS1"])[1]
+    assert "see dicom-node show 1" in said[0]
+    assert "of series 1; see why by show" in said[1]
 
 
 def test_a_series_that_failed_is_a_warning_for_a_day(node: Made) -> None:
     node.accept(*grey_series(5), ct(6, PatientID="P-2"))
     node.tick_after(31)
     beat(node, at=node.clock())
-    level, wrong = health(seen(node), no_room=None)
+    level, wrong = health(seen(node), no_room=None, destinations=["PACS1"])
     assert (level, "1 series" in wrong[0]) == (Health.WARNING, True)
     node.clock.advance(86400)
     beat(node, at=node.clock())
-    assert health(seen(node), no_room=None)[0] is Health.GOOD
+    assert health(seen(node), no_room=None, destinations=["PACS1"])[0] is Health.GOOD
 
 
 @pytest.mark.parametrize("kernel", ["BONE[/]", "BONE[bold", "BONE[red]"])
@@ -135,7 +168,7 @@ def test_what_a_header_says_is_shown_as_it_is_and_never_as_markup(tmp_path: Path
 
 def test_a_full_disk_is_an_alarm(node: Made) -> None:
     beat(node, at=NOW)
-    assert health(seen(node), no_room="3 MiB are free")[0] is Health.CRITICAL
+    assert health(seen(node), no_room="3 MiB are free", destinations=[])[0] is Health.CRITICAL
     assert node.spool.has_room()
     node.spool.min_free_mib = 2**40
     assert not node.spool.has_room()

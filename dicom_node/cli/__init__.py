@@ -26,6 +26,7 @@ for _command in (
     watching.status,
     watching.show,
     watching.retry,
+    watching.cancel,
     watching.release,
     talking.echo,
     talking.send,

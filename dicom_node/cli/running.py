@@ -64,4 +64,6 @@ def check_config(config_path: Path) -> None:
     check(config)
     to = ", ".join(peer.name for peer in config.destinations) or "nobody"
     click.echo(f"{config_path}: good. {config.node.ae_title} on port {config.node.port}; results go to {to};")
+    for sentence in config.gaps():
+        click.echo(f"but {sentence}")
     click.echo(f"checkpoint {version.model_digest[:12]}, preprocessing {version.preprocessing}")

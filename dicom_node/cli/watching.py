@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from dicom_node.cli.common import CONFIG, JSON, find_series, opened
-from dicom_node.errors import NotFound, StoreUnavailable
+from dicom_node.errors import NotFound, NotPossible, StoreUnavailable
 
 
 @click.command()
@@ -22,7 +22,8 @@ def status(config_path: Path, as_json: bool, check: bool) -> None:
 
     With --check an alarm is: no `serve` gives a sign of life, a positive result is undelivered for ten minutes, a live
     series has no result ten minutes after its last image, the disk is too full to receive or not there, the database
-    cannot be read; a warning: a delivery was refused for good, a series failed within the last day.
+    cannot be read; a warning: a delivery was refused for good, a series failed within the last day, something is owed
+    to a peer that is no destination any more.
     """
     try:
         level = _status(config_path, as_json)
@@ -49,7 +50,9 @@ def _status(config_path: Path, as_json: bool) -> int:
         with database.read() as connection:
             found = overview(connection, now=now)
         free_mib = spool.free_mib()
-        level, wrong = health(found, no_room=spool.why_no_room())
+        level, wrong = health(
+            found, no_room=spool.why_no_room(), destinations=[one.name for one in config.destinations]
+        )
     if as_json:
         more = {"health": level.name.lower(), "wrong": wrong, "free_mib": free_mib, "ae_title": config.node.ae_title}
         click.echo(json.dumps(asdict(found) | more, indent=2))
@@ -94,6 +97,30 @@ def retry(series: str, again: bool, keep: str | None, config_path: Path) -> None
         one = find_series(connection, series)
         said = try_again(connection, one, config.eligibility, again=again, keep=keep, now=time.time())
     click.echo(f"series {one.id}: {said}")
+
+
+@click.command()
+@click.argument("peer")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@CONFIG
+def cancel(peer: str, yes: bool, config_path: Path) -> None:
+    """Owe PEER nothing more: a destination that is gone for good, and is taken out of the configuration."""
+    from dicom_node.store import settling
+
+    with opened(config_path, with_files=False) as (config, database, _):
+        if peer in {one.name for one in config.destinations}:
+            raise NotPossible(
+                f"{peer} is a destination in {config_path}; take it out there, restart serve, then cancel"
+            )
+        with database.read() as connection:
+            owed = settling.owed(connection).get(peer, 0)
+        if not owed:
+            raise NotFound(f"nothing is owed to {peer}")
+        if not yes:
+            click.confirm(f"Never send {peer} the {owed} objects that it is owed?", abort=True)
+        with database.write() as connection:
+            cancelled = settling.cancel_for(connection, peer, now=time.time())
+    click.echo(f"{cancelled} deliveries to {peer} cancelled")
 
 
 @click.command()

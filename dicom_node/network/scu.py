@@ -22,7 +22,7 @@ from dicom_node.config import Peer
 from dicom_node.errors import PeerError, PeerRefused, PeerUnreachable
 from dicom_node.network import requestor, syntaxes
 from dicom_node.network.requestor import NoContext, named
-from dicom_node.status import PENDING, StoreStatus, is_stored, is_temporary
+from dicom_node.status import PENDING, StoreStatus, in_words, is_stored, is_temporary
 
 _config.STORE_SEND_CHUNKED_DATASET = True  # files are sent as they are, and not through memory
 _MESSAGE_IDS = 65535  # PS3.7 9.3.1.1: unsigned, of 16 bits
@@ -175,6 +175,7 @@ def _send_one(
         raise AssociationBroken(f"{named(peer)} ended the association", item)
     if not still(item):
         return None
+    begun = time.monotonic()
     try:
         answer = association.send_c_store(item.path if as_it_is else pydicom.dcmread(item.path), message_id)
     except FileNotFoundError:
@@ -184,15 +185,16 @@ def _send_one(
     except RuntimeError as exc:
         raise AssociationBroken(f"{named(peer)} ended the association", item) from exc
     if "Status" not in answer:
-        reason = f"{named(peer)} did not answer C-STORE: timeout, abort or an invalid response"
-        raise AssociationBroken(reason, item)
+        in_time = time.monotonic() - begun < peer.timeout_s
+        how = "left, or answered what is no response" if in_time else f"gave no answer for {peer.timeout_s:g} seconds"
+        raise AssociationBroken(f"{named(peer)} {how} in the middle of C-STORE", item)
     if answered != [message_id]:  # an answer to another object must not make this one count as stored
         raise AssociationBroken(f"{named(peer)} answered C-STORE {message_id} under another number", item)
     status = int(answer.Status)
     if is_stored(status):
         return Sent(item, status)
     kind = PeerUnreachable if is_temporary(status) else PeerRefused
-    return Sent(item, status, kind(f"{named(peer)} answered C-STORE with status {status:04X}", status))
+    return Sent(item, status, kind(f"{named(peer)} answered C-STORE with status {in_words(status)}", status))
 
 
 def _contexts_for(item: Outgoing) -> list[tuple[str, str]]:

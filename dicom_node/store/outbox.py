@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from dicom_node.store import jobs as job_queue
+from dicom_node.store import settling
 from dicom_node.store.database import insert_for, note
 from dicom_node.store.deadlines import passed
 from dicom_node.tables import CommitmentState, DeliveryState, ObjectKind, deliveries, jobs, objects
@@ -135,6 +136,7 @@ def delivered(connection: Connection, delivery: Delivery, status: int, *, now: f
             _note(connection, "stored although cancelled", delivery, f"status={status:04X}", now=now)
         return False  # else its patient was forgotten while it was sent
     _note(connection, "stored", delivery, f"status={status:04X}", now=now)
+    settling.outdate(connection, delivery.series_id, delivery.object_id, delivery.destination, now=now)
     return job_queue.settle_delivered(connection, delivery.job_id, now=now)
 
 

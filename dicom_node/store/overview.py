@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from dicom_node.store import heartbeats
+from dicom_node.store import heartbeats, settling
 from dicom_node.store.jobs import BACKLOG
 from dicom_node.tables import (
     CommitmentState,
@@ -49,12 +50,20 @@ class Overview:
     undelivered: int
     oldest_undelivered_s: float | None
     oldest_undelivered_positive_s: float | None
+    oldest_undelivered_positive: int | None
+    """The series that the oldest undelivered positive result is of."""
     failed_deliveries: int
+    refused_series: tuple[int, ...]
+    """Series of which a delivery was refused for good."""
+    owed: dict[str, int]
+    """Open deliveries by destination, refused ones included."""
     uncommitted: int
     """Delivered objects whose safekeeping a destination was asked for and has not confirmed."""
     oldest_live_s: float | None
     """Since the last image of the live series that waits longest for its result."""
-    failed_lately: int
+    longest_waiting_live: int | None
+    """That series."""
+    failed_lately: tuple[int, ...]
     """Series of the last day that failed: without a report, or with one that says NOT EVALUATED."""
     waiting_live: int
     waiting_backlog: int
@@ -79,23 +88,49 @@ class Health(IntEnum):
     CRITICAL = 2
 
 
-def health(found: Overview, *, no_room: str | None) -> tuple[Health, list[str]]:
-    """How it is, and what a person should look at; `no_room`: why nothing can be stored, if nothing can."""
+def health(found: Overview, *, no_room: str | None, destinations: Collection[str]) -> tuple[Health, list[str]]:
+    """How it is, and what a person should look at.
+
+    `no_room`: why nothing can be stored, if nothing can; `destinations`: names of the configured ones.
+    """
     critical, warnings = [], []
     if found.serving_since is None:
         critical.append("no dicom-node serve gives a sign of life")
     if (found.oldest_undelivered_positive_s or 0.0) > LATE_S:
-        critical.append(f"a positive result is undelivered for {found.oldest_undelivered_positive_s:.0f} s")
+        critical.append(
+            f"a positive result is undelivered for {found.oldest_undelivered_positive_s:.0f} s; "
+            f"see dicom-node show {found.oldest_undelivered_positive}"
+        )
     if (found.oldest_live_s or 0.0) > LATE_S:
-        critical.append(f"a live series waits for its result for {found.oldest_live_s:.0f} s; does the worker start?")
+        critical.append(
+            f"live series {found.longest_waiting_live} waits for its result for {found.oldest_live_s:.0f} s; "
+            "does the worker start? See the log"
+        )
     if no_room is not None:
         critical.append(f"nothing is received: {no_room}")
     if found.failed_deliveries:
-        warnings.append(f"{found.failed_deliveries} deliveries were refused for good; see them by show, then retry")
+        warnings.append(
+            f"{found.failed_deliveries} deliveries were refused for good, of series {_listed(found.refused_series)}; "
+            "see why by show, then retry"
+        )
     if found.failed_lately:
-        warnings.append(f"{found.failed_lately} series of the last day failed; see why by show, then retry")
+        warnings.append(
+            f"{len(found.failed_lately)} series of the last day failed: {_listed(found.failed_lately)}; "
+            "see why by show, then retry"
+        )
+    for name, count in found.owed.items():
+        if name not in destinations:
+            warnings.append(
+                f"{count} deliveries are owed to {name}, which is no destination in the configuration: name it there "
+                f"again, or, if it is gone for good, dicom-node cancel {name}"
+            )
     level = Health.CRITICAL if critical else Health.WARNING if warnings else Health.GOOD
     return level, critical + warnings
+
+
+def _listed(numbers: Sequence[int], most: int = 10) -> str:
+    more = f" and {len(numbers) - most} more" if len(numbers) > most else ""
+    return ", ".join(map(str, numbers[:most])) + more
 
 
 def _shown_state() -> sa.ColumnElement[str]:
@@ -109,27 +144,37 @@ def _with_newest_job() -> sa.Join:
 
 def overview(connection: Connection, *, now: float) -> Overview:
     """Reads what is open by its index, and counts the rest in indices alone: it is asked often, and all series stay."""
-    owed = sa.select(sa.func.count(), sa.func.min(objects.c.created_at)).select_from(
-        deliveries.join(objects).join(jobs, jobs.c.id == objects.c.job_id)
-    )
+    owed = _of_deliveries(sa.func.count(), sa.func.min(objects.c.created_at))
     open_ = deliveries.c.state.in_((DeliveryState.WAITING, DeliveryState.FAILED))
     undelivered, oldest = connection.execute(owed.where(open_)).one()
-    positive = connection.execute(owed.where(open_, jobs.c.outcome == Outcome.PRESENT)).one()[1]
-    failed = connection.execute(owed.where(deliveries.c.state == DeliveryState.FAILED)).one()[0]
+    positive = connection.execute(
+        _of_deliveries(jobs.c.series_id, objects.c.created_at)
+        .where(open_, jobs.c.outcome == Outcome.PRESENT)
+        .order_by(objects.c.created_at)
+        .limit(1)
+    ).first()
+    refused = connection.scalars(
+        _of_deliveries(jobs.c.series_id).where(deliveries.c.state == DeliveryState.FAILED)
+    ).all()
     uncommitted = sa.select(sa.func.count()).where(
         deliveries.c.commitment.in_((CommitmentState.OWED, CommitmentState.ASKED))
     )
     waiting = _waiting(connection)
+    live = min((one for one in waiting if one.priority < BACKLOG), key=lambda one: one.last_at, default=None)
     serving = heartbeats.alive(connection, now=now)
     return Overview(
         by_state=_by_state(connection),
         oldest_waiting_s=max((now - one.first_at for one in waiting), default=None),
         undelivered=int(undelivered),
         oldest_undelivered_s=None if oldest is None else now - oldest,
-        oldest_undelivered_positive_s=None if positive is None else now - positive,
-        failed_deliveries=int(failed),
+        oldest_undelivered_positive_s=None if positive is None else now - positive.created_at,
+        oldest_undelivered_positive=None if positive is None else positive.series_id,
+        failed_deliveries=len(refused),
+        refused_series=tuple(sorted(set(refused))),
+        owed=settling.owed(connection),
         uncommitted=int(connection.scalar(uncommitted) or 0),
-        oldest_live_s=max((now - one.last_at for one in waiting if one.priority < BACKLOG), default=None),
+        oldest_live_s=None if live is None else now - live.last_at,
+        longest_waiting_live=None if live is None else live.id,
         failed_lately=_failed_lately(connection, now),
         waiting_live=sum(one.priority < BACKLOG for one in waiting),
         waiting_backlog=sum(one.priority >= BACKLOG for one in waiting),
@@ -138,17 +183,22 @@ def overview(connection: Connection, *, now: float) -> Overview:
     )
 
 
-def _failed_lately(connection: Connection, now: float) -> int:
+def _of_deliveries(*columns: Any) -> sa.Select[Any]:
+    return sa.select(*columns).select_from(deliveries.join(objects).join(jobs, jobs.c.id == objects.c.job_id))
+
+
+def _failed_lately(connection: Connection, now: float) -> tuple[int, ...]:
     failed = sa.or_(
         series.c.state == SeriesState.FAILED,
         sa.and_(series.c.state == SeriesState.COMPLETE, jobs.c.state == JobState.FAILED),
     )
-    query = sa.select(sa.func.count()).select_from(_with_newest_job())
-    return int(connection.scalar(query.where(series.c.last_at > now - LATELY_S, failed)) or 0)
+    query = sa.select(series.c.id).select_from(_with_newest_job()).order_by(series.c.id)
+    return tuple(connection.scalars(query.where(series.c.last_at > now - LATELY_S, failed)))
 
 
 @dataclass(frozen=True)
 class _Waiting:
+    id: int
     priority: int
     first_at: float
     last_at: float
@@ -156,13 +206,13 @@ class _Waiting:
 
 def _waiting(connection: Connection) -> list[_Waiting]:
     """Priority and arrival of each series that is received or in work."""
-    shown = sa.select(series.c.priority, series.c.first_at, series.c.last_at, series.c.state)
+    shown = sa.select(series.c.id, series.c.priority, series.c.first_at, series.c.last_at, series.c.state)
     newest_in_work = jobs.c.state.in_((JobState.READY, JobState.RUNNING)), jobs.c.run == series.c.run
     in_work = connection.execute(shown.join(jobs, jobs.c.series_id == series.c.id).where(*newest_in_work)).all()
     received = connection.execute(shown.where(series.c.state == SeriesState.RECEIVING)).all()
     # Asked for in SQL, the state would lead SQLite to read all complete series first.
     rows = [*received, *(row for row in in_work if row.state == SeriesState.COMPLETE)]
-    return [_Waiting(row.priority, row.first_at, row.last_at) for row in rows]
+    return [_Waiting(row.id, row.priority, row.first_at, row.last_at) for row in rows]
 
 
 def _by_state(connection: Connection) -> dict[str, int]:

@@ -1,0 +1,48 @@
+"""Deliveries that are owed no more: what a newer report has outdated, and what waits for a PACS that is gone."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from dicom_node.store import jobs as job_queue
+from dicom_node.tables import DeliveryState, ObjectKind, deliveries, jobs, objects
+
+_OPEN = deliveries.c.state.in_((DeliveryState.WAITING, DeliveryState.FAILED))
+
+
+def owed(connection: Connection) -> dict[str, int]:
+    """How many deliveries wait for each destination, or were refused by it."""
+    counted = sa.select(deliveries.c.destination, sa.func.count()).where(_OPEN).group_by(deliveries.c.destination)
+    return {str(name): int(count) for name, count in connection.execute(counted.order_by(deliveries.c.destination))}
+
+
+def cancel_for(connection: Connection, destination: str, *, now: float) -> int:
+    """Owe this destination nothing of what was made so far; returns how many deliveries that were."""
+    return _cancel(connection, deliveries.c.destination == destination, _OPEN, now=now)
+
+
+def outdate(connection: Connection, series_id: int, object_id: int, destination: str, *, now: float) -> None:
+    """The destination has this object. If it is a report, those of earlier runs that it refused are of no use to it."""
+    kind, run = connection.execute(
+        sa.select(objects.c.kind, jobs.c.run).join(jobs, jobs.c.id == objects.c.job_id).where(objects.c.id == object_id)
+    ).one()
+    if kind != ObjectKind.REPORT or run == 1:
+        return
+    earlier = (
+        sa.select(objects.c.id)
+        .join(jobs, jobs.c.id == objects.c.job_id)
+        .where(jobs.c.series_id == series_id, jobs.c.run < run, objects.c.kind == ObjectKind.REPORT)
+    )
+    refused = deliveries.c.destination == destination, deliveries.c.state == DeliveryState.FAILED
+    _cancel(connection, *refused, deliveries.c.object_id.in_(earlier), now=now)
+
+
+def _cancel(connection: Connection, *these: sa.ColumnElement[bool], now: float) -> int:
+    """A job that owes nothing more is delivered then."""
+    query = sa.select(objects.c.job_id).join(deliveries, deliveries.c.object_id == objects.c.id).where(*these)
+    job_ids = connection.scalars(query).all()
+    connection.execute(deliveries.update().where(*these).values(state=DeliveryState.CANCELLED))
+    for job_id in set(job_ids):
+        job_queue.settle_delivered(connection, job_id, now=now)
+    return len(job_ids)
