@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     NonNegativeFloat,
@@ -55,6 +56,24 @@ def _network(value: str) -> str:
         ipaddress.ip_network(value.strip())
     except ValueError as exc:
         raise ValueError(f"an address or network is meant, as 192.0.2.7 or 192.0.2.0/24: {exc}") from exc
+    return value
+
+
+def _host(value: str) -> str:
+    """A name or an address alone; what is no host fails in the resolver, each time anew."""
+    labels = value.removesuffix(".").split(".")
+    is_name = all(re.fullmatch(r"[\w-]{1,63}", label) for label in labels) and len(value) <= 253
+    if not is_name:
+        try:
+            ipaddress.ip_address(value.partition("%")[0])
+        except ValueError as exc:
+            raise ValueError("a name or an address alone is meant, as pacs.example.org or 192.0.2.10") from exc
+    return value
+
+
+def _readers(value: object) -> object:
+    if value != "auto" and (not isinstance(value, int) or value < 0):
+        raise ValueError('a number of processes is meant, 0 or more, or "auto"')
     return value
 
 
@@ -118,7 +137,7 @@ class NodeSection(Section):
 
 class Peer(Section):
     name: PeerName
-    host: Annotated[str, Field(min_length=1)]
+    host: Annotated[str, AfterValidator(_host)]
     port: Port
     ae_title: AETitle
     results: bool = True
@@ -139,6 +158,14 @@ class Peer(Section):
             raise ValueError("tls_ca, tls_certificate and tls_key have no effect without tls = true")
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ValueError("tls_certificate and tls_key are given together, or neither")
+        return self
+
+    @model_validator(mode="after")
+    def _check_objects(self) -> Peer:
+        if self.results and not self.objects:
+            raise ValueError("objects is empty, it would get nothing; results = false says that of a peer")
+        if len(set(self.objects)) < len(self.objects):
+            raise ValueError("objects names one twice")
         return self
 
     def beside(self, folder: Path) -> Peer:
@@ -192,7 +219,7 @@ class Model(Section):
     batch: Annotated[int, Field(ge=1, le=1024)] = 16
     threads: NonNegativeInt = 0
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    readers: NonNegativeInt | Literal["auto"] = "auto"
+    readers: Annotated[NonNegativeInt | Literal["auto"], BeforeValidator(_readers)] = "auto"
     brace_removal: Literal["paper", "robust"] = "robust"
 
 
@@ -289,13 +316,17 @@ class Config(Section):
 def load(path: Path) -> Config:
     """Read and check `path`; paths in it are relative to its folder. Raises ConfigError with all faults found."""
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as exc:
-        raise ConfigError(f"{path}: cannot be read: {exc.strerror}") from exc
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise ConfigError(
+            f"{path}: cannot be read: {exc.strerror}; name the configuration by --config or DICOM_NODE_CONFIG"
+        ) from exc
+    except UnicodeDecodeError as exc:
+        raise ConfigError(f"{path}: is not UTF-8 (byte {exc.start}); save it in that encoding") from exc
+    except tomllib.TOMLDecodeError as exc:
         raise ConfigError(f"{path}: is not valid TOML: {exc}") from exc
-    try:
-        config = Config.model_validate(raw)
+    try:  # by way of JSON, as strictness has lists for tuples there; TOML says itself what is text and what a number
+        config = Config.model_validate_json(json.dumps(raw, default=str), strict=True)
     except ValidationError as exc:
         faults = "\n".join(f"  {_explain(error)}" for error in exc.errors())
         raise ConfigError(f"{path}:\n{faults}") from exc
@@ -328,8 +359,14 @@ def _explain(error: Any) -> str:
         return message
     if error["type"] == "missing":
         return f"{where}: is missing"
-    if error["type"] in ("tuple_type", "list_type"):
+    if error["type"] in ("tuple_type", "list_type") and not isinstance(error["input"], dict):
         return f"{where} = {error['input']!r}: should be a list, such as [{json.dumps(error['input'], default=str)}]"
+    if error["type"] in ("model_type", "tuple_type"):
+        return f"{where}: should be {'blocks that begin' if where == 'peers' else 'a section that begins'} with " + (
+            "[[peers]]" if where.startswith("peers") else f"[{where}]"
+        )
+    if isinstance(error["input"], dict):  # what a section says as a whole
+        return f"{where}: {message}"
     return f"{where} = {error['input']!r}: {message[0].lower()}{message[1:]}"
 
 

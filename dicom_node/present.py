@@ -32,7 +32,7 @@ def age(seconds: float | None) -> str:
 def overview(console: Console, found: Overview, *, free_mib: int | None, now: float, wrong: Sequence[str]) -> None:
     """`wrong`: what a person should look at."""
     for sentence in wrong:
-        console.print(f"[bold red]{sentence}[/]")
+        console.print(f"[bold red]{escape(sentence)}[/]", soft_wrap=True)  # for monitoring: one line each
     if found.serving_since is not None:
         console.print(f"serving for {age(now - found.serving_since)}")
     states = Table("state", "series", title="Series by state", title_justify="left")
@@ -108,11 +108,14 @@ def history(console: Console, known: Mapping[str, Any]) -> None:
         owed = Table("object", "to", "state", "tries", "last answer", title="Deliveries", title_justify="left")
         for row in known["deliveries"]:
             answer = when(row["delivered_at"]) if row["delivered_at"] else row["last_error"] or ""
+            if row["state"] == "waiting" and row["tries"]:
+                answer = f"{answer}; next try at {when(row['next_at'])}"
             owed.add_row(
                 row["kind"], row["destination"] or "-", row["state"] or "-", str(row["tries"] or 0), escape(answer)
             )
         console.print(owed)
-    events = Table("at", "what", "detail", title="History", title_justify="left")
+    zone = datetime.now(UTC).astimezone().strftime("%Z")
+    events = Table("at", "what", "detail", title=f"History (times in {zone})", title_justify="left")
     for event in known["events"]:
         events.add_row(when(event["at"]), event["kind"], escape(event["detail"] or ""))
     console.print(events)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from untrained import untrained_checkpoint
 from dicom_node.cli import main
 from dicom_node.config import load
 from dicom_node.store.opening import open_store
+from dicom_node.tables import series
 
 HEAVY = (
     "torch",
@@ -122,6 +124,44 @@ def test_a_checkpoint_that_is_none_is_refused_before_anything_starts(folder: Pat
     assert code == 1
     assert "model.checkpoint" in said
     assert not (folder / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "said_so"),
+    [
+        ('[model]\ndevice = "cuda"\n', "model.device: device 'cuda' is not available"),
+        ('[node]\ntls = true\ntls_certificate = "a.pem"\ntls_key = "b.key"\ntls_clients = "none"\n', "a.pem"),
+        ('[[peers]]\nname = "P"\nhost = "h"\nport = 1\nae_title = "P"\ntls = true\ntls_ca = "c.pem"\n', "c.pem"),
+    ],
+)
+def test_what_would_fail_later_check_config_tells_before(folder: Path, text: str, said_so: str):
+    import torch
+
+    if "cuda" in text and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    (folder / "config.toml").write_text(text)
+    code, said = run(folder, "check-config")
+    assert code == 1
+    assert said_so in said
+
+
+def test_a_letter_that_the_terminal_lacks_ends_no_command(folder: Path):
+    database, _ = open_store(load(folder / "config.toml"))
+    one = {"series_uid": "1.2", "study_uid": "1.3", "calling_aet": "A", "state": "refused", "run": 0, "forced": False}
+    with database.write() as connection:
+        reason = "M\N{LATIN SMALL LETTER U WITH DIAERESIS}ller"
+        connection.execute(series.insert().values(one | {"reason": reason, "first_at": 0.0, "last_at": 0.0}))
+    database.close()
+    command = [sys.executable, "-m", "dicom_node", "status", "--config", str(folder / "config.toml")]
+    ran = subprocess.run(command, capture_output=True, env=os.environ | {"PYTHONIOENCODING": "ascii"}, check=False)
+    assert ran.returncode == 0
+    assert b"M\\xfcller" in ran.stdout
+
+
+def test_help_tells_every_command_in_a_whole_sentence():
+    said = CliRunner().invoke(main, ["--help"], terminal_width=80).output
+    assert "..." not in said.partition("Commands:")[2]
+    assert max(map(len, said.splitlines())) <= 80
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,43 @@ def test_the_shipped_file_holds_the_defaults_key_by_key() -> None:
     assert Config.model_validate(shipped) == Config()
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[node]\nport = true", "node.port = True: input should be a valid integer"),
+        ('[node]\nport = "11112"', "node.port = '11112': input should be a valid integer"),
+        ("[peers]\nname = 'A'", "peers: should be blocks that begin with [[peers]]"),
+        ("node = 1", "node: should be a section that begins with [node]"),
+        ("[model]\nreaders = 'many'", "model.readers = 'many': a number of processes is meant, 0 or more, or \"auto\""),
+        ("[model]\nreaders = -1", "model.readers = -1: a number of processes is meant"),
+        (PEER.format("A").replace('"h"', '"http://pacs"'), "peers[1].host = 'http://pacs': a name or an address alone"),
+        (PEER.format("A").replace('"h"', '"pacs..local"'), "peers[1].host = 'pacs..local'"),
+        (PEER.format("A").replace('"h"', '"pacs:104"'), "peers[1].host = 'pacs:104'"),
+        (PEER.format("A") + "objects = []", "peers[1]: objects is empty, it would get nothing"),
+        (PEER.format("A") + 'objects = ["report", "report"]', "peers[1]: objects names one twice"),
+        (PEER.format("A") + 'tls = true\ntls_key = "k"', "peers[1]: tls_certificate and tls_key are given together"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_told_by_its_key_alone(tmp_path: Path, text: str, said: str) -> None:
+    told = error(tmp_path, text + "\n").splitlines()
+    assert len(told) == 2
+    assert told[1].strip().startswith(said)
+
+
+@pytest.mark.parametrize("host", ["10.0.0.7", "2001:db8::7", "fe80::1%eth0", "pacs", "pacs_1.example.org."])
+def test_names_and_addresses_are_hosts(tmp_path: Path, host: str) -> None:
+    assert loaded(tmp_path, PEER.format("A").replace('"h"', f'"{host}"')).peers[0].host == host
+
+
+def test_a_file_from_another_editor_is_read_or_said_to_be_no_utf_8(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_bytes(b"\xef\xbb\xbf[node]\nport = 104\n")
+    assert load(path).node.port == 104
+    path.write_bytes(b'[node]\nae_title = "M\xfc"\n')
+    with pytest.raises(ConfigError, match="is not UTF-8"):
+        load(path)
+
+
 def test_the_shipped_file_names_every_key_there_is() -> None:
     shipped = shipped_with_everything()
     for section, field in Config.model_fields.items():
@@ -75,7 +112,7 @@ def test_the_shipped_file_names_every_key_there_is() -> None:
         ('[[peers]]\nname = "A"', ["peers[1].port: is missing", "peers[1].host: is missing"]),
         ("[eligibility]\nmin_thickness_mm = 5\nmax_thickness_mm = 2", ["min_thickness_mm", "max_thickness_mm"]),
         ("[node]\nport = 1\nport = 2", ["not valid TOML"]),
-        ("node = 3", ["node = 3"]),
+        ("node = 3", ["node: should be a section that begins with [node]"]),
     ],
 )
 def test_an_error_names_the_key_the_value_and_what_is_allowed(tmp_path: Path, text: str, parts: list[str]) -> None:
@@ -121,7 +158,7 @@ def test_a_file_that_cannot_be_read_is_an_error_and_no_traceback(tmp_path: Path)
     with pytest.raises(ConfigError, match="cannot be read"):
         load(tmp_path / "none.toml")
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\0")
-    with pytest.raises(ConfigError, match="not valid TOML"):
+    with pytest.raises(ConfigError, match="is not UTF-8"):
         load(tmp_path / "binary.toml")
 
 

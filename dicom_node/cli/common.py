@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,7 +37,17 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for mach
 class Commands(click.Group):
     """Shows what the node raises on purpose as one error, without a traceback; exit status 1."""
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Each with its whole first sentence, where the library cuts it off at the width of the terminal."""
+        commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        rows = [(name, one.get_short_help_str(limit=200)) for name, one in commands if one and not one.hidden]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
     def invoke(self, ctx: click.Context) -> Any:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # a name must not end a command where the locale lacks a letter
+                stream.reconfigure(errors="backslashreplace")
         try:
             return super().invoke(ctx)
         except NodeError as exc:
@@ -80,6 +92,30 @@ def check_address(config: Config) -> None:
         raise ConfigError(
             f"node.bind = {bind!r}: not an address of this machine ({exc.strerror}); 0.0.0.0 stands for all of them"
         ) from exc
+
+
+def check_tls(config: Config) -> None:
+    """Raises NodeError where the files of the node's own TLS, or of a peer's, cannot be used."""
+    from dicom_node.network import requestor, scp, tls
+
+    files = scp.rules_of(config).tls
+    if files is not None:
+        tls.ServerTls(files)
+    for peer in config.peers:
+        if peer.tls:
+            requestor.tls_of(peer)
+
+
+def check_device(config: Config) -> None:
+    """Raises ConfigError where the worker would find no such device; torch is loaded for one that may be missing."""
+    if config.model.device in ("auto", "cpu"):
+        return
+    from dtvit.inference import UnavailableDevice, choose_device
+
+    try:
+        choose_device(config.model.device)
+    except UnavailableDevice as exc:
+        raise ConfigError(f"model.device: {exc}") from exc
 
 
 def version_of(config: Config) -> Version:

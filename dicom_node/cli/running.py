@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from dicom_node.cli.common import CONFIG, check_address, load_config, version_of
+from dicom_node.cli.common import CONFIG, check_address, check_device, check_tls, load_config, version_of
 
 
 @click.command()
@@ -61,6 +61,8 @@ def check_config(config_path: Path) -> None:
     config = load_config(config_path)
     version = version_of(config)
     check_address(config)
+    check_tls(config)
+    check_device(config)
     check(config)
     to = ", ".join(peer.name for peer in config.destinations) or "nobody"
     click.echo(f"{config_path}: good. {config.node.ae_title} on port {config.node.port}; results go to {to};")

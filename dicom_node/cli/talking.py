@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from dicom_node.cli.common import CONFIG, dicom_files, load_config
-from dicom_node.errors import NotFound
+from dicom_node.errors import NotFound, NotPossible
 
 
 @click.command()
@@ -36,7 +36,12 @@ def send(folder: Path, peer: str | None, config_path: Path) -> None:
 
     config = load_config(config_path)
     node = config.node
-    myself = Peer(name="this-node", host="127.0.0.1", port=node.port or 11112, ae_title=node.ae_title)
+    if peer is None and node.tls:
+        raise NotPossible(
+            "this node takes TLS alone: give it a [[peers]] block with tls and results = false, send --to it"
+        )
+    host = "127.0.0.1" if node.bind in ("0.0.0.0", "::", "") else node.bind
+    myself = Peer(name="this-node", host=host, port=node.port or 11112, ae_title=node.ae_title)
     items = [scu.outgoing(path) for path in dicom_files([folder])]
     if not items:
         raise NotFound(f"no DICOM file under {folder}")

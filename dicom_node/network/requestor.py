@@ -16,7 +16,7 @@ from pynetdicom.association import Association
 
 from dicom_node.config import Peer
 from dicom_node.errors import PeerRefused, PeerUnreachable
-from dicom_node.network import calling
+from dicom_node.network import calling, tls
 from dicom_node.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 _config.LOG_HANDLER_LEVEL = "none"  # the library's own logging quotes data sets
@@ -67,7 +67,7 @@ def association(
             ae_title=peer.ae_title,
             ext_neg=roles,
             evt_handlers=[*heard.handlers(), *handlers],
-            tls_args=(_tls(peer), peer.host) if peer.tls else None,
+            tls_args=(tls_of(peer), peer.host) if peer.tls else None,
         )
     except OSError as exc:  # the host's name is not known, now or at all
         raise PeerUnreachable(f"{named(peer)} cannot be reached: {exc.strerror}") from exc
@@ -92,9 +92,10 @@ def association(
             opened.abort()
 
 
-def _tls(peer: Peer) -> ssl.SSLContext:
+def tls_of(peer: Peer) -> ssl.SSLContext:
     """TLS 1.2 or newer, certificate and host name verified: PS3.15 B.9, BCP 195 (RFC 9325). Raises PeerUnreachable."""
     try:
+        tls.must_be_readable(peer.tls_ca, peer.tls_certificate, peer.tls_key)
         context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=peer.tls_ca)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         if peer.tls_certificate is not None:

@@ -65,6 +65,7 @@ class ServerTls:
 
 
 def _context(files: TlsFiles) -> ssl.SSLContext:
+    must_be_readable(files.certificate, files.key, files.authority)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(SUITES)
@@ -75,6 +76,13 @@ def _context(files: TlsFiles) -> ssl.SSLContext:
     if files.authority is not None:
         context.load_verify_locations(files.authority)
     return context
+
+
+def must_be_readable(*files: Path | None) -> None:
+    """Raises OSError with the name of the file; OpenSSL's own error has none."""
+    for file in files:
+        if file is not None:
+            file.open("rb").close()
 
 
 def _no_password() -> str:
