@@ -22,6 +22,7 @@ from pydicom.uid import EncapsulatedPDFStorage, KeyObjectSelectionDocumentStorag
 from dicom_node import __version__, uids
 from dicom_node.completion import Rule
 from dicom_node.config import Peer, Results
+from dicom_node.errors import StoreUnavailable
 from dicom_node.logs import fields, trace
 from dicom_node.report import capture, keyobjects, picture, sr
 from dicom_node.report.context import Algorithm, Predecessor, ReportContext
@@ -204,6 +205,10 @@ def wanted_by(peer: Peer, kind: ObjectKind, outcome: Outcome, told_before: bool)
     return kind in peer.objects and (outcome is Outcome.PRESENT or told_before or not peer.only_positive)
 
 
+class NothingLeft(Exception):
+    """No file of a series can be read any more: whom a report would be about is not known."""
+
+
 def run_of(one: Series, number: int, *, at: float) -> Run:
     return Run(one.study_uid, one.series_uid, one.first_at, number, one.rule, one.whole is not False, at)
 
@@ -214,11 +219,16 @@ def reference(one: Series, made: MadeObject) -> Predecessor:
 
 
 def headers(instances: Sequence[Instance], spool: Spool) -> list[Dataset]:
-    """Of every instance; one whose file is gone or damaged gets what its row and another's header tell of it."""
+    """Of every instance; one whose file is gone or damaged gets what its row and another's header tell of it.
+
+    Raises NothingLeft, StoreUnavailable.
+    """
     found = [header_of(one, spool) for one in instances]
     like = next((header for header in found if header is not None), None)
     if like is None:
-        raise FileNotFoundError("no file of the series can be read")
+        if not spool.is_there():
+            raise StoreUnavailable("the spool cannot be reached: is its disk mounted?")
+        raise NothingLeft("every image of it is gone from the spool, or damaged")
     return [_remembered(i, like) if header is None else header for i, header in zip(instances, found, strict=True)]
 
 

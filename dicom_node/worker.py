@@ -172,6 +172,9 @@ class Worker:
         except sr.InconsistentSeries as exc:
             self._end(job, JobState.FAILED, reason=f"{exc}; correct it at the sender and send it again")
             return
+        except reporting.NothingLeft as exc:
+            self._end(job, JobState.FAILED, reason=f"{exc}; send it again, then: dicom-node retry {job.series_id}")
+            return
         log.info(
             "job_done %s",
             fields(

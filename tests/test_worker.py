@@ -297,6 +297,29 @@ def test_a_file_lost_from_the_spool_costs_its_slice_alone(node: Made) -> None:
     assert str(lost.sop_instance_uid) in str(report(node))
 
 
+def test_a_series_whose_files_are_all_gone_fails_at_once_and_says_what_to_do(node: Made) -> None:
+    complete(node)
+    for one in node.rows(instances):
+        node.spool.remove(one.file)
+    work(node, FakeClassifier(0.01))
+    assert [(job.state, job.tries, job.reason) for job in node.rows(jobs_table)] == [
+        ("failed", 1, "every image of it is gone from the spool, or damaged; send it again, then: dicom-node retry 1")
+    ]
+
+
+def test_a_series_waits_for_a_spool_that_is_away(node: Made) -> None:
+    node.accept(*head_series())
+    work(node, FakeClassifier(0.01))  # each slice has its result, before the disk goes
+    away = node.spool.folder.rename(node.spool.folder.with_name("away"))
+    node.tick_after(31)
+    work(node, FakeClassifier(0.01))
+    assert node.rows(jobs_table)[0].state == "ready"
+    away.rename(node.spool.folder)
+    node.clock.advance(3600)
+    work(node, FakeClassifier(0.01))
+    assert node.rows(jobs_table)[0].state == "reported"
+
+
 def test_a_file_on_a_bad_sector_costs_its_slice_alone(node: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     complete(node)
     bad, read = node.spool.path(node.rows(instances)[8].file), Path.read_bytes
