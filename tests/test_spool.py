@@ -123,6 +123,14 @@ def test_nobody_but_the_owner_reads_what_is_kept(tmp_path: Path) -> None:
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
+def test_what_a_command_of_root_keeps_is_the_services(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[tuple[str, int, int]] = []
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(os, "fchown", lambda fd, *owner: given.append((os.readlink(f"/proc/self/fd/{fd}"), *owner)))
+    name, mine = spool.keep(b"x"), spool.folder.stat()
+    assert given == [(str(spool.path(name)), mine.st_uid, mine.st_gid)]
+
+
 def test_content_that_the_disk_takes_in_pieces_is_kept_whole(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
     content = os.urandom(10_000)
     monkeypatch.setattr(os, "writev", lambda descriptor, parts: os.write(descriptor, b"".join(parts)[:999]))

@@ -55,8 +55,12 @@ class Names:
         try:
             for _ in range(count):
                 name = f"{shard}/{shard}{secrets.token_hex(15)}.dcm"
-                os.close(os.open(f"{self._folder}/{name}", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+                descriptor = os.open(f"{self._folder}/{name}", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
                 made.append(name)
+                try:
+                    _give_away(descriptor, f"{self._folder}/{shard}")
+                finally:
+                    os.close(descriptor)
             sync_folder(f"{self._folder}/{shard}")
         except OSError:
             self._remove(made)
@@ -71,6 +75,13 @@ class Names:
         for name in names:
             with suppress(OSError):
                 os.unlink(f"{self._folder}/{name}")
+
+
+def _give_away(descriptor: int, folder: str) -> None:
+    """A file that root makes, by a command, is the folder's owner's: the service could not read it otherwise."""
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        owner = os.stat(folder)
+        os.fchown(descriptor, owner.st_uid, owner.st_gid)
 
 
 def sync_folder(folder: str) -> None:
