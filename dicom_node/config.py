@@ -291,6 +291,12 @@ class Config(Section):
     def database_url(self) -> str:
         return self.node.database_url or f"sqlite:///{self.node.data_folder / 'node.sqlite'}"
 
+    def shown_certificates(self) -> set[tuple[Path, Path]]:
+        """What this node shows those who connect to it, and its peers: files of certificate and key."""
+        pairs = [(self.node.tls_certificate, self.node.tls_key)]
+        pairs += [(peer.tls_certificate, peer.tls_key) for peer in self.peers]
+        return {(certificate, key) for certificate, key in pairs if certificate is not None and key is not None}
+
     def gaps(self) -> list[str]:
         """What is allowed, and may not be meant."""
         said = []

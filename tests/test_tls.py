@@ -5,18 +5,21 @@ from __future__ import annotations
 import shutil
 import ssl
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from made import peer
 from pydantic import ValidationError
 from pynetdicom import AE
 from pynetdicom.sop_class import Verification
 
+from dicom_node.cli import main
 from dicom_node.config import Peer, load
 from dicom_node.errors import PeerUnreachable
-from dicom_node.network import scu
+from dicom_node.network import scu, tls
 
 pytestmark = pytest.mark.skipif(
     shutil.which("openssl") is None, reason="needs the openssl command to make certificates"
@@ -80,6 +83,25 @@ def test_a_peer_that_speaks_no_tls_or_does_not_trust_us_is_told_so(
         scu.echo(peer(port, tls=True, tls_ca=authority), "NODE")
     with pytest.raises(PeerUnreachable, match="is it a DICOM port, and one without TLS"):
         scu.echo(peer(port), "NODE")
+
+
+@pytest.mark.parametrize(
+    ("days", "said"), [(400, None), (13, "certificate runs out in 13 days"), (-1, "certificate has expired")]
+)
+def test_a_certificate_of_this_node_that_is_nearly_over_is_told(
+    own: tuple[Path, Path], tmp_path: Path, days: int, said: str | None
+) -> None:
+    again = tmp_path / "again.pem"
+    command = ["openssl", "x509", "-in", own[0], "-signkey", own[1], "-days", str(days), "-out", again]
+    subprocess.run(command, check=True, capture_output=True)
+    told = tls.running_out(again, own[1], now=time.time())
+    assert told == (said and f"{again}: {said}")
+    (tmp_path / "config.toml").write_text(
+        f'[node]\ntls = true\ntls_certificate = "{again}"\ntls_key = "{own[1]}"\ntls_clients = "none"\n'
+    )
+    ran = CliRunner().invoke(main, ["check-config", "--config", str(tmp_path / "config.toml")])
+    assert ran.exit_code == 0
+    assert ("but " in ran.output and "certificate " in ran.output.partition("\nbut ")[2]) or said is None
 
 
 def test_files_that_cannot_be_used_are_named_before_anything_is_sent(tmp_path: Path) -> None:

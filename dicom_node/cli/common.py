@@ -106,6 +106,14 @@ def check_tls(config: Config) -> None:
             requestor.tls_of(peer)
 
 
+def dying_certificates(config: Config, *, now: float) -> list[str]:
+    """In words, of those that this node shows, what is over or nearly so."""
+    from dicom_node.network import tls
+
+    said = (tls.running_out(certificate, key, now=now) for certificate, key in sorted(config.shown_certificates()))
+    return [sentence for sentence in said if sentence is not None]
+
+
 def check_device(config: Config) -> None:
     """Raises ConfigError where the worker would find no such device; torch is loaded for one that may be missing."""
     if config.model.device in ("auto", "cpu"):

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 
 import click
 
-from dicom_node.cli.common import CONFIG, check_address, check_device, check_tls, load_config, version_of
+from dicom_node.cli.common import (
+    CONFIG,
+    check_address,
+    check_device,
+    check_tls,
+    dying_certificates,
+    load_config,
+    version_of,
+)
 
 
 @click.command()
@@ -66,6 +75,6 @@ def check_config(config_path: Path) -> None:
     check(config)
     to = ", ".join(peer.name for peer in config.destinations) or "nobody"
     click.echo(f"{config_path}: good. {config.node.ae_title} on port {config.node.port}; results go to {to};")
-    for sentence in config.gaps():
+    for sentence in (*config.gaps(), *dying_certificates(config, now=time.time())):
         click.echo(f"but {sentence}")
     click.echo(f"checkpoint {version.model_digest[:12]}, preprocessing {version.preprocessing}")

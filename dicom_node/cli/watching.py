@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from dicom_node.cli.common import CONFIG, JSON, find_series, opened
+from dicom_node.cli.common import CONFIG, JSON, dying_certificates, find_series, opened
 from dicom_node.errors import NotFound, NotPossible, StoreUnavailable
 
 
@@ -23,7 +23,7 @@ def status(config_path: Path, as_json: bool, check: bool) -> None:
     With --check an alarm is: no `serve` gives a sign of life, a positive result is undelivered for ten minutes, a live
     series has no result ten minutes after its last image, the disk is too full to receive or not there, the database
     cannot be read; a warning: a delivery was refused for good, a series failed within the last day, something is owed
-    to a peer that is no destination any more.
+    to a peer that is no destination any more, a TLS certificate of this node runs out within two weeks.
     """
     try:
         level = _status(config_path, as_json)
@@ -43,7 +43,7 @@ def _status(config_path: Path, as_json: bool) -> int:
     from rich.console import Console
 
     from dicom_node import present
-    from dicom_node.store.overview import health, overview
+    from dicom_node.store.overview import Health, health, overview
 
     with opened(config_path, with_files=False) as (config, database, spool):
         now = time.time()
@@ -53,6 +53,8 @@ def _status(config_path: Path, as_json: bool) -> int:
         level, wrong = health(
             found, no_room=spool.why_no_room(), destinations=[one.name for one in config.destinations]
         )
+    dying = dying_certificates(config, now=now)
+    level, wrong = max(level, Health.WARNING if dying else Health.GOOD), [*wrong, *dying]
     if as_json:
         more = {"health": level.name.lower(), "wrong": wrong, "free_mib": free_mib, "ae_title": config.node.ae_title}
         click.echo(json.dumps(asdict(found) | more, indent=2))

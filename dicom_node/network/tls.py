@@ -7,6 +7,7 @@ again before a handshake, and a new file that cannot be used leaves the old one 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import ssl
 import threading
@@ -20,6 +21,8 @@ from dicom_node.logs import fields
 log = logging.getLogger("dicom_node.scp")
 
 SUITES = "ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2; those of 1.3 are all fit and OpenSSL's own choice
+SOON_S = 14 * 86400.0  # time enough to have one renewed
+_DATES_WRONG = (9, 10)  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED
 Clients = Literal["required", "optional", "none"]
 _DEMANDS = {"required": ssl.CERT_REQUIRED, "optional": ssl.CERT_OPTIONAL, "none": ssl.CERT_NONE}
 
@@ -76,6 +79,31 @@ def _context(files: TlsFiles) -> ssl.SSLContext:
     if files.authority is not None:
         context.load_verify_locations(files.authority)
     return context
+
+
+def running_out(certificate: Path, key: Path, *, now: float) -> str | None:
+    """In words, if the certificate is over, soon will be, or is not valid yet; None also where that cannot be told.
+
+    The standard library reads the dates of a peer's certificate alone: so it is shown to ourselves.
+    """
+    shows, sees = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+    try:
+        shows.load_cert_chain(certificate, key, password=_no_password)
+        sees.check_hostname = False
+        sees.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # its authority is not asked
+        sees.load_verify_locations(certificate)
+        seeing, showing = sees.wrap_bio(back, there), shows.wrap_bio(there, back, server_side=True)
+        for end in (seeing, showing, seeing):
+            with contextlib.suppress(ssl.SSLWantReadError):
+                end.do_handshake()
+        seen = seeing.getpeercert() or {}
+    except ssl.SSLCertVerificationError as exc:
+        return f"{certificate}: {exc.verify_message}" if exc.verify_code in _DATES_WRONG else None
+    except (OSError, ssl.SSLError):
+        return None
+    left_s = ssl.cert_time_to_seconds(str(seen["notAfter"])) - now
+    return f"{certificate}: certificate runs out in {left_s / 86400:.0f} days" if left_s < SOON_S else None
 
 
 def must_be_readable(*files: Path | None) -> None:
