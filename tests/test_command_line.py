@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from made import ct, received
 from untrained import untrained_checkpoint
 
 from dicom_node.cli import main
@@ -214,6 +215,32 @@ def test_echo_of_a_peer_that_is_not_there(folder: Path):
     code, said = run(folder, "echo", "GONE")
     assert code == 1
     assert "GONE (127.0.0.1:1) cannot be reached" in said
+
+
+def test_sending_that_ends_in_the_middle_says_how_far_it_came(folder: Path):
+    peer = '[[peers]]\nname = "GONE"\nhost = "127.0.0.1"\nport = 1\nae_title = "GONE"\ntimeout_s = 2\n'
+    (folder / "config.toml").write_text(peer)
+    got = received(ct(1))
+    (folder / "one.dcm").write_bytes(got.meta + got.data_set)
+    code, said = run(folder, "send", str(folder), "--to", "GONE")
+    assert code == 1
+    assert "GONE (127.0.0.1:1) cannot be reached" in said
+    assert "0 of 1 stored" in said
+
+
+def test_a_node_that_takes_tls_alone_is_not_sent_to_in_clear(folder: Path):
+    tls = 'tls = true\ntls_certificate = "a.pem"\ntls_key = "b.key"\ntls_clients = "none"\n'
+    (folder / "config.toml").write_text(f"[node]\n{tls}")
+    code, said = run(folder, "send", str(folder))
+    assert code == 1
+    assert "this node takes TLS alone" in said
+
+
+def test_of_whom_nothing_is_known_is_asked_in_other_words(folder: Path):
+    begun(folder)
+    arguments = ["forget", "--patient", "NOBODY", "--config", str(folder / "config.toml")]
+    said = CliRunner().invoke(main, arguments, input="n\n").output
+    assert "No series of it is known" in said
 
 
 def test_model_info_reads_the_configured_checkpoint(folder: Path):

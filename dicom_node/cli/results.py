@@ -83,9 +83,11 @@ def forget(patient: str | None, study: str | None, yes: bool, config_path: Path)
         found = search(database, whom)
         if not yes:
             others = f", and what bears this number in {len(found.former)} of other patients" if found.former else ""
-            click.confirm(
-                f"Erase {len(found.series)} series with all images and reports{others}, for good?", abort=True
-            )
+            if found.series or found.former:
+                what = f"Erase {len(found.series)} series with all images and reports{others}, for good?"
+            else:
+                what = "No series of it is known. Erase files of it that a crash left without a row, for good?"
+            click.confirm(what, abort=True)
         done = erase(database, spool, whom, now=time.time())
         present.forgotten(click.echo, done)
         if done.trouble:

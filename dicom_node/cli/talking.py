@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from dicom_node.cli.common import CONFIG, dicom_files, load_config
-from dicom_node.errors import NotFound, NotPossible
+from dicom_node.errors import NotFound, NotPossible, PeerError
 
 
 @click.command()
@@ -45,11 +45,15 @@ def send(folder: Path, peer: str | None, config_path: Path) -> None:
     items = [scu.outgoing(path) for path in dicom_files([folder])]
     if not items:
         raise NotFound(f"no DICOM file under {folder}")
-    failed = 0
+    stored = 0
     sent = scu.send(config.peer(peer) if peer else myself, node.ae_title, items)
-    for answer in track(sent, total=len(items), description="sending", transient=True):
-        if answer.error is not None:
-            failed += 1
-            click.echo(f"{answer.item.path}: {answer.error}", err=True)
-    click.echo(f"{len(items) - failed} of {len(items)} stored")
-    sys.exit(1 if failed else 0)
+    try:
+        for answer in track(sent, total=len(items), description="sending", transient=True):
+            if answer.error is None:
+                stored += 1
+            else:
+                click.echo(f"{answer.item.path}: {answer.error}", err=True)
+    except PeerError as exc:
+        click.echo(f"dicom-node: {exc}", err=True)
+    click.echo(f"{stored} of {len(items)} stored")
+    sys.exit(0 if stored == len(items) else 1)
