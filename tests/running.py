@@ -64,9 +64,9 @@ class RunningNode:
         self.process.wait()
         self.process = None
 
-    def stop(self) -> int:
+    def stop(self, by: signal.Signals = signal.SIGTERM) -> int:
         assert self.process is not None
-        self.process.send_signal(signal.SIGTERM)
+        self.process.send_signal(by)
         code = self.process.wait(60)
         self.process = None
         return code

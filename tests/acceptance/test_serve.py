@@ -155,6 +155,8 @@ def test_a_sender_that_is_not_on_the_list_is_rejected_and_told_so_in_the_log(
     node.until(lambda: "association_rejected" in node.log, "it is logged")
     assert "node.allowed_senders" in node.log
     assert rows(node, "SELECT count(*) FROM instances") == [(0,)]
+    assert node.stop(by=signal.SIGHUP) == 0
+    assert " stopped" in node.log
 
 
 def test_a_late_slice_makes_a_second_report_that_names_the_first(
