@@ -125,7 +125,8 @@ class Sender:
             with self._database.write() as connection:
                 owed = outbox.give_up(connection, delivery, now=now, status=error.status, error=str(error))
             if owed:
-                log.error("delivery_failed %s", fields(**about, reason=error))
+                hint = f"mend it, then: dicom-node retry {delivery.series_id}"
+                log.error("delivery_failed %s", fields(**about, reason=error, hint=hint))
             return
         wait_s = self._settings.wait_s(delivery.tries, self._jitter())
         with self._database.write() as connection:

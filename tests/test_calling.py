@@ -75,7 +75,8 @@ LONGEST_PDU = bytes([0x50, 0, 0, 8, 0x51, 0, 0, 4, 0, 0, 0x40, 0])
 @pytest.mark.parametrize(
     ("answer", "kind", "said"),
     [
-        ((1, 1, 7), PeerRefused, "Called AE title not recognised"),
+        ((1, 1, 7), PeerRefused, "Called AE title not recognised; see peers.ae_title"),
+        ((1, 1, 3), PeerRefused, "Calling AE title not recognised; allow NODE there"),
         ((1, 2, 3), PeerRefused, "source 2, reason 3"),
         ((1, 9, 1), PeerRefused, "source 9, reason 1"),
         ((1, 1, 99), PeerRefused, "source 1, reason 99"),

@@ -217,6 +217,7 @@ def test_the_log_of_a_delivery_names_the_series_that_commands_take(
         to.tick()
     assert "series=1 job=2 to=PACS1" in caplog.text
     assert "0124 (not authorized)" in caplog.text
+    assert "dicom-node retry 1" in caplog.text
 
 
 @pytest.mark.parametrize("taken", [SR_88_33, SR_88_22])

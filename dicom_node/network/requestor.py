@@ -19,6 +19,7 @@ from dicom_node.errors import PeerRefused, PeerUnreachable
 from dicom_node.network import calling, tls
 from dicom_node.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
+_HINTS = {(1, 3): "; allow {calling_aet} there", (1, 7): "; see peers.ae_title"}  # by source and reason, PS3.8 9.3.4
 _config.LOG_HANDLER_LEVEL = "none"  # the library's own logging quotes data sets
 
 
@@ -72,7 +73,8 @@ def association(
     except OSError as exc:  # the host's name is not known, now or at all
         raise PeerUnreachable(f"{named(peer)} cannot be reached: {exc.strerror}") from exc
     if heard.rejection is not None:
-        reason = f"{named(peer)} rejected the association: {heard.rejection}"
+        hint = _HINTS.get(heard.rejection[1:], "").format(calling_aet=calling_aet)
+        reason = f"{named(peer)} rejected the association: {heard.rejection}{hint}"
         # Rejected for good is a matter of configuration on either side, for now of load (PS3.8 9.3.4).
         raise (NoAssociation if heard.rejection.result == calling.PERMANENT else PeerUnreachable)(reason)
     if heard.is_broken(opened):
