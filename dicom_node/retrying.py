@@ -5,10 +5,19 @@ from __future__ import annotations
 from dicom_node.arrivals import judge_again
 from dicom_node.config import Eligibility
 from dicom_node.errors import NotPossible
-from dicom_node.store import jobs, outbox, series
+from dicom_node.store import jobs, outbox, series, settling
 from dicom_node.store.database import Connection
 from dicom_node.store.series import Series
 from dicom_node.tables import JobState, SeriesState
+
+
+def retry_refused(connection: Connection, *, now: float) -> str:
+    """Owe again all that destinations refused for good; returns what was done, in words. Raises NotPossible."""
+    found = settling.refused(connection)
+    owed = sum(outbox.try_again(connection, series_id, now=now) for series_id in found)
+    if not owed:
+        raise NotPossible("nothing is refused that a newer report has not replaced")
+    return f"{owed} deliveries of {len(found)} series will be tried again"
 
 
 def retry(connection: Connection, one: Series, rules: Eligibility, *, again: bool, keep: str | None, now: float) -> str:

@@ -121,6 +121,21 @@ def test_what_is_owed_to_a_peer_that_is_configured_no_more_is_told(node: Made, t
     assert "nothing is owed to PACS1" in CliRunner().invoke(main, arguments).output
 
 
+def test_all_that_was_refused_is_tried_again_at_once(node: Made, tmp_path: Path) -> None:
+    owe(node, "absent", "failed")
+    (tmp_path / "config.toml").write_text("[node]\nmin_free_mib = 0\n")
+
+    def retry(*given: str) -> tuple[int, str]:
+        ran = CliRunner().invoke(main, ["retry", *given, "--config", str(tmp_path / "config.toml")])
+        return ran.exit_code, ran.output
+
+    assert retry() == retry("1", "--refused") == retry("--refused", "--again")
+    assert node.rows(deliveries)[0].state == "failed"
+    assert retry("--refused") == (0, "1 deliveries of 1 series will be tried again\n")
+    assert node.rows(deliveries)[0].state == "waiting"
+    assert retry("--refused")[0] == 1
+
+
 def test_a_destination_that_is_configured_is_never_cancelled(node: Made, tmp_path: Path) -> None:
     owe(node, "absent", "waiting")
     peer = '[[peers]]\nname = "PACS1"\nhost = "127.0.0.1"\nport = 1\nae_title = "P"\n'

@@ -83,7 +83,8 @@ def show(series: str, config_path: Path, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("series")
+@click.argument("series", required=False)
+@click.option("--refused", is_flag=True, help="Instead of one SERIES: all that destinations refused for good.")
 @click.option("--again", is_flag=True, help="Also make a new report where one was delivered; it supersedes the first.")
 @click.option(
     "--keep",
@@ -91,11 +92,17 @@ def show(series: str, config_path: Path, as_json: bool) -> None:
     help="Of two objects with one SOP Instance UID and different pixels, the one to go by.",
 )
 @CONFIG
-def retry(series: str, again: bool, keep: str | None, config_path: Path) -> None:
+def retry(series: str | None, refused: bool, again: bool, keep: str | None, config_path: Path) -> None:
     """Try SERIES again: a delivery that was refused, a series that failed, was refused or not chosen."""
     from dicom_node.retrying import retry as try_again
+    from dicom_node.retrying import retry_refused
 
+    if refused == (series is not None) or (refused and (again or keep)):
+        raise NotPossible("name one SERIES, or say --refused, and that alone")
     with opened(config_path) as (config, database, _), database.write() as connection:
+        if series is None:
+            click.echo(retry_refused(connection, now=time.time()))
+            return
         one = find_series(connection, series)
         said = try_again(connection, one, config.eligibility, again=again, keep=keep, now=time.time())
     click.echo(f"series {one.id}: {said}")

@@ -111,7 +111,7 @@ def health(found: Overview, *, no_room: str | None, destinations: Collection[str
     if found.failed_deliveries:
         warnings.append(
             f"{found.failed_deliveries} deliveries were refused for good, of series {_listed(found.refused_series)}; "
-            "see why by show, then retry"
+            "see why by show, then retry one, or retry --refused"
         )
     if found.failed_lately:
         warnings.append(
@@ -153,9 +153,7 @@ def overview(connection: Connection, *, now: float) -> Overview:
         .order_by(objects.c.created_at)
         .limit(1)
     ).first()
-    refused = connection.scalars(
-        _of_deliveries(jobs.c.series_id).where(deliveries.c.state == DeliveryState.FAILED)
-    ).all()
+    failed = connection.execute(owed.where(deliveries.c.state == DeliveryState.FAILED)).one()[0]
     uncommitted = sa.select(sa.func.count()).where(
         deliveries.c.commitment.in_((CommitmentState.OWED, CommitmentState.ASKED))
     )
@@ -169,8 +167,8 @@ def overview(connection: Connection, *, now: float) -> Overview:
         oldest_undelivered_s=None if oldest is None else now - oldest,
         oldest_undelivered_positive_s=None if positive is None else now - positive.created_at,
         oldest_undelivered_positive=None if positive is None else positive.series_id,
-        failed_deliveries=len(refused),
-        refused_series=tuple(sorted(set(refused))),
+        failed_deliveries=int(failed),
+        refused_series=tuple(settling.refused(connection)),
         owed=settling.owed(connection),
         uncommitted=int(connection.scalar(uncommitted) or 0),
         oldest_live_s=None if live is None else now - live.last_at,

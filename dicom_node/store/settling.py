@@ -17,6 +17,12 @@ def owed(connection: Connection) -> dict[str, int]:
     return {str(name): int(count) for name, count in connection.execute(counted.order_by(deliveries.c.destination))}
 
 
+def refused(connection: Connection) -> list[int]:
+    """Series of which a destination refused something for good."""
+    query = sa.select(jobs.c.series_id).join(objects, objects.c.job_id == jobs.c.id).join(deliveries).distinct()
+    return list(connection.scalars(query.where(deliveries.c.state == DeliveryState.FAILED).order_by(jobs.c.series_id)))
+
+
 def cancel_for(connection: Connection, destination: str, *, now: float) -> int:
     """Owe this destination nothing of what was made so far; returns how many deliveries that were."""
     return _cancel(connection, deliveries.c.destination == destination, _OPEN, now=now)
