@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from dicom_node.cli import main
 from dicom_node.config import load
 from dicom_node.errors import StoreUnavailable
 from dicom_node.store import opening
+from dicom_node.store.database import Database
 
 
 @pytest.fixture
@@ -71,6 +73,18 @@ def test_no_command_upgrades_what_an_older_service_may_be_using(config: Path) ->
     with node.database.read() as connection:
         assert connection.scalar(sa.text("SELECT version_num FROM alembic_version")) == "0001"
     assert run(config, "check-config")[0] == 0
+
+
+def test_a_folder_of_another_user_is_said_to_be_so(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    filled(config.parent)
+
+    def denied(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Database, "missing_file", denied)
+    code, said = run(config, "status")
+    assert code == 1
+    assert "cannot be used: Permission denied; run this as its owner" in said
 
 
 def test_a_spool_whose_disk_is_away_is_no_empty_spool(config: Path) -> None:

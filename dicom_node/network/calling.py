@@ -67,7 +67,11 @@ class Heard:
         if time.monotonic() - self._asked_at >= peer.timeout_s:
             return f"took the connection, and gave no answer within peers.timeout_s = {peer.timeout_s:g} seconds"
         how = "aborted the association" if self._aborted else "ended the connection"
-        doubt = "does it take the certificate of this node?" if peer.tls else "is it a DICOM port without TLS, and lets this machine in?"
+        doubt = (
+            "does it take the certificate of this node?"
+            if peer.tls
+            else "is it a DICOM port without TLS, and lets this machine in?"
+        )
         return f"{how} at once, without an answer to the request; {doubt}"
 
     def _connected(self, event: evt.Event) -> None:

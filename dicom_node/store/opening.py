@@ -68,7 +68,8 @@ def _usable(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as exc:
-        raise StoreUnavailable(f"node.data_folder = {folder} cannot be used: {exc.strerror}") from exc
+        hint = "; run this as its owner" if isinstance(exc, PermissionError) else ""
+        raise StoreUnavailable(f"node.data_folder = {folder} cannot be used: {exc.strerror}{hint}") from exc
 
 
 def _expect_its_files(database: Database, spool: Spool) -> None:
