@@ -241,6 +241,10 @@ def test_of_whom_nothing_is_known_is_asked_in_other_words(folder: Path):
     arguments = ["forget", "--patient", "NOBODY", "--config", str(folder / "config.toml")]
     said = CliRunner().invoke(main, arguments, input="n\n").output
     assert "No series of it is known" in said
+    arguments.remove("NOBODY")
+    asked = CliRunner().invoke(main, arguments, input="NOBODY\ny\n")
+    assert "Patient ID: NOBODY" in asked.output
+    assert "nothing of this patient or study is here" in asked.output
 
 
 def test_model_info_reads_the_configured_checkpoint(folder: Path):

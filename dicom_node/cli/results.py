@@ -10,6 +10,8 @@ import click
 from dicom_node.cli.common import CONFIG, describe_checkpoint, find_series, load_config, newest_report, opened
 from dicom_node.errors import NotFound, NotPossible, StoreUnavailable
 
+ASK = "\0"  # stands in no Patient ID
+
 
 @click.group()
 def report() -> None:
@@ -64,7 +66,12 @@ def withdraw(series: str, why: str, config_path: Path) -> None:
 
 
 @click.command()
-@click.option("--patient", help="Patient ID, as the scanner sent it.")
+@click.option(
+    "--patient",
+    is_flag=False,
+    flag_value=ASK,
+    help="Patient ID, as the scanner sent it; alone, it is asked for, and is in no list of processes and no history.",
+)
 @click.option("--study", help="Study Instance UID.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @CONFIG
@@ -76,6 +83,8 @@ def forget(patient: str | None, study: str | None, yes: bool, config_path: Path)
     from dicom_node import present
     from dicom_node.forgetting import Whom, erase, search
 
+    if patient == ASK:
+        patient = click.prompt("Patient ID")
     if (patient is None) == (study is None) or not (patient or study):
         raise NotPossible("name one of the two: --patient ID, or --study UID")
     whom = Whom(patient, study)
