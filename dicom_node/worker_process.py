@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 from dicom_node.allocation import keep_memory
 from dicom_node.config import Config
-from dicom_node.errors import ConfigError, StoreFull, StoreUnavailable
-from dicom_node.logs import fields
+from dicom_node.errors import ConfigError, NodeError, StoreFull, StoreUnavailable
+from dicom_node.logs import fields, trace
 from dicom_node.store.opening import open_store
 from dicom_node.supervisor import ALIVE, DONE
 from dicom_node.worker import Node, Worker
@@ -32,10 +32,23 @@ MOST_READERS = 16  # some 2,000 slices a second, as many as a GPU classifies wit
 
 
 def work(config: Config, owner: str) -> NoReturn:
-    """Work until told to stop, and end the process. Raises ConfigError where the model cannot be used as configured."""
+    """Work until told to stop, and end the process. What ends it before, exit status 1, is a line of the log."""
     stopping = threading.Event()
     working = threading.Event()
     threading.Thread(target=_wait_for_end_of_input, args=(stopping, working), daemon=True).start()
+    try:
+        _work(config, owner, stopping, working)
+    except NodeError as exc:
+        log.error("cannot_work %s", fields(reason=exc))
+        _end(1)
+    except Exception as exc:  # noqa: BLE001 - outermost line of the process
+        log.error("fault %s", fields(part="worker", error=trace(exc)))
+        _end(1)
+    _end(0)
+
+
+def _work(config: Config, owner: str, stopping: threading.Event, working: threading.Event) -> None:
+    """Until `stopping` is set. Raises ConfigError where the model cannot be used as configured, and ModelFailed."""
     with contextlib.suppress(AttributeError, OSError):
         os.nice(19)  # receiving goes before classifying: a sender waits, a report does not mind a moment
     keep_memory()
@@ -70,7 +83,6 @@ def work(config: Config, owner: str) -> NoReturn:
             stopping.wait(IDLE_S)
     spool.close()
     database.close()
-    _end()
 
 
 def load_classifier(config: Config) -> Classifier:
@@ -112,14 +124,14 @@ def _sign_of_life(sign: bytes = ALIVE) -> None:
 
 def _wait_for_end_of_input(stopping: threading.Event, working: threading.Event) -> None:
     with contextlib.suppress(OSError, ValueError):
-        while sys.stdin.buffer.read(1):
+        while os.read(sys.stdin.fileno(), 1):  # not by its buffer: that is locked while this waits, at the end too
             pass
     stopping.set()
     if not working.is_set():  # still importing torch or loading weights: nothing is leased, nothing can be lost
-        _end()
+        _end(0)
 
 
-def _end() -> NoReturn:
+def _end(code: int) -> NoReturn:
     """Leave at once: taking torch apart costs seconds, and the database is what remembers."""
     logging.shutdown()
-    os._exit(0)
+    os._exit(code)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -103,3 +104,16 @@ def test_what_a_worker_has_done_is_told_each_time(node: Made) -> None:
     assert done.acquire(timeout=10.0)
     assert done.acquire(timeout=10.0)
     assert not done.acquire(timeout=0.1)
+
+
+def test_a_worker_that_cannot_work_says_why_in_one_line_and_ends(tmp_path: Path) -> None:
+    """Its thread that waits for the end of its input held a lock, over which the interpreter ended with a core dump."""
+    (tmp_path / "config.toml").write_text('[node]\nmin_free_mib = 0\n[model]\ncheckpoint = "gone.safetensors"\n')
+    command = [sys.executable, "-m", "dicom_node", "worker", "--owner", "me", "--config", str(tmp_path / "config.toml")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as worker:
+        assert worker.wait(120) == 1
+        assert worker.stderr is not None
+        said = worker.stderr.read()
+    assert "ERROR dicom_node.worker cannot_work reason=" in said
+    assert "gone.safetensors: cannot be read" in said
+    assert said.count("\n") == 1
