@@ -202,19 +202,28 @@ def _duplicates(rows: Iterable[Row]) -> list[Problem]:
 def _doubles(rows: Iterable[Row]) -> list[Problem]:
     """Patients who may be one under two spellings, of whom one could train and the other test: a spreadsheet takes
     00123 for 123. Told at the first row of the later spelling."""
-    first: dict[str, Row] = {}
+    alike: dict[str, list[tuple[str, int]]] = {}
     seen: set[str] = set()
     problems = []
     for row in rows:
         if row.patient_id in seen:
             continue
         seen.add(row.patient_id)
-        plain = unicodedata.normalize("NFKC", "".join(row.patient_id.split())).casefold()
-        before = first.setdefault(re.sub(r"(?<!\d)0+(?=\d)", "", plain), row)
-        if before is not row:
-            text = f"as in row {before.line} but for case, spaces or leading zeros; spell one patient in one way, "
+        plain = _plain(row.patient_id)
+        others = alike.setdefault(re.sub(r"(?<!\d)0+(?=\d)", "", plain), [])
+        # Zeros that are lost shorten an id: of ids of one length, as hexadecimal ones are, a01b1 and a1b01 are two.
+        before = next((line for text, line in others if text == plain or len(text) != len(plain)), None)
+        if before is not None:
+            text = f"as in row {before} but for case, spaces or leading zeros; spell one patient in one way, "
             problems.append(Problem(row.line, "patient_id", text + "and name two so that they differ in more"))
+        others.append((plain, row.line))
     return problems
+
+
+def _plain(patient_id: str) -> str:
+    """Without case and spaces, but for one space between two digits: 1 23 and 12 3 are two patients of two sites."""
+    letters = unicodedata.normalize("NFKC", patient_id).casefold()
+    return re.sub(r"\s+", " ", re.sub(r"(?<!\d)\s+|\s+(?!\d)", "", letters))
 
 
 def _strays(rows: Iterable[Row]) -> list[Problem]:
