@@ -67,6 +67,11 @@ def test_a_recipe_of_ones_own_needs_only_what_differs(tmp_path):
         ('encoder = "x"\nsteps = 5\ngeometry = "square"', "geometry must be one of resize-256-crop-224, head-box-224"),
         ('encoder = "x"\nsteps = 5\ncounterfactuals = true', "needs geometry = 'head-box-224'"),
         ('encoder = "x"\nsteps = 5\nshares = 3', "shares must be a table, got 3"),
+        (
+            'encoder = "x"\nsteps = 5\n[replication]\ndeep = inf',
+            "replication.deep must be a number of 0 or more, got inf",
+        ),
+        ('encoder = "x"\nsteps = 5\n[shares]\npatient_bleeding = nan', "must be a number of 0 or more, got nan"),
         ("encoder =", "is no TOML"),
     ],
 )

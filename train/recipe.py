@@ -154,8 +154,8 @@ class Recipe:
             for each, value in getattr(self, key).items():
                 if each not in known:
                     raise UnusableRecipe(f"unknown key {key}.{each}{nearest(each, known)}")
-                if value < 0:
-                    raise UnusableRecipe(f"{key}.{each} must not be negative, got {value}")
+                if not 0 <= value < math.inf:
+                    raise UnusableRecipe(f"{key}.{each} must be a number of 0 or more, got {value}")
                 if key == "replication" and value != int(value):
                     raise UnusableRecipe(f"{key}.{each} must be a whole number of times, got {value}")
         if self.sampling == "shares" and not sum(self.shares.values()):
