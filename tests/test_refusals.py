@@ -116,11 +116,14 @@ def test_the_folder_of_a_run_keeps_its_split_when_another_is_refused(tmp_path, h
         assert files_of(output) == before
 
 
-@pytest.mark.parametrize(
+NO_MEMORY = pytest.mark.parametrize(
     "failure",
     [torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), RuntimeError("DefaultCPUAllocator: can't")],
     ids=["cuda", "cpu"],
 )
+
+
+@NO_MEMORY
 def test_too_little_memory_is_told_with_what_to_do(tmp_path, heads, monkeypatch, failure):
     def step(*_args):
         raise failure
@@ -129,6 +132,28 @@ def test_too_little_memory_is_told_with_what_to_do(tmp_path, heads, monkeypatch,
     given = recipe(**PLAIN, split="given", accumulation=2)
     with pytest.raises(UnusableRun, match=r"memory for test_vit with a batch of 16: .*--set accumulation=4"):
         run(given, Settings(output=tmp_path / "run", data=heads, device="cpu", threads=1), quiet)
+
+
+@NO_MEMORY
+def test_a_run_that_finds_too_little_memory_to_go_on_is_not_called_damaged(tmp_path, heads, monkeypatch, failure):
+    """Whoever believed it would remove the state, and with it the training."""
+    machine = Settings(output=tmp_path / "run", data=heads, device="cpu", threads=1)
+    run(recipe(**PLAIN, split="given", steps=1), machine, quiet)
+    load = torch.load
+
+    def loaded(path, **options):
+        if options.get("mmap"):
+            return load(path, **options)
+        raise failure
+
+    def restored(*_args):
+        raise failure
+
+    for name, instead in (("torch.load", loaded), ("train.loop.Run._restore", restored)):
+        with monkeypatch.context() as patched:
+            patched.setattr(name, instead)
+            with pytest.raises(UnusableRun, match=r"too little memory for test_vit .*call again"):
+                run(recipe(**PLAIN, split="given", steps=1), machine, quiet)
 
 
 @pytest.mark.parametrize("option", ["cache", "phantoms"])

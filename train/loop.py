@@ -131,6 +131,8 @@ class Run:
             try:
                 self._restore(saved)
             except (KeyError, RuntimeError, TypeError, ValueError) as exc:
+                if state.lacks_memory(exc):
+                    raise
                 raise UnusableRun(
                     f"{self.settings.output / STATE} was saved by another version of this program, of torch or of timm "
                     f"({' '.join(str(exc).split())[:200]}); go on with that one, or remove the file to begin again"

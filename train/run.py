@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from dtvit.checkpoint import UnusableCheckpoint, describe
@@ -49,7 +48,6 @@ REFUSALS = (
     UnusableRun,
 )
 """What `run` raises for a person to mend; the text says how."""
-NO_MEMORY = "DefaultCPUAllocator"  # in what torch says of a CPU's; a GPU's is an error of a class of its own
 
 
 def run(recipe: Recipe, settings: Settings, say: Say = say_to_stderr) -> Path:
@@ -81,12 +79,12 @@ def _enough_memory(recipe: Recipe) -> Iterator[None]:
             "--processes, so that each has more memory"
         ) from exc
     except RuntimeError as exc:
-        if not isinstance(exc, torch.OutOfMemoryError) and NO_MEMORY not in str(exc):
+        if not state.lacks_memory(exc):
             raise
         raise UnusableRun(
-            f"there is too little memory for {recipe.encoder} with a batch of {recipe.batch}: begin again in another "
-            f"folder with --set accumulation={2 * recipe.accumulation}, which computes the same gradient in smaller "
-            "parts, with --set checkpointing=true, or with a smaller batch"
+            f"there is too little memory for {recipe.encoder} with a batch of {recipe.batch}: end what else takes "
+            f"it and call again, or begin again in another folder with --set accumulation={2 * recipe.accumulation}, "
+            "which computes the same gradient in smaller parts, with --set checkpointing=true, or with a smaller batch"
         ) from exc
 
 

@@ -19,6 +19,7 @@ from train.processes import not_while_imported
 STATE = "state.pt"
 LOCK = "run.lock"
 HALF_WRITTEN = (f".{STATE}.*", ".*.safetensors.*")
+NO_MEMORY = "DefaultCPUAllocator"  # in what torch says of a CPU's; a GPU's is an error of a class of its own
 
 
 class UnusableRun(Exception):
@@ -75,17 +76,27 @@ def save(path: Path, state: dict[str, Any]) -> None:
 
 
 def read(path: Path, device: torch.device, *, mapped: bool = False) -> dict[str, Any] | None:
-    """None where no run has saved anything; `mapped`: weights are read when they are looked at. Raises UnusableRun."""
+    """None where no run has saved anything; `mapped`: weights are read when they are looked at.
+
+    Raises UnusableRun; what torch raises where memory is short (`lacks_memory`) stays as it is.
+    """
     if not path.exists():
         return None
     try:
         state: dict[str, Any] = torch.load(path, map_location=device, mmap=mapped, weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as exc:
+        if lacks_memory(exc):
+            raise
         reason = exc.strerror if isinstance(exc, OSError) else "damaged, or no state of a run"
         raise UnusableRun(f"{path} cannot be read ({reason}); remove it to begin again") from exc
     if not isinstance(state, dict) or not isinstance(state.get("run"), dict):
         raise UnusableRun(f"{path} cannot be read (no state of a run); remove it to begin again")
     return state
+
+
+def lacks_memory(exc: Exception) -> bool:
+    """Whether torch says so, on a CPU or on a GPU."""
+    return isinstance(exc, torch.OutOfMemoryError) or NO_MEMORY in str(exc)
 
 
 def identity(path: Path) -> dict[str, Any] | None:
