@@ -2,13 +2,15 @@
 
 import pytest
 import torch
-from learning import filed_heads, quiet, recipe, without_network
+from learning import SOURCE, drawn, filed_heads, quiet, recipe, settings, without_network
 from listed import entries, many, table
 
-from dtvit.checkpoint import UnusableCheckpoint
+from dtvit.checkpoint import UnusableCheckpoint, describe
 from dtvit.inference import UnavailableDevice
 from dtvit.model import UnknownEncoder
+from train.card import model_card
 from train.data import UnusableData
+from train.loop import fit
 from train.options import Settings
 from train.pretrained import UnavailableWeights
 from train.recipe import UnusableRecipe
@@ -176,6 +178,25 @@ def test_a_start_that_those_who_test_have_trained_is_refused(tmp_path, heads):
         run(on, Settings(output=tmp_path / "other", **machine), quiet)
     its_own = on.changed({"split": str(tmp_path / "first" / SPLIT)})
     assert run(its_own, Settings(output=tmp_path / "same", **machine), quiet).exists()
+
+
+def test_a_checkpoint_of_patients_that_learned_on_from_phantoms_has_seen_them(tmp_path, heads):
+    """Else its card says "no patient", and they could test who trained it."""
+    plain, machine = recipe(**PLAIN, steps=1, split="given"), {"data": heads, "device": "cpu"}
+    first = run(plain, Settings(output=tmp_path / "first", **machine), quiet)
+    on = recipe(**PLAIN, steps=1, start_from=str(first))
+    second = fit(on, settings(tmp_path / "second"), drawn(), SOURCE, quiet)
+    found = describe(second)
+    assert found.metadata.patients_seen == "36 patients, 18 of them with slices labelled as bleeding"
+    assert "has seen no patient" not in model_card(found)
+    third = plain.changed({"start_from": str(second), "split": "patient"})
+    with pytest.raises(
+        UnusableRecipe, match=r"start_from: drawn\.safetensors was trained on manifest\.csv under another"
+    ):
+        run(third, Settings(output=tmp_path / "other", **machine), quiet)
+    assert run(
+        plain.changed({"start_from": str(second)}), Settings(output=tmp_path / "same", **machine), quiet
+    ).exists()
 
 
 def test_a_column_split_that_a_recipe_does_not_go_by_is_told(tmp_path, heads):

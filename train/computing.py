@@ -46,7 +46,14 @@ def learner(recipe: Recipe, begun: Start | None = None) -> Built:
                 f"{len(told.location_classes)} location outputs; set encoder, head and location_outputs to the same"
             ) from exc
         from_where = f"started from {told.name} ({checkpoint.digest[:12]})"
-        start = Start(from_where, f"it {from_where}, whose licence is: {told.licence}")
+        earlier = told.training.get("before", {})
+        start = Start(
+            from_where,
+            f"it {from_where}, whose licence is: {told.licence}",
+            before=f"{told.training_data} {earlier.get('training_data', '')}".strip(),
+            patients_seen=told.patients_seen,
+            split=told.training.get("split", {}).get("digest") or earlier.get("split", ""),
+        )
     elif recipe.pretrained == "none":
         start_well(model.encoder)
     if recipe.checkpointing:

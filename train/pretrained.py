@@ -33,6 +33,12 @@ class Start:
     """Where they come from."""
     licence: str = ""
     """What is known of theirs, a clause; empty where chance drew them."""
+    before: str = ""
+    """What they have learned from, in the words of their checkpoint and of those before it; empty without one."""
+    patients_seen: str = ""
+    """As in `dtvit.checkpoint.Metadata`, likewise."""
+    split: str = ""
+    """SHA-256 of the split that patients were last dealt out by, likewise."""
 
 
 def model(recipe: Recipe) -> tuple[DTViT, Start]:

@@ -16,7 +16,7 @@ import torch
 from dtvit.checkpoint import NONE, Metadata, describe, load, save, write_whole
 from dtvit.findings import LOCATIONS, Thresholds
 from dtvit.inference import NotFinite
-from train.card import model_card
+from train.card import NO_PERSON, model_card
 from train.data import APART, PARTS, Pictures
 from train.evaluation import calibrate, heldout, measure, plain, predict
 from train.evaluation.drift import statistics
@@ -116,9 +116,13 @@ def finish(output: Path, recipe: Recipe, data: Pictures, source: Source, ended: 
 def _told(recipe: Recipe, data: Pictures, source: Source, ended: Ended, step: int) -> dict[str, Any]:
     """What the checkpoint says of the run that made it."""
     parts = {part: data.of_part(part) for part in PARTS}
+    before = {"training_data": ended.start.before}
+    if not source.split:  # else its own counts
+        before["split"] = ended.start.split
     return {
         "recipe": recipe.recorded(),
         "start": ended.start.told,
+        **({"before": before} if ended.start.before else {}),
         "data": source.digest,
         "split": {**source.split, "label": source.label},
         "steps_done": ended.steps,
@@ -146,7 +150,7 @@ def _metadata(recipe: Recipe, source: Source, start: Start, *, training: Mapping
         head=recipe.head,
         location_classes=(*LOCATIONS, NONE) if recipe.location_outputs > len(LOCATIONS) else LOCATIONS,
         training_data=source.training_data,
-        patients_seen=source.patients_seen,
+        patients_seen=source.patients_seen if source.patients_seen != NO_PERSON else start.patients_seen or NO_PERSON,
         preprocessing=source.preprocessing,
         slice_thresholds=Thresholds(0.5, 0.5),
         series_thresholds=Thresholds(0.5, 0.5),
