@@ -90,8 +90,8 @@ def test_a_rejection_is_told_at_once_whatever_numbers_it_has(
     begun = time.monotonic()
     with peer_that_says(upperlayer.rejection(*answer)) as port:
         with pytest.raises(kind, match=f"rejected the association: {said}"):
-            scu.echo(peer(port, timeout_s=30.0), "NODE")
-        assert time.monotonic() - begun < 15.0
+            scu.echo(peer(port, timeout_s=120.0), "NODE")
+        assert time.monotonic() - begun < 60.0
 
 
 @pytest.mark.parametrize(
@@ -108,8 +108,8 @@ def test_an_answer_that_no_standard_knows_is_told_at_once_too(answer: bytes, sai
     begun = time.monotonic()
     with peer_that_says(answer) as port:
         with pytest.raises(PeerUnreachable, match=said):
-            scu.echo(peer(port, timeout_s=30.0), "NODE")
-        assert time.monotonic() - begun < 15.0
+            scu.echo(peer(port, timeout_s=120.0), "NODE")
+        assert time.monotonic() - begun < 60.0
 
 
 def test_an_answer_to_another_message_does_not_count_as_stored(tmp_path: Path) -> None:
@@ -124,10 +124,10 @@ def test_an_answer_to_another_message_does_not_count_as_stored(tmp_path: Path) -
 
 
 def test_why_there_is_no_connection_is_told() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    with pytest.raises(PeerUnreachable, match="connection refused"):
-        scu.echo(peer(port), "NODE")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and nobody listens; a port given back might be another test's by now
+        with pytest.raises(PeerUnreachable, match="connection refused"):
+            scu.echo(peer(taken.getsockname()[1]), "NODE")
     with (
         socket.create_server(("127.0.0.1", 0)) as silent,
         pytest.raises(PeerUnreachable, match=r"gave no answer within peers.timeout_s = 0.5"),
