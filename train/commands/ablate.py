@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from train.commands import compared
-from train.options import add_shared, shared
+from train.options import add_shared, between, shared
 
 SUMMARY = "Train the robust recipe without one ingredient at a time, and audit each."
 EPILOG = """\
@@ -48,7 +48,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--data", type=Path, required=True, metavar="MANIFEST", help="CSV that lists the pictures (docs/data.md)")
     add("--output", type=Path, required=True, metavar="DIR", help="folder for rows, runs and the table")
-    add("--seeds", type=int, choices=range(1, 100), default=3, metavar="N", help="of split, weights and order [3]")
+    add("--seeds", type=between(1, 99), default=3, metavar="N", help="of split, weights and order [3]")
     add("--only", action="append", metavar="ROW", help="this row alone; may be repeated")
     add("--quick", action="store_true", help="the audit's quick sizes: wider intervals")
     add_shared(parser)

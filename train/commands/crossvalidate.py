@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from train.commands import compared
-from train.options import add_shared, shared
+from train.options import add_shared, between, shared
 
 SUMMARY = "Train a recipe on folds with patients apart, measure and audit each; then train on all patients."
 EPILOG = """\
@@ -49,8 +49,8 @@ def _parser(program: str) -> argparse.ArgumentParser:
     add("--recipe", default="robust", help="a shipped recipe, or a TOML file of your own [robust]")
     add("--data", type=Path, required=True, metavar="MANIFEST", help="CSV that lists the pictures (docs/data.md)")
     add("--output", type=Path, required=True, metavar="DIR", help="folder for trainings, tables and the checkpoint")
-    add("--folds", type=int, choices=range(3, 100), default=5, metavar="N", help="[5]")
-    add("--repeats", type=int, choices=range(1, 100), default=1, metavar="N", help="each time dealt anew [1]")
+    add("--folds", type=between(3, 99), default=5, metavar="N", help="[5]")
+    add("--repeats", type=between(1, 99), default=1, metavar="N", help="each time dealt anew [1]")
     add("--final", action="store_true", help="train on all patients too, with the folds' thresholds and figures")
     add("--finish", metavar="RECIPE", help="with --final, a second course for that model, as robust-finish")
     add("--audit", choices=("full", "quick", "none"), default="full", help="of each fold, on its test patients [full]")
