@@ -85,7 +85,12 @@ class Supervisor:
         except OSError as exc:  # no memory, no process, no file handle: may pass
             return f"not started: {exc}"
         self._last_sign, self._seen_alive = time.monotonic(), False
-        threading.Thread(target=self._listen, args=(process,), daemon=True).start()
+        try:
+            threading.Thread(target=self._listen, args=(process,), daemon=True).start()
+        except RuntimeError as exc:  # no thread: may pass too
+            process.kill()
+            process.wait()
+            return f"not listened to: {exc}"
         while process.poll() is None:
             if self._stopping.wait(0.1):
                 return self._stop(process)

@@ -78,6 +78,21 @@ def test_a_worker_that_cannot_be_started_is_tried_again(node: Made, caplog: pyte
     assert "No such file" in caplog.text
 
 
+def test_a_worker_that_no_thread_can_listen_to_is_tried_again(
+    node: Made, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """On a machine that is short of threads for a moment, `serve` would go on without a worker for ever."""
+
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    stopping = Impatient(3)
+    supervise(node, lambda _: python("import sys; sys.stdin.read()"), stopping)
+    assert stopping.waits == [1.0, 2.0, 4.0]
+    assert "can't start new thread" in caplog.text
+
+
 def test_a_worker_that_falls_silent_is_ended(node: Made, caplog: pytest.LogCaptureFixture) -> None:
     hanging = "import sys, threading; sys.stdout.write('.'); sys.stdout.flush(); threading.Event().wait()"
     supervise(node, lambda _: python(hanging), Impatient(1))
