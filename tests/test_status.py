@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -186,6 +187,21 @@ def test_a_full_disk_is_an_alarm(node: Made) -> None:
     assert health(seen(node), no_room="3 MiB are free", destinations=[])[0] is Health.CRITICAL
     assert node.spool.has_room()
     node.spool.min_free_mib = 2**40
+    assert not node.spool.has_room()
+
+
+def test_an_empty_folder_in_the_place_of_the_spool_is_an_alarm(tmp_path: Path) -> None:
+    """Its disk was taken away while `serve` runs; the disk below has room, and nothing is stored there."""
+    node = made_node(tmp_path)
+    (tmp_path / "config.toml").write_text("[node]\nmin_free_mib = 0\n")
+    beat(node, at=time.time())
+    arguments = ["status", "--check", "--json", "--config", str(tmp_path / "config.toml")]
+    assert CliRunner().invoke(main, arguments).exit_code == 0
+    node.spool.folder.rename(tmp_path / "away")
+    node.spool.folder.mkdir()
+    told = CliRunner().invoke(main, arguments)
+    assert told.exit_code == 2
+    assert "is its disk mounted?" in json.loads(told.stdout)["wrong"][0]
     assert not node.spool.has_room()
 
 

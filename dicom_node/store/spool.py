@@ -73,12 +73,12 @@ class Spool:
         return self.why_no_room() is None
 
     def why_no_room(self) -> str | None:
-        """In a person's words; None if there is room."""
+        """In a person's words; None if there is room. An empty folder, where a disk was mounted, has plenty and none."""
         try:
             self.check_room()
         except (StoreFull, StoreUnavailable) as exc:
             return str(exc)
-        return None
+        return None if self.is_there() else f"{self.folder} holds no spool: is its disk mounted?"
 
     def free_mib(self) -> int | None:
         """None where the spool cannot be reached."""
