@@ -27,7 +27,7 @@ from dicom_node.network.scp import Receiver
 from dicom_node.sender import Sender
 from dicom_node.store import heartbeats, jobs, settling
 from dicom_node.store.database import Database
-from dicom_node.store.opening import open_store
+from dicom_node.store.opening import made_folder, missing_database, open_store
 from dicom_node.store.results import Version
 from dicom_node.store.spool import Spool
 from dicom_node.supervisor import Supervisor
@@ -58,17 +58,19 @@ class Service:
             ending.append(signal.SIGHUP)
         for name in ending:
             signal.signal(name, lambda *_: self._stopping.set())
-        is_new = Database.missing_file(self._config.database_url) is not None
-        database, spool = open_store(self._config)
-        if is_new:
-            hint = "if there was one, stop this and see whether its disk is mounted"
-            log.warning("new_node %s", fields(data_folder=self._config.node.data_folder, hint=hint))
-        lock = _only_one(self._config, database)
+        is_new = missing_database(self._config) is not None
+        lock = _only_one(self._config)
         try:
-            self._serve(database, spool)
+            database, spool = open_store(self._config)
+            if is_new:
+                hint = "if there was one, stop this and see whether its disk is mounted"
+                log.warning("new_node %s", fields(data_folder=self._config.node.data_folder, hint=hint))
+            try:
+                self._serve(database, spool)
+            finally:
+                spool.close()
+                database.close()
         finally:
-            spool.close()
-            database.close()
             lock.close()
 
     def _serve(self, database: Database, spool: Spool) -> None:
@@ -196,9 +198,11 @@ class _Lock:
         self._file.close()
 
 
-def _only_one(config: Config, database: Database) -> _Lock:
-    """One `serve` a data folder with SQLite: two would take each other's jobs for those of a dead one."""
-    lock = _Lock(config.node.data_folder / "serve.lock")
-    if not database.is_shared and not lock.take():
+def _only_one(config: Config) -> _Lock:
+    """One `serve` a data folder with SQLite: two would take each other's jobs for those of a dead one, and a newer one
+    would upgrade the schema under the first."""
+    with made_folder(config) as folder:
+        lock = _Lock(folder / "serve.lock")
+    if Database.is_a_file(config.database_url) and not lock.take():
         raise NodeError(f"another dicom-node serve is running on {config.node.data_folder}; stop it first")
     return lock

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,11 @@ from made import Made, grey_series, made_node
 
 from dicom_node.cli import main
 from dicom_node.config import load
-from dicom_node.errors import StoreUnavailable
+from dicom_node.errors import NodeError, StoreUnavailable
+from dicom_node.service import Service
 from dicom_node.store import opening
 from dicom_node.store.database import Database
+from dicom_node.store.results import Version
 
 
 @pytest.fixture
@@ -85,6 +88,29 @@ def test_a_folder_of_another_user_is_said_to_be_so(config: Path, monkeypatch: py
     code, said = run(config, "status")
     assert code == 1
     assert "cannot be used: Permission denied; run this as its owner" in said
+
+
+def test_a_service_that_may_not_read_its_folder_says_so_too(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Database, "missing_file", denied)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    with pytest.raises(StoreUnavailable, match="cannot be used: Permission denied; run this as its owner"):
+        Service(load(config), config, Version("m", "p")).run()
+
+
+def test_a_second_service_upgrades_nothing_under_the_first(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fcntl = pytest.importorskip("fcntl")
+    node = filled(config.parent)
+    at_revision(node, "0001")
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    with (config.parent / "data" / "serve.lock").open("a") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(NodeError, match="another dicom-node serve is running"):
+            Service(load(config), config, Version("m", "p")).run()
+    with node.database.read() as connection:
+        assert connection.scalar(sa.text("SELECT version_num FROM alembic_version")) == "0001"
 
 
 def test_a_spool_whose_disk_is_away_is_no_empty_spool(config: Path) -> None:

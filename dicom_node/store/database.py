@@ -63,6 +63,12 @@ class Database:
             Database(url).look()
 
     @staticmethod
+    def is_a_file(url: str) -> bool:
+        """Whether it is SQLite's. Raises ConfigError."""
+        with _explained():
+            return sa.make_url(url).get_backend_name() == "sqlite"
+
+    @staticmethod
     def missing_file(url: str) -> Path | None:
         """The file of SQLite that opening would make; None where it is there, or on PostgreSQL. Raises OSError."""
         with _explained():

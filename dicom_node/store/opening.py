@@ -18,15 +18,29 @@ from dicom_node.tables import instances
 
 def open_store(config: Config) -> tuple[Database, Spool]:
     """The database, its schema up to date, and the spool; made where they are missing. Raises NodeError."""
-    folder, spool = config.node.data_folder, _spool(config)
-    with _usable(folder):
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    database = Database(config.database_url)
+    spool = _spool(config)
+    with made_folder(config):
+        database = Database(config.database_url)
     database.prepare()
     _expect_its_files(database, spool)
-    with _usable(folder):
+    with _usable(config.node.data_folder):
         spool.prepare()
     return database, spool
+
+
+@contextmanager
+def made_folder(config: Config) -> Iterator[Path]:
+    """The data folder, made where it is missing; what is done in it and cannot be, is told as StoreUnavailable."""
+    folder = config.node.data_folder
+    with _usable(folder):
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        yield folder
+
+
+def missing_database(config: Config) -> Path | None:
+    """The database's file, if it is one and not there. Raises StoreUnavailable."""
+    with _usable(config.node.data_folder):
+        return Database.missing_file(config.database_url)
 
 
 def open_existing(config: Config, *, with_files: bool = True) -> tuple[Database, Spool]:
@@ -35,8 +49,7 @@ def open_existing(config: Config, *, with_files: bool = True) -> tuple[Database,
     `with_files`: whether the spool must be there too. Raises NodeError.
     """
     spool = _spool(config)
-    with _usable(config.node.data_folder):
-        missing = Database.missing_file(config.database_url)
+    missing = missing_database(config)
     if missing is not None:
         raise NotFound(
             f"no node has run here: {missing} is not there, dicom-node serve makes it at its first start; "
