@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import ssl
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -102,6 +104,23 @@ def test_a_certificate_of_this_node_that_is_nearly_over_is_told(
     ran = CliRunner().invoke(main, ["check-config", "--config", str(tmp_path / "config.toml")])
     assert ran.exit_code == 0
     assert ("but " in ran.output and "certificate " in ran.output.partition("\nbut ")[2]) or said is None
+
+
+def test_the_end_of_a_certificate_is_told_too_where_the_machine_has_no_tls_1_3(
+    own: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """As its administrators may set for all programs; `status --check` ended with a traceback there."""
+    settings = tmp_path / "openssl.cnf"
+    settings.write_text("openssl_conf = a\n[a]\nssl_conf = b\n[b]\nsystem_default = c\n[c]\nMaxProtocol = TLSv1.2\n")
+    program = (
+        "import sys, pathlib; from dicom_node.network import tls; print(tls.running_out(*map(pathlib.Path, sys.argv[1:]),"
+        " now=32503680000.0))"
+    )
+    command = [sys.executable, "-c", program, *own]
+    ran = subprocess.run(
+        command, env=os.environ | {"OPENSSL_CONF": str(settings)}, capture_output=True, text=True, check=True
+    )
+    assert "certificate runs out in" in ran.stdout
 
 
 def test_files_that_cannot_be_used_are_named_before_anything_is_sent(tmp_path: Path) -> None:
