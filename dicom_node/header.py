@@ -59,7 +59,8 @@ _LONGEST_TEXT = 64  # LO, the longest of the texts kept here; longer is broken, 
 _FARTHEST_MM = 1e5  # a hundred metres from the isocentre is no patient
 _NO_AGENT = re.compile(
     r"(no|non|none|nil|not|without|w/?o|ohne|sans|sin|senza)"
-    r"([ _-]*(i\.?v\.?)?[ _-]*(contrast\w*|agent|bolus|given|km|cm))?|n/?a|unenhanced|nativ\w*|plain|0|[-.]+",
+    r"([ _-]*(i\.?v\.?)?[ _-]*([ck]ontrast[a-z]*([ _-]agent)?|agent|bolus|given|km|cm))?"
+    r"|n/?a|unenhanced|nativ[a-z]*|plain|0|[-.]+",
     re.IGNORECASE,
 )
 
