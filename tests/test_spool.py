@@ -131,6 +131,13 @@ def test_what_a_command_of_root_keeps_is_the_services(spool: Spool, monkeypatch:
     assert given == [(str(spool.path(name)), mine.st_uid, mine.st_gid)]
 
 
+def test_root_that_may_give_no_file_away_keeps_it(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container without CAP_CHOWN, where not one image would be stored otherwise."""
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(os, "fchown", raising(errno.EPERM))
+    assert spool.read(spool.keep(b"x")) == b"x"
+
+
 def test_content_that_the_disk_takes_in_pieces_is_kept_whole(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
     content = os.urandom(10_000)
     monkeypatch.setattr(os, "writev", lambda descriptor, parts: os.write(descriptor, b"".join(parts)[:999]))

@@ -78,10 +78,14 @@ class Names:
 
 
 def _give_away(descriptor: int, folder: str) -> None:
-    """A file that root makes, by a command, is the folder's owner's: the service could not read it otherwise."""
+    """A file that root makes, by a command, is the folder's owner's: the service could not read it otherwise.
+
+    In a container root may be the service itself, and may not do this; it keeps the file then.
+    """
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         owner = os.stat(folder)
-        os.fchown(descriptor, owner.st_uid, owner.st_gid)
+        with suppress(PermissionError):
+            os.fchown(descriptor, owner.st_uid, owner.st_gid)
 
 
 def sync_folder(folder: str) -> None:
