@@ -113,8 +113,8 @@ def test_the_end_of_a_certificate_is_told_too_where_the_machine_has_no_tls_1_3(
     settings = tmp_path / "openssl.cnf"
     settings.write_text("openssl_conf = a\n[a]\nssl_conf = b\n[b]\nsystem_default = c\n[c]\nMaxProtocol = TLSv1.2\n")
     program = (
-        "import sys, pathlib; from dicom_node.network import tls; print(tls.running_out(*map(pathlib.Path, sys.argv[1:]),"
-        " now=32503680000.0))"
+        "import sys; from pathlib import Path; from dicom_node.network import tls;"
+        "print(tls.running_out(*map(Path, sys.argv[1:]), now=32503680000.0))"
     )
     command = [sys.executable, "-c", program, *own]
     ran = subprocess.run(

@@ -73,7 +73,7 @@ class Spool:
         return self.why_no_room() is None
 
     def why_no_room(self) -> str | None:
-        """In a person's words; None if there is room. An empty folder, where a disk was mounted, has plenty and none."""
+        """In a person's words; None if there is room. None is in an empty folder, where a disk was mounted."""
         try:
             self.check_room()
         except (StoreFull, StoreUnavailable) as exc:
