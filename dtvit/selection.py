@@ -42,9 +42,9 @@ BRAIN_HU = (5.0, 70.0)  # median over a slice's brain: above water, below the ac
 CLOSED_SHARE = 0.5  # of the brain that meets bone in all directions; ribs leave gaps, a skull does not
 HEAD_SLICES = 3
 TAPERED = 0.5  # of the largest area: less at both ends of a brain; at most 0.32 in 10 mm slices, 0.9 where one is cut
-DIP = 0.75  # of what lies on either side: whole slices of a head keep 0.93 and more
+DIP = 0.75  # of the widest on either side: whole slices of a head keep 0.93 and more
 NAMED = 5  # images told one by one; more are no exception that a reader would go through
-SPOILED = 3  # slices that a dip may span
+SPOILED = 3  # slices looked at beside the outermost of the brain, beyond it too
 BRAIN_DIP = 0.5  # likewise, where both have SURELY_CM2: phantoms and a patient keep 0.73; what is cut off meets no bone
 UNSEEN_CM2 = 1.0  # of brain in one slice: room for a bleed of a centimetre
 DROPPED_HU = 100.0  # half a cell of water, against air as clipped
@@ -225,7 +225,7 @@ def doubts(
         for name, i in (("lower", base), ("upper", at[-1]))
         if areas[i] > enough
     ]
-    cut = [i for i in at if _dips(contents, i)]
+    cut = [i for i in at if _dips(contents, i, at[0], at[-1])]
     if cut:
         shows = "slice shows" if len(cut) == 1 else "slices show"
         which = [name for i in cut if named and (name := named[i])]
@@ -258,12 +258,15 @@ def _open_skull(content: SliceContent | None) -> bool:
     return content is not None and content.soft_cm2 >= OPEN_CM2 and content.head_cm2 <= LARGEST_HEAD_CM2
 
 
-def _dips(contents: Sequence[SliceContent | None], at: int) -> bool:
+def _dips(contents: Sequence[SliceContent | None], at: int, lowest: int, highest: int) -> bool:
     """Whether part of this slice is lost, as where a transfer or a decoder broke off, or in noise.
 
-    Bone taken out by a surgeon is so over several slices, of which each has a neighbour that is like it.
+    A head widens from the lowest slice of brain to one of the others, and narrows from there to the highest: what has
+    wider ones on both sides is cut, however many are cut beside it. Bone taken out by a surgeon is so over several
+    slices, of which each has a neighbour that is like it.
     """
-    here, sides = contents[at], (contents[max(0, at - SPOILED) : at][::-1], contents[at + 1 : at + 1 + SPOILED])
+    here = contents[at]
+    sides = contents[min(lowest, max(0, at - SPOILED)) : at][::-1], contents[at + 1 : max(highest, at + SPOILED) + 1]
     beside = [[c for c in side if c is not None] for side in sides]
     if here is None or not all(beside):
         return False

@@ -167,6 +167,8 @@ def test_a_slice_with_half_a_head_is_doubted() -> None:
     assert doubts(spoilt, assign_regions(spoilt), named=named) == (f"{SPOILT} (image 5)",)
     two = [*WHOLE[:5], half, half, *WHOLE[4:]]
     assert doubts_of(two) == ("2 slices show much less head or brain than those on both sides",)
+    many = [*WHOLE[:5], *[half] * 8, *WHOLE[4:]]
+    assert doubts_of(many) == ("8 slices show much less head or brain than those on both sides",)
 
 
 def test_a_slice_whose_brain_stands_open_and_its_neighbours_not_is_doubted() -> None:
