@@ -101,6 +101,7 @@ def test_a_rejection_is_told_at_once_whatever_numbers_it_has(
         (acceptance(accepted(2, IMPLICIT), LONGEST_PDU), "in a form that PS3.8 9.3.3 does not allow"),
         (acceptance(accepted(1, IMPLICIT)), "in a form that PS3.8 9.3.3 does not allow"),
         (acceptance(accepted(1, ""), LONGEST_PDU), "in a form that PS3.8 9.3.3 does not allow"),
+        (acceptance(accepted(1, IMPLICIT), LONGEST_PDU[:-2] + bytes([0, 5])), "in a form that PS3.8 9.3.3 does not"),
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", "is it a DICOM port"),
     ],
 )
@@ -110,6 +111,43 @@ def test_an_answer_that_no_standard_knows_is_told_at_once_too(answer: bytes, sai
         with pytest.raises(PeerUnreachable, match=said):
             scu.echo(peer(port, timeout_s=120.0), "NODE")
         assert time.monotonic() - begun < 60.0
+
+
+@contextmanager
+def peer_that_hangs(answer: bytes) -> Iterator[int]:
+    """Its port. It says that and then neither reads nor writes, as a program that is stopped."""
+    over = threading.Event()
+
+    def speak() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(65536)
+            connection.sendall(answer)
+            over.wait(60)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=speak)
+        thread.start()
+        yield listener.getsockname()[1]
+        over.set()
+        thread.join(10)
+
+
+def test_a_peer_that_hangs_in_the_middle_of_its_answer_is_given_up() -> None:
+    begun = time.monotonic()
+    with peer_that_hangs(acceptance(accepted(1, IMPLICIT), LONGEST_PDU)[:-3]) as port:
+        with pytest.raises(PeerUnreachable):
+            scu.echo(peer(port, timeout_s=1.0), "NODE")
+        assert time.monotonic() - begun < 15.0
+
+
+def test_a_peer_that_hangs_while_it_is_sent_something_large_is_given_up(tmp_path: Path) -> None:
+    item = file(ct(1, PixelData=bytes(64 * 2**20)), tmp_path)  # more than both ends keep for each other
+    begun = time.monotonic()
+    with peer_that_hangs(acceptance(accepted(1, EXPLICIT), LONGEST_PDU)) as port:
+        with pytest.raises(scu.AssociationBroken):
+            list(scu.send(peer(port, timeout_s=1.0), "NODE", [item]))
+        assert time.monotonic() - begun < 15.0
 
 
 def test_an_answer_to_another_message_does_not_count_as_stored(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from dicom_node.config import Peer
 PERMANENT = 1  # Result of an A-ASSOCIATE-RJ (PS3.8 9.3.4); any other is one for now
 _NO_REASON_GIVEN = 1
 _SERVICE_USER = 0  # Source of an A-ABORT (PS3.8 9.3.8)
+_FRAGMENT_HEADER = 7  # the library's own bound: with less, no byte of a message fits (PS3.8 9.3.5.1 has six, then one)
 
 
 class Rejection(NamedTuple):
@@ -56,9 +57,9 @@ class Heard:
         """Whether the peer accepted in a way that the library stumbles over, now or with the first message."""
         if not association.is_established:
             return self._broken
-        return association.acceptor.maximum_length is None or not all(
-            context.transfer_syntax for context in association.accepted_contexts
-        )
+        longest = association.acceptor.maximum_length
+        no_room = longest is None or 0 < longest <= _FRAGMENT_HEADER
+        return no_room or not all(context.transfer_syntax for context in association.accepted_contexts)
 
     def why_not(self, peer: Peer) -> str:
         """Why there is no association, in words that follow the peer's name."""
@@ -77,9 +78,12 @@ class Heard:
     def _connected(self, event: evt.Event) -> None:
         self._asked_at = time.monotonic()
         connection = event.assoc.dul.socket
-        # Small messages wait for each other's acknowledgement otherwise (Nagle): 89 ms instead of 4 for a report.
         if connection is not None and connection.socket is not None:
+            # Small messages wait for each other's acknowledgement otherwise (Nagle): 89 ms instead of 4 for a report.
             connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            # A peer that hangs in the middle of a PDU, ours or its own, holds the library's thread for ever otherwise,
+            # and then whoever asked, whom no timeout of the library frees.
+            connection.socket.settimeout(event.assoc.network_timeout)
 
     def _take(self, event: evt.Event) -> None:
         """Keep what the peer said, and leave to the library what it can bear."""
