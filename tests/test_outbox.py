@@ -19,7 +19,7 @@ from dicom_node.forgetting import Whom
 from dicom_node.network.stand_in import StandInPacs
 from dicom_node.report import sr
 from dicom_node.sender import Sender
-from dicom_node.store import destinations, outbox, series, settling
+from dicom_node.store import destinations, outbox, purge, series, settling
 from dicom_node.store.outbox import Delivery, MadeObject
 from dicom_node.tables import deliveries, jobs, objects
 from dicom_node.tables import series as series_table
@@ -159,6 +159,19 @@ def test_a_destination_that_is_gone_is_owed_nothing_and_the_others_are(node: Mad
         assert settling.owed(connection) == {"PACS1": 1}
     assert node.rows(jobs)[0].state == "delivered"
     assert len(due(node)) == 1
+
+
+def test_a_destination_that_is_gone_is_not_waited_for_to_confirm_what_it_has(node: Made) -> None:
+    """Its series would never be deleted by age, and the disk fill up."""
+    run(node, 1, "report", to="GONE")
+    act(node, outbox.delivered, due(node, "GONE")[0], 0, now=NOW, commitment=True)
+    later = NOW + 1e6
+    with node.database.write() as connection:
+        assert purge.deletable(connection, quiet_since=later) == []
+        assert settling.owed(connection) == {"GONE": 1}
+        assert settling.cancel_for(connection, "GONE", now=NOW) == 1
+        assert settling.owed(connection) == {}
+        assert len(purge.deletable(connection, quiet_since=later)) == 1
 
 
 def test_what_is_not_owed_any_more_is_neither_begun_nor_replaced(node: Made) -> None:

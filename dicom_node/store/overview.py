@@ -56,7 +56,7 @@ class Overview:
     refused_series: tuple[int, ...]
     """Series of which a delivery was refused for good."""
     owed: dict[str, int]
-    """Open deliveries by destination, refused ones included."""
+    """Open deliveries by destination, refused ones included, and those whose safekeeping it has not confirmed."""
     uncommitted: int
     """Delivered objects whose safekeeping a destination was asked for and has not confirmed."""
     oldest_live_s: float | None

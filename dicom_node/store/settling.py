@@ -6,14 +6,16 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from dicom_node.store import jobs as job_queue
-from dicom_node.tables import DeliveryState, ObjectKind, deliveries, jobs, objects
+from dicom_node.tables import CommitmentState, DeliveryState, ObjectKind, deliveries, jobs, objects
 
 _OPEN = deliveries.c.state.in_((DeliveryState.WAITING, DeliveryState.FAILED))
+_UNCONFIRMED = deliveries.c.commitment.in_((CommitmentState.OWED, CommitmentState.ASKED))
 
 
 def owed(connection: Connection) -> dict[str, int]:
-    """How many deliveries wait for each destination, or were refused by it."""
-    counted = sa.select(deliveries.c.destination, sa.func.count()).where(_OPEN).group_by(deliveries.c.destination)
+    """How many deliveries wait for each destination, were refused by it, or still lack its word to keep them."""
+    open_ = sa.or_(_OPEN, _UNCONFIRMED)
+    counted = sa.select(deliveries.c.destination, sa.func.count()).where(open_).group_by(deliveries.c.destination)
     return {str(name): int(count) for name, count in connection.execute(counted.order_by(deliveries.c.destination))}
 
 
@@ -24,8 +26,14 @@ def refused(connection: Connection) -> list[int]:
 
 
 def cancel_for(connection: Connection, destination: str, *, now: float) -> int:
-    """Owe this destination nothing of what was made so far; returns how many deliveries that were."""
-    return _cancel(connection, deliveries.c.destination == destination, _OPEN, now=now)
+    """Owe this destination nothing of what was made so far; returns how many deliveries that were.
+
+    Nor is it asked to keep what it has: for its answer the images would wait, whatever their age.
+    """
+    its, count = deliveries.c.destination == destination, owed(connection).get(destination, 0)
+    _cancel(connection, its, _OPEN, now=now)
+    connection.execute(deliveries.update().where(its, _UNCONFIRMED).values(commitment=None))
+    return count
 
 
 def outdate(connection: Connection, series_id: int, object_id: int, destination: str, *, now: float) -> None:
@@ -44,11 +52,10 @@ def outdate(connection: Connection, series_id: int, object_id: int, destination:
     _cancel(connection, *refused, deliveries.c.object_id.in_(earlier), now=now)
 
 
-def _cancel(connection: Connection, *these: sa.ColumnElement[bool], now: float) -> int:
+def _cancel(connection: Connection, *these: sa.ColumnElement[bool], now: float) -> None:
     """A job that owes nothing more is delivered then."""
     query = sa.select(objects.c.job_id).join(deliveries, deliveries.c.object_id == objects.c.id).where(*these)
     job_ids = connection.scalars(query).all()
     connection.execute(deliveries.update().where(*these).values(state=DeliveryState.CANCELLED))
     for job_id in set(job_ids):
         job_queue.settle_delivered(connection, job_id, now=now)
-    return len(job_ids)
