@@ -171,6 +171,16 @@ def test_a_slice_with_half_a_head_is_doubted() -> None:
     assert doubts_of(many) == ("8 slices show much less head or brain than those on both sides",)
 
 
+def test_a_head_that_is_half_from_one_slice_to_the_end_is_doubted() -> None:
+    """No slice beyond is whole, so that none is less than those on both sides."""
+    half = [replace(one, head_cm2=0.5 * one.head_cm2, brain_cm2=0.5 * one.brain_cm2) for one in WHOLE]
+    named = [str(n) for n in range(1, 20)]
+    gone = "much of the head is gone from one slice to the next"
+    for spoilt, where in (([*WHOLE[:5], *half[5:]], "5 and 6"), ([*half[:4], *WHOLE[4:]], "4 and 5")):
+        assert doubts_of(spoilt) == (gone,)
+        assert doubts(spoilt, assign_regions(spoilt), named=named) == (f"{gone} (between images {where})",)
+
+
 def test_a_slice_whose_brain_stands_open_and_its_neighbours_not_is_doubted() -> None:
     """Of a head that lost its lowest eighth little is enclosed; so too where noise hides the bone."""
     assert doubts_of([*WHOLE[:5], content(57, 195), *WHOLE[4:]]) == (SPOILT,)
