@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -295,8 +295,11 @@ class _Line:
 
 
 def _awaited(answer: Future[list[Ready | LeftOut]], alive: Callable[[], None]) -> list[Ready | LeftOut]:
-    while not wait([answer], SIGN_S).done:
-        alive()
+    while not answer.done():
+        try:
+            answer.exception(SIGN_S)
+        except TimeoutError:
+            alive()
     return answer.result()
 
 
