@@ -13,11 +13,11 @@ from dicom_node.tables import JobState, SeriesState
 
 def retry_refused(connection: Connection, *, now: float) -> str:
     """Owe again all that destinations refused for good; returns what was done, in words. Raises NotPossible."""
-    found = settling.refused(connection)
-    owed = sum(outbox.try_again(connection, series_id, now=now) for series_id in found)
+    tried = [outbox.try_again(connection, series_id, now=now) for series_id in settling.refused(connection)]
+    owed = [count for count in tried if count]
     if not owed:
         raise NotPossible("nothing is refused that a newer report has not replaced")
-    return f"{owed} deliveries of {len(found)} series will be tried again"
+    return f"{sum(owed)} deliveries of {len(owed)} series will be tried again"
 
 
 def retry(connection: Connection, one: Series, rules: Eligibility, *, again: bool, keep: str | None, now: float) -> str:

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from made import NOW, Made, ct, grey_series, made_node
 
 from dicom_node.cli import main
+from dicom_node.retrying import retry_refused
 from dicom_node.store import heartbeats, outbox
 from dicom_node.store.overview import Health, Overview, health, overview
 from dicom_node.tables import deliveries, jobs, series
@@ -135,6 +136,19 @@ def test_all_that_was_refused_is_tried_again_at_once(node: Made, tmp_path: Path)
     assert retry("--refused") == (0, "1 deliveries of 1 series will be tried again\n")
     assert node.rows(deliveries)[0].state == "waiting"
     assert retry("--refused")[0] == 1
+
+
+def test_series_of_which_only_an_outdated_report_was_refused_are_not_counted_as_tried_again(node: Made) -> None:
+    owe(node, "absent", "failed")
+    node.accept(ct(1, series="2.25.77"))
+    with node.database.write() as connection:
+        values = {"series_id": 2, "state": "reported", "priority": 0, "not_before": NOW, "tries": 1, "created_at": NOW}
+        for run in (1, 2):
+            connection.execute(jobs.insert().values(values | {"run": run}))
+        made = outbox.MadeObject("report", "1.2.3", "2.25.2", "2.25.9", "aa/y.dcm", 1, "0" * 64)
+        outbox.put(connection, 2, [made], ["PACS1"], now=NOW)
+        connection.execute(deliveries.update().values(state="failed"))
+        assert retry_refused(connection, now=NOW) == "1 deliveries of 1 series will be tried again"
 
 
 def test_a_destination_that_is_configured_is_never_cancelled(node: Made, tmp_path: Path) -> None:
