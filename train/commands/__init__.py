@@ -9,7 +9,6 @@ from pathlib import Path
 
 def compared(
     make: Callable[[], Sequence[str]],
-    unusable: tuple[type[Exception], ...],
     page: Path,
     *,
     of: str,
@@ -17,12 +16,14 @@ def compared(
 ) -> int:
     """Run a command that makes many of something (`of`: rows, folds) and a page of them; its exit status.
 
-    `make` returns the names of those that could not be made; `unusable`: what it raises that tells a person what to
-    mend; `page_of_some`: there is a page though some failed. Whatever ends it, the same command goes on from there.
+    `make` returns the names of those that could not be made; `page_of_some`: there is a page though some failed.
+    Whatever ends it, the same command goes on from there.
     """
+    from train.run import REFUSALS
+
     try:
         failed = make()
-    except unusable as exc:
+    except REFUSALS as exc:
         sys.stderr.write(f"error: {exc}\n")
         return 1
     except OSError as exc:

@@ -24,7 +24,6 @@ def main(arguments: Sequence[str], program: str) -> int:
 
     from train.ablation import ROWS, ablate
     from train.progress import say_to_stderr
-    from train.run import REFUSALS
     from train.trials import Work
 
     known = {row.name: row for row in ROWS}
@@ -38,7 +37,7 @@ def main(arguments: Sequence[str], program: str) -> int:
         rows = [known[name] for name in given.only] if given.only else ROWS
         return ablate(work, rows, given.seeds, " ".join([program, *arguments]), say_to_stderr)
 
-    return compared(make, REFUSALS, given.output / "ablation.md", of="rows")
+    return compared(make, given.output / "ablation.md", of="rows")
 
 
 def _parser(program: str) -> argparse.ArgumentParser:

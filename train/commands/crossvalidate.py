@@ -26,7 +26,6 @@ def main(arguments: Sequence[str], program: str) -> int:
     from train import recipe
     from train.crossvalidation import crossvalidate
     from train.progress import say_to_stderr
-    from train.run import REFUSALS
     from train.trials import Work
 
     def make() -> list[str]:
@@ -38,7 +37,7 @@ def main(arguments: Sequence[str], program: str) -> int:
             work, chosen, given.folds, given.repeats, command, say_to_stderr, final=given.final, finish=second
         )
 
-    return compared(make, REFUSALS, given.output / "crossvalidation.md", of="trainings", page_of_some=False)
+    return compared(make, given.output / "crossvalidation.md", of="trainings", page_of_some=False)
 
 
 def _parser(program: str) -> argparse.ArgumentParser:

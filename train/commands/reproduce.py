@@ -28,7 +28,6 @@ def main(arguments: Sequence[str], program: str) -> int:
     from train.reproduce import papers, planned
     from train.reproduce.reproducing import data_of, reproduce
     from train.reproduce.rows import Work
-    from train.run import REFUSALS
 
     def make() -> list[str]:
         numbers = papers.read(given.papers)
@@ -47,7 +46,7 @@ def main(arguments: Sequence[str], program: str) -> int:
         plan = planned.plan(given.only or planned.CHAPTERS, seeds, quick=given.quick)
         return reproduce(work, plan, numbers, " ".join([program, *arguments]), say_to_stderr)
 
-    return compared(make, REFUSALS, given.output / "reproduce.html", of="rows")
+    return compared(make, given.output / "reproduce.html", of="rows")
 
 
 def _parser(program: str) -> argparse.ArgumentParser:
