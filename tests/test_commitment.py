@@ -357,6 +357,15 @@ def test_a_message_that_comes_in_a_context_of_something_else_is_refused(receiver
     assert [status.Status for status, _ in answers] == [CommitmentStatus.NO_SUCH_SOP_CLASS] * 2
 
 
+def test_a_request_that_may_be_deflated_is_not_negotiated(receiver: Callable[..., int]) -> None:
+    ae = AE("PACS")  # 400 KB of it unpacked into 400 MB in the receiver before anybody looked at it
+    ae.add_requested_context(VERIFICATION)
+    ae.add_requested_context(SOP_CLASS, "1.2.840.10008.1.2.1.99")
+    association = ae.associate("127.0.0.1", receiver(lambda _: None), ae_title="NODE")
+    assert [one.abstract_syntax for one in association.accepted_contexts] == [VERIFICATION]
+    association.release()
+
+
 def keeper(node: Made) -> Keeper:
     return Keeper(node.database, node.spool, node.config, clock=node.clock, jitter=lambda: 0.0)
 

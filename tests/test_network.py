@@ -15,7 +15,7 @@ import receiving
 from made import CT, Made, changed, ct, encoded, grey_series, made_node, peer, received
 from pydicom import uid
 from pydicom.dataset import Dataset
-from pynetdicom import AE, evt
+from pynetdicom import AE, build_context, evt
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
 from receiving import EXPLICIT, GRACE_S, associate, receiver, rejection
@@ -194,6 +194,18 @@ def test_nothing_is_stored_through_verification_which_is_all_a_stranger_has(
 def test_deflated_is_not_accepted(receive: Callable[..., int]) -> None:
     association = associate(receive(), syntax=str(uid.DeflatedExplicitVRLittleEndian))
     assert [c.abstract_syntax for c in association.accepted_contexts] == [syntaxes.VERIFICATION]
+    association.release()
+
+
+def test_verification_too_is_taken_in_no_deflated_syntax_and_in_explicit_vr_before_implicit(
+    receive: Callable[..., int],
+) -> None:
+    ae = AE("CT1")
+    both = [str(uid.ImplicitVRLittleEndian), EXPLICIT]
+    contexts = [build_context(syntaxes.VERIFICATION, [str(uid.DeflatedExplicitVRLittleEndian)])]
+    contexts.append(build_context(syntaxes.VERIFICATION, both))
+    association = ae.associate("127.0.0.1", receive(), contexts=contexts, ae_title="DICOM_NODE")
+    assert [c.transfer_syntax for c in association.accepted_contexts] == [[EXPLICIT]]
     association.release()
 
 

@@ -65,7 +65,7 @@ def rules_of(config: Config, has_room: Callable[[], bool] = lambda: True) -> Rul
 
 def _in_either_role(abstract_syntax: str) -> PresentationContext:
     """Who opens the association may be the SCP: PS3.7 D.3.3.4, as with reports on storage commitment."""
-    context = build_context(abstract_syntax)
+    context = build_context(abstract_syntax, syntaxes.UNCOMPRESSED)
     context.scu_role = context.scp_role = True
     return context
 
@@ -88,7 +88,7 @@ class Receiver:
         self._memory = Memory(_OBJECTS_AT_ONCE * rules.max_object, for_small=rules.max_associations * SMALL)
         self._tally = Tally(log)
         self._server: door.Server | None = None
-        self._verification = [build_context(syntaxes.VERIFICATION)]
+        self._verification = [build_context(syntaxes.VERIFICATION, syntaxes.UNCOMPRESSED)]
         self._contexts = [
             *self._verification,
             *(build_context(storage, syntaxes.ACCEPTED) for storage in syntaxes.STORAGE_CLASSES),
