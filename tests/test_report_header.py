@@ -74,6 +74,9 @@ LATIN = "M\u00fcller^J\u00f6rg"
 JAPANESE = "Yamada^Tarou=\u5c71\u7530^\u592a\u90ce"
 CHINESE = "Wang^XiaoDong=\u738b^\u5c0f\u4e1c"
 RUSSIAN = "\u041b\u044e\u043a\u0441"
+FRENCH = "Leb\u0153uf^Anne"
+SIMPLIFIED = "Zhang^XiaoDong=\u5f20^\u5c0f\u4e1c"
+AS_IN_ANNEX_K = b"Zhang^XiaoDong=\x1b$)A\xd5\xc5^\x1b$)A\xd0\xa1\xb6\xab"
 
 
 @pytest.mark.parametrize(
@@ -86,6 +89,11 @@ RUSSIAN = "\u041b\u044e\u043a\u0441"
         (b"ISO_IR 144", RUSSIAN, RUSSIAN.encode("iso8859_5")),
         (None, "Plain^Ascii", b"Plain^Ascii"),
         (None, LATIN, LATIN.encode("latin-1")),
+        (b"\\ISO 2022 IR 58", SIMPLIFIED, AS_IN_ANNEX_K),
+        (b"ISO_IR 203", FRENCH, FRENCH.encode("iso8859_15")),
+        (None, JAPANESE, JAPANESE.encode()),
+        (b"ISO_IR 6", LATIN, LATIN.encode()),
+        (b"utf-eight", LATIN, LATIN.encode()),
     ],
 )
 def test_a_name_in_any_character_set_is_carried_in_utf_8(charset: bytes | None, name: str, encoded: bytes) -> None:
@@ -99,6 +107,12 @@ def test_a_name_in_any_character_set_is_carried_in_utf_8(charset: bytes | None, 
     ours = Dataset()
     ours.ContentSequence = ds.ContentSequence
     assert str(ours).isascii()
+
+
+def test_an_undeclared_character_set_is_the_same_in_what_the_images_say_of_their_order() -> None:
+    item = encoded({"RequestedProcedureDescription": ("LO", "Sch\u00e4del".encode())})
+    ds = report_on({"RequestAttributesSequence": ("SQ", struct.pack("<HHL", 0xFFFE, 0xE000, len(item)) + item)})
+    assert ds.ReferencedRequestSequence[0].RequestedProcedureDescription == "Sch\u00e4del"
 
 
 def test_what_identifies_is_carried_exactly_even_where_it_is_too_long() -> None:

@@ -8,6 +8,7 @@ PS3.3 C.7.1.1 Patient, C.7.2.1 General Study, C.7.2.2 Patient Study, C.17.2 SR D
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import struct
@@ -15,6 +16,7 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta, timezone
 from typing import Any
 
+from pydicom.charset import default_encoding, python_encoding
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
@@ -30,6 +32,9 @@ UNREADABLE = (
 )  # fmt: skip
 """What pydicom raises on reading an element whose bytes do not fit its VR or its character set; OSError and EOFError
 come of a sequence that is cut short."""
+
+python_encoding.setdefault("ISO_IR 203", "iso8859_15")  # PS3.3 table C.12-2; pydicom 3.0 takes it for Latin-1
+_ANNOUNCES_GB2312 = "\x1b$)A"  # ISO 2022 IR 58 (PS3.5 annex K); pydicom 3.0 leaves it in the text that it decodes
 
 IDENTITY = ("PatientID", "PatientName", "PatientBirthDate", "IssuerOfPatientID")
 STUDY_IDENTITY = ("StudyInstanceUID", "SeriesInstanceUID", "AccessionNumber")
@@ -80,7 +85,19 @@ def read_text(ds: Dataset, keyword: str) -> str | None:
     except UNREADABLE:
         logger.warning("source attribute %s cannot be read and is left out of the report", keyword)
         return None
-    return text.strip(" \0")
+    return _as_meant(ds, text).strip(" \0")
+
+
+def _as_meant(ds: Dataset, text: str) -> str:
+    """What pydicom decodes amiss, or guesses: without a character set that it knows, it takes any byte for Latin-1.
+
+    Bytes that are UTF-8 throughout are hardly ever anything else, and many devices write it and do not say so.
+    """
+    text = text.replace(_ANNOUNCES_GB2312, "")
+    if not text.isascii() and ds.original_character_set in (default_encoding, [default_encoding]):
+        with contextlib.suppress(UnicodeError):
+            return text.encode(default_encoding).decode("utf-8")
+    return text
 
 
 def check_one_series(headers: Sequence[Dataset]) -> None:
