@@ -35,6 +35,8 @@ def check(ds: Dataset, kind: str, tmp_path: Path) -> Dataset:
         said = (done.stdout + done.stderr).splitlines()
         assert kind in said
         assert [line for line in said if line.startswith("Error")] == []
+        foreign = [line for line in said if "not present in standard DICOM IOD" in line]
+        assert [line for line in foreign if "/DeviceUID" not in line] == []  # which is younger than dciodvfy
     return dcmread(io.BytesIO(sr.to_bytes(ds)))
 
 
@@ -52,6 +54,29 @@ def test_the_picture_becomes_a_secondary_capture_with_the_same_pixels(kind: str,
     assert len(ds.get("SourceImageSequence", [])) == len(drawn)
 
 
+@pytest.mark.parametrize(("source", "picture"), [("01", "01"), ("00", "00"), ("", "00")])
+def test_a_picture_of_images_that_were_lossy_says_so(source: str, picture: str) -> None:
+    page = Image.new("RGB", (4, 4))
+    found = findings("absent")
+    ds = capture.build(page, [], headers(LossyImageCompression=source), found, context())
+    assert ds.LossyImageCompression == picture
+
+
+def test_picture_and_pdf_name_the_order_in_the_attributes_that_they_may_have(tmp_path: Path) -> None:
+    order = Dataset()
+    order.RequestedProcedureID, order.RequestedProcedureDescription = "RP7", "CT Sch\u00e4del nativ"
+    asked, found, page = headers(RequestAttributesSequence=[order]), findings("absent"), Image.new("RGB", (4, 4))
+    for made, kind in (
+        (capture.build(page, [], asked, found, context()), "SCImage"),
+        (capture.document(page, asked, found, context()), "EncapsulatedPDF"),
+    ):
+        ds = check(made, kind, tmp_path)
+        (request,) = ds.RequestAttributesSequence
+        assert (request.RequestedProcedureID, request.AccessionNumber) == ("RP7", "ACC1")
+        assert "ReferencedRequestSequence" not in ds
+    assert "RequestAttributesSequence" not in capture.build(page, [], headers(), found, context())
+
+
 def test_an_odd_number_of_pixels_is_padded(tmp_path: Path) -> None:
     page = Image.new("RGB", (3, 3), (1, 2, 3))
     ds = check(capture.build(page, [], headers(), findings("absent"), context()), "SCImage", tmp_path)
@@ -67,6 +92,9 @@ def test_the_same_page_is_had_as_a_pdf(tmp_path: Path) -> None:
     assert content.startswith(b"%PDF-")
     assert content.rstrip().endswith(b"%%EOF")
     assert ds.DocumentTitle == "INTRACEREBRAL HEMORRHAGE: ABSENT"
+    assert ds.VerificationFlag == "UNVERIFIED"
+    sources = [source.ReferencedSOPInstanceUID for source in ds.SourceInstanceSequence]
+    assert sources == [header.SOPInstanceUID for header in headers()]
     assert sr.to_bytes(capture.document(page, headers(), found, context())) == sr.to_bytes(
         capture.document(page, headers(), found, context())
     )

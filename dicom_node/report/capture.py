@@ -30,6 +30,8 @@ def build(
     """
     ds = _filed(SecondaryCaptureImageStorage, "OT", "picture", headers, findings, context)
     ds.ImageType = ["DERIVED", "SECONDARY"]
+    lossy = any(header.read_text(source, "LossyImageCompression") == "01" for source in headers)
+    ds.LossyImageCompression = "01" if lossy else "00"  # once lossy, always lossy: PS3.3 C.7.6.1.1.5
     ds.BodyPartExamined, ds.PatientOrientation = "HEAD", ""
     ds.DerivationDescription = f"Summary of an AI result, not for diagnosis. {wording.headline(findings)}"
     ds.DateOfSecondaryCapture, ds.TimeOfSecondaryCapture = ds.ContentDate, ds.ContentTime
@@ -45,6 +47,9 @@ def document(
     """The same page as Encapsulated PDF (PS3.3 A.45.1), for viewers that print or forward documents."""
     ds = _filed(EncapsulatedPDFStorage, "DOC", "document", headers, findings, context)
     ds.AcquisitionDateTime = ""
+    ds.VerificationFlag = "UNVERIFIED"
+    classes = {s.sop_instance_uid: s.sop_class_uid for s in findings.slices}  # one an image, however many frames
+    ds.SourceInstanceSequence = [_reference(sop_class, instance) for instance, sop_class in classes.items()]
     ds.DocumentTitle = wording.headline(findings)
     ds.ConceptNameCodeSequence = [code_item(codes.TITLE_VIEWER)]
     ds.CodingSchemeIdentificationSequence = [coding_scheme()]
@@ -71,6 +76,11 @@ def _filed(
     with disable_value_validation():  # its warnings quote values, which may be names
         header.check_one_series(headers)
         ds = header.patient_and_study(headers[0])
+    if "ReferencedRequestSequence" in ds:  # which SR documents alone have (PS3.3 C.17.2)
+        attributes = header.request_attributes(ds.ReferencedRequestSequence[0])
+        del ds.ReferencedRequestSequence
+        if attributes is not None:
+            ds.RequestAttributesSequence = [attributes]
     ds.file_meta = file_meta(sop_class_uid, context.sop_instance_uid)
     ds.SOPClassUID, ds.SOPInstanceUID = sop_class_uid, context.sop_instance_uid
     ds.Modality, ds.ConversionType = modality, "WSD"
@@ -82,9 +92,15 @@ def _filed(
     return ds
 
 
-def _source(s: SliceFinding) -> Dataset:
+def _reference(sop_class_uid: str, sop_instance_uid: str) -> Dataset:
+    """SOP Instance Reference Macro, PS3.3 table 10-11."""
     item = Dataset()
-    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = s.sop_class_uid, s.sop_instance_uid
+    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = sop_class_uid, sop_instance_uid
+    return item
+
+
+def _source(s: SliceFinding) -> Dataset:
+    item = _reference(s.sop_class_uid, s.sop_instance_uid)
     if s.frame is not None:
         item.ReferencedFrameNumber = s.frame
     item.PurposeOfReferenceCodeSequence = [code_item(codes.SOURCE_FOR_MONTAGE)]
@@ -97,5 +113,4 @@ def _pixels(ds: Dataset, page: Image.Image) -> None:
     ds.SamplesPerPixel, ds.PhotometricInterpretation, ds.PlanarConfiguration = 3, "RGB", 0
     ds.Rows, ds.Columns = page.height, page.width
     ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 8, 8, 7, 0
-    ds.LossyImageCompression = "00"
     ds.PixelData = content + b"\0" * (len(content) % 2)

@@ -263,3 +263,20 @@ def _request(source: Dataset, header: Dataset) -> Dataset | None:
     if "IssuerOfAccessionNumberSequence" in header:
         request.IssuerOfAccessionNumberSequence = header.IssuerOfAccessionNumberSequence
     return request
+
+
+def request_attributes(request: Dataset) -> Dataset | None:
+    """Request Attributes Sequence item (PS3.3 table 10-9) of objects that are no SR document, from what those have.
+
+    None where the procedure has no ID, without which the item would say less than the study does.
+    """
+    if not request.RequestedProcedureID:
+        return None
+    item = Dataset()
+    for keyword in (
+        *("StudyInstanceUID", "AccessionNumber", "IssuerOfAccessionNumberSequence"),
+        *("RequestedProcedureID", "RequestedProcedureDescription"),
+    ):
+        if request.get(keyword):
+            item.add(request[keyword])
+    return item
