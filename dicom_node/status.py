@@ -37,10 +37,6 @@ class FailureReason(IntEnum):
     CLASS_INSTANCE_CONFLICT = 0x0119
 
 
-WARNINGS = frozenset({0xB000, 0xB006, 0xB007})
-"""Coercion, elements discarded, data set does not match: stored all the same (PS3.4 table B.2-1)."""
-
-
 PENDING = frozenset({0xFF00, 0xFF01})
 """Matches are following (PS3.4 table C.4-1)."""
 
@@ -64,7 +60,8 @@ def in_words(status: int) -> str:
 
 
 def is_stored(status: int) -> bool:
-    return status == StoreStatus.SUCCESS or status in WARNINGS
+    """Success, or a warning: Bxxx by PS3.7 annex C, of which PS3.4 table B.2-1 names B000, B006 and B007."""
+    return status == StoreStatus.SUCCESS or status >> 12 == 0xB
 
 
 def is_temporary(status: int) -> bool:

@@ -177,7 +177,7 @@ def test_trouble_that_passes_is_tried_again(node: Made, pacs: Callable[..., Stan
     assert row.next_at == node.clock() + 10
 
 
-@pytest.mark.parametrize("status", [0xB000, 0xB006, 0xB007])
+@pytest.mark.parametrize("status", [0xB000, 0xB006, 0xB007, 0xB00A])
 def test_a_warning_counts_as_stored(node: Made, pacs: Callable[..., StandInPacs], status: int) -> None:
     owe(node)
     sender(node, peer(pacs(answer=lambda _: status).port)).tick()
