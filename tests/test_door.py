@@ -212,6 +212,12 @@ def test_a_first_pdu_that_is_none_to_be_served_is_aborted(first: tuple[str, byte
         assert echo(port) > 0
 
 
+def test_titles_padded_with_nul_are_the_same_titles() -> None:
+    padded = request(called="DICOM_NODE\0\0\0\0\0\0", calling="CT1\0")
+    with listening() as port:
+        assert [pdu[0] for pdu in exchange(port, padded)][:1] == [ACCEPT]
+
+
 def test_a_pdu_of_four_gib_within_an_association_is_aborted_unread() -> None:
     with listening() as port:
         got = exchange(port, request(), p_data((1, 3, b"x"), length=FOUR_GIB))

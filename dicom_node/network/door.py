@@ -98,7 +98,7 @@ class _Handler(RequestHandler):  # type: ignore[misc]
     def _serve(self, connection: Connection) -> bytes:
         """Returns what is left to be said before the connection is closed."""
         try:
-            first = self._request(connection)
+            first = request.padded_with_spaces(self._request(connection))
             asked = request.parse(first)
         except BadPdu as exc:
             self._warn(connection, str(exc))

@@ -27,6 +27,11 @@ class Request:
     abstract_syntaxes: frozenset[str]
 
 
+def padded_with_spaces(pdu: bytes) -> bytes:
+    """The same A-ASSOCIATE-RQ where its titles were padded with NUL, as some devices do, which the library refuses."""
+    return pdu[:10] + pdu[10:42].replace(b"\0", b" ") + pdu[42:]
+
+
 def parse(pdu: bytes) -> Request:
     """Raises BadPdu where the A-ASSOCIATE-RQ is not well-formed or its lists are longer than any real one's."""
     if len(pdu) < _FIXED:
