@@ -108,6 +108,17 @@ def test_every_report_is_read_again_by_highdicom(report: Dataset) -> None:
     assert len(groups) == 1 + len(headers())
 
 
+def test_a_reader_of_the_template_finds_the_image_of_each_group() -> None:
+    from highdicom.sr import srread
+
+    built = sr.build(headers(), findings("deep"), context())
+    whole, *groups = srread(io.BytesIO(sr.to_bytes(built))).content.get_image_measurement_groups()
+    assert whole.source_images == []
+    assert [[i.ReferencedSOPSequence[0].ReferencedSOPInstanceUID for i in g.source_images] for g in groups] == [
+        [ds.SOPInstanceUID] for ds in headers()
+    ]
+
+
 def test_every_report_is_fit_for_viewers(report: Dataset) -> None:
     containers = [report, *(i for i in items(report) if i.ValueType == "CONTAINER")]
     assert {c.ContinuityOfContent for c in containers} == {"SEPARATE"}

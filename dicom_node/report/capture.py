@@ -49,7 +49,9 @@ def document(
     ds.AcquisitionDateTime = ""
     ds.VerificationFlag = "UNVERIFIED"
     classes = {s.sop_instance_uid: s.sop_class_uid for s in findings.slices}  # one an image, however many frames
-    ds.SourceInstanceSequence = [_reference(sop_class, instance) for instance, sop_class in classes.items()]
+    ds.SourceInstanceSequence = [
+        _reference(sop_class, instance, codes.SOURCE_OF_DOCUMENT) for instance, sop_class in classes.items()
+    ]
     ds.DocumentTitle = wording.headline(findings)
     ds.ConceptNameCodeSequence = [code_item(codes.TITLE_VIEWER)]
     ds.CodingSchemeIdentificationSequence = [coding_scheme()]
@@ -92,18 +94,18 @@ def _filed(
     return ds
 
 
-def _reference(sop_class_uid: str, sop_instance_uid: str) -> Dataset:
+def _reference(sop_class_uid: str, sop_instance_uid: str, purpose: codes.Concept) -> Dataset:
     """SOP Instance Reference Macro, PS3.3 table 10-11."""
     item = Dataset()
     item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = sop_class_uid, sop_instance_uid
+    item.PurposeOfReferenceCodeSequence = [code_item(purpose)]
     return item
 
 
 def _source(s: SliceFinding) -> Dataset:
-    item = _reference(s.sop_class_uid, s.sop_instance_uid)
+    item = _reference(s.sop_class_uid, s.sop_instance_uid, codes.SOURCE_FOR_MONTAGE)
     if s.frame is not None:
         item.ReferencedFrameNumber = s.frame
-    item.PurposeOfReferenceCodeSequence = [code_item(codes.SOURCE_FOR_MONTAGE)]
     return item
 
 

@@ -130,7 +130,8 @@ NOT_ASSESSED = _own("NOT-ASSESSED", "Not assessed", "What the algorithm does not
 NOTICE = _own("NOTICE", "Notice", "What the reader must know before using the report")
 SUPERSEDES = _own("SUPERSEDES", "Replaces", "Said in words; the reference is in Predecessor Documents Sequence")
 BEST_ILLUSTRATION = Concept("121080", "DCM", "Best illustration of finding", "CID 7003")
-SOURCE_IMAGE = Concept("121324", "DCM", "Source image", "CID 7060")
+SOURCE_IMAGE = Concept("121112", "DCM", "Source of Measurement", "CID 7551; TID 1501, row 10")
+SOURCE_OF_DOCUMENT = Concept("121324", "DCM", "Source image", "CID 7060; Encapsulated PDF")
 SOURCE_FOR_MONTAGE = Concept("121329", "DCM", "Source image for montage", "CID 7202; summary picture")
 
 # --- Key Object Selection -------------------------------------------------------------------------------------------
