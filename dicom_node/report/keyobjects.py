@@ -21,7 +21,7 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
-from dicom_node.report import codes, header, wording
+from dicom_node.report import codes, header, order, wording
 from dicom_node.report.codes import Concept
 from dicom_node.report.context import Predecessor, ReportContext, check_findings
 from dicom_node.report.provenance import file_meta, sign
@@ -123,6 +123,8 @@ def _document(
     ds = Dataset()
     ds.update(made)
     ds.file_meta = file_meta(made.SOPClassUID, context.sop_instance_uid)
-    ds.update(header.patient_and_study(source))
+    filed = header.patient_and_study(source)
+    ds.update(filed)
+    ds.update(order.of_document(source, filed))
     sign(ds, context)
     return ds

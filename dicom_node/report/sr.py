@@ -20,7 +20,7 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
 )
 
-from dicom_node.report import header, wording
+from dicom_node.report import header, order, wording
 from dicom_node.report.context import (
     Algorithm,
     Predecessor,
@@ -96,7 +96,9 @@ def _build(headers: Sequence[Dataset], findings: SeriesFindings, context: Report
     report.file_meta = file_meta(ds.SOPClassUID, context.sop_instance_uid)
     report.update(ds)
     report.ContentSequence = items
-    report.update(header.patient_and_study(headers[0]))
+    filed = header.patient_and_study(headers[0])
+    report.update(filed)
+    report.update(order.of_document(headers[0], filed))
     sign(report, context)
     report.CodingSchemeIdentificationSequence = [coding_scheme()]
     if not context.whole:

@@ -1,0 +1,88 @@
+"""Which order the images answer, as far as they say so, in the two forms in which objects name it.
+
+SR documents and key objects have a Referenced Request Sequence (PS3.3 table C.17-2), images and encapsulated documents
+a Request Attributes Sequence (table 10-9). Both are given as a dataset with that one attribute, empty where there is
+nothing to say.
+"""
+
+from __future__ import annotations
+
+from pydicom.dataset import Dataset
+
+from dicom_node import uids
+from dicom_node.report import header
+
+_TEXTS = (
+    "PlacerOrderNumberImagingServiceRequest",
+    "FillerOrderNumberImagingServiceRequest",
+    "RequestedProcedureID",
+    "RequestedProcedureDescription",
+)
+_OF_IMAGES = (
+    *("StudyInstanceUID", "AccessionNumber", "IssuerOfAccessionNumberSequence", "ReferencedStudySequence"),
+    *("RequestedProcedureID", "RequestedProcedureDescription", "RequestedProcedureCodeSequence"),
+)
+
+
+def of_document(source: Dataset, filed: Dataset) -> Dataset:
+    """`source`: header of an image; `filed`: what `header.patient_and_study` made of it."""
+    found = Dataset()
+    request = _request(source, filed)
+    if request is not None:
+        found.ReferencedRequestSequence = [request]
+    return found
+
+
+def of_image(source: Dataset, filed: Dataset) -> Dataset:
+    """The same for a picture or a PDF; nothing without an ID, as the item would say less than the study does."""
+    found = Dataset()
+    request = _request(source, filed)
+    if request is not None and request.RequestedProcedureID:
+        item = Dataset()
+        for keyword in _OF_IMAGES:
+            if request.get(keyword):
+                item.add(request[keyword])
+        found.RequestAttributesSequence = [item]
+    return found
+
+
+def _request(source: Dataset, filed: Dataset) -> Dataset | None:
+    order: Dataset = next(iter(header.items(source, "RequestAttributesSequence")), Dataset())
+    texts = {}
+    for keyword in _TEXTS:
+        said = (header.read_text(place, keyword) for place in (order, source))
+        texts[keyword] = next((t for t in said if t and header.is_carriable(keyword, t)), "")
+    accession = filed.get("AccessionNumber")
+    if not accession and not any(texts.values()):
+        return None
+    request = Dataset()
+    request.StudyInstanceUID = filed.StudyInstanceUID
+    request.ReferencedStudySequence = _studies(order) or _studies(source)
+    asked = "RequestedProcedureCodeSequence"
+    codes = header.procedure_codes(order, asked) or header.procedure_codes(source, asked)
+    request.RequestedProcedureCodeSequence = [_code(*triple) for triple in codes]
+    header.put(request, "AccessionNumber", str(accession or ""))
+    for keyword, text in texts.items():
+        header.put(request, keyword, text)
+    if "IssuerOfAccessionNumberSequence" in filed:
+        request.IssuerOfAccessionNumberSequence = filed.IssuerOfAccessionNumberSequence
+    return request
+
+
+def _studies(source: Dataset) -> list[Dataset]:
+    """Referenced Study Sequence with its two UIDs alone; a RIS may know the order by them."""
+    found = []
+    for item in header.items(source, "ReferencedStudySequence"):
+        keywords = ("ReferencedSOPClassUID", "ReferencedSOPInstanceUID")
+        sop_class, instance = (header.read_text(item, keyword) or "" for keyword in keywords)
+        if uids.is_valid(sop_class) and uids.is_valid(instance):
+            reference = Dataset()
+            reference.ReferencedSOPClassUID, reference.ReferencedSOPInstanceUID = sop_class, instance
+            found.append(reference)
+    return found
+
+
+def _code(value: str, scheme: str, meaning: str) -> Dataset:
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
+    return item
