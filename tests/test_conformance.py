@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from pydicom.datadict import dictionary_description, tag_for_keyword
+
 from dicom_node import uids
 from dicom_node.config import Config
 from dicom_node.network import commitment, syntaxes, upperlayer
-from dicom_node.report import sr
+from dicom_node.report import header, sr
 
 STATEMENT = (Path(__file__).resolve().parents[1] / "docs" / "conformance.md").read_text(encoding="utf-8")
 
@@ -34,3 +36,10 @@ def test_defaults_are_those_of_the_configuration() -> None:
     assert f"`retry_first_s` ({Config().results.retry_first_s:g} s)" in STATEMENT
     assert not Config().commitment.accept
     assert "off by default" in STATEMENT
+
+
+def test_every_attribute_that_is_copied_is_named() -> None:
+    for keyword in (*header.TYPE_2, *header.TYPE_3):
+        tag = tag_for_keyword(keyword)
+        assert tag is not None
+        assert dictionary_description(tag) in STATEMENT
