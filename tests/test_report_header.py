@@ -122,6 +122,12 @@ def test_what_identifies_is_carried_exactly_even_where_it_is_too_long() -> None:
     assert ds.AccessionNumber == "ACC-2025-000000000012345"
 
 
+def test_an_id_with_the_return_of_a_bar_code_reader_is_carried_as_the_images_have_it() -> None:
+    ds = report_on({"PatientID": ("LO", b"P-1\r"), "StudyDescription": ("LO", b"CT\rhead")})
+    assert ds.PatientID == "P-1\r"
+    assert "StudyDescription" not in ds
+
+
 @pytest.mark.parametrize(
     ("keyword", "value"),
     [

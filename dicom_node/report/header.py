@@ -40,7 +40,8 @@ IDENTITY = ("PatientID", "PatientName", "PatientBirthDate", "IssuerOfPatientID")
 STUDY_IDENTITY = ("StudyInstanceUID", "SeriesInstanceUID", "AccessionNumber")
 
 EXACT = ("PatientName", "PatientID", "IssuerOfPatientID", "AccessionNumber", "StudyID")
-"""Carried even where longer than their VR allows: a shortened Patient ID is another patient."""
+"""Carried even where longer than their VR allows, or with the return that a bar code reader put behind them: a
+shortened Patient ID is another patient, and an empty one is nobody."""
 TYPE_2 = (
     "PatientName", "PatientID", "PatientBirthDate", "PatientSex",
     "StudyDate", "StudyTime", "ReferringPhysicianName", "StudyID", "AccessionNumber",
@@ -56,6 +57,7 @@ _AGE = re.compile(r"\d{3}[DWMY]")
 _DECIMAL = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 _INTEGER = re.compile(r"[+-]?\d{1,12}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\ufffd]")
+_NOT_DECODED = re.compile(r"[\x1b\ufffd]")
 
 _LONGEST = {"SH": 16, "LO": 64, "DS": 16}
 _LEGAL: dict[str, Callable[[str], object]] = {
@@ -190,10 +192,10 @@ def procedure_codes(source: Dataset, keyword: str = "ProcedureCodeSequence") -> 
 
 def is_carriable(keyword: str, text: str) -> bool:
     """Whether the value may stand in the report: legal by its VR, or needed exactly as it is."""
+    if keyword in EXACT:
+        return not _NOT_DECODED.search(text)
     if _CONTROL.search(text):
         return False
-    if keyword in EXACT:
-        return True
     if keyword == "PatientSex":
         return text in {"M", "F", "O"}
     vr = dictionary_VR(keyword)
