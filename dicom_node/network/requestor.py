@@ -95,7 +95,7 @@ def association(
 
 
 def tls_of(peer: Peer) -> ssl.SSLContext:
-    """TLS 1.2 or newer, certificate and host name verified: PS3.15 B.9, BCP 195 (RFC 9325). Raises PeerUnreachable."""
+    """TLS 1.2 or newer, certificate and host name verified: PS3.15 B.10, BCP 195 (RFC 9325). Raises PeerUnreachable."""
     try:
         tls.must_be_readable(peer.tls_ca, peer.tls_certificate, peer.tls_key)
         context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=peer.tls_ca)
