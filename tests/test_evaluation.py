@@ -210,6 +210,48 @@ def every_null_has_a_reason(figures):
     return own and all(map(every_null_has_a_reason, figures.values()))
 
 
+EVEN = Calibration(1.0, 1.0, Thresholds(0.5, 0.5), Thresholds(0.5, 0.5))
+
+
+def test_all_positives_before_all_others_is_no_certainty_in_either_area():
+    """scikit-learn's average precision is 0.9999999999999998 here."""
+    labels = truth([1] * 7 + [0] * 7, series=range(14))
+    logits = Logits(np.stack((np.zeros(14), np.arange(14)[::-1]), 1), np.zeros((14, 3)))
+
+    found = measure(logits, labels, EVEN)["presence"]["slice"]
+
+    assert found["average_precision"] == 1
+    assert found["average_precision_ci"] == found["auc_ci"] == [pytest.approx(0.5904, abs=1e-4), 1]
+
+
+def test_a_mean_over_locations_that_no_resample_varies_is_no_certainty():
+    """Who always answers deep has a recall of 1, 0 and 0 in each resample."""
+    labels = truth([1] * 300, np.arange(300) // 100)
+    logits = Logits(np.zeros((300, 2)), np.tile([9.0, 0, 0], (300, 1)))
+
+    found = measure(logits, labels, EVEN)["location"]["slice"]
+
+    low, high = 0.025**0.1, 1 - 0.025**0.1  # ten patients each, all right or all wrong
+    assert found["balanced_accuracy"] == found["recall"] == pytest.approx(1 / 3)
+    for name in ("balanced_accuracy", "recall", "specificity"):
+        assert found[f"{name}_ci"][0] < found[name] < found[f"{name}_ci"][1]
+    assert found["balanced_accuracy_ci"] == pytest.approx([low / 3, (1 + 2 * high) / 3])
+
+
+def test_the_reason_for_no_precision_is_that_nothing_is_called():
+    labels = truth([1] * 20, [0] * 10 + [1] * 10)
+    never = Logits(np.tile([3.0, -3.0], (20, 1)), np.tile([9.0, 0, 0], (20, 1)))
+
+    found = measure(never, labels, EVEN)
+
+    assert found["presence"]["slice"]["precision_why"] == "nothing is called"
+    assert found["presence"]["slice"]["specificity_why"] == "nothing without hemorrhage"
+    classes = found["location"]["slice"]["by_class"]
+    assert classes["lobar"]["precision_why"] == "nothing is called"
+    assert classes["subtentorial"]["recall_why"] == "nothing with subtentorial hemorrhage"
+    assert classes["subtentorial"]["f1_why"] == "nothing is called, and none is there"
+
+
 def test_an_interval_over_one_patient_is_refused():
     labels = truth([0, 1] * 10, [-1, 1] * 10, series=[0] * 20)
     logits = Logits(np.random.default_rng(8).normal(size=(20, 2)), np.zeros((20, 3)))

@@ -16,6 +16,7 @@ from train.evaluation.bootstrap import FEWEST, Draws, at_the_limit, interval
 
 BINS = 15  # of equal width: Guo et al. 2017, "On Calibration of Modern Neural Networks"
 ONE_PATIENT = "it rests on one patient"
+EXACT = 1e-9  # scikit-learn sums recalls up to 0.9999999999999998 where every positive comes first
 
 Figures = dict[str, Any]
 Floats = NDArray[np.float64]
@@ -27,10 +28,10 @@ def entry(name: str, value: float | Floats, drawn: Floats, patients: int, *, why
         return {name: np.nan, f"{name}_why": why}
     if patients < FEWEST:
         return {name: float(value), f"{name}_ci": [np.nan, np.nan], f"{name}_ci_why": ONE_PATIENT}
-    bounds = interval(drawn)
-    if bounds == [value, value] and value in (0, 1):
-        bounds = at_the_limit(float(value), patients)
-    return {name: float(value), f"{name}_ci": bounds}
+    value, bounds = float(value), interval(drawn)
+    if round(value) == bounds[0] == bounds[1] and abs(value - round(value)) < EXACT:
+        value, bounds = float(round(value)), at_the_limit(round(value), patients)
+    return {name: value, f"{name}_ci": bounds}
 
 
 def mean(name: str, values: Floats, draws: Draws, *, why: str) -> Figures:

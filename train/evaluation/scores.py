@@ -28,6 +28,7 @@ from train.evaluation.figures import (
 from train.evaluation.units import Units
 
 NO_PROBABILITY = "the output of a series is no probability"
+NOT_CALLED = "nothing is called"
 NONE_CALLED = "nothing is called, and none is there"
 EMPTY = "nothing with a label"
 NO_PLACE = "no hemorrhage whose location is known"
@@ -54,8 +55,7 @@ def presence(units: Units, draws: Draws, *, cut: float, prevalence: float, proba
     matrix, drawn_matrix = confusion(truth, called, 2, draws)
     point, drawn = rates(matrix), rates(drawn_matrix)
     found |= entry("accuracy", point["accuracy"], drawn["accuracy"], draws.patients, why=EMPTY)
-    for name, rows in _resting_on(truth, called):
-        why = lacking(truth, "hemorrhage") or NONE_CALLED
+    for name, rows, why in _resting_on(truth, called, of="hemorrhage"):
         found |= entry(name, point[name][1], drawn[name][:, 1], draws.count(rows), why=why)
     found["confusion"] = matrix.astype(int).tolist()
     found |= said
@@ -81,16 +81,13 @@ def location(units: Units, draws: Draws) -> Figures:
     why = " and ".join(missing) if len(truth) else NO_PLACE
     found |= entry("accuracy", point["accuracy"], drawn["accuracy"], draws.patients, why=NO_PLACE)
     fewest = min(draws.count(truth == number) for number in range(len(LOCATIONS)))
-    found |= entry("balanced_accuracy", point["recall"].mean(), drawn["recall"].mean(1), fewest, why=why)
-    for name in RATES:
+    places = range(len(LOCATIONS))
+    of_class = [_of_class(number, units, truth, draws, point, drawn) for number in places]
+    drawn["auc"] = np.stack([drawn_auc(units.places[:, number], truth == number, draws) for number in places], 1)
+    for name, rate in (("balanced_accuracy", "recall"), *((each, each) for each in (*RATES, "auc"))):
         reason = why or "a class is never answered"
-        found |= entry(name, point[name].mean(), drawn[name].mean(1), fewest, why=reason)
-    found["by_class"] = {
-        name: _of_class(number, units, truth, draws, point, drawn) for number, name in enumerate(LOCATIONS)
-    }
-    each = [found["by_class"][name]["auc"] for name in LOCATIONS]
-    drawn_each = [drawn_auc(units.places[:, number], truth == number, draws) for number in range(len(LOCATIONS))]
-    found |= entry("auc", float(np.mean(each)), np.mean(drawn_each, axis=0), fewest, why=why)
+        found |= _of_all(name, rate, of_class, drawn[rate], fewest, why=reason)
+    found["by_class"] = dict(zip(LOCATIONS, of_class, strict=True))
     found["confusion"] = matrix.astype(int).tolist()
     told = (units.answer == Outcome.PRESENT) & (guess == truth)
     found |= mean("found_and_right", told.astype(float), draws, why=NO_PLACE)
@@ -110,15 +107,29 @@ def _of_class(
     name, rows, called = LOCATIONS[number], truth == number, units.places.argmax(1) == number
     found: Figures = {"positives": int(rows.sum())}
     found |= areas(units.places[:, number], rows, draws, of=f"{name} hemorrhage")
-    for rate, of in _resting_on(rows, called):
-        why = lacking(rows, f"{name} hemorrhage") or NONE_CALLED
-        found |= entry(rate, point[rate][number], drawn[rate][:, number], draws.count(of), why=why)
+    for rate, resting, why in _resting_on(rows, called, of=f"{name} hemorrhage"):
+        found |= entry(rate, point[rate][number], drawn[rate][:, number], draws.count(resting), why=why)
     return found
 
 
-def _resting_on(truth: NDArray[np.bool_], called: NDArray[np.bool_]) -> list[tuple[str, NDArray[np.bool_]]]:
-    """RATES, and the units that each is a share of."""
-    return list(zip(RATES, (called, truth, ~truth, truth | called), strict=True))
+def _of_all(name: str, rate: str, of_class: list[Figures], drawn: Floats, fewest: int, *, why: str) -> Figures:
+    """The mean of a rate over the three locations; `drawn`: (resamples, 3)."""
+    figures = entry(name, np.mean([each[rate] for each in of_class]), drawn.mean(1), fewest, why=why)
+    low, high = figures.get(f"{name}_ci", (np.nan, np.nan))
+    if low == high:  # in each resample one class is all right, another all wrong: their own bounds know more
+        bounds = np.mean([each[f"{rate}_ci"] for each in of_class], axis=0)
+        if np.isfinite(bounds).all():
+            figures[f"{name}_ci"] = bounds.tolist()
+    return figures
+
+
+def _resting_on(
+    truth: NDArray[np.bool_], called: NDArray[np.bool_], *, of: str
+) -> list[tuple[str, NDArray[np.bool_], str]]:
+    """RATES, the units that each is a share of, and why where there are none."""
+    whys = (NOT_CALLED, f"nothing with {of}", f"nothing without {of}", NONE_CALLED)
+    rests = zip(RATES, (called, truth, ~truth, truth | called), whys, strict=True)
+    return [(rate, units, why if len(truth) else EMPTY) for rate, units, why in rests]
 
 
 def _answers(units: Units, draws: Draws, prevalence: float) -> Figures:
