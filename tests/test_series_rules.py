@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from dtvit.findings import Outcome, Region, SliceFinding, series_output
+from train.evaluation.bootstrap import draw, interval
 from train.evaluation.rules import QUIET, RULES, compared
 from train.evaluation.units import Units
 
@@ -62,6 +63,21 @@ def test_one_bright_slice_among_the_healthy_costs_the_highest_but_no_pair() -> N
         low, high = found[name]["sensitivity_ci"]
         assert low < high == 1.0
     assert QUIET < 1
+
+
+def test_the_doubt_about_the_cut_is_in_the_interval() -> None:
+    """Each resample has the cut of the healthy series that it drew, as a hospital that collects anew would have."""
+    rng = np.random.default_rng(1)
+    bleeding, healthy = rng.random(30) + 0.5, rng.random(40)
+
+    found = compared(*units([[each] for each in bleeding], [[each] for each in healthy]), seed=3, resamples=200)
+
+    drawn = []
+    for counts in draw(np.arange(70), resamples=200, seed=3).counts.astype(int):
+        quiet = np.sort(np.repeat(healthy, counts[30:]))
+        cut = quiet[int(np.ceil(QUIET * len(quiet))) - 1]
+        drawn.append((np.repeat(bleeding, counts[:30]) > cut).mean())
+    assert found["highest"]["sensitivity_ci"] == pytest.approx(interval(np.array(drawn)))
 
 
 def test_series_without_a_label_are_left_out_and_one_class_alone_is_told() -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from train.evaluation.bootstrap import Draws, draw
-from train.evaluation.figures import Figures, areas, mean
+from train.evaluation.figures import Figures, areas, entry, ratio
 from train.evaluation.units import Floats, Units, grouped, presence_of
 
 Rule = Callable[[Floats], float]
@@ -70,6 +70,19 @@ def compared(slices: Units, series: NDArray[np.int32], seed: int, resamples: int
 def _sensitivity(output: Floats, truth: NDArray[np.bool_], draws: Draws) -> Figures:
     if truth.all() or not truth.any():
         return {"sensitivity": np.nan, "sensitivity_why": "needs series with hemorrhage and without"}
-    quiet = np.sort(output[~truth])[int(np.ceil(QUIET * (~truth).sum())) - 1]
-    called = (output[truth] > quiet).astype(np.float64)
-    return mean("sensitivity", called, draws.take(truth), why="")
+    healthy, bleeding = draws.take(~truth), draws.take(truth)
+    itself = np.ones((1, draws.counts.shape[1]))
+    value, *drawn = _called(output, truth, Draws(np.concatenate((itself, draws.counts)), draws.of))
+    return entry("sensitivity", value, np.array(drawn), min(healthy.patients, bleeding.patients), why="")
+
+
+def _called(output: Floats, truth: NDArray[np.bool_], draws: Draws) -> Floats:
+    """(resamples,): share of the bleeding series above the cut. Each resample has its own cut, from the series without
+    hemorrhage that it drew: that of the data is itself a guess from few."""
+    healthy, bleeding = draws.take(~truth), draws.take(truth)
+    order = np.argsort(output[~truth], kind="stable")
+    below = np.cumsum(healthy.counts[:, healthy.of[order]], axis=1)  # (resamples, healthy series)
+    cut = output[~truth][order][(below >= QUIET * below[:, -1:]).argmax(1)]
+    times = bleeding.counts[:, bleeding.of]  # (resamples, bleeding series)
+    called = ((output[truth] > cut[:, None]) * times).sum(1)
+    return np.where(below[:, -1] > 0, ratio(called, times.sum(1)), np.nan)
