@@ -9,6 +9,7 @@ from typing import Any
 from dtvit.checkpoint import Checkpoint, Metadata
 from dtvit.findings import LOCATIONS
 from train.data import APART
+from train.digits import shown
 from train.splits import LEAKY
 
 NOT_ASSESSED = (
@@ -54,8 +55,8 @@ A probability below the first threshold means absent, from the second on present
 
 | | absent below | present at | temperature |
 | --- | --- | --- | --- |
-| slice | {slices.absent_below:.3f} | {slices.present_at:.3f} | {metadata.presence_temperature:g} |
-| series | {series.absent_below:.3f} | {series.present_at:.3f} | |
+| slice | {shown(slices.absent_below)} | {shown(slices.present_at)} | {metadata.presence_temperature:g} |
+| series | {shown(series.absent_below)} | {shown(series.present_at)} | |
 | location | | | {metadata.location_temperature:g} |
 
 ## What it cannot do
@@ -166,4 +167,4 @@ def _bounds(bin_: str) -> str:
 def _figure(value: float | None) -> str:
     if value is None:
         return "-"
-    return f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
+    return f"{value:,}" if isinstance(value, int) else shown(value)

@@ -23,6 +23,7 @@ from train import manifest, splits
 from train.ablation import COLUMNS, Column, told, value_of
 from train.card import model_card
 from train.data import PARTS
+from train.digits import shown
 from train.evaluation import heldout, rules
 from train.evaluation.bootstrap import RESAMPLES
 from train.evaluation.calibration import Calibration
@@ -237,8 +238,8 @@ def _with_interval(name: str, found: Mapping[str, Any], key: str) -> str:
     if value is None:
         return f"{name} not to be told"
     if low is None:
-        return f"{name} {value:.3f} (no interval: {found.get(f'{key}_ci_why', 'not measured')})"
-    return f"{name} {value:.3f} ({low:.3f} to {high:.3f})"
+        return f"{name} {shown(value)} (no interval: {found.get(f'{key}_ci_why', 'not measured')})"
+    return f"{name} {shown(value)} ({shown(low)} to {shown(high)})"
 
 
 def _known(work: Work, trial: Trial) -> Made | None:

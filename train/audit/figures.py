@@ -46,9 +46,10 @@ class Goal:
 
     def met(self, figure: Figure) -> bool | None:
         """None where the figure could not be measured."""
-        if not math.isfinite(figure.value):
-            return None
-        return figure.value <= self.bound if self.at_most else figure.value >= self.bound
+        return self.holds(figure.value) if math.isfinite(figure.value) else None
+
+    def holds(self, value: float) -> bool:
+        return value <= self.bound if self.at_most else value >= self.bound
 
     def __str__(self) -> str:
         return f"{'at most' if self.at_most else 'at least'} {self.bound:g}"

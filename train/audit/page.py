@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from train.audit.figures import Figure, Goal, Row, Section
+from train.digits import shown
 
 STYLE = """
 :root { color-scheme: light dark; --line: #8884; --good: #2e7d4f; --bad: #b03a2e; }
@@ -65,7 +66,7 @@ def _table(header: Sequence[str], rows: Sequence[str]) -> str:
 def _row(row: Row) -> str:
     goal = f"<td>{_text(str(row.goal))}<td>{_met(row.goal, row.figure)}" if row.goal else "<td><td>"
     counted = f"{row.figure.slices:,} of {row.figure.patients:,}"
-    return f"<tr><td>{_text(row.what)}<td class=number>{_number(row.figure)}<td class=number>{counted}{goal}"
+    return f"<tr><td>{_text(row.what)}<td class=number>{_number(row.figure, row.goal)}<td class=number>{counted}{goal}"
 
 
 def _met(goal: Goal, figure: Figure) -> str:
@@ -79,12 +80,15 @@ def _met(goal: Goal, figure: Figure) -> str:
     return "<span class=met>met</span>" + ("" if sure else ", not beyond doubt")
 
 
-def _number(figure: Figure) -> str:
+def _number(figure: Figure, goal: Goal | None) -> str:
+    def text(value: float) -> str:
+        return shown(value) if goal is None else shown(value, side=goal.holds)
+
     if not math.isfinite(figure.value):
         return "-"
     if not math.isfinite(figure.low):
-        return f"{figure.value:.3f} (no interval: one patient)"
-    return f"{figure.value:.3f} ({figure.low:.3f} to {figure.high:.3f})"
+        return f"{text(figure.value)} (no interval: one patient)"
+    return f"{text(figure.value)} ({text(figure.low)} to {text(figure.high)})"
 
 
 def _text(text: str) -> str:

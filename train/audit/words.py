@@ -6,12 +6,13 @@ The wording follows from the figures alone: the same figures give the same words
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from train.audit import counterfactuals, phantoms, probes
 from train.audit.figures import Figure, Section, goals_of
 from train.audit.healing import HEALERS
 from train.audit.transplanting import BLENDERS
+from train.digits import of_hundred, shown
 
 TELLS = 0.7  # AUC; below, there is little that could be a shortcut
 APART = 0.05  # between the mean probabilities of the two kinds; less decides few calls, whatever the AUC
@@ -20,6 +21,7 @@ HALF = 0.5  # of the calls follow the blood
 SENSITIVE = 0.1  # of the calls flipped at the middle strength
 ALARM = 0.1  # more false alarms with a look-alike than without it
 POINTS = 2.0  # times as often as chance
+FLIPS, SHAM_FLIPS = counterfactuals.FLIPS.bound, counterfactuals.SHAM_FLIPS.bound
 
 Figures = Mapping[str, Figure]
 
@@ -37,7 +39,7 @@ def verdict(sections: Sequence[Section]) -> str:
     missed = sum(goal["met"] is False for goal in goals_of(sections))
     if not missed:
         return "It looks at blood: every goal of the audit is met."
-    steady = min(flips) >= counterfactuals.FLIPS.bound and shams.value <= counterfactuals.SHAM_FLIPS.bound
+    steady = min(flips) >= FLIPS and shams.value <= SHAM_FLIPS
     if steady and not shortcut:
         return f"It looks at blood, but {missed} of the audit's goals {'is' if missed == 1 else 'are'} missed."
     if max(flips) >= HALF and not shortcut:
@@ -72,20 +74,20 @@ def _probes(figures: Figures) -> list[str]:
     known = _known(figures, "probes.untouched.patient_auc")
     if known is None:
         return []
-    said = [f"Of the patients as they are it has an AUC of {known.value:.2f}."]
+    said = [f"Of the patients as they are it has an AUC of {_area(known, TELLS)}."]
     if known.value < TELLS:
         said.append("That is little, so there is little that a shortcut could have given it.")
     worst = _probed(figures)
     if worst is None:
         return said
     name = next(n for n in probes.PROBES if figures.get(f"probes.{n}.slice_auc") is worst)
-    what = probes.PROBES[name][0]
+    what, most = probes.PROBES[name][0], _area(worst, probes.GOAL.bound)
     least = _least(figures, [f"probes.{name}.slice_auc" for name in probes.PROBES])
     turned = least is not None and least.value < TURNED
     if worst.value <= probes.GOAL.bound and not turned:
-        said.append(f"Without blood it cannot tell them apart: the most of any probe is {worst.value:.2f} ({what}).")
+        said.append(f"Without blood it cannot tell them apart: the most of any probe is {most} ({what}).")
     elif worst.value > probes.GOAL.bound:
-        said.append(f"It can tell them apart without blood: only {what} gives an AUC of {worst.value:.2f} per slice.")
+        said.append(f"It can tell them apart without blood: only {what} gives an AUC of {most} per slice.")
     used = [probes.PROBES[probe][0] for probe in probes.PROBES if _uses(figures, probe)]
     if used:
         said.append(f"Its probabilities move by {100 * APART:.0f} points or more with: {', '.join(used)}.")
@@ -94,8 +96,8 @@ def _probes(figures: Figures) -> list[str]:
     if least is not None and turned:
         what = next(probes.PROBES[n][0] for n in probes.PROBES if figures.get(f"probes.{n}.slice_auc") is least)
         said.append(
-            f"Shown only {what}, normals score higher than bleeding patients (AUC {least.value:.2f}): it tells them "
-            "apart by something that is not blood, the wrong way round."
+            f"Shown only {what}, normals score higher than bleeding patients (AUC {_area(least, TURNED)}): it tells "
+            "them apart by something that is not blood, the wrong way round."
         )
     return said
 
@@ -105,10 +107,10 @@ def _healed(figures: Figures) -> list[str]:
     flips, shams = _least(figures, [f"{k}.flipped" for k in keys]), _worst(figures, [f"{k}.sham_flipped" for k in keys])
     if flips is None or shams is None:
         return []
-    enough, quiet = flips.value >= counterfactuals.FLIPS.bound, shams.value <= counterfactuals.SHAM_FLIPS.bound
+    enough, quiet = flips.value >= FLIPS, shams.value <= SHAM_FLIPS
     said = [
-        f"With the bleed healed it takes back {_percent(flips)} of its calls (the lesser of two healers), and "
-        f"{_percent(shams)} when another place is treated the same way: "
+        f"With the bleed healed it takes back {_percent(flips, FLIPS)} of its calls (the lesser of two healers), and "
+        f"{_percent(shams, SHAM_FLIPS)} when another place is treated the same way: "
         + {
             (True, True): "its call follows the blood.",
             (True, False): "its call follows the blood, but the treatment itself moves it too.",
@@ -117,12 +119,15 @@ def _healed(figures: Figures) -> list[str]:
         }[enough, quiet]
     ]
     areas = _worst(figures, [f"{k}.vs_normal_auc" for k in keys])
-    if areas is not None and areas.value > counterfactuals.HEALED_AUC.bound:
-        said.append(f"Slices of bleeding patients score higher than normals even when healed (AUC {areas.value:.2f}).")
-    elif areas is not None and areas.value < TURNED:
-        said.append(f"Healed, they score lower than normals (AUC {areas.value:.2f}).")
-    elif areas is not None:
-        said.append(f"Healed, they score like normals (AUC {areas.value:.2f}).")
+    if areas is None:
+        return said
+    told = f"(AUC {_area(areas, counterfactuals.HEALED_AUC.bound, TURNED)})"
+    if areas.value > counterfactuals.HEALED_AUC.bound:
+        said.append(f"Slices of bleeding patients score higher than normals even when healed {told}.")
+    elif areas.value < TURNED:
+        said.append(f"Healed, they score lower than normals {told}.")
+    else:
+        said.append(f"Healed, they score like normals {told}.")
     return said
 
 
@@ -131,12 +136,13 @@ def _transplanted(figures: Figures) -> list[str]:
     flips, shams = _least(figures, [f"{k}.flipped" for k in keys]), _worst(figures, [f"{k}.sham_flipped" for k in keys])
     if flips is None or shams is None:
         return []
-    verb = "sees" if flips.value >= counterfactuals.FLIPS.bound else "overlooks too many of"
-    said = f"In normal heads it {verb} transplanted bleeds: {_percent(flips)} are called (the lesser of two blenders)"
-    quiet = shams.value <= counterfactuals.SHAM_FLIPS.bound
+    verb = "sees" if flips.value >= FLIPS else "overlooks too many of"
+    called = _percent(flips, FLIPS)
+    said = f"In normal heads it {verb} transplanted bleeds: {called} are called (the lesser of two blenders)"
+    quiet = shams.value <= SHAM_FLIPS
     return [
-        said
-        + f", and {_percent(shams)} where tissue without blood was put in{'.' if quiet else ', which is too many.'}"
+        f"{said}, and {_percent(shams, SHAM_FLIPS)} where tissue without blood was put in"
+        + ("." if quiet else ", which is too many.")
     ]
 
 
@@ -146,7 +152,8 @@ def _phantoms(figures: Figures) -> list[str]:
         return []
     enough = large.value >= phantoms.GOAL.bound
     said = [
-        f"Synthetic heads with a bleed over 5 ml and without it, it tells apart with an AUC of {large.value:.2f}"
+        "Synthetic heads with a bleed over 5 ml and without it, it tells apart with an AUC of "
+        + _area(large, phantoms.GOAL.bound)
         + ("." if enough else f", less than the {phantoms.GOAL.bound:.2f} that are wanted.")
     ]
     alarms = []
@@ -182,9 +189,8 @@ def _stability(figures: Figures) -> list[str]:
             f"Of the harmless changes at middle strength these flip a tenth of its calls or more: {', '.join(shaky)}."
         ]
     kind = max(flipped, key=lambda each: flipped[each])
-    return [
-        f"No harmless change at middle strength flips a tenth of its calls (most: {kind}, {100 * flipped[kind]:.0f} %)."
-    ]
+    most = of_hundred(flipped[kind], _side(SENSITIVE))
+    return [f"No harmless change at middle strength flips a tenth of its calls (most: {kind}, {most} %)."]
 
 
 def _pointing(figures: Figures) -> list[str]:
@@ -196,7 +202,7 @@ def _pointing(figures: Figures) -> list[str]:
         points = hits.value >= HALF and hits.value >= POINTS * chance.value
         verb = "falls" if points else "does not reliably fall"
         said.append(
-            f"Its relevance map {verb} on {where}: {_percent(hits)} of its maxima do, "
+            f"Its relevance map {verb} on {where}: {_percent(hits, HALF)} of its maxima do, "
             f"{_percent(chance)} would by chance."
         )
     return said
@@ -222,5 +228,16 @@ def _least(figures: Figures, keys: Sequence[str]) -> Figure | None:
     return None if None in found else min((f for f in found if f is not None), key=lambda f: f.value)
 
 
-def _percent(figure: Figure) -> str:
-    return f"{100 * figure.value:.0f} %"
+def _percent(figure: Figure, *bounds: float) -> str:
+    """`bounds`: which the sentence holds the figure to; it is not told as one that lies beyond."""
+    return f"{of_hundred(figure.value, _side(*bounds))} %"
+
+
+def _area(figure: Figure, *bounds: float) -> str:
+    """Likewise, in hundredths."""
+    return shown(figure.value, 2, _side(*bounds))
+
+
+def _side(*bounds: float) -> Callable[[float], list[int]]:
+    """Below, at, or above each of them."""
+    return lambda value: [(value > bound) - (value < bound) for bound in bounds]

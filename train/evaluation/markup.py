@@ -8,6 +8,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from train.digits import shown
+
 Cell = str | tuple[str, str]
 """Text, or text and the class of its cell; of the class `figure` it is markup already."""
 
@@ -23,8 +25,8 @@ def told(figures: Mapping[str, Any], name: str) -> tuple[str, str]:
     if not math.isfinite(value):
         return figures[f"{name}_why"], "why"
     low, high = figures.get(f"{name}_ci", (math.nan, math.nan))
-    beside = f"{low:.3f} to {high:.3f}" if math.isfinite(low) else text(figures.get(f"{name}_ci_why", ""))
-    return f"{value:.3f}" + (f" <small>{beside}</small>" if beside else ""), "figure"
+    beside = f"{shown(low)} to {shown(high)}" if math.isfinite(low) else text(figures.get(f"{name}_ci_why", ""))
+    return shown(value) + (f" <small>{beside}</small>" if beside else ""), "figure"
 
 
 def spread(values: tuple[float, float, float] | None) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from dtvit.checkpoint import Checkpoint
 from dtvit.findings import LOCATIONS
+from train.digits import shown
 from train.evaluation.drift import Drift
 from train.evaluation.gallery import Example
 from train.evaluation.markup import Cell, figure, inline, items, spread, table, text, told
@@ -111,7 +112,7 @@ def _tiles(metrics: Mapping[str, Any]) -> list[str]:
 def _presence(report: Report) -> list[str]:
     found = report.metrics["presence"]
     cuts = ", ".join(
-        f"{name} from {found[level]['cut']:.3f}" for level, name in (("slice", "slices"), ("patient", "series"))
+        f"{name} from {shown(found[level]['cut'])}" for level, name in (("slice", "slices"), ("patient", "series"))
     )
     rows = [(words, *(figure(found[level], key) for level in ("slice", "patient"))) for key, words in PRESENCE_ROWS]
     counts = [

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from dtvit.findings import LOCATIONS, Outcome, Thresholds
+from train.digits import shown
 from train.evaluation.figures import BINS, in_bins, ratio
 from train.evaluation.units import Units
 
@@ -202,7 +203,7 @@ def _matrix(axes: Axes, matrix: Sequence[Sequence[int]], names: Sequence[str], t
 
 def _with_interval(found: Mapping[str, Any], name: str) -> str:
     low, high = found.get(f"{name}_ci", (np.nan, np.nan))
-    return f"{found[name]:.3f}" + (f" ({low:.3f} to {high:.3f})" if np.isfinite(low) else "")
+    return shown(found[name]) + (f" ({shown(low)} to {shown(high)})" if np.isfinite(low) else "")
 
 
 def _png(figure: Figure) -> bytes:

@@ -9,6 +9,7 @@ from typing import Any
 from dtvit.checkpoint import Metadata
 from dtvit.findings import LOCATIONS
 from train.card import trained_on
+from train.digits import of_hundred
 from train.evaluation.cases import ALL, Cases
 
 FEW = 30  # patients of a class; below, a percentile interval is known to be too narrow
@@ -140,9 +141,9 @@ def _counts(found: Mapping[str, Any]) -> dict[str, int]:
 
 def _of_hundred(figures: Mapping[str, Any], name: str) -> str:
     low, high = figures.get(f"{name}_ci", (math.nan, math.nan))
-    text = f"{100 * figures[name]:.0f}"
+    text = of_hundred(figures[name])
     if math.isfinite(low):
-        return f"{text} ({100 * low:.0f} to {100 * high:.0f})"
+        return f"{text} ({of_hundred(low)} to {of_hundred(high)})"
     why = figures.get(f"{name}_ci_why")
     return f"{text} ({why})" if why else text
 

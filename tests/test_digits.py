@@ -1,0 +1,70 @@
+"""Numbers in a report say what the numbers are: none is rounded to certainty, or to the other side of its goal."""
+
+import pytest
+
+from train.audit import counterfactuals, phantoms, probes
+from train.audit.figures import Figure, Row, Section
+from train.audit.page import page
+from train.audit.words import paragraph
+from train.digits import of_hundred, shown
+from train.evaluation.markup import told
+from train.evaluation.words import _of_hundred
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "text"),
+    [
+        (1.0, 3, "1.000"),
+        (0.0, 3, "0.000"),
+        (0.97147, 3, "0.971"),
+        (0.9996, 3, "0.9996"),
+        (0.0004, 3, "0.0004"),
+        (-0.0004, 3, "-0.0004"),
+        (0.999997, 3, "1.00000"),
+        (-0.0, 3, "0.000"),
+        (0.996, 2, "0.996"),
+    ],
+)
+def test_what_is_no_certainty_is_not_told_as_one(value, digits, text):
+    assert shown(value, digits) == text
+
+
+def test_a_number_beyond_a_bound_is_not_told_as_the_bound():
+    assert shown(0.6003, side=probes.GOAL.holds) == "0.6003"
+    assert shown(0.5996, side=probes.GOAL.holds) == "0.600"
+    assert shown(0.6, side=probes.GOAL.holds) == "0.600"
+
+
+@pytest.mark.parametrize(
+    ("share", "text"), [(1.0, "100"), (0.0, "0"), (0.57, "57"), (0.996, "99.6"), (0.9997, "99.97"), (0.004, "0.4")]
+)
+def test_so_many_of_a_hundred_are_all_only_where_they_are(share, text):
+    assert of_hundred(share) == text
+    assert _of_hundred({"npv": share, "npv_ci": [share, 1.0]}, "npv") == f"{text} ({text} to 100)"
+
+
+def test_a_table_tells_an_area_of_one_from_one_that_is_nearly_one():
+    cells = [told({"auc": value, "auc_ci": [0.83, 1.0]}, "auc")[0] for value in (1.0, 0.9996)]
+    assert cells == ["1.000 <small>0.830 to 1.000</small>", "0.9996 <small>0.830 to 1.000</small>"]
+
+
+def figure(value):
+    return Figure(value, value - 0.01, value + 0.01, 100, 30)
+
+
+def test_an_audit_that_misses_a_goal_by_little_does_not_say_that_it_has_what_is_wanted():
+    row = Row("auc_over_5_ml", "Bleeds over 5 ml: AUC", figure(0.9796), phantoms.GOAL)
+    section = Section("phantoms", "Phantom pairs", "How.", (row,))
+    assert "with an AUC of 0.9796, less than the 0.98 that are wanted." in " ".join(paragraph([section]))
+    assert "0.9796 (0.970 to 0.990)" in page("x", [], ["No verdict."], [section])
+
+
+def test_flips_that_are_too_few_are_not_told_as_enough():
+    rows = [
+        Row(f"healed.{name}.{key}", "", figure(value))
+        for name in counterfactuals.HEALERS
+        for key, value in (("flipped", 0.797), ("sham_flipped", 0.053))
+    ]
+    said = " ".join(paragraph([Section("counterfactuals", "", "", tuple(rows))]))
+    assert "takes back 79.7 % of its calls" in said
+    assert "5.3 % when another place" in said
