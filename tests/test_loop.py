@@ -495,8 +495,9 @@ def test_weight_decay_spares_vectors_unless_everything_is_meant():
     assert any(p is learner.model.encoder.pos_embed for p in spared)
     assert any(p is learner.model.presence.bias for p in spared)
     assert not any(p is learner.model.presence.weight for p in spared)
-    (whole,) = optimiser(learner, recipe(weight_decay=0.1, decay_everything=True)).param_groups
-    assert whole["weight_decay"] == 0.1
+    for layers in (1.0, 0.5):
+        groups = optimiser(learner, recipe(weight_decay=0.1, decay_everything=True, layer_decay=layers)).param_groups
+        assert {group["weight_decay"] for group in groups} == {0.1}
 
 
 def test_the_average_follows_the_weights():

@@ -73,10 +73,11 @@ def _by_layer(learner: Learner, recipe: Recipe) -> list[dict[str, Any]]:
     )
     inside = {id(p) for p in encoder.parameters()}
     heads = [p for p in learner.parameters() if id(p) not in inside]
+    on_vectors = recipe.weight_decay if recipe.decay_everything else 0.0
     return [
         *groups,
         {"params": [p for p in heads if p.ndim > 1], "weight_decay": recipe.weight_decay, "lr_scale": 1.0},
-        {"params": [p for p in heads if p.ndim < 2], "weight_decay": 0.0, "lr_scale": 1.0},
+        {"params": [p for p in heads if p.ndim < 2], "weight_decay": on_vectors, "lr_scale": 1.0},
     ]
 
 
