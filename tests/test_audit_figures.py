@@ -22,7 +22,9 @@ def test_a_perfect_order_of_few_patients_is_no_certainty():
 
 def test_what_rests_on_one_patient_has_no_interval():
     scores = np.random.default_rng(0).random(20)
-    for figure in (area(scores, TWO == 0, TWO, 0), gap(scores, TWO == 0, TWO, 0), mean(scores, np.zeros(20), 0)):
+    one = np.zeros(20)
+    alike = mean(np.full(20, True), one, 0)
+    for figure in (area(scores, TWO == 0, TWO, 0), gap(scores, TWO == 0, TWO, 0), mean(scores, one, 0), alike):
         assert np.isfinite(figure.value)
         assert np.isnan([figure.low, figure.high]).all()
 

@@ -1,4 +1,7 @@
 import json
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,6 +22,7 @@ from train.evaluation import (
 )
 from train.evaluation.bootstrap import draw, interval
 from train.evaluation.figures import confusion, rates
+from train.evaluation.words import summary
 
 
 def truth(presence, location=None, series=None):
@@ -236,6 +240,18 @@ def test_a_mean_over_locations_that_no_resample_varies_is_no_certainty():
     for name in ("balanced_accuracy", "recall", "specificity"):
         assert found[f"{name}_ci"][0] < found[name] < found[f"{name}_ci"][1]
     assert found["balanced_accuracy_ci"] == pytest.approx([low / 3, (1 + 2 * high) / 3])
+
+
+def test_few_patients_are_few_however_many_series_they_have():
+    """Four series each of ten patients who bleed, and one each of forty who do not."""
+    patients = np.r_[np.arange(40) // 4, np.arange(10, 50)].astype(np.int32)
+    labels = replace(truth([1] * 40 + [0] * 40, [0] * 40 + [-1] * 40, series=range(80)), patient=patients)
+    logits = Logits(np.random.default_rng(0).normal(size=(80, 2)), np.zeros((80, 3)))
+    cases = SimpleNamespace(pictures=labels, part="all", manifest=SimpleNamespace(path=Path("manifest.csv")))
+
+    found = measure(logits, labels, EVEN, resamples=20)
+
+    assert "Only 10 of the patients are of the smaller class" in " ".join(summary(cases, found))
 
 
 def test_the_reason_for_no_precision_is_that_nothing_is_called():

@@ -147,10 +147,12 @@ def mean(values: NDArray[Any], patients: NDArray[Any], seed: int) -> Figure:
         return Figure(math.nan, math.nan, math.nan, 0, 0)
     draws = draw(patients, seed=seed)
     sums = draws.sums(np.stack((values.astype(float), np.ones(len(values))), 1))
-    low, high = interval(sums[:, 0] / sums[:, 1]) if draws.patients >= FEWEST else (math.nan, math.nan)
-    if values.dtype == bool and (values.all() or not values.any()):
-        # All alike, drawn again, stay all alike; the exact binomial interval over patients does not pretend to know.
-        low, high = at_the_limit(float(values[0]), draws.patients)
+    low, high = math.nan, math.nan
+    if draws.patients >= FEWEST:
+        low, high = interval(sums[:, 0] / sums[:, 1])
+        if values.dtype == bool and (values.all() or not values.any()):
+            # All alike, drawn again, stay all alike; the exact binomial interval does not pretend to know.
+            low, high = at_the_limit(float(values[0]), draws.patients)
     return Figure(float(values.mean()), low, high, len(values), draws.patients)
 
 

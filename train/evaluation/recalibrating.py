@@ -26,9 +26,10 @@ def recalibrated(settings: Settings, model: DTViT, checkpoint: Checkpoint, seen:
     validation = _validation(settings, checkpoint, seen)
     metadata, labels = checkpoint.metadata, validation.pictures
     if not {0, 1} <= set(np.unique(labels.presence).tolist()):  # what has no label is -1
+        part = "" if validation.part == ALL else f"{validation.part} "
         raise UnusableData(
-            f"{validation.manifest.path}: its {validation.part} rows lack slices with hemorrhage, or slices without; "
-            "thresholds need both"
+            f"{validation.manifest.path}: its {part}rows lack slices with hemorrhage, or slices without; thresholds "
+            "need both"
         )
     logits = predict(
         model,

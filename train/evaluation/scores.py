@@ -49,6 +49,7 @@ def presence(units: Units, draws: Draws, *, cut: float, prevalence: float, proba
     units, draws = units.take(known), draws.take(known)
     truth = units.presence == 1
     found: Figures = {"positives": int(truth.sum()), "negatives": int((~truth).sum()), "patients": draws.patients}
+    found |= {"positive_patients": draws.count(truth), "negative_patients": draws.count(~truth)}
     found |= areas(units.score, truth, draws, of="hemorrhage")
     found["cut"] = cut
     called = units.score >= cut

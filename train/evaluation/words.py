@@ -65,9 +65,9 @@ def summary(cases: Cases, metrics: Mapping[str, Any]) -> list[str]:
             f"always naming the commonest place would be right in {100 * commonest:.0f}."
         )
     told.append("In brackets: 95 % intervals, from drawing the patients again.")
-    least = min(patient["positives"], patient["negatives"])
+    least = min(patient["positive_patients"], patient["negative_patients"])
     if 0 < least < FEW:
-        which = f"{least} of the series {'is' if least == 1 else 'are'}"
+        which = f"{least} of the patients {'is' if least == 1 else 'are'}"
         told.append(
             f"Only {which} of the smaller class: each of these figures may be far off, and the intervals are too "
             "narrow rather than too wide."
