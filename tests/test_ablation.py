@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 from listed import entries, many, table
 
 from train import ablation, recipe
-from train.ablation import COLUMNS, ROWS, Without, ablate, planned
+from train.ablation import COLUMNS, ROWS, Without, ablate, planned, told
 from train.commands.ablate import main
 from train.progress import silent
 from train.state import UnusableRun
@@ -82,13 +83,19 @@ def test_rows_are_made_once_and_the_table_has_their_mean_and_spread(work: Work):
     assert asked == ["v2-0", "robust-0", "v2-1", "robust-1"]
     assert ablate(work, ROWS[:2], 2, "the command", silent, make) == []
     assert len(asked) == 4
-    told = dict(zip([column.title for column in COLUMNS], lines(work)["robust, whole"][1:], strict=True))
-    assert told["slice AUC"] == "0.910 ± 0.014"
-    assert told["location, balanced"] == "-"
-    assert told["blanked AUC"] == "0.600 ± 0.000"
-    assert told["sham flips"] == "0.050 ± 0.000"
-    assert told["look-alikes called"] == "0.500 ± 0.000"
+    shown = dict(zip([column.title for column in COLUMNS], lines(work)["robust, whole"][1:], strict=True))
+    assert shown["slice AUC"] == "0.910 ± 0.014"
+    assert shown["location, balanced"] == "-"
+    assert shown["blanked AUC"] == "0.600 ± 0.000"
+    assert shown["sham flips"] == "0.050 ± 0.000"
+    assert shown["look-alikes called"] == "0.500 ± 0.000"
     assert "4 of 4 rows are made" in (work.output / "ablation.md").read_text()
+
+
+def test_a_mean_of_some_says_of_how_many():
+    assert told([0.5, math.nan, 0.7]) == "0.600 ± 0.141 (2 of 3)"
+    assert told([0.5, math.nan]) == "0.500 (1 of 2)"
+    assert told([0.5]) == "0.500"
 
 
 def test_a_row_that_fails_stops_no_other_and_is_tried_again(work: Work):

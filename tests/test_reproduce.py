@@ -187,6 +187,14 @@ def test_tables_put_the_papers_the_mixed_and_the_honest_number_side_by_side():
     assert columns["recall by v1's formula"][1] == f"{55 / 85:.3f}"
 
 
+def test_a_figure_that_one_of_two_seeds_has_is_no_mean_of_two():
+    line = ("v2", "vit_large_patch16_224", True)
+    pairs = [(Row(*line, "apart", seed), made_by_hand(0.7)) for seed in (0, 1)]
+    pairs[1][1]["metrics"]["location"]["slice"]["balanced_accuracy"] = 0.4
+    found = tables.models("x", "x", [line], pairs, papers.read(), "vit_large_patch16_224")
+    assert dict(zip(found.header, found.lines[-1], strict=True))["location, balanced"] == "0.400 (1)"
+
+
 def test_curves_show_every_point_though_losses_of_the_parts_have_other_scales():
     """v2 halves its training loss; the validation loss is the plain sum, and lay above the axes."""
     points = [{"step": step, "training_loss": 0.9 - step / 100, "validation_loss": 1.9} for step in (5, 10)]

@@ -180,9 +180,10 @@ def _at(tree: object, path: Sequence[str]) -> list[object]:
 
 
 def told(values: Sequence[float]) -> str:
-    """Mean, ± the standard deviation where there are several."""
+    """Mean, ± the standard deviation where there are several, and how many there are where some are missing."""
     measured = [each for each in values if math.isfinite(each)]
     if not measured:
         return "-"
     spread = f" ± {statistics.stdev(measured):.3f}" if len(measured) > 1 else ""
-    return f"{statistics.fmean(measured):.3f}{spread}"
+    some = f" ({len(measured)} of {len(values)})" if len(measured) < len(values) else ""
+    return f"{statistics.fmean(measured):.3f}{spread}{some}"

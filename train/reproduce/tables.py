@@ -169,13 +169,13 @@ def per_row(rows: Iterable[tuple[Row, Made]]) -> bytes:
 
 
 def _cell(of: Of, made: Sequence[Made]) -> str:
-    """Mean over seeds, their standard deviation, and how many there are."""
+    """Mean over seeds, their standard deviation, and how many there are, which goes without saying of one alone."""
     values = np.array([of(each) for each in made])
     values = values[np.isfinite(values)]
     if not len(values):
         return "not made" if not made else "none"
     if len(values) == 1:
-        return f"{values[0]:.3f}"
+        return f"{values[0]:.3f}" + (" (1)" if len(made) > 1 else "")
     return f"{values.mean():.3f} ± {values.std(ddof=1):.3f} ({len(values)})"
 
 
