@@ -13,11 +13,11 @@ import pytest
 from listed import entries, many, table
 from PIL import Image
 
-from train import manifest, splits
+from train import document, manifest, splits
 from train.commands.reproduce import main
 from train.data import UnusableData
 from train.manifest import Manifest
-from train.reproduce import curves, page, papers, planned, reproducing, rows, subset, tables
+from train.reproduce import curves, papers, planned, reproducing, rows, subset, tables
 from train.reproduce.planned import CHAPTERS, Row
 from train.state import UnusableRun
 
@@ -46,8 +46,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
 
 
 @pytest.fixture
-def work(data: Manifest, tmp_path: Path) -> rows.Work:
-    return rows.Work(data=data, output=tmp_path / "out", quick=True, pretrained="none", device="cpu", threads=1)
+def work(data: Manifest, tmp_path: Path) -> rows.Reproduction:
+    return rows.Reproduction(data=data, output=tmp_path / "out", quick=True, pretrained="none", device="cpu", threads=1)
 
 
 def of_yardsticks(seeds: int = 1) -> list[Row]:
@@ -71,7 +71,7 @@ def test_every_encoder_of_the_papers_has_a_row_on_both_splits():
 
 def test_a_row_from_scratch_has_a_schedule_of_its_own_and_one_with_weights_has_the_papers(work):
     row = Row("v1", "vit_base_patch16_224", True, "apart", 0)
-    full = rows.Work(data=work.data, output=work.output, quick=False)
+    full = rows.Reproduction(data=work.data, output=work.output, quick=False)
     scratch, pretrained = rows.planned(full, row, "none"), rows.planned(full, row, "auto")
     assert (scratch.optimiser, scratch.schedule, scratch.pretrained) == ("adamw", "cosine", "none")
     assert (pretrained.optimiser, pretrained.learning_rate, pretrained.epochs) == ("sgd", 0.01, 50.0)
@@ -98,7 +98,7 @@ def test_a_row_of_other_data_or_another_way_is_made_again(work, data, tmp_path):
     row = of_yardsticks()[0]
     rows.make(work, row, quiet)
     assert rows.known(work, row) is not None
-    assert rows.known(rows.Work(data=data, output=work.output, quick=False), row) is None
+    assert rows.known(rows.Reproduction(data=data, output=work.output, quick=False), row) is None
     work.file(row).write_text(work.file(row).read_text()[:-5])
     assert rows.known(work, row) is None
 
@@ -211,9 +211,9 @@ def test_curves_show_every_point_though_losses_of_the_parts_have_other_scales():
 
 
 def test_the_page_tells_a_command_as_code(tmp_path):
-    shown = page.rendered("title", ["Made by `reproduce <x>` now."]).decode()
+    shown = document.rendered("title", ["Made by `reproduce <x>` now."]).decode()
     assert "Made by <code>reproduce &lt;x&gt;</code> now." in shown
-    assert page.markdown(["Made by `reproduce <x>` now."]) == b"Made by `reproduce <x>` now.\n"
+    assert document.markdown(["Made by `reproduce <x>` now."]) == b"Made by `reproduce <x>` now.\n"
 
 
 def test_quick_rows_of_the_two_papers_are_not_the_same_run_twice():
@@ -252,7 +252,7 @@ def test_rows_of_other_data_are_not_mixed_with_new_ones(data, tmp_path, quick):
     out = tmp_path / "out"
     out.mkdir()
     known = reproducing.data_of(data.path, out, quick=quick)
-    rows.make(rows.Work(data=known, output=out, quick=quick), of_yardsticks()[0], quiet)
+    rows.make(rows.Reproduction(data=known, output=out, quick=quick), of_yardsticks()[0], quiet)
     roundabout = data.path.parent / ".." / data.path.parent.name / data.path.name
     assert reproducing.data_of(roundabout, out, quick=quick).digest == known.digest
 

@@ -7,8 +7,6 @@ is there is not made again.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import statistics
@@ -18,11 +16,10 @@ from pathlib import Path
 
 from dtvit.checkpoint import write_whole
 from train import recipe
+from train.document import Block, Heading, Table, markdown
 from train.progress import Say
 from train.recipe import Recipe
-from train.reproduce.page import Block, Heading, markdown
 from train.reproduce.rows import SCRATCH
-from train.reproduce.tables import Table
 from train.state import UnusableRun, claimed
 from train.trials import Made, Maker, Trial, Work, made, trained
 
@@ -153,9 +150,7 @@ def write(work: Work, rows: Sequence[Without], seeds: int, command: str) -> None
         f"NOT FOR CLINICAL USE. `{command}`: {state}",
         table,
     ]
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([table.header, *table.lines])
-    write_whole(work.output / "ablation.csv", text.getvalue().encode())
+    write_whole(work.output / "ablation.csv", table.to_csv())
     write_whole(work.output / "ablation.md", markdown(blocks))
 
 

@@ -7,9 +7,7 @@ temperatures and thresholds are fitted on what those said of the patients who va
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,6 +22,7 @@ from train.ablation import COLUMNS, Column, told, value_of
 from train.card import model_card
 from train.data import PARTS
 from train.digits import shown
+from train.document import Block, Heading, Table, markdown
 from train.evaluation import heldout, rules
 from train.evaluation.bootstrap import RESAMPLES
 from train.evaluation.calibration import Calibration
@@ -32,8 +31,6 @@ from train.evaluation.measuring import calibrate, measure, plain
 from train.evaluation.units import of_slices
 from train.progress import Say
 from train.recipe import Recipe, UnusableRecipe
-from train.reproduce.page import Block, Heading, markdown
-from train.reproduce.tables import Table
 from train.result import HELD_OUT
 from train.state import UnusableRun, claimed
 from train.trials import Made, Maker, Trial, Work, made, trained
@@ -216,9 +213,7 @@ def write_tables(output: Path, folds: Sequence[Made], metrics: Mapping[str, Any]
         "All folds together, with 95 % intervals over patients: " + "; ".join(_words(metrics)) + ".",
         table,
     ]
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([table.header, *table.lines])
-    write_whole(output / "crossvalidation.csv", text.getvalue().encode())
+    write_whole(output / "crossvalidation.csv", table.to_csv())
     write_whole(output / "crossvalidation.json", json.dumps(metrics, indent=1).encode())
     write_whole(output / "crossvalidation.md", markdown(blocks))
 

@@ -27,12 +27,12 @@ def main(arguments: Sequence[str], program: str) -> int:
     from train.progress import say_to_stderr
     from train.reproduce import papers, planned
     from train.reproduce.reproducing import data_of, reproduce
-    from train.reproduce.rows import Work
+    from train.reproduce.rows import Reproduction
 
     def make() -> list[str]:
         numbers = papers.read(given.papers)
         choose_device(given.device)  # told now, not after the yardsticks
-        work = Work(
+        work = Reproduction(
             data=data_of(given.data, given.output, quick=given.quick),
             output=given.output,
             quick=given.quick,

@@ -8,16 +8,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dtvit.checkpoint import write_whole
-from train import manifest
+from train import document, manifest
 from train.data import UnusableData
+from train.document import Block, Heading, Image, Items, Table
 from train.manifest import Manifest
 from train.progress import Say
-from train.reproduce import curves, page, planned, rows, subset, tables
-from train.reproduce.page import Block, Heading, Image, Items
+from train.reproduce import curves, planned, rows, subset, tables
 from train.reproduce.papers import TO_KNOW, Papers
 from train.reproduce.planned import V1, V2, YARDSTICKS, Row
-from train.reproduce.rows import Made, Work
-from train.reproduce.tables import Table
+from train.reproduce.rows import Made, Reproduction
 from train.state import UnusableRun, claimed
 
 TITLE = "Dual-task Vision Transformer: both papers' experiments again"
@@ -48,7 +47,7 @@ def data_of(path: Path, output: Path, *, quick: bool) -> Manifest:
     return manifest.read(output / SUBSET)
 
 
-def reproduce(work: Work, plan: Sequence[Row], papers: Papers, command: str, say: Say) -> list[str]:
+def reproduce(work: Reproduction, plan: Sequence[Row], papers: Papers, command: str, say: Say) -> list[str]:
     """Make the rows that are not there yet, and write the page; names of rows that could not be made.
 
     Stopped at any moment, the page shows what is there; the same command goes on. Raises UnusableData, UnusableRun.
@@ -74,22 +73,22 @@ def reproduce(work: Work, plan: Sequence[Row], papers: Papers, command: str, say
     return sorted(failed)
 
 
-def write(work: Work, plan: Sequence[Row], papers: Papers, command: str, failed: Mapping[str, str]) -> None:
+def write(work: Reproduction, plan: Sequence[Row], papers: Papers, command: str, failed: Mapping[str, str]) -> None:
     """The page, its tables as CSV, its figures as PNG."""
     made = [(row, found) for row in plan if (found := rows.known(work, row)) is not None]
     blocks = _blocks(work, plan, made, papers, command, failed)
     for block in blocks:
         if isinstance(block, Table):
-            write_whole(work.output / f"{block.name}.csv", tables.to_csv(block))
+            write_whole(work.output / f"{block.name}.csv", block.to_csv())
         elif isinstance(block, Image):
             write_whole(work.output / block.file, block.png)
     write_whole(work.output / "rows.csv", tables.per_row(made))
-    write_whole(work.output / "reproduce.md", page.markdown(blocks))
-    write_whole(work.output / "reproduce.html", page.rendered(TITLE, blocks))
+    write_whole(work.output / "reproduce.md", document.markdown(blocks))
+    write_whole(work.output / "reproduce.html", document.rendered(TITLE, blocks))
 
 
 def _blocks(
-    work: Work,
+    work: Reproduction,
     plan: Sequence[Row],
     made: Sequence[tuple[Row, Made]],
     papers: Papers,
@@ -120,7 +119,7 @@ def _blocks(
 
 
 def _chapter(
-    chapter: str, work: Work, plan: Sequence[Row], made: Sequence[tuple[Row, Made]], papers: Papers
+    chapter: str, work: Reproduction, plan: Sequence[Row], made: Sequence[tuple[Row, Made]], papers: Papers
 ) -> list[Block]:
     title, names, first, second = WHAT[chapter]
     dtvit = planned.dtvit(chapter, quick=work.quick)

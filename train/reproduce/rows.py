@@ -55,7 +55,7 @@ QUICK_EPOCHS = {True: "2", False: "6"}
 
 
 @dataclass(frozen=True)
-class Work:
+class Reproduction:
     """What all rows have in common."""
 
     data: Manifest
@@ -87,7 +87,7 @@ Made = dict[str, Any]
 """`row`, `label` of the split, `metrics`, `scratch`, `start`, `curve`, `minutes`, `slices` of each part."""
 
 
-def known(work: Work, row: Row) -> Made | None:
+def known(work: Reproduction, row: Row) -> Made | None:
     """A row that was made before, of this data and in this way."""
     try:
         made: Made = json.loads(work.file(row).read_bytes())
@@ -105,7 +105,7 @@ def digests(output: Path) -> set[str]:
     return found
 
 
-def make(work: Work, row: Row, say: Say) -> Made:
+def make(work: Reproduction, row: Row, say: Say) -> Made:
     """Make a row and keep it. Raises what `train.run.run` raises."""
     split = _split(work, row)
     found = _yardstick(work, row, split) if row.chapter == YARDSTICKS else _model(work, row, split, say)
@@ -123,13 +123,13 @@ def make(work: Work, row: Row, say: Say) -> Made:
     return made
 
 
-def _key(work: Work, row: Row) -> str:
+def _key(work: Reproduction, row: Row) -> str:
     """A row stands for this data, this way of working, and no other."""
     way = f" {yardsticks.FORMAT}" if row.chapter == YARDSTICKS else f" {work.pretrained} {work.max_time or ''}"
     return f"{FORMAT} {work.data.digest} {'quick' if work.quick else 'full'}{way}"
 
 
-def _split(work: Work, row: Row) -> Split:
+def _split(work: Reproduction, row: Row) -> Split:
     """The split of a row, which is also on disk."""
     if row.split == "apart":
         split = splits.by_patient(work.data, row.seed)
@@ -141,11 +141,11 @@ def _split(work: Work, row: Row) -> Split:
     return split
 
 
-def _split_file(work: Work, row: Row) -> Path:
+def _split_file(work: Reproduction, row: Row) -> Path:
     return work.output / "splits" / f"{row.split}-{row.seed}.csv"
 
 
-def _model(work: Work, row: Row, split: Split, say: Say) -> Made:
+def _model(work: Reproduction, row: Row, split: Split, say: Say) -> Made:
     """Train from ImageNet weights where they can be had, else from scratch by a schedule of its own."""
     weights = _weights(work, row.subject)
     if weights != "none":
@@ -156,7 +156,7 @@ def _model(work: Work, row: Row, split: Split, say: Say) -> Made:
     return _trained(work, row, planned(work, row, "none"), "scratch", say)
 
 
-def planned(work: Work, row: Row, weights: str) -> Recipe:
+def planned(work: Reproduction, row: Row, weights: str) -> Recipe:
     """The recipe of a row: its paper's, with the row's encoder, split and seed; from scratch with another schedule."""
     chosen = recipe.read(row.chapter)
     chosen = chosen.with_replication() if row.replicate else chosen.without_augmentation()
@@ -175,7 +175,7 @@ def planned(work: Work, row: Row, weights: str) -> Recipe:
     return chosen.changed(changes)
 
 
-def _weights(work: Work, encoder: str) -> str:
+def _weights(work: Reproduction, encoder: str) -> str:
     if work.pretrained in ("auto", "none"):
         return work.pretrained
     for suffix in (".safetensors", ".pth"):
@@ -185,7 +185,7 @@ def _weights(work: Work, encoder: str) -> str:
     return "none"
 
 
-def _trained(work: Work, row: Row, chosen: Recipe, start: str, say: Say) -> Made:
+def _trained(work: Reproduction, row: Row, chosen: Recipe, start: str, say: Say) -> Made:
     from dtvit.checkpoint import describe
     from train.run import run
 
@@ -217,7 +217,7 @@ def _trained(work: Work, row: Row, chosen: Recipe, start: str, say: Say) -> Made
     return made
 
 
-def _yardstick(work: Work, row: Row, split: Split) -> Made:
+def _yardstick(work: Reproduction, row: Row, split: Split) -> Made:
     """The same figures, from a yardstick that learns on the training part and is calibrated on the validation part."""
     seen = work.seen
     train, validation, test = (seen.part(split, part) for part in PARTS)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from train.document import Table
 from train.manifest import Manifest
 from train.reproduce.papers import DTVIT as DTVIT_LINE
 from train.reproduce.papers import WITHOUT, Papers
@@ -25,16 +26,6 @@ WITHOUT_COPIES = "slices mixed, no copies"
 
 Made = Mapping[str, Any]
 Of = Callable[[Made], float]
-
-
-@dataclass(frozen=True)
-class Table:
-    name: str
-    """Of its CSV file."""
-    title: str
-    header: tuple[str, ...]
-    lines: tuple[tuple[str, ...], ...]
-    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -143,14 +134,6 @@ def yardsticks(rows: Sequence[tuple[Row, Made]]) -> Table:
     header = ("", "split", *(figure.title for figure in OF_YARDSTICKS))
     note = "None of these learns what blood is: boosting gets no grey value of the brain, the neighbour 32 x 32 means."
     return Table("yardsticks", "Yardsticks: no hemorrhage is learned", header, tuple(body), note)
-
-
-def to_csv(table: Table) -> bytes:
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(table.header)
-    writer.writerows(table.lines)
-    return text.getvalue().encode()
 
 
 def per_row(rows: Iterable[tuple[Row, Made]]) -> bytes:

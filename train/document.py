@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import base64
+import csv
 import html
+import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from train.evaluation.style import STYLE
-from train.reproduce.tables import Table
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,21 @@ class Image:
     file: str
     png: bytes
     caption: str
+
+
+@dataclass(frozen=True)
+class Table:
+    name: str
+    """Of its CSV file."""
+    title: str
+    header: tuple[str, ...]
+    lines: tuple[tuple[str, ...], ...]
+    note: str = ""
+
+    def to_csv(self) -> bytes:
+        text = io.StringIO(newline="")
+        csv.writer(text, lineterminator="\n").writerows([self.header, *self.lines])
+        return text.getvalue().encode()
 
 
 Block = Heading | Items | Image | Table | str
