@@ -284,12 +284,13 @@ def test_a_wrong_option_is_told_before_the_first_row(data, tmp_path, capsys, opt
 
 
 def test_the_command_writes_one_page_with_what_has_to_be_known(data, tmp_path, capsys):
-    out = tmp_path / "out"
+    out = tmp_path / "my out"
     arguments = ["--data", str(data.path), "--output", str(out), "--quick", "--only", "yardsticks", "--seeds", "1"]
     assert main(arguments, "reproduce") == 0
     assert capsys.readouterr().out == f"{out / 'reproduce.html'}\n"
     for text in ((out / "reproduce.md").read_text(), (out / "reproduce.html").read_text()):
         for word in ("slices mixed", "12,651", "TP + TN", "upside down", "mean of the accuracies", "the last one"):
             assert word in text
+    assert f"--output '{out}' --quick" in (out / "reproduce.md").read_text()  # as a shell takes it
     assert len(list((out / "rows").glob("*.json"))) == 15
     json.loads((out / "rows" / "yardsticks-all-plain-apart-0.json").read_text())

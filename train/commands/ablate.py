@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,7 +36,7 @@ def main(arguments: Sequence[str], program: str) -> int:
     def make() -> list[str]:
         work = Work(data=given.data, output=given.output, audit="quick" if given.quick else "full", **common)
         rows = [known[name] for name in given.only] if given.only else ROWS
-        return ablate(work, rows, given.seeds, " ".join([program, *arguments]), say_to_stderr)
+        return ablate(work, rows, given.seeds, f"{program} {shlex.join(arguments)}", say_to_stderr)
 
     return compared(make, given.output / "ablation.md", of="rows")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def main(arguments: Sequence[str], program: str) -> int:
         work = Work(data=given.data, output=given.output, audit=given.audit, **common)
         chosen = recipe.read(given.recipe).changed(work.changes)
         second = None if given.finish is None else recipe.read(given.finish)
-        command = " ".join([program, *arguments])
+        command = f"{program} {shlex.join(arguments)}"
         return crossvalidate(
             work, chosen, given.folds, given.repeats, command, say_to_stderr, final=given.final, finish=second
         )

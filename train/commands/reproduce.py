@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -44,7 +45,7 @@ def main(arguments: Sequence[str], program: str) -> int:
         )
         seeds = given.seeds or (QUICK_SEEDS if given.quick else SEEDS)
         plan = planned.plan(given.only or planned.CHAPTERS, seeds, quick=given.quick)
-        return reproduce(work, plan, numbers, " ".join([program, *arguments]), say_to_stderr)
+        return reproduce(work, plan, numbers, f"{program} {shlex.join(arguments)}", say_to_stderr)
 
     return compared(make, given.output / "reproduce.html", of="rows")
 
