@@ -418,13 +418,19 @@ def test_other_data_are_another_run(tmp_path, data):
 
 
 def test_a_run_from_before_a_key_was_there_goes_on(tmp_path, data):
-    fit(recipe(steps=1), settings(tmp_path), data, SOURCE, quiet)
+    given = recipe(steps=2, evaluate_every=1)
+    with pytest.raises(Stopped):
+        fit(given, settings(tmp_path), data, SOURCE, stopping_at(2))
     older = state.read(tmp_path / "state.pt", torch.device("cpu"))
     del older["run"]["judged_by"]
+    older["rows"][0]["a figure of then"] = older["rows"][0].pop("location_balanced")
     state.save(tmp_path / "state.pt", older)
     said = []
-    fit(recipe(steps=1), settings(tmp_path), data, SOURCE, said.append)
+    fit(given, settings(tmp_path), data, SOURCE, said.append)
     assert "going on from step 1" in said
+    first, second = rows(tmp_path)
+    told = [[bool(row[name]) for name in ("a figure of then", "location_balanced")] for row in (first, second)]
+    assert told == [[True, False], [False, True]]
 
 
 @pytest.mark.parametrize(

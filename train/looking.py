@@ -57,5 +57,5 @@ def figures(found: Logits, truth: Pictures) -> dict[str, float]:
     return {
         "slice_auc": round(areas[0], 5),
         "patient_auc": round(areas[1], 5),
-        "location_accuracy": round(float(np.mean(recalls)), 5) if recalls else float("nan"),
+        "location_balanced": round(float(np.mean(recalls)), 5) if recalls else float("nan"),
     }

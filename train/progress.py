@@ -46,7 +46,8 @@ class Journal:
         """`row`: figures by name, and `step`."""
         self.rows.append(row)
         buffer = io.StringIO()
-        writer = csv.DictWriter(buffer, list(row), lineterminator="\n")
+        names = dict.fromkeys(name for each in self.rows for name in each)  # an earlier program may have named others
+        writer = csv.DictWriter(buffer, list(names), lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)
         write_whole(self.output / LOG, buffer.getvalue().encode())
