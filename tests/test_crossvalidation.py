@@ -66,6 +66,9 @@ def test_folds_that_are_sure_in_different_ways_are_made_comparable(work: Work) -
     assert found["series_rules"]["two_neighbours"]["auc"] == 1.0
     assert found["split"] == LABEL
     assert "answers" not in found["presence"]["slice"]  # each model's own thresholds gave those
+    assert found["strata"]["patient"]["location"]["deep"].keys() >= {"auc", "positives"}
+    for named in ("called_present", "false_alarms", "found_and_right"):
+        assert named not in json.dumps(found)
 
 
 def test_a_place_that_one_patient_bleeds_in_ends_in_a_table(tmp_path: Path) -> None:

@@ -145,7 +145,16 @@ def summary(folds: Sequence[HeldOut], seed: int) -> dict[str, Any]:
         found["presence"][level] = {
             key: value for key, value in found["presence"][level].items() if key.startswith(("auc", "pos", "neg"))
         }
-    return {"split": LABEL, "folds": len(folds), **found}
+    return {"split": LABEL, "folds": len(folds), **_without_answers(found)}
+
+
+def _without_answers(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what hangs on thresholds: those here are nobody's."""
+    return {
+        key: _without_answers(value) if isinstance(value, Mapping) else value
+        for key, value in figures.items()
+        if not key.startswith(("called_", "false_alarms", "found_and_right"))
+    }
 
 
 def _calibration(fold: HeldOut) -> Calibration:
