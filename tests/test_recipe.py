@@ -47,6 +47,7 @@ def test_a_recipe_of_ones_own_needs_only_what_differs(tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        ("steps = 5", r"mine\.toml: the key encoder is missing"),
         ('encodr = "x"', r"mine\.toml: unknown key encodr; did you mean 'encoder'"),
         ('encoder = "x"\nsteps = 5\n[shares]\npatient_bleding = 1', "unknown key shares.patient_bleding; did you mean"),
         ('encoder = "x"\nsteps = 5\n[replication]\ndep = 1', "unknown key replication.dep; did you mean 'deep'"),

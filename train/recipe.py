@@ -243,11 +243,11 @@ def read(named: str) -> Recipe:
     try:
         for key in content:
             _known(key)
+        if "encoder" not in content:
+            raise UnusableRecipe("the key encoder is missing")
         return Recipe(**{"name": path.stem, **{key: _typed(key, value, TYPES[key]) for key, value in content.items()}})
     except UnusableRecipe as exc:
         raise UnusableRecipe(f"{path}: {exc}") from exc
-    except TypeError as exc:  # a field without default is missing
-        raise UnusableRecipe(f"{path}: {str(exc).replace('Recipe.__init__() ', '')}") from exc
 
 
 def _known(key: str) -> None:
