@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -23,6 +24,13 @@ from train.result import Source
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SOURCE = Source("Disks and squares.", "none", ("drawn-1",))
+
+
+def written(document: str, opening: str) -> str:
+    """The Python in docs/`document` that begins with `opening`."""
+    blocks = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs" / document).read_text(), re.DOTALL)
+    (found,) = (block for block in blocks if block.startswith(opening))
+    return found
 
 
 def recipe(**changes) -> Recipe:

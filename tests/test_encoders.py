@@ -1,15 +1,18 @@
 """Every encoder of both papers trains, with weights of its own or from a file; offline this is said at once."""
 
 import copy
+import importlib.util
+import sys
 import time
 
 import pytest
 import timm
 import torch
-from learning import batch_of, recipe, without_network
+from learning import batch_of, filed_heads, recipe, without_network, written
 from safetensors.torch import save_file
 from torchvision import models
 
+from dtvit.checkpoint import describe
 from dtvit.model import DTViT, UnknownEncoder
 from train import pretrained
 from train.learner import Learner, loss
@@ -135,6 +138,24 @@ def test_without_a_network_auto_says_what_to_do(tmp_path, monkeypatch, encoder):
     with pytest.raises(UnavailableWeights, match=rf"{encoder} cannot be fetched.*--pretrained FILE.*--pretrained none"):
         pretrained.model(recipe(encoder=encoder, pretrained="auto"))
     assert time.monotonic() - started < 20  # the hub's own client would try for three quarters of a minute
+
+
+def test_an_encoder_of_ones_own_trains_and_is_measured_by_the_script_of_the_docs(tmp_path, monkeypatch):
+    script, listed = tmp_path / "mine.py", filed_heads(tmp_path / "pictures")
+    script.write_text(written("training.md", '"""python mine.py'))
+    spec = importlib.util.spec_from_file_location("mine", script)
+    mine = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "mine", mine)
+    spec.loader.exec_module(mine)
+    shared = ["--data", str(listed), "--device", "cpu", "--threads", "1"]
+
+    given = ["--recipe", "v2", "--encoder", "mine", "--pretrained", "none", "--set", "epochs=0.1", "--split", "given"]
+    assert mine.main(["fit", *shared, *given, "--output", str(tmp_path / "run")]) == 0
+    made = tmp_path / "run" / "dtvit-v2.safetensors"
+    assert describe(made).metadata.encoder == "mine"
+    output = tmp_path / "evaluation"
+    assert mine.main(["evaluate", str(made), *shared, "--output", str(output), "--resamples", "20"]) == 0
+    assert (output / "report.html").exists()
 
 
 def test_no_weights_are_from_scratch():

@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from learning import REPOSITORY
+from learning import REPOSITORY, written
 from listed import entries, grey, table
 from PIL import Image
 from sklearn import metrics
@@ -114,6 +114,17 @@ def test_figures_follow_from_the_predictions_that_lie_beside_them(evaluated):
         metrics.brier_score_loss([int(row["ich"]) for row in slices], [float(row["probability"]) for row in slices]),
         abs=1e-4,
     )
+
+
+@pytest.mark.filterwarnings("ignore:A single label", "ignore:`y1`")  # in some resamples of six patients
+def test_a_figure_of_ones_own_has_its_interval_as_the_docs_make_it(evaluated, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["kappa.py", str(evaluated)])
+    exec(written("evaluation.md", '"""python kappa.py'), {})
+    kappa, low, high = map(float, re.findall(r"-?\d\.\d+", capsys.readouterr().out))
+    rows = rows_of(evaluated / "predictions.csv")
+    called = [float(row["probability"]) >= 0.5 for row in rows]
+    assert kappa == pytest.approx(metrics.cohen_kappa_score([row["ich"] == "1" for row in rows], called))
+    assert low <= kappa <= high
 
 
 def test_probabilities_are_those_that_the_node_gives(evaluated, folder, checkpoint):
