@@ -82,6 +82,20 @@ def test_a_model_that_sees_the_silhouette_is_found_out(data, tmp_path):
     assert any("the head's silhouette" in sentence for sentence in said["words"])
 
 
+def test_who_bleeds_in_one_slice_is_no_normal(tmp_path):
+    """Of seven slices three with equal gaps are taken, and the fifth is none of them."""
+    data = write_manifest(tmp_path, patients=4, slices=7, only=4)
+    said = found(SeesBlood(), data, tmp_path / "audit", ("probes",))["parts"]["probes"]
+
+    assert said["counts"] == {
+        "slices that show brain": 12,
+        "of them with hemorrhage": 2,
+        "left out for too little brain": 0,
+    }
+    assert said["untouched"]["patient_auc"] == said["untouched"]["slice_auc"] == 1.0
+    assert said["untouched"]["patient_auc_ci"] == [pytest.approx(0.158, abs=1e-3), 1.0]  # two patients of each kind
+
+
 def test_a_model_that_sees_noise_is_found_out(data, tmp_path):
     said = found(SeesNoise(), data, tmp_path)
 
@@ -158,7 +172,7 @@ def test_the_test_part_alone_is_audited(tmp_path):
     said = found(SeesBlood(), path, tmp_path / "out", ("probes",), SMALL)
     assert said["parts"]["probes"]["counts"] == {
         "slices that show brain": 8,
-        "of patients with hemorrhage": 4,
+        "of them with hemorrhage": 4,
         "left out for too little brain": 0,
     }
 

@@ -78,7 +78,7 @@ def run(
     healed, heal_plate = study.heal(folder)
     tell("counterfactuals", 1, 2)
     grafted, graft_plate = study.transplant(folder)
-    counts = [("slices of bleeding patients", int(ich.sum()))]
+    counts = [("slices with hemorrhage", int(ich.sum()))]
     counts += [(f"of these left out: {said}", count) for said, count in verdicts.most_common() if said != GOOD]
     counts += [("trusted", verdicts[GOOD]), ("of these used", len(bleeding))]
     counts += [("normal slices that show brain, used", len(normal))]

@@ -50,15 +50,26 @@ def _some(rows: dict[int, Row], patients: int | None, rng: np.random.Generator) 
 
 
 def _spread(rows: dict[int, Row], per_patient: int) -> list[int]:
-    """Of each patient, in the order of the series, slices with equal gaps."""
+    """Of each patient, in the order of the series, slices with equal gaps, of those who bleed one that shows it."""
     by_patient: dict[str, list[int]] = {}
     for index, row in rows.items():
         by_patient.setdefault(row.patient_id, []).append(index)
     return [
         index
         for own in by_patient.values()
-        for index in _evenly(sorted(own, key=lambda i: _order(rows[i])), per_patient)
+        for index in _of_patient(sorted(own, key=lambda i: _order(rows[i])), rows, per_patient)
     ]
+
+
+def _of_patient(own: Sequence[int], rows: dict[int, Row], count: int) -> list[int]:
+    """A manifest that labels slices may call blood what lies between those with equal gaps: it stands for the nearest
+    of them then, or its patient would pass for one who does not bleed."""
+    chosen, bleeding = _evenly(own, count), [index for index in own if rows[index].ich == 1]
+    if bleeding and not set(bleeding) & set(chosen):
+        middle = bleeding[len(bleeding) // 2]
+        nearest = min(chosen, key=lambda index: abs(own.index(index) - own.index(middle)))
+        chosen[chosen.index(nearest)] = middle
+    return chosen
 
 
 def _order(row: Row) -> tuple[str, str, int, int]:

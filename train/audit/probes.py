@@ -74,13 +74,15 @@ def run(
             f"none of the {total} slices shows brain inside a skull; an audit needs 8-bit pictures of heads, "
             "0..255 for 0..80 HU, as dicom-node prepare makes them"
         )
+    bleeds = np.isin(slices.patient, slices.patient[slices.presence == 1])  # also where none such slice shows brain
     # Where the inside is not found it cannot be blanked, and blood would stay.
+    bleeds = bleeds[brainy]
     slices, anatomies = slices.take(brainy), [anatomies[int(i)] for i in np.flatnonzero(brainy)]
     ich = slices.presence == 1
     known = subject.presence(slices.pictures)
     rows = [
         Row("untouched.slice_auc", "As they are: AUC of slices", area(known, ich, slices.patient, seed)),
-        Row("untouched.patient_auc", "As they are: AUC of patients", patient_area(known, ich, slices.patient, seed)),
+        Row("untouched.patient_auc", "As they are: AUC of patients", patient_area(known, bleeds, slices.patient, seed)),
         Row(
             "untouched.gap",
             "As they are: bleeding less normal, mean probability",
@@ -101,7 +103,7 @@ def run(
             Row(
                 f"{name}.patient_auc",
                 f"Only {what}: AUC of patients",
-                patient_area(found, ich, slices.patient, seed),
+                patient_area(found, bleeds, slices.patient, seed),
                 goal,
             ),
             Row(
@@ -123,7 +125,7 @@ def run(
         (Plate(plate, "Six slices (three of bleeding patients above) in each probe, with the model's probability."),),
         (
             ("slices that show brain", len(slices)),
-            ("of patients with hemorrhage", int(ich.sum())),
+            ("of them with hemorrhage", int(ich.sum())),
             ("left out for too little brain", total - len(slices)),
         ),
     )
