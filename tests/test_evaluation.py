@@ -19,9 +19,11 @@ from train.evaluation import (
     fit_thresholds,
     measure,
     plain,
+    plots,
 )
 from train.evaluation.bootstrap import draw, interval
 from train.evaluation.figures import confusion, rates
+from train.evaluation.units import of_slices
 from train.evaluation.words import summary
 
 
@@ -252,6 +254,21 @@ def test_few_patients_are_few_however_many_series_they_have():
     found = measure(logits, labels, EVEN, resamples=20)
 
     assert "Only 10 of the patients are of the smaller class" in " ".join(summary(cases, found))
+
+
+def test_the_area_below_the_drawn_precision_is_the_average_precision(monkeypatch):
+    random = np.random.default_rng(0)
+    labels = truth(random.integers(0, 2, 30), series=range(30))
+    logits = Logits(random.normal(size=(30, 2)), np.zeros((30, 3)))
+    found, slices = measure(logits, labels, EVEN, resamples=20), of_slices(logits, labels, EVEN)
+    cuts = {"slice": EVEN.slice_thresholds, "patient": EVEN.series_thresholds}
+    monkeypatch.setattr(plots, "_png", lambda figure: figure)
+
+    line, *_ = plots.curves({"slice": slices, "patient": slices}, found, cuts).axes[1].lines
+
+    assert line.get_drawstyle() == "steps-post"
+    (recall, precision), step = line.get_data(), -np.diff(line.get_xdata())
+    assert (step * precision[: len(recall) - 1]).sum() == pytest.approx(found["presence"]["slice"]["average_precision"])
 
 
 def test_the_reason_for_no_precision_is_that_nothing_is_called():

@@ -41,9 +41,9 @@ def curves(units: Mapping[str, Units], metrics: Mapping[str, Any], cuts: Mapping
         false, true, _ = roc_curve(truth, score)
         roc.plot(false, true, style, color=colour, label=f"{name}, AUC {_with_interval(found, 'auc')}")
         precision, recall, _ = precision_recall_curve(truth, score)
-        pr.plot(
-            recall, precision, style, color=colour, label=f"{name}, AP {_with_interval(found, 'average_precision')}"
-        )
+        label = f"{name}, AP {_with_interval(found, 'average_precision')}"
+        # in steps, whose area the average precision is: straight lines would promise more between two points
+        pr.plot(recall, precision, style, color=colour, label=label, drawstyle="steps-post")
         pr.axhline(truth.mean(), color=colour, linewidth=0.8, linestyle=":")
         for cut, marker in ((cuts[level].absent_below, "o"), (cuts[level].present_at, "s")):
             called = score >= cut
@@ -135,7 +135,8 @@ def confusions(metrics: Mapping[str, Any]) -> bytes:
     figure, places = _figure((9.0, 6.0), 2, rows=2)
     for column, (level, name, _, _) in enumerate(LEVELS):
         found = metrics["presence"][level]
-        _matrix(places[column], found["confusion"], ("none", "hemorrhage"), f"Presence, {name}, cut {found['cut']:.2f}")
+        cut = shown(found["cut"], 2)
+        _matrix(places[column], found["confusion"], ("none", "hemorrhage"), f"Presence, {name}, cut {cut}")
         _matrix(places[2 + column], metrics["location"][level]["confusion"], LOCATIONS, f"Location, {name}")
     return _png(figure)
 
