@@ -57,7 +57,7 @@ def test_a_recipe_of_ones_own_needs_only_what_differs(tmp_path):
         ('encoder = "x"\nsteps = 5\nhead = "round"', "head must be one of linear, mlp, got 'round'"),
         ('encoder = "x"\nsteps = 5\nlocation_outputs = 5', "location_outputs must be 3 or 4"),
         ('encoder = "x"\nsteps = 5\nlearning_rate = 0.0', "learning_rate must be above 0"),
-        ('encoder = "x"\nsteps = 5\nlearning_rate = nan', "learning_rate must not be negative, got nan"),
+        ('encoder = "x"\nsteps = 5\nlearning_rate = nan', "learning_rate must be a finite number, got nan"),
         ('encoder = "x"\nsteps = 5\nema = 1.0', "ema must be below 1"),
         ('encoder = "x"\nsteps = 5\nbatch = 6\naccumulation = 4', "accumulation must divide batch"),
         ('encoder = "x"\nsteps = 5\nepochs = 5.0', "one of epochs and steps"),
@@ -125,7 +125,12 @@ def test_a_command_line_becomes_recipe_and_settings(tmp_path, capsys):
     fold = str(tmp_path / "fold.csv")
     assert parse(["--recipe", "v1", "--data", "m.csv", "--output", "run", "--split", fold], "train")[0].split == fold
     for wrong, said in (
-        (["--max-time", "0"], "--max-time must be more than 0"),
+        (["--max-time", "0"], "--max-time: must be more than 0, got 0"),
+        (["--max-time", "nan"], "--max-time: must be a finite number, got nan"),
+        (["--phantom-minutes", "inf"], "--phantom-minutes: must be a finite number, got inf"),
+        (["--save-every-s", "nan"], "--save-every-s: must be a finite number, got nan"),
+        (["--save-every-s=-1"], "--save-every-s: must not be negative, got -1"),
+        (["--threads", "0"], "--threads must be more than 0, got 0"),
         (["--set", "steps"], "--set takes key=value"),
         (["--augment", "twice"], "invalid choice"),
     ):

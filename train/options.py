@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +45,7 @@ def parse(arguments: Sequence[str], program: str) -> tuple[Recipe, Settings]:
     """argparse ends the program with a message for an option that is wrong. Raises UnusableRecipe."""
     parser = _parser(program)
     given = parser.parse_args(arguments)
-    for key in ("max_time", "phantom_minutes", "processes", "threads"):
+    for key in ("processes", "threads"):
         value = getattr(given, key)
         if value is not None and value <= 0:
             parser.error(f"--{key.replace('_', '-')} must be more than 0, got {value}")
@@ -132,9 +133,25 @@ def seed(text: str) -> int:
 
 def minutes(text: str) -> float:
     """An option's number of minutes, more than 0."""
-    number = float(text)
-    if not number > 0:
+    number = _finite(text)
+    if number <= 0:
         raise argparse.ArgumentTypeError(f"must be more than 0, got {text}")
+    return number
+
+
+def seconds(text: str) -> float:
+    """An option's number of seconds, 0 or more."""
+    number = _finite(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"must not be negative, got {text}")
+    return number
+
+
+def _finite(text: str) -> float:
+    """No time is later than nan: what is to end then, or to be done then, never would."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"must be a finite number, got {text}")
     return number
 
 
@@ -159,12 +176,12 @@ def _parser(program: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="change any key of the recipe; may be repeated"
     )
-    parser.add_argument("--max-time", type=float, metavar="MIN", help="end the training, with its whole schedule, then")
+    parser.add_argument("--max-time", type=minutes, metavar="MIN", help="end the training and its whole schedule then")
     parser.add_argument("--phantoms", type=Path, help="folder of the synthetic pictures [OUTPUT/phantoms]")
-    parser.add_argument("--phantom-minutes", type=float, help="make no more phantoms after so many minutes")
+    parser.add_argument("--phantom-minutes", type=minutes, help="make no more phantoms after so many minutes")
     parser.add_argument("--processes", type=int, help="processes that make phantoms and change slices [one a core]")
     parser.add_argument("--cache", type=Path, help="folder for decoded pictures; holds what the pictures hold")
-    parser.add_argument("--save-every-s", type=float, default=60.0, help="seconds between two saves [60]")
+    parser.add_argument("--save-every-s", type=seconds, default=60.0, help="seconds between two saves [60]")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
     parser.add_argument("--threads", type=int, help="CPU threads of torch [all]")
     return parser

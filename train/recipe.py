@@ -310,7 +310,9 @@ def _check_ranges(recipe: Recipe) -> None:
         value = getattr(recipe, key)
         if wanted not in (int, float):
             continue
-        if not math.isfinite(value) or value < 0:
+        if not math.isfinite(value):
+            raise UnusableRecipe(f"{key} must be a finite number, got {value}")
+        if value < 0:
             raise UnusableRecipe(f"{key} must not be negative, got {value}")
         if key in POSITIVE and value <= 0:
             raise UnusableRecipe(f"{key} must be above 0, got {value}")
