@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from dicom_node.config import Retention
+from dicom_node.config import Config
 from dicom_node.logs import fields
 from dicom_node.store import purge
 from dicom_node.store.database import Database
@@ -26,17 +26,18 @@ BATCH = 500  # files looked up at once: databases bound the number of parameters
 
 
 def tidy(
-    database: Database, spool: Spool, retention: Retention, *, clock: Callable[[], float] = time.time
+    database: Database, spool: Spool, config: Config, *, clock: Callable[[], float] = time.time
 ) -> tuple[int, int]:
     """Returns how many series were deleted, and how many orphaned files."""
-    now = clock()
-    quiet_since = now - retention.keep_days * DAY_S
+    now, keep_days = clock(), config.retention.keep_days
+    unasked = {peer.name for peer in config.destinations if not peer.commitment}  # any more: they may have been before
+    quiet_since = now - keep_days * DAY_S
     series = 0
     with database.read() as connection:
-        old = purge.deletable(connection, quiet_since=quiet_since)
+        old = purge.deletable(connection, quiet_since=quiet_since, unasked=unasked)
     for series_id in old:
         with database.write() as connection:
-            files = purge.delete(connection, series_id, quiet_since=quiet_since)
+            files = purge.delete(connection, series_id, quiet_since=quiet_since, unasked=unasked)
         if files is None:
             continue  # something came to it in the meantime
         for name in files:  # only now: a file without a row is found later, a row without a file would be a loss
@@ -46,7 +47,7 @@ def tidy(
     orphans, kept = _remove_orphans(database, spool, now, quiet_since)
     if kept:
         hint = "if the database was restored or replaced, send the spool folder to this node again: dicom-node send"
-        log.warning("files_without_rows %s", fields(files=kept, deleted_after_days=retention.keep_days, hint=hint))
+        log.warning("files_without_rows %s", fields(files=kept, deleted_after_days=keep_days, hint=hint))
     if series or orphans:
         log.info("tidied %s", fields(series=series, orphaned_files=orphans))
     return series, orphans

@@ -165,7 +165,7 @@ class Service:
             heartbeats.beat(connection, self._owner, started_at=self._started_at, now=time.time())
 
     def _tidy(self, database: Database, spool: Spool) -> None:
-        housekeeping.tidy(database, spool, self._config.retention)
+        housekeeping.tidy(database, spool, self._config)
 
     def _warn_of_gaps(self, database: Database) -> None:
         for sentence in self._config.gaps():

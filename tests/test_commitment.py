@@ -17,7 +17,7 @@ from pydicom.dataset import Dataset
 from pynetdicom import AE, build_role, evt
 
 from dicom_node.committing import Asker, Keeper, Reports
-from dicom_node.config import Commitment, Config, NodeSection, Peer, Retention
+from dicom_node.config import Commitment, Config, NodeSection, Peer
 from dicom_node.errors import StoreUnavailable
 from dicom_node.housekeeping import tidy
 from dicom_node.network import commitment as network
@@ -316,10 +316,21 @@ def test_what_no_destination_has_confirmed_is_not_deleted_by_age(tmp_path: Path)
     node = node_with(tmp_path)
     stored(node)
     late = lambda: NOW + 90 * 86400.0  # noqa: E731
-    assert tidy(node.database, node.spool, Retention(), clock=late)[0] == 0
+    assert tidy(node.database, node.spool, node.config, clock=late)[0] == 0
     with node.database.write() as connection:
         connection.execute(deliveries.update().values(commitment="committed"))
-    assert tidy(node.database, node.spool, Retention(), clock=late)[0] == 1
+    assert tidy(node.database, node.spool, node.config, clock=late)[0] == 1
+
+
+def test_what_a_destination_is_asked_for_no_more_is_not_kept_for_its_word(tmp_path: Path) -> None:
+    """It has not answered, and peers.commitment was switched off: nobody would ever ask it again."""
+    node = node_with(tmp_path, peer(104, commitment=True))
+    stored(node)
+    late = lambda: NOW + 90 * 86400.0  # noqa: E731
+    assert tidy(node.database, node.spool, node.config, clock=late)[0] == 0
+    switched_off = node.config.model_copy(update={"peers": (peer(104, commitment=False),)})
+    assert tidy(node.database, node.spool, switched_off, clock=late)[0] == 1
+    assert node.rows(deliveries) == []
 
 
 # What we are asked
@@ -412,10 +423,10 @@ def test_what_we_committed_to_outlives_its_retention_until_it_is_released(
     us.tick()
     assert there.told[0][0] == network.ALL_COMMITTED
     late = lambda: NOW + 900 * 86400.0  # noqa: E731
-    assert tidy(node.database, node.spool, Retention(), clock=late) == (0, 0)
+    assert tidy(node.database, node.spool, node.config, clock=late) == (0, 0)
     with node.database.write() as connection:
         assert commitment.release(connection, 1, now=NOW) == 1
-    assert tidy(node.database, node.spool, Retention(), clock=late)[0] == 1
+    assert tidy(node.database, node.spool, node.config, clock=late)[0] == 1
 
 
 def test_an_answer_that_cannot_be_given_is_given_later_and_a_repeated_question_changes_nothing(

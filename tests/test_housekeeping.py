@@ -27,7 +27,7 @@ def node(tmp_path: Path) -> Made:
 
 
 def tidy(node: Made) -> tuple[int, int]:
-    return housekeeping.tidy(node.database, node.spool, node.config.retention, clock=node.clock)
+    return housekeeping.tidy(node.database, node.spool, node.config, clock=node.clock)
 
 
 def delivered(node: Made) -> None:
@@ -139,7 +139,7 @@ def test_images_whose_database_was_lost_are_kept_and_told_of(
         set_age(node, name, 7200)
     restored = Database(f"sqlite:///{tmp_path / 'older.sqlite'}")
     restored.prepare()
-    found = housekeeping.tidy(restored, node.spool, node.config.retention, clock=node.clock)
+    found = housekeeping.tidy(restored, node.spool, node.config, clock=node.clock)
     restored.close()
     assert found == (0, 0)
     assert len(node.files()) == 10

@@ -22,12 +22,15 @@ from dicom_node.tables import (
 )
 
 
-def deletable(connection: Connection, *, quiet_since: float) -> list[int]:
-    """Series to which nothing came or was made since then, not in work, with no delivery owed."""
-    return list(connection.scalars(sa.select(series.c.id).where(*_may_go(quiet_since))))
+def deletable(connection: Connection, *, quiet_since: float, unasked: Collection[str] = ()) -> list[int]:
+    """Series to which nothing came or was made since then, not in work, with no delivery owed.
+
+    `unasked`: destinations whose word to keep what they have is not waited for, as they are asked for none any more.
+    """
+    return list(connection.scalars(sa.select(series.c.id).where(*_may_go(quiet_since, unasked))))
 
 
-def _may_go(quiet_since: float) -> tuple[sa.ColumnElement[bool], ...]:
+def _may_go(quiet_since: float, unasked: Collection[str]) -> tuple[sa.ColumnElement[bool], ...]:
     in_work = sa.exists().where(jobs.c.series_id == series.c.id, jobs.c.state.in_((JobState.READY, JobState.RUNNING)))
     owed = sa.exists().where(
         jobs.c.series_id == series.c.id,
@@ -43,6 +46,7 @@ def _may_go(quiet_since: float) -> tuple[sa.ColumnElement[bool], ...]:
         objects.c.job_id == jobs.c.id,
         deliveries.c.object_id == objects.c.id,
         deliveries.c.commitment.in_((CommitmentState.OWED, CommitmentState.ASKED)),
+        deliveries.c.destination.not_in(unasked),
     )
     promised = sa.exists().where(instances.c.series_id == series.c.id, instances.c.committed_at.is_not(None))
     quiet = series.c.last_at < quiet_since
@@ -50,9 +54,11 @@ def _may_go(quiet_since: float) -> tuple[sa.ColumnElement[bool], ...]:
     return quiet, done, ~in_work, ~owed, ~uncommitted, ~promised, ~young_report
 
 
-def delete(connection: Connection, series_id: int, *, quiet_since: float) -> list[str] | None:
+def delete(
+    connection: Connection, series_id: int, *, quiet_since: float, unasked: Collection[str] = ()
+) -> list[str] | None:
     """Delete all rows of a series that is deletable still; returns the files that belonged to it, or None if not."""
-    query = sa.select(series.c.id).where(series.c.id == series_id, *_may_go(quiet_since)).with_for_update()
+    query = sa.select(series.c.id).where(series.c.id == series_id, *_may_go(quiet_since, unasked)).with_for_update()
     return None if connection.scalar(query) is None else delete_rows(connection, series_id)
 
 
