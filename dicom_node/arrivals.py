@@ -136,26 +136,40 @@ class Arrivals:
         with self._database.write() as connection:
             if self._changed_meanwhile(connection, one, len(members)):
                 return
-            if len({m.identity for m in members}) > 1:
-                reason = (
-                    "the instances disagree about the patient or the study; no report that could attach to the wrong "
-                    "patient is made. Correct them at the sender and send them again"
-                )
-                series.fail(connection, one.id, reason, now=now)
-                log.error("failed %s", fields(series=one.id, reason="instances disagree about patient or study"))
-            elif not hopeless and not one.forced and series.patients_of_study(connection, one.study_uid) > 1:
-                reason = (
-                    "images of two patients came under one Study Instance UID; no report that a PACS could file with "
-                    f"the wrong one is made. Correct them at the sender; if it is right so: dicom-node retry {one.id}"
-                )
-                series.fail(connection, one.id, reason, now=now)
-                log.error("failed %s", fields(series=one.id, reason="two patients under one study"))
-            elif hopeless:
-                series.refuse(connection, one.id, hopeless, now=now)
-                log.info("refused %s", fields(series=one.id, instances=len(members), reason=hopeless))
-            else:
-                assert decision is not None
-                self._choose(connection, one, members, decision, now)
+            tell = self._decide(connection, one, members, decision, hopeless, now)
+        tell()  # only now: of what could not be committed the log must not say that it is done
+
+    def _decide(
+        self,
+        connection: Connection,
+        one: Series,
+        members: Sequence[series.Instance],
+        decision: completion.Decision | None,
+        hopeless: str | None,
+        now: float,
+    ) -> Callable[[], None]:
+        """What becomes of a series that nothing more is awaited of; returns what logs it."""
+        if len({m.identity for m in members}) > 1:
+            reason = (
+                "the instances disagree about the patient or the study; no report that could attach to the wrong "
+                "patient is made. Correct them at the sender and send them again"
+            )
+            series.fail(connection, one.id, reason, now=now)
+            return lambda: log.error(
+                "failed %s", fields(series=one.id, reason="instances disagree about patient or study")
+            )
+        if not hopeless and not one.forced and series.patients_of_study(connection, one.study_uid) > 1:
+            reason = (
+                "images of two patients came under one Study Instance UID; no report that a PACS could file with "
+                f"the wrong one is made. Correct them at the sender; if it is right so: dicom-node retry {one.id}"
+            )
+            series.fail(connection, one.id, reason, now=now)
+            return lambda: log.error("failed %s", fields(series=one.id, reason="two patients under one study"))
+        if hopeless:
+            series.refuse(connection, one.id, hopeless, now=now)
+            return lambda: log.info("refused %s", fields(series=one.id, instances=len(members), reason=hopeless))
+        assert decision is not None
+        return self._choose(connection, one, members, decision, now)
 
     def _choose(
         self,
@@ -164,20 +178,21 @@ class Arrivals:
         members: Sequence[series.Instance],
         decision: completion.Decision,
         now: float,
-    ) -> None:
-        """One result a study: make the job, or leave the word to another series of it."""
+    ) -> Callable[[], None]:
+        """One result a study: make the job, or leave the word to another series of it; returns what logs it."""
         holder = None if one.forced else jobs.of_study_with_result(connection, one.study_uid)
         if holder not in (None, one.id):
             reason = f"series {holder} gives the study's result; to have this one reported: dicom-node retry {one.id}"
             series.not_chosen(connection, one.id, reason, now=now)
-            log.info("not_chosen %s", fields(series=one.id, chosen=holder))
-            return
+            return lambda: log.info("not_chosen %s", fields(series=one.id, chosen=holder))
         if holder is None and not one.forced and not self._is_best(connection, one, members, now):
-            return
+            return lambda: None
         job_id = series.complete(
             connection, one.id, rule=decision.rule, whole=decision.whole, now=now, priority=one.priority
         )
-        log.info("complete %s", fields(series=one.id, job=job_id, instances=len(members), rule=decision.rule))
+        return lambda: log.info(
+            "complete %s", fields(series=one.id, job=job_id, instances=len(members), rule=decision.rule)
+        )
 
     def _is_best(self, connection: Connection, one: Series, members: Sequence[series.Instance], now: float) -> bool:
         """Whether no other series of the study that is still arriving would be the better choice.

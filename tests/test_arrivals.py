@@ -5,16 +5,19 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from made import FakeClassifier, Made, changed, ct, encoded, grey_series, head_series, made_node, received
 from pydicom import uid
+from pydicom.dataset import Dataset
 
 from dicom_node.arrivals import judge_again
 from dicom_node.config import Completion
-from dicom_node.errors import StoreUnavailable
+from dicom_node.errors import StoreFull, StoreUnavailable
 from dicom_node.status import StoreStatus
 from dicom_node.store import database as database_module
 from dicom_node.tables import instances
@@ -108,6 +111,34 @@ def test_a_locked_database_is_out_of_resources_and_leaves_no_file(
     holder.execute("ROLLBACK")
     holder.close()
     assert node.accept(ct(1)) == [0]
+
+
+@pytest.mark.parametrize(
+    ("images", "event"),
+    [(grey_series(10), "complete"), (grey_series(2), "refused"), ([ct(1), ct(2, PatientID="P-2")], "failed")],
+    ids=["complete", "refused", "failed"],
+)
+def test_the_log_tells_of_nothing_that_was_not_committed(
+    node: Made, images: list[Dataset], event: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A restart would find the series still being received, under a line that says otherwise."""
+    caplog.set_level("INFO")
+    write = node.database.write
+
+    @contextmanager
+    def full() -> Iterator[Any]:
+        with write() as connection:
+            yield connection
+            raise StoreFull("the disk of the database is full")
+
+    node.accept(*images)
+    with monkeypatch.context() as patch:
+        patch.setattr(node.database, "write", full)
+        with pytest.raises(StoreFull):
+            node.tick_after(31)
+    assert (states(node), caplog.messages) == (["receiving"], [])
+    node.tick_after(1)
+    assert [line.split()[0] for line in caplog.messages] == [event]
 
 
 def test_every_storage_class_of_a_study_is_taken_and_recorded(node: Made) -> None:
