@@ -6,6 +6,7 @@ and not two. What the objects say is `report`'s business.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import zlib
@@ -233,12 +234,14 @@ def headers(instances: Sequence[Instance], spool: Spool) -> list[Dataset]:
 
 
 def header_of(one: Instance, spool: Spool) -> Dataset | None:
-    """Without pixels; None where the file is gone, or is not what was filed any more."""
+    """Without pixels; None where the file is gone, or is not what was filed any more. Raises StoreUnavailable."""
     try:
         ds = pydicom.dcmread(spool.path(one.file), stop_before_pixels=True)
     except FileNotFoundError:
         return None
     except (*UNREADABLE, zlib.error) as exc:
+        if isinstance(exc, OSError) and exc.errno == errno.EIO:
+            spool.check_disk()
         log.error("header_not_read %s", fields(instance=one.id, error=trace(exc)))
         return None
     if read_text(ds, "SOPInstanceUID") != one.sop_instance_uid:

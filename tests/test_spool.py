@@ -203,6 +203,21 @@ def test_a_missing_file_is_told_from_a_missing_spool(spool: Spool) -> None:
         spool.keep(b"x")
 
 
+@pytest.mark.parametrize("number", [errno.EIO, errno.EROFS])
+def test_a_file_that_cannot_be_read_is_told_from_a_disk_that_fails(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    name, other = spool.keep(b"x"), spool.keep(b"y")
+    before = set(spool.stored())
+    monkeypatch.setattr(Path, "read_bytes", raising(errno.EIO))
+    with pytest.raises(FileNotFoundError, match="the disk cannot read it"):
+        spool.read(name)
+    assert set(spool.stored()) == before == {name, other}
+    monkeypatch.setattr(os, "writev", raising(number))  # a kernel makes a disk that fails read-only
+    with pytest.raises(StoreUnavailable):
+        spool.read(name)
+
+
 def test_preparing_twice_keeps_what_is_there(spool: Spool) -> None:
     name = spool.keep(b"x")
     Spool(spool.folder).prepare()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -333,6 +334,31 @@ def test_a_file_on_a_bad_sector_costs_its_slice_alone(node: Made, monkeypatch: p
     work(node, FakeClassifier(0.01))
     assert [r.left_out for r in node.rows(slice_results) if r.instance_id == 9] == ["the disk cannot read its file"]
     assert [(job.state, job.outcome) for job in node.rows(jobs_table)] == [("reported", "undetermined")]
+
+
+@pytest.mark.parametrize("classified", [False, True])
+def test_a_series_waits_for_a_disk_that_fails(node: Made, monkeypatch: pytest.MonkeyPatch, classified: bool) -> None:
+    """No report must say NOT EVALUATED of a head because a cable was loose."""
+
+    def fails(*_: Any) -> Any:
+        raise OSError(errno.EIO, "Input/output error")
+
+    node.accept(*head_series())
+    if classified:
+        work(node, FakeClassifier(0.01))
+    node.tick_after(31)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", fails)
+        patch.setattr(Path, "read_bytes", fails)
+        patch.setattr("pydicom.filereader.open", fails, raising=False)
+        worker = node.worker(FakeClassifier(0.01))
+        for _ in range(20):
+            worker.step()
+            node.clock.advance(10)
+    assert [job.state for job in node.rows(jobs_table)] == ["ready"]
+    assert [row.left_out for row in node.rows(slice_results) if row.left_out] == []
+    work(node, FakeClassifier(0.01))
+    assert [(job.state, job.outcome) for job in node.rows(jobs_table)] == [("reported", "absent")]
 
 
 @pytest.mark.parametrize("content", [b"", b"no longer what it was" * 100])

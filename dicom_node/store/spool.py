@@ -93,7 +93,7 @@ class Spool:
     def read(self, name: str) -> bytes:
         """Raises FileNotFoundError for this one file, StoreUnavailable where the spool itself cannot be read.
 
-        A bad sector is of one file too: to wait for it would be for ever.
+        A bad sector is of one file too: to wait for it would be for ever. A disk that fails as a whole is waited for.
         """
         try:
             return self.path(name).read_bytes()
@@ -101,8 +101,18 @@ class Spool:
             if isinstance(exc, FileNotFoundError) and self.path(name).parent.is_dir():
                 raise
             if exc.errno == errno.EIO:
+                self.check_disk()
                 raise FileNotFoundError(errno.EIO, "the disk cannot read it") from exc
             raise StoreUnavailable(f"the spool cannot be read: {exc.strerror}") from exc
+
+    def check_disk(self) -> None:
+        """Raise StoreUnavailable where the disk fails: what it cannot read says nothing about one file then.
+
+        It is asked to take a file. One that only has a bad sector does; one that is gone gives an I/O error there too,
+        or was made read-only by the kernel.
+        """
+        with suppress(StoreFull):
+            self.remove(self.keep(b"?"))
 
     def holds(self, name: str, size: int) -> bool:
         """Whether the file is there and as long as it was written. Raises StoreUnavailable."""
