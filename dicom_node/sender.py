@@ -11,6 +11,7 @@ import logging
 import random
 import time
 from collections.abc import Callable
+from io import BytesIO
 
 import pydicom
 
@@ -23,7 +24,7 @@ from dicom_node.report import sr
 from dicom_node.status import StoreStatus
 from dicom_node.store import destinations, outbox
 from dicom_node.store.database import Database
-from dicom_node.store.outbox import Delivery
+from dicom_node.store.outbox import Delivery, MadeObject
 from dicom_node.store.spool import Spool
 
 log = logging.getLogger("dicom_node.sender")
@@ -63,8 +64,8 @@ class Sender:
         taken = self._first_class(seen)
         unanswered: dict[str, Delivery] = {}
         for delivery in due:
-            if not self._is_whole(delivery):
-                self._failed(delivery, PeerRefused("the stored object is missing or damaged; nothing was sent"))
+            if self._whole(delivery) is None:
+                self._failed(delivery, _not_whole())
             elif _comes_before(delivery.sop_class_uid, taken):
                 self._replace(delivery, taken)
             else:
@@ -90,12 +91,13 @@ class Sender:
         chosen = SR_CLASSES[self._peer.sr_class]
         return seen if seen is not None and _comes_before(chosen, seen) else chosen
 
-    def _is_whole(self, delivery: Delivery) -> bool:
-        """Whether the bytes on disk are those that were stored; one lost file must not hold up all that come after."""
+    def _whole(self, kept: Delivery | MadeObject) -> bytes | None:
+        """What was stored; None where it is gone or damaged: one lost file must not hold up all that come after."""
         try:
-            return hashlib.sha256(self._spool.read(delivery.file)).hexdigest() == delivery.sha256
+            content = self._spool.read(kept.file)
         except FileNotFoundError:
-            return False
+            return None
+        return content if hashlib.sha256(content).hexdigest() == kept.sha256 else None
 
     def _settle(self, delivery: Delivery, sent: scu.Sent) -> None:
         # Some negotiate every class, and say only when they are sent an object that they do not take it.
@@ -152,12 +154,11 @@ class Sender:
 
         with self._database.read() as connection:
             first = reporting.first_built(outbox.objects_of(connection, delivery.job_id))
-        try:
-            original = pydicom.dcmread(self._spool.path(delivery.file if first is None else first.file))
-        except FileNotFoundError:
-            self._failed(delivery, PeerRefused("the stored object is gone; nothing was sent"))
+        content = self._whole(delivery if first is None else first)
+        if content is None:
+            self._failed(delivery, _not_whole())
             return
-        built = reporting.in_other_class(original, sop_class_uid)
+        built = reporting.in_other_class(pydicom.dcmread(BytesIO(content)), sop_class_uid)
         with self._database.write() as connection:  # the file too: if its patient is forgotten, none is left behind
             outbox.replace(
                 connection,
@@ -178,6 +179,10 @@ class Sender:
             delivery.sop_instance_uid,
             EXPLICIT_VR_LITTLE_ENDIAN,
         )
+
+
+def _not_whole() -> PeerRefused:
+    return PeerRefused("the stored object is missing or damaged; nothing was sent")
 
 
 def _comes_before(sop_class_uid: str, taken: str) -> bool:

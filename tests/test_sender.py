@@ -376,6 +376,25 @@ def test_a_lost_or_damaged_file_holds_up_nothing_else(node: Made, pacs: Callable
     assert "missing or damaged" in node.rows(deliveries)[0].last_error
 
 
+@pytest.mark.parametrize("left", [b"", b"no report any more"])
+def test_a_report_whose_first_form_is_damaged_holds_up_nothing_else(
+    node: Made, pacs: Callable[..., StandInPacs], left: bytes
+) -> None:
+    """Of that one those in other SR classes are made."""
+    owe(node, 1)
+    there = pacs(answer=lambda sop_class: 0 if sop_class == SR_88_22 else StoreStatus.SOP_CLASS_NOT_SUPPORTED)
+    to = sender(node, peer(there.port))
+    to.tick()
+    node.spool.path(node.rows(objects)[0].file).write_bytes(left)
+    owe(node, 2)
+    while to.tick():
+        pass
+    assert [s.sop_class_uid for s in there.stored] == [SR_88_22]
+    assert [(row.state, row.last_error) for row in node.rows(deliveries) if row.state == "failed"] == [
+        ("failed", "the stored object is missing or damaged; nothing was sent")
+    ]
+
+
 def test_one_object_that_makes_the_peer_abort_does_not_delay_the_others(
     node: Made, pacs: Callable[..., StandInPacs]
 ) -> None:
