@@ -91,7 +91,7 @@ class Extras:
             if job.result.version.model_digest != self._maker.version.model_digest:
                 log.warning("no_extras %s", fields(job=job.id, error="the model has been changed since the report"))
             elif job.extras_tries < EXTRAS_TRIES:
-                built = self._build(one, job.run, SeriesFindings.from_json(job.result.findings), instances, told)
+                built = self._build(one, job, SeriesFindings.from_json(job.result.findings), instances, told)
             else:
                 log.error("no_extras %s", fields(job=job.id, error="making them ended the worker"))
         except (StoreFull, StoreUnavailable):
@@ -106,11 +106,11 @@ class Extras:
                 jobs.settle_delivered(connection, job.id, now=now)
 
     def _build(
-        self, one: Series, number: int, found: SeriesFindings, instances: Sequence[Instance], told: Collection[str]
+        self, one: Series, job: Record, found: SeriesFindings, instances: Sequence[Instance], told: Collection[str]
     ) -> list[tuple[reporting.Built, list[str]]]:
-        """What is to be sent besides the report of the run with this number, and to whom."""
+        """What is to be sent besides the report of this job, and to whom."""
         headers = reporting.headers(instances, self._spool)
-        run = reporting.run_of(one, number, at=self._clock())
+        run = reporting.run_of(one, job, at=self._clock())
         built: list[tuple[reporting.Built, list[str]]] = []
         pages = {ObjectKind.PICTURE: reporting.summary_picture, ObjectKind.DOCUMENT: reporting.summary_document}
         wanted = {kind: to for kind in pages if (to := self.wanted(kind, found.outcome, told))}

@@ -30,6 +30,7 @@ from dicom_node.report.context import Algorithm, Predecessor, ReportContext
 from dicom_node.report.header import UNREADABLE, read_text, series_number
 from dicom_node.report.provenance import to_bytes
 from dicom_node.slices import Shown
+from dicom_node.store.jobs import Job, Record
 from dicom_node.store.outbox import MadeObject
 from dicom_node.store.results import Version
 from dicom_node.store.series import Instance, Series
@@ -95,9 +96,10 @@ class Run:
 
     study_uid: str
     series_uid: str
-    first_at: float
-    """When the series first came: runs count from 1 again if it is purged and comes back."""
     number: int
+    created_at: float
+    """When its job was made: numbers come again where the series was purged and comes back, or the database is an older
+    one that was restored, and what is reported then is not what a PACS has under the UIDs of before."""
     rule: str | None
     whole: bool
     """False where fewer images came than were announced."""
@@ -210,8 +212,8 @@ class NothingLeft(Exception):
     """No file of a series can be read any more: whom a report would be about is not known."""
 
 
-def run_of(one: Series, number: int, *, at: float) -> Run:
-    return Run(one.study_uid, one.series_uid, one.first_at, number, one.rule, one.whole is not False, at)
+def run_of(one: Series, job: Job | Record, *, at: float) -> Run:
+    return Run(one.study_uid, one.series_uid, job.run, job.created_at, one.rule, one.whole is not False, at)
 
 
 def reference(one: Series, made: MadeObject) -> Predecessor:
@@ -265,10 +267,10 @@ def _context(
     names = (
         maker.device_uid,
         run.series_uid,
-        repr(run.first_at),
         maker.version.model_digest,
         maker.version.preprocessing,
         str(run.number),
+        repr(run.created_at),
         sop_class_uid,
         " ".join((kind, *about)),
     )

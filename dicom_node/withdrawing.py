@@ -60,7 +60,7 @@ def withdraw(
             said.append(f"{keeps}: peers.withdraw_by is {peer.withdraw_by!r}, tell its users")
             continue
         maker = reporting.Maker(device_uid, config.node.ae_title, metadata, result.version, config.results)
-        run = reporting.run_of(one, newest.run, at=now)
+        run = reporting.run_of(one, newest, at=now)
         header = _a_header(series.instances_of(connection, one.id), spool)
         found = SeriesFindings.from_json(result.findings)
         built = reporting.withdrawal(maker, run, header, found, old, why=why, title=title, to=peer.name)

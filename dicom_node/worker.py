@@ -285,7 +285,7 @@ class Worker:
             told = outbox.told(connection, job.series_id, before_run=job.run)
         first = reporting.first_built(earlier)
         predecessor = None if first is None else reporting.reference(one, first)
-        run = reporting.run_of(one, job.run, at=self._clock())
+        run = reporting.run_of(one, job, at=self._clock())
         built = reporting.report(self._maker, run, headers, found, predecessor)
         with self._database.write() as connection:
             now = self._clock()

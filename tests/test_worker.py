@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -556,3 +558,33 @@ def test_a_worker_gives_signs_of_life_and_keeps_its_lease_through_a_long_batch(n
     worker.step()
     assert len(signs) >= len(head_series())
     assert node.rows(jobs_table)[0].state == "reported"
+
+
+def test_a_report_that_is_made_again_after_an_older_database_came_back_is_no_second_content_of_the_first(
+    tmp_path: Path,
+) -> None:
+    """The PACS has the first one under its UID: it would drop the newer, and say that it has it."""
+    node = made_node(tmp_path, peers=[peer(104)])
+    slices = head_series()
+    complete(node, slices[:-1])
+    work(node, FakeClassifier(0.01))
+    backup, live = tmp_path / "backup.sqlite", Path(str(node.database.url.database))
+    with closing(sqlite3.connect(live)) as connection:
+        connection.execute("VACUUM INTO ?", (str(backup),))
+    node.accept(slices[-1])
+    node.tick_after(100)
+    work(node, FakeClassifier(0.01))
+    before = report(node)
+    node.database.close()
+    for of_the_other in live.parent.glob("node.sqlite-*"):
+        of_the_other.unlink()
+    backup.replace(live)
+    restored = made_node(tmp_path, peers=[peer(104)])
+    restored.clock.advance(node.clock() - restored.clock())
+    restored.accept(slices[-1])
+    restored.tick_after(100)
+    work(restored, FakeClassifier(0.01))
+    after = report(restored)
+    assert sr.parse(after).predecessor == sr.parse(before).predecessor == str(report(restored, 0).SOPInstanceUID)
+    assert after.SOPInstanceUID != before.SOPInstanceUID
+    assert after.SeriesInstanceUID != before.SeriesInstanceUID

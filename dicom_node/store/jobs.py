@@ -64,6 +64,7 @@ class Record:
     reason: str | None
     result: Result | None
     extras_tries: int
+    created_at: float
 
 
 def is_due(connection: Connection, *, now: float, lease_s: float, at_most: int = BACKLOG) -> bool:
@@ -278,7 +279,8 @@ def of_study_with_result(connection: Connection, study_uid: str) -> int | None:
 def _record(row: sa.Row[Any]) -> Record:
     version = Version(row.model_digest, row.preprocessing)
     result = None if row.findings is None else Result(row.findings, version)
-    return Record(row.id, row.series_id, row.run, JobState(row.state), row.reason, result, row.extras_tries)
+    state = JobState(row.state)
+    return Record(row.id, row.series_id, row.run, state, row.reason, result, row.extras_tries, row.created_at)
 
 
 def _is_overtaken(connection: Connection, series_id: int, run: int) -> bool:
