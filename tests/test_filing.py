@@ -85,6 +85,22 @@ def test_other_pixels_under_the_same_uid_are_both_kept_and_a_person_decides(node
     assert series_row(node).state == "failed"  # until somebody decides
 
 
+def test_a_contradiction_with_another_series_waits_for_a_person_too(node: Made) -> None:
+    node.accept(*grey_series(10))
+    node.tick_after(31)
+    collides = changed(
+        ct(1, series="1.2.3.2", study="1.2.3"), SOPInstanceUID=ct(1).SOPInstanceUID, PixelData=bytes(512)
+    )
+    assert node.accept(collides, *grey_series(10, series="1.2.3.2", study="1.2.3")[1:]) == [0] * 10
+    node.tick_after(31)
+    assert [row.state for row in node.rows(series_table)] == ["complete", "failed"]
+    with node.database.write() as connection:
+        assert (series.contradicted(connection, 1), len(series.contradicted(connection, 2))) == ([], 1)
+        series.decide_for(connection, 2, "first")
+        assert series.contradicted(connection, 2) == []
+    assert current(node) == [True] * 10 + [False] + [True] * 9
+
+
 def test_an_earlier_copy_that_was_lost_contradicts_nothing(node: Made) -> None:
     node.accept(ct(1))
     node.spool.remove(node.rows(instances)[0].file)

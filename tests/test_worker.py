@@ -19,6 +19,7 @@ from dicom_node import reporting
 from dicom_node.config import Model
 from dicom_node.errors import ModelFailed
 from dicom_node.report import sr
+from dicom_node.retrying import retry
 from dicom_node.store import jobs, outbox, series
 from dicom_node.tables import deliveries, instances, objects, slice_results
 from dicom_node.tables import jobs as jobs_table
@@ -512,6 +513,34 @@ def test_a_slice_that_arrives_during_the_run_does_no_harm(node: Made) -> None:
     job = node.rows(jobs_table)[0]
     assert (job.state, job.tries) == ("reported", 1)
     assert len(job.findings["slices"]) == len(slices)
+
+
+@pytest.mark.parametrize("running", [False, True], ids=["while its job waits", "while it runs"])
+def test_what_contradicts_itself_is_not_reported(node: Made, running: bool) -> None:
+    slices = head_series()
+    other = changed(slices[9], PixelData=slices[9].PixelData[::-1])
+    late = iter([other])
+
+    def one_more(_: int) -> None:
+        node.accept(*[ds for ds in [next(late, None)] if ds is not None])
+
+    complete(node, slices)
+    if running:
+        work(node, FakeClassifier(fails=one_more))
+    else:
+        node.accept(other)
+        work(node)
+    assert [(job.state, job.outcome) for job in node.rows(jobs_table)] == [("cancelled", None)]
+    assert [row.state for row in node.rows(series_table)] == ["failed"]
+    assert node.rows(objects) == []
+    with node.database.write() as connection:
+        retry(
+            connection, series.get(connection, 1), node.config.eligibility, again=False, keep="first", now=node.clock()
+        )
+    node.tick_after(100)
+    work(node)
+    assert [job.state for job in node.rows(jobs_table)] == ["cancelled", "reported"]
+    assert len(node.rows(jobs_table)[1].findings["slices"]) == len(slices)
 
 
 def test_a_header_corrected_during_the_run_is_the_one_reported_on(node: Made) -> None:

@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 from dicom_node.header import Facts, Header
 from dicom_node.store import further
 from dicom_node.store.database import insert_for, note
-from dicom_node.store.series import contradicted, fail
+from dicom_node.store.series import contradicted, hold
 from dicom_node.tables import SeriesState, instances, jobs, objects, series
 
 _LITTLE_ENDIAN = frozenset(
@@ -103,7 +103,7 @@ def file(connection: Connection, arrival: Arrival, *, reopen_wait_s: float, file
             "an instance arrived a second time under the same SOP Instance UID with other pixel data; both are kept. "
             "Find out at the sender which one is right, then: dicom-node retry"
         )
-        fail(connection, series_id, reason, now=arrival.at)
+        hold(connection, series_id, reason, now=arrival.at)
     elif filed is not Filed.RECODED:
         _touch(connection, series_id, filed, now=arrival.at, reopen_wait_s=reopen_wait_s)
     return Filing(filed, series_id, names_file=True)

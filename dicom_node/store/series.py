@@ -188,6 +188,17 @@ def fail(connection: Connection, series_id: int, reason: str, *, now: float) -> 
     note(connection, "failed", now=now, series_id=series_id, detail=reason)
 
 
+def hold(connection: Connection, series_id: int, reason: str, *, now: float) -> None:
+    """Fail it until a person decides, and end the run that waits or is under way: its result must not come before that.
+
+    A worker that is at it has lost its lease.
+    """
+    fail(connection, series_id, reason, now=now)
+    begun = sa.and_(jobs.c.series_id == series_id, jobs.c.state.in_((JobState.READY, JobState.RUNNING)))
+    ended = {"state": JobState.CANCELLED, "reason": reason, "finished_at": now}
+    connection.execute(jobs.update().where(begun).values(**ended, lease_owner=None, lease_until=None))
+
+
 def receive_again(connection: Connection, series_id: int, *, now: float, why: str, forced: bool = False) -> None:
     """Judge the series afresh from what is there; `forced`: whatever else the study holds."""
     connection.execute(
@@ -215,12 +226,14 @@ def patients_of_study(connection: Connection, study_uid: str) -> int:
 
 
 def contradicted(connection: Connection, series_id: int) -> list[str]:
-    """SOP Instance UIDs under which two current instances with different pixels are kept."""
+    """SOP Instance UIDs of its current instances under which one with other pixels came before, in whatever series."""
+    before = instances.alias("before")
     query = (
         sa.select(instances.c.sop_instance_uid)
+        .distinct()
+        .join(before, before.c.sop_instance_uid == instances.c.sop_instance_uid)
         .where(instances.c.series_id == series_id, instances.c.current.is_(True))
-        .group_by(instances.c.sop_instance_uid)
-        .having(sa.func.count() > 1)
+        .where(before.c.id < instances.c.id, before.c.current.is_(True))
     )
     return [str(uid) for uid in connection.scalars(query)]
 
