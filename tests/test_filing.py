@@ -9,13 +9,15 @@ from typing import Any
 import pytest
 from made import Made, changed, ct, encoded, grey_series, made_node, received
 from pydicom import uid
+from pydicom.dataset import Dataset
 
 from dicom_node.store import jobs, series
 from dicom_node.tables import instances
 from dicom_node.tables import jobs as jobs_table
 from dicom_node.tables import series as series_table
 
-IMPLICIT, JPEG_LS = str(uid.ImplicitVRLittleEndian), str(uid.JPEGLSLossless)
+EXPLICIT, IMPLICIT = str(uid.ExplicitVRLittleEndian), str(uid.ImplicitVRLittleEndian)
+JPEG_LS = str(uid.JPEGLSLossless)
 
 
 @pytest.fixture
@@ -48,11 +50,17 @@ def test_the_same_bytes_are_acknowledged_again_and_kept_once(node: Made) -> None
     assert series_row(node).state == "complete"
 
 
-def test_what_comes_again_is_kept_for_the_whole_retention_again(node: Made) -> None:
+@pytest.mark.parametrize(
+    ("again", "syntax"),
+    [(ct(1), EXPLICIT), (ct(1), IMPLICIT), (changed(ct(1), PixelData=bytes(512)), EXPLICIT)],
+    ids=["the same bytes", "recoded", "other pixels"],
+)
+def test_what_comes_again_is_kept_for_the_whole_retention_again(node: Made, again: Dataset, syntax: str) -> None:
+    """And a failure is told of by the day on which it came about."""
     node.accept(ct(1))
     reported(node)
     node.clock.advance(1e6)
-    node.accept(ct(1))
+    node.accept(again, syntax=syntax)
     assert series_row(node).last_at == node.clock()
 
 

@@ -104,7 +104,10 @@ def file(connection: Connection, arrival: Arrival, *, reopen_wait_s: float, file
             "Find out at the sender which one is right, then: dicom-node retry"
         )
         hold(connection, series_id, reason, now=arrival.at)
-    elif filed is not Filed.RECODED:
+        _retain(connection, series_id, now=arrival.at)
+    elif filed is Filed.RECODED:
+        _retain(connection, series_id, now=arrival.at)
+    else:
         _touch(connection, series_id, filed, now=arrival.at, reopen_wait_s=reopen_wait_s)
     return Filing(filed, series_id, names_file=True)
 
@@ -132,15 +135,20 @@ def _row(arrival: Arrival) -> dict[str, Any]:
 
 
 def _again(connection: Connection, row: sa.Row[Any], arrival: Arrival, files: Files) -> bool:
-    """The same bytes: retention begins anew; returns whether this copy takes the place of one that was lost."""
-    done = sa.and_(series.c.id == row.series_id, series.c.state != SeriesState.RECEIVING)
-    connection.execute(series.update().where(done).values(last_at=arrival.at))
+    """The same bytes; returns whether this copy takes the place of one that was lost."""
+    _retain(connection, row.series_id, now=arrival.at)
     if files.holds(row.file, row.size):
         return False
     mended = {"file": arrival.file, "size": arrival.size}
     connection.execute(instances.update().where(instances.c.id == row.id).values(mended))
     note(connection, "file mended", now=arrival.at, series_id=row.series_id, detail=f"instance={row.id}")
     return True
+
+
+def _retain(connection: Connection, series_id: int, *, now: float) -> None:
+    """Retention begins anew, also by what changes nothing; while the series is received, that must not delay it."""
+    done = sa.and_(series.c.id == series_id, series.c.state != SeriesState.RECEIVING)
+    connection.execute(series.update().where(done).values(last_at=now))
 
 
 def _taken_back(
