@@ -69,6 +69,8 @@ class Arrivals:
         if kept.filed is Filed.CONTRADICTED:
             reason = "other pixels under the same SOP Instance UID"
             log.error("contradiction %s", fields(series=kept.series_id, reason=reason))
+        for left in kept.held:
+            log.error("failed %s", fields(series=left, reason="an image of it came again as another patient's"))
         return StoreStatus.SUCCESS
 
     def _keep(self, received: Received) -> Filing:

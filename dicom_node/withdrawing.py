@@ -61,7 +61,8 @@ def withdraw(
             continue
         maker = reporting.Maker(device_uid, config.node.ae_title, metadata, result.version, config.results)
         run = reporting.run_of(one, newest, at=now)
-        header = _a_header(series.instances_of(connection, one.id), spool)
+        kept = [each for current in (True, False) for each in series.instances_of(connection, one.id, current=current)]
+        header = _a_header(kept, spool)
         found = SeriesFindings.from_json(result.findings)
         built = reporting.withdrawal(maker, run, header, found, old, why=why, title=title, to=peer.name)
         outbox.put(connection, newest.id, [reporting.stored(built, spool)], [peer.name], now=now)
@@ -82,7 +83,8 @@ def _told(runs: Sequence[Record]) -> list[tuple[Record, Result]]:
 
 
 def _a_header(instances: Sequence[Instance], spool: Spool) -> Dataset:
-    """Of any image whose file is there and whole; they agree about patient and study, else there were no result."""
+    """Of any image whose file is there and whole: of one that counts, as they agree about patient and study, else there
+    were no result; of one from before where all have gone to another series, with a correction."""
     for one in instances:
         if (header := reporting.header_of(one, spool)) is not None:
             return header

@@ -8,7 +8,7 @@ from typing import Any
 import pydicom
 import pytest
 from click.testing import CliRunner
-from made import FakeClassifier, Made, head_series, made_node, peer
+from made import FakeClassifier, Made, changed, head_series, made_node, peer
 from untrained import metadata
 
 from dicom_node import extras, reporting
@@ -17,6 +17,7 @@ from dicom_node.errors import NotPossible, StoreFull
 from dicom_node.store import jobs, outbox, series
 from dicom_node.tables import deliveries, instances, objects, slice_results
 from dicom_node.tables import jobs as jobs_table
+from dicom_node.tables import series as series_table
 from dicom_node.withdrawing import withdraw
 
 EVERYTHING = ("report", "picture", "document", "key_objects")
@@ -186,6 +187,43 @@ def test_a_result_can_be_withdrawn_with_a_reason_and_as_long_as_any_image_is_the
         file.unlink()
     files[0].write_bytes(b"no longer what it was")
     assert "PACS1 is told" in take_back(node)
+
+
+@pytest.mark.parametrize("back", [False, True], ids=["", "and back"])
+def test_a_result_whose_images_came_again_as_another_patients_is_told_of_and_can_be_withdrawn(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, back: bool
+) -> None:
+    """Under another Series Instance UID: no newer run would ever supersede it."""
+    node = reported(tmp_path, peer(104, withdraw_by="patient-safety"))
+    deliver(node, "PACS1")
+    other = {"PatientID": "SYN-0002", "StudyInstanceUID": "1.2.3.9", "SeriesInstanceUID": "1.2.3.9.1"}
+    node.accept(*[changed(ds, **other) for ds in head_series()])
+    if back:
+        node.accept(*head_series())
+    states = [row.state for row in node.rows(series_table)]
+    assert states == (["receiving", "failed"] if back else ["failed", "receiving"])
+    assert sum("failed series=" in line for line in caplog.messages) == (2 if back else 1)
+    assert "another patient's header" in node.rows(series_table)[states.index("failed")].reason
+    if not back:
+        assert "PACS1 is told" in take_back(node)
+        rejection = pydicom.dcmread(node.spool.path(node.rows(objects)[1].file))
+        assert rejection.PatientID == "SYN-0001"
+
+
+def test_of_a_series_that_goes_to_another_patient_nothing_is_reported_any_more(tmp_path: Path) -> None:
+    node = made_node(tmp_path, peers=[peer(104)])
+    node.accept(*head_series())
+    node.tick_after(31)
+    node.accept(*[changed(ds, PatientID="SYN-0002", SeriesInstanceUID="1.2.3.9.1") for ds in head_series()[:5]])
+    finish(node)
+    assert [job.state for job in node.rows(jobs_table)] == ["cancelled"]
+    assert node.rows(objects) == []
+
+
+def test_a_series_that_is_split_is_still_the_same_patients(tmp_path: Path) -> None:
+    node = reported(tmp_path, peer(104))
+    node.accept(*[changed(ds, SeriesInstanceUID="1.2.3.9.1") for ds in head_series()[:5]])
+    assert [row.state for row in node.rows(series_table)] == ["complete", "receiving"]
 
 
 def test_there_must_be_a_result_to_withdraw(tmp_path: Path) -> None:

@@ -60,6 +60,8 @@ class Filing:
     series_id: int | None
     names_file: bool
     """Whether a row names the file it came in; if not, that file may go."""
+    held: tuple[int, ...] = ()
+    """Other series that failed by it: it was another patient's there."""
 
 
 class Files(Protocol):
@@ -91,11 +93,14 @@ def file(connection: Connection, arrival: Arrival, *, reopen_wait_s: float, file
             names_file = _again(connection, known, arrival, files)
             if known.current or not _taken_back(connection, arrival, known, earlier, files):
                 return Filing(Filed.AGAIN, series_id, names_file=names_file)
+            held = _hold_those_left(connection, arrival, earlier, known.series_id)
             _touch(connection, known.series_id, Filed.CORRECTED, now=arrival.at, reopen_wait_s=reopen_wait_s)
-            return Filing(Filed.CORRECTED, known.series_id, names_file=names_file)
+            return Filing(Filed.CORRECTED, known.series_id, names_file=names_file, held=held)
     filed = _compared(connection, arrival, [known for known in earlier if known.current], files)
+    held = ()
     if filed is Filed.CORRECTED:
         connection.execute(instances.update().where(same_uid).values(current=False))
+        held = _hold_those_left(connection, arrival, earlier, series_id)
     new = {**row, "series_id": series_id, "current": filed is not Filed.RECODED}
     connection.execute(instances.insert().values(new))
     if filed is Filed.CONTRADICTED:
@@ -109,7 +114,7 @@ def file(connection: Connection, arrival: Arrival, *, reopen_wait_s: float, file
         _retain(connection, series_id, now=arrival.at)
     else:
         _touch(connection, series_id, filed, now=arrival.at, reopen_wait_s=reopen_wait_s)
-    return Filing(filed, series_id, names_file=True)
+    return Filing(filed, series_id, names_file=True, held=held)
 
 
 def _row(arrival: Arrival) -> dict[str, Any]:
@@ -168,6 +173,25 @@ def _taken_back(
     same_uid = instances.c.sop_instance_uid == row.sop_instance_uid
     connection.execute(instances.update().where(same_uid).values(current=instances.c.id == row.id))
     return True
+
+
+def _hold_those_left(
+    connection: Connection, arrival: Arrival, earlier: Sequence[sa.Row[Any]], series_id: int
+) -> tuple[int, ...]:
+    """A correction may come under another Series Instance UID: no newer run then supersedes what the series that the
+    image was in told of another patient, and nobody but a person can. Returns those that are held by it."""
+    patient = arrival.header.patient
+    left = {one.series_id for one in earlier if one.current and one.patient != patient} - {series_id}
+    not_failed = sa.select(series.c.id).where(series.c.id.in_(left), series.c.state != SeriesState.FAILED)
+    held = tuple(connection.scalars(not_failed.order_by(series.c.id)))
+    for one in held:
+        reason = (
+            f"an image of it came again with another patient's header, in series {series_id}. Find out which is right; "
+            f"what was reported of this one is taken back by dicom-node withdraw {one}, made anew by retry"
+        )
+        hold(connection, one, reason, now=arrival.at)
+        _retain(connection, one, now=arrival.at)
+    return held
 
 
 def _compared(connection: Connection, arrival: Arrival, current: Sequence[sa.Row[Any]], files: Files) -> Filed:

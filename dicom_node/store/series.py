@@ -80,11 +80,11 @@ def find(connection: Connection, uid: str) -> list[Series]:
     return [_series(row) for row in connection.execute(sa.select(*_SERIES_COLUMNS).where(matches))]
 
 
-def instances_of(connection: Connection, series_id: int) -> list[Instance]:
-    """The current instances, in order of arrival."""
+def instances_of(connection: Connection, series_id: int, *, current: bool = True) -> list[Instance]:
+    """The current instances, or those that are no more, in order of arrival."""
     query = (
         sa.select(*columns_of_instance())
-        .where(instances.c.series_id == series_id, instances.c.current.is_(True))
+        .where(instances.c.series_id == series_id, instances.c.current.is_(current))
         .order_by(instances.c.id)
     )
     return [instance_from(row) for row in connection.execute(query)]
