@@ -182,12 +182,13 @@ class Arrivals:
         now: float,
     ) -> Callable[[], None]:
         """One result a study: make the job, or leave the word to another series of it; returns what logs it."""
-        holder = None if one.forced else jobs.of_study_with_result(connection, one.study_uid)
-        if holder not in (None, one.id):
-            reason = f"series {holder} gives the study's result; to have this one reported: dicom-node retry {one.id}"
+        holders = [] if one.forced else jobs.of_study_with_result(connection, one.study_uid)
+        if holders and one.id not in holders:
+            chosen = holders[0]
+            reason = f"series {chosen} gives the study's result; to have this one reported: dicom-node retry {one.id}"
             series.not_chosen(connection, one.id, reason, now=now)
-            return lambda: log.info("not_chosen %s", fields(series=one.id, chosen=holder))
-        if holder is None and not one.forced and not self._is_best(connection, one, members, now):
+            return lambda: log.info("not_chosen %s", fields(series=one.id, chosen=chosen))
+        if not holders and not one.forced and not self._is_best(connection, one, members, now):
             return lambda: None
         job_id = series.complete(
             connection, one.id, rule=decision.rule, whole=decision.whole, now=now, priority=one.priority

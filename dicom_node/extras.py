@@ -139,7 +139,7 @@ class Extras:
             with self._database.read() as connection:
                 runs = [each.id for each in jobs.of_series(connection, one.id) if each.run < run.number]
                 taken = [each for job_id in runs for each in outbox.taken_by(connection, job_id, peer.name)]
-            old = [reporting.reference(one, each) for each in taken if each.kind in reporting.EXTRAS]
+            old = [reporting.reference(one, each, self._spool) for each in taken if each.kind in reporting.EXTRAS]
             if old:
                 why = "superseded by a newer result"
                 made = reporting.withdrawal(

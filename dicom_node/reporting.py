@@ -11,6 +11,7 @@ import hashlib
 import logging
 import zlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -216,9 +217,14 @@ def run_of(one: Series, job: Job | Record, *, at: float) -> Run:
     return Run(one.study_uid, one.series_uid, job.run, job.created_at, one.rule, one.whole is not False, at)
 
 
-def reference(one: Series, made: MadeObject) -> Predecessor:
-    """An object of an earlier run, as later objects name it."""
-    return Predecessor(one.study_uid, made.series_uid, made.sop_class_uid, made.sop_instance_uid)
+def reference(one: Series, made: MadeObject, spool: Spool) -> Predecessor:
+    """An object of an earlier run, as later objects name it: in its own study, as that of the series may have been
+    corrected since."""
+    study_uid = None
+    with suppress(*UNREADABLE):
+        its = pydicom.dcmread(spool.path(made.file), specific_tags=["StudyInstanceUID"], stop_before_pixels=True)
+        study_uid = read_text(its, "StudyInstanceUID")
+    return Predecessor(study_uid or one.study_uid, made.series_uid, made.sop_class_uid, made.sop_instance_uid)
 
 
 def headers(instances: Sequence[Instance], spool: Spool) -> list[Dataset]:

@@ -51,7 +51,7 @@ def withdraw(
     said = [f"{cancelled} deliveries cancelled"] if cancelled else []
     for peer in config.destinations:
         made = (each for job_id in runs for each in outbox.taken_by(connection, job_id, peer.name))
-        old = [reporting.reference(one, each) for each in made if each.kind is not ObjectKind.WITHDRAWAL]
+        old = [reporting.reference(one, each, spool) for each in made if each.kind is not ObjectKind.WITHDRAWAL]
         if not old:
             continue
         title = reporting.REJECTIONS.get(peer.withdraw_by)

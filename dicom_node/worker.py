@@ -284,7 +284,7 @@ class Worker:
             earlier = outbox.predecessor(connection, job.series_id, job.run)
             told = outbox.told(connection, job.series_id, before_run=job.run)
         first = reporting.first_built(earlier)
-        predecessor = None if first is None else reporting.reference(one, first)
+        predecessor = None if first is None else reporting.reference(one, first, self._spool)
         run = reporting.run_of(one, job, at=self._clock())
         built = reporting.report(self._maker, run, headers, found, predecessor)
         with self._database.write() as connection:

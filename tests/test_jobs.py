@@ -170,8 +170,8 @@ def test_a_study_has_its_result_from_the_first_job_that_is_not_refused(node: Mad
     add(node, state="reported")
     with node.database.write() as connection:
         connection.execute(series.update().values(study_uid="1.9"))
-        assert jobs.of_study_with_result(connection, "1.9") == 2
-        assert jobs.of_study_with_result(connection, "1.8") is None
+        assert jobs.of_study_with_result(connection, "1.9") == [2]
+        assert jobs.of_study_with_result(connection, "1.8") == []
 
 
 def test_a_study_whose_newest_result_was_withdrawn_has_none(node: Made) -> None:
@@ -181,7 +181,7 @@ def test_a_study_whose_newest_result_was_withdrawn_has_none(node: Made) -> None:
     with node.database.write() as connection:
         connection.execute(jobs_table.insert().values(series_id=row(node, first).series_id, **again))
         connection.execute(series.update().values(run=2))
-        assert jobs.of_study_with_result(connection, "1.9.1") is None
+        assert jobs.of_study_with_result(connection, "1.9.1") == []
 
 
 def run_of(node: Made, number: int, series_id: int = 1, **values: Any) -> int:

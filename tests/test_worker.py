@@ -555,6 +555,26 @@ def test_a_header_corrected_during_the_run_is_the_one_reported_on(node: Made) ->
     assert str(report(node).PatientName) == "SYNTHETIC^OTHER"
 
 
+def test_a_series_belongs_to_the_study_that_it_was_corrected_to(node: Made) -> None:
+    """As where a PACS gives a scan without an order the Study Instance UID of the order that it was for."""
+    slices, ordered = head_series(), "1.2.3.9"
+    complete(node, head_series(study=ordered, series=f"{ordered}.1"))
+    complete(node, slices)
+    work(node)
+    node.accept(*[changed(ds, StudyInstanceUID=ordered) for ds in slices])
+    node.tick_after(100)
+    work(node)
+    assert [row.study_uid for row in node.rows(series_table)] == [ordered, ordered]
+    first, second = report(node, 1), report(node, 2)
+    assert (first.StudyInstanceUID, second.StudyInstanceUID) == (STUDY, ordered)
+    (named,) = second.PredecessorDocumentsSequence  # it supersedes the first, also where the study has a result already
+    assert named.StudyInstanceUID == STUDY
+    assert named.ReferencedSeriesSequence[0].ReferencedSOPSequence[0].ReferencedSOPInstanceUID == first.SOPInstanceUID
+    node.accept(*grey_series(10, study=ordered, series=f"{ordered}.2", PatientID="P-2"))
+    node.tick_after(31)
+    assert "two patients" in node.rows(series_table)[2].reason
+
+
 def test_a_header_that_lies_costs_its_slice_and_no_more(node: Made) -> None:
     slices = head_series()
     slices[9].Rows = 65535

@@ -94,7 +94,7 @@ def file(connection: Connection, arrival: Arrival, *, reopen_wait_s: float, file
             if known.current or not _taken_back(connection, arrival, known, earlier, files):
                 return Filing(Filed.AGAIN, series_id, names_file=names_file)
             held = _hold_those_left(connection, arrival, earlier, known.series_id)
-            _touch(connection, known.series_id, Filed.CORRECTED, now=arrival.at, reopen_wait_s=reopen_wait_s)
+            _touch(connection, known.series_id, Filed.CORRECTED, arrival, reopen_wait_s=reopen_wait_s)
             return Filing(Filed.CORRECTED, known.series_id, names_file=names_file, held=held)
     filed = _compared(connection, arrival, [known for known in earlier if known.current], files)
     held = ()
@@ -113,7 +113,7 @@ def file(connection: Connection, arrival: Arrival, *, reopen_wait_s: float, file
     elif filed is Filed.RECODED:
         _retain(connection, series_id, now=arrival.at)
     else:
-        _touch(connection, series_id, filed, now=arrival.at, reopen_wait_s=reopen_wait_s)
+        _touch(connection, series_id, filed, arrival, reopen_wait_s=reopen_wait_s)
     return Filing(filed, series_id, names_file=True, held=held)
 
 
@@ -265,10 +265,16 @@ def _hurry(connection: Connection, series_id: int, priority: int) -> None:
         connection.execute(jobs.update().where(waits).values(priority=priority))
 
 
-def _touch(connection: Connection, series_id: int, filed: Filed, *, now: float, reopen_wait_s: float) -> None:
-    """Something new belongs to the series: it is (again) being received. A contradiction waits for a person."""
+def _touch(connection: Connection, series_id: int, filed: Filed, arrival: Arrival, *, reopen_wait_s: float) -> None:
+    """Something new belongs to the series: it is (again) being received. A contradiction waits for a person.
+
+    What is corrected may be the study it belongs to: the newest word counts.
+    """
+    now = arrival.at
     state = connection.scalar(sa.select(series.c.state).where(series.c.id == series_id))
     values: dict[str, object] = {"last_at": now, "expected": None}
+    if filed is Filed.CORRECTED:
+        values["study_uid"] = arrival.header.study_uid
     stays_failed = state == SeriesState.FAILED and contradicted(connection, series_id)
     if state != SeriesState.RECEIVING and not stays_failed:
         last_report = connection.scalar(sa.select(sa.func.max(jobs.c.created_at)).where(jobs.c.series_id == series_id))

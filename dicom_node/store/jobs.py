@@ -253,8 +253,9 @@ def newest(connection: Connection, series_id: int) -> Record | None:
     return next(reversed(of_series(connection, series_id)), None)
 
 
-def of_study_with_result(connection: Connection, study_uid: str) -> int | None:
-    """Id of the series that already gives the study its result, or is about to; None while the choice is open.
+def of_study_with_result(connection: Connection, study_uid: str) -> list[int]:
+    """Ids of the series that give the study its result, or are about to; none while the choice is open. More than one
+    where a person wanted it so, or a correction brought one into the study.
 
     One that says NOT EVALUATED leaves it open: another series may yet tell. A job that failed does not, as whatever
     failed it would fail the next.
@@ -270,10 +271,8 @@ def of_study_with_result(connection: Connection, study_uid: str) -> int | None:
         .join(jobs, newest_run)
         .where(series.c.study_uid == study_uid, jobs.c.state.in_(live), ~tells_nothing)
         .order_by(jobs.c.id)
-        .limit(1)
     )
-    found = connection.scalar(query)
-    return None if found is None else int(found)
+    return list(connection.scalars(query))
 
 
 def _record(row: sa.Row[Any]) -> Record:
