@@ -22,7 +22,30 @@ log = logging.getLogger("dicom_node.housekeeping")
 
 DAY_S = 86400.0
 COMMITTING_S = 3600.0  # a file without a row, or an empty one, may be one that is being received right now
+LEAP_S = 3600.0  # no clock drifts so far between two looks
 BATCH = 500  # files looked up at once: databases bound the number of parameters
+
+
+class Leaps:
+    """Whether the clock was put forward within the last day: by a wrong one everything would be old, and be deleted.
+
+    A day is for a person to notice. What is right after that, as where a machine starts without a battery, counts.
+    """
+
+    def __init__(self, *, clock: Callable[[], float] = time.time, steady: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._steady = steady
+        self._ahead_s = clock() - steady()
+        self._until = steady()
+
+    def lately(self) -> bool:
+        """To be asked again and again: a leap is seen between two questions."""
+        ahead_s = self._clock() - self._steady()
+        leap_s, self._ahead_s = ahead_s - self._ahead_s, ahead_s
+        if leap_s > LEAP_S:
+            self._until = self._steady() + DAY_S
+            log.warning("clock_put_forward %s", fields(by_s=leap_s, nothing_deleted_for_s=DAY_S))
+        return self._steady() < self._until
 
 
 def tidy(

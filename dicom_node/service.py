@@ -48,6 +48,7 @@ class Service:
         self._stopping = threading.Event()
         self._done = Hint()
         self._threads = Threads(self._stopping)
+        self._leaps = housekeeping.Leaps()
         self._started_at = time.time()
         self._owner = f"{os.getpid()}-{time.time_ns()}"
 
@@ -165,7 +166,8 @@ class Service:
             heartbeats.beat(connection, self._owner, started_at=self._started_at, now=time.time())
 
     def _tidy(self, database: Database, spool: Spool) -> None:
-        housekeeping.tidy(database, spool, self._config)
+        if not self._leaps.lately():
+            housekeeping.tidy(database, spool, self._config)
 
     def _warn_of_gaps(self, database: Database) -> None:
         for sentence in self._config.gaps():

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made import NOW, Made, ct, grey_series, head_series, made_node, peer
+from made import NOW, Clock, Made, ct, grey_series, head_series, made_node, peer
 
 from dicom_node import housekeeping
 from dicom_node.housekeeping import DAY_S
@@ -168,3 +168,19 @@ def test_a_crash_between_rows_and_files_leaves_only_what_is_found_later(node: Ma
         set_age(node, name, KEEP_S + 60)
     assert tidy(node) == (0, len(files))
     assert node.clock() > NOW
+
+
+def test_a_clock_that_is_put_forward_is_not_believed_for_a_day(caplog: pytest.LogCaptureFixture) -> None:
+    clock, steady = Clock(), Clock(100.0)
+    leaps = housekeeping.Leaps(clock=clock, steady=steady)
+
+    def after(seconds: float, *, leap_s: float = 0.0) -> bool:
+        clock.advance(seconds + leap_s)
+        steady.advance(seconds)
+        return leaps.lately()
+
+    assert [after(3600), after(3600, leap_s=120), after(3600, leap_s=-7200)] == [False] * 3
+    assert [after(3600, leap_s=365 * DAY_S), after(3600), after(22 * 3600)] == [True] * 3
+    assert "clock_put_forward" in caplog.text
+    assert after(3600) is False
+    assert [after(3600, leap_s=-365 * DAY_S), after(3600)] == [False, False]
