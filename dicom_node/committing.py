@@ -6,7 +6,6 @@ kept from housekeeping first, and only then the answer goes out.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import random
 import time
@@ -18,7 +17,7 @@ from dicom_node.errors import PeerError, StoreUnavailable
 from dicom_node.logs import fields
 from dicom_node.network import commitment as network
 from dicom_node.network.commitment import Reference, Report
-from dicom_node.received import data_set_in
+from dicom_node.received import is_acknowledged
 from dicom_node.status import CommitmentStatus, FailureReason
 from dicom_node.store import commitment
 from dicom_node.store.commitment import Request
@@ -201,7 +200,7 @@ class Keeper:
             content = self._spool.read(file)
         except (FileNotFoundError, StoreUnavailable):
             return False
-        return len(content) == size and hashlib.sha256(data_set_in(content)).hexdigest() == sha256
+        return is_acknowledged(content, size, sha256)
 
     def _peer_of(self, ae_title: str) -> Peer | None:
         return next((peer for peer in self._config.peers if peer.ae_title == ae_title), None)

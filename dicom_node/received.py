@@ -61,6 +61,11 @@ def data_set_in(content: bytes) -> bytes:
     return content[length_at + 4 + int.from_bytes(content[length_at : length_at + 4], "little") :]
 
 
+def is_acknowledged(content: bytes, size: int, sha256: str) -> bool:
+    """Whether a file of the spool is still what was acknowledged: as long, and its data set of this digest."""
+    return len(content) == size and hashlib.sha256(data_set_in(content)).hexdigest() == sha256
+
+
 _BEFORE_GROUP_2 = 132  # preamble and prefix
 _GROUP_LENGTH_ELEMENT = 12  # (0002,0000) itself, which does not count its own bytes
 

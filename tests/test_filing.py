@@ -64,10 +64,15 @@ def test_what_comes_again_is_kept_for_the_whole_retention_again(node: Made, agai
     assert series_row(node).last_at == node.clock()
 
 
-def test_a_repeat_takes_the_place_of_a_file_that_was_lost(node: Made) -> None:
+@pytest.mark.parametrize("damaged", [False, True], ids=["lost", "damaged"])
+def test_a_repeat_takes_the_place_of_a_file_that_was_lost_or_damaged(node: Made, damaged: bool) -> None:
     node.accept(ct(1))
     lost = node.rows(instances)[0].file
-    node.spool.remove(lost)
+    if damaged:  # as long as before
+        path = node.spool.path(lost)
+        path.write_bytes(path.read_bytes()[:-1] + b"?")
+    else:
+        node.spool.remove(lost)
     assert node.accept(ct(1)) == [0]
     mended = node.rows(instances)[0]
     assert mended.file != lost

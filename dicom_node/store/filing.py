@@ -67,8 +67,11 @@ class Filing:
 class Files(Protocol):
     """What filing asks about files of the spool."""
 
-    def holds(self, name: str, size: int) -> bool:
-        """Whether there is one of this name and size; a copy that was lost is replaced by the one that comes again."""
+    def is_whole(self, name: str, size: int, sha256: str) -> bool:
+        """Whether it is what was acknowledged; a copy that was lost or damaged is replaced by the one that comes again.
+
+        `sha256`: of its data set.
+        """
 
     def pixels(self, name: str, transfer_syntax_uid: str) -> str | None:
         """Digest of its pixels (`header.pixel_digest`), or None where it was lost or is damaged."""
@@ -140,9 +143,9 @@ def _row(arrival: Arrival) -> dict[str, Any]:
 
 
 def _again(connection: Connection, row: sa.Row[Any], arrival: Arrival, files: Files) -> bool:
-    """The same bytes; returns whether this copy takes the place of one that was lost."""
+    """The same bytes; returns whether this copy takes the place of one that was lost or damaged."""
     _retain(connection, row.series_id, now=arrival.at)
-    if files.holds(row.file, row.size):
+    if files.is_whole(row.file, row.size, row.sha256):
         return False
     mended = {"file": arrival.file, "size": arrival.size}
     connection.execute(instances.update().where(instances.c.id == row.id).values(mended))

@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 
 from dicom_node.errors import InvalidObject, NodeError, StoreUnavailable
 from dicom_node.header import pixel_digest
-from dicom_node.received import data_set_in
+from dicom_node.received import data_set_in, is_acknowledged
 from dicom_node.store import filing
 from dicom_node.store.database import Database
 from dicom_node.store.filing import Arrival, Filing
@@ -84,12 +84,15 @@ class Filer:
 
     def _filed(self, connection: Connection, arrival: Arrival) -> Filing:
         filed = filing.file(connection, arrival, reopen_wait_s=self._reopen_wait_s, files=self)
-        if filed.names_file and not self.holds(arrival.file, arrival.size):
+        if filed.names_file and not self._spool.holds(arrival.file, arrival.size):
             raise _FileGone("the file was removed before its row was written; was its patient forgotten?")
         return filed
 
-    def holds(self, name: str, size: int) -> bool:
-        return self._spool.holds(name, size)
+    def is_whole(self, name: str, size: int, sha256: str) -> bool:
+        try:
+            return is_acknowledged(self._spool.read(name), size, sha256)
+        except FileNotFoundError:
+            return False
 
     def pixels(self, name: str, transfer_syntax_uid: str) -> str | None:
         try:
