@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from dicom_node import uids
-from dicom_node.config import Config, Peer
+from dicom_node.config import Config, Peer, Results
 from dicom_node.errors import PeerError, StoreUnavailable
 from dicom_node.logs import fields
 from dicom_node.network import commitment as network
@@ -91,14 +91,16 @@ class Asker:
         """Ask for what is due in one transaction; returns how many objects it names."""
         now = self._clock()
         settings = self._config.results
-        longest_s = max(settings.retry_longest_s, settings.commitment_wait_s)
+        longest_s = max(settings.retry_longest_s, settings.commitment_wait_s, DAY_S)
         with self._database.read() as connection:
             owed = commitment.due(connection, self._peer.name, now=now, longest_wait_s=longest_s, limit=AT_ONCE)
         if not owed:
             return 0
+        owed = [one for one in owed if one.tries == owed[0].tries]  # the others at the next tick: their wait is another
         transaction_uid = uids.fresh()
         with self._database.write() as connection:
-            commitment.ask(connection, owed, transaction_uid, again_at=now + settings.commitment_wait_s)
+            again_at = now + _patience_s(owed[0].tries, settings)
+            commitment.ask(connection, owed, transaction_uid, again_at=again_at)
         try:
             network.ask(
                 self._peer,
@@ -109,13 +111,23 @@ class Asker:
                 linger_s=self._linger_s,
             )
         except PeerError as exc:
-            wait_s = settings.wait_s(max(one.tries for one in owed), self._jitter())
+            wait_s = settings.wait_s(owed[0].tries, self._jitter())
             with self._database.write() as connection:
                 commitment.postpone(connection, transaction_uid, until=self._clock() + wait_s, error=str(exc))
             log.warning("not_asked %s", fields(to=self._peer.name, wait_s=wait_s, reason=exc))
         else:
             log.info("asked_to_commit %s", fields(to=self._peer.name, objects=len(owed)))
         return len(owed)
+
+
+def _patience_s(tries: int, settings: Results) -> float:
+    """How long an answer may take, after so many questions without one: twice as long each time, up to a day.
+
+    An answer counts for the newest question alone, and there are archives that answer when they write their tapes, at
+    night: asked again each hour, such a one would never be in time.
+    """
+    doubled = settings.commitment_wait_s * 2.0 ** min(tries, 30)
+    return max(settings.commitment_wait_s, min(doubled, DAY_S))
 
 
 class Keeper:

@@ -290,6 +290,35 @@ def test_a_destination_that_gives_no_word_is_asked_again(tmp_path: Path, other: 
     assert node.rows(deliveries)[0].commitment == "committed"
 
 
+def test_a_destination_that_answers_at_night_is_in_time_at_last(tmp_path: Path, other: Callable[..., Other]) -> None:
+    """It answers each question after ten hours."""
+    node, there = node_with(tmp_path), other()
+    stored(node)
+    ask = asker(node, peer(there.port))
+    began, answered = node.clock(), 0
+    asked_at: list[float] = []
+    while node.rows(deliveries)[0].commitment != "committed":
+        asked_at += [node.clock()] * ask.tick()
+        while answered < len(asked_at) and node.clock() - asked_at[answered] >= 10 * 3600:
+            take(node, answer_to(there.asked[answered]))
+            answered += 1
+        node.clock.advance(1800)
+        assert node.clock() - began < 2 * 86400
+    assert len(asked_at) == 5  # after 1, 2, 4 and 8 hours
+
+
+def test_questions_that_wait_for_different_times_are_put_one_by_one(
+    tmp_path: Path, other: Callable[..., Other]
+) -> None:
+    node, there = node_with(tmp_path), other()
+    stored(node, 3)
+    with node.database.write() as connection:
+        connection.execute(deliveries.update().where(deliveries.c.id == 2).values(commitment_tries=2))
+    ask = asker(node, peer(there.port))
+    assert [ask.tick(), ask.tick(), ask.tick()] == [2, 1, 0]
+    assert [row.commitment_at - NOW for row in node.rows(deliveries)] == [3600, 4 * 3600, 3600]
+
+
 @pytest.mark.parametrize("status", [None, 0x0110, 0x0213])
 def test_a_destination_that_is_down_or_refuses_is_asked_again_later_each_time(
     tmp_path: Path, other: Callable[..., Other], status: int | None

@@ -58,6 +58,7 @@ class Request:
 
 def due(connection: Connection, destination: str, *, now: float, longest_wait_s: float, limit: int) -> list[Owed]:
     """What this destination is to be asked for now, the oldest first."""
+    again = passed(deliveries.c.commitment_at, now=now, longest_s=longest_wait_s)
     query = (
         sa.select(
             deliveries.c.id.label("delivery_id"),
@@ -68,8 +69,10 @@ def due(connection: Connection, destination: str, *, now: float, longest_wait_s:
         .join(objects)
         .where(
             deliveries.c.destination == destination,
-            deliveries.c.commitment.in_((CommitmentState.OWED, CommitmentState.ASKED)),
-            passed(deliveries.c.commitment_at, now=now, longest_s=longest_wait_s),
+            sa.or_(
+                deliveries.c.commitment == CommitmentState.OWED,
+                sa.and_(deliveries.c.commitment == CommitmentState.ASKED, again),
+            ),
         )
         .order_by(deliveries.c.id)
         .limit(limit)
