@@ -195,7 +195,7 @@ def test_status_of_an_empty_node(folder: Path):
 
 
 @pytest.mark.parametrize("command", ["show", "retry"])
-@pytest.mark.parametrize("named", ["17", "1.2.3.4"])
+@pytest.mark.parametrize("named", ["17", "1.2.3.4", "23555284310027559950393334993887522322"])
 def test_a_series_that_is_not_there_is_said_so(folder: Path, command: str, named: str):
     begun(folder)
     code, said = run(folder, command, named)

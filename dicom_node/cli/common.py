@@ -31,6 +31,7 @@ CONFIG = click.option(
     show_default=True,
     help="Configuration file.",
 )
+MOST_DIGITS = 9  # of the number of a series; what is longer is a piece of a UID, and no integer of a database
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 
 
@@ -187,7 +188,7 @@ def find_series(connection: Any, named: str) -> Series:
     from dicom_node.store import series
 
     if named.isdecimal():
-        one = series.get(connection, int(named))
+        one = series.get(connection, int(named)) if len(named) <= MOST_DIGITS else None
         if one is None:
             raise NotFound(f"there is no series {named}; see dicom-node status")
         return one
