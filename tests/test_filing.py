@@ -155,6 +155,16 @@ def test_the_same_image_in_another_transfer_syntax_is_no_contradiction_and_no_ne
     assert len(node.files()) == 3  # acknowledged, and so kept
 
 
+def test_another_transfer_syntax_counts_where_the_first_copy_was_lost(node: Made) -> None:
+    """Who lost the spool sends it again from the PACS, which sends as it stores."""
+    node.accept(ct(1))
+    node.spool.remove(node.rows(instances)[0].file)
+    reported(node)
+    assert node.accept(ct(1), syntax=IMPLICIT) == [0]
+    assert current(node) == [False, True]
+    assert series_row(node).state == "receiving"
+
+
 def test_another_transfer_syntax_with_a_corrected_header_counts(node: Made) -> None:
     node.accept(ct(1))
     node.accept(ct(1, PatientName="Doe^Janet"), syntax=IMPLICIT)

@@ -67,6 +67,9 @@ class Filing:
 class Files(Protocol):
     """What filing asks about files of the spool."""
 
+    def holds(self, name: str, size: int) -> bool:
+        """Whether there is one of this name and size."""
+
     def is_whole(self, name: str, size: int, sha256: str) -> bool:
         """Whether it is what was acknowledged; a copy that was lost or damaged is replaced by the one that comes again.
 
@@ -208,6 +211,7 @@ def _compared(connection: Connection, arrival: Arrival, current: Sequence[sa.Row
         row.transfer_syntax_uid != arrival.transfer_syntax_uid
         and row.identity == header.identity
         and Facts.from_json(row.facts) == header.facts
+        and files.holds(row.file, row.size)  # else this is the copy that is left
         for row in current
     )
     return Filed.RECODED if recoded else Filed.CORRECTED

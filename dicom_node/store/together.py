@@ -84,9 +84,12 @@ class Filer:
 
     def _filed(self, connection: Connection, arrival: Arrival) -> Filing:
         filed = filing.file(connection, arrival, reopen_wait_s=self._reopen_wait_s, files=self)
-        if filed.names_file and not self._spool.holds(arrival.file, arrival.size):
+        if filed.names_file and not self.holds(arrival.file, arrival.size):
             raise _FileGone("the file was removed before its row was written; was its patient forgotten?")
         return filed
+
+    def holds(self, name: str, size: int) -> bool:
+        return self._spool.holds(name, size)
 
     def is_whole(self, name: str, size: int, sha256: str) -> bool:
         try:
