@@ -220,6 +220,23 @@ def test_of_a_series_that_goes_to_another_patient_nothing_is_reported_any_more(t
     assert node.rows(objects) == []
 
 
+@pytest.mark.parametrize("elsewhere", [{}, {"SeriesInstanceUID": "1.2.3.9.1"}], ids=["", "in another series"])
+def test_what_waits_for_a_pacs_is_not_sent_once_its_images_are_another_patients(
+    tmp_path: Path, elsewhere: dict[str, str]
+) -> None:
+    node = reported(tmp_path, peer(104, objects=EVERYTHING))
+    assert len(owed(node)) == 4
+    corrected = [changed(ds, PatientID="SYN-0002", **elsewhere) for ds in head_series()]
+    node.accept(corrected[0])
+    assert owed(node) == set()
+    node.accept(*corrected[1:])
+    node.tick_after(100)
+    finish(node)
+    sent = {row.object_id for row in node.rows(deliveries) if row.state == "waiting"}
+    made = [pydicom.dcmread(node.spool.path(row.file)) for row in node.rows(objects) if row.id in sent]
+    assert [ds.PatientID for ds in made] == ["SYN-0002"] * 4
+
+
 def test_a_series_that_is_split_is_still_the_same_patients(tmp_path: Path) -> None:
     node = reported(tmp_path, peer(104))
     node.accept(*[changed(ds, SeriesInstanceUID="1.2.3.9.1") for ds in head_series()[:5]])

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from dicom_node.header import Facts, Header
-from dicom_node.store import further
+from dicom_node.store import further, settling
 from dicom_node.store.database import insert_for, note
 from dicom_node.store.series import contradicted, hold
 from dicom_node.tables import SeriesState, instances, jobs, objects, series
@@ -99,14 +99,14 @@ def file(connection: Connection, arrival: Arrival, *, reopen_wait_s: float, file
             names_file = _again(connection, known, arrival, files)
             if known.current or not _taken_back(connection, arrival, known, earlier, files):
                 return Filing(Filed.AGAIN, series_id, names_file=names_file)
-            held = _hold_those_left(connection, arrival, earlier, known.series_id)
+            held = _change_patient(connection, arrival, earlier, known.series_id)
             _touch(connection, known.series_id, Filed.CORRECTED, arrival, reopen_wait_s=reopen_wait_s)
             return Filing(Filed.CORRECTED, known.series_id, names_file=names_file, held=held)
     filed = _compared(connection, arrival, [known for known in earlier if known.current], files)
     held = ()
     if filed is Filed.CORRECTED:
         connection.execute(instances.update().where(same_uid).values(current=False))
-        held = _hold_those_left(connection, arrival, earlier, series_id)
+        held = _change_patient(connection, arrival, earlier, series_id)
     new = {**row, "series_id": series_id, "current": filed is not Filed.RECODED}
     connection.execute(instances.insert().values(new))
     if filed is Filed.CONTRADICTED:
@@ -181,13 +181,19 @@ def _taken_back(
     return True
 
 
-def _hold_those_left(
+def _change_patient(
     connection: Connection, arrival: Arrival, earlier: Sequence[sa.Row[Any]], series_id: int
 ) -> tuple[int, ...]:
-    """A correction may come under another Series Instance UID: no newer run then supersedes what the series that the
-    image was in told of another patient, and nobody but a person can. Returns those that are held by it."""
+    """Where a correction says that the image is another patient's, what was made of it and is not sent must not be.
+
+    The correction may come under another Series Instance UID: no newer run then supersedes what was sent of the series
+    that the image was in, and nobody but a person can. Returns those that are held by it.
+    """
     patient = arrival.header.patient
-    left = {one.series_id for one in earlier if one.current and one.patient != patient} - {series_id}
+    was_in = {one.series_id for one in earlier if one.current and one.patient != patient}
+    for one in was_in:
+        settling.keep_back(connection, one, now=arrival.at)
+    left = was_in - {series_id}
     not_failed = sa.select(series.c.id).where(series.c.id.in_(left), series.c.state != SeriesState.FAILED)
     held = tuple(connection.scalars(not_failed.order_by(series.c.id)))
     for one in held:

@@ -20,7 +20,7 @@ from dicom_node.errors import LeaseLost
 from dicom_node.store.database import note
 from dicom_node.store.deadlines import passed
 from dicom_node.store.results import Version
-from dicom_node.tables import DeliveryState, JobState, deliveries, jobs, objects, series
+from dicom_node.tables import DeliveryState, JobState, SeriesState, deliveries, instances, jobs, objects, series
 from dtvit.findings import Outcome
 
 LIVE, BACKLOG = 0, 10
@@ -257,19 +257,21 @@ def of_study_with_result(connection: Connection, study_uid: str) -> list[int]:
     """Ids of the series that give the study its result, or are about to; none while the choice is open. More than one
     where a person wanted it so, or a correction brought one into the study.
 
-    One that says NOT EVALUATED leaves it open: another series may yet tell. A job that failed does not, as whatever
-    failed it would fail the next.
+    One that says NOT EVALUATED leaves it open: another series may yet tell. So does one whose images are another
+    patient's by now, in another series. A job that failed does not, as whatever failed it would fail the next.
     """
     live = (JobState.READY, JobState.RUNNING, JobState.REPORTED, JobState.DELIVERED, JobState.FAILED)
     tells_nothing = sa.and_(
         jobs.c.state.in_((JobState.REPORTED, JobState.DELIVERED)),
         sa.func.coalesce(jobs.c.outcome, "") == Outcome.NOT_EVALUATED,
     )
+    has_images = sa.exists().where(instances.c.series_id == series.c.id, instances.c.current.is_(True))
+    taken = sa.and_(series.c.state == SeriesState.FAILED, ~has_images)
     newest_run = sa.and_(jobs.c.series_id == series.c.id, jobs.c.run == series.c.run)
     query = (
         sa.select(series.c.id)
         .join(jobs, newest_run)
-        .where(series.c.study_uid == study_uid, jobs.c.state.in_(live), ~tells_nothing)
+        .where(series.c.study_uid == study_uid, jobs.c.state.in_(live), ~tells_nothing, ~taken)
         .order_by(jobs.c.id)
     )
     return list(connection.scalars(query))

@@ -1,4 +1,5 @@
-"""Deliveries that are owed no more: what a newer report has outdated, and what waits for a PACS that is gone."""
+"""Deliveries that are owed no more: what a newer report has outdated, what turned out to be about another patient, and
+what waits for a PACS that is gone."""
 
 from __future__ import annotations
 
@@ -34,6 +35,13 @@ def cancel_for(connection: Connection, destination: str, *, now: float) -> int:
     _cancel(connection, its, _OPEN, now=now)
     connection.execute(deliveries.update().where(its, _UNCONFIRMED).values(commitment=None))
     return count
+
+
+def keep_back(connection: Connection, series_id: int, *, now: float) -> None:
+    """Owe nothing of what was made of this series so far, but the word that something holds no longer."""
+    of_series = sa.select(objects.c.id).join(jobs, jobs.c.id == objects.c.job_id).where(jobs.c.series_id == series_id)
+    made = of_series.where(objects.c.kind != ObjectKind.WITHDRAWAL)
+    _cancel(connection, _OPEN, deliveries.c.object_id.in_(made), now=now)
 
 
 def outdate(connection: Connection, series_id: int, object_id: int, destination: str, *, now: float) -> None:
