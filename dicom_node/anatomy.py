@@ -41,11 +41,13 @@ def regions(ordered: Sequence[SliceResult]) -> list[Region]:
     return selection.assign_regions([_content(r) for r in ordered])
 
 
-def is_surely_no_head(found: Sequence[SliceResult]) -> bool:
-    """Whether what could be read is no head, and what could not be read is too little to hide one."""
+def why_no_head(found: Sequence[SliceResult]) -> str | None:
+    """Why this is no head to look at, in words; None if it is one, or if what could not be read may hide one."""
     read = [r for r in in_order(found) if r.content is not None]
     hidden = len(found) - len(read)
-    return hidden < min(selection.HEAD_SLICES, len(found)) and not selection.is_head([_content(r) for r in read])
+    if hidden >= min(selection.HEAD_SLICES, len(found)):
+        return None
+    return selection.why_no_head([_content(r) for r in read])
 
 
 def coverage(found: Sequence[SliceResult], instances: Sequence[Instance]) -> Coverage:

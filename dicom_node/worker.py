@@ -157,8 +157,9 @@ class Worker:
         """From the results of all its slices to a report, or to a refusal: by content, or for another series' sake."""
         ruled_out = {i.id: i.ruled_out for i in instances if i.ruled_out is not None}
         usable = [r for r in found if r.instance_id not in ruled_out]
-        if anatomy.is_surely_no_head(usable):
-            self._end(job, JobState.REFUSED, reason="no head by its content: no brain inside a closed skull was found")
+        no_head = anatomy.why_no_head(usable)
+        if no_head is not None:
+            self._end(job, JobState.REFUSED, reason=no_head)
             return
         metadata = self._classifier.checkpoint.metadata
         cuts = anatomy.Cuts(metadata.slice_thresholds, metadata.series_thresholds)

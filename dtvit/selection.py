@@ -26,6 +26,7 @@ from dtvit.enclosure import (
     within_circle,
 )
 from dtvit.findings import Region
+from dtvit.truncation import cut_mm
 
 CLIP_HU = (-200.0, 400.0)  # air and dense bone count no more than these in a mean
 BONE_HU = 200.0  # above clotted blood (at most 100) and contrast in vessels, below a child's skull
@@ -72,6 +73,8 @@ class SliceContent:
     """Brain outside the part of the picture that the model is shown."""
     removed_cm2: float = 0.0
     """What looks like brain and was taken for no head: brace removal may have gone wrong."""
+    cut_mm: float = 0.0
+    """Of brain where the picture's content ends within the head (`truncation.cut_mm`)."""
 
     @property
     def may_show_brain(self) -> bool:
@@ -116,6 +119,7 @@ def classify_content(
         soft_cm2=float(np.count_nonzero(tissue) * cell_cm2),
         unseen_cm2=float(np.count_nonzero(brain & ~_seen(shown, hu.shape, circle, brain.shape)) * cell_cm2),
         removed_cm2=float(_removed(hu, mean, whole) * cell_cm2),
+        cut_mm=cut_mm(hu, head_mask, pixel_mm),
     )
 
 
@@ -231,21 +235,39 @@ def doubts(
     cut = [i for i in at if _dips(contents, i, at[0], at[-1])]
     if cut:
         shows = "slice shows" if len(cut) == 1 else "slices show"
-        which = [name for i in cut if named and (name := named[i])]
-        images = f" ({'image' if len(which) == 1 else 'images'} {', '.join(which)})" if 0 < len(which) <= NAMED else ""
-        found.append(f"{len(cut)} {shows} much less head or brain than those on both sides{images}")
+        found.append(f"{len(cut)} {shows} much less head or brain than those on both sides{_images(cut, named)}")
     elif (step := _abrupt(contents, at)) is not None:
         which = [name for i in step if named and (name := named[i])]
         images = f" (between images {which[0]} and {which[1]})" if len(which) == 2 else ""
         found.append(f"much of the head is gone from one slice to the next{images}")
-    edge = sum((content := contents[i]) is not None and content.unseen_cm2 > UNSEEN_CM2 for i in at)
-    if edge:
-        found.append(f"{edge} {'slice has' if edge == 1 else 'slices have'} brain beyond what the network is shown")
+    hidden = [i for i in at if (content := contents[i]) is not None and content.unseen_cm2 > UNSEEN_CM2]
+    if hidden:
+        has = "slice has" if len(hidden) == 1 else "slices have"
+        found.append(f"{len(hidden)} {has} brain beyond what the network is shown")
+    cut_off = [i for i in at if i >= base and i not in hidden and (content := contents[i]) and content.cut_mm]
+    if cut_off:
+        slices = "slice ends" if len(cut_off) == 1 else "slices end"
+        found.append(f"{len(cut_off)} {slices} within the head, as if a part were cut off{_images(cut_off, named)}")
     lost = sum(content is not None and content.removed_cm2 > REMOVED_CM2 for content in contents)
     if lost:
         slices = "slice" if lost == 1 else "slices"
         found.append(f"in {lost} {slices} tissue that may be brain was removed with the head holder")
     return tuple(found)
+
+
+def _images(at: Sequence[int], named: Sequence[str | None]) -> str:
+    """In brackets what a reader calls these, unless they are too many to go through."""
+    which = [name for i in at if named and (name := named[i])]
+    return f" ({'image' if len(which) == 1 else 'images'} {', '.join(which)})" if 0 < len(which) <= NAMED else ""
+
+
+def why_no_head(contents: Sequence[SliceContent | None]) -> str | None:
+    """Why this is no head to look at, in words for whoever sent it; None if it is one."""
+    if is_head(contents):
+        return None
+    cut = sum(content is not None and content.cut_mm > 0.0 for content in contents)
+    hint = f"; {cut} of {len(contents)} slices end within a head, as if a part were cut off" if cut else ""
+    return f"no head by its content: no brain inside a closed skull was found{hint}"
 
 
 def is_head(contents: Sequence[SliceContent | None]) -> bool:

@@ -162,3 +162,28 @@ def test_brain_cut_by_the_field_of_view_is_known_in_every_geometry(geometry: str
 
     assert unseen(slice(None)) == 0
     assert unseen(slice(32, 96)) > 1
+
+
+def test_a_field_of_view_that_cuts_every_slice_on_one_side_is_not_absent(node: Made) -> None:
+    """Outside it there is padding: a scan whose circle lies beside the head, a reformat beyond its volume."""
+
+    def cut(ds: Dataset) -> Dataset:
+        pixels = pixels_of(ds).copy()
+        pixels[:, :38] = -1024
+        return repictured(ds, pixels)
+
+    outcome, reasons = concluded(node, [cut(ds) for ds in head_series()])
+    assert outcome == "undetermined"
+    assert "slices end within the head" in reasons
+
+
+def test_neighbouring_slices_of_which_the_last_rows_did_not_come_are_not_absent(node: Made) -> None:
+    def torn(ds: Dataset) -> Dataset:
+        pixels = pixels_of(ds).copy()
+        pixels[88:] = 0
+        return repictured(ds, pixels)
+
+    datasets = head_series()
+    outcome, reasons = concluded(node, [*datasets[:11], *map(torn, datasets[11:13]), *datasets[13:]])
+    assert outcome == "undetermined"
+    assert "2 slices end within the head, as if a part were cut off (images 12, 13)" in reasons

@@ -9,7 +9,15 @@ import pytest
 
 from dtvit import brace, ct
 from dtvit.findings import Region
-from dtvit.selection import UNSEEN_CM2, SliceContent, assign_regions, classify_content, doubts, is_head
+from dtvit.selection import (
+    UNSEEN_CM2,
+    SliceContent,
+    assign_regions,
+    classify_content,
+    doubts,
+    is_head,
+    why_no_head,
+)
 
 BELOW, BRAIN, ABOVE, NONE, UNKNOWN = (
     Region.BELOW_BRAIN,
@@ -262,3 +270,26 @@ def test_a_picture_full_of_tissue_without_any_bone_is_no_brain() -> None:
     found = classify_content(grey, np.ones(grey.shape, np.bool_), (1.0, 1.0))
     assert found.brain_cm2 == 0.0
     assert not found.surely_brain
+
+
+def test_slices_that_end_within_the_head_are_doubted_and_named() -> None:
+    torn = replace(WHOLE[4], cut_mm=60.0)
+    two = [*WHOLE[:4], torn, torn, *WHOLE[5:]]
+    named = [str(n) for n in range(1, 20)]
+    said = "2 slices end within the head, as if a part were cut off"
+    assert doubts_of(two) == (said,)
+    assert doubts(two, assign_regions(two), named=named) == (f"{said} (images 5, 6)",)
+    below = replace(WHOLE[0], cut_mm=60.0)
+    assert doubts_of([below, *WHOLE[1:]]) == (), "of a neck and a face more may be missing than brain"
+
+
+def test_a_field_of_view_that_cuts_the_brain_is_told_once() -> None:
+    cut = replace(WHOLE[4], cut_mm=60.0, unseen_cm2=3.0)
+    assert doubts_of([*WHOLE[:4], cut, *WHOLE[5:]]) == ("1 slice has brain beyond what the network is shown",)
+
+
+def test_a_refusal_tells_that_the_slices_are_cut() -> None:
+    nothing = "no head by its content: no brain inside a closed skull was found"
+    assert why_no_head([content(0)] * 9) == nothing
+    cut = replace(content(0), cut_mm=80.0)
+    assert (why_no_head([content(0), *[cut] * 8]) or "").startswith(f"{nothing}; 8 of 9 slices end within a head")

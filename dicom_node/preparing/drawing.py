@@ -56,7 +56,7 @@ def draw(instances: Sequence[Instance], mode: str) -> Drawn:
         for one in found:
             read[number, one.slice.frame or 0] = one
             results.append(_result(number, one))
-    if not read or anatomy.is_surely_no_head(results):
+    if not read or anatomy.why_no_head(results) is not None:
         return Drawn((), tuple(unreadable))
     ordered = _refined(anatomy.in_order(results), read, mode)
     pictures = tuple(

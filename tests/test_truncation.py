@@ -1,0 +1,79 @@
+"""Where the picture ends before the head does."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from dtvit import brace
+from dtvit.phantom import draw, render_slice
+from dtvit.truncation import CUT_MM, cut_mm
+
+FILLS = (-1024.0, 0.0, 300.0)
+
+
+@cache
+def head(seed: int) -> tuple[npt.NDArray[np.float32], float]:
+    """A slice through the ventricles, without a holder, and its pixel in mm."""
+    spec = draw(seed, None, matrix=256, fov_mm=240.0, tilt_deg=0.0, shape="none", thickness_mm=5.0)
+    return render_slice(spec, spec.head.centre_mm[2] + 15.0).hu, spec.scan.pixel_mm
+
+
+def cut(hu: npt.NDArray[np.float32], mm: float) -> float:
+    return cut_mm(hu, brace.find_head(hu, (mm, mm)).mask, (mm, mm))
+
+
+def beyond(hu: npt.NDArray[np.float32], degrees: float, share: float, radius: float | None = None) -> npt.NDArray:
+    """Where this `share` of the head lies, seen in this direction: beyond a line, or a circle of so many pixels."""
+    rows, columns = np.nonzero(brace.find_head(hu, (1.0, 1.0)).mask)
+    middle, way = np.array([rows.mean(), columns.mean()]), np.array([np.sin(a := np.radians(degrees)), np.cos(a)])
+    along = np.stack([rows, columns], 1) @ way - middle @ way
+    edge = along.max() - share * np.ptp(along)
+    y, x = np.mgrid[: hu.shape[0], : hu.shape[1]]
+    if radius is None:
+        return np.asarray((y - middle[0]) * way[0] + (x - middle[1]) * way[1] > edge)
+    centre = middle + way * (edge - radius)
+    return np.asarray(np.hypot(y - centre[0], x - centre[1]) > radius)
+
+
+@pytest.mark.parametrize("fill", FILLS)
+@pytest.mark.parametrize("degrees", [0.0, 90.0, 180.0, 270.0])
+def test_a_head_that_lost_rows_or_columns_is_cut(degrees: float, fill: float) -> None:
+    hu, mm = head(1)
+    assert cut(np.where(beyond(hu, degrees, 0.12), np.float32(fill), hu), mm) >= CUT_MM
+
+
+@pytest.mark.parametrize("degrees", [20.0, 45.0, 110.0, 200.0, 300.0])
+@pytest.mark.parametrize("radius_mm", [None, 125.0])
+def test_a_head_that_the_field_of_view_cuts_is_cut_whatever_the_edge(degrees: float, radius_mm: float | None) -> None:
+    """A reformat that reaches beyond its volume ends at an oblique line, a scan off its centre at an arc."""
+    hu, mm = head(2)
+    gone = beyond(hu, degrees, 0.16, None if radius_mm is None else radius_mm / mm)
+    assert cut(np.where(gone, np.float32(-1024.0), hu), mm) >= CUT_MM
+
+
+def test_how_much_is_cut_is_told_in_mm_whatever_the_matrix() -> None:
+    hu, mm = head(1)
+    half = np.where(beyond(hu, 90.0, 0.25), np.float32(-1024.0), hu)
+    fine = np.kron(half, np.ones((2, 2), np.float32))
+    assert cut(fine, mm / 2) == pytest.approx(cut(half, mm), abs=6.0)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 4, 6])
+@pytest.mark.parametrize("air_below", [-1100.0, -850.0, -300.0])
+def test_a_whole_head_is_not_cut_however_even_the_air_around_it(seed: int, air_below: float) -> None:
+    hu, mm = head(seed)
+    assert cut(np.where(hu < air_below, np.float32(-1024.0), hu), mm) == 0.0
+
+
+def test_a_cut_through_the_scalp_alone_is_none() -> None:
+    hu, mm = head(1)
+    assert cut(np.where(beyond(hu, 0.0, 0.015), np.float32(-1024.0), hu), mm) == 0.0
+
+
+def test_a_picture_of_one_value_is_not_cut() -> None:
+    grey = np.full((64, 64), 35.0, np.float32)
+    assert cut_mm(grey, np.ones(grey.shape, np.bool_), (1.0, 1.0)) == 0.0
