@@ -9,7 +9,7 @@ a slice wrongly called brain costs a millisecond, one wrongly left out is not lo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -28,6 +28,7 @@ from dtvit.enclosure import (
 from dtvit.findings import Region
 from dtvit.truncation import cut_mm
 
+AIR_HU = -1024.0  # and padding: what `ct` makes of all below
 CLIP_HU = (-200.0, 400.0)  # air and dense bone count no more than these in a mean
 BONE_HU = 200.0  # above clotted blood (at most 100) and contrast in vessels, below a child's skull
 BONE_SHARE = 0.3  # of a grid cell: keeps the skull of thick slices closed where it runs obliquely
@@ -53,6 +54,8 @@ WIDE = 0.8  # of the widest slice: beyond, head and neck may narrow as they like
 UNSEEN_CM2 = 1.0  # of brain in one slice: room for a bleed of a centimetre
 DROPPED_HU = 100.0  # half a cell of water, against air as clipped
 REMOVED_CM2 = 3.0  # neck muscle between a ring and the spine may pass for brain up to this
+INTERCEPT_HU = 1024.0  # the usual Rescale Intercept, less its sign; some have 1000, which is near enough for BRAIN_HU
+DENSEST = 0.1  # of a picture: bone above 800 HU takes less, a head more; a picture of the vertex alone is no harm
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,8 @@ class SliceContent:
     """What looks like brain and was taken for no head: brace removal may have gone wrong."""
     cut_mm: float = 0.0
     """Of brain where the picture's content ends within the head (`truncation.cut_mm`)."""
+    shifted_hu: float = 0.0
+    """By how much all values are too high where, less that, the slice is surely brain; 0 for any other."""
 
     @property
     def may_show_brain(self) -> bool:
@@ -103,6 +108,16 @@ def classify_content(
 
     `shown`: the rows and columns that the model is shown.
     """
+    content = _measured(hu, head_mask, pixel_mm, shown)
+    return replace(content, cut_mm=cut_mm(hu, head_mask, pixel_mm), shifted_hu=_shifted(hu, pixel_mm))
+
+
+def _measured(
+    hu: npt.NDArray[np.float32],
+    head_mask: npt.NDArray[np.bool_],
+    pixel_mm: tuple[float, float],
+    shown: tuple[slice, slice] = (slice(None), slice(None)),
+) -> SliceContent:
     mean, share, whole = _cells_of(hu, head_mask, pixel_mm)
     bone = (share > BONE_SHARE) | (mean > BONE_MEAN_HU)
     cell_cm2 = hu.size * pixel_mm[0] * pixel_mm[1] / (100.0 * mean.size)
@@ -119,8 +134,21 @@ def classify_content(
         soft_cm2=float(np.count_nonzero(tissue) * cell_cm2),
         unseen_cm2=float(np.count_nonzero(brain & ~_seen(shown, hu.shape, circle, brain.shape)) * cell_cm2),
         removed_cm2=float(_removed(hu, mean, whole) * cell_cm2),
-        cut_mm=cut_mm(hu, head_mask, pixel_mm),
     )
+
+
+def _shifted(hu: npt.NDArray[np.float32], pixel_mm: tuple[float, float]) -> float:
+    """See `SliceContent`. For stored values whose intercept was lost, and those to which it was added twice; they are
+    not mended, since nobody knows what else is wrong with them."""
+    some = hu[::8, ::8]
+    if some[some > AIR_HU].min(initial=0.0) > CLIP_HU[0]:  # no air but what may be padding
+        too_high = INTERCEPT_HU
+    elif np.count_nonzero(some > CLIP_HU[0]) < DENSEST * some.size:
+        too_high = -INTERCEPT_HU
+    else:
+        return 0.0
+    mended = np.where(hu > AIR_HU, hu - np.float32(too_high), np.float32(AIR_HU))
+    return too_high if _measured(mended, np.ones(hu.shape, np.bool_), pixel_mm).surely_brain else 0.0
 
 
 def _met(
@@ -248,6 +276,11 @@ def doubts(
     if cut_off:
         slices = "slice ends" if len(cut_off) == 1 else "slices end"
         found.append(f"{len(cut_off)} {slices} within the head, as if a part were cut off{_images(cut_off, named)}")
+    shifted = {i: content for i in at if (content := contents[i]) and content.shifted_hu}
+    if shifted:
+        slices = "slice" if len(shifted) == 1 else "slices"
+        wrong = _shift_in_words(list(shifted.values()))
+        found.append(f"in {len(shifted)} {slices} the values are {wrong}{_images(list(shifted), named)}")
     lost = sum(content is not None and content.removed_cm2 > REMOVED_CM2 for content in contents)
     if lost:
         slices = "slice" if lost == 1 else "slices"
@@ -261,19 +294,33 @@ def _images(at: Sequence[int], named: Sequence[str | None]) -> str:
     return f" ({'image' if len(which) == 1 else 'images'} {', '.join(which)})" if 0 < len(which) <= NAMED else ""
 
 
+def _shift_in_words(contents: Sequence[SliceContent]) -> str:
+    if sum(content.shifted_hu for content in contents) > 0:
+        return f"about {INTERCEPT_HU:.0f} HU too high, like stored values whose Rescale Intercept was lost"
+    return f"about {INTERCEPT_HU:.0f} HU too low, like values to which Rescale Intercept was added twice"
+
+
 def why_no_head(contents: Sequence[SliceContent | None]) -> str | None:
     """Why this is no head to look at, in words for whoever sent it; None if it is one."""
+    read = [content for content in contents if content is not None]
+    shifted = [content for content in read if content.shifted_hu]
+    right = sum(content.surely_brain for content in read if not content.shifted_hu)
+    if len(shifted) >= _enough(contents) and len(shifted) > right:
+        return f"its values are {_shift_in_words(shifted)}; correct that at the sender and send it again"
     if is_head(contents):
         return None
-    cut = sum(content is not None and content.cut_mm > 0.0 for content in contents)
+    cut = sum(content.cut_mm > 0.0 for content in read)
     hint = f"; {cut} of {len(contents)} slices end within a head, as if a part were cut off" if cut else ""
     return f"no head by its content: no brain inside a closed skull was found{hint}"
 
 
 def is_head(contents: Sequence[SliceContent | None]) -> bool:
     """Whether this is a head by content: brain in a closed skull on enough slices (all, where there are fewer)."""
-    sure = sum(c is not None and c.surely_brain for c in contents)
-    return sure >= max(1, min(HEAD_SLICES, len(contents)))
+    return sum(c is not None and c.surely_brain for c in contents) >= _enough(contents)
+
+
+def _enough(contents: Sequence[SliceContent | None]) -> int:
+    return max(1, min(HEAD_SLICES, len(contents)))
 
 
 def _outside(content: SliceContent | None, region: Region) -> Region:

@@ -187,3 +187,16 @@ def test_neighbouring_slices_of_which_the_last_rows_did_not_come_are_not_absent(
     outcome, reasons = concluded(node, [*datasets[:11], *map(torn, datasets[11:13]), *datasets[13:]])
     assert outcome == "undetermined"
     assert "2 slices end within the head, as if a part were cut off (images 12, 13)" in reasons
+
+
+@pytest.mark.parametrize(
+    ("intercept", "said"), [(1024, "Rescale Intercept was lost"), (-1024, "Rescale Intercept was added twice")]
+)
+def test_shifted_values_are_refused_with_the_cause(node: Made, intercept: int, said: str) -> None:
+    assert set(node.accept(*head_series(RescaleIntercept=intercept))) == {0}
+    node.tick_after(31)
+    while node.worker(HEALTHY).step():
+        pass
+    (job,) = node.rows(jobs)
+    assert job.state == "refused"
+    assert said in job.reason

@@ -288,6 +288,34 @@ def test_a_field_of_view_that_cuts_the_brain_is_told_once() -> None:
     assert doubts_of([*WHOLE[:4], cut, *WHOLE[5:]]) == ("1 slice has brain beyond what the network is shown",)
 
 
+@pytest.mark.parametrize("padded", [True, False])
+@pytest.mark.parametrize("too_high", [1024.0, 1000.0, -1024.0])
+def test_values_that_are_shifted_are_known_by_what_they_would_show(too_high: float, padded: bool) -> None:
+    hu = oval()
+    assert measured(hu).shifted_hu == 0.0
+    shifted = np.maximum(hu + np.float32(too_high), np.float32(-1024.0))
+    if padded:
+        rows, columns = np.ogrid[:512, :512]
+        shifted[np.hypot(rows - 255.5, columns - 255.5) > 256] = -1024.0
+    assert measured(shifted).shifted_hu == (1024.0 if too_high > 0 else -1024.0)
+
+
+def test_what_is_no_head_does_not_become_one_by_a_shift() -> None:
+    for other in (np.zeros((128, 128)), np.full((128, 128), -1024.0), np.full((128, 128), 1060.0)):
+        assert measured(other.astype(np.float32), 2.0).shifted_hu == 0.0
+    assert measured(oval(inside=1060.0)).shifted_hu == 0.0
+
+
+def test_a_series_of_shifted_values_is_refused_as_what_it_is() -> None:
+    stored, twice = (replace(content(0, 300), shifted_hu=hu) for hu in (1024.0, -1024.0))
+    assert "Rescale Intercept was lost" in (why_no_head([*WHOLE[:2], *[stored] * 7]) or "")
+    assert "1024 HU too low" in (why_no_head([twice] * 9) or "")
+    assert why_no_head(WHOLE) is None
+    assert why_no_head([*WHOLE[:4], stored, stored, *WHOLE[4:]]) is None
+    said = "in 2 slices the values are about 1024 HU too high, like stored values whose Rescale Intercept was lost"
+    assert said in doubts_of([*WHOLE[:4], stored, stored, *WHOLE[4:]])
+
+
 def test_a_refusal_tells_that_the_slices_are_cut() -> None:
     nothing = "no head by its content: no brain inside a closed skull was found"
     assert why_no_head([content(0)] * 9) == nothing
