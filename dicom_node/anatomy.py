@@ -7,8 +7,9 @@ as functions of values, and `dtvit` does the judging.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dicom_node.store.results import SliceResult
 from dicom_node.store.series import Instance
@@ -38,7 +39,15 @@ def in_order(found: Sequence[SliceResult]) -> list[SliceResult]:
 
 
 def regions(ordered: Sequence[SliceResult]) -> list[Region]:
-    return selection.assign_regions([_content(r) for r in ordered])
+    """What each shows. Where those without a position belong is not known: they say nothing of their neighbours."""
+    known = _with_position(ordered)
+    groups = ordered[:known], ordered[known:]
+    return [region for group in groups for region in selection.assign_regions([_content(r) for r in group])]
+
+
+def _with_position(ordered: Sequence[SliceResult]) -> int:
+    """How many of them, which come first, have one."""
+    return sum(r.position_mm is not None for r in ordered)
 
 
 def why_no_head(found: Sequence[SliceResult]) -> str | None:
@@ -53,11 +62,12 @@ def why_no_head(found: Sequence[SliceResult]) -> str | None:
 def coverage(found: Sequence[SliceResult], instances: Sequence[Instance]) -> Coverage:
     """How much of the brain these slices show, provided that they are all there is."""
     ordered = in_order(found)
-    names = [_name(r) for r in ordered]
+    names = [_name(r) for r in _numbered_apart(ordered)]
     shown = regions(ordered)
+    known = _with_position(ordered) or len(ordered)
     evaluated = [region is Region.BRAIN and r.left_out is None for r, region in zip(ordered, shown, strict=True)]
     doubts = [
-        *selection.doubts([_content(r) for r in ordered], shown, named=names),
+        *selection.doubts([_content(r) for r in ordered[:known]], shown[:known], named=names[:known]),
         *_fanned(found, instances),
     ]
     places = [r.position_mm for r in ordered], [r.thickness_mm for r in ordered]
@@ -77,10 +87,16 @@ def conclude(
     ordered = in_order([r for r in found if r.instance_id not in ruled_out])
     slices = [
         _finding(result, of_id[result.instance_id], region, cuts.slice)
-        for result, region in zip(ordered, regions(ordered), strict=True)
+        for result, region in zip(_numbered_apart(ordered), regions(ordered), strict=True)
     ]
     slices += [_left_out(of_id[i], why) for i, why in ruled_out.items()]
     return findings.conclude(slices, coverage(ordered, instances), cuts.series, whole=whole)
+
+
+def _numbered_apart(found: Sequence[SliceResult]) -> list[SliceResult]:
+    """Without the numbers that several single images share, as some senders give all the same: they name none."""
+    often = Counter(r.instance_number for r in found if not r.frame)
+    return [r if r.frame or often[r.instance_number] == 1 else replace(r, instance_number=None) for r in found]
 
 
 def _name(result: SliceResult) -> str | None:

@@ -73,8 +73,10 @@ def assess(
     given = zip(positions_mm, thicknesses_mm, regions, evaluated, named or [None] * len(regions), strict=True)
     placed = [_Slice(mm, thick, region, done, name) for mm, thick, region, done, name in given if mm is not None]
     gaps: list[str] = []
-    if len(placed) < len(positions_mm):
-        gaps.append(f"{len(positions_mm) - len(placed)} slices have no usable position")
+    among = "in the series"
+    if nowhere := len(positions_mm) - len(placed):
+        gaps.append(f"{_slices(nowhere)} {'has' if nowhere == 1 else 'have'} no usable position")
+        among = "among the slices with a position"
     brain = [i for i, one in enumerate(placed) if one.region is Region.BRAIN]
     if not brain:
         gaps += [] if Region.BRAIN in regions else ["no slice shows brain"]
@@ -86,9 +88,9 @@ def assess(
     lower_end = bool(below) and below[-1].region is Region.BELOW_BRAIN
     upper_end = bool(above) and above[0].region is Region.ABOVE_BRAIN
     if not lower_end:
-        gaps.append("the lower end of the brain (skull base) is not in the series")
+        gaps.append(f"the lower end of the brain (skull base) is not {among}")
     if not upper_end:
-        gaps.append("the upper end of the brain (vertex) is not in the series")
+        gaps.append(f"the upper end of the brain (vertex) is not {among}")
     if left_out := sum(not one.evaluated for one in within):
         gaps.append(f"{_slices(left_out)} inside the brain left out")
     if outside := regions.count(Region.UNKNOWN) - sum(one.region is Region.UNKNOWN for one in within):

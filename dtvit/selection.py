@@ -289,9 +289,11 @@ def doubts(
 
 
 def _images(at: Sequence[int], named: Sequence[str | None]) -> str:
-    """In brackets what a reader calls these, unless they are too many to go through."""
+    """In brackets what a reader calls these, if each has a name, and they are not too many to go through."""
     which = [name for i in at if named and (name := named[i])]
-    return f" ({'image' if len(which) == 1 else 'images'} {', '.join(which)})" if 0 < len(which) <= NAMED else ""
+    if len(which) < len(at) or len(which) > NAMED:
+        return ""
+    return f" ({'image' if len(which) == 1 else 'images'} {', '.join(which)})"
 
 
 def _shift_in_words(contents: Sequence[SliceContent]) -> str:

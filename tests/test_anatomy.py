@@ -63,6 +63,27 @@ def test_a_hole_is_told_by_the_images_beside_it(node: Made) -> None:
     assert "slices are missing between images 9 and 11" in reason
 
 
+@pytest.mark.parametrize("lost", [slice(8, 9), slice(8, 11), slice(9, 10)])
+def test_slices_without_a_position_are_looked_at_and_blur_no_end_of_the_brain(node: Made, lost: slice) -> None:
+    series = head_series()
+    series[lost] = [changed(ds, ImagePositionPatient=None) for ds in series[lost]]
+    outcome, reasons = concluded(node, series)
+    assert outcome == "undetermined"
+    assert "no usable position" in reasons
+    assert "end" not in reasons
+    assert "less head or brain" not in reasons
+    slices = node.rows(jobs)[-1].findings["slices"]
+    assert {s["region"] for s in slices if s["position_mm"] is None} == {"brain"}
+
+
+def test_images_that_share_their_number_are_told_by_their_position(node: Made) -> None:
+    series = [changed(ds, InstanceNumber=1) for ds in head_series()]
+    outcome, reasons = concluded(node, [*series[:9], *series[10:]])
+    assert outcome == "undetermined"
+    assert "slices are missing between -17.0 and 1.0 mm" in reasons
+    assert {s["instance_number"] for s in node.rows(jobs)[-1].findings["slices"]} == {None}
+
+
 def test_a_field_of_view_that_cuts_the_brain_is_not_absent(node: Made) -> None:
     middle = slice(32, 96)
     outcome, reasons = concluded(node, [repictured(ds, pixels_of(ds)[middle, middle]) for ds in head_series()])

@@ -107,6 +107,15 @@ def test_an_unreadable_slice_without_position_uncovers_the_brain() -> None:
     assert not coverage.complete
 
 
+def test_an_end_whose_slice_has_no_position_is_not_said_to_be_missing() -> None:
+    positions, thicknesses, regions = series()
+    told = assess([*positions[:-2], None, None], thicknesses, regions, [r is BRAIN for r in regions])
+    assert told.gaps == (
+        "2 slices have no usable position",
+        "the upper end of the brain (vertex) is not among the slices with a position",
+    )
+
+
 def test_a_series_that_begins_or_ends_within_the_brain_is_not_covered() -> None:
     positions, thicknesses, regions = series()
     evaluated = [r is BRAIN for r in regions]

@@ -27,12 +27,20 @@ def numbered(*numbers: int | None) -> list[SliceFinding]:
         ((1, 2, 4, 6, 7, 8), "1-2, 4, 6-8"),
         ((5, 5), "5 (2 images)"),
         ((1, 1, 1, 2, 3, 7, 7), "2-3, 1 (3 images), 7 (2 images)"),
-        ((5, None, None), "5, 2 without a number"),
+        ((5, None, None), f"5, 2 without a number of their own, at {SLICE.position_mm:.1f} mm"),
         ((), ""),
     ],
 )
 def test_images_are_named_by_their_instance_numbers(numbers: tuple[int | None, ...], said: str) -> None:
     assert wording.labels(numbered(*numbers)) == said
+
+
+def test_images_without_a_number_are_told_by_where_they_lie() -> None:
+    (one,) = numbered(None)
+    placed = [dataclasses.replace(one, position_mm=mm) for mm in (15.0, 5.0, 10.0)]
+    assert wording.images(placed) == "3 images without a number of their own, at 5.0 to 15.0 mm"
+    nowhere = dataclasses.replace(placed[0], position_mm=None)
+    assert wording.labels([*placed, nowhere]) == "4 without a number of their own"
 
 
 def test_frames_are_named_as_frames() -> None:

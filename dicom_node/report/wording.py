@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from dtvit.findings import LOCATIONS, REASONS_TOLD, RUN_LENGTH, Outcome, Region, SeriesFindings, SliceFinding
 
@@ -72,8 +72,17 @@ def labels(findings: Iterable[SliceFinding]) -> str:
         once = _runs([n for n in numbers if n not in often])
         return ", ".join([*([once] if once else []), *(f"{n} ({count} images)" for n, count in often.items())])
     named = [label(f) for f in findings if f.instance_number is not None]
-    nameless = len(findings) - len(named)
-    return ", ".join([*named, *([f"{nameless} without a number"] if nameless else [])])
+    return ", ".join([*named, *_without_number([f for f in findings if f.instance_number is None])])
+
+
+def _without_number(findings: Sequence[SliceFinding]) -> Iterator[str]:
+    """`3 without a number of their own, at 5.0 to 15.0 mm`."""
+    if not findings:
+        return
+    places = sorted({f"{f.position_mm:.1f}" for f in findings if f.position_mm is not None}, key=float)
+    everywhere = all(f.position_mm is not None for f in findings)
+    where = f", at {' to '.join(dict.fromkeys((places[0], places[-1])))} mm" if everywhere else ""
+    yield f"{len(findings)} without a number of {'its' if len(findings) == 1 else 'their'} own{where}"
 
 
 def _frames(of_one_image: Sequence[SliceFinding]) -> str:
@@ -237,4 +246,7 @@ def images(findings: Sequence[SliceFinding]) -> str:
     names = label(findings[0]) if len(findings) == 1 and findings[0].frame is None else labels(findings)
     if names.startswith("frame"):
         return names
+    if len(findings) > 1 and all(f.instance_number is None for f in findings):
+        count, how = names.split(" ", 1)
+        return f"{count} images {how}"
     return f"{'image' if len(findings) == 1 else 'images'} {names}"
