@@ -98,13 +98,22 @@ def _past_sequence(data: bytes | bytearray, at: int, implicit: bool, vr: str | N
             return at
         if tag != _ITEM:
             raise Unusual
-        at = _past_item(data, at, implicit, depth) if length == UNDEFINED else at + length
+        at = _past_item(data, at, None if length == UNDEFINED else at + length, implicit, depth)
 
 
-def _past_item(data: bytes | bytearray, at: int, implicit: bool, depth: int) -> int:
-    while True:
+def _past_item(data: bytes | bytearray, at: int, end: int | None, implicit: bool, depth: int) -> int:
+    """Where an item ends whose elements begin at `at`; `end`: where it says so itself.
+
+    One with an element that reaches beyond its end is Unusual: whoever parses it goes on behind the element.
+    """
+    while end is None or at < end:
         group, element, length = _implicit(data, at)
         if group << 16 | element == _ITEM_END and not length:
+            if end is not None:
+                raise Unusual
             return at + 8
         _, vr, begin, length = _head(data, at, implicit)
         at = _past_sequence(data, begin, implicit, vr, depth + 1) if length == UNDEFINED else begin + length
+    if at != end:
+        raise Unusual
+    return at

@@ -335,6 +335,24 @@ def test_what_is_read_without_pydicom_is_what_pydicom_reads(syntax: str, monkeyp
     assert plain > 60
 
 
+@pytest.mark.parametrize("syntax", [IMPLICIT, EXPLICIT])
+@pytest.mark.parametrize("beyond", [0, 4, 40])
+def test_an_item_with_an_element_that_reaches_beyond_it_is_pydicoms_to_judge(syntax: str, beyond: int) -> None:
+    """Stepped over by its length, it would be followed by other elements than those behind the one it holds."""
+    length = struct.pack("<L" if syntax == IMPLICIT else "<2sH", *([] if syntax == IMPLICIT else [b"LO"]), 4 + beyond)
+    element = struct.pack("<HH", 8, 0x0104) + length + b"Head"
+    begin = struct.pack("<HH", 8, 0x2218) + (b"" if syntax == IMPLICIT else b"SQ\0\0") + b"\xff" * 4
+    item = b"\xfe\xff\x00\xe0" + struct.pack("<L", len(element)) + element
+    whole = encoded(ct(), syntax)
+    behind_group_8 = whole.index(struct.pack("<HH", 0x10, 0x10))
+    data_set = whole[:behind_group_8] + begin + item + b"\xfe\xff\xdd\xe0" + b"\0" * 4 + whole[behind_group_8:]
+    if beyond:
+        with pytest.raises(stepping.Unusual):
+            stepping.find(data_set, syntax == IMPLICIT, frozenset())
+    else:
+        assert stepping.find(data_set, syntax == IMPLICIT, frozenset())[1] is not None
+
+
 def test_a_header_of_many_elements_is_read_without_pydicom(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(elements, "_parse", None)
     assert read(ct(7)).facts.instance_number == 7
