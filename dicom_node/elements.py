@@ -28,6 +28,7 @@ from dtvit.stepping import CHARACTER_SET, PIXEL_DATA, UNDEFINED, Pixels, Unusual
 _ITEM = b"\xfe\xff\x00\xe0"  # its tag, in little endian
 _COMMAND_SET, _FILE_META = b"\0\0", b"\2\0"  # groups, in little endian
 MOST_READS = 1_000_000  # one or two an element; pydicom makes some 340 bytes of an empty one, which has eight
+MOST_NESTED = 1 << 16  # bytes of a sequence that is looked into; what the frames of an image share takes a few thousand
 _TEXTS = frozenset({"CS", "DA", "DT", "LO", "PN", "SH", "TM", "UI"})
 
 
@@ -95,6 +96,20 @@ class Elements:
         except Exception:  # noqa: BLE001 - as in `_value`
             return False
 
+    def within(self, *keywords: str) -> Elements | None:
+        """What the first item of this sequence holds, of that the first item of the next, and so on; None if any of
+        them is not there."""
+        if self._read is None and _tag(keywords[0])[0] not in self._raw:
+            return None
+        try:
+            items = _items(self._dataset, keywords[0])
+        except Exception:  # noqa: BLE001 - as in `_value`
+            return None
+        if not items:
+            return None
+        first = Elements({}, implicit=self._implicit, read=items[0])
+        return first.within(*keywords[1:]) if len(keywords) > 1 else first
+
     def _plain(self, keyword: str, representations: Collection[str]) -> str | None:
         """The value, if it is of such a VR and in printable ASCII; then no character set says it otherwise."""
         tag, usual = _tag(keyword)
@@ -139,6 +154,15 @@ class Elements:
 
 
 _PLAIN = (str, int, float, PersonName)  # an element may come under any VR, a sequence among them
+
+
+def _items(ds: Dataset, keyword: str) -> Sequence | None:
+    """Of a sequence that is no larger than any that is asked for: nothing counts the elements within."""
+    held = ds.get_item(keyword) if keyword in ds else None
+    if held is None or (isinstance(held, RawDataElement) and len(held.value or b"") > MOST_NESTED):
+        return None
+    value = ds[keyword].value
+    return value if isinstance(value, Sequence) else None
 
 
 def _floats(text: str) -> tuple[float, ...] | None:

@@ -46,10 +46,11 @@ _TAKEN = (
     ("StudyDate", "StudyTime"),
     ("ContentDate", "ContentTime"),
 )
+_SHARED = "SharedFunctionalGroupsSequence"  # what all frames of an Enhanced CT have in common (C.7.6.16)
 _FACTS = (
     *("Modality", "ImageType", "BodyPartExamined", "ConvolutionKernel", "ContrastBolusAgent", "SliceThickness"),
     *("ImagePositionPatient", "ImageOrientationPatient", "InstanceNumber", "SeriesNumber", "NumberOfFrames"),
-    *("Rows", "Columns", "ContrastBolusAgentSequence"),
+    *("Rows", "Columns", "ContrastBolusAgentSequence", _SHARED),
 )
 _READ = frozenset(
     {"SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", *_IDENTITY, *_FACTS}
@@ -247,8 +248,8 @@ def _facts(of: Elements) -> Facts:
     return Facts(
         modality=_short(of, "Modality"),
         image_type=tuple(v.strip().upper() for v in (of.text("ImageType") or "")[:256].split("\\") if v.strip()),
-        body_part=_short(of, "BodyPartExamined"),
-        kernel=_short(of, "ConvolutionKernel"),
+        body_part=_short(of, "BodyPartExamined") or _region(of),
+        kernel=_short(of, "ConvolutionKernel") or _kernel_of_frames(of),
         contrast=_agent_given(of),
         thickness_mm=of.number("SliceThickness"),
         position=position,  # type: ignore[arg-type]
@@ -266,6 +267,21 @@ def _agent_given(of: Elements) -> bool:
     sequence (C.7.6.4b)."""
     text = of.text("ContrastBolusAgent")
     return of.has_items("ContrastBolusAgentSequence") if text is None else not _NO_AGENT.fullmatch(text)
+
+
+def _kernel_of_frames(of: Elements) -> str | None:
+    """Of an Enhanced CT (C.8.15.3.7), and of one converted from single images, which keeps it among what has no group
+    of its own (C.7.6.16.2.25). By its group, BONE or SOFT_TISSUE, where only that is told."""
+    frames = of.within(_SHARED, "CTReconstructionSequence") or of.within(
+        _SHARED, "UnassignedSharedConvertedAttributesSequence"
+    )
+    return None if frames is None else _short(frames, "ConvolutionKernel") or _short(frames, "ConvolutionKernelGroup")
+
+
+def _region(of: Elements) -> str | None:
+    """The body part of all frames, by the meaning of its code (C.7.6.16.2.8)."""
+    region = of.within(_SHARED, "FrameAnatomySequence", "AnatomicRegionSequence")
+    return None if region is None else _short(region, "CodeMeaning")
 
 
 def _short(of: Elements, keyword: str) -> str | None:

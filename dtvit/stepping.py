@@ -42,7 +42,7 @@ def find(
     after: int = 0x0007FFFF,
 ) -> tuple[dict[int, RawDataElement], Pixels | None]:
     """The `wanted` elements, by tag, of the little endian data set that begins at `begin`, and where the value of Pixel
-    Data lies, which ends the search; None where there is none. Of a sequence of undefined length only that is told.
+    Data lies, which ends the search; None where there is none. A sequence of undefined length gets the one it has.
 
     `after`: the tag that all are beyond; groups below 0008 belong elsewhere than in a data set.
     Raises Unusual, struct.error.
@@ -63,7 +63,8 @@ def find(
         if length == UNDEFINED:
             at = _past_sequence(data, value, implicit, vr, 0)
             if tag in wanted:
-                found[tag] = RawDataElement(BaseTag(tag), "SQ", at - value - 8, b"", value, implicit, True)
+                items = bytes(data[value : at - 8])
+                found[tag] = RawDataElement(BaseTag(tag), "SQ", len(items), items, value, implicit, True)
             continue
         at = value + length
         if tag in wanted:

@@ -130,6 +130,51 @@ def test_an_enhanced_image_tells_its_contrast_agent_in_a_sequence(
     assert read.facts.contrast == given
 
 
+def shared_by_frames(*within: str, **values: str) -> Dataset:
+    """Functional groups that all frames share, with these values at the bottom of these sequences."""
+    inner = Dataset()
+    for keyword, value in values.items():
+        setattr(inner, keyword, value)
+    for keyword in reversed(within):
+        outer = Dataset()
+        setattr(outer, keyword, [inner])
+        inner = outer
+    return inner
+
+
+ANATOMY = ("FrameAnatomySequence", "AnatomicRegionSequence")
+
+
+@pytest.mark.parametrize("syntax", [uid.ExplicitVRLittleEndian, uid.ImplicitVRLittleEndian, uid.ExplicitVRBigEndian])
+@pytest.mark.parametrize("undefined_length", [True, False])
+@pytest.mark.parametrize(
+    ("shared", "said"),
+    [
+        (shared_by_frames("CTReconstructionSequence", ConvolutionKernel="BONE"), "not a soft-tissue kernel: BONE"),
+        (shared_by_frames("CTReconstructionSequence", ConvolutionKernelGroup="LUNG"), "not a soft-tissue kernel: LUNG"),
+        (
+            shared_by_frames("UnassignedSharedConvertedAttributesSequence", ConvolutionKernel="H60s"),
+            "not a soft-tissue kernel: H60s",
+        ),
+        (shared_by_frames("CTReconstructionSequence", ConvolutionKernel="STANDARD"), None),
+        (shared_by_frames(*ANATOMY, CodeMeaning="Chest"), "body part is Chest"),
+        (shared_by_frames(*ANATOMY, CodeMeaning="Head"), None),
+        (shared_by_frames("CTReconstructionSequence"), None),
+        (Dataset(), None),
+    ],
+)
+def test_kernel_and_body_part_of_an_enhanced_image_are_those_of_its_frames(
+    syntax: str, undefined_length: bool, shared: Dataset, said: str | None
+) -> None:
+    ds = ct(ConvolutionKernel=None, BodyPartExamined=None, SharedFunctionalGroupsSequence=[shared])
+    for one in (ds, *(e.value[0] for e in ds.iterall() if e.VR == "SQ" and e.value)):
+        for element in one:
+            element.is_undefined_length = undefined_length and element.VR == "SQ"
+    named = {"sop_class_uid": CT, "sop_instance_uid": str(ds.SOPInstanceUID)}
+    read = header.read(encoded(ds, syntax), transfer_syntax_uid=str(syntax), **named)
+    assert ruled_out(str(uid.EnhancedCTImageStorage), read.facts, RULES) == said
+
+
 def test_contrast_is_looked_at_where_it_is_asked_for() -> None:
     assert why(Eligibility(contrast=True), ContrastBolusAgent="Iomeprol") is None
 
