@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from dicom_node.store.results import SliceResult
 from dicom_node.store.series import Instance
 from dtvit import findings, selection
-from dtvit.coverage import assess
+from dtvit.coverage import SAME_MM, assess
 from dtvit.findings import Coverage, Outcome, Region, SeriesFindings, SliceFinding, Thresholds
 
 PARALLEL = 0.02  # between unit normals: one degree, which moves the rim of a head by 2 mm
@@ -68,6 +68,7 @@ def coverage(found: Sequence[SliceResult], instances: Sequence[Instance]) -> Cov
     evaluated = [region is Region.BRAIN and r.left_out is None for r, region in zip(ordered, shown, strict=True)]
     doubts = [
         *selection.doubts([_content(r) for r in ordered[:known]], shown[:known], named=names[:known]),
+        *_repeated(ordered, shown, names),
         *_fanned(found, instances),
     ]
     places = [r.position_mm for r in ordered], [r.thickness_mm for r in ordered]
@@ -116,6 +117,21 @@ def _fanned(found: Sequence[SliceResult], instances: Sequence[Instance]) -> list
     if not normals or all(math.dist(normals[0], n) < PARALLEL for n in normals):
         return []
     return ["the slices are not parallel: what lies between them is not known to be seen"]
+
+
+def _repeated(ordered: Sequence[SliceResult], shown: Sequence[Region], names: Sequence[str | None]) -> list[str]:
+    """Brain that measures the same to the last digit at two places is one picture, and what lies at the other is not
+    seen: no two slices have the same noise."""
+    alike: dict[tuple[object, ...], list[int]] = {}
+    for i, (result, region) in enumerate(zip(ordered, shown, strict=True)):
+        if region is Region.BRAIN and result.content is not None and result.position_mm is not None:
+            alike.setdefault(tuple(sorted(result.content.items())), []).append(i)
+    places = [[ordered[i].position_mm or 0.0 for i in same] for same in alike.values()]
+    found = [same for same, mm in zip(alike.values(), places, strict=True) if max(mm) - min(mm) > SAME_MM]
+    if not found:
+        return []
+    at = sorted(i for same in found for i in same)
+    return [f"{len(at)} slices hold the same picture as another, elsewhere{selection.images(at, names)}"]
 
 
 def nothing_evaluated(instances: Sequence[Instance], reason: str) -> SeriesFindings:

@@ -263,11 +263,11 @@ def doubts(
     cut = [i for i in at if _dips(contents, i, at[0], at[-1])]
     if cut:
         shows = "slice shows" if len(cut) == 1 else "slices show"
-        found.append(f"{len(cut)} {shows} much less head or brain than those on both sides{_images(cut, named)}")
+        found.append(f"{len(cut)} {shows} much less head or brain than those on both sides{images(cut, named)}")
     elif (step := _abrupt(contents, at)) is not None:
         which = [name for i in step if named and (name := named[i])]
-        images = f" (between images {which[0]} and {which[1]})" if len(which) == 2 else ""
-        found.append(f"much of the head is gone from one slice to the next{images}")
+        where = f" (between images {which[0]} and {which[1]})" if len(which) == 2 else ""
+        found.append(f"much of the head is gone from one slice to the next{where}")
     hidden = [i for i in at if (content := contents[i]) is not None and content.unseen_cm2 > UNSEEN_CM2]
     if hidden:
         has = "slice has" if len(hidden) == 1 else "slices have"
@@ -275,12 +275,12 @@ def doubts(
     cut_off = [i for i in at if i >= base and i not in hidden and (content := contents[i]) and content.cut_mm]
     if cut_off:
         slices = "slice ends" if len(cut_off) == 1 else "slices end"
-        found.append(f"{len(cut_off)} {slices} within the head, as if a part were cut off{_images(cut_off, named)}")
+        found.append(f"{len(cut_off)} {slices} within the head, as if a part were cut off{images(cut_off, named)}")
     shifted = {i: content for i in at if (content := contents[i]) and content.shifted_hu}
     if shifted:
         slices = "slice" if len(shifted) == 1 else "slices"
         wrong = _shift_in_words(list(shifted.values()))
-        found.append(f"in {len(shifted)} {slices} the values are {wrong}{_images(list(shifted), named)}")
+        found.append(f"in {len(shifted)} {slices} the values are {wrong}{images(list(shifted), named)}")
     lost = sum(content is not None and content.removed_cm2 > REMOVED_CM2 for content in contents)
     if lost:
         slices = "slice" if lost == 1 else "slices"
@@ -288,7 +288,7 @@ def doubts(
     return tuple(found)
 
 
-def _images(at: Sequence[int], named: Sequence[str | None]) -> str:
+def images(at: Sequence[int], named: Sequence[str | None]) -> str:
     """In brackets what a reader calls these, if each has a name, and they are not too many to go through."""
     which = [name for i in at if named and (name := named[i])]
     if len(which) < len(at) or len(which) > NAMED:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -221,3 +222,23 @@ def test_shifted_values_are_refused_with_the_cause(node: Made, intercept: int, s
     (job,) = node.rows(jobs)
     assert job.state == "refused"
     assert said in job.reason
+
+
+@pytest.mark.parametrize("frozen", [range(9, 12), (10, 14)])
+def test_one_picture_at_two_places_is_not_absent(node: Made, frozen: Sequence[int]) -> None:
+    """As where a program filled the places of images that it lacked, or wrote one over and over."""
+    datasets = head_series()
+    for i in frozen:
+        datasets[i] = changed(datasets[i], PixelData=datasets[frozen[0]].PixelData)
+    outcome, reasons = concluded(node, datasets)
+    assert outcome == "undetermined"
+    assert f"{len(frozen)} slices hold the same picture as another, elsewhere" in reasons
+    assert f"(images {', '.join(str(i + 1) for i in frozen)})" in reasons
+
+
+def test_images_that_came_twice_at_one_place_are_no_harm(node: Made) -> None:
+    datasets = head_series()
+    again = [
+        changed(ds, SOPInstanceUID=f"{ds.SOPInstanceUID}.2", InstanceNumber=100 + i) for i, ds in enumerate(datasets)
+    ]
+    assert concluded(node, [*datasets, *again[9:13]]) == ("absent", "")
