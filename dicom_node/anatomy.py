@@ -67,7 +67,12 @@ def coverage(found: Sequence[SliceResult], instances: Sequence[Instance]) -> Cov
     known = _with_position(ordered) or len(ordered)
     evaluated = [region is Region.BRAIN and r.left_out is None for r, region in zip(ordered, shown, strict=True)]
     doubts = [
-        *selection.doubts([_content(r) for r in ordered[:known]], shown[:known], named=names[:known]),
+        *selection.doubts(
+            [_content(r) for r in ordered[:known]],
+            shown[:known],
+            positions_mm=[r.position_mm for r in ordered[:known]],
+            named=names[:known],
+        ),
         *_repeated(ordered, shown, names),
         *_fanned(found, instances),
     ]

@@ -167,6 +167,26 @@ def test_a_brain_that_ends_at_its_full_width_is_doubted() -> None:
     assert doubts_of([lost, *WHOLE[4:]]) == ("the brain does not taper off towards its lower end",)
 
 
+def test_a_brain_that_ends_wider_than_one_may_in_a_step_is_doubted() -> None:
+    """Beyond, brain may not have been known as such: in streaks of metal, or where too little light came through."""
+    lower, upper = (
+        "the brain does not taper off towards its lower end",
+        "the brain does not taper off towards its upper end",
+    )
+
+    def at(step_mm: float, contents: list[SliceContent]) -> tuple[str, ...]:
+        return doubts(contents, assign_regions(contents), positions_mm=[step_mm * i for i in range(len(contents))])
+
+    spoilt = content(0, 200)
+    wide_base = [spoilt, spoilt, content(45), *WHOLE[3:]]
+    assert at(5.0, WHOLE) == ()
+    assert at(5.0, wide_base) == at(1.0, wide_base) == (lower,)
+    assert at(9.0, wide_base) == doubts_of(wide_base) == (), "so steep may it be in such steps"
+    wide_top = [*WHOLE[:6], content(60, 120), content(0, 110)]
+    assert at(5.0, wide_top) == (upper,)
+    assert at(10.0, wide_top) == ()
+
+
 def test_a_slice_with_half_a_head_is_doubted() -> None:
     half = content(60, 115)
     assert doubts_of([*WHOLE[:4], half, *WHOLE[5:]]) == (SPOILT,)
