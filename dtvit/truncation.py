@@ -13,7 +13,7 @@ import numpy.typing as npt
 BONE_HU, TISSUE_HU = 200.0, (0.0, 130.0)  # as `selection` has them for cells, here of pixels
 AIR_HU = -1000.0
 SAMPLED_MM = 2.0  # between the lines that are followed from the border inwards
-BLURRED = 2  # pixels over which resampling softens the edge
+BLURRED, BLURRED_MM = 4, 3.0  # over so many pixels resampling softens the edge, but no further in
 BEYOND = 3  # pixels of one value in a row; fewer may be alike by chance
 SCALP_MM = 12.0  # thicker is none: below it lies bone
 CUT_MM = 30.0  # a chord a millimetre or two within the skull; whole heads keep below, be all air of one value
@@ -47,7 +47,7 @@ def _brain_at_the_edge(
 ) -> float:
     begin = (hu == hu[:, :1]).argmin(1)  # where the content of each line begins; 0 where there is none
     found = 0.0
-    for deep in range(1 + BLURRED):
+    for deep in range(1 + min(BLURRED, round(BLURRED_MM / along_mm))):
         brain = _between_bone(_followed(hu, head, begin, deep))
         if np.count_nonzero(brain) * apart_mm >= CUT_MM:
             for deeper_mm in np.arange(1.0, SCALP_MM):

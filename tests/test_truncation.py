@@ -77,3 +77,12 @@ def test_a_cut_through_the_scalp_alone_is_none() -> None:
 def test_a_picture_of_one_value_is_not_cut() -> None:
     grey = np.full((64, 64), 35.0, np.float32)
     assert cut_mm(grey, np.ones(grey.shape, np.bool_), (1.0, 1.0)) == 0.0
+
+
+@pytest.mark.parametrize("degrees", [0.0, 20.0, 110.0, 200.0])
+def test_an_edge_that_resampling_softened_is_still_one(degrees: float) -> None:
+    import cv2
+
+    hu, mm = head(2)
+    gone = cv2.GaussianBlur(beyond(hu, degrees, 0.16).astype(np.float32), (3, 3), 0.6)
+    assert cut((hu * (1 - gone) - 1024.0 * gone).astype(np.float32), mm) >= CUT_MM
