@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from dicom_node import anatomy, reporting
@@ -159,7 +160,7 @@ class Worker:
         usable = [r for r in found if r.instance_id not in ruled_out]
         no_head = anatomy.why_no_head(usable)
         if no_head is not None:
-            self._end(job, JobState.REFUSED, reason=no_head)
+            self._end(job, JobState.REFUSED, reason=f"{no_head}{_besides(ruled_out, len(instances))}")
             return
         metadata = self._classifier.checkpoint.metadata
         cuts = anatomy.Cuts(metadata.slice_thresholds, metadata.series_thresholds)
@@ -323,3 +324,11 @@ class Worker:
                 jobs.give_back(connection, job, now=self._clock(), wait_s=wait_s, reason=reason)
         except (LeaseLost, StoreFull, StoreUnavailable) as exc:
             log.warning("not_given_back %s", fields(job=job.id, reason=exc))  # the lease runs out by itself
+
+
+def _besides(ruled_out: Mapping[int, str], images: int) -> str:
+    """What a refusal by content has to add where headers ruled out images, which may be those with the brain."""
+    if not ruled_out:
+        return ""
+    ((why, _),) = Counter(ruled_out.values()).most_common(1)
+    return f"; {len(ruled_out)} of {images} images were not looked at: {why}"

@@ -110,6 +110,15 @@ def test_what_is_no_head_is_refused_and_nothing_is_sent(node: Made) -> None:
     assert node.rows(objects) == []
 
 
+def test_a_refusal_by_content_tells_what_was_not_looked_at(node: Made) -> None:
+    bone = [changed(ds, ConvolutionKernel="BONE") if ds.InstanceNumber > 12 else ds for ds in head_series()]
+    complete(node, bone)
+    work(node)
+    reason = node.rows(jobs_table)[0].reason
+    assert "no head by its content" in reason
+    assert reason.endswith("; 10 of 22 images were not looked at: not a soft-tissue kernel: BONE")
+
+
 def test_when_the_chosen_series_is_no_head_one_that_was_passed_over_is_judged(node: Made) -> None:
     thin = head_series(series="1.2.3.2", SliceThickness="2", SeriesNumber=3)
     node.accept(*no_head(), *thin)
