@@ -60,7 +60,6 @@ UNSEEN_CM2 = 1.0  # of brain in one slice: room for a bleed of a centimetre
 DROPPED_HU = 100.0  # half a cell of water, against air as clipped
 REMOVED_CM2 = 3.0  # neck muscle between a ring and the spine may pass for brain up to this
 INTERCEPT_HU = 1024.0  # the usual Rescale Intercept, less its sign; some have 1000, which is near enough for BRAIN_HU
-DENSEST = 0.1  # of a picture: bone above 800 HU takes less, a head more; a picture of the vertex alone is no harm
 
 
 @dataclass(frozen=True)
@@ -114,7 +113,7 @@ def classify_content(
     `shown`: the rows and columns that the model is shown.
     """
     content = _measured(hu, head_mask, pixel_mm, shown)
-    return replace(content, cut_mm=cut_mm(hu, head_mask, pixel_mm), shifted_hu=_shifted(hu, pixel_mm))
+    return replace(content, cut_mm=cut_mm(hu, head_mask, pixel_mm), shifted_hu=_shifted(hu, pixel_mm, content.soft_cm2))
 
 
 def _measured(
@@ -142,13 +141,14 @@ def _measured(
     )
 
 
-def _shifted(hu: npt.NDArray[np.float32], pixel_mm: tuple[float, float]) -> float:
+def _shifted(hu: npt.NDArray[np.float32], pixel_mm: tuple[float, float], soft_cm2: float) -> float:
     """See `SliceContent`. For stored values whose intercept was lost, and those to which it was added twice; they are
     not mended, since nobody knows what else is wrong with them."""
     some = hu[::8, ::8]
-    if some[some > AIR_HU].min(initial=0.0) > CLIP_HU[0]:  # no air but what may be padding
+    some = some[some > AIR_HU]
+    if not some.size or some.min() > CLIP_HU[0]:  # no air but what may be padding
         too_high = INTERCEPT_HU
-    elif np.count_nonzero(some > CLIP_HU[0]) < DENSEST * some.size:
+    elif soft_cm2 < HEAD_CM2:  # nothing of a head but bone
         too_high = -INTERCEPT_HU
     else:
         return 0.0

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 BONE_HU, TISSUE_HU = 200.0, (0.0, 130.0)  # as `selection` has them for cells, here of pixels
 AIR_HU = -1000.0
-SAMPLED_MM = 2.0  # between the lines that are followed from the border inwards
+SAMPLED_MM = 3.0  # between the lines that are followed from the border inwards
 BLURRED, BLURRED_MM = 4, 3.0  # over so many pixels resampling softens the edge, but no further in
 BEYOND = 3  # pixels of one value in a row; fewer may be alike by chance
 SCALP_MM = 12.0  # thicker is none: below it lies bone
@@ -25,21 +25,23 @@ def cut_mm(hu: npt.NDArray[np.float32], head_mask: npt.NDArray[np.bool_], pixel_
     `hu` and `head_mask` (row, column), `pixel_mm` between rows and between columns.
     """
     rows_mm, columns_mm = pixel_mm
-    ways = (hu, head_mask, columns_mm, rows_mm), (hu.T, head_mask.T, rows_mm, columns_mm)
-    return max(_from_both_ends(*way) for way in ways)
+    down, across = (max(1, round(SAMPLED_MM / mm)) for mm in pixel_mm)
+    columns = np.ascontiguousarray(hu[:, ::across]).T  # thinned out first, which takes half the time
+    return max(
+        _from_both_ends(hu[::down], head_mask[::down], columns_mm, down * rows_mm),
+        _from_both_ends(columns, head_mask[:, ::across].T, rows_mm, across * columns_mm),
+    )
 
 
 def _from_both_ends(
     hu: npt.NDArray[np.float32], head: npt.NDArray[np.bool_], along_mm: float, apart_mm: float
 ) -> float:
     """Of a picture (line, pixel) whose lines are followed inwards."""
-    step = max(1, round(SAMPLED_MM / apart_mm))
-    hu, head = hu[::step], head[::step]
     ways = [turn for turn in (1, -1) if (hu[:, ::turn][:, :1] == hu[:, ::turn][:, 1:BEYOND]).all(1).any()]
     if not ways:  # mostly: air has noise
         return 0.0
     lines = np.ascontiguousarray(hu)
-    return max(_brain_at_the_edge(lines[:, ::turn], head[:, ::turn], along_mm, step * apart_mm) for turn in ways)
+    return max(_brain_at_the_edge(lines[:, ::turn], head[:, ::turn], along_mm, apart_mm) for turn in ways)
 
 
 def _brain_at_the_edge(
@@ -47,27 +49,28 @@ def _brain_at_the_edge(
 ) -> float:
     begin = (hu == hu[:, :1]).argmin(1)  # where the content of each line begins; 0 where there is none
     found = 0.0
-    for deep in range(1 + min(BLURRED, round(BLURRED_MM / along_mm))):
-        brain = _between_bone(_followed(hu, head, begin, deep))
+    deep = np.arange(1 + min(BLURRED, round(BLURRED_MM / along_mm)))
+    for first, at in zip(_followed(hu, head, begin, deep), deep, strict=True):
+        brain = _between_bone(first)
         if np.count_nonzero(brain) * apart_mm >= CUT_MM:
-            for deeper_mm in np.arange(1.0, SCALP_MM):
-                brain &= _followed(hu, head, begin, deep + round(deeper_mm / along_mm)) < BONE_HU
+            deeper = at + np.rint(np.arange(1.0, SCALP_MM) / along_mm).astype(np.intp)
+            brain &= (_followed(hu, head, begin, deeper) < BONE_HU).all(0)
             found = max(found, np.count_nonzero(brain) * apart_mm)
     return found if found >= CUT_MM else 0.0
 
 
 def _followed(
-    hu: npt.NDArray[np.float32], head: npt.NDArray[np.bool_], begin: npt.NDArray[np.intp], deep: int
+    hu: npt.NDArray[np.float32], head: npt.NDArray[np.bool_], begin: npt.NDArray[np.intp], deep: npt.NDArray[np.intp]
 ) -> npt.NDArray[np.float32]:
-    """The one pixel of each line that lies so deep in its content; air outside the head."""
-    place = np.arange(len(hu)), np.minimum(begin + deep, hu.shape[1] - 1)
+    """(depth, line): the pixels that lie so `deep` in the content of each line; air outside the head."""
+    place = np.arange(len(hu)), np.minimum(begin + deep[:, None], hu.shape[1] - 1)
     return np.where(head[place] & (begin >= BEYOND), hu[place], np.float32(AIR_HU))
 
 
 def _between_bone(along: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
-    soft = (along > TISSUE_HU[0]) & (along < TISSUE_HU[1])
     bone = np.flatnonzero(along > BONE_HU)
-    if not len(bone):
-        return np.zeros(along.shape, np.bool_)
-    soft[: bone[0]] = soft[bone[-1] :] = False
+    soft = np.zeros(along.shape, np.bool_)
+    if len(bone):  # rarely
+        between = slice(bone[0], bone[-1])
+        soft[between] = (along[between] > TISSUE_HU[0]) & (along[between] < TISSUE_HU[1])
     return soft
