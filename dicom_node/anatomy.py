@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from dicom_node.store.results import SliceResult
 from dicom_node.store.series import Instance
-from dtvit import findings, selection
+from dtvit import findings, judging, selection
 from dtvit.coverage import SAME_MM, assess
 from dtvit.findings import Coverage, Outcome, Region, SeriesFindings, SliceFinding, Thresholds
 
@@ -54,9 +54,9 @@ def why_no_head(found: Sequence[SliceResult]) -> str | None:
     """Why this is no head to look at, in words; None if it is one, or if what could not be read may hide one."""
     read = [r for r in in_order(found) if r.content is not None]
     hidden = len(found) - len(read)
-    if hidden >= min(selection.HEAD_SLICES, len(found)):
+    if hidden >= min(judging.HEAD_SLICES, len(found)):
         return None
-    return selection.why_no_head([_content(r) for r in read])
+    return judging.why_no_head([_content(r) for r in read])
 
 
 def coverage(found: Sequence[SliceResult], instances: Sequence[Instance]) -> Coverage:
@@ -67,7 +67,7 @@ def coverage(found: Sequence[SliceResult], instances: Sequence[Instance]) -> Cov
     known = _with_position(ordered) or len(ordered)
     evaluated = [region is Region.BRAIN and r.left_out is None for r, region in zip(ordered, shown, strict=True)]
     doubts = [
-        *selection.doubts(
+        *judging.doubts(
             [_content(r) for r in ordered[:known]],
             shown[:known],
             positions_mm=[r.position_mm for r in ordered[:known]],
@@ -136,7 +136,7 @@ def _repeated(ordered: Sequence[SliceResult], shown: Sequence[Region], names: Se
     if not found:
         return []
     at = sorted(i for same in found for i in same)
-    return [f"{len(at)} slices hold the same picture as another, elsewhere{selection.images(at, names)}"]
+    return [f"{len(at)} slices hold the same picture as another, elsewhere{judging.images(at, names)}"]
 
 
 def nothing_evaluated(instances: Sequence[Instance], reason: str) -> SeriesFindings:

@@ -9,15 +9,8 @@ import pytest
 
 from dtvit import brace, ct
 from dtvit.findings import Region
-from dtvit.selection import (
-    UNSEEN_CM2,
-    SliceContent,
-    assign_regions,
-    classify_content,
-    doubts,
-    is_head,
-    why_no_head,
-)
+from dtvit.judging import UNSEEN_CM2, doubts, is_head, why_no_head
+from dtvit.selection import SliceContent, assign_regions, classify_content
 
 BELOW, BRAIN, ABOVE, NONE, UNKNOWN = (
     Region.BELOW_BRAIN,

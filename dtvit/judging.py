@@ -1,0 +1,153 @@
+"""What the slices of a series do not show together: why this is no head, or not all of a brain, in words.
+
+Everything here is told by what single slices show (`selection`) beside their neighbours. In doubt against "absent": a
+doubt costs an answer, and a part of the brain that nobody looked at may cost a life.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+from dtvit.findings import Region
+from dtvit.selection import INTERCEPT_HU, LOWER_CM2, SURELY_CM2, UPPER_CM2, SliceContent
+
+HEAD_SLICES = 3
+TAPERED = 0.5  # of the largest area: less at both ends of a brain; at most 0.32 in 10 mm slices, 0.9 where one is cut
+# How fast a brain widens from its ends, in cm2 a mm of the step to the slice beyond: by 4.2 and 7.6 at most in 57
+# phantoms, children and tilted ones among them, by 1.1 in a patient. In smaller steps than the least one, noise counts.
+WIDENS = {LOWER_CM2: 6.0, UPPER_CM2: 9.0}
+LEAST_STEP_MM = 4.0
+DIP = 0.75  # of the widest on either side: whole slices of a head keep 0.93 and more
+NAMED = 5  # images told one by one; more are no exception that a reader would go through
+SPOILED = 3  # slices looked at beside the outermost of the brain, beyond it too
+BRAIN_DIP = 0.5  # likewise, where both have SURELY_CM2: phantoms and a patient keep 0.73; what is cut off meets no bone
+STEP = 0.65  # of a wide slice in the next: whole phantoms keep 0.72 in steps of up to 20 mm, and 0.82 up to 12
+WIDE = 0.8  # of the widest slice: beyond, head and neck may narrow as they like
+UNSEEN_CM2 = 1.0  # of brain in one slice: room for a bleed of a centimetre
+REMOVED_CM2 = 3.0  # neck muscle between a ring and the spine may pass for brain up to this
+
+
+def doubts(
+    contents: Sequence[SliceContent | None],
+    regions: Sequence[Region],
+    *,
+    positions_mm: Sequence[float | None] = (),
+    named: Sequence[str | None] = (),
+) -> tuple[str, ...]:
+    """Why the slices assigned to the brain may not show all of it, in words; all ordered from feet to head.
+
+    `positions_mm` along the slice normal, if known; `named`: what a reader calls the images, so that those to look at
+    can be told.
+    """
+    at = [i for i, region in enumerate(regions) if region is Region.BRAIN]
+    areas = [0.0 if content is None else content.brain_cm2 for content in contents]
+    if not at:
+        return ()
+    widest = max(areas[i] for i in at)
+    base = next((i for i in at if areas[i] >= LOWER_CM2), at[0])  # below it may lie one that was taken in to be sure
+    found = [
+        f"the brain does not taper off towards its {name} end"
+        for name, i, beyond, least in (("lower", base, base - 1, LOWER_CM2), ("upper", at[-1], at[-1] + 1, UPPER_CM2))
+        if areas[i] > min(TAPERED * widest, least + WIDENS[least] * _step_mm(positions_mm, i, beyond))
+    ]
+    cut = [i for i in at if _dips(contents, i, at[0], at[-1])]
+    if cut:
+        shows = "slice shows" if len(cut) == 1 else "slices show"
+        found.append(f"{len(cut)} {shows} much less head or brain than those on both sides{images(cut, named)}")
+    elif (step := _abrupt(contents, at)) is not None:
+        which = [name for i in step if named and (name := named[i])]
+        where = f" (between images {which[0]} and {which[1]})" if len(which) == 2 else ""
+        found.append(f"much of the head is gone from one slice to the next{where}")
+    hidden = [i for i in at if (content := contents[i]) is not None and content.unseen_cm2 > UNSEEN_CM2]
+    if hidden:
+        has = "slice has" if len(hidden) == 1 else "slices have"
+        found.append(f"{len(hidden)} {has} brain beyond what the network is shown")
+    cut_off = [i for i in at if i >= base and i not in hidden and (content := contents[i]) and content.cut_mm]
+    if cut_off:
+        slices = "slice ends" if len(cut_off) == 1 else "slices end"
+        found.append(f"{len(cut_off)} {slices} within the head, as if a part were cut off{images(cut_off, named)}")
+    shifted = {i: content for i in at if (content := contents[i]) and content.shifted_hu}
+    if shifted:
+        slices = "slice" if len(shifted) == 1 else "slices"
+        wrong = _shift_in_words(list(shifted.values()))
+        found.append(f"in {len(shifted)} {slices} the values are {wrong}{images(list(shifted), named)}")
+    lost = sum(content is not None and content.removed_cm2 > REMOVED_CM2 for content in contents)
+    if lost:
+        slices = "slice" if lost == 1 else "slices"
+        found.append(f"in {lost} {slices} tissue that may be brain was removed with the head holder")
+    return tuple(found)
+
+
+def _step_mm(positions_mm: Sequence[float | None], at: int, beyond: int) -> float:
+    """Between the two; without bound where it is not known, or where there is none beyond."""
+    if not 0 <= beyond < len(positions_mm):
+        return math.inf
+    here, there = positions_mm[at], positions_mm[beyond]
+    return math.inf if here is None or there is None else max(LEAST_STEP_MM, abs(here - there))
+
+
+def images(at: Sequence[int], named: Sequence[str | None]) -> str:
+    """In brackets what a reader calls these, if each has a name, and they are not too many to go through."""
+    which = [name for i in at if named and (name := named[i])]
+    if len(which) < len(at) or len(which) > NAMED:
+        return ""
+    return f" ({'image' if len(which) == 1 else 'images'} {', '.join(which)})"
+
+
+def _shift_in_words(contents: Sequence[SliceContent]) -> str:
+    if sum(content.shifted_hu for content in contents) > 0:
+        return f"about {INTERCEPT_HU:.0f} HU too high, like stored values whose Rescale Intercept was lost"
+    return f"about {INTERCEPT_HU:.0f} HU too low, like values to which Rescale Intercept was added twice"
+
+
+def why_no_head(contents: Sequence[SliceContent | None]) -> str | None:
+    """Why this is no head to look at, in words for whoever sent it; None if it is one."""
+    read = [content for content in contents if content is not None]
+    shifted = [content for content in read if content.shifted_hu]
+    right = sum(content.surely_brain for content in read if not content.shifted_hu)
+    if len(shifted) >= _enough(contents) and len(shifted) > right:
+        return f"its values are {_shift_in_words(shifted)}; correct that at the sender and send it again"
+    if is_head(contents):
+        return None
+    cut = sum(content.cut_mm > 0.0 for content in read)
+    hint = f"; {cut} of {len(contents)} slices end within a head, as if a part were cut off" if cut else ""
+    return f"no head by its content: no brain inside a closed skull was found{hint}"
+
+
+def is_head(contents: Sequence[SliceContent | None]) -> bool:
+    """Whether this is a head by content: brain in a closed skull on enough slices (all, where there are fewer)."""
+    return sum(c is not None and c.surely_brain for c in contents) >= _enough(contents)
+
+
+def _enough(contents: Sequence[SliceContent | None]) -> int:
+    return max(1, min(HEAD_SLICES, len(contents)))
+
+
+def _dips(contents: Sequence[SliceContent | None], at: int, lowest: int, highest: int) -> bool:
+    """Whether part of this slice is lost, as where a transfer or a decoder broke off, or in noise.
+
+    A head widens from the lowest slice of brain to one of the others, and narrows from there to the highest: what has
+    wider ones on both sides is cut, however many are cut beside it. Bone taken out by a surgeon is so over several
+    slices, of which each has a neighbour that is like it.
+    """
+    here = contents[at]
+    sides = contents[min(lowest, max(0, at - SPOILED)) : at][::-1], contents[at + 1 : max(highest, at + SPOILED) + 1]
+    beside = [[c for c in side if c is not None] for side in sides]
+    if here is None or not all(beside):
+        return False
+    head = min(max(c.head_cm2 for c in side) for side in beside)
+    brain = min(side[0].brain_cm2 for side in beside)
+    return here.head_cm2 < DIP * head or (brain >= SURELY_CM2 and here.brain_cm2 < BRAIN_DIP * brain)
+
+
+def _abrupt(contents: Sequence[SliceContent | None], at: Sequence[int]) -> tuple[int, int] | None:
+    """Two neighbours among the slices `at` of the brain of which one shows far less of the head: from there on, to the
+    end of the series, part of every slice is lost, and none beyond it is whole."""
+    heads = [0.0 if (content := contents[i]) is None else content.head_cm2 for i in at]
+    wide = WIDE * max(heads)
+    for pair, (a, b) in zip(pairwise(at), pairwise(heads), strict=True):
+        if max(a, b) >= wide and 0 < min(a, b) < STEP * max(a, b):
+            return pair
+    return None
