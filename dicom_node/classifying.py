@@ -6,7 +6,8 @@ alone and, the second time, leaves it out. Live goes before backlog, of which fe
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import chain
 
 from dicom_node.slices import SliceReader
 from dicom_node.store import jobs, results, series
@@ -41,17 +42,14 @@ class Classifying:
         `series_id`: of a series that has a job; None: of those that only arrive. `alive` is called often. Raises
         ModelFailed, StoreFull, StoreUnavailable.
         """
-        with self._database.read() as connection:
-            unread = self._unread(connection, series_id, limit=self._reader.window, at_most=at_most)
-        suspects = [i for i in unread if i.tries > 0]
-        batch = suspects[:1] or unread  # one that was being read when a process died is read alone
-        if not batch:
+        left: set[int] = set()
+        windows = self._windows(series_id, at_most, left)
+        first = next(windows, None)
+        if first is None:
             return False
-        with self._database.write() as connection:
-            left = series.begin_reading(connection, [i.id for i in batch], tries=batch[0].tries)
-        batch = [i for i in batch if i.id in left]
+        at_once = BACKLOG_BATCH if at_most > jobs.LIVE else None
         try:
-            for found in self._reader.read(batch, alive, at_once=BACKLOG_BATCH if at_most > jobs.LIVE else None):
+            for found in self._reader.read(chain([first], windows), alive, at_once=at_once):
                 with self._database.write() as connection:
                     results.keep(connection, found, self._version, now=self._clock())
                 left -= {r.instance_id for r in found}
@@ -63,24 +61,52 @@ class Classifying:
         self._not_read(left)
         return True
 
+    def _windows(self, series_id: int | None, at_most: int, left: set[int]) -> Iterator[list[Instance]]:
+        """What to read, a window at a time while there are full ones. A try is counted of each instance, which is among
+        those `left` from then on."""
+        window, first = self._reader.window, True
+        while first or not self._makes_way(series_id, at_most):
+            with self._database.read() as connection:
+                if not first and series_id is None and self._are_extras_due(connection):
+                    return  # of a series that is whole: they go before slices of one that only arrives
+                unread = self._unread(connection, series_id, limit=window, at_most=at_most, begun=first)
+            suspects = [i for i in unread if i.tries > 0]
+            batch = suspects[:1] or unread  # one that was being read when a process died is read alone
+            if not batch:
+                return
+            with self._database.write() as connection:
+                begun = series.begin_reading(connection, [i.id for i in batch], tries=batch[0].tries)
+            left |= begun
+            yield [i for i in batch if i.id in begun]
+            if len(batch) < window:
+                return
+            first = False
+
     def is_something_live(self) -> bool:
         """Whether a job, the extras of one, or a slice that only arrives is not backlog."""
         now = self._clock()
         with self._database.read() as connection:
             return (
                 jobs.is_due(connection, now=now, lease_s=self._lease_s, at_most=jobs.LIVE)
-                or jobs.next_with_extras(connection, now=now, lease_s=self._lease_s, at_most=jobs.LIVE) is not None
+                or self._are_extras_due(connection)
                 or bool(self._unread(connection, None, limit=1, at_most=jobs.LIVE))
             )
 
-    def _unread(self, connection: Connection, series_id: int | None, *, limit: int, at_most: int) -> list[Instance]:
-        """What to read next.
+    def _are_extras_due(self, connection: Connection) -> bool:
+        """Of a live job."""
+        due = jobs.next_with_extras(connection, now=self._clock(), lease_s=self._lease_s, at_most=jobs.LIVE)
+        return due is not None
+
+    def _unread(
+        self, connection: Connection, series_id: int | None, *, limit: int, at_most: int, begun: bool = True
+    ) -> list[Instance]:
+        """What to read next; `begun`: also what somebody began to read, where this process has nothing on hand.
 
         Of slices that only arrive none that another worker may just be reading: what is tried by one after the other,
         each alive, would look like what ends whoever reads it. Where there are other workers, what one of them left
         unread waits for the job, which is one worker's alone.
         """
-        begun = series_id is not None or not self._database.is_shared
+        begun = begun and (series_id is not None or not self._database.is_shared)
         return results.unread(connection, self._version, limit=limit, series_id=series_id, at_most=at_most, begun=begun)
 
     def _not_read(self, left: set[int]) -> None:

@@ -10,9 +10,8 @@ import logging
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -33,9 +32,19 @@ log = logging.getLogger("dicom_node.worker")
 
 READ_TRIES = 2
 WINDOW = 4  # batches: while the model has one, the readers are at the next ones
-WINDOW_ASIDE = 16  # for a GPU, which waits at the beginning of each window, until a batch is read
+WINDOW_ASIDE = 8  # for a GPU, beside which each look for further slices takes as long as a batch
 REMEMBERED = 4096  # slices, some 16 KiB each
-SIGN_S = 1.0  # between two signs of life while a reader is waited for; it may take longer than any lease
+AHEAD_ASIDE = 4  # files a reader is given at a time beside a GPU: as long as this process may be busy with rows
+
+
+class Predictions(Protocol):
+    """What the worker needs of `dtvit.inference.Predictions`."""
+
+    @property
+    def presence(self) -> npt.NDArray[np.float64]: ...
+
+    @property
+    def location(self) -> npt.NDArray[np.float64]: ...
 
 
 class Classifier(Protocol):
@@ -50,7 +59,7 @@ class Classifier(Protocol):
     @property
     def aside(self) -> bool: ...
 
-    def predict(self, inputs: npt.NDArray[np.uint8]) -> Any: ...
+    def predict(self, inputs: npt.NDArray[np.uint8]) -> Predictions: ...
 
     def relevance(self, inputs: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]: ...
 
@@ -77,7 +86,10 @@ class SliceReader:
         self._spool = spool
         self._way = Way(brace_removal, preprocess.geometry_of(classifier.checkpoint.metadata.preprocessing))
         self._batch = batch
-        self._readers = Readers(readers, spool, self._way) if readers else None
+        # Where the model wants the same cores, readers rest while it computes: side by side they would take turns every
+        # few milliseconds, each time with cold caches, which costs a tenth of both.
+        ahead = AHEAD_ASIDE if classifier.aside else 1
+        self._readers = Readers(readers, spool, self._way, ahead=ahead) if readers else None
         # A GPU has its next batch before the rows of the last are written.
         self._aside = ThreadPoolExecutor(1, "model") if classifier.aside else None
         self.ended: set[int] = set()
@@ -91,7 +103,7 @@ class SliceReader:
 
     @property
     def window(self) -> int:
-        """How many instances to give to `read` so that neither readers nor model wait."""
+        """How many instances to give to `read` at a time so that neither readers nor model wait."""
         if not self._readers:
             return self._batch
         return self._batch * (WINDOW_ASIDE if self._aside else WINDOW)
@@ -103,18 +115,18 @@ class SliceReader:
             self._aside.shutdown()
 
     def read(
-        self, instances: Sequence[Instance], alive: Callable[[], None], *, at_once: int | None = None
+        self, windows: Iterator[Sequence[Instance]], alive: Callable[[], None], *, at_once: int | None = None
     ) -> Iterator[list[SliceResult]]:
         """A result for every frame of every instance, `at_once` slices a time, the next ones read meanwhile; all frames
         of an instance come together. An instance over which its reader ended has none.
 
-        `alive` is called often. Raises ModelFailed, StoreUnavailable.
+        `windows` of instances, which are asked for before the one before is at an end. `alive` is called often. Raises
+        ModelFailed, StoreUnavailable, and what `windows` raises.
         """
         self.ended.clear()
         line = _Line(self._asked, min(at_once or self._batch, self._batch))
-        for instance, frames in self._looked_at(instances, alive):
+        for instance, frames in self._looked_at(self._next_of(windows), alive):
             for one in frames:
-                alive()
                 if isinstance(one, LeftOut):
                     line.left_out(_left_out(instance, one))
                 else:
@@ -125,38 +137,53 @@ class SliceReader:
         if found := line.rest():
             yield found
 
-    def _asked(self, waiting: Sequence[tuple[Instance, Ready]]) -> Future[list[SliceResult]]:
+    def _asked(self, inputs: npt.NDArray[np.uint8]) -> Future[Predictions]:
         """Begin to ask the model; done already where it computes on the processor."""
         if self._aside is not None:
-            return self._aside.submit(self._predict, waiting)
-        answered: Future[list[SliceResult]] = Future()
-        with self._readers.resting() if self._readers else nullcontext():
-            answered.set_result(self._predict(waiting))
+            return self._aside.submit(self._predict, inputs)
+        answered: Future[Predictions] = Future()
+        answered.set_result(self._predict(inputs))
+        if self._readers:
+            self._readers.go_on()  # while the rows are written
         return answered
 
+    def _next_of(self, windows: Iterator[Sequence[Instance]]) -> Iterator[Instance]:
+        """One after the other, the reading of those that follow begun."""
+        begun: deque[Instance] = deque()
+        more: Sequence[Instance] | None = ()
+        while begun or more is not None:
+            if more is not None and len(begun) <= self.window // 2:
+                more = next(windows, None)
+                for one in more or ():
+                    begun.append(one)
+                    if self._readers and _is_read_beside(one):
+                        self._readers.ask(one.file)
+            if begun:
+                yield begun.popleft()
+
     def _looked_at(
-        self, instances: Sequence[Instance], alive: Callable[[], None]
+        self, instances: Iterable[Instance], alive: Callable[[], None]
     ) -> Iterator[tuple[Instance, Iterable[Ready | LeftOut]]]:
-        """A multi-frame image is read here, frame by frame: all its frames at once would be too much to hold."""
-        begun: dict[int, Future[list[Ready | LeftOut]]] = {}
         try:
-            for one in instances:
-                if self._readers and one.tries < READ_TRIES and one.sop_class_uid not in ct.MULTI_FRAME:
-                    begun[one.id] = self._readers.look_at(one.file)
             for one in instances:
                 if one.tries >= READ_TRIES:
                     yield one, [LeftOut(0, "its pixel data made the reading process end")]
-                elif one.id in begun:
+                elif self._readers and _is_read_beside(one):
                     try:
-                        yield one, _awaited(begun.pop(one.id), alive)
+                        yield one, self._readers.answer(one.file, alive)
                     except ReaderEnded as exc:
                         self.ended.add(one.id)
                         log.error("reader_ended %s", fields(instance=one.id, reason=exc))
                 else:
-                    yield one, reading.look_at(self._spool, one.file, self._way)
+                    yield one, self._read_here(one, alive)
         finally:
-            for future in begun.values():
-                future.cancel()
+            if self._readers:
+                self._readers.forget()
+
+    def _read_here(self, instance: Instance, alive: Callable[[], None]) -> Iterator[Ready | LeftOut]:
+        for one in reading.look_at(self._spool, instance.file, self._way):
+            alive()
+            yield one
 
     def refine(
         self, ordered: Sequence[SliceResult], instances: Mapping[int, Instance], alive: Callable[[], None]
@@ -176,7 +203,8 @@ class SliceReader:
                 alive()
                 instance = instances[result.instance_id]
                 waiting.append((instance, reading.ready(self._slice_of(result, instance), self._way, parts)))
-        return [r for i in range(0, len(waiting), self._batch) for r in self._predict(waiting[i : i + self._batch])]
+        batches = [waiting[i : i + self._batch] for i in range(0, len(waiting), self._batch)]
+        return [r for batch in batches for r in _results(batch, self._predict(_inputs(batch)))]
 
     def show(self, file: str, frame: int | None, *, with_relevance: bool, parts: Sequence[int] | None = None) -> Shown:
         """One slice for people; `parts` as its result has them, so that the map is of what was judged.
@@ -216,32 +244,14 @@ class SliceReader:
             self._traces.popitem(last=False)
         return head
 
-    def _predict(self, waiting: Sequence[tuple[Instance, Ready]]) -> list[SliceResult]:
-        inputs = np.stack([one.input for _, one in waiting])
+    def _predict(self, inputs: npt.NDArray[np.uint8]) -> Predictions:
         try:
             predictions = self._classifier.predict(inputs)
         except Exception as exc:  # whatever a GPU, its driver or the model has to say
             raise ModelFailed(f"the model failed on {len(inputs)} slices ({trace(exc)})") from exc
         if not (np.isfinite(predictions.presence).all() and np.isfinite(predictions.location).all()):
             raise ModelFailed("the model gave a probability that is not a finite number")
-        return [
-            SliceResult(
-                instance_id=instance.id,
-                frame=one.frame,
-                instance_number=one.instance_number,
-                position_mm=one.position_mm,
-                thickness_mm=one.thickness_mm,
-                content=dict(vars(one.content)),  # flat; asdict copies it deeply, and takes ten times as long
-                presence=float(presence),
-                location=(float(location[0]), float(location[1]), float(location[2])),
-                parts=_sorted(one.parts),
-                normal=one.normal,
-                doubts=one.head.flags,
-            )
-            for (instance, one), presence, location in zip(
-                waiting, predictions.presence, predictions.location, strict=True
-            )
-        ]
+        return predictions
 
 
 class _Line:
@@ -249,12 +259,10 @@ class _Line:
     a row for one frame of an instance says that all have theirs, and a kill may come between any two.
     """
 
-    def __init__(
-        self, ask: Callable[[Sequence[tuple[Instance, Ready]]], Future[list[SliceResult]]], at_once: int
-    ) -> None:
+    def __init__(self, ask: Callable[[npt.NDArray[np.uint8]], Future[Predictions]], at_once: int) -> None:
         self._ask, self._at_once = ask, at_once
         self._waiting: list[tuple[Instance, Ready]] = []
-        self._asked: deque[tuple[set[int], Future[list[SliceResult]]]] = deque()
+        self._asked: deque[tuple[list[tuple[Instance, Ready]], Future[Predictions]]] = deque()
         self._found: list[SliceResult] = []
 
     def add(self, instance: Instance, one: Ready) -> None:
@@ -274,7 +282,7 @@ class _Line:
             self._collect()
         if not self._found:
             return []
-        under_way = {instance.id for instance, _ in self._waiting}.union(*(ids for ids, _ in self._asked))
+        under_way = {i.id for batch in (self._waiting, *(asked for asked, _ in self._asked)) for i, _ in batch}
         found, self._found = self._found, [r for r in self._found if r.instance_id in under_way]
         return [r for r in found if r.instance_id not in under_way]
 
@@ -287,20 +295,43 @@ class _Line:
         return self.whole()
 
     def _send(self) -> None:
-        self._asked.append(({instance.id for instance, _ in self._waiting}, self._ask(self._waiting)))
+        self._asked.append((self._waiting, self._ask(_inputs(self._waiting))))
         self._waiting = []
 
     def _collect(self) -> None:
-        self._found += self._asked.popleft()[1].result()
+        batch, predictions = self._asked.popleft()
+        self._found += _results(batch, predictions.result())
 
 
-def _awaited(answer: Future[list[Ready | LeftOut]], alive: Callable[[], None]) -> list[Ready | LeftOut]:
-    while not answer.done():
-        try:
-            answer.exception(SIGN_S)
-        except TimeoutError:
-            alive()
-    return answer.result()
+def _is_read_beside(instance: Instance) -> bool:
+    """A multi-frame image is not, but frame by frame: all its frames at once would be too much to hold."""
+    return instance.tries < READ_TRIES and instance.sop_class_uid not in ct.MULTI_FRAME
+
+
+def _inputs(batch: Sequence[tuple[Instance, Ready]]) -> npt.NDArray[np.uint8]:
+    """(slice, 224, 224)."""
+    return np.stack([one.input for _, one in batch])
+
+
+def _results(batch: Sequence[tuple[Instance, Ready]], predictions: Predictions) -> list[SliceResult]:
+    return [
+        SliceResult(
+            instance_id=instance.id,
+            frame=one.frame,
+            instance_number=one.instance_number,
+            position_mm=one.position_mm,
+            thickness_mm=one.thickness_mm,
+            content=dict(vars(one.content)),  # flat; asdict copies it deeply, and takes ten times as long
+            presence=presence,
+            location=(deep, lobar, subtentorial),
+            parts=_sorted(one.parts),
+            normal=one.normal,
+            doubts=one.head.flags,
+        )
+        for (instance, one), presence, (deep, lobar, subtentorial) in zip(
+            batch, predictions.presence.tolist(), predictions.location.tolist(), strict=True
+        )
+    ]
 
 
 def _sorted(parts: frozenset[int] | None) -> tuple[int, ...] | None:

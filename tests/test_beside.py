@@ -68,7 +68,7 @@ def test_the_first_batch_can_be_kept_while_the_second_is_computed(node: Made) ->
     node.accept(*grey_series(10))
     model = Beside(held=1)
     reader, instances = reader_of(node, model)
-    batches = reader.read(instances, lambda: None)
+    batches = reader.read(iter([instances]), lambda: None)
 
     first = next(batches)  # the second batch is not answered before `may` is set
     model.may.set()
@@ -88,7 +88,7 @@ def test_frames_of_an_image_come_together_though_batches_divide_them(node: Made,
     model.aside = aside
     reader, instances = reader_of(node, model)
 
-    parts = list(reader.read(instances, lambda: None))
+    parts = list(reader.read(iter([instances]), lambda: None))
 
     assert len(model.asked) == 5  # of four, and two of the last
     assert sorted(frames([r for part in parts for r in part])) == [(i.id, f) for i in instances for f in range(1, 7)]
@@ -108,5 +108,5 @@ def test_what_fails_beside_fails_here(node: Made) -> None:
     reader, instances = reader_of(node, model)
 
     with pytest.raises(ModelFailed, match=r"failed on 4 slices \(RuntimeError"):
-        list(reader.read(instances, lambda: None))
+        list(reader.read(iter([instances]), lambda: None))
     reader.close()

@@ -8,6 +8,8 @@ import resource
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -16,7 +18,7 @@ import numpy.typing as npt
 import pytest
 from made import FakeClassifier, Made, Predictions, encoded, head_series, made_node, peer, received
 
-from dicom_node import slices
+from dicom_node import readers as readers_module
 from dicom_node.config import Model
 from dicom_node.readers import ReaderEnded, Readers
 from dicom_node.reading import LeftOut, Ready, Way, look_at
@@ -48,6 +50,38 @@ def reads(self, name):
     return read(self, name)
 Spool.read = reads
 """
+NOTES = """
+from dicom_node.store.spool import Spool
+read = Spool.read
+def reads(self, name):
+    with open({notes!r}, "a") as notes:
+        print(name, file=notes)
+    return read(self, name)
+Spool.read = reads
+"""
+HALF = """
+import os, pickle
+from dicom_node.store.spool import Spool
+dumps, read, written = pickle.dumps, Spool.read, []
+class Half(bytes):
+    def __len__(self):
+        return 2 * super().__len__()
+def half(message, protocol):
+    if message[0] != {name!r}:
+        return dumps(message, protocol)
+    written.append(message)
+    return Half(dumps(message, protocol))
+def reads(self, name):
+    if written:
+        os._exit(7)
+    return read(self, name)
+pickle.dumps, Spool.read = half, reads
+"""
+STRAYS = """
+import pickle
+dumps = pickle.dumps
+pickle.dumps = lambda it, protocol: dumps(("another", it[1]) if isinstance(it, tuple) else it, protocol)
+"""
 POISON = """
 import ctypes, signal, threading
 from dtvit.ct import CTObject
@@ -78,43 +112,64 @@ def in_processes(code: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), here]))
 
 
-def test_while_they_rest_no_file_is_begun(node: Made) -> None:
+def answer(readers: Readers, file: str) -> list[Ready | LeftOut]:
+    readers.ask(file)
+    return readers.answer(file, patience())
+
+
+def patience(seconds: float = 60.0) -> Callable[[], None]:
+    """To be called while something is waited for that must come."""
+    until = time.monotonic() + seconds
+
+    def alive() -> None:
+        assert time.monotonic() < until, "it never came"
+
+    return alive
+
+
+@pytest.mark.parametrize("ahead", [1, 3])
+def test_no_process_reads_more_than_it_was_given_while_nobody_asks(
+    node: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ahead: int
+) -> None:
+    notes = tmp_path / "notes"
+    in_processes(NOTES.format(notes=str(notes)), tmp_path / "site", monkeypatch)
     files = [row.file for row in node.rows(instances)]
-    with closing(Readers(2, node.spool, WAY)) as readers:
-        readers.look_at(files[0]).result(60)
-        with readers.resting():
-            answer = readers.look_at(files[1])
-            with pytest.raises(TimeoutError):
-                answer.result(0.3)
-        assert isinstance(answer.result(60)[0], Ready)
-        with pytest.raises(KeyError), readers.resting():
-            raise KeyError
-        assert isinstance(readers.look_at(files[2]).result(60)[0], Ready)
+    with closing(Readers(2, node.spool, WAY, ahead=ahead)) as readers:
+        for file in files:
+            readers.ask(file)
+        assert not notes.exists()
+        readers.go_on()
+        waits = patience()
+        while not notes.exists() or len(notes.read_text().split()) < 2 * ahead:
+            waits()
+        assert sorted(notes.read_text().split()) == sorted(files[: 2 * ahead])
+        assert [len(process.asked) for process in readers._processes] == [ahead, ahead]
+        assert [len(readers.answer(file, patience())) for file in files] == [1] * len(files)
 
 
-@pytest.mark.parametrize("aside", [False, True])
-def test_they_rest_while_a_model_wants_the_same_cores(node: Made, aside: bool) -> None:
+def test_they_rest_while_a_model_wants_the_same_cores(node: Made) -> None:
     class Asking(FakeClassifier):
         def predict(self, inputs: npt.NDArray[np.uint8]) -> Predictions:
-            begins.append(reader._readers._may_begin.is_set())  # type: ignore[union-attr]
+            given.extend(len(process.asked) for process in readers._processes)
             return super().predict(inputs)
 
-    begins: list[bool] = []
-    model = Asking()
-    model.aside = aside
+    given: list[int] = []
     with node.database.read() as connection:
         found = series.instances_of(connection, 1)
-    with closing(SliceReader(model, node.spool, brace_removal="paper", batch=4, readers=2)) as reader:
-        assert sum(len(rows) for rows in reader.read(found, lambda: None)) == len(found)
-    assert set(begins) == {aside}
+    with closing(SliceReader(Asking(), node.spool, brace_removal="paper", batch=4, readers=2)) as reader:
+        readers = reader._readers
+        assert readers is not None
+        assert sum(len(rows) for rows in reader.read(iter([found]), lambda: None)) == len(found)
+    assert max(given) <= 1  # what it is at when the model begins, and no other
 
 
 def test_slices_read_by_processes_are_those_read_here(node: Made) -> None:
     with closing(Readers(2, node.spool, WAY)) as readers:
         files = [row.file for row in node.rows(instances)]
-        answers = [readers.look_at(file) for file in files]
-        for file, answer in zip(files, answers, strict=True):
-            (found,), (expected,) = answer.result(60), look_at(node.spool, file, WAY)
+        for file in files:
+            readers.ask(file)
+        for file in files:
+            (found,), (expected,) = readers.answer(file, patience()), look_at(node.spool, file, WAY)
             assert isinstance(found, Ready)
             assert isinstance(expected, Ready)
             assert np.array_equal(found.input, expected.input)
@@ -124,7 +179,7 @@ def test_slices_read_by_processes_are_those_read_here(node: Made) -> None:
                 expected.normal,
             )
         node.spool.remove(files[0])
-        assert readers.look_at(files[0]).result(60) == [LeftOut(0, "its file is missing from the spool")]
+        assert answer(readers, files[0]) == [LeftOut(0, "its file is missing from the spool")]
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other libraries keep memory as they like")
@@ -139,7 +194,7 @@ def test_memory_for_one_slice_is_kept_for_the_next(node: Made) -> None:
         before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_minflt
         with closing(Readers(1, node.spool, Way("robust", preprocess.HEAD_BOX))) as readers:
             for _ in range(asked):
-                assert isinstance(readers.look_at(file).result(60)[0], Ready)
+                assert isinstance(answer(readers, file)[0], Ready)
         return resource.getrusage(resource.RUSAGE_CHILDREN).ru_minflt - before
 
     assert (faults(25) - faults(5)) / 20 < 100  # pages, of 4 KiB: 1,500 as glibc does it by itself
@@ -166,7 +221,7 @@ def test_a_reader_that_cannot_even_start_speaks_against_no_file(
 ) -> None:
     in_processes("raise SystemExit(3)", tmp_path / "site", monkeypatch)
     with closing(Readers(1, node.spool, WAY)) as readers, pytest.raises(RuntimeError, match="cannot start"):
-        readers.look_at(node.rows(instances)[0].file).result(60)
+        answer(readers, node.rows(instances)[0].file)
     with closing(node.worker(readers=1)) as worker:
         worker.step()
     assert node.rows(jobs_table)[0].state == "ready"
@@ -205,11 +260,11 @@ def test_a_reader_that_takes_long_ends_neither_the_worker_nor_its_lease(
         if signs > len(head_series()) + 2:  # more than once a slice: somebody asks while it takes its time
             (tmp_path / "go").touch()
 
-    monkeypatch.setattr(slices, "SIGN_S", 0.05)
+    monkeypatch.setattr(readers_module, "SIGN_S", 0.05)
     with node.database.read() as connection:
         wanted = series.instances_of(connection, 1)
     with closing(SliceReader(FakeClassifier(), node.spool, brace_removal="paper", batch=4, readers=2)) as reader:
-        found = [result for rows in reader.read(wanted, alive) for result in rows]
+        found = [result for rows in reader.read(iter([wanted]), alive) for result in rows]
     assert {r.left_out for r in found} == {None}
     assert len(found) == len(wanted)
 
@@ -254,7 +309,8 @@ from dicom_node.config import Model
 from dicom_node.readers import Readers
 from dicom_node.store.spool import Spool
 readers = Readers(1, Spool(Path({str(node.spool.folder)!r})), Way("paper", "head-box-224"))
-print(len(readers.look_at({node.rows(instances)[5].file!r}).result()), flush=True)
+readers.ask({node.rows(instances)[5].file!r})
+print(len(readers.answer({node.rows(instances)[5].file!r}, lambda: None)), flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
     # Standard error is the reader's too: it is closed, and `run` returns, when both have ended.
@@ -267,8 +323,63 @@ def test_who_asks_learns_that_a_reader_ended(node: Made, tmp_path: Path, monkeyp
     in_processes(DIES.format(name=first), tmp_path / "site", monkeypatch)
     with closing(Readers(1, node.spool, WAY)) as readers:
         with pytest.raises(ReaderEnded, match="-11"):
-            readers.look_at(first).result(60)
-        assert len(readers.look_at(second).result(60)) == 1
+            answer(readers, first)
+        assert len(answer(readers, second)) == 1
+
+
+@pytest.mark.parametrize(("ends", "code"), [(DIES, "-11"), (HALF, "7")], ids=["over a file", "half an answer"])
+def test_of_three_files_that_a_reader_was_given_the_one_it_ended_over_is_lost_alone(
+    node: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: str, code: str
+) -> None:
+    first, second, third = (row.file for row in node.rows(instances)[:3])
+    in_processes(ends.format(name=second), tmp_path / "site", monkeypatch)
+    with closing(Readers(1, node.spool, WAY, ahead=3)) as readers:
+        for file in (first, second, third):
+            readers.ask(file)
+        readers.go_on()
+        assert len(readers.answer(third, patience())) == 1
+        assert len(readers.answer(first, patience())) == 1
+        with pytest.raises(ReaderEnded, match=rf"\({code}\)"):
+            readers.answer(second, patience())
+
+
+def test_a_reader_that_hangs_over_one_of_three_files_is_ended_and_the_others_are_read(
+    node: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, third = node.rows(instances)[:3]
+    hangs = "signal.alarm(1); threading.Event().wait()"
+    in_processes(POISON.format(uid=second.sop_instance_uid, does=hangs), tmp_path / "site", monkeypatch)
+    with closing(Readers(1, node.spool, WAY, ahead=3)) as readers:
+        for row in (first, second, third):
+            readers.ask(row.file)
+        assert len(readers.answer(first.file, patience())) == 1
+        with pytest.raises(ReaderEnded, match=str(-signal.SIGALRM)):
+            readers.answer(second.file, patience())
+        assert len(readers.answer(third.file, patience())) == 1
+
+
+def test_what_nobody_asks_for_any_more_is_in_nobodys_way(node: Made) -> None:
+    files = [row.file for row in node.rows(instances)[:6]]
+    with closing(Readers(1, node.spool, WAY, ahead=2)) as readers:
+        for file in files[:4]:
+            readers.ask(file)
+        readers.go_on()
+        readers.forget()
+        (found,), (expected,) = answer(readers, files[5]), look_at(node.spool, files[5], WAY)
+        assert isinstance(found, Ready)
+        assert isinstance(expected, Ready)
+        assert found.position_mm == expected.position_mm
+        assert len(answer(readers, files[1])) == 1  # asked for again
+
+
+def test_closing_waits_for_no_file(node: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = [row.file for row in node.rows(instances)[:3]]
+    in_processes(SLOW.format(name=files[1], until=str(tmp_path / "never")), tmp_path / "site", monkeypatch)
+    readers = Readers(1, node.spool, WAY, ahead=3)
+    for file in files:
+        readers.ask(file)
+    assert len(readers.answer(files[0], patience())) == 1
+    readers.close()  # while the second is read, and the third waits behind it
 
 
 def test_an_answer_that_could_not_be_taken_is_none_to_the_next_file(
@@ -276,30 +387,28 @@ def test_an_answer_that_could_not_be_taken_is_none_to_the_next_file(
 ) -> None:
     one, other, third = node.rows(instances)[:3]
     with closing(Readers(1, node.spool, WAY)) as readers:
-        readers.look_at(third.file).result(60)
+        answer(readers, third.file)
         with monkeypatch.context() as no_memory:
-            no_memory.setattr("dicom_node.readers.pickle.load", lambda _: (_ for _ in ()).throw(MemoryError))
+            no_memory.setattr("dicom_node.readers.pickle.loads", lambda _: (_ for _ in ()).throw(MemoryError))
             with pytest.raises(MemoryError):
-                readers.look_at(one.file).result(60)
-        (found,) = readers.look_at(other.file).result(60)
+                answer(readers, one.file)
+        (found,) = answer(readers, other.file)
     assert isinstance(found, Ready)
     assert found.instance_number == other.facts["instance_number"] != one.facts["instance_number"]
 
 
 def test_an_answer_for_another_file_is_none(node: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    strays = "import pickle\nload = pickle.load\npickle.load = lambda stream: (load(stream), 'another')[1]"
-    in_processes(strays, tmp_path / "site", monkeypatch)
+    in_processes(STRAYS, tmp_path / "site", monkeypatch)
     with closing(Readers(1, node.spool, WAY)) as readers, pytest.raises(RuntimeError, match="another file"):
-        readers.look_at(node.rows(instances)[0].file).result(60)
+        answer(readers, node.rows(instances)[0].file)
 
 
 def test_a_reader_that_could_not_start_is_started_again(node: Made) -> None:
     file = node.rows(instances)[0].file
     with closing(Readers(1, node.spool, WAY)) as readers:
-        process = readers._idle.get()
+        (process,) = readers._processes
         assert process._process is not None
         process._process.kill()
-        readers._idle.put(process)
         with pytest.raises(RuntimeError, match="cannot start"):
-            readers.look_at(file).result(60)
-        assert len(readers.look_at(file).result(60)) == 1
+            answer(readers, file)
+        assert len(answer(readers, file)) == 1

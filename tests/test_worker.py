@@ -72,6 +72,23 @@ def test_slices_are_classified_while_their_series_still_arrives(tmp_path: Path) 
     assert [job.state for job in node.rows(jobs_table)] == ["reported"]
 
 
+def test_slices_that_arrive_are_classified_window_after_window_until_something_goes_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = made_node(tmp_path, peers=[peer(104)], model=Model(brace_removal="paper", batch=1))
+    node.accept(*head_series())
+    worker = node.worker()
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(jobs, "is_due", lambda *_, **__: len(node.rows(slice_results)) > 2)
+        worker._classifying.next_slices(None, lambda: None, at_most=jobs.BACKLOG)
+        assert len(node.rows(slice_results)) == 3
+    with monkeypatch.context() as nothing_else:
+        nothing_else.setattr(jobs, "is_due", lambda *_, **__: False)
+        worker._classifying.next_slices(None, lambda: None, at_most=jobs.BACKLOG)
+    assert len(node.rows(slice_results)) == len(head_series())
+    assert {row.tries for row in node.rows(instances)} == {1}
+
+
 def test_a_positive_series_ends_with_its_report_in_the_outbox(node: Made) -> None:
     complete(node)
     work(node)
