@@ -34,6 +34,7 @@ READ_TRIES = 2
 WINDOW = 4  # batches: while the model has one, the readers are at the next ones
 WINDOW_ASIDE = 8  # for a GPU, beside which each look for further slices takes as long as a batch
 REMEMBERED = 4096  # slices, some 16 KiB each
+UNDER_WAY = 2  # batches, while a third is gathered: a GPU that has one alone waits from its end to the next one's begin
 AHEAD_ASIDE = 4  # files a reader is given at a time beside a GPU: as long as this process may be busy with rows
 
 
@@ -90,8 +91,8 @@ class SliceReader:
         # few milliseconds, each time with cold caches, which costs a tenth of both.
         ahead = AHEAD_ASIDE if classifier.aside else 1
         self._readers = Readers(readers, spool, self._way, ahead=ahead) if readers else None
-        # A GPU has its next batch before the rows of the last are written.
-        self._aside = ThreadPoolExecutor(1, "model") if classifier.aside else None
+        # A GPU has its next batch before it is through with the last.
+        self._aside = ThreadPoolExecutor(UNDER_WAY, "model") if classifier.aside else None
         self.ended: set[int] = set()
         """Instances of the last `read` over which a reader ended."""
         self._traces: OrderedDict[tuple[int, int], HeadMask] = OrderedDict()
@@ -270,7 +271,7 @@ class _Line:
         self._waiting.append((instance, one))
         if len(self._waiting) == self._at_once:  # a multi-frame image may have more than fit
             self._send()
-            if len(self._asked) > 1:
+            if len(self._asked) > UNDER_WAY:
                 self._collect()
 
     def left_out(self, result: SliceResult) -> None:

@@ -9,6 +9,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import Any, Literal
 
 import numpy as np
@@ -133,6 +134,7 @@ class Classifier:
         self._model = model.to(device).eval()
         self._encode, self._channels = _encoding(self._model.encoder, grey, self.precision)
         threads = torch.get_num_threads()
+        self._turn = Lock()
         self._parts = max(1, min(threads, batch // PART)) if device.type == "cpu" else 1
         self._pool = ThreadPoolExecutor(self._parts, "model", torch.set_num_threads, (threads // self._parts,))
 
@@ -167,7 +169,10 @@ class Classifier:
         self.predict(np.zeros((self._batch, INPUT_PIXELS, INPUT_PIXELS), np.uint8))
 
     def predict(self, inputs: NDArray[np.uint8]) -> Predictions:
-        """`inputs`: (N, 224, 224) uint8, as `dtvit.preprocess` makes them; N may be 0. Raises NotFinite."""
+        """`inputs`: (N, 224, 224) uint8, as `dtvit.preprocess` makes them; N may be 0. Raises NotFinite.
+
+        Two threads may ask at a time; a GPU is then given the second's batch while it computes the first's.
+        """
         _check(inputs)
         presence, location = np.empty(len(inputs)), np.empty((len(inputs), len(LOCATIONS)))
         for start in range(0, len(inputs), self._batch):
@@ -210,18 +215,37 @@ class Classifier:
 
     @torch.inference_mode()
     def _forward(self, inputs: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        images = self._images(inputs, self._channels)
-        with InSteps() if self._in_steps else nullcontext():
-            features = self._encode(images.bfloat16() if self.precision == "bf16" else images).float()  # (B, D)
-        # The heads cost nothing and stay in fp32: a logit of 5 in bfloat16 is good to 0.03.
-        presence, location = self._model.presence(features), self._model.location(features)
-        metadata = self.checkpoint.metadata
-        # Softmax over the three locations alone is what is left of four after "none" is dropped and the rest scaled.
-        location = location[:, : len(LOCATIONS)]
+        # Two batches that a device is given at the same time end at the same time, and it then waits for both to be
+        # followed; given in turn, the second is there when the first ends.
+        with self._turn if self.aside else nullcontext():
+            images = self._images(inputs, self._channels)
+            with InSteps() if self._in_steps else nullcontext():
+                features = self._encode(images.bfloat16() if self.precision == "bf16" else images).float()  # (B, D)
+            # The heads cost nothing and stay in fp32: a logit of 5 in bfloat16 is good to 0.03.
+            presence = self._model.presence(features)  # (B, 2)
+            # Softmax over three locations alone is what is left of four after "none" is dropped and the rest scaled.
+            location = self._model.location(features)[:, : len(LOCATIONS)]
+            logits = _on_host(torch.cat([presence, location], 1))
+        metadata, of_both = self.checkpoint.metadata, logits().double()
         return (
-            (presence.cpu().double() / metadata.presence_temperature).softmax(1)[:, 1].numpy(),
-            (location.cpu().double() / metadata.location_temperature).softmax(1).numpy(),
+            (of_both[:, :2] / metadata.presence_temperature).softmax(1)[:, 1].numpy(),
+            (of_both[:, 2:] / metadata.location_temperature).softmax(1).numpy(),
         )
+
+
+def _on_host(result: torch.Tensor) -> Callable[[], torch.Tensor]:
+    """Begin to fetch it, before anything that the device is given later; what is returned waits until it is there."""
+    if not result.is_cuda:
+        fetched = result.cpu()
+        return lambda: fetched
+    fetched = result.to("cpu", non_blocking=True)  # pinned, and not to be read before the event
+    there = torch.cuda.current_stream(result.device).record_event()
+
+    def wait() -> torch.Tensor:
+        there.synchronize()
+        return fetched
+
+    return wait
 
 
 def _check(inputs: NDArray[np.uint8]) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +15,7 @@ from made import FakeClassifier, Made, Predictions, changed, grey_series, made_n
 from pydicom import uid
 from pydicom.dataset import Dataset
 
+from dicom_node import reading
 from dicom_node.errors import ModelFailed
 from dicom_node.slices import SliceReader
 from dicom_node.store import series
@@ -19,7 +23,7 @@ from dicom_node.store.results import SliceResult
 
 
 class Beside(FakeClassifier):
-    """Says how many it was asked before; its `held` batch is not answered until it may be."""
+    """Says of each slice its Instance Number; the batch with the one that is `held` is not answered until it may be."""
 
     def __init__(self, held: int = -1) -> None:
         super().__init__()
@@ -27,12 +31,26 @@ class Beside(FakeClassifier):
         self.held, self.may = held, threading.Event()
 
     def predict(self, inputs: npt.NDArray[np.uint8]) -> Predictions:
-        before = sum(self.asked)
         found = super().predict(inputs)
-        if len(self.asked) - 1 == self.held:
+        numbers = inputs[:, 0, 0]
+        if self.held in numbers:
             assert self.may.wait(20.0), "nobody went on while this batch was computed"
-        found.presence = (before + np.arange(len(inputs))) / 1000
+        found.presence = numbers / 1000
         return found
+
+
+@pytest.fixture(autouse=True)
+def read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Instance Numbers of what was read; the model sees of each slice this number, in each pixel."""
+    ready, numbers = reading.ready, []
+
+    def numbered(*given: Any) -> reading.Ready:
+        one = ready(*given)
+        numbers.append(one.instance_number)
+        return replace(one, input=np.full_like(one.input, one.instance_number))
+
+    monkeypatch.setattr(reading, "ready", numbered)
+    return numbers
 
 
 def frames_of(ds: Dataset, count: int) -> Dataset:
@@ -65,8 +83,8 @@ def node(tmp_path: Path) -> Made:
 
 
 def test_the_first_batch_can_be_kept_while_the_second_is_computed(node: Made) -> None:
-    node.accept(*grey_series(10))
-    model = Beside(held=1)
+    node.accept(*grey_series(14))
+    model = Beside(held=5)
     reader, instances = reader_of(node, model)
     batches = reader.read(iter([instances]), lambda: None)
 
@@ -75,9 +93,36 @@ def test_the_first_batch_can_be_kept_while_the_second_is_computed(node: Made) ->
     rest = [r for found in batches for r in found]
 
     assert len(first) == 4
-    assert model.asked == [4, 4, 2]
+    assert sorted(model.asked) == [2, 4, 4, 4]
     assert frames(first + rest) == [(i.id, 0) for i in instances]
-    assert [r.presence for r in first + rest] == [n / 1000 for n in range(10)]  # each slice has its own answer
+    assert [r.presence for r in first + rest] == [n / 1000 for n in range(1, 15)]  # each slice has its own answer
+    reader.close()
+
+
+def test_a_gpu_has_its_next_batch_before_it_is_through_with_the_last(node: Made) -> None:
+    node.accept(*grey_series(8))
+    both = threading.Barrier(2)
+    reader, instances = reader_of(node, model := Beside())
+    model.fails = lambda _: both.wait(20.0) and None
+
+    assert len([r for found in reader.read(iter([instances]), lambda: None) for r in found]) == 8
+    reader.close()
+
+
+def test_further_slices_are_begun_before_the_last_of_those_before_are_read(node: Made, read: list[int]) -> None:
+    node.accept(*grey_series(10))
+    reader, instances = reader_of(node, Beside())
+    asked_after: list[int] = []
+
+    def windows() -> Iterator[list[series.Instance]]:
+        for begin in (0, 4, 8):
+            asked_after.append(len(read))
+            yield instances[begin : begin + 4]
+
+    found = [r for rows in reader.read(windows(), lambda: None) for r in rows]
+
+    assert frames(found) == [(i.id, 0) for i in instances]
+    assert asked_after == [0, 2, 6]
     reader.close()
 
 

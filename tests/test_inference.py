@@ -1,3 +1,5 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -30,6 +32,18 @@ def test_probabilities_come_for_each_picture_in_order(path, pictures):
     assert np.allclose(found.location.sum(1), 1)
     assert len(set(found.presence.round(6))) == 5
     assert np.allclose(turned.presence[::-1], found.presence, atol=1e-6)
+
+
+def test_two_threads_may_ask_at_a_time(path, pictures, monkeypatch):
+    alone = Classifier.load(path, device="cpu").predict(pictures)
+    monkeypatch.setattr(Classifier, "aside", True)  # as on a GPU, which is given one batch after the other
+    classifier = Classifier.load(path, device="cpu")
+
+    with ThreadPoolExecutor(2) as threads:
+        first, turned = threads.map(classifier.predict, [pictures, pictures[::-1]])
+
+    assert np.allclose(first.presence, alone.presence, atol=1e-6)
+    assert np.allclose(turned.presence[::-1], alone.presence, atol=1e-6)
 
 
 def test_repeating_gives_the_same_numbers_and_batches_do_not_matter(path, pictures):
