@@ -44,6 +44,7 @@ bench: setup
 	$(BIN)/python -m benchmarks.scale
 	$(BIN)/python -m benchmarks.inference
 	$(BIN)/python -m benchmarks.inference --memory
+	$(BIN)/python -m benchmarks.feeding
 	$(BIN)/python -m benchmarks.latency
 
 check: setup

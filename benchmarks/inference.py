@@ -18,6 +18,7 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as the service sets it for its worker; read when torch is loaded
 
 import argparse
+import gc
 import platform
 import statistics
 import subprocess
@@ -56,8 +57,8 @@ from dtvit.inference import Classifier, Precision, Predictions  # noqa: E402
 ENCODERS = tuple(f"vit_{size}_patch16_224" for size in ("tiny", "small", "base", "large"))
 BLOCK = {"tiny": 192, "small": 96, "base": 48, "large": 16}
 """Slices a block on a CPU."""
-ON_GPU = 2048
-"""Slices a block there: enough for reading and computing to overlap."""
+ON_GPU = 8192
+"""Slices a block there, some seconds: at its beginning the GPU waits for a batch to be read."""
 SYNTAXES = (
     uid.ExplicitVRLittleEndian,
     uid.RLELossless,
@@ -99,6 +100,7 @@ class OurPath:
             clock=self.clock,
         )
         self.files = self._fill(config, datasets, count, syntax, series)
+        gc.freeze()  # as in the worker
 
     def clock(self) -> float:
         return time.time() + self.ahead_s
