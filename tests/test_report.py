@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from copy import deepcopy
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -117,6 +118,17 @@ def test_a_reader_of_the_template_finds_the_image_of_each_group() -> None:
     assert [[i.ReferencedSOPSequence[0].ReferencedSOPInstanceUID for i in g.source_images] for g in groups] == [
         [ds.SOPInstanceUID] for ds in headers()
     ]
+
+
+def test_a_report_that_named_the_image_of_each_group_as_source_of_a_document_is_read_like_any_other() -> None:
+    """As all did before: they lie in PACS and spool, and `report show` reads them."""
+    built = sr.build(headers(), findings("deep"), context())
+    older = deepcopy(built)
+    for item in items(older):
+        if name(item) == codes.SOURCE_IMAGE.key:
+            item.ConceptNameCodeSequence[0].CodeValue = codes.SOURCE_OF_DOCUMENT.value
+    assert sr.parse(older) == sr.parse(built)
+    assert text.render(older) == text.render(built)
 
 
 def test_every_report_is_fit_for_viewers(report: Dataset) -> None:

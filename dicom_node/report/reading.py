@@ -171,7 +171,7 @@ def _report(ds: Dataset) -> ParsedReport:
 
 
 def _slice(group: Dataset) -> ParsedSlice:
-    sop_class_uid, sop_instance_uid, frame = _reference(next(_children(group, codes.SOURCE_IMAGE)))
+    sop_class_uid, sop_instance_uid, frame = _reference(next(source_images(group)))
     out = _code_key(group, codes.EVALUABILITY)
     return ParsedSlice(
         name=_text(group, codes.TRACKING_IDENTIFIER) or "",
@@ -185,6 +185,12 @@ def _slice(group: Dataset) -> ParsedSlice:
         left_out=None if out is None else _text(group, codes.EVALUABILITY_REASON) or LEFT_OUT[out],
         doubts=_texts(group, codes.BRACE_REMOVAL),
     )
+
+
+def source_images(group: Dataset) -> Iterator[Dataset]:
+    """What names the image that a group is about; in older reports by the purpose that it has in a document."""
+    yield from _children(group, codes.SOURCE_IMAGE)
+    yield from _children(group, codes.SOURCE_OF_DOCUMENT)
 
 
 def _children(item: Dataset, name: Concept) -> Iterator[Dataset]:

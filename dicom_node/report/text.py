@@ -14,7 +14,7 @@ from textwrap import fill
 from pydicom.dataset import Dataset
 
 from dicom_node.report import codes, wording
-from dicom_node.report.reading import NotAReport, ParsedSlice, parse
+from dicom_node.report.reading import NotAReport, ParsedSlice, parse, source_images
 from dtvit.findings import Outcome
 
 WIDTH = 100
@@ -137,7 +137,7 @@ def _walk(items: Iterable[Dataset], depth: int, images: dict[tuple[str, str], st
         kind, name = item.get("ValueType", ""), _meaning(item.get("ConceptNameCodeSequence"))
         children = item.get("ContentSequence") or []
         if kind == "CONTAINER":
-            if not slices and any(_named(item, codes.SOURCE_IMAGE)):
+            if not slices and any(source_images(item)):
                 continue
             tracked = next((str(c.get("TextValue", "")) for c in _named(item, codes.TRACKING_IDENTIFIER)), "")
             yield Line(depth, tracked or name, container=True)
@@ -190,7 +190,7 @@ def _image_names(item: Dataset) -> dict[tuple[str, str], str]:
     for child in item.get("ContentSequence") or []:
         names.update(_image_names(child))
     for name in _named(item, codes.TRACKING_IDENTIFIER):
-        names.update({_reference(image): str(name.get("TextValue", "")) for image in _named(item, codes.SOURCE_IMAGE)})
+        names.update({_reference(image): str(name.get("TextValue", "")) for image in source_images(item)})
     return names
 
 
