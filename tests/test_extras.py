@@ -235,6 +235,50 @@ def test_what_waits_for_a_pacs_is_not_sent_once_its_images_are_another_patients(
     sent = {row.object_id for row in node.rows(deliveries) if row.state == "waiting"}
     made = [pydicom.dcmread(node.spool.path(row.file)) for row in node.rows(objects) if row.id in sent]
     assert [ds.PatientID for ds in made] == ["SYN-0002"] * 4
+    assert not any("PredecessorDocumentsSequence" in ds for ds in made)  # nobody has seen what it would replace
+
+
+@pytest.mark.parametrize("elsewhere", [{}, {"SeriesInstanceUID": "1.2.3.9.1"}], ids=["", "in another series"])
+@pytest.mark.parametrize("sent", [False, True], ids=["it waits", "it is sent"])
+def test_to_a_report_whose_images_are_another_patients_no_picture_is_made(
+    tmp_path: Path, elsewhere: dict[str, str], sent: bool
+) -> None:
+    node = made_node(tmp_path, peers=[peer(104, objects=EVERYTHING)])
+    node.accept(*head_series())
+    node.tick_after(31)
+    while not node.rows(objects):
+        node.worker(FakeClassifier(PRESENT)).step()
+    if sent:
+        deliver(node, "PACS1")
+    node.accept(changed(head_series()[0], PatientID="SYN-0002", **elsewhere))
+    finish(node)
+    assert owed(node) == set()
+    assert [job.state for job in node.rows(jobs_table)] == ["delivered"]
+
+
+@pytest.mark.parametrize("elsewhere", [{}, {"SeriesInstanceUID": "1.2.3.9.1"}], ids=["", "in another series"])
+def test_a_run_ends_without_a_report_where_its_images_are_another_patients_by_then(
+    tmp_path: Path, elsewhere: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = made_node(tmp_path, peers=[peer(104)])
+    node.accept(*head_series())
+    node.tick_after(31)
+    read = reporting.headers
+
+    def corrected_right_after(*given: Any) -> Any:
+        headers = read(*given)
+        monkeypatch.setattr(reporting, "headers", read)
+        node.accept(*[changed(ds, PatientID="SYN-0002", **elsewhere) for ds in head_series()])
+        return headers
+
+    monkeypatch.setattr(reporting, "headers", corrected_right_after)
+    finish(node)
+    assert node.rows(objects) == []
+    node.tick_after(100)
+    finish(node)
+    assert [job.state for job in node.rows(jobs_table)] == ["cancelled", "reported"]
+    (made,) = node.rows(objects)
+    assert pydicom.dcmread(node.spool.path(made.file)).PatientID == "SYN-0002"
 
 
 def test_a_series_that_is_split_is_still_the_same_patients(tmp_path: Path) -> None:

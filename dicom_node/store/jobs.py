@@ -1,6 +1,6 @@
 """The job queue: one row a run of a series, leased by a worker, never locked. Knows nothing of DICOM.
 
-    ready -> running -> reported -> delivered        running -> ready (lease expired, or a try failed)
+    ready -> running -> reported -> delivered        running -> ready (lease expired, a try failed, or put off)
     ready -> cancelled (superseded)                  running -> refused | failed | cancelled (overtaken)
 
 A lease is owner and deadline in the row: a worker that dies holding one loses it by time, wherever it ran. Every step
@@ -163,6 +163,15 @@ def give_back(connection: Connection, job: Job, *, now: float, wait_s: float, re
     )
     if reason:
         note(connection, "try failed", now=now, series_id=job.series_id, job_id=job.id, detail=reason)
+
+
+def put_off(connection: Connection, series_id: int, *, now: float) -> None:
+    """Take the run that is under way from its worker: what it has read holds no longer. It waits for the one that will
+    supersede it; where none comes, it is begun again after a while, and counts as no further try.
+    """
+    under_way = sa.and_(jobs.c.series_id == series_id, jobs.c.state == JobState.RUNNING)
+    values = {"state": JobState.READY, "not_before": now + LONGEST_WAIT_S, "tries": jobs.c.tries - 1}
+    connection.execute(jobs.update().where(under_way).values(**values, lease_owner=None, lease_until=None))
 
 
 def settle_delivered(connection: Connection, job_id: int, *, now: float) -> bool:

@@ -246,11 +246,12 @@ def objects_of(connection: Connection, job_id: int) -> list[MadeObject]:
 
 
 def predecessor(connection: Connection, series_id: int, run: int) -> list[MadeObject]:
-    """The objects of the newest earlier run that made any."""
+    """The objects of the newest earlier run of which a destination has any, or is to get it."""
     earlier = (
         sa.select(jobs.c.id)
         .join(objects, objects.c.job_id == jobs.c.id)
-        .where(jobs.c.series_id == series_id, jobs.c.run < run)
+        .join(deliveries, deliveries.c.object_id == objects.c.id)
+        .where(jobs.c.series_id == series_id, jobs.c.run < run, not_taken_back())
         .order_by(jobs.c.run.desc())
         .limit(1)
     )

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from dicom_node.store import jobs as job_queue
-from dicom_node.tables import CommitmentState, DeliveryState, ObjectKind, deliveries, jobs, objects
+from dicom_node.tables import CommitmentState, DeliveryState, ObjectKind, deliveries, jobs, objects, series
 
 _OPEN = deliveries.c.state.in_((DeliveryState.WAITING, DeliveryState.FAILED))
 _UNCONFIRMED = deliveries.c.commitment.in_((CommitmentState.OWED, CommitmentState.ASKED))
@@ -38,10 +38,16 @@ def cancel_for(connection: Connection, destination: str, *, now: float) -> int:
 
 
 def keep_back(connection: Connection, series_id: int, *, now: float) -> None:
-    """Owe nothing of what was made of this series so far, but the word that something holds no longer."""
+    """Owe nothing of what was made of this series, or is being made, but the word that something holds no longer."""
+    connection.execute(sa.select(series.c.id).where(series.c.id == series_id).with_for_update())  # as who ends a run
+    job_queue.put_off(connection, series_id, now=now)
+    its = jobs.c.series_id == series_id
+    connection.execute(jobs.update().where(its).values(extras_due=False))
     of_series = sa.select(objects.c.id).join(jobs, jobs.c.id == objects.c.job_id).where(jobs.c.series_id == series_id)
     made = of_series.where(objects.c.kind != ObjectKind.WITHDRAWAL)
     _cancel(connection, _OPEN, deliveries.c.object_id.in_(made), now=now)
+    for job_id in connection.scalars(sa.select(jobs.c.id).where(its)).all():  # one that lacked its extras alone, too
+        job_queue.settle_delivered(connection, job_id, now=now)
 
 
 def outdate(connection: Connection, series_id: int, object_id: int, destination: str, *, now: float) -> None:
