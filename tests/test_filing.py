@@ -12,7 +12,7 @@ from pydicom import uid
 from pydicom.dataset import Dataset
 
 from dicom_node.store import jobs, series
-from dicom_node.tables import instances
+from dicom_node.tables import instances, slice_results
 from dicom_node.tables import jobs as jobs_table
 from dicom_node.tables import series as series_table
 
@@ -77,6 +77,21 @@ def test_a_repeat_takes_the_place_of_a_file_that_was_lost_or_damaged(node: Made,
     mended = node.rows(instances)[0]
     assert mended.file != lost
     assert node.spool.read(mended.file).endswith(encoded(ct(1)))
+    assert node.files() == {mended.file}  # who sends the spool to the node again sends no damaged image as another
+
+
+def test_what_was_found_out_about_a_damaged_copy_does_not_hold_for_the_one_that_replaces_it(node: Made) -> None:
+    node.accept(ct(1))
+    path = node.spool.path(node.rows(instances)[0].file)
+    content = path.read_bytes()
+    path.write_bytes(content[:-1])
+    node.worker().step()
+    assert "cut short" in node.rows(slice_results)[0].left_out
+    path.write_bytes(content[:-1] + b"?")
+    node.accept(ct(1, PatientName="Doe^Janet"))  # its pixels are compared with the damaged ones
+    assert node.accept(ct(1)) == [0]
+    assert node.rows(instances)[0].pixel_sha256 is None
+    assert node.rows(slice_results) == []
 
 
 def test_the_same_pixels_under_a_corrected_header_count_and_reopen_the_series(node: Made) -> None:

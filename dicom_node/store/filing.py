@@ -18,7 +18,7 @@ from dicom_node.header import Facts, Header
 from dicom_node.store import further, settling
 from dicom_node.store.database import insert_for, note
 from dicom_node.store.series import contradicted, hold
-from dicom_node.tables import SeriesState, instances, jobs, objects, series
+from dicom_node.tables import SeriesState, instances, jobs, objects, series, slice_results
 
 _LITTLE_ENDIAN = frozenset(
     {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1"}
@@ -62,6 +62,8 @@ class Filing:
     """Whether a row names the file it came in; if not, that file may go."""
     held: tuple[int, ...] = ()
     """Other series that failed by it: it was another patient's there."""
+    replaced: str | None = None
+    """The file whose place it takes, which is damaged or gone: none of the rows names it any more."""
 
 
 class Files(Protocol):
@@ -96,12 +98,13 @@ def file(connection: Connection, arrival: Arrival, *, reopen_wait_s: float, file
     earlier = connection.execute(sa.select(instances).where(same_uid)).all()
     for known in earlier:
         if known.sha256 == arrival.sha256:
-            names_file = _again(connection, known, arrival, files)
+            mends = _again(connection, known, arrival, files)
+            replaced = known.file if mends else None
             if known.current or not _taken_back(connection, arrival, known, earlier, files):
-                return Filing(Filed.AGAIN, series_id, names_file=names_file)
+                return Filing(Filed.AGAIN, series_id, names_file=mends, replaced=replaced)
             held = _change_patient(connection, arrival, earlier, known.series_id)
             _touch(connection, known.series_id, Filed.CORRECTED, arrival, reopen_wait_s=reopen_wait_s)
-            return Filing(Filed.CORRECTED, known.series_id, names_file=names_file, held=held)
+            return Filing(Filed.CORRECTED, known.series_id, names_file=mends, held=held, replaced=replaced)
     filed = _compared(connection, arrival, [known for known in earlier if known.current], files)
     held = ()
     if filed is Filed.CORRECTED:
@@ -150,8 +153,10 @@ def _again(connection: Connection, row: sa.Row[Any], arrival: Arrival, files: Fi
     _retain(connection, row.series_id, now=arrival.at)
     if files.is_whole(row.file, row.size, row.sha256):
         return False
-    mended = {"file": arrival.file, "size": arrival.size}
+    mended = {"file": arrival.file, "size": arrival.size, "pixel_sha256": None, "tries": 0}
     connection.execute(instances.update().where(instances.c.id == row.id).values(mended))
+    unread = sa.and_(slice_results.c.instance_id == row.id, slice_results.c.left_out.is_not(None))
+    connection.execute(slice_results.delete().where(unread))  # the copy that is there now may well be readable
     note(connection, "file mended", now=arrival.at, series_id=row.series_id, detail=f"instance={row.id}")
     return True
 

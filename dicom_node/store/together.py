@@ -75,12 +75,14 @@ class Filer:
             for one in batch:
                 one.error = exc
                 if not committing:  # else a row may name it in spite of the error; an hour later housekeeping knows
-                    self._discard(one.arrival)
+                    self._discard(one.arrival.file)
             return
         for one, filed in zip(batch, filings, strict=True):
             one.filing = filed
             if not filed.names_file:
-                self._discard(one.arrival)  # only now: the row that says "again" names another, durable file
+                self._discard(one.arrival.file)  # only now: the row that says "again" names another, durable file
+            if filed.replaced is not None:
+                self._discard(filed.replaced)
 
     def _filed(self, connection: Connection, arrival: Arrival) -> Filing:
         filed = filing.file(connection, arrival, reopen_wait_s=self._reopen_wait_s, files=self)
@@ -103,6 +105,6 @@ class Filer:
         except (FileNotFoundError, InvalidObject):
             return None
 
-    def _discard(self, arrival: Arrival) -> None:
+    def _discard(self, name: str) -> None:
         with contextlib.suppress(OSError):  # then housekeeping finds it
-            self._spool.remove(arrival.file)
+            self._spool.remove(name)
