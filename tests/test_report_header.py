@@ -91,6 +91,7 @@ AS_IN_ANNEX_K = b"Zhang^XiaoDong=\x1b$)A\xd5\xc5^\x1b$)A\xd0\xa1\xb6\xab"
         (None, LATIN, LATIN.encode("latin-1")),
         (b"\\ISO 2022 IR 58", SIMPLIFIED, AS_IN_ANNEX_K),
         (b"ISO_IR 203", FRENCH, FRENCH.encode("iso8859_15")),
+        (b"ISO 2022 IR 203", FRENCH, FRENCH.encode("iso8859_15")),
         (None, JAPANESE, JAPANESE.encode()),
         (b"ISO_IR 6", LATIN, LATIN.encode()),
         (b"utf-eight", LATIN, LATIN.encode()),
@@ -107,6 +108,16 @@ def test_a_name_in_any_character_set_is_carried_in_utf_8(charset: bytes | None, 
     ours = Dataset()
     ours.ContentSequence = ds.ContentSequence
     assert str(ours).isascii()
+
+
+@pytest.mark.parametrize("charset", [None, b"ISO_IR 100", b"\\ISO 2022 IR 100", b"\\ISO 2022 IR 87"])
+def test_a_name_that_was_decoded_as_something_else_is_left_out(charset: bytes | None) -> None:
+    """GB 2312, under a character set that has none of it: letters that nobody is called by."""
+    elements: Raw = {"PatientName": ("PN", AS_IN_ANNEX_K), "PatientID": ("LO", b"P-1")}
+    if charset is not None:
+        elements["SpecificCharacterSet"] = ("CS", charset)
+    ds = report_on(elements)
+    assert (str(ds.PatientName), ds.PatientID) == ("", "P-1")
 
 
 def test_an_undeclared_character_set_is_the_same_in_what_the_images_say_of_their_order() -> None:

@@ -33,8 +33,10 @@ UNREADABLE = (
 """What pydicom raises on reading an element whose bytes do not fit its VR or its character set; OSError and EOFError
 come of a sequence that is cut short."""
 
-python_encoding.setdefault("ISO_IR 203", "iso8859_15")  # PS3.3 table C.12-2; pydicom 3.0 takes it for Latin-1
+for _term in ("ISO_IR 203", "ISO 2022 IR 203"):  # PS3.3 tables C.12-2 and C.12-3; pydicom 3.0 takes both for Latin-1
+    python_encoding.setdefault(_term, "iso8859_15")
 _ANNOUNCES_GB2312 = "\x1b$)A"  # ISO 2022 IR 58 (PS3.5 annex K); pydicom 3.0 leaves it in the text that it decodes
+_WITH_GB2312 = frozenset({"iso_ir_58", "GBK", "GB18030"})
 
 IDENTITY = ("PatientID", "PatientName", "PatientBirthDate", "IssuerOfPatientID")
 STUDY_IDENTITY = ("StudyInstanceUID", "SeriesInstanceUID", "AccessionNumber")
@@ -93,10 +95,13 @@ def read_text(ds: Dataset, keyword: str) -> str | None:
 def _as_meant(ds: Dataset, text: str) -> str:
     """What pydicom decodes amiss, or guesses: without a character set that it knows, it takes any byte for Latin-1.
 
-    Bytes that are UTF-8 throughout are hardly ever anything else, and many devices write it and do not say so.
+    Bytes that are UTF-8 throughout are hardly ever anything else, and many devices write it and do not say so. GB 2312
+    under a character set that has none of it was decoded as something else: its announcement stays, and tells so.
     """
-    text = text.replace(_ANNOUNCES_GB2312, "")
-    if not text.isascii() and ds.original_character_set in (default_encoding, [default_encoding]):
+    character_sets = ds.original_character_set
+    if _WITH_GB2312.intersection([character_sets] if isinstance(character_sets, str) else character_sets):
+        text = text.replace(_ANNOUNCES_GB2312, "")
+    if not text.isascii() and character_sets in (default_encoding, [default_encoding]):
         with contextlib.suppress(UnicodeError):
             return text.encode(default_encoding).decode("utf-8")
     return text
