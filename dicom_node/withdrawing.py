@@ -61,8 +61,8 @@ def withdraw(
             continue
         maker = reporting.Maker(device_uid, config.node.ae_title, metadata, result.version, config.results)
         run = reporting.run_of(one, newest, at=now)
-        kept = [each for current in (True, False) for each in series.instances_of(connection, one.id, current=current)]
-        header = _a_header(kept, spool)
+        superseded = reversed(series.instances_of(connection, one.id, current=False))
+        header = _a_header([*series.instances_of(connection, one.id), *superseded], spool)
         found = SeriesFindings.from_json(result.findings)
         built = reporting.withdrawal(maker, run, header, found, old, why=why, title=title, to=peer.name)
         outbox.put(connection, newest.id, [reporting.stored(built, spool)], [peer.name], now=now)
@@ -84,7 +84,7 @@ def _told(runs: Sequence[Record]) -> list[tuple[Record, Result]]:
 
 def _a_header(instances: Sequence[Instance], spool: Spool) -> Dataset:
     """Of any image whose file is there and whole: of one that counts, as they agree about patient and study, else there
-    were no result; of one from before where all have gone to another series, with a correction."""
+    were no result; of the last from before where all have gone to another series, with a correction."""
     for one in instances:
         if (header := reporting.header_of(one, spool)) is not None:
             return header

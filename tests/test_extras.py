@@ -14,7 +14,7 @@ from untrained import metadata
 from dicom_node import extras, reporting
 from dicom_node.cli import main
 from dicom_node.errors import NotPossible, StoreFull
-from dicom_node.store import jobs, outbox, series
+from dicom_node.store import commitment, jobs, outbox, series
 from dicom_node.tables import deliveries, instances, objects, slice_results
 from dicom_node.tables import jobs as jobs_table
 from dicom_node.tables import series as series_table
@@ -44,11 +44,11 @@ def owed(node: Made) -> set[tuple[str, str]]:
     return {(d.destination, kinds[d.object_id]) for d in node.rows(deliveries) if d.state == "waiting"}
 
 
-def deliver(node: Made, destination: str) -> None:
+def deliver(node: Made, destination: str, *, commitment: bool = False) -> None:
     now = node.clock()
     with node.database.write() as connection:
         for delivery in outbox.due(connection, destination, now=now, longest_wait_s=3600.0):
-            outbox.delivered(connection, delivery, 0, now=now)
+            outbox.delivered(connection, delivery, 0, now=now, commitment=commitment)
 
 
 def take_back(node: Made, why: str = "wrong patient on the table") -> str:
@@ -236,6 +236,34 @@ def test_what_waits_for_a_pacs_is_not_sent_once_its_images_are_another_patients(
     made = [pydicom.dcmread(node.spool.path(row.file)) for row in node.rows(objects) if row.id in sent]
     assert [ds.PatientID for ds in made] == ["SYN-0002"] * 4
     assert not any("PredecessorDocumentsSequence" in ds for ds in made)  # nobody has seen what it would replace
+
+
+@pytest.mark.parametrize("elsewhere", [{}, {"SeriesInstanceUID": "1.2.3.9.1"}], ids=["", "in another series"])
+def test_a_report_that_a_pacs_has_no_more_is_not_sent_again_once_its_images_are_another_patients(
+    tmp_path: Path, elsewhere: dict[str, str]
+) -> None:
+    """As where somebody has deleted it there, because it was about the wrong one."""
+    node = reported(tmp_path, peer(104, commitment=True))
+    deliver(node, "PACS1", commitment=True)
+    with node.database.write() as connection:
+        asked = commitment.due(connection, "PACS1", now=node.clock(), longest_wait_s=3600.0, limit=9)
+        commitment.ask(connection, asked, "1.2.3", again_at=node.clock() + 3600.0)
+    node.accept(*[changed(ds, PatientID="SYN-0002", **elsewhere) for ds in head_series()])
+    with node.database.write() as connection:
+        lost = {one.sop_instance_uid: 0x0112 for one in asked}
+        commitment.settle(connection, "1.2.3", (), lost, now=node.clock(), wait_s=lambda _: 1.0)
+    assert owed(node) == set()
+
+
+def test_a_result_is_taken_back_in_the_name_of_the_patient_that_it_was_about_last(tmp_path: Path) -> None:
+    node = reported(tmp_path, peer(104, withdraw_by="patient-safety"))
+    node.accept(*[changed(ds, PatientID="SYN-0002") for ds in head_series()])
+    node.tick_after(100)
+    finish(node)
+    deliver(node, "PACS1")
+    node.accept(*[changed(ds, PatientID="SYN-0003", SeriesInstanceUID="1.2.3.9.1") for ds in head_series()])
+    take_back(node)
+    assert pydicom.dcmread(node.spool.path(node.rows(objects)[-1].file)).PatientID == "SYN-0002"
 
 
 @pytest.mark.parametrize("elsewhere", [{}, {"SeriesInstanceUID": "1.2.3.9.1"}], ids=["", "in another series"])

@@ -38,7 +38,10 @@ def cancel_for(connection: Connection, destination: str, *, now: float) -> int:
 
 
 def keep_back(connection: Connection, series_id: int, *, now: float) -> None:
-    """Owe nothing of what was made of this series, or is being made, but the word that something holds no longer."""
+    """Owe nothing of what was made of this series, or is being made, but the word that something holds no longer.
+
+    Nor is a destination asked to keep what it has: what it says that it lost would be sent again.
+    """
     connection.execute(sa.select(series.c.id).where(series.c.id == series_id).with_for_update())  # as who ends a run
     job_queue.put_off(connection, series_id, now=now)
     its = jobs.c.series_id == series_id
@@ -46,6 +49,8 @@ def keep_back(connection: Connection, series_id: int, *, now: float) -> None:
     of_series = sa.select(objects.c.id).join(jobs, jobs.c.id == objects.c.job_id).where(jobs.c.series_id == series_id)
     made = of_series.where(objects.c.kind != ObjectKind.WITHDRAWAL)
     _cancel(connection, _OPEN, deliveries.c.object_id.in_(made), now=now)
+    unconfirmed = deliveries.update().where(deliveries.c.object_id.in_(made), _UNCONFIRMED)
+    connection.execute(unconfirmed.values(commitment=None))
     for job_id in connection.scalars(sa.select(jobs.c.id).where(its)).all():  # one that lacked its extras alone, too
         job_queue.settle_delivered(connection, job_id, now=now)
 
