@@ -44,6 +44,9 @@ class Spool:
     def keep(self, *chunks: bytes | bytearray) -> str:
         """Write the chunks as one file, durably; returns its name, relative to the folder. Raises StoreFull."""
         self.check_room(sum(map(len, chunks)))
+        return self._keep(chunks)
+
+    def _keep(self, chunks: Sequence[bytes | bytearray]) -> str:
         try:
             name = self._names.take()
             path = f"{self.folder}/{name}"
@@ -112,7 +115,7 @@ class Spool:
         or was made read-only by the kernel.
         """
         with suppress(StoreFull):
-            self.remove(self.keep(b"?"))
+            self.remove(self._keep([b"?"]))  # also where no image would be taken any more
 
     def holds(self, name: str, size: int) -> bool:
         """Whether the file is there and as long as it was written. Raises StoreUnavailable."""
