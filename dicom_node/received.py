@@ -57,13 +57,19 @@ def _short(element: int, vr: bytes, value: bytes, pad: bytes) -> bytes:
 
 def data_set_in(content: bytes) -> bytes:
     """The encoded data set of a file whose File Meta Information begins with its group length, as `file_meta` does."""
+    return content[_data_set_at(content) :]
+
+
+def _data_set_at(content: bytes) -> int:
     length_at = _BEFORE_GROUP_2 + _GROUP_LENGTH_ELEMENT - 4
-    return content[length_at + 4 + int.from_bytes(content[length_at : length_at + 4], "little") :]
+    return length_at + 4 + int.from_bytes(content[length_at : length_at + 4], "little")
 
 
 def is_acknowledged(content: bytes, size: int, sha256: str) -> bool:
     """Whether a file of the spool is still what was acknowledged: as long, and its data set of this digest."""
-    return len(content) == size and hashlib.sha256(data_set_in(content)).hexdigest() == sha256
+    if len(content) != size:
+        return False
+    return hashlib.sha256(memoryview(content)[_data_set_at(content) :]).hexdigest() == sha256  # no copy of a gigabyte
 
 
 _BEFORE_GROUP_2 = 132  # preamble and prefix
