@@ -135,6 +135,7 @@ class SliceReader:
                     line.add(instance, one)
             if found := line.whole():
                 yield found
+                alive()  # nor is anything waited for where the readers are ahead of the model
         if found := line.rest():
             yield found
 

@@ -269,6 +269,33 @@ def test_a_reader_that_takes_long_ends_neither_the_worker_nor_its_lease(
     assert len(found) == len(wanted)
 
 
+def test_a_worker_whose_readers_are_ahead_of_its_model_gives_signs_of_life(node: Made) -> None:
+    class Slow(FakeClassifier):
+        """Takes so long that all that was asked for has been read."""
+
+        def predict(self, inputs: npt.NDArray[np.uint8]) -> Predictions:
+            waits = patience()
+            while None in readers._answers.values():
+                readers.go_on(0.05)
+                waits()
+            signs_before.append(signs)
+            return super().predict(inputs)
+
+    signs, signs_before = 0, []
+
+    def alive() -> None:
+        nonlocal signs
+        signs += 1
+
+    with node.database.read() as connection:
+        wanted = series.instances_of(connection, 1)
+    with closing(SliceReader(Slow(), node.spool, brace_removal="paper", batch=4, readers=2)) as reader:
+        readers = reader._readers
+        assert readers is not None
+        assert sum(map(len, reader.read(iter([wanted]), alive))) == len(wanted)
+    assert len(set(signs_before)) == len(signs_before) > 4, "a batch was begun without a sign since the one before"
+
+
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="only Linux tells how much memory a process has")
 @pytest.mark.parametrize(
     ("does", "reason"),
