@@ -67,8 +67,8 @@ class Classifying:
         window, first = self._reader.window, True
         while first or not self._makes_way(series_id, at_most):
             with self._database.read() as connection:
-                if not first and series_id is None and self._are_extras_due(connection):
-                    return  # of a series that is whole: they go before slices of one that only arrives
+                if not first and series_id is None and self._is_whole_one_due(connection, at_most):
+                    return  # it goes before slices of one that only arrives
                 unread = self._unread(connection, series_id, limit=window, at_most=at_most, begun=first)
             suspects = [i for i in unread if i.tries > 0]
             batch = suspects[:1] or unread  # one that was being read when a process died is read alone
@@ -84,18 +84,17 @@ class Classifying:
 
     def is_something_live(self) -> bool:
         """Whether a job, the extras of one, or a slice that only arrives is not backlog."""
-        now = self._clock()
         with self._database.read() as connection:
-            return (
-                jobs.is_due(connection, now=now, lease_s=self._lease_s, at_most=jobs.LIVE)
-                or self._are_extras_due(connection)
-                or bool(self._unread(connection, None, limit=1, at_most=jobs.LIVE))
-            )
+            if self._is_whole_one_due(connection, jobs.LIVE):
+                return True
+            return bool(self._unread(connection, None, limit=1, at_most=jobs.LIVE))
 
-    def _are_extras_due(self, connection: Connection) -> bool:
-        """Of a live job."""
-        due = jobs.next_with_extras(connection, now=self._clock(), lease_s=self._lease_s, at_most=jobs.LIVE)
-        return due is not None
+    def _is_whole_one_due(self, connection: Connection, at_most: int) -> bool:
+        """Whether there is a job, or the extras of one, no less urgent than `at_most`."""
+        now, lease_s = self._clock(), self._lease_s
+        if jobs.is_due(connection, now=now, lease_s=lease_s, at_most=at_most):
+            return True
+        return jobs.next_with_extras(connection, now=now, lease_s=lease_s, at_most=at_most) is not None
 
     def _unread(
         self, connection: Connection, series_id: int | None, *, limit: int, at_most: int, begun: bool = True

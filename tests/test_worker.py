@@ -89,6 +89,33 @@ def test_slices_that_arrive_are_classified_window_after_window_until_something_g
     assert {row.tries for row in node.rows(instances)} == {1}
 
 
+def test_old_slices_that_go_on_arriving_do_not_hold_up_the_job_of_an_old_series(tmp_path: Path) -> None:
+    node = made_node(tmp_path, peers=[peer(104)], model=Model(brace_removal="paper", batch=1))
+    old = {"StudyDate": "20100101", "SeriesDate": "20100101", "AcquisitionDate": "20100101", "ContentDate": "20100101"}
+    node.accept(*head_series(**old))
+    node.clock.advance(25.0)
+    node.accept(*head_series(study="1.2.4", series="1.2.4.1", PatientID="SYN-0002", **old))
+    worker = node.worker(Completing(node, of=3))
+    while worker.step() and not node.rows(objects):
+        pass
+    assert [(job.priority, job.state) for job in node.rows(jobs_table)] == [(jobs.BACKLOG, "reported")]
+    of_second = [row for row in node.rows(slice_results) if row.instance_id > len(head_series())]
+    assert not of_second, "slices that only arrive went before the job"
+
+
+class Completing(FakeClassifier):
+    """With the slice `of`, the series that has been silent for long enough becomes whole."""
+
+    def __init__(self, node: Made, *, of: int) -> None:
+        super().__init__()
+        self._node, self._of = node, of
+
+    def predict(self, inputs: Any) -> Any:
+        if sum(self.asked) == self._of:
+            self._node.tick_after(6.0)
+        return super().predict(inputs)
+
+
 def test_a_positive_series_ends_with_its_report_in_the_outbox(node: Made) -> None:
     complete(node)
     work(node)
