@@ -44,6 +44,7 @@ BRAIN_HU = (5.0, 70.0)  # median over a slice's brain: above water, below the ac
 CLOSED_SHARE = 0.5  # of the brain that meets bone in all directions; ribs leave gaps, a skull does not
 DROPPED_HU = 100.0  # half a cell of water, against air as clipped
 INTERCEPT_HU = 1024.0  # the usual Rescale Intercept, less its sign; some have 1000, which is near enough for BRAIN_HU
+FILLED = 0.7  # of the picture: less than air in a circle of reconstruction (0.79), more than any head
 
 
 @dataclass(frozen=True)
@@ -129,10 +130,11 @@ def _shifted(hu: npt.NDArray[np.float32], pixel_mm: tuple[float, float], soft_cm
     """See `SliceContent`. For stored values whose intercept was lost, and those to which it was added twice; they are
     not mended, since nobody knows what else is wrong with them."""
     some = hu[::8, ::8]
+    least = FILLED * some.size
     some = some[some > AIR_HU]
     if not some.size or some.min() > CLIP_HU[0]:  # no air but what may be padding
         too_high = INTERCEPT_HU
-    elif soft_cm2 < HEAD_CM2:  # nothing of a head but bone
+    elif soft_cm2 < HEAD_CM2 and some.size < least:  # nothing of a head but bone, and air that was clipped round it
         too_high = -INTERCEPT_HU
     else:
         return 0.0

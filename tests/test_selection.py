@@ -319,6 +319,18 @@ def test_what_is_no_head_does_not_become_one_by_a_shift() -> None:
     assert measured(oval(inside=1060.0)).shifted_hu == 0.0
 
 
+@pytest.mark.parametrize("padded", [True, False])
+def test_the_air_over_a_head_is_no_brain_that_is_shifted(padded: bool) -> None:
+    """1024 HU higher it would have a brain's value, and what holds the head be a skull round it."""
+    rows, columns = np.ogrid[:256, :256]
+    distance = np.hypot(rows - 127.5, columns - 127.5)
+    hu = np.random.default_rng(1).normal(-1000.0, 8.0, (256, 256)).astype(np.float32)
+    hu[(distance > 112) & (distance < 122)] = -100.0
+    if padded:
+        hu[distance > 128] = -1024.0
+    assert measured(hu, 0.78).shifted_hu == 0.0
+
+
 def test_a_series_of_shifted_values_is_refused_as_what_it_is() -> None:
     stored, twice = (replace(content(0, 300), shifted_hu=hu) for hu in (1024.0, -1024.0))
     assert "Rescale Intercept was lost" in (why_no_head([*WHOLE[:2], *[stored] * 7]) or "")
