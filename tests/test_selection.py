@@ -180,6 +180,20 @@ def test_a_brain_that_ends_wider_than_one_may_in_a_step_is_doubted() -> None:
     assert at(10.0, wide_top) == ()
 
 
+def test_muscles_below_the_skull_that_pass_for_brain_are_no_brain_that_ends_wide() -> None:
+    """A throat below the skull base: soft tissue that meets bone nearly all round, and above it is less."""
+
+    def said(*lowest: SliceContent) -> tuple[str, ...]:
+        contents = [content(6, 180), *lowest, *WHOLE[3:]]
+        return doubts(contents, assign_regions(contents), positions_mm=[5.0 * i for i in range(len(contents))])
+
+    throat = content(48, 190, closed=0.4)
+    assert said(throat, content(33, 195)) == said(throat, content(49, 195)) == ()
+    lower = ("the brain does not taper off towards its lower end",)
+    assert said(content(48, 190), content(33, 195)) == lower, "closed in as no throat is"
+    assert said(throat, content(70, 195)) == lower, "and a brain widens upwards"
+
+
 def test_a_slice_with_half_a_head_is_doubted() -> None:
     half = content(60, 115)
     assert doubts_of([*WHOLE[:4], half, *WHOLE[5:]]) == (SPOILT,)
