@@ -42,20 +42,21 @@ def drawn_slice(rng, *, small, noisy, bleeding):
     return np.where(head, np.clip(grey, 1, 255), 0).astype(np.uint8), blood & brain
 
 
-def write_manifest(folder: Path, patients=12, slices=3, seed=0, only=None, **columns):
-    """Half of the patients bleed, in all slices or in the one of number `only`. `columns`: more cells of each row."""
+def write_manifest(folder: Path, patients=12, slices=3, seed=0, *, ill=True, only=None, **columns):
+    """Half of the patients bleed, or (`ill`) none; in all slices, or in the one of number `only`. `columns`: more
+    cells of each row."""
     rng = np.random.default_rng(seed)
     with (folder / "manifest.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["path", "patient_id", "ich", "slice", *columns])
         for patient in range(patients):
-            ill = patient % 2 == 1
+            bleeds = ill and patient % 2 == 1
             for number in range(slices):
                 name = f"{patient:02d}-{number}.png"
-                bleeding = ill and only in (None, number)
-                picture, _ = drawn_slice(rng, small=ill, noisy=ill, bleeding=bleeding)
+                shown = bleeds and only in (None, number)
+                picture, _ = drawn_slice(rng, small=bleeds, noisy=bleeds, bleeding=shown)
                 Image.fromarray(picture).save(folder / name)
-                writer.writerow([name, f"P{patient:02d}", int(bleeding), number, *columns.values()])
+                writer.writerow([name, f"P{patient:02d}", int(shown), number, *columns.values()])
     return folder / "manifest.csv"
 
 

@@ -16,6 +16,7 @@ from train.audit.figures import Figure, Row, Section
 from train.audit.healing import HEALERS
 from train.audit.probes import PROBES
 from train.audit.run import TAUGHT, Order, Sizes, audit
+from train.audit.transplanting import BLENDERS
 from train.audit.words import paragraph
 from train.commands.audit import main
 from train.data import UnusableData
@@ -122,6 +123,35 @@ def test_the_phantoms_tell_them_apart_too(data, phantoms):
     assert {path.name for path in (phantoms / "pictures").glob("*.png")} >= {"phantoms.png", "lookalikes.png"}
 
 
+def test_bleeds_are_implanted_where_nobody_bleeds(tmp_path, phantoms):
+    data = write_manifest(tmp_path, patients=4, ill=False)
+    sizes = Sizes(None, 3, 12, 18, 3, 1, 4)
+    blood, silhouette = (
+        found(model, data, tmp_path / type(model).__name__, ("implants",), sizes, heads=phantoms / "phantoms")
+        for model in (SeesBlood(), SeesSilhouette())
+    )
+    for name in BLENDERS:
+        seen, unseen = (each["parts"]["implants"]["bleeds"][name] for each in (blood, silhouette))
+        assert seen["called"] >= 0.7
+        assert seen["called_slices"] >= 12
+        assert seen["auc"] > 0.8
+        assert seen["sham_called"] == 0
+        assert unseen["called"] == unseen["sham_called"]
+        assert unseen["auc"] == pytest.approx(0.5, abs=0.05)
+    assert blood["parts"]["implants"]["untouched"]["false_alarms"] == 0
+    assert len(blood["parts"]["implants"]["lookalikes"]) == 9
+    assert any("implanted" in sentence for sentence in blood["words"])
+    assert {path.name for path in (tmp_path / "SeesBlood" / "pictures").iterdir()} == {
+        "implanted-bleeds.png",
+        "implanted-lookalikes.png",
+    }
+
+
+def test_what_needs_bleeding_patients_says_so_and_what_does_not(tmp_path):
+    with pytest.raises(UnusableData, match="only 0 occurs"):
+        found(SeesBlood(), write_manifest(tmp_path, patients=2, ill=False), tmp_path, ("probes", "implants"))
+
+
 def test_the_map_of_a_model_that_sees_blood_falls_on_it(data, phantoms):
     point = found(SeesBlood(), data, phantoms, ("pointing",))["parts"]["pointing"]["patients"]
     assert point["hits"] == 1
@@ -224,7 +254,7 @@ def test_a_test_part_of_one_kind_is_refused(tmp_path):
     parts = ["split", *("test" if int(row[:2]) % 2 else "train" for row in rows[1:])]
     path.write_text("\n".join(f"{row},{part}" for row, part in zip(rows, parts, strict=True)))
 
-    with pytest.raises(UnusableData, match=r"needs slices with hemorrhage .* and without"):
+    with pytest.raises(UnusableData, match=r"needs slices without hemorrhage \(ich 0\) in its test part"):
         found(SeesBlood(), path, tmp_path / "out", ("probes",), SMALL)
 
 

@@ -59,10 +59,11 @@ class Manifest:
     """Of `COLUMNS`, those it has."""
 
 
-def read(path: Path, *, labels_needed: bool = True) -> Manifest:
+def read(path: Path, *, labels_needed: bool = True, both: bool = True) -> Manifest:
     """The manifest at `path`, looked over whole: cells, rows against each other, and that each picture is one.
 
-    `labels_needed`: every row says 0 or 1 under `ich`, and both occur. Raises UnusableData.
+    `labels_needed`: every row says 0 or 1 under `ich`; and, unless `both` is false, both occur.
+    Raises UnusableData.
     """
     path = Path(
         os.path.abspath(path)
@@ -80,7 +81,7 @@ def read(path: Path, *, labels_needed: bool = True) -> Manifest:
         if row is not None:
             rows.append(row)
     problems += _duplicates(rows) + _doubles(rows) + _strays(rows) + _unusable(path.parent, rows)
-    if not problems and labels_needed:
+    if not problems and labels_needed and both:
         problems += _one_class(rows)
     if problems:
         raise UnusableTable(path, sorted(problems, key=lambda problem: problem.row))

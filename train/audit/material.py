@@ -6,7 +6,7 @@ into the geometry of the checkpoint last, as the node does with what comes from 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,20 +16,30 @@ from train.data import PARTS, Pictures, UnusableData
 from train.manifest import Manifest, Row
 from train.splits import Split
 
+_LABELS = ("without hemorrhage (ich 0)", "with hemorrhage (ich 1)")
 FRAME = 256  # pixels; `train.filed` in its own geometry
 
 
-def gather(manifest: Manifest, split: Split, patients: int | None, per_patient: int, seed: int) -> Pictures:
+def gather(
+    manifest: Manifest,
+    split: Split,
+    patients: int | None,
+    per_patient: int,
+    seed: int,
+    needed: Collection[int] = (0, 1),
+) -> Pictures:
     """`per_patient` slices, evenly spaced along the head, of `patients` patients (None: all), half of them bleeding.
 
-    Of `split` the test part alone is used. Raises UnusableData.
+    Of `split` the test part alone is used. `needed`: labels that must be there. Raises UnusableData.
     """
     test = np.unique(split.rows[split.parts == PARTS.index("test")])
     rows = {int(index): manifest.rows[index] for index in test}
-    if not {row.ich for row in rows.values()} >= {0, 1}:
+    missing = set(needed) - {row.ich for row in rows.values()}
+    if missing:
+        other = "; --only implants and --only phantoms need none with hemorrhage" if missing == {1} else ""
         raise UnusableData(
-            f"{manifest.path}: an audit needs slices with hemorrhage (ich 1) and without (0) in its test part; "
-            "leave the split out to audit all rows"
+            f"{manifest.path}: an audit needs slices {_LABELS[min(missing)]} in its test part; "
+            f"leave the split out to audit all rows{other}"
         )
     chosen = _spread(_some(rows, patients, np.random.default_rng([seed, 0])), per_patient)
     index = np.array(sorted(chosen), np.int32)

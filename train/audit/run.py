@@ -21,7 +21,18 @@ from dtvit.inference import Classifier
 from dtvit.preprocess import offered
 from train import manifest as manifests
 from train import splits
-from train.audit import PARTS, counterfactuals, heads, phantoms, pointing, probes, stability
+from train.audit import (
+    PARTS,
+    WITHOUT_BLEEDING,
+    counterfactuals,
+    distractors,
+    heads,
+    implants,
+    phantoms,
+    pointing,
+    probes,
+    stability,
+)
 from train.audit.figures import Section, Tell, goals_of
 from train.audit.material import gather, some
 from train.audit.page import page
@@ -40,6 +51,7 @@ TAUGHT = (
     "It was trained on this very manifest: unless the patients audited here were kept out of training, what it makes "
     "of them tells little."
 )
+FEWEST = 60  # slices to implant into, where patients are few
 TOLD = 50  # slices between two words on how far it is
 
 
@@ -52,7 +64,7 @@ class Sizes:
     per_patient: int
     stability: int
     counterfactuals: int
-    """To heal, and to transplant into."""
+    """To heal, to transplant into, and to implant."""
     heads: int
     """Phantoms with a bleed."""
     lookalikes: int
@@ -78,6 +90,11 @@ class Order:
     heads: Path | None = None
     """Folder in which synthetic heads are kept; None: OUTPUT/phantoms."""
 
+    @property
+    def without_bleeding(self) -> bool:
+        """Whether nothing is asked for that needs bleeding patients."""
+        return set(self.parts) <= set(WITHOUT_BLEEDING)
+
 
 def loaded(checkpoint: Path, device: str, threads: int | None) -> Classifier:
     """The model to be audited, whichever way its pictures were made. Raises UnusableCheckpoint, UnavailableDevice."""
@@ -91,7 +108,7 @@ def audit(model: Model, order: Order, tell: Tell) -> Path:
     Raises UnusableData, UnusableOutput, and OSError where the disk is full.
     """
     tell("reading the manifest", 0, 1)
-    manifest = manifests.read(order.data)
+    manifest = manifests.read(order.data, both=not order.without_bleeding)
     bench = _Bench(Subject(model), manifest, order, tell)
     writable(order.output)
     sections = [bench.run(part) for part in PARTS if part in order.parts]
@@ -150,7 +167,10 @@ class _Bench:
     @cached_property
     def slices(self) -> Pictures:
         sizes = self.order.sizes
-        return gather(self.manifest, self.split, sizes.patients, sizes.per_patient, self.order.seed)
+        each, needed = sizes.per_patient, {0, 1}
+        if self.order.without_bleeding:  # likely one's own few patients
+            each, needed = max(each, -(-FEWEST // len({row.patient_id for row in self.manifest.rows}))), {0}
+        return gather(self.manifest, self.split, sizes.patients, each, self.order.seed, needed)
 
     @cached_property
     def anatomies(self) -> list[Anatomy]:
@@ -177,6 +197,10 @@ class _Bench:
         if part == "phantoms":
             return phantoms.run(subject, sizes.heads, sizes.lookalikes, seed, self.cache, folder, tell)
         bleeds = heads.made(self.cache, "bleed", sizes.heads, seed, heads.bleeding, tell)
+        if part == "implants":
+            others = heads.made(self.cache, "lookalike", sizes.lookalikes, seed, distractors.make, tell)
+            most = sizes.counterfactuals
+            return implants.run(subject, self.slices, self.anatomies, bleeds, others, most, seed, folder, tell)
         return pointing.run(subject, self.slices, self.anatomies, bleeds, sizes.pointing, seed, folder, tell)
 
 

@@ -65,7 +65,7 @@ def paragraph(sections: Sequence[Section]) -> list[str]:
     """Sentences, one thing each, for the parts that were run."""
     figures = _by_key(sections)
     said = [verdict(sections)]
-    for part in (_probes, _healed, _transplanted, _phantoms, _stability, _pointing):
+    for part in (_probes, _healed, _transplanted, _phantoms, _implants, _stability, _pointing):
         said += part(figures)
     return said
 
@@ -169,6 +169,20 @@ def _phantoms(figures: Figures) -> list[str]:
     else:
         said.append("No look-alike adds a tenth or more to its false alarms.")
     return said
+
+
+def _implants(figures: Figures) -> list[str]:
+    keys = [f"implants.bleeds.{name}" for name in BLENDERS]
+    called = _least(figures, [f"{key}.called" for key in keys])
+    alarms = _known(figures, "implants.untouched.false_alarms")
+    if called is None or alarms is None:
+        return []
+    large = _least(figures, [f"{key}.called_over_15_ml" for key in keys])
+    said = (
+        f"Of synthetic bleeds implanted in heads without hemorrhage {_percent(called)} are called (the lesser of two "
+    )
+    said += "blenders)" + ("" if large is None else f", of those over 15 ml {_percent(large)}")
+    return [said + f"; of the same heads' slices as they are, {_percent(alarms)}."]
 
 
 def _stability(figures: Figures) -> list[str]:

@@ -1,0 +1,242 @@
+"""Bleeds and look-alikes of synthetic heads in slices of people who do not bleed: is blood seen in heads like these?
+
+Synthetic heads alone (`train.audit.phantoms`) tell how a model sees synthetic heads. Here the head is a real one, from
+the scanner that is asked about, and only what there is to see was made. No bleeding patient is needed, so that anyone
+can ask it of their own. Put in by the audit's own ways, which training never uses (`train.audit.transplanting`);
+as a sham the same place of the same synthetic head without its bleed.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from dtvit.findings import LOCATIONS
+from train.audit import sheets
+from train.audit.distractors import DISTRACTORS
+from train.audit.figures import Figure, Plate, Row, Section, Tell, area, mean
+from train.audit.heads import Pairs
+from train.audit.material import some
+from train.audit.phantoms import VOLUMES_ML
+from train.audit.subject import Subject
+from train.audit.tissue import Anatomy, Picture, filled
+from train.audit.transplanting import BLENDERS, Graft, graft
+from train.audit.trust import shows_brain
+from train.bleeds import inside_skull
+from train.data import Pictures, UnusableData
+
+TRIED = 8  # donors most like a slice, of those drawn for it, before it is left out
+DRAWN = 40
+OFTEN = 12  # times that one slice is used at most
+THUMBNAIL = 24
+SHOWN = 8
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class _Implant:
+    of: int
+    """Which slice of the audit it lies in."""
+    donor: int
+    """Which of the pairs it is of."""
+    given: Graft
+    plain: Graft
+    """The same piece of the same head without it."""
+
+
+def run(
+    subject: Subject,
+    slices: Pictures,
+    anatomies: Sequence[Anatomy],
+    bleeds: Pairs,
+    others: Pairs,
+    most: int,
+    seed: int,
+    folder: Path,
+    tell: Tell,
+) -> Section:
+    """`bleeds`, `others`: of `train.audit.heads` and `distractors`. `most`: implants of each. Raises UnusableData."""
+    rng = np.random.default_rng([seed, 80])
+    plain = (slices.presence == 0) & np.array([shows_brain(each) for each in anatomies], bool)
+    if not plain.any():
+        raise UnusableData(
+            "none of the slices without hemorrhage (ich 0) shows brain inside a skull; an audit needs 8-bit pictures "
+            "of heads, 0..255 for 0..80 HU, as dicom-node prepare makes them"
+        )
+    normal = some(plain, slices.patient, most, rng)
+    before = np.full(len(slices), np.nan)
+    before[normal] = subject.presence(slices.pictures[normal])
+    study = _Study(subject, slices, anatomies, before, seed)
+    alarms = study.mean(before[normal] >= subject.cut, normal)
+    rows = [Row("untouched.false_alarms", "Slices as they are: called hemorrhage", alarms)]
+    plates = []
+    counts = [("slices without hemorrhage that show brain, used", len(normal))]
+    for number, (name, pairs) in enumerate((("bleeds", bleeds), ("look-alikes", others))):
+        tell("implants", number, 2)
+        placed = study.placed(normal, pairs, most, np.random.default_rng([seed, 81, number]))
+        counts.append((f"{name} that found room", len(placed)))
+        if placed:
+            more, plate = (study.bleeds if pairs is bleeds else study.others)(placed, pairs, folder)
+            rows += more
+            plates.append(plate)
+    return Section(
+        "implants",
+        "Synthetic bleeds in real heads",
+        "Slices without hemorrhage, with a bleed or a look-alike of a synthetic head of like shape put in, in two ways "
+        "that training never uses; and, as a sham, with the same piece of that head without it. Called: hemorrhage "
+        f"from a probability of {subject.cut:.2f} on. It needs no bleeding patients: what it says of slices of one's "
+        "own scanner is what to expect there, as far as made bleeds can tell.",
+        tuple(rows),
+        tuple(plates),
+        tuple(counts),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Study:
+    subject: Subject
+    slices: Pictures
+    anatomies: Sequence[Anatomy]
+    before: Floats
+    seed: int
+
+    def placed(self, normal: NDArray[np.intp], pairs: Pairs, most: int, rng: np.random.Generator) -> list[_Implant]:
+        """As even over the slices as can be, each of one of the synthetic slices most like it."""
+        if not len(pairs):
+            return []
+        donors = [
+            Anatomy(picture, filled(inside_skull(without)), mask)
+            for picture, without, mask in zip(pairs.with_it, pairs.without, pairs.mask, strict=True)
+        ]
+        looks = np.stack([_thumbnail(each) for each in pairs.without])
+        found: list[_Implant] = []
+        for _ in range(min(OFTEN, -(-most // len(normal)))):
+            for of in normal:
+                drawn = rng.permutation(len(donors))[:DRAWN]
+                likeness = looks[drawn] @ _thumbnail(self.slices.pictures[of])
+                found += next(self._fitting(int(of), drawn[np.argsort(-likeness)][:TRIED], donors, pairs), [])
+        return found[:most]
+
+    def _fitting(
+        self, of: int, tried: NDArray[Any], donors: Sequence[Anatomy], pairs: Pairs
+    ) -> Iterator[list[_Implant]]:
+        for donor in map(int, tried):
+            if not donors[donor].blood.any():  # what it shows was lost in the picture
+                continue
+            bare = Anatomy(pairs.without[donor], donors[donor].inside, donors[donor].blood)
+            given, plain = (
+                graft(each, each.blood, self.anatomies[of]) if each.inside.any() else None
+                for each in (donors[donor], bare)
+            )
+            if given is not None and plain is not None:
+                yield [_Implant(of, donor, given, plain)]
+
+    def bleeds(self, placed: Sequence[_Implant], pairs: Pairs, folder: Path) -> tuple[list[Row], Plate]:
+        rows: list[Row] = []
+        columns = self._columns(placed, pairs)
+        for name in BLENDERS:
+            kept, found, after, after_sham = self._made(placed, name)
+            of = np.array([each.of for each in kept])
+            donors = [each.donor for each in kept]
+            volume, location = pairs.volume_ml[donors], pairs.kind[donors]
+            said, key = f"Bleeds ({name})", f"bleeds.{name}"
+            scores, patients = np.concatenate((after, self.before[of])), np.tile(self.slices.patient[of], 2)
+            against = area(scores, np.arange(len(scores)) < len(of), patients, self.seed)
+            rows += [
+                Row(f"{key}.called", f"{said}: called hemorrhage", self.mean(after >= self.subject.cut, of)),
+                Row(f"{key}.sham_called", f"Sham of {name}: called", self.mean(after_sham >= self.subject.cut, of)),
+                Row(f"{key}.auc", f"{said} against the same slices untouched: AUC", against),
+            ]
+            for low, high in itertools.pairwise(VOLUMES_ML):
+                label = f"over {low:g} ml" if high == np.inf else f"{low:g} to {high:g} ml"
+                own = (volume > low) & (volume <= high)
+                share = self.mean((after >= self.subject.cut)[own], of[own])
+                rows.append(Row(f"{key}.called_{label.replace(' ', '_')}", f"{said} {label}: called", share))
+            for number, place in enumerate(LOCATIONS):
+                own = location == number
+                share = self.mean((after >= self.subject.cut)[own], of[own])
+                rows.append(Row(f"{key}.called_{place}", f"{said}, {place} in the synthetic head: called", share))
+            columns[name] = _column(placed, kept, found, after)
+        path = sheets.write(folder / "implanted-bleeds.png", columns)
+        return rows, Plate(path, "Slices without hemorrhage; the synthetic head with its bleed; the bleed put in.")
+
+    def others(self, placed: Sequence[_Implant], pairs: Pairs, folder: Path) -> tuple[list[Row], Plate]:
+        rows: list[Row] = []
+        columns = self._columns(placed, pairs)
+        for name in BLENDERS:
+            kept, found, after, _ = self._made(placed, name)
+            of = np.array([each.of for each in kept])
+            kinds = pairs.kind[[each.donor for each in kept]]
+            for kind, each in enumerate(DISTRACTORS):
+                own = kinds == kind
+                key = f"lookalikes.{each.what.lower().replace(' ', '_')}.{name}"
+                share = self.mean((after >= self.subject.cut)[own], of[own])
+                rows.append(Row(f"{key}.called", f"{each.what} ({name}): called hemorrhage", share))
+            columns[name] = _column(placed, kept, found, after)
+        path = sheets.write(folder / "implanted-lookalikes.png", columns)
+        return rows, Plate(path, "Slices without hemorrhage; the synthetic head with a look-alike; that put in.")
+
+    def _made(
+        self, placed: Sequence[_Implant], blender: str
+    ) -> tuple[list[_Implant], NDArray[np.uint8], Floats, Floats]:
+        """Those that could be put in, their pictures, their probabilities, and those of their shams."""
+        rng = np.random.default_rng([self.seed, 82, list(BLENDERS).index(blender)])
+        done: list[tuple[_Implant, Picture, Picture]] = []
+        for each in placed:
+            recipient = self.anatomies[each.of]
+            given, plain = (BLENDERS[blender](graft, recipient, rng) for graft in (each.given, each.plain))
+            if given is not None and plain is not None:
+                done.append((each, given, plain))
+        pictures, shams = (np.array([one[at] for one in done], np.uint8).reshape(-1, 256, 256) for at in (1, 2))
+        return [each for each, _, _ in done], pictures, self.subject.presence(pictures), self.subject.presence(shams)
+
+    def mean(self, values: NDArray[Any], of: NDArray[Any]) -> Figure:
+        return mean(values, self.slices.patient[of], self.seed)
+
+    def _columns(self, placed: Sequence[_Implant], pairs: Pairs) -> dict[str, list[tuple[Picture, str]]]:
+        untouched, donors = [], []
+        for each in _few(placed):
+            picture, donor = self.slices.pictures[each.of], pairs.with_it[each.donor]
+            untouched.append((picture[sheets.cut_out(picture)], f"p {self.before[each.of]:.2f}"))
+            outlined = sheets.outlined(donor, pairs.mask[each.donor])[sheets.cut_out(donor)]
+            donors.append((outlined, _named(pairs, each.donor)))
+        return {"recipient": untouched, "synthetic head": donors}
+
+
+def _named(pairs: Pairs, number: int) -> str:
+    volume = pairs.volume_ml[number]
+    return f"{volume:.1f} ml" if volume else DISTRACTORS[pairs.kind[number]].what
+
+
+def _column(
+    placed: Sequence[_Implant], kept: Sequence[_Implant], found: NDArray[np.uint8], after: Floats
+) -> list[tuple[Picture, str]]:
+    """The same implants in every column; an empty tile for one that could not be put in."""
+    place = {id(each): number for number, each in enumerate(kept)}
+    tiles = []
+    for each in _few(placed):
+        number = place.get(id(each))
+        picture = np.zeros((8, 8), np.uint8) if number is None else found[number][sheets.cut_out(found[number])]
+        tiles.append((picture, "no room" if number is None else f"p {after[number]:.2f}"))
+    return tiles
+
+
+def _few(placed: Sequence[_Implant]) -> Sequence[_Implant]:
+    """Some to be shown, from all over."""
+    return placed[:: max(1, -(-len(placed) // SHOWN))]
+
+
+def _thumbnail(picture: Picture) -> NDArray[np.float32]:
+    """The head alone, small, as a vector of length 1: how alike two slices are, whatever their size."""
+    cut = np.ascontiguousarray(picture[sheets.cut_out(picture)])
+    small = cv2.resize(cut, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA).astype(np.float32).ravel()
+    small -= small.mean()
+    return np.asarray(small / max(float(np.linalg.norm(small)), 1e-6), np.float32)
