@@ -28,6 +28,7 @@ log = logging.getLogger("dicom_node.commitment")
 
 AT_ONCE = 100  # objects in one question of ours
 DAY_S = 86400.0
+LONGEST_WAIT = 24  # times commitment_wait_s: a day, where that is its hour
 
 
 class Reports:
@@ -91,7 +92,7 @@ class Asker:
         """Ask for what is due in one transaction; returns how many objects it names."""
         now = self._clock()
         settings = self._config.results
-        longest_s = max(settings.retry_longest_s, settings.commitment_wait_s, DAY_S)
+        longest_s = max(settings.retry_longest_s, LONGEST_WAIT * settings.commitment_wait_s)
         with self._database.read() as connection:
             owed = commitment.due(connection, self._peer.name, now=now, longest_wait_s=longest_s, limit=AT_ONCE)
         if not owed:
@@ -121,13 +122,12 @@ class Asker:
 
 
 def _patience_s(tries: int, settings: Results) -> float:
-    """How long an answer may take, after so many questions without one: twice as long each time, up to a day.
+    """How long an answer may take, after so many questions without one: twice as long each time, up to 24 times.
 
     An answer counts for the newest question alone, and there are archives that answer when they write their tapes, at
     night: asked again each hour, such a one would never be in time.
     """
-    doubled = settings.commitment_wait_s * 2.0 ** min(tries, 30)
-    return max(settings.commitment_wait_s, min(doubled, DAY_S))
+    return settings.commitment_wait_s * min(2.0 ** min(tries, 30), LONGEST_WAIT)
 
 
 class Keeper:

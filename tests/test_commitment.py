@@ -307,6 +307,20 @@ def test_a_destination_that_answers_at_night_is_in_time_at_last(tmp_path: Path, 
     assert len(asked_at) == 5  # after 1, 2, 4 and 8 hours
 
 
+@pytest.mark.parametrize("wait_s", [4.0, 3600.0])
+def test_the_longest_wait_is_a_day_for_a_wait_of_an_hour_and_in_proportion(
+    tmp_path: Path, other: Callable[..., Other], wait_s: float
+) -> None:
+    node, there = node_with(tmp_path), other()
+    results = node.config.results.model_copy(update={"commitment_wait_s": wait_s})
+    node.config = node.config.model_copy(update={"results": results})
+    stored(node)
+    with node.database.write() as connection:
+        connection.execute(deliveries.update().values(commitment_tries=40))
+    assert asker(node, peer(there.port)).tick() == 1
+    assert node.rows(deliveries)[0].commitment_at - NOW == 24 * wait_s
+
+
 def test_questions_that_wait_for_different_times_are_put_one_by_one(
     tmp_path: Path, other: Callable[..., Other]
 ) -> None:
