@@ -11,6 +11,8 @@ from pydicom.dataset import Dataset
 
 from dicom_node import uids
 from dicom_node.report import header
+from dicom_node.report.codes import Concept
+from dicom_node.report.provenance import code_item
 
 _TEXTS = (
     "PlacerOrderNumberImagingServiceRequest",
@@ -59,8 +61,8 @@ def _request(source: Dataset, filed: Dataset) -> Dataset | None:
     request.StudyInstanceUID = filed.StudyInstanceUID
     request.ReferencedStudySequence = _studies(order) or _studies(source)
     asked = "RequestedProcedureCodeSequence"
-    codes = header.procedure_codes(order, asked) or header.procedure_codes(source, asked)
-    request.RequestedProcedureCodeSequence = [_code(*triple) for triple in codes]
+    triples = header.procedure_codes(order, asked) or header.procedure_codes(source, asked)
+    request.RequestedProcedureCodeSequence = [code_item(Concept(*triple, source="the images")) for triple in triples]
     header.put(request, "AccessionNumber", str(accession or ""))
     for keyword, text in texts.items():
         header.put(request, keyword, text)
@@ -80,9 +82,3 @@ def _studies(source: Dataset) -> list[Dataset]:
             reference.ReferencedSOPClassUID, reference.ReferencedSOPInstanceUID = sop_class, instance
             found.append(reference)
     return found
-
-
-def _code(value: str, scheme: str, meaning: str) -> Dataset:
-    item = Dataset()
-    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
-    return item

@@ -27,7 +27,6 @@ from train.data import Pictures
 
 FLIPS, SHAM_FLIPS, HEALED_AUC = Goal(0.8, at_most=False), Goal(0.05, at_most=True), Goal(0.6, at_most=True)
 TRIED = 12  # donors, before a recipient is left out
-SHOWN = 8
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
@@ -116,7 +115,7 @@ class _Study:
 
     def heal(self, folder: Path) -> tuple[list[Row], Plate]:
         rows: list[Row] = []
-        shown = [self._shown(i, self.anatomies[i].blood) for i in _few(self.bleeding)]
+        shown = [self._shown(i, self.anatomies[i].blood) for i in sheets.few(self.bleeding)]
         columns = {"bleed as segmented": shown}
         for number, (name, healer) in enumerate(HEALERS.items()):
             rng = np.random.default_rng([self.seed, 60, number])
@@ -142,7 +141,7 @@ class _Study:
         rng = np.random.default_rng([self.seed, 70])
         grafts = [(i, self._graft(i, rng)) for i in self.normal]
         rows: list[Row] = []
-        columns = {"recipient": [self._shown(i) for i in _few(self.normal)]}
+        columns = {"recipient": [self._shown(i) for i in sheets.few(self.normal)]}
         for number, (name, blender) in enumerate(BLENDERS.items()):
             rng = np.random.default_rng([self.seed, 71, number])
             done, shams = (
@@ -212,7 +211,7 @@ class _Study:
         """The same slices in every column; an empty tile for one that could not be changed."""
         place = {int(index): number for number, index in enumerate(changed.of)}
         tiles = []
-        for index in _few(chosen):
+        for index in sheets.few(chosen):
             window = sheets.cut_out(self.slices.pictures[index])
             number = place.get(int(index))
             picture = np.zeros((8, 8), np.uint8) if number is None else changed.pictures[number][window]
@@ -222,8 +221,3 @@ class _Study:
 
 def _elsewhere(anatomy: Anatomy, rng: np.random.Generator) -> Mask | None:
     return elsewhere(anatomy.blood, anatomy.brain & ~dilated(anatomy.blood, 2 * RIM), rng)
-
-
-def _few(chosen: Indices) -> Indices:
-    """Some to be shown, from all over."""
-    return chosen[:: max(1, -(-len(chosen) // SHOWN))]

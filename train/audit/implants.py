@@ -9,8 +9,8 @@ as a sham the same place of the same synthetic head without its bleed.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,12 @@ from train.audit import sheets
 from train.audit.distractors import DISTRACTORS
 from train.audit.figures import Figure, Plate, Row, Section, Tell, area, mean
 from train.audit.heads import Pairs
-from train.audit.material import some
+from train.audit.material import FRAME, some
 from train.audit.phantoms import VOLUMES_ML
 from train.audit.subject import Subject
 from train.audit.tissue import Anatomy, Picture, filled
 from train.audit.transplanting import BLENDERS, Graft, graft
-from train.audit.trust import shows_brain
+from train.audit.trust import LACKS_BRAIN, shows_brain
 from train.bleeds import inside_skull
 from train.data import Pictures, UnusableData
 
@@ -36,7 +36,6 @@ TRIED = 8  # donors most like a slice, of those drawn for it, before it is left 
 DRAWN = 40
 OFTEN = 12  # times that one slice is used at most
 THUMBNAIL = 24
-SHOWN = 8
 
 Floats = NDArray[np.float64]
 
@@ -68,8 +67,7 @@ def run(
     plain = (slices.presence == 0) & np.array([shows_brain(each) for each in anatomies], bool)
     if not plain.any():
         raise UnusableData(
-            "none of the slices without hemorrhage (ich 0) shows brain inside a skull; an audit needs 8-bit pictures "
-            "of heads, 0..255 for 0..80 HU, as dicom-node prepare makes them"
+            f"none of the {int((slices.presence == 0).sum())} slices without hemorrhage (ich 0) {LACKS_BRAIN}"
         )
     normal = some(plain, slices.patient, most, rng)
     before = np.full(len(slices), np.nan)
@@ -122,22 +120,21 @@ class _Study:
             for of in normal:
                 drawn = rng.permutation(len(donors))[:DRAWN]
                 likeness = looks[drawn] @ _thumbnail(self.slices.pictures[of])
-                found += next(self._fitting(int(of), drawn[np.argsort(-likeness)][:TRIED], donors, pairs), [])
+                one = self._fitting(int(of), drawn[np.argsort(-likeness)][:TRIED], donors, pairs)
+                found += [] if one is None else [one]
         return found[:most]
 
-    def _fitting(
-        self, of: int, tried: NDArray[Any], donors: Sequence[Anatomy], pairs: Pairs
-    ) -> Iterator[list[_Implant]]:
-        for donor in map(int, tried):
-            if not donors[donor].blood.any():  # what it shows was lost in the picture
+    def _fitting(self, of: int, tried: NDArray[Any], donors: Sequence[Anatomy], pairs: Pairs) -> _Implant | None:
+        """Of the first of them that has room there."""
+        for number in map(int, tried):
+            donor = donors[number]
+            if not (donor.blood.any() and donor.inside.any()):  # what it shows was lost in the picture
                 continue
-            bare = Anatomy(pairs.without[donor], donors[donor].inside, donors[donor].blood)
-            given, plain = (
-                graft(each, each.blood, self.anatomies[of]) if each.inside.any() else None
-                for each in (donors[donor], bare)
-            )
+            bare = replace(donor, picture=pairs.without[number])
+            given, plain = (graft(each, donor.blood, self.anatomies[of]) for each in (donor, bare))
             if given is not None and plain is not None:
-                yield [_Implant(of, donor, given, plain)]
+                return _Implant(of, number, given, plain)
+        return None
 
     def bleeds(self, placed: Sequence[_Implant], pairs: Pairs, folder: Path) -> tuple[list[Row], Plate]:
         rows: list[Row] = []
@@ -192,10 +189,10 @@ class _Study:
         done: list[tuple[_Implant, Picture, Picture]] = []
         for each in placed:
             recipient = self.anatomies[each.of]
-            given, plain = (BLENDERS[blender](graft, recipient, rng) for graft in (each.given, each.plain))
+            given, plain = (BLENDERS[blender](piece, recipient, rng) for piece in (each.given, each.plain))
             if given is not None and plain is not None:
                 done.append((each, given, plain))
-        pictures, shams = (np.array([one[at] for one in done], np.uint8).reshape(-1, 256, 256) for at in (1, 2))
+        pictures, shams = (np.array([one[at] for one in done], np.uint8).reshape(-1, FRAME, FRAME) for at in (1, 2))
         return [each for each, _, _ in done], pictures, self.subject.presence(pictures), self.subject.presence(shams)
 
     def mean(self, values: NDArray[Any], of: NDArray[Any]) -> Figure:
@@ -203,7 +200,7 @@ class _Study:
 
     def _columns(self, placed: Sequence[_Implant], pairs: Pairs) -> dict[str, list[tuple[Picture, str]]]:
         untouched, donors = [], []
-        for each in _few(placed):
+        for each in sheets.few(placed):
             picture, donor = self.slices.pictures[each.of], pairs.with_it[each.donor]
             untouched.append((picture[sheets.cut_out(picture)], f"p {self.before[each.of]:.2f}"))
             outlined = sheets.outlined(donor, pairs.mask[each.donor])[sheets.cut_out(donor)]
@@ -222,16 +219,11 @@ def _column(
     """The same implants in every column; an empty tile for one that could not be put in."""
     place = {id(each): number for number, each in enumerate(kept)}
     tiles = []
-    for each in _few(placed):
+    for each in sheets.few(placed):
         number = place.get(id(each))
         picture = np.zeros((8, 8), np.uint8) if number is None else found[number][sheets.cut_out(found[number])]
         tiles.append((picture, "no room" if number is None else f"p {after[number]:.2f}"))
     return tiles
-
-
-def _few(placed: Sequence[_Implant]) -> Sequence[_Implant]:
-    """Some to be shown, from all over."""
-    return placed[:: max(1, -(-len(placed) // SHOWN))]
 
 
 def _thumbnail(picture: Picture) -> NDArray[np.float32]:

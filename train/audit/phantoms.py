@@ -22,7 +22,6 @@ LARGE_ML = 5.0
 GOAL = Goal(0.98, at_most=False)
 VOLUMES_ML = (0, 2, 5, 15, math.inf)
 DENSITIES_HU = (0, 55, 65, math.inf)
-SHOWN = 8
 
 Floats = NDArray[np.float64]
 
@@ -124,7 +123,7 @@ def _sheet(path: Path, pairs: Pairs, found: Floats, before: Floats, *, every: bo
     if every:
         chosen = np.array([np.flatnonzero(pairs.kind == kind)[0] for kind in np.unique(pairs.kind)], int)
     else:
-        chosen = np.arange(len(pairs))[:: max(1, -(-len(pairs) // SHOWN))]
+        chosen = sheets.few(np.arange(len(pairs)))
     columns: dict[str, list[tuple[NDArray[np.uint8], str]]] = {"with": [], "outlined": [], "without": []}
     for i in chosen:
         window = sheets.cut_out(pairs.with_it[i])

@@ -114,7 +114,7 @@ def _play(subject: Subject, game: _Game, seed: int, folder: Path) -> tuple[list[
         row("area", "share of the head that is bleed (chance)", share),
     ]
     columns: dict[str, list[tuple[NDArray[np.uint8], str]]] = {"bleed": [], "relevance": []}
-    for i in range(0, len(maps), max(1, -(-len(maps) // SHOWN))):
+    for i in sheets.few(range(len(maps)), SHOWN):
         window = sheets.cut_out(inputs[i])
         columns["bleed"].append((sheets.outlined(inputs[i], masks[i])[window], ""))
         columns["relevance"].append((sheets.warmed(inputs[i], maps[i])[window], "hit" if hits[i] else "missed"))

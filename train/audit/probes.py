@@ -16,7 +16,7 @@ from train.audit.figures import Goal, Plate, Row, Section, Tell, area, gap, mean
 from train.audit.material import some
 from train.audit.subject import Subject
 from train.audit.tissue import Anatomy, Picture, eroded, finished, grain, head_of, residual
-from train.audit.trust import shows_brain
+from train.audit.trust import LACKS_BRAIN, shows_brain
 from train.data import Pictures, UnusableData
 
 MID_GREY = 128
@@ -70,10 +70,7 @@ def run(
     """Raises UnusableData where no slice shows brain."""
     total, brainy = len(slices), np.array([shows_brain(anatomy) for anatomy in anatomies], bool)
     if not brainy.any():
-        raise UnusableData(
-            f"none of the {total} slices shows brain inside a skull; an audit needs 8-bit pictures of heads, "
-            "0..255 for 0..80 HU, as dicom-node prepare makes them"
-        )
+        raise UnusableData(f"none of the {total} slices {LACKS_BRAIN}")
     bleeds = np.isin(slices.patient, slices.patient[slices.presence == 1])  # also where none such slice shows brain
     # Where the inside is not found it cannot be blanked, and blood would stay.
     bleeds = bleeds[brainy]

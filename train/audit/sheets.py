@@ -43,6 +43,11 @@ def write(path: Path, columns: Mapping[str, Sequence[tuple[Picture, str]]]) -> P
     return path
 
 
+def few(rows: Any, most: int = 8) -> Any:
+    """At most so many of them, evenly spaced, to be shown; an array or a sequence."""
+    return rows[:: max(1, -(-len(rows) // most))]
+
+
 def outlined(picture: Picture, mask: NDArray[np.bool_]) -> Picture:
     """In colour, with the border of `mask`."""
     colour = np.repeat(picture[..., None], 3, 2)

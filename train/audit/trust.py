@@ -24,6 +24,11 @@ LEFT_PX = 12  # in one piece
 BESIDE_PX, DEEP_PX = 4, 12  # what begins so near the skull and ends so near may be a sinus, or bone
 
 GOOD = "trusted"
+LACKS_BRAIN = (
+    "shows brain inside a skull; an audit needs 8-bit pictures of heads, 0..255 for 0..80 HU, as dicom-node prepare "
+    "makes them"
+)
+"""Behind "none of the slices", for whoever gave the pictures."""
 
 
 def verdict(anatomy: Anatomy) -> str:
