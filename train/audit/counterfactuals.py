@@ -132,8 +132,8 @@ class _Study:
                 Row(f"healed.{name}.vs_normal_auc", f"{said} against untouched normals: AUC", against, HEALED_AUC),
                 Row(f"healed.{name}.still_segmented", f"{said}: a bleed is segmented still", found),
             ]
-            columns[f"healed: {name}"] = self._column(healed, after, self.bleeding)
-            columns[f"sham: {name}"] = self._column(shams, after_sham, self.bleeding)
+            columns[f"healed: {name}"] = _column(self.bleeding, healed, after)
+            columns[f"sham: {name}"] = _column(self.bleeding, shams, after_sham)
         path = sheets.write(folder / "healed.png", columns)
         return rows, Plate(path, "Bleeds outlined as segmented; healed; and the same treatment elsewhere in the slice.")
 
@@ -150,8 +150,8 @@ class _Study:
             )
             after, after_sham = self.subject.presence(done.pictures), self.subject.presence(shams.pictures)
             rows += self._rows("transplanted", name, (done.of, after), (shams.of, after_sham), called=False)
-            columns[f"transplanted: {name}"] = self._column(done, after, self.normal)
-            columns[f"sham: {name}"] = self._column(shams, after_sham, self.normal)
+            columns[f"transplanted: {name}"] = _column(self.normal, done, after)
+            columns[f"sham: {name}"] = _column(self.normal, shams, after_sham)
         path = sheets.write(folder / "transplanted.png", columns)
         return rows, Plate(path, "Normal slices; with a bleed of another patient; with tissue of that patient.")
 
@@ -207,16 +207,11 @@ class _Study:
         window = sheets.cut_out(picture)
         return (picture if mask is None else sheets.outlined(picture, mask))[window], text
 
-    def _column(self, changed: _Changed, after: Floats, chosen: Indices) -> list[tuple[Picture, str]]:
-        """The same slices in every column; an empty tile for one that could not be changed."""
-        place = {int(index): number for number, index in enumerate(changed.of)}
-        tiles = []
-        for index in sheets.few(chosen):
-            window = sheets.cut_out(self.slices.pictures[index])
-            number = place.get(int(index))
-            picture = np.zeros((8, 8), np.uint8) if number is None else changed.pictures[number][window]
-            tiles.append((picture, "no room" if number is None else f"p {after[number]:.2f}"))
-        return tiles
+
+def _column(chosen: Indices, changed: _Changed, after: Floats) -> list[tuple[Picture, str]]:
+    """The same slices in every column."""
+    made = zip(changed.pictures, after, strict=True)
+    return sheets.changed(sheets.few(chosen), dict(zip(changed.of, made, strict=True)))
 
 
 def _elsewhere(anatomy: Anatomy, rng: np.random.Generator) -> Mask | None:

@@ -8,7 +8,6 @@ as a sham the same place of the same synthetic head without its bleed.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +23,7 @@ from train.audit.distractors import DISTRACTORS
 from train.audit.figures import Figure, Plate, Row, Section, Tell, area, mean
 from train.audit.heads import Pairs
 from train.audit.material import FRAME, some
-from train.audit.phantoms import VOLUMES_ML
+from train.audit.phantoms import VOLUMES_ML, classes
 from train.audit.subject import Subject
 from train.audit.tissue import Anatomy, Picture, filled
 from train.audit.transplanting import BLENDERS, Graft, graft
@@ -77,12 +76,14 @@ def run(
     rows = [Row("untouched.false_alarms", "Slices as they are: called hemorrhage", alarms)]
     plates = []
     counts = [("slices without hemorrhage that show brain, used", len(normal))]
-    for number, (name, pairs) in enumerate((("bleeds", bleeds), ("look-alikes", others))):
+    for number, (name, pairs, put_in) in enumerate(
+        (("bleeds", bleeds, study.bleeds), ("look-alikes", others, study.others))
+    ):
         tell("implants", number, 2)
         placed = study.placed(normal, pairs, most, np.random.default_rng([seed, 81, number]))
         counts.append((f"{name} that found room", len(placed)))
         if placed:
-            more, plate = (study.bleeds if pairs is bleeds else study.others)(placed, pairs, folder)
+            more, plate = put_in(placed, pairs, folder)
             rows += more
             plates.append(plate)
     return Section(
@@ -143,23 +144,21 @@ class _Study:
             kept, found, after, after_sham = self._made(placed, name)
             of = np.array([each.of for each in kept])
             donors = [each.donor for each in kept]
-            volume, location = pairs.volume_ml[donors], pairs.kind[donors]
             said, key = f"Bleeds ({name})", f"bleeds.{name}"
+            called = after >= self.subject.cut
             scores, patients = np.concatenate((after, self.before[of])), np.tile(self.slices.patient[of], 2)
             against = area(scores, np.arange(len(scores)) < len(of), patients, self.seed)
             rows += [
-                Row(f"{key}.called", f"{said}: called hemorrhage", self.mean(after >= self.subject.cut, of)),
+                Row(f"{key}.called", f"{said}: called hemorrhage", self.mean(called, of)),
                 Row(f"{key}.sham_called", f"Sham of {name}: called", self.mean(after_sham >= self.subject.cut, of)),
                 Row(f"{key}.auc", f"{said} against the same slices untouched: AUC", against),
             ]
-            for low, high in itertools.pairwise(VOLUMES_ML):
-                label = f"over {low:g} ml" if high == np.inf else f"{low:g} to {high:g} ml"
-                own = (volume > low) & (volume <= high)
-                share = self.mean((after >= self.subject.cut)[own], of[own])
+            for label, own in classes(pairs.volume_ml[donors], VOLUMES_ML, "ml"):
+                share = self.mean(called[own], of[own])
                 rows.append(Row(f"{key}.called_{label.replace(' ', '_')}", f"{said} {label}: called", share))
             for number, place in enumerate(LOCATIONS):
-                own = location == number
-                share = self.mean((after >= self.subject.cut)[own], of[own])
+                own = pairs.kind[donors] == number
+                share = self.mean(called[own], of[own])
                 rows.append(Row(f"{key}.called_{place}", f"{said}, {place} in the synthetic head: called", share))
             columns[name] = _column(placed, kept, found, after)
         path = sheets.write(folder / "implanted-bleeds.png", columns)
@@ -216,14 +215,9 @@ def _named(pairs: Pairs, number: int) -> str:
 def _column(
     placed: Sequence[_Implant], kept: Sequence[_Implant], found: NDArray[np.uint8], after: Floats
 ) -> list[tuple[Picture, str]]:
-    """The same implants in every column; an empty tile for one that could not be put in."""
-    place = {id(each): number for number, each in enumerate(kept)}
-    tiles = []
-    for each in sheets.few(placed):
-        number = place.get(id(each))
-        picture = np.zeros((8, 8), np.uint8) if number is None else found[number][sheets.cut_out(found[number])]
-        tiles.append((picture, "no room" if number is None else f"p {after[number]:.2f}"))
-    return tiles
+    """The same implants in every column."""
+    made = zip(found, after, strict=True)
+    return sheets.changed(sheets.few(placed), dict(zip(kept, made, strict=True)))
 
 
 def _thumbnail(picture: Picture) -> NDArray[np.float32]:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,11 +92,16 @@ def _pairs(bleeds: Pairs, found: Floats, before: Floats, seed: int) -> list[Row]
         ),
     ]
     for name, unit, values, edges in (("volume", "ml", volume, VOLUMES_ML), ("density", "HU", density, DENSITIES_HU)):
-        for low, high in itertools.pairwise(edges):
-            label = f"over {low:g} {unit}" if high == math.inf else f"{low:g} to {high:g} {unit}"
-            key = f"auc_by_{name}.{label.replace(' ', '_')}"
-            rows.append(Row(key, f"Bleeds {label}: AUC", of((values > low) & (values <= high))))
+        for label, own in classes(values, edges, unit):
+            rows.append(Row(f"auc_by_{name}.{label.replace(' ', '_')}", f"Bleeds {label}: AUC", of(own)))
     return rows
+
+
+def classes(values: NDArray[Any], edges: Sequence[float], unit: str) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+    """What each class is called, and which values are in it: above its lower edge, up to its upper one."""
+    for low, high in itertools.pairwise(edges):
+        label = f"over {low:g} {unit}" if high == math.inf else f"{low:g} to {high:g} {unit}"
+        yield label, (values > low) & (values <= high)
 
 
 def _places(bleeds: Pairs, location: Floats, seed: int) -> list[Row]:

@@ -6,7 +6,6 @@ Source: Zhang et al. 2016, "Top-down neural attention by excitation backprop" (t
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 
 from dtvit.relevance import NoAttention
 from train.audit import sheets
-from train.audit.figures import Figure, Plate, Row, Section, Tell, mean
+from train.audit.figures import Plate, Row, Section, Tell, mean
 from train.audit.heads import Pairs
 from train.audit.material import some
 from train.audit.subject import Subject
@@ -104,8 +103,7 @@ def _play(subject: Subject, game: _Game, seed: int, folder: Path) -> tuple[list[
         share[i] = mask.sum() / max(1, head.sum())
 
     def row(key: str, what: str, values: NDArray[Any]) -> Row:
-        figure = mean(values, game.patients, seed) if len(values) else Figure(math.nan, math.nan, math.nan, 0, 0)
-        return Row(f"{game.name}.{key}", f"{game.what}: {what}", figure)
+        return Row(f"{game.name}.{key}", f"{game.what}: {what}", mean(values, game.patients, seed))
 
     rows = [
         row("hits", "maximum in the bleed or one patch off", hits > 0),

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from train.audit import sheets
 from train.audit.figures import Goal, Plate, Row, Section, Tell, area, gap, mean, patient_area
@@ -71,21 +72,22 @@ def run(
     total, brainy = len(slices), np.array([shows_brain(anatomy) for anatomy in anatomies], bool)
     if not brainy.any():
         raise UnusableData(f"none of the {total} slices {LACKS_BRAIN}")
-    bleeds = np.isin(slices.patient, slices.patient[slices.presence == 1])  # also where none such slice shows brain
+    # Of patients, also where none of the slices with blood shows brain.
+    bleeds = np.isin(slices.patient, slices.patient[slices.presence == 1])[brainy]
     # Where the inside is not found it cannot be blanked, and blood would stay.
-    bleeds = bleeds[brainy]
     slices, anatomies = slices.take(brainy), [anatomies[int(i)] for i in np.flatnonzero(brainy)]
     ich = slices.presence == 1
+
+    def told_apart(key: str, what: str, scores: NDArray[np.float64], goal: Goal | None) -> list[Row]:
+        patients = slices.patient
+        return [
+            Row(f"{key}.slice_auc", f"{what}: AUC of slices", area(scores, ich, patients, seed), goal),
+            Row(f"{key}.patient_auc", f"{what}: AUC of patients", patient_area(scores, bleeds, patients, seed), goal),
+            Row(f"{key}.gap", f"{what}: bleeding less normal, mean probability", gap(scores, ich, patients, seed)),
+        ]
+
     known = subject.presence(slices.pictures)
-    rows = [
-        Row("untouched.slice_auc", "As they are: AUC of slices", area(known, ich, slices.patient, seed)),
-        Row("untouched.patient_auc", "As they are: AUC of patients", patient_area(known, bleeds, slices.patient, seed)),
-        Row(
-            "untouched.gap",
-            "As they are: bleeding less normal, mean probability",
-            gap(known, ich, slices.patient, seed),
-        ),
-    ]
+    rows = told_apart("untouched", "As they are", known, None)
     shown = some(ich, slices.patient, 3, np.random.default_rng([seed, 11]))
     shown = np.concatenate((shown, some(~ich, slices.patient, 3, np.random.default_rng([seed, 12]))))
     columns = {"untouched": [(slices.pictures[i], f"p {known[i]:.2f}") for i in shown]}
@@ -94,22 +96,9 @@ def run(
         rng = np.random.default_rng([seed, 20, number])
         changed = np.stack([probe(anatomy, rng) for anatomy in anatomies])
         found = subject.presence(changed)
-        called = found >= subject.cut
-        rows += [
-            Row(f"{name}.slice_auc", f"Only {what}: AUC of slices", area(found, ich, slices.patient, seed), goal),
-            Row(
-                f"{name}.patient_auc",
-                f"Only {what}: AUC of patients",
-                patient_area(found, bleeds, slices.patient, seed),
-                goal,
-            ),
-            Row(
-                f"{name}.gap",
-                f"Only {what}: bleeding less normal, mean probability",
-                gap(found, ich, slices.patient, seed),
-            ),
-            Row(f"{name}.called", f"Only {what}: called hemorrhage", mean(called, slices.patient, seed)),
-        ]
+        rows += told_apart(name, f"Only {what}", found, goal)
+        called = mean(found >= subject.cut, slices.patient, seed)
+        rows.append(Row(f"{name}.called", f"Only {what}: called hemorrhage", called))
         columns[name] = [(changed[i], f"p {found[i]:.2f}") for i in shown]
     plate = sheets.write(folder / "probes.png", columns)
     return Section(

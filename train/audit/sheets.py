@@ -6,7 +6,7 @@ A sheet of patients' slices is as confidential as the slices are.
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,16 @@ def write(path: Path, columns: Mapping[str, Sequence[tuple[Picture, str]]]) -> P
 def few(rows: Any, most: int = 8) -> Any:
     """At most so many of them, evenly spaced, to be shown; an array or a sequence."""
     return rows[:: max(1, -(-len(rows) // most))]
+
+
+def changed(shown: Iterable[Any], made: Mapping[Any, tuple[Picture, float]]) -> list[tuple[Picture, str]]:
+    """A column: each of `shown` as it was `made`, its head filling the tile, with its probability then; an empty tile
+    for one that could not be made."""
+    tiles = []
+    for each in shown:
+        picture, presence = made.get(each, (np.zeros((8, 8), np.uint8), None))
+        tiles.append((picture[cut_out(picture)], "no room" if presence is None else f"p {presence:.2f}"))
+    return tiles
 
 
 def outlined(picture: Picture, mask: NDArray[np.bool_]) -> Picture:

@@ -120,14 +120,11 @@ def run(subject: Subject, slices: Pictures, seed: int, folder: Path, tell: Tell)
             rng = np.random.default_rng([seed, 40, number, step])
             changed = np.stack([change(picture, strength, rng) for picture in slices.pictures])
             after = subject.presence(changed)
+            moved = mean(np.abs(after - before), patient, seed)
             flipped = mean((after >= subject.cut) != (before >= subject.cut), patient, seed)
             key, said = f"{name}.{step + 1}", f"{what}, {word}"
             rows += [
-                Row(
-                    f"{key}.change",
-                    f"{said}: mean change of the probability",
-                    mean(np.abs(after - before), patient, seed),
-                ),
+                Row(f"{key}.change", f"{said}: mean change of the probability", moved),
                 Row(f"{key}.flipped", f"{said}: calls flipped", flipped),
                 Row(f"{key}.slice_auc", f"{said}: AUC", area(after, ich, patient, seed)),
             ]
