@@ -54,7 +54,8 @@ def in_processes(
 
 @contextlib.contextmanager
 def pool(count: int, **options: Any) -> Iterator[ProcessPoolExecutor]:
-    """Processes begun anew: a forked child would inherit torch's threads in a state that hangs.
+    """Processes begun anew: a forked child would inherit torch's threads in a state that hangs. At the end what was not
+    begun is left, and what was is waited for.
 
     `options`: of ProcessPoolExecutor. Raises UnguardedScript, and LostProcess where a process died of something else.
     """
@@ -62,7 +63,10 @@ def pool(count: int, **options: Any) -> Iterator[ProcessPoolExecutor]:
     spawn = _Remembering()
     try:
         with ProcessPoolExecutor(count, mp_context=spawn, **options) as executor:
-            yield executor
+            try:
+                yield executor
+            finally:
+                executor.shutdown(cancel_futures=True)
     except BrokenProcessPool as exc:
         statuses = [each.exitcode for each in spawn.begun]
         if UNGUARDED not in statuses:

@@ -169,13 +169,10 @@ def _in_processes(
     try:
         with pool(count, initializer=_as_worker, initargs=(os.getpid(),)) as executor:
             futures = {executor.submit(_make_and_write, *job): job[2] for job in jobs}
-            try:
-                for future in as_completed(futures):
-                    yield futures[future], future.result()
-                    if deadline is not None and time.monotonic() > deadline:
-                        return
-            finally:
-                executor.shutdown(wait=True, cancel_futures=True)
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+                if deadline is not None and time.monotonic() > deadline:
+                    return
     except LostProcess as exc:
         raise UnusableData(
             f"a process that makes synthetic heads {exc}; those made are kept: call again with fewer --processes"

@@ -137,11 +137,8 @@ def made(
     try:
         with pool(work.at_once, max_tasks_per_child=1) as executor:
             waiting = {executor.submit(_one, make, work, trial, Named(trial.name)): trial for trial in trials}
-            try:
-                for future in as_completed(waiting):
-                    yield waiting[future], future.result()
-            finally:
-                executor.shutdown(cancel_futures=True)
+            for future in as_completed(waiting):
+                yield waiting[future], future.result()
     except LostProcess as exc:
         raise UnusableRun(f"a process that trains {exc}; the same command goes on, with a lower --at-once too") from exc
 
