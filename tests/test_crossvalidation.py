@@ -164,7 +164,7 @@ def test_the_command_says_what_is_wrong_before_it_trains(tmp_path: Path, capsys:
     assert "synthetic heads alone can validate it" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main([*options, "--at-once", "0"], "crossvalidate")
-    assert "--at-once must be 1 or more" in capsys.readouterr().err
+    assert "--at-once: must be at least 1" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main([*options, "--folds", "2"], "crossvalidate")
     assert capsys.readouterr().err.endswith("--folds: must be a whole number from 3 to 99, got 2\n")

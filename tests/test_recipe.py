@@ -130,7 +130,7 @@ def test_a_command_line_becomes_recipe_and_settings(tmp_path, capsys):
         (["--phantom-minutes", "inf"], "--phantom-minutes: must be a finite number, got inf"),
         (["--save-every-s", "nan"], "--save-every-s: must be a finite number, got nan"),
         (["--save-every-s=-1"], "--save-every-s: must not be negative, got -1"),
-        (["--threads", "0"], "--threads must be more than 0, got 0"),
+        (["--threads", "0"], "--threads: must be at least 1, got 0"),
         (["--set", "steps"], "--set takes key=value"),
         (["--augment", "twice"], "invalid choice"),
     ):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dtvit.checkpoint import SHIPPED
 from train import recipe as recipes
 from train.recipe import Recipe, UnusableRecipe
 
@@ -45,10 +46,6 @@ def parse(arguments: Sequence[str], program: str) -> tuple[Recipe, Settings]:
     """argparse ends the program with a message for an option that is wrong. Raises UnusableRecipe."""
     parser = _parser(program)
     given = parser.parse_args(arguments)
-    for key in ("processes", "threads"):
-        value = getattr(given, key)
-        if value is not None and value <= 0:
-            parser.error(f"--{key.replace('_', '-')} must be more than 0, got {value}")
     changes = _assignments(parser, given.set)
     changes |= {key: getattr(given, key) for key in ("encoder", "pretrained", "split", "seed") if getattr(given, key)}
     chosen = recipes.read(given.recipe)
@@ -88,20 +85,21 @@ def add_shared(parser: argparse.ArgumentParser) -> None:
         help="keep synthetic heads there, by seed, for other comparisons [OUTPUT]",
     )
     add("--phantom-minutes", type=minutes, metavar="MIN", help="make no more phantoms after so many minutes")
-    add("--at-once", type=int, default=1, metavar="N", help="trainings side by side, which a GPU has room for [1]")
+    add("--at-once", type=positive, default=1, metavar="N", help="trainings side by side, which a GPU has room for [1]")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
-    add("--threads", type=int, metavar="N", help="CPU threads of torch, each [all]")
-    add("--processes", type=int, metavar="N", help="that make phantoms and change slices, each [one a core]")
+    add("--threads", type=positive, metavar="N", help="CPU threads of torch, each [all]")
+    add("--processes", type=positive, metavar="N", help="that make phantoms and change slices, each [one a core]")
 
 
 def shared(parser: argparse.ArgumentParser, given: argparse.Namespace) -> dict[str, Any]:
     """What `add_shared` added, as `train.trials.Work` takes it."""
-    for key in ("at_once", "threads", "processes"):
-        value = getattr(given, key)
-        if value is not None and value < 1:
-            parser.error(f"--{key.replace('_', '-')} must be 1 or more, got {value}")
     names = ("minutes", "phantoms", "phantom_minutes", "at_once", "device", "threads", "processes")
     return {"changes": _assignments(parser, given.set), **{name: getattr(given, name) for name in names}}
+
+
+def checkpoint(text: str) -> Path:
+    """An option's checkpoint: a file, or the word `shipped` for the project's own."""
+    return SHIPPED if text == "shipped" else Path(text)
 
 
 def positive(text: str) -> int:
@@ -179,9 +177,11 @@ def _parser(program: str) -> argparse.ArgumentParser:
     parser.add_argument("--max-time", type=minutes, metavar="MIN", help="end the training and its whole schedule then")
     parser.add_argument("--phantoms", type=Path, help="folder of the synthetic pictures [OUTPUT/phantoms]")
     parser.add_argument("--phantom-minutes", type=minutes, help="make no more phantoms after so many minutes")
-    parser.add_argument("--processes", type=int, help="processes that make phantoms and change slices [one a core]")
+    parser.add_argument(
+        "--processes", type=positive, help="processes that make phantoms and change slices [one a core]"
+    )
     parser.add_argument("--cache", type=Path, help="folder for decoded pictures; holds what the pictures hold")
     parser.add_argument("--save-every-s", type=seconds, default=60.0, help="seconds between two saves [60]")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
-    parser.add_argument("--threads", type=int, help="CPU threads of torch [all]")
+    parser.add_argument("--threads", type=positive, help="CPU threads of torch [all]")
     return parser

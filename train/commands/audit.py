@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from train.audit import PARTS
-from train.options import positive, seed
+from train.options import checkpoint, positive, seed
 
 SUMMARY = "Ask whether a checkpoint looks at blood, or at what happens to go with it."
 
@@ -17,7 +17,7 @@ SUMMARY = "Ask whether a checkpoint looks at blood, or at what happens to go wit
 def main(arguments: Sequence[str], program: str) -> int:
     options = _parse(arguments, program)  # before torch is imported, so that --help and a wrong option answer at once
 
-    from dtvit.checkpoint import SHIPPED, UnusableCheckpoint
+    from dtvit.checkpoint import UnusableCheckpoint
     from dtvit.inference import NotFinite, UnavailableDevice
     from train.audit.run import FULL, QUICK, Order, audit, loaded
     from train.data import UnusableData
@@ -27,12 +27,11 @@ def main(arguments: Sequence[str], program: str) -> int:
     sizes = QUICK if options.quick else FULL
     changed = {"patients": options.patients, "heads": options.phantoms}
     sizes = dataclasses.replace(sizes, **{name: value for name, value in changed.items() if value is not None})
-    order = Order(options.data, options.output, sizes, options.seed, tuple(options.only or PARTS), options.split)
-    order = dataclasses.replace(order, heads=options.heads)
+    parts = tuple(options.only or PARTS)
+    order = Order(options.data, options.output, sizes, options.seed, parts, options.split, options.heads)
     try:
-        checkpoint = SHIPPED if str(options.checkpoint) == "shipped" else options.checkpoint
         with shown() as tell:
-            path = audit(loaded(checkpoint, options.device, options.threads), order, tell)
+            path = audit(loaded(options.checkpoint, options.device, options.threads), order, tell)
     except (UnusableCheckpoint, UnusableData, UnusableOutput, UnavailableDevice, NotFinite) as exc:
         sys.stderr.write(f"error: {exc}\n")
         return 1
@@ -50,7 +49,7 @@ def main(arguments: Sequence[str], program: str) -> int:
 
 def _parse(arguments: Sequence[str], program: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog=program, description=SUMMARY, epilog="Everything it says: docs/audit.md.")
-    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a file, or the word shipped")
+    parser.add_argument("checkpoint", type=checkpoint, metavar="CHECKPOINT", help="a file, or the word shipped")
     parser.add_argument("--data", type=Path, required=True, metavar="CSV", help="manifest with path, patient_id, ich")
     parser.add_argument(
         "--output", type=Path, required=True, metavar="DIR", help="for audit.html, audit.json and pictures"

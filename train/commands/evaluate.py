@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from train.options import positive, seed
+from train.options import checkpoint, positive, seed
 
 SUMMARY = "Measure a checkpoint on the pictures of a manifest."
 EPILOG = """\
@@ -20,7 +20,7 @@ docs/evaluation.md tells what each figure is. NOT FOR CLINICAL USE.
 def main(arguments: Sequence[str], program: str) -> int:
     options = vars(_parser(program).parse_args(arguments))  # before torch is imported: --help answers at once
 
-    from dtvit.checkpoint import SHIPPED, UnusableCheckpoint
+    from dtvit.checkpoint import UnusableCheckpoint
     from dtvit.inference import NotFinite, UnavailableDevice
     from dtvit.relevance import NoAttention
     from train.data import UnusableData
@@ -30,8 +30,6 @@ def main(arguments: Sequence[str], program: str) -> int:
     from train.evaluation.settings import Settings
     from train.evaluation.words import NOT_SHOWN
 
-    if str(options["checkpoint"]) == "shipped":
-        options["checkpoint"] = SHIPPED
     settings = Settings(**options)
     try:
         with shown() as seen:
@@ -61,7 +59,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
     add = parser.add_argument
     add(
         "checkpoint",
-        type=Path,
+        type=checkpoint,
         metavar="CHECKPOINT",
         help="safetensors file, or the word shipped for the project's own",
     )

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from train.options import checkpoint
+
 SUMMARY = "Write a checkpoint as ONNX or torch.export, and check the numbers; or write its model card."
 
 
@@ -14,15 +16,14 @@ def main(arguments: Sequence[str], program: str) -> int:
     """The exit status: 0, 1 for an error that says what to do, 130 for Ctrl-C."""
     options = _parser(program).parse_args(arguments)  # before torch is imported: --help answers at once
 
-    from dtvit.checkpoint import SHIPPED, UnusableCheckpoint
+    from dtvit.checkpoint import UnusableCheckpoint
     from train.exporting import TOLERANCE, NotExportable, export, export_card
 
-    source = SHIPPED if str(options.checkpoint) == "shipped" else options.checkpoint
     try:
         if options.format == "card":
-            export_card(source, options.output)
+            export_card(options.checkpoint, options.output)
         else:
-            made = export(source, options.format, options.output)
+            made = export(options.checkpoint, options.format, options.output)
             sys.stdout.write(
                 f"largest difference of a probability on {made.slices} slices of phantoms: {made.difference:.2g} "
                 f"(allowed: {TOLERANCE:g})\n{made.beside}\n"
@@ -47,7 +48,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
     add = parser.add_argument
     add(
         "checkpoint",
-        type=Path,
+        type=checkpoint,
         metavar="CHECKPOINT",
         help="safetensors file, or the word shipped for the project's own",
     )
