@@ -18,7 +18,8 @@ from dicom_node.errors import NotFound, NotPossible, StoreUnavailable
 from dicom_node.preparing import labelling
 from dicom_node.preparing.finding import Instance, Series, find
 from dicom_node.preparing.labelling import Label, Labels
-from dicom_node.preparing.records import FORMAT, IMAGES, Kept, Record, Records, open_records, write_private
+from dicom_node.preparing.records import FOR_ITS_OWNER, FORMAT, IMAGES, Kept, Record, Records, open_records
+from dtvit.checkpoint import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -121,7 +122,7 @@ def prepare(
             listed = [one for series in done for one in series.slices if one.label is not None or labels is None]
             lines = [_line(records, one) for one in listed]
             if lines:
-                _write(out / MANIFEST, lines)
+                write_whole(out / MANIFEST, _csv(COLUMNS, lines))
             if key is not None and lines:
                 _write_key(key, records, listed, lines)
     except OSError as exc:
@@ -227,12 +228,6 @@ def _line(records: Records, one: _Slice) -> dict[str, str]:
     }
 
 
-def _write(path: Path, lines: list[dict[str, str]]) -> None:
-    from dtvit.checkpoint import write_whole
-
-    write_whole(path, _csv(COLUMNS, lines))
-
-
 def _write_key(path: Path, records: Records, listed: list[_Slice], lines: list[dict[str, str]]) -> None:
     """Which id is whom: for the one person who must find the way back."""
     known = []
@@ -248,8 +243,7 @@ def _write_key(path: Path, records: Records, listed: list[_Slice], lines: list[d
                 "frame": str(one.kept.frame or ""),
             }
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_private(path, _csv(KEY_COLUMNS, known))
+    write_whole(path, _csv(KEY_COLUMNS, known), mode=FOR_ITS_OWNER)
 
 
 def _csv(columns: tuple[str, ...], lines: list[dict[str, str]]) -> bytes:

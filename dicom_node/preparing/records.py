@@ -25,10 +25,12 @@ import numpy.typing as npt
 from PIL import Image
 
 from dicom_node.errors import NotPossible
+from dtvit.checkpoint import write_whole
 
 FORMAT = 1  # goes up when pictures or records are made otherwise; what an older one made is made again
 FOLDER = ".prepare"
 IMAGES = "images"
+FOR_ITS_OWNER = 0o600
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ class Records:
                 shutil.rmtree(temporary, ignore_errors=True)
         else:
             shutil.rmtree(target, ignore_errors=True)
-        write_private(self._file(series), json.dumps(asdict(record), indent=1).encode())
+        write_whole(self._file(series), json.dumps(asdict(record), indent=1).encode(), mode=FOR_ITS_OWNER)
 
     def _file(self, series: str) -> Path:
         return self.out / FOLDER / f"{series}.json"
@@ -123,20 +125,5 @@ def open_records(out: Path) -> Iterator[Records]:
             shutil.rmtree(left_over, ignore_errors=True)
         secret = private / "secret"
         if not secret.exists():
-            write_private(secret, secrets.token_bytes(32))
+            write_whole(secret, secrets.token_bytes(32), mode=FOR_ITS_OWNER)
         yield Records(out, secret.read_bytes())
-
-
-def write_private(path: Path, content: bytes) -> None:
-    """Replace a file by one that only its owner may read; whole or not at all."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # 0600
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
