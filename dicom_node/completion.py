@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
 
+from dicom_node.config import Completion
 from dtvit.findings import Coverage
 
 
@@ -20,17 +20,6 @@ class Rule(StrEnum):
     COUNT = "count"
     COVERED = "covered"
     SILENCE = "silence"
-
-
-class Waits(Protocol):
-    """The part of the configuration that counts here."""
-
-    @property
-    def settle_s(self) -> float: ...
-    @property
-    def silence_s(self) -> float: ...
-    @property
-    def min_cover_mm(self) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -48,7 +37,7 @@ def decide(
     expected: int | None,
     association_open: bool,
     coverage: Coverage | None,
-    waits: Waits,
+    waits: Completion,
 ) -> Decision | None:
     """The rule that fires now, or None. `coverage` is None as long as a received slice has not been looked at."""
     quiet_s = now - last_at

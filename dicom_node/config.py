@@ -90,11 +90,7 @@ class Section(BaseModel):
 
 
 S = TypeVar("S", bound=Section)
-
-
-def _beside(section: S, folder: Path, *names: str) -> S:
-    given = {name: getattr(section, name) for name in names if getattr(section, name) is not None}
-    return section.model_copy(update={name: folder / path.expanduser() for name, path in given.items()})
+TLS_FILES = ("tls_ca", "tls_certificate", "tls_key")
 
 
 class NodeSection(Section):
@@ -130,10 +126,6 @@ class NodeSection(Section):
             raise ValueError(f'tls_clients = "{self.tls_clients}" needs tls_ca, the authority of their certificates')
         return self
 
-    def beside(self, folder: Path) -> NodeSection:
-        """The same with the paths of TLS files relative to `folder` made absolute."""
-        return _beside(self, folder, "tls_ca", "tls_certificate", "tls_key")
-
 
 class Peer(Section):
     name: PeerName
@@ -167,10 +159,6 @@ class Peer(Section):
         if len(set(self.objects)) < len(self.objects):
             raise ValueError("objects names one twice")
         return self
-
-    def beside(self, folder: Path) -> Peer:
-        """The same with paths relative to `folder` made absolute."""
-        return _beside(self, folder, "tls_ca", "tls_certificate", "tls_key")
 
 
 class Backlog(Section):
@@ -341,12 +329,16 @@ def load(path: Path) -> Config:
     scheme, slashes, rest = config.node.database_url.partition(":///")
     if slashes and scheme.startswith("sqlite"):
         moved["database_url"] = f"{scheme}:///{folder / rest}"
-    node = config.node.beside(folder).model_copy(update=moved)
-    model = config.model
-    if model.checkpoint is not None:
-        model = model.model_copy(update={"checkpoint": folder / model.checkpoint.expanduser()})
-    peers = tuple(peer.beside(folder) for peer in config.peers)
+    node = _beside(config.node, folder, *TLS_FILES).model_copy(update=moved)
+    model = _beside(config.model, folder, "checkpoint")
+    peers = tuple(_beside(peer, folder, *TLS_FILES) for peer in config.peers)
     return config.model_copy(update={"node": node, "model": model, "peers": peers})
+
+
+def _beside(section: S, folder: Path, *names: str) -> S:
+    """The same with these paths, where they are given, relative to `folder` made absolute."""
+    given = {name: getattr(section, name) for name in names if getattr(section, name) is not None}
+    return section.model_copy(update={name: folder / path.expanduser() for name, path in given.items()})
 
 
 def _explain(error: Any) -> str:

@@ -57,7 +57,11 @@ class Extras:
 
         Who was told of hemorrhage is told that it is not there after all, also where only positive results go.
         """
-        return [p.name for p in self._config.destinations if reporting.wanted_by(p, kind, outcome, p.name in told)]
+        return [
+            peer.name
+            for peer in self._config.destinations
+            if kind in peer.objects and (outcome is Outcome.PRESENT or peer.name in told or not peer.only_positive)
+        ]
 
     def make_next(self, *, at_most: int = jobs.BACKLOG) -> bool:
         """Picture and key objects of a job whose report is on its way; False if there is none that urgent."""

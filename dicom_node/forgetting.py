@@ -8,7 +8,6 @@ snapshots are beyond reach.
 
 from __future__ import annotations
 
-import itertools
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,8 +24,6 @@ from dicom_node.store.forget import Erased, Found, Held
 from dicom_node.store.spool import Spool
 
 log = logging.getLogger("dicom_node.forgetting")
-
-BATCH = 500  # files looked up at once: databases bound the number of parameters
 
 
 @dataclass(frozen=True)
@@ -101,18 +98,10 @@ def _noted(trouble: list[str]) -> Iterator[None]:
 def _remove_orphans(database: Database, spool: Spool, whom: Whom, trouble: list[str]) -> Iterator[bool]:
     """Files without a row of this patient, whole and half-written; yields for each whether it was removed."""
     with _noted(trouble):
-        for name in _without_rows(database, spool):
+        for name in purge.without_rows(database, spool.stored()):
             with _noted(trouble):
                 if _is_of(spool, name, whom):  # if it is just being received, its sender hears that it is not stored
                     yield _remove_orphan(database, spool, name)
-
-
-def _without_rows(database: Database, spool: Spool) -> Iterator[str]:
-    names = spool.stored()
-    while part := list(itertools.islice(names, BATCH)):
-        with database.read() as connection:
-            named = purge.named_files(connection, part)
-        yield from sorted(set(part) - named)
 
 
 def _remove_orphan(database: Database, spool: Spool, name: str) -> bool:

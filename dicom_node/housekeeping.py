@@ -7,7 +7,6 @@ or an image that was acknowledged and whose row went with the database: a lost f
 
 from __future__ import annotations
 
-import itertools
 import logging
 import time
 from collections.abc import Callable
@@ -23,7 +22,6 @@ log = logging.getLogger("dicom_node.housekeeping")
 DAY_S = 86400.0
 COMMITTING_S = 3600.0  # a file without a row, or an empty one, may be one that is being received right now
 LEAP_S = 3600.0  # no clock drifts so far between two looks
-BATCH = 500  # files looked up at once: databases bound the number of parameters
 
 
 class Leaps:
@@ -79,16 +77,13 @@ def tidy(
 def _remove_orphans(database: Database, spool: Spool, now: float, quiet_since: float) -> tuple[int, int]:
     """Returns how many files without a row were removed, and how many are kept until their retention ends."""
     removed = kept = 0
-    names = spool.stored()
-    while part := list(itertools.islice(names, BATCH)):
-        written = {name: spool.modified_at(name) for name in part}
-        old = {name: at for name, at in written.items() if at is not None and now - at > COMMITTING_S}
-        with database.read() as connection:
-            named = purge.named_files(connection, old)
-        for name in set(old) - named:
-            if old[name] < quiet_since:
-                spool.remove(name)
-                removed += 1
-            else:
-                kept += 1
+    for name in purge.without_rows(database, spool.stored()):
+        written_at = spool.modified_at(name)
+        if written_at is None or now - written_at <= COMMITTING_S:
+            continue
+        if written_at < quiet_since:
+            spool.remove(name)
+            removed += 1
+        else:
+            kept += 1
     return removed, kept

@@ -214,7 +214,7 @@ def main(arguments: Sequence[str]) -> None:
     os.dup2(2, 1)  # what a decoder prints is no answer
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal; the end of the input is what counts
     keep_memory()
-    with contextlib.suppress(AttributeError, OSError):
+    with contextlib.suppress(OSError):
         os.nice(5)  # the model goes first: its threads wait for each other, slices that are read ahead wait for nobody
     cv2.setNumThreads(1)  # there are as many processes as are meant to compute
     with contextlib.suppress(BrokenPipeError):
@@ -232,9 +232,6 @@ def main(arguments: Sequence[str]) -> None:
 def _bounded() -> Iterator[None]:
     """SIGPROF ends a process that computes for too long, SIGALRM one that takes too long anyhow; that needs no
     interpreter, which a decoder may not let run."""
-    if not hasattr(signal, "setitimer"):
-        yield
-        return
     signal.setitimer(signal.ITIMER_PROF, LONGEST_CPU_S)
     signal.setitimer(signal.ITIMER_REAL, LONGEST_S)
     try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import math
+import resource
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -117,10 +118,8 @@ def _frame(image: ct.CTObject, index: int, way: Way) -> Ready | LeftOut:
 def _memory_bounded(more: int) -> Iterator[None]:
     """At most so many bytes more than the process has now; where the kernel tells (Linux), else without a bound."""
     try:
-        import resource
-
         pages = int(Path("/proc/self/statm").read_text().split()[5])  # data and stack, proc(5)
-    except (ImportError, OSError):
+    except OSError:
         yield
         return
     before = resource.getrlimit(resource.RLIMIT_DATA)

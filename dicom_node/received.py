@@ -11,6 +11,9 @@ from pydicom.filereader import read_file_meta_info
 
 from dicom_node.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
+_BEFORE_GROUP_2 = 132  # preamble and prefix
+_GROUP_LENGTH_ELEMENT = 12  # (0002,0000) itself, which does not count its own bytes
+
 
 @dataclass(frozen=True)
 class Received:
@@ -70,10 +73,6 @@ def is_acknowledged(content: bytes, size: int, sha256: str) -> bool:
     if len(content) != size:
         return False
     return hashlib.sha256(memoryview(content)[_data_set_at(content) :]).hexdigest() == sha256  # no copy of a gigabyte
-
-
-_BEFORE_GROUP_2 = 132  # preamble and prefix
-_GROUP_LENGTH_ELEMENT = 12  # (0002,0000) itself, which does not count its own bytes
 
 
 def from_file(path: Path, *, calling_aet: str) -> Received:

@@ -23,7 +23,7 @@ from pydicom.uid import EncapsulatedPDFStorage, KeyObjectSelectionDocumentStorag
 
 from dicom_node import __version__, uids
 from dicom_node.completion import Rule
-from dicom_node.config import Peer, Results
+from dicom_node.config import Results
 from dicom_node.errors import StoreUnavailable
 from dicom_node.logs import fields, trace
 from dicom_node.report import capture, keyobjects, picture, sr
@@ -202,11 +202,6 @@ def stored(built: Built, spool: Spool) -> MadeObject:
         size=len(built.content),
         sha256=hashlib.sha256(built.content).hexdigest(),
     )
-
-
-def wanted_by(peer: Peer, kind: ObjectKind, outcome: Outcome, told_before: bool) -> bool:
-    """Whether this destination is owed objects of this kind for this outcome."""
-    return kind in peer.objects and (outcome is Outcome.PRESENT or told_before or not peer.only_positive)
 
 
 class NothingLeft(Exception):

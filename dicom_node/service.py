@@ -7,6 +7,7 @@ is here only starts the parts, keeps them going, and ends them in order.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import gc
 import logging
 import os
@@ -15,6 +16,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import TextIO
 
 from dicom_node import committing, housekeeping, supervisor
 from dicom_node.arrivals import Arrivals
@@ -55,7 +57,7 @@ class Service:
     def run(self) -> None:
         """Serve until SIGTERM, SIGINT or SIGHUP (a terminal that is closed). Raises NodeError if it cannot start."""
         ending = [signal.SIGTERM, signal.SIGINT]
-        if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as it is under nohup
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as it is under nohup
             ending.append(signal.SIGHUP)
         for name in ending:
             signal.signal(name, lambda *_: self._stopping.set())
@@ -179,32 +181,16 @@ class Service:
                     log.warning("no_such_destination %s", fields(to=name, owed=count, hint=hint))
 
 
-class _Lock:
-    """Held by the kernel for as long as this process lives; a crash leaves nothing behind."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("a")
-
-    def take(self) -> bool:
-        try:
-            import fcntl
-        except ImportError:  # not on Windows; there the port alone tells that two services run
-            return True
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return False
-        return True
-
-    def close(self) -> None:
-        self._file.close()
-
-
-def _only_one(config: Config) -> _Lock:
+def _only_one(config: Config) -> TextIO:
     """One `serve` a data folder with SQLite: two would take each other's jobs for those of a dead one, and a newer one
-    would upgrade the schema under the first."""
+    would upgrade the schema under the first. The kernel holds the lock while this process lives; a crash leaves none.
+    """
     with made_folder(config) as folder:
-        lock = _Lock(folder / "serve.lock")
-    if Database.is_a_file(config.database_url) and not lock.take():
-        raise NodeError(f"another dicom-node serve is running on {config.node.data_folder}; stop it first")
+        lock = (folder / "serve.lock").open("a")
+    if Database.is_a_file(config.database_url):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as exc:
+            lock.close()
+            raise NodeError(f"another dicom-node serve is running on {config.node.data_folder}; stop it first") from exc
     return lock

@@ -49,7 +49,7 @@ def work(config: Config, owner: str) -> NoReturn:
 
 def _work(config: Config, owner: str, stopping: threading.Event, working: threading.Event) -> None:
     """Until `stopping` is set. Raises ConfigError where the model cannot be used as configured, and ModelFailed."""
-    with contextlib.suppress(AttributeError, OSError):
+    with contextlib.suppress(OSError):
         os.nice(19)  # receiving goes before classifying: a sender waits, a report does not mind a moment
     keep_memory()
     database, spool = open_store(config)

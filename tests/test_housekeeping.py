@@ -147,7 +147,7 @@ def test_images_whose_database_was_lost_are_kept_and_told_of(
 
 
 def test_orphans_are_found_among_many(node: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(housekeeping, "BATCH", 3)
+    monkeypatch.setattr(purge, "BATCH", 3)
     node.accept(*grey_series(10))
     orphans = {node.spool.keep(b"x") for _ in range(8)}
     for name in node.files():

@@ -82,18 +82,15 @@ def _give_away(descriptor: int, folder: str) -> None:
 
     In a container root may be the service itself, and may not do this; it keeps the file then.
     """
-    if hasattr(os, "geteuid") and os.geteuid() == 0:
+    if os.geteuid() == 0:
         owner = os.stat(folder)
         with suppress(PermissionError):
             os.fchown(descriptor, owner.st_uid, owner.st_gid)
 
 
 def sync_folder(folder: str) -> None:
-    """Make its names durable. Where folders cannot be opened (Windows), the file system's journal holds names."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except PermissionError:
-        return
+    """Make its names durable. Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import itertools
+from collections.abc import Collection, Iterator
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
+from dicom_node.store.database import Database
 from dicom_node.tables import (
     CommitmentState,
     DeliveryState,
@@ -20,6 +22,8 @@ from dicom_node.tables import (
     series,
     slice_results,
 )
+
+BATCH = 500  # files looked up at once: databases bound the number of parameters
 
 
 def deletable(connection: Connection, *, quiet_since: float, unasked: Collection[str] = ()) -> list[int]:
@@ -88,6 +92,14 @@ def delete_instances(connection: Connection, which: sa.ColumnElement[bool]) -> l
     connection.execute(slice_results.delete().where(found_in))
     connection.execute(instances.delete().where(which))
     return files
+
+
+def without_rows(database: Database, names: Iterator[str]) -> Iterator[str]:
+    """Those of `names` that no row names."""
+    while part := list(itertools.islice(names, BATCH)):
+        with database.read() as connection:
+            named = named_files(connection, part)
+        yield from sorted(set(part) - named)
 
 
 def named_files(connection: Connection, names: Collection[str]) -> set[str]:
