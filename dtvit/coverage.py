@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 from dtvit.findings import Coverage, Region
 
@@ -35,7 +36,7 @@ def holes(positions_mm: Sequence[float], thicknesses_mm: Sequence[float | None])
     found = []
     for i, step in enumerate(steps):
         below, above = steps[max(0, i - NEIGHBOURS) : i], steps[i + 1 : i + 1 + NEIGHBOURS]
-        usual = max((_median(s) for s in (below, above) if s), default=step)
+        usual = max((median(s) for s in (below, above) if s), default=step)
         thick = [t for t in (places[i][1], places[i + 1][1]) if t]
         if step > HOLE * usual + SAME_MM or (thick and step > HOLE * max(thick) + SAME_MM):
             found.append((places[i][0], places[i + 1][0]))
@@ -136,9 +137,3 @@ def _too_far_apart(run: Sequence[_Slice]) -> Iterator[str]:
 
 def _beside(below: str | None, above: str | None) -> str:
     return "" if below is None or above is None else f"images {below} and {above}, at "
-
-
-def _median(values: Sequence[float]) -> float:
-    ordered = sorted(values)
-    middle = len(ordered) // 2
-    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2

@@ -14,6 +14,8 @@ from typing import Any
 
 LOCATIONS = ("deep", "lobar", "subtentorial")
 """Classes of the location head, in its output order (Fan et al. 2024, section 2.1)."""
+RUN_LENGTH = 2  # one slice alone is often a calcification or noise; 5 mm slices show a bleed of 5 ml at least twice
+REASONS_TOLD = 4  # in the conclusion; with each image stands its own
 
 
 class Outcome(StrEnum):
@@ -147,12 +149,6 @@ class SeriesFindings:
 
 def _three(values: Sequence[float] | None) -> tuple[float, float, float] | None:
     return None if values is None else (values[0], values[1], values[2])
-
-
-RUN_LENGTH = 2  # one slice alone is often a calcification or noise; 5 mm slices show a bleed of 5 ml at least twice
-
-
-REASONS_TOLD = 4  # in the conclusion; with each image stands its own
 
 
 def series_output(slices: Sequence[SliceFinding]) -> float | None:

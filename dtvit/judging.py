@@ -7,7 +7,7 @@ doubt costs an answer, and a part of the brain that nobody looked at may cost a 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from itertools import pairwise
 
 from dtvit.findings import Region
@@ -56,29 +56,27 @@ def doubts(
     ]
     cut = [i for i in at if _dips(contents, i, at[0], at[-1])]
     if cut:
-        shows = "slice shows" if len(cut) == 1 else "slices show"
-        found.append(f"{len(cut)} {shows} much less head or brain than those on both sides{images(cut, named)}")
+        some = _counted(cut, "slice shows", "slices show")
+        found.append(f"{some} much less head or brain than those on both sides{images(cut, named)}")
     elif (step := _abrupt(contents, at)) is not None:
         which = [name for i in step if named and (name := named[i])]
         where = f" (between images {which[0]} and {which[1]})" if len(which) == 2 else ""
         found.append(f"much of the head is gone from one slice to the next{where}")
     hidden = [i for i in at if (content := contents[i]) is not None and content.unseen_cm2 > UNSEEN_CM2]
     if hidden:
-        has = "slice has" if len(hidden) == 1 else "slices have"
-        found.append(f"{len(hidden)} {has} brain beyond what the network is shown")
+        found.append(f"{_counted(hidden, 'slice has', 'slices have')} brain beyond what the network is shown")
     cut_off = [i for i in at if i >= base and i not in hidden and (content := contents[i]) and content.cut_mm]
     if cut_off:
-        slices = "slice ends" if len(cut_off) == 1 else "slices end"
-        found.append(f"{len(cut_off)} {slices} within the head, as if a part were cut off{images(cut_off, named)}")
+        some = _counted(cut_off, "slice ends", "slices end")
+        found.append(f"{some} within the head, as if a part were cut off{images(cut_off, named)}")
     shifted = {i: content for i in at if (content := contents[i]) and content.shifted_hu}
     if shifted:
-        slices = "slice" if len(shifted) == 1 else "slices"
-        wrong = _shift_in_words(list(shifted.values()))
-        found.append(f"in {len(shifted)} {slices} the values are {wrong}{images(list(shifted), named)}")
-    lost = sum(content is not None and content.removed_cm2 > REMOVED_CM2 for content in contents)
+        some, wrong = _counted(shifted, "slice", "slices"), _shift_in_words(list(shifted.values()))
+        found.append(f"in {some} the values are {wrong}{images(list(shifted), named)}")
+    lost = [content for content in contents if content is not None and content.removed_cm2 > REMOVED_CM2]
     if lost:
-        slices = "slice" if lost == 1 else "slices"
-        found.append(f"in {lost} {slices} tissue that may be brain was removed with the head holder")
+        some = _counted(lost, "slice", "slices")
+        found.append(f"in {some} tissue that may be brain was removed with the head holder")
     return tuple(found)
 
 
@@ -107,6 +105,10 @@ def images(at: Sequence[int], named: Sequence[str | None]) -> str:
     if len(which) < len(at) or len(which) > NAMED:
         return ""
     return f" ({'image' if len(which) == 1 else 'images'} {', '.join(which)})"
+
+
+def _counted(which: Sized, one: str, several: str) -> str:
+    return f"{len(which)} {one if len(which) == 1 else several}"
 
 
 def _shift_in_words(contents: Sequence[SliceContent]) -> str:

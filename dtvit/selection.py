@@ -44,6 +44,7 @@ BRAIN_HU = (5.0, 70.0)  # median over a slice's brain: above water, below the ac
 CLOSED_SHARE = 0.5  # of the brain that meets bone in all directions; ribs leave gaps, a skull does not
 DROPPED_HU = 100.0  # half a cell of water, against air as clipped
 INTERCEPT_HU = 1024.0  # the usual Rescale Intercept, less its sign; some have 1000, which is near enough for BRAIN_HU
+RIM = 2  # cells: brain so near the edge of the field of view has its skull, and perhaps more brain, outside
 FILLED = 0.7  # of the picture: less than air in a circle of reconstruction (0.79), more than any head
 
 
@@ -212,10 +213,9 @@ def assign_regions(contents: Sequence[SliceContent | None]) -> list[Region]:
         return [_outside(c, Region.BELOW_BRAIN) for c in contents]
     while lowest > 0 and (areas[lowest - 1] >= LOWER_CM2 or _unread_within(areas, contents, lowest - 1, -1)):
         lowest -= 1
+    # A brain tapers towards the foramen magnum; where it ends abruptly the bone is open, so look further.
     if lowest > 0 and areas[lowest] >= SURELY_CM2:
-        lowest -= (
-            1  # a brain tapers towards the foramen magnum; where it ends abruptly the bone is open, so look further
-        )
+        lowest -= 1
     while highest + 1 < len(areas) and (
         areas[highest + 1] >= UPPER_CM2
         or _open_skull(contents[highest + 1])
@@ -242,9 +242,6 @@ def _outside(content: SliceContent | None, region: Region) -> Region:
 def _open_skull(content: SliceContent | None) -> bool:
     """Whether this is brain after a craniectomy: too open for bone to be met, too much tissue for a vertex."""
     return content is not None and content.soft_cm2 >= OPEN_CM2 and content.head_cm2 <= LARGEST_HEAD_CM2
-
-
-RIM = 2  # cells: brain so near the edge of the field of view has its skull, and perhaps more brain, outside
 
 
 def _seen(
