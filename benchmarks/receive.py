@@ -17,6 +17,7 @@ others use it too.
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import platform
 import socket
@@ -262,38 +263,30 @@ def main() -> None:
     )
     given = parser.parse_args()
     names = [name for name in RECEIVERS if name in given.only.split(",")]
-    made, floors = template(), {1: [], 4: []}
-    beside = classifying() if given.busy else nullcontext(None)
+    made, numbers = template(), itertools.count(1)
+    floors: dict[int, list[float]] = {1: [], 4: []}
+    beside = classifying() if given.busy else nullcontext(lambda _: None)
     with (
         tempfile.TemporaryDirectory() as temporary,
         running(names, Path(temporary) / "receivers") as receivers,
         beside as classify,
     ):
         alike = Alike(Path(temporary) / "scratch", given.instances * len(made), quiet=given.quiet)
-        number = 0
         for turn in range(given.rounds):
             order = receivers[turn % len(receivers) :] + receivers[: turn % len(receivers)]
-            for associations in (1, 4):
-                number += 1
-                folders = instances(made, number, given.instances, Path(temporary) / "sent", associations)
+            for associations, busy in itertools.product((1, 4), (False, True) if given.busy else (False,)):
+                number, sent = next(numbers), Path(temporary) / "sent"
+                folders = instances(made, number, given.instances, sent, associations)
                 for one in order:
                     alike.prepare()
-                    send(one, folders, given.instances)
+                    classify(busy)
+                    send(one, folders, given.instances, busy=busy)
+                    classify(False)
                     empty(one)
-                if classify is not None:
-                    number += 1
-                    folders = instances(made, number, given.instances, Path(temporary) / "sent", associations)
-                    for one in order:
-                        alike.prepare()
-                        classify(True)
-                        send(one, folders, given.instances, busy=True)
-                        classify(False)
-                        empty(one)
+            for associations, rates in floors.items():
                 alike.prepare()
-                floors[associations].append(
-                    floor(Path(temporary) / f"floor{number}", made, given.instances, associations)
-                )
-            number += 1
+                rates.append(floor(Path(temporary) / f"floor{next(numbers)}", made, given.instances, associations))
+            number = next(numbers)
             for one in order:
                 alike.prepare()
                 latencies(one, made, number)
@@ -326,32 +319,24 @@ def report(receivers: Sequence[Receiver], floors: dict[int, list[float]], given:
     lines.append(
         "| fsync and commit alone | " + " | ".join(f"{statistics.median(floors[n]):.0f}" for n in (1, 4)) + " | | | | |"
     )
-    for one in receivers:
-        if one.busy[1]:
-            kept = [
-                100 * statistics.median(b / a for a, b in zip(one.rates[n], one.busy[n], strict=True)) for n in (1, 4)
-            ]
-            lines.append(f"{one.name}, beside a process that classifies: {kept[0]:.0f} and {kept[1]:.0f} % of its rate")
-    by_name = {one.name: one for one in receivers}
-    if "node" in by_name:
-        for rival in receivers:
-            if rival.name == "node":
-                continue
-            ratios = [
-                statistics.median(a / b for a, b in zip(by_name["node"].rates[n], rival.rates[n], strict=True))
-                for n in (1, 4)
-            ]
-            cpu = [
-                statistics.median(
-                    a / max(b, 0.01) for a, b in zip(by_name["node"].cpu_s[n], rival.cpu_s[n], strict=True)
-                )
-                for n in (1, 4)
-            ]
+    for one in receivers if given.busy else ():
+        kept = [100 * ratio(one.busy[n], one.rates[n]) for n in (1, 4)]
+        lines.append(f"{one.name}, beside a process that classifies: {kept[0]:.0f} and {kept[1]:.0f} % of its rate")
+    node = next((one for one in receivers if one.name == "node"), None)
+    for rival in receivers if node is not None else ():
+        if rival is not node:
+            faster = [ratio(node.rates[n], rival.rates[n]) for n in (1, 4)]
+            cpu = [ratio(node.cpu_s[n], rival.cpu_s[n]) for n in (1, 4)]
             lines.append(
-                f"node to {rival.name}: {ratios[0]:.2f} at 1 association, {ratios[1]:.2f} at 4; "
+                f"node to {rival.name}: {faster[0]:.2f} at 1 association, {faster[1]:.2f} at 4; "
                 f"its CPU time an image {cpu[0]:.2f} and {cpu[1]:.2f}"
             )
     return "\n".join(lines)
+
+
+def ratio(these: Sequence[float], those: Sequence[float]) -> float:
+    """Median of the rounds' ratios: what else the machine did in a round fell on both."""
+    return statistics.median(a / max(b, 0.01) for a, b in zip(these, those, strict=True))
 
 
 if __name__ == "__main__":
