@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import csv
-import html
 import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from train.evaluation.markup import inline, text
 from train.evaluation.style import STYLE
 
 
@@ -43,9 +42,9 @@ class Table:
     note: str = ""
 
     def to_csv(self) -> bytes:
-        text = io.StringIO(newline="")
-        csv.writer(text, lineterminator="\n").writerows([self.header, *self.lines])
-        return text.getvalue().encode()
+        file = io.StringIO(newline="")
+        csv.writer(file, lineterminator="\n").writerows([self.header, *self.lines])
+        return file.getvalue().encode()
 
 
 Block = Heading | Items | Image | Table | str
@@ -61,7 +60,7 @@ def _markdown(block: Block) -> str:
         case Heading():
             return f"{'#' * block.level} {block.text}"
         case Items():
-            return "\n".join(f"- **{word}.** {text}" for word, text in block.entries)
+            return "\n".join(f"- **{word}.** {sentence}" for word, sentence in block.entries)
         case Image():
             return f"![{block.caption}]({block.file})"
         case Table():
@@ -75,7 +74,7 @@ def _markdown(block: Block) -> str:
 def rendered(title: str, blocks: Sequence[Block]) -> bytes:
     """HTML."""
     wide = "body { max-width: 90rem; } table { font-size: .8rem; }"
-    head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}{wide}</style>'
+    head = f'<meta charset="utf-8"><title>{text(title)}</title><style>{STYLE}{wide}</style>'
     return (
         f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(map(_html, blocks))}</body></html>'.encode()
     )
@@ -84,21 +83,16 @@ def rendered(title: str, blocks: Sequence[Block]) -> bytes:
 def _html(block: Block) -> str:
     match block:
         case Heading():
-            return f"<h{block.level}>{html.escape(block.text)}</h{block.level}>"
+            return f"<h{block.level}>{text(block.text)}</h{block.level}>"
         case Items():
-            return (
-                f"<ul>{''.join(f'<li><b>{html.escape(w)}.</b> {html.escape(t)}</li>' for w, t in block.entries)}</ul>"
-            )
+            return f"<ul>{''.join(f'<li><b>{text(w)}.</b> {text(t)}</li>' for w, t in block.entries)}</ul>"
         case Image():
-            source = f"data:image/png;base64,{base64.b64encode(block.png).decode()}"
-            caption = html.escape(block.caption)
-            return f'<figure><img alt="{caption}" src="{source}"><figcaption>{caption}</figcaption></figure>'
+            caption = text(block.caption)
+            return f'<figure><img alt="{caption}" src="{inline(block.png)}"><figcaption>{caption}</figcaption></figure>'
         case Table():
-            caption = f"{html.escape(block.title)} <small>{html.escape(block.note)}</small>"
-            head = "".join(f"<th>{html.escape(each)}</th>" for each in block.header)
-            body = "".join(
-                f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in line)}</tr>" for line in block.lines
-            )
+            caption = f"{text(block.title)} <small>{text(block.note)}</small>"
+            head = "".join(f"<th>{text(each)}</th>" for each in block.header)
+            body = "".join(f"<tr>{''.join(f'<td>{text(cell)}</td>' for cell in line)}</tr>" for line in block.lines)
             return f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    code = re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(block))  # as in Markdown
+    code = re.sub(r"`([^`]+)`", r"<code>\1</code>", text(block))  # as in Markdown
     return f"<p>{code}</p>"

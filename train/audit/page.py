@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import html
 import math
 from collections.abc import Sequence
 from dataclasses import replace
 
 from train.audit.figures import Figure, Goal, Row, Section
 from train.digits import shown
+from train.evaluation.markup import inline, text
 
 STYLE = """
 :root { color-scheme: light dark; --line: #8884; --good: #2e7d4f; --bad: #b03a2e; }
@@ -32,15 +31,15 @@ def page(title: str, about: Sequence[tuple[str, str]], words: Sequence[str], sec
         "NOT FOR CLINICAL USE. Where pictures of patients went in, this page shows them: keep it as they are kept."
     )
     parts = [
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>{_text(title)}</title>",
+        f"<!doctype html><html lang=en><meta charset=utf-8><title>{text(title)}</title>",
         "<meta name=viewport content='width=device-width'>",
-        f"<style>{STYLE}</style><h1>{_text(title)}</h1><p>{warning}</p>",
-        f"<p class=verdict>{_text(words[0])}</p><p>{_text(' '.join(words[1:]))}</p>",
+        f"<style>{STYLE}</style><h1>{text(title)}</h1><p>{warning}</p>",
+        f"<p class=verdict>{text(words[0])}</p><p>{text(' '.join(words[1:]))}</p>",
         "<h2>Goals</h2>",
         _table(("", "Measured (95 % interval)", "Slices of patients", "Goal", ""), goals),
     ]
     parts += [_section(section) for section in sections]
-    rows = "".join(f"<tr><th>{_text(name)}<td class=small>{_text(value)}" for name, value in about)
+    rows = "".join(f"<tr><th>{text(name)}<td class=small>{text(value)}" for name, value in about)
     parts.append(f"<h2>What was audited</h2><table>{rows}</table>")
     return "\n".join(parts)
 
@@ -49,24 +48,24 @@ def _section(section: Section) -> str:
     counted = "; ".join(f"{what}: {number:,}" for what, number in section.counts)
     rows = [_row(row) for row in section.rows]
     plates = "".join(
-        f"<figure><img src='data:image/png;base64,{base64.b64encode(plate.path.read_bytes()).decode()}' "
-        f"alt='{_text(plate.caption)}'><figcaption>{_text(plate.caption)}</figcaption></figure>"
+        f"<figure><img src='{inline(plate.path.read_bytes())}' alt='{text(plate.caption)}'>"
+        f"<figcaption>{text(plate.caption)}</figcaption></figure>"
         for plate in section.plates
     )
     table = _table(("", "Measured (95 % interval)", "Slices of patients", "Goal", ""), rows) if rows else ""
-    counts = f"<p class=small>{_text(counted)}.</p>" if counted else ""
+    counts = f"<p class=small>{text(counted)}.</p>" if counted else ""
     figures = f"<details open><summary>Every figure</summary>{table}</details>"
-    return f"<h2>{_text(section.title)}</h2><p>{_text(section.method)}</p>{counts}{plates}{figures}"
+    return f"<h2>{text(section.title)}</h2><p>{text(section.method)}</p>{counts}{plates}{figures}"
 
 
 def _table(header: Sequence[str], rows: Sequence[str]) -> str:
-    return f"<table><tr>{''.join(f'<th>{_text(name)}' for name in header)}</tr>{''.join(rows)}</table>"
+    return f"<table><tr>{''.join(f'<th>{text(name)}' for name in header)}</tr>{''.join(rows)}</table>"
 
 
 def _row(row: Row) -> str:
-    goal = f"<td>{_text(str(row.goal))}<td>{_met(row.goal, row.figure)}" if row.goal else "<td><td>"
+    goal = f"<td>{text(str(row.goal))}<td>{_met(row.goal, row.figure)}" if row.goal else "<td><td>"
     counted = f"{row.figure.slices:,} of {row.figure.patients:,}"
-    return f"<tr><td>{_text(row.what)}<td class=number>{_number(row.figure, row.goal)}<td class=number>{counted}{goal}"
+    return f"<tr><td>{text(row.what)}<td class=number>{_number(row.figure, row.goal)}<td class=number>{counted}{goal}"
 
 
 def _met(goal: Goal, figure: Figure) -> str:
@@ -81,15 +80,11 @@ def _met(goal: Goal, figure: Figure) -> str:
 
 
 def _number(figure: Figure, goal: Goal | None) -> str:
-    def text(value: float) -> str:
+    def told(value: float) -> str:
         return shown(value) if goal is None else shown(value, side=goal.holds)
 
     if not math.isfinite(figure.value):
         return "-"
     if not math.isfinite(figure.low):
-        return f"{text(figure.value)} (no interval: one patient)"
-    return f"{text(figure.value)} ({text(figure.low)} to {text(figure.high)})"
-
-
-def _text(text: str) -> str:
-    return html.escape(text, quote=True)
+        return f"{told(figure.value)} (no interval: one patient)"
+    return f"{told(figure.value)} ({told(figure.low)} to {told(figure.high)})"
