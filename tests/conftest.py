@@ -1,4 +1,4 @@
-"""What all tests share: the folder with real head CT, where there is one, and the order of the files."""
+"""What tests share: the folder with real head CT, where there is one, either receiving loop, the order of the files."""
 
 import os
 from pathlib import Path
@@ -24,3 +24,11 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real CT data at {folder} (set DICOM_NODE_SHARED_DATA)")
     return folder
+
+
+@pytest.fixture(params=[True, False], ids=["own", "pynetdicom"])
+def either_loop(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test runs with the node's own receiving loop, and with the library's."""
+    import receiving  # not above: training is tested where no DICOM library is installed
+
+    monkeypatch.setattr(receiving, "OWN_LOOP", request.param)

@@ -18,7 +18,7 @@ from dicom_node.network.scp import Receiver
 from dicom_node.received import Received
 from dicom_node.status import StoreStatus
 
-OWN_LOOP = True  # which loop the receivers here are served by; tests set it, so that they run with both
+OWN_LOOP = True  # which loop the receivers here are served by; `either_loop` has a test run with both
 CT = str(uid.CTImageStorage)
 EXPLICIT = str(uid.ExplicitVRLittleEndian)
 ABORT, REJECT, ACCEPT, RELEASED = 7, 3, 2, 6  # PDU types that an acceptor sends

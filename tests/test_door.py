@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator
 
 import pytest
-import receiving
 from fuzzing import responses
 from made import CT, ct, encoded, peer
 from pydantic import ValidationError
@@ -44,12 +43,6 @@ from dicom_node.received import Received
 from dicom_node.status import StoreStatus
 
 FOUR_GIB = 0xFFFFFFFF
-
-
-@pytest.fixture(params=[True, False], ids=["own", "pynetdicom"], autouse=True)
-def loop(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every test here runs with either loop."""
-    monkeypatch.setattr(receiving, "OWN_LOOP", request.param)
 
 
 @contextlib.contextmanager
@@ -154,6 +147,7 @@ def test_ipv6_is_listened_on() -> None:
         assert scu.echo(peer(port, host="::1", ae_title="DICOM_NODE"), "CT1") > 0
 
 
+@pytest.mark.usefixtures("either_loop")
 def test_one_address_cannot_take_all_associations() -> None:
     with listening(max_associations=8, max_per_address=2) as port:
         held = [associate(port) for _ in range(2)]
@@ -163,6 +157,7 @@ def test_one_address_cannot_take_all_associations() -> None:
         assert associate(port).is_established
 
 
+@pytest.mark.usefixtures("either_loop")
 def test_as_many_associations_as_are_allowed_come_about() -> None:
     with listening(max_associations=12) as port:
         held = [associate(port) for _ in range(12)]
@@ -170,6 +165,7 @@ def test_as_many_associations_as_are_allowed_come_about() -> None:
         assert rejection(port) is not None
 
 
+@pytest.mark.usefixtures("either_loop")
 def test_anyone_may_echo_where_that_is_chosen_and_nothing_else() -> None:
     verification = context(1, syntaxes.VERIFICATION, (str(uid.ImplicitVRLittleEndian),))
     with listening(echo_from_anyone=True) as port:
@@ -180,6 +176,7 @@ def test_anyone_may_echo_where_that_is_chosen_and_nothing_else() -> None:
         scu.echo(peer(port, ae_title="DICOM_NODE"), "STRANGER")
 
 
+@pytest.mark.usefixtures("either_loop")
 def test_strangers_who_may_echo_take_no_association_from_a_sender() -> None:
     verification = context(1, syntaxes.VERIFICATION, (str(uid.ImplicitVRLittleEndian),))
     with listening(echo_from_anyone=True, max_associations=12, max_per_address=12) as port, silent(port, 20) as held:
@@ -218,12 +215,14 @@ def test_titles_padded_with_nul_are_the_same_titles() -> None:
         assert [pdu[0] for pdu in exchange(port, padded)][:1] == [ACCEPT]
 
 
+@pytest.mark.usefixtures("either_loop")
 def test_a_pdu_of_four_gib_within_an_association_is_aborted_unread() -> None:
     with listening() as port:
         got = exchange(port, request(), p_data((1, 3, b"x"), length=FOUR_GIB))
         assert {pdu[0] for pdu in got} == {ACCEPT, ABORT}
 
 
+@pytest.mark.usefixtures("either_loop")
 def test_an_object_beyond_the_bound_is_never_acknowledged_and_its_memory_is_given_back() -> None:
     kept: list[Received] = []
 
@@ -248,6 +247,7 @@ def test_an_object_beyond_the_bound_is_never_acknowledged_and_its_memory_is_give
     assert one._memory.lent == 0
 
 
+@pytest.mark.usefixtures("either_loop")
 def test_large_objects_on_their_way_have_no_slice_refused() -> None:
     largest = 8 * 2**20
     parts = [p_data((1, 0, b"x" * 120_000))] * (largest // 120_000)
@@ -279,6 +279,7 @@ def statuses(pdus: list[bytes]) -> list[int]:
     return [status for _, status in responses(pdus)]
 
 
+@pytest.mark.usefixtures("either_loop")
 def test_a_command_set_without_end_is_not_listened_to() -> None:
     with listening() as port:
         endless = [p_data((1, 1, b"\0" * 60_000))] * (command.MAX_COMMAND // 60_000 + 2)
@@ -324,6 +325,7 @@ def test_tls_spoken_to_a_plain_port_is_turned_away_at_once() -> None:
         context.wrap_socket(plain)
 
 
+@pytest.mark.usefixtures("either_loop")
 def test_a_peer_that_stops_in_the_middle_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """It stops in the middle of a PDU: its association ends."""
     monkeypatch.setattr(library_loop, "CALM_S", 0.5)

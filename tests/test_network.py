@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pydicom
 import pytest
-import receiving
 from made import CT, Made, changed, ct, encoded, grey_series, made_node, peer, received
 from pydicom import uid
 from pydicom.dataset import Dataset
@@ -28,12 +27,6 @@ from dicom_node.received import Received
 from dicom_node.status import StoreStatus
 from dicom_node.tables import instances
 from dicom_node.tables import series as series_table
-
-
-@pytest.fixture(params=[True, False], ids=["own", "pynetdicom"], autouse=True)
-def loop(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every test here runs with either loop."""
-    monkeypatch.setattr(receiving, "OWN_LOOP", request.param)
 
 
 @pytest.fixture
@@ -93,6 +86,7 @@ def with_meta(ds: Dataset) -> Dataset:
     return pydicom.dcmread(BytesIO(got.meta + got.data_set))
 
 
+@pytest.mark.usefixtures("either_loop")
 def test_what_a_scanner_sends_is_kept_byte_for_byte(node: Made, receive: Callable[..., int], tmp_path: Path) -> None:
     item = file(ct(1), tmp_path)
     to = peer(receive(), ae_title="DICOM_NODE")
@@ -104,6 +98,7 @@ def test_what_a_scanner_sends_is_kept_byte_for_byte(node: Made, receive: Callabl
     assert pydicom.dcmread(BytesIO(kept)).file_meta.TransferSyntaxUID == EXPLICIT
 
 
+@pytest.mark.usefixtures("either_loop")
 def test_an_object_of_a_private_class_is_kept_like_any_other_that_is_no_ct(
     node: Made, receive: Callable[..., int], tmp_path: Path
 ) -> None:
@@ -114,6 +109,7 @@ def test_an_object_of_a_private_class_is_kept_like_any_other_that_is_no_ct(
     assert node.rows(instances)[0].ruled_out == "no CT image (by its SOP class)"
 
 
+@pytest.mark.usefixtures("either_loop")
 def test_echo_is_answered(receive: Callable[..., int]) -> None:
     assert scu.echo(peer(receive(), ae_title="DICOM_NODE"), "CT1") < 5.0
 
@@ -136,6 +132,7 @@ def test_a_title_that_would_steer_a_terminal_is_nobodys(receive: Callable[..., i
     assert rejection(receive(senders=frozenset({"*"})), calling="\x1b[2J") == (1, 1, 3)
 
 
+@pytest.mark.usefixtures("either_loop")
 def test_one_association_too_many_is_rejected_for_now(receive: Callable[..., int]) -> None:
     port = receive(max_associations=1)
     first = associate(port)
@@ -144,6 +141,7 @@ def test_one_association_too_many_is_rejected_for_now(receive: Callable[..., int
     first.release()
 
 
+@pytest.mark.usefixtures("either_loop")
 def test_a_broken_object_gets_a_failure_and_the_association_lives_on(node: Made, receive: Callable[..., int]) -> None:
     association = associate(receive())
     instance = str(ct(1).SOPInstanceUID)
@@ -155,6 +153,7 @@ def test_a_broken_object_gets_a_failure_and_the_association_lives_on(node: Made,
     assert len(node.rows(instances)) == 1
 
 
+@pytest.mark.usefixtures("either_loop")
 @pytest.mark.parametrize("hostile", ["../../x", "1.2\0.3", "1..2", "a b", "1.2.3;rm -rf"])
 def test_a_hostile_uid_is_refused_as_the_senders_fault(node: Made, receive: Callable[..., int], hostile: str) -> None:
     association = associate(receive())
@@ -168,6 +167,7 @@ def test_a_hostile_uid_is_refused_as_the_senders_fault(node: Made, receive: Call
     assert node.files() == set()
 
 
+@pytest.mark.usefixtures("either_loop")
 def test_a_command_with_an_oversized_uid_ends_its_association_and_no_other(
     node: Made, receive: Callable[..., int]
 ) -> None:
@@ -180,6 +180,7 @@ def test_a_command_with_an_oversized_uid_ends_its_association_and_no_other(
     assert send(port, with_meta(ct(1))) == 0
 
 
+@pytest.mark.usefixtures("either_loop")
 def test_nothing_is_stored_through_verification_which_is_all_a_stranger_has(
     node: Made, receive: Callable[..., int]
 ) -> None:
@@ -197,6 +198,7 @@ def test_deflated_is_not_accepted(receive: Callable[..., int]) -> None:
     association.release()
 
 
+@pytest.mark.usefixtures("either_loop")
 def test_verification_too_is_taken_in_no_deflated_syntax_and_in_explicit_vr_before_implicit(
     receive: Callable[..., int],
 ) -> None:
@@ -209,6 +211,7 @@ def test_verification_too_is_taken_in_no_deflated_syntax_and_in_explicit_vr_befo
     association.release()
 
 
+@pytest.mark.usefixtures("either_loop")
 def test_a_fault_of_our_own_is_never_answered_as_success(receive: Callable[..., int]) -> None:
     def breaks(_: Received) -> StoreStatus:
         raise KeyError("Doe^Jane")
@@ -216,6 +219,7 @@ def test_a_fault_of_our_own_is_never_answered_as_success(receive: Callable[..., 
     assert send(receive(breaks), with_meta(ct(1))) == StoreStatus.PROCESSING_FAILURE
 
 
+@pytest.mark.usefixtures("either_loop")
 def test_nothing_is_lost_of_many_associations_at_once(node: Made, receive: Callable[..., int], tmp_path: Path) -> None:
     to = peer(receive(), ae_title="DICOM_NODE")
     items = [file(ds, tmp_path) for ds in grey_series(16)]
@@ -230,6 +234,7 @@ def test_nothing_is_lost_of_many_associations_at_once(node: Made, receive: Calla
     assert len(node.rows(series_table)) == 1
 
 
+@pytest.mark.usefixtures("either_loop")
 def test_a_sender_that_aborts_in_the_middle_has_what_was_acknowledged_kept(
     node: Made, receive: Callable[..., int]
 ) -> None:
@@ -241,6 +246,7 @@ def test_a_sender_that_aborts_in_the_middle_has_what_was_acknowledged_kept(
     assert send(port, with_meta(ct(2))) == 0
 
 
+@pytest.mark.usefixtures("either_loop")
 def test_whether_a_sender_is_still_connected_is_known(node: Made, receive: Callable[..., int]) -> None:
     listening = receiver(node.arrivals.accept, max_associations=2)
     assert not listening.has_open_association("CT1")
@@ -331,6 +337,7 @@ def test_more_kinds_of_object_than_one_association_can_name_are_sent_over_severa
     assert len(batches) > 1
 
 
+@pytest.mark.usefixtures("either_loop")
 def test_peers_that_stall_do_not_hold_up_the_end(node: Made) -> None:
     """One says nothing, one begins an A-ASSOCIATE-RQ, one stops within a P-DATA: all keep their connection open."""
     listening = receiver(node.arrivals.accept, max_associations=8)

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import receiving
 from made import ct, peer, received
 from pydantic import ValidationError
 from receiving import listening
@@ -29,11 +28,6 @@ from dicom_node.status import StoreStatus
 pytestmark = pytest.mark.skipif(
     shutil.which("openssl") is None, reason="needs the openssl command to make certificates"
 )
-
-
-@pytest.fixture(params=[True, False], ids=["own", "pynetdicom"], autouse=True)
-def loop(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(receiving, "OWN_LOOP", request.param)
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +47,7 @@ def sender(port: int, made: dict[str, tuple[Path, Path]], shows: str | None = "s
     return peer(port, ae_title="DICOM_NODE", tls=True, tls_ca=made[node][0], **shown)
 
 
+@pytest.mark.usefixtures("either_loop")
 def test_a_client_that_proves_who_it_is_is_served(made: dict[str, tuple[Path, Path]], tmp_path: Path) -> None:
     kept: list[Received] = []
 
@@ -168,6 +163,7 @@ def test_a_handshake_that_does_not_come_to_its_end_is_not_waited_for(made: dict[
         assert slow.recv(1) == b""
 
 
+@pytest.mark.usefixtures("either_loop")
 @pytest.mark.peer
 @pytest.mark.skipif(shutil.which("storescu") is None, reason="needs DCMTK's storescu")
 def test_dcmtk_sends_by_its_bcp_195_profile(made: dict[str, tuple[Path, Path]], tmp_path: Path) -> None:
