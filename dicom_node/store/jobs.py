@@ -29,6 +29,8 @@ LIVE, BACKLOG = 0, 10
 LONGEST_WAIT_S = 300.0
 """Between two tries of a job."""
 
+UNLEASED: dict[str, None] = {"lease_owner": None, "lease_until": None}
+
 OVERTAKEN = "a later run of the series was begun before this one was done"
 
 
@@ -83,8 +85,7 @@ def claim(connection: Connection, *, owner: str, now: float, lease_s: float, at_
     due = _due(now, lease_s, at_most)
     query = sa.select(jobs).join(series).where(due).order_by(*order).limit(1).with_for_update(skip_locked=True)
     while (row := connection.execute(query).first()) is not None and _is_overtaken(connection, row.series_id, row.run):
-        ended = {"state": JobState.CANCELLED, "reason": OVERTAKEN, "finished_at": now}
-        ended |= {"lease_owner": None, "lease_until": None}
+        ended = {"state": JobState.CANCELLED, "reason": OVERTAKEN, "finished_at": now, **UNLEASED}
         connection.execute(jobs.update().where(jobs.c.id == row.id).values(**ended))
         note(connection, JobState.CANCELLED, now=now, series_id=row.series_id, job_id=row.id, detail=OVERTAKEN)
     if row is None:
@@ -142,8 +143,7 @@ def finish(
         preprocessing=preprocessing,
         extras_due=extras_due,
         finished_at=now,
-        lease_owner=None,
-        lease_until=None,
+        **UNLEASED,
     )
     detail = " ".join(filter(None, (outcome, reason))) or None
     note(connection, state, now=now, series_id=job.series_id, job_id=job.id, detail=detail)
@@ -157,8 +157,7 @@ def give_back(connection: Connection, job: Job, *, now: float, wait_s: float, re
         state=JobState.READY,
         not_before=now + wait_s,
         reason=reason,
-        lease_owner=None,
-        lease_until=None,
+        **UNLEASED,
         tries=jobs.c.tries if reason else jobs.c.tries - 1,
     )
     if reason:
@@ -170,8 +169,8 @@ def put_off(connection: Connection, series_id: int, *, now: float) -> None:
     supersede it; where none comes, it is begun again after a while, and counts as no further try.
     """
     under_way = sa.and_(jobs.c.series_id == series_id, jobs.c.state == JobState.RUNNING)
-    values = {"state": JobState.READY, "not_before": now + LONGEST_WAIT_S, "tries": jobs.c.tries - 1}
-    connection.execute(jobs.update().where(under_way).values(**values, lease_owner=None, lease_until=None))
+    values = {"state": JobState.READY, "not_before": now + LONGEST_WAIT_S, "tries": jobs.c.tries - 1, **UNLEASED}
+    connection.execute(jobs.update().where(under_way).values(**values))
 
 
 def settle_delivered(connection: Connection, job_id: int, *, now: float) -> bool:
@@ -229,18 +228,13 @@ def begin_extras(connection: Connection, job_id: int, *, tries: int, owner: str,
 def end_extras(connection: Connection, job_id: int) -> None:
     """The process that makes them is alive: whatever kept it from it, this try does not speak against them."""
     this = sa.and_(jobs.c.id == job_id, jobs.c.extras_due.is_(True))
-    values = {"extras_tries": jobs.c.extras_tries - 1, "lease_owner": None, "lease_until": None}
-    connection.execute(jobs.update().where(this).values(values))
+    connection.execute(jobs.update().where(this).values(extras_tries=jobs.c.extras_tries - 1, **UNLEASED))
 
 
 def extras_made(connection: Connection, job_id: int) -> bool:
     """Note that they are; False if another worker was first, and then what was made is of no use."""
-    changed = connection.execute(
-        jobs.update()
-        .where(jobs.c.id == job_id, jobs.c.extras_due.is_(True))
-        .values(extras_due=False, lease_owner=None, lease_until=None)
-    )
-    return bool(changed.rowcount)
+    this = sa.and_(jobs.c.id == job_id, jobs.c.extras_due.is_(True))
+    return bool(connection.execute(jobs.update().where(this).values(extras_due=False, **UNLEASED)).rowcount)
 
 
 def withdraw(connection: Connection, job_id: int, *, reason: str, now: float) -> None:
