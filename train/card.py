@@ -25,12 +25,20 @@ SHORT = 12  # digits of a digest, as a checkpoint tells where its training pictu
 def model_card(checkpoint: Checkpoint) -> str:
     """Markdown. Every figure comes from the checkpoint's metadata; what is missing there is left out."""
     metadata = checkpoint.metadata
+    parts = [
+        f"# {metadata.name}\n\n**{metadata.notice}.** Licence: {metadata.licence}.\n",
+        _what_it_is(checkpoint),
+        f"## What it was trained on\n\n{learned_from(metadata)}\n{_training(metadata.training)}\n",
+    ]
+    if {"presence", "location"} <= metadata.metrics.keys():
+        parts.append(f"## What was measured\n\n{_measured(metadata.metrics)}")
+    return "\n".join([*parts, _reading(metadata), _limits(metadata)])
+
+
+def _what_it_is(checkpoint: Checkpoint) -> str:
+    metadata = checkpoint.metadata
     low, high = metadata.window_hu
-    text = f"""# {metadata.name}
-
-**{metadata.notice}.** Licence: {metadata.licence}.
-
-## What it is
+    return f"""## What it is
 
 DTViT: encoder `{metadata.encoder}` ({checkpoint.parameters:,} parameters with both heads, stored as float16), a
 {metadata.head} head for hemorrhage present or not, a {metadata.head} head for the location.
@@ -38,17 +46,12 @@ It takes axial non-contrast head CT, slice by slice: {low:g} to {high:g} HU, hea
 preprocessing
 {", ".join(metadata.preprocessing)}. Made on {metadata.created}; SHA-256
 `{checkpoint.digest}`.
-
-## What it was trained on
-
-{learned_from(metadata)}
-{_training(metadata.training)}
 """
-    if {"presence", "location"} <= metadata.metrics.keys():
-        text += f"\n## What was measured\n\n{_measured(metadata.metrics)}"
+
+
+def _reading(metadata: Metadata) -> str:
     slices, series = metadata.slice_thresholds, metadata.series_thresholds
-    text += f"""
-## How outputs are read
+    return f"""## How outputs are read
 
 Temperatures and thresholds were fitted on {_fitted_on(metadata.training)}.
 A probability below the first threshold means absent, from the second on present, between them undetermined.
@@ -58,18 +61,18 @@ A probability below the first threshold means absent, from the second on present
 | slice | {shown(slices.absent_below)} | {shown(slices.present_at)} | {metadata.presence_temperature:g} |
 | series | {shown(series.absent_below)} | {shown(series.present_at)} | |
 | location | | | {metadata.location_temperature:g} |
-
-## What it cannot do
-
 """
-    elsewhere = OF_PHANTOMS if metadata.patients_seen == NO_PERSON else OF_PATIENTS
-    text += "".join(f"- Not assessed: {each}.\n" for each in (*NOT_ASSESSED, elsewhere))
-    text += "".join(f"- {each}\n" for each in metadata.limits)
-    if metadata.patients_seen == NO_PERSON:
-        text += (
-            "- It has seen no patient. The figures say how well it tells phantoms apart, and nothing about patients.\n"
+
+
+def _limits(metadata: Metadata) -> str:
+    unseen = metadata.patients_seen == NO_PERSON
+    limits = [f"Not assessed: {each}." for each in (*NOT_ASSESSED, OF_PHANTOMS if unseen else OF_PATIENTS)]
+    limits += metadata.limits
+    if unseen:
+        limits.append(
+            "It has seen no patient. The figures say how well it tells phantoms apart, and nothing about patients."
         )
-    return text
+    return "## What it cannot do\n\n" + "".join(f"- {each}\n" for each in limits)
 
 
 def learned_from(metadata: Metadata) -> str:

@@ -27,7 +27,7 @@ from train.evaluation.output import put, writable
 from train.evaluation.predicting import Logits, predict
 from train.evaluation.recalibrating import recalibrated
 from train.evaluation.settings import Seen, Settings
-from train.evaluation.units import of_series, of_slices
+from train.evaluation.units import Units, of_series, of_slices
 
 
 def evaluate(settings: Settings, seen: Seen = lambda what, done, of: None) -> dict[str, Any]:
@@ -100,15 +100,7 @@ def _write(settings: Settings, results: _Results, seen: Seen) -> dict[str, Any]:
     chosen = gallery.choose(slices, cases.pictures.series, settings.examples)
     seen("drawing", 0, 1)
     examples, no_maps = gallery.examples(chosen, cases, slices, results.model, metadata.mean, metadata.std)
-    units = {"slice": slices, "patient": series}
-    figures = {
-        "answers.png": plots.answers(found),
-        "curves.png": plots.curves(units, found, _cuts(calibration)),
-        "reliability.png": plots.reliability(slices),
-        "confusion.png": plots.confusions(found),
-        "strata.png": plots.strata(found, "patient", "series"),
-    }
-    drawn = {name: png for name, png in figures.items() if png is not None}
+    drawn = _drawn(found, slices, series, calibration)
     about = _about(settings, results)
     report = page.Report(
         title=f"{metadata.name} on {cases.manifest.path.name}",
@@ -124,12 +116,7 @@ def _write(settings: Settings, results: _Results, seen: Seen) -> dict[str, Any]:
     )
     files = {
         "report.html": page.render(report),
-        "metrics.csv": tables.metrics(found),
-        "predictions.csv": tables.predictions(cases, slices),
-        "series.csv": tables.series(cases, series),
-        "series_rules.csv": tables.series_rules(found["series_rules"]),
-        "reliability.csv": tables.reliability(slices),
-        "confusion.csv": tables.confusion(found),
+        **_tables(cases, found, slices, series),
         "drift.csv": tables.drift(shifts),
         **drawn,
         **{f"gallery/{each.name}": each.png for each in examples},
@@ -141,6 +128,29 @@ def _write(settings: Settings, results: _Results, seen: Seen) -> dict[str, Any]:
     files["metrics.json"] = (json.dumps(told, indent=1, allow_nan=False) + "\n").encode()
     put(settings.output, files)
     return told
+
+
+def _tables(cases: Cases, found: dict[str, Any], slices: Units, series: Units) -> dict[str, bytes]:
+    return {
+        "metrics.csv": tables.metrics(found),
+        "predictions.csv": tables.predictions(cases, slices),
+        "series.csv": tables.series(cases, series),
+        "series_rules.csv": tables.series_rules(found["series_rules"]),
+        "reliability.csv": tables.reliability(slices),
+        "confusion.csv": tables.confusion(found),
+    }
+
+
+def _drawn(found: dict[str, Any], slices: Units, series: Units, calibration: Calibration) -> dict[str, bytes]:
+    """The figures by name of file, as PNG; without those for which there is nothing to draw."""
+    figures = {
+        "answers.png": plots.answers(found),
+        "curves.png": plots.curves({"slice": slices, "patient": series}, found, _cuts(calibration)),
+        "reliability.png": plots.reliability(slices),
+        "confusion.png": plots.confusions(found),
+        "strata.png": plots.strata(found, "patient", "series"),
+    }
+    return {name: png for name, png in figures.items() if png is not None}
 
 
 def _maps(results: _Results, seen: Seen) -> bytes:
