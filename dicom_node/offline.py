@@ -21,6 +21,7 @@ from dicom_node.config import Backlog, Config, Model, NodeSection
 from dicom_node.errors import ModelFailed
 from dicom_node.logs import fields, trace
 from dicom_node.store import jobs, overview
+from dicom_node.store.database import Database
 from dicom_node.store.opening import open_store
 from dicom_node.store.spool import Spool
 from dicom_node.tables import ObjectKind
@@ -64,39 +65,43 @@ def classify(paths: Sequence[Path], *, checkpoint: Path | None = None, device: s
         )
         database, spool = open_store(config)
         try:
-            ahead_s = 0.0
-
-            def clock() -> float:
-                return time.time() + ahead_s
-
-            classifier = load_classifier(config)
-            node = Node(database.device_uid(), AE_TITLE)
-            worker = Worker(database, spool, classifier, config, node=node, owner="classify", clock=clock)
-            arrivals = Arrivals(
-                database,
-                spool,
-                waits=config.completion,
-                rules=config.eligibility,
-                backlog=Backlog(older_than_h=1e9),  # a person waits for these, however old they are
-                version=worker.version,
-                clock=clock,
-                association_open=lambda _: False,
-            )
-            for path in paths:
-                _accept(arrivals, path)
-            ahead_s = 2.0 * config.completion.silence_s
-            # A series that turns out no head makes those passed over candidates again: until nothing changes any more.
-            for _ in range(1 + len(paths)):
-                arrivals.tick()
-                arrivals.tick()  # one passed over in favour of a better series is settled once that has its job
-                if not _work(worker):
-                    break
-                ahead_s += 2.0 * jobs.LONGEST_WAIT_S
+            _take_in_and_work(config, database, spool, paths)
             with database.read() as connection:
                 lines = sorted(overview.lines(connection, limit=100_000), key=lambda line: line.id)
                 return [_result(overview.history(connection, line.id), line, spool) for line in lines]
         finally:
             database.close()
+
+
+def _take_in_and_work(config: Config, database: Database, spool: Spool, paths: Sequence[Path]) -> None:
+    """All files, and then whatever follows from them, as if the time had passed that a node would have waited."""
+    ahead_s = 0.0
+
+    def clock() -> float:
+        return time.time() + ahead_s
+
+    node = Node(database.device_uid(), AE_TITLE)
+    worker = Worker(database, spool, load_classifier(config), config, node=node, owner="classify", clock=clock)
+    arrivals = Arrivals(
+        database,
+        spool,
+        waits=config.completion,
+        rules=config.eligibility,
+        backlog=Backlog(older_than_h=1e9),  # a person waits for these, however old they are
+        version=worker.version,
+        clock=clock,
+        association_open=lambda _: False,
+    )
+    for path in paths:
+        _accept(arrivals, path)
+    ahead_s = 2.0 * config.completion.silence_s
+    # A series that turns out no head makes those passed over candidates again: until nothing changes any more.
+    for _ in range(1 + len(paths)):
+        arrivals.tick()
+        arrivals.tick()  # one passed over in favour of a better series is settled once that has its job
+        if not _work(worker):
+            return
+        ahead_s += 2.0 * jobs.LONGEST_WAIT_S
 
 
 def _model(checkpoint: Path | None, device: str) -> Model:

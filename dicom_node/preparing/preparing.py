@@ -129,18 +129,18 @@ def prepare(
         raise StoreUnavailable(
             f"{out} cannot be written to ({exc.strerror or exc}); what is there is whole, run again when it can"
         ) from exc
-    for series in done:
-        unreadable |= series.unreadable
+    for each in done:
+        unreadable |= each.unreadable
+    pictured = [each for each in done if each.refused is None]
     rows = set() if known_labels is None else {label.row for label in known_labels.of.values()}
-    used = {one.label.row for one in listed if one.label is not None}
     return Prepared(
         manifest=out / MANIFEST,
         slices=len(lines),
         patients=len({line["patient_id"] for line in lines}),
-        series=sum(series.refused is None for series in done),
-        made=sum(series.is_new for series in done if series.refused is None),
-        unlabelled=sum(len(series.slices) for series in done) - len(listed),
-        unused_rows=tuple(sorted(rows - used)),
+        series=len(pictured),
+        made=sum(each.is_new for each in pictured),
+        unlabelled=sum(len(each.slices) for each in done) - len(listed),
+        unused_rows=tuple(sorted(rows - {one.label.row for one in listed if one.label is not None})),
         refused={str(each.file.relative_to(folder)): each.refused for each in done if each.refused is not None},
         unreadable={str(path.relative_to(folder)): reason for path, reason in sorted(unreadable.items())},
     )
