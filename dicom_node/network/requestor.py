@@ -54,24 +54,48 @@ def association(
     although we open the association (PS3.7 D.3.3.4).
     """
     heard = calling.Heard()
+    opened = _asked_for(peer, calling_aet, heard, contexts, handlers, as_scp)
+    if not _has_a_context(peer, calling_aet, heard, opened):
+        yield None
+        return
+    _keep_answers_for_the_sender(opened)
+    try:
+        yield opened
+        opened.release()
+    finally:
+        if opened.is_alive():
+            opened.abort()
+
+
+def _asked_for(
+    peer: Peer,
+    calling_aet: str,
+    heard: calling.Heard,
+    contexts: Sequence[tuple[str, str]],
+    handlers: Sequence[tuple[Any, ...]],
+    as_scp: str | None,
+) -> Association:
+    """Whatever came of it, which `heard` knows. Raises PeerUnreachable."""
     ae = calling.Caller(calling_aet, heard)
     ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
     ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
     ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = peer.timeout_s
-    proposed = [build_context(*pair) for pair in contexts]
-    roles = [] if as_scp is None else [build_role(as_scp, scp_role=True)]
     try:
-        opened = ae.associate(
+        return ae.associate(
             peer.host,
             peer.port,
-            contexts=proposed,
+            contexts=[build_context(*pair) for pair in contexts],
             ae_title=peer.ae_title,
-            ext_neg=roles,
+            ext_neg=[] if as_scp is None else [build_role(as_scp, scp_role=True)],
             evt_handlers=[*heard.handlers(), *handlers],
             tls_args=(tls_of(peer), peer.host) if peer.tls else None,
         )
     except OSError as exc:  # the host's name is not known, now or at all
         raise PeerUnreachable(f"{named(peer)} cannot be reached: {exc.strerror}") from exc
+
+
+def _has_a_context(peer: Peer, calling_aet: str, heard: calling.Heard, opened: Association) -> bool:
+    """Whether the peer, which accepts the association, accepts a context. Raises NoAssociation and PeerUnreachable."""
     if heard.rejection is not None:
         hint = _HINTS.get(heard.rejection[1:], "").format(calling_aet=calling_aet)
         reason = f"{named(peer)} rejected the association: {heard.rejection}{hint}"
@@ -80,18 +104,11 @@ def association(
     if heard.is_broken(opened):
         opened.abort()
         raise PeerUnreachable(f"{named(peer)} accepted the association in a form that PS3.8 9.3.3 does not allow")
-    if not opened.is_established:
-        if opened.rejected_contexts and not opened.accepted_contexts:
-            yield None
-            return
-        raise PeerUnreachable(f"{named(peer)} {heard.why_not(peer)}")
-    _keep_answers_for_the_sender(opened)
-    try:
-        yield opened
-        opened.release()
-    finally:
-        if opened.is_alive():
-            opened.abort()
+    if opened.is_established:
+        return True
+    if opened.rejected_contexts and not opened.accepted_contexts:
+        return False
+    raise PeerUnreachable(f"{named(peer)} {heard.why_not(peer)}")
 
 
 def tls_of(peer: Peer) -> ssl.SSLContext:
