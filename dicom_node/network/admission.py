@@ -11,7 +11,6 @@ import ipaddress
 import itertools
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -95,8 +94,6 @@ class Connection:
     """The node's own, for the log."""
     socket: socket.socket
     address: Address
-    since: float
-    """Monotonic, seconds."""
     calling: str | None = None
     """Known once it has an association."""
     stranger: bool = False
@@ -123,7 +120,7 @@ class Connections:
     def arrived(self, sock: socket.socket, address: Address) -> tuple[Connection, Connection | None]:
         """The new connection, and the one that was ended for it, if any."""
         with self._lock:
-            new = Connection(next(self._numbers), sock, address, time.monotonic())
+            new = Connection(next(self._numbers), sock, address)
             waiting = [c for c in self._open.values() if c.calling is None]
             here = [c for c in waiting if c.address == address]
             crowd = here if len(here) >= MAX_WAITING_PER_ADDRESS else waiting if len(waiting) >= MAX_WAITING else []

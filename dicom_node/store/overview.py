@@ -79,6 +79,8 @@ LATELY_S = 86400.0
 NEWEST = 10
 """Series that `status` lists."""
 
+LISTED = 10  # series named in one sentence
+
 
 class Health(IntEnum):
     """Of the node as a whole, with the exit statuses that monitoring systems know."""
@@ -128,9 +130,9 @@ def health(found: Overview, *, no_room: str | None, destinations: Collection[str
     return level, critical + warnings
 
 
-def _listed(numbers: Sequence[int], most: int = 10) -> str:
-    more = f" and {len(numbers) - most} more" if len(numbers) > most else ""
-    return ", ".join(map(str, numbers[:most])) + more
+def _listed(numbers: Sequence[int]) -> str:
+    more = f" and {len(numbers) - LISTED} more" if len(numbers) > LISTED else ""
+    return ", ".join(map(str, numbers[:LISTED])) + more
 
 
 def _shown_state() -> sa.ColumnElement[str]:
