@@ -288,7 +288,7 @@ def test_a_command_set_without_end_is_not_listened_to() -> None:
 
 def test_a_scan_of_the_port_does_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO), listening() as port:
-        for _ in range(200):
+        for _ in range(6 * tally.IN_FULL):
             exchange(port, b"GET / HTTP/1.1\r\n\r\n")
             exchange(port, request(calling="SCANNER"))
     lines = [record.getMessage() for record in caplog.records if record.name == "dicom_node.scp"]
