@@ -506,6 +506,26 @@ def test_weight_decay_spares_vectors_unless_everything_is_meant():
         assert {group["weight_decay"] for group in groups} == {0.1}
 
 
+@pytest.mark.parametrize("layers", [1.0, 0.5])
+@pytest.mark.parametrize(
+    ("encoder", "embeddings"),
+    [
+        ("vit_tiny_patch16_dinov3_qkvb", {"cls_token", "reg_token"}),
+        ("deit_tiny_distilled_patch16_224", {"cls_token", "dist_token", "pos_embed"}),
+        ("xcit_nano_12_p16_224", {"cls_token", "pos_embed.token_projection.weight"}),
+        ("resnet18", set()),
+    ],
+)
+def test_weight_decay_spares_the_embeddings_that_an_encoder_lists(encoder, embeddings, layers):
+    with torch.device("meta"):
+        learner = Learner(DTViT(encoder))
+    groups = optimiser(learner, recipe(weight_decay=0.1, layer_decay=layers, encoder=encoder)).param_groups
+    spared = {id(p) for group in groups if not group["weight_decay"] for p in group["params"]}
+    named = dict(learner.model.encoder.named_parameters())
+    assert {name for name, p in named.items() if id(p) in spared and p.ndim > 1} == embeddings
+    assert sum(len(group["params"]) for group in groups) == len(list(learner.parameters()))
+
+
 def test_the_average_follows_the_weights():
     model = torch.nn.BatchNorm1d(1)
     kept = Average(model, 0.9)

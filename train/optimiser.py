@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Collection
+from fnmatch import fnmatch
 from typing import Any
 
 import torch
@@ -15,7 +17,7 @@ from dtvit.model import DTViT
 from train.learner import Learner
 from train.recipe import Recipe, UnusableRecipe
 
-EMBEDDINGS = ("pos_embed", "cls_token")  # like biases and norms, what is one vector has no weight decay
+EMBEDDINGS = ("pos_embed", "cls_token")  # of an encoder of one's own, which may have no `no_weight_decay`
 FUSED = ("cpu", "cuda")  # where AdamW has one pass over memory instead of ten
 LEAST = 0.01  # of the learning rate, at the first step of a warm-up
 
@@ -50,14 +52,26 @@ def factor(recipe: Recipe, done: float) -> float:
 
 
 def _by_decay(learner: Learner, recipe: Recipe) -> list[dict[str, Any]]:
-    named = [(name, parameter) for name, parameter in learner.named_parameters() if parameter.requires_grad]
+    moved = [parameter for parameter in learner.parameters() if parameter.requires_grad]
     if recipe.decay_everything:
-        return [{"params": [p for _, p in named], "weight_decay": recipe.weight_decay, "lr_scale": 1.0}]
-    plain = [name for name, p in named if p.ndim < 2 or name.endswith(EMBEDDINGS)]
+        return [{"params": moved, "weight_decay": recipe.weight_decay, "lr_scale": 1.0}]
+    embedded = set(map(id, _embeddings(learner.model.encoder).values()))
+    plain = {id(p) for p in moved if p.ndim < 2} | embedded
     return [
-        {"params": [p for n, p in named if n not in plain], "weight_decay": recipe.weight_decay, "lr_scale": 1.0},
-        {"params": [p for n, p in named if n in plain], "weight_decay": 0.0, "lr_scale": 1.0},
+        {"params": [p for p in moved if id(p) not in plain], "weight_decay": recipe.weight_decay, "lr_scale": 1.0},
+        {"params": [p for p in moved if id(p) in plain], "weight_decay": 0.0, "lr_scale": 1.0},
     ]
+
+
+def _embeddings(encoder: nn.Module) -> dict[str, nn.Parameter]:
+    """What has no weight decay though it is no vector: positions, class and register tokens, and whatever else an
+    encoder of timm lists (`no_weight_decay`, names or patterns)."""
+    listed: Collection[str] = getattr(encoder, "no_weight_decay", tuple)()
+    return {
+        name: parameter
+        for name, parameter in encoder.named_parameters()
+        if name.endswith(EMBEDDINGS) or any(fnmatch(name, pattern) for pattern in listed)
+    }
 
 
 def _by_layer(learner: Learner, recipe: Recipe) -> list[dict[str, Any]]:
@@ -67,7 +81,7 @@ def _by_layer(learner: Learner, recipe: Recipe) -> list[dict[str, Any]]:
     groups: list[dict[str, Any]] = param_groups_layer_decay(
         encoder,
         recipe.weight_decay,
-        () if recipe.decay_everything else EMBEDDINGS,
+        () if recipe.decay_everything else tuple(_embeddings(encoder)),
         weight_decay_exclude_1d=not recipe.decay_everything,
         layer_decay=recipe.layer_decay,
     )
