@@ -360,6 +360,30 @@ def test_strata_hold_each_kind_of_hemorrhage_against_all_without():
     assert {name: each["positives"] for name, each in found["site"].items()} == {"north": 20, "south": 10}
 
 
+def test_strata_tell_how_many_are_in_none_of_them():
+    """No mask, an empty one, no location, no site: left out, a table would seem to hold all."""
+    presence = np.tile([1, 0], 20)
+    place = np.where((presence == 1) & (np.arange(40) < 30), 0, -1)
+    share = np.where(presence == 1, 0.01, np.nan)
+    share[:6], share[6:10] = np.nan, 0.0
+    found = measure(
+        Logits(np.stack((-presence, presence), 1).astype(float), np.zeros((40, 3))),
+        truth(presence, place, series=np.arange(40)),
+        Calibration(1.0, 1.0, Thresholds(0.4, 0.6), Thresholds(0.4, 0.6)),
+        columns={"site": np.where(np.arange(40) < 28, "north", ""), "scanner": np.full(40, "")},
+        share=share.astype(np.float32),
+        resamples=20,
+    )["strata"]["slice"]
+
+    counts = {by: {value: each["positives"] for value, each in values.items()} for by, values in found.items()}
+    assert counts == {
+        "volume_ml": {"5-15": 20},
+        "location": {"deep": 15, "not known": 5},
+        "share_of_head": {"0.005-0.02": 15, "not known": 5},
+        "site": {"north": 14, "not known": 6},
+    }
+
+
 def test_a_calibrated_model_has_hardly_any_calibration_error_and_a_boasting_one_has():
     rng = np.random.default_rng(9)
     honest = rng.normal(0, 2, 5000)

@@ -134,7 +134,7 @@ def _measured(metrics: Mapping[str, Any]) -> str:
         *(_row(f"location right, {name}", location, "by_class", name, "recall") for name in LOCATIONS),
     ]
     volumes = metrics.get("strata", {}).get("patient", {}).get("volume_ml", {})
-    by_volume = ", ".join(f"{_bounds(each)} ml {_figure(found['auc'])}" for each, found in volumes.items())
+    by_volume = ", ".join(f"{_bounds(each)} {_figure(found['auc'])}" for each, found in volumes.items())
     label = metrics.get("split", APART)
     whose = "On patients, or synthetic heads, used neither for training nor for fitting thresholds"
     if label == LEAKY:
@@ -163,8 +163,10 @@ def _row(name: str, head: Mapping[str, Any], *path: str) -> str:
 
 
 def _bounds(bin_: str) -> str:
-    low, _, high = bin_.partition("-")
-    return f"over {low}" if high == "inf" else f"{low} to {high}"
+    low, dash, high = bin_.partition("-")
+    if not dash:
+        return bin_  # not known
+    return f"over {low} ml" if high == "inf" else f"{low} to {high} ml"
 
 
 def _figure(value: float | None) -> str:

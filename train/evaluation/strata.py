@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,39 +18,48 @@ from train.evaluation.bootstrap import Draws
 from train.evaluation.figures import Figures, areas, entry, ratio
 from train.evaluation.units import Units
 
+Rows = NDArray[np.bool_]
+
 VOLUMES_ML = (0, 2, 5, 15, math.inf)
 AREAS_MM2 = (0, 50, 200, 800, math.inf)
 SHARES = (0, 0.005, 0.02, 0.06, 1.0)
 """Of the head in the picture, where nothing tells millimetres."""
+NOT_KNOWN = "not known"
+"""What is in no other stratum, where some are: no mask, or an empty one; no location; no site."""
 
 
 @dataclass(frozen=True)
 class Stratum:
     by: str
     value: str
-    rows: NDArray[np.bool_]
+    rows: Rows
 
 
 def strata(units: Units, columns: Mapping[str, NDArray[np.str_]]) -> Iterator[Stratum]:
     """Parts of `units` that hold some hemorrhage or, by `columns` (site, scanner: a text for each unit), anything."""
     negative = units.presence == 0
     positive = units.presence == 1
-    kinds = [("location", name, units.location == number) for number, name in enumerate(LOCATIONS)]
-    sizes = (
+    kinds = {"location": [(name, units.location == number) for number, name in enumerate(LOCATIONS)]}
+    for by, sizes, edges in (
         ("volume_ml", units.volume_ml, VOLUMES_ML),
         ("area_mm2", units.area_mm2, AREAS_MM2),
         ("share_of_head", units.share, SHARES),
-    )
-    for by, values, edges in sizes:
-        kinds += [
-            (by, f"{low:g}-{high:g}", (low < values) & (values <= high)) for low, high in itertools.pairwise(edges)
-        ]
-    for by, value, chosen in kinds:
-        if (positive & chosen).any():
-            yield Stratum(by, value, negative | (positive & chosen))
+    ):
+        kinds[by] = [(f"{low:g}-{high:g}", (low < sizes) & (sizes <= high)) for low, high in itertools.pairwise(edges)]
+    for by, values in kinds.items():
+        for value, chosen in _with_the_rest(values, positive):
+            yield Stratum(by, value, negative | chosen)
     for by, texts in columns.items():
-        for value in sorted(set(texts.tolist()) - {""}):
-            yield Stratum(by, value, texts == value)
+        named = [(value, texts == value) for value in sorted(set(texts.tolist()) - {"", NOT_KNOWN})]
+        for value, chosen in _with_the_rest(named, np.ones(len(texts), np.bool_)):
+            yield Stratum(by, value, chosen)
+
+
+def _with_the_rest(values: Iterable[tuple[str, Rows]], among: Rows) -> list[tuple[str, Rows]]:
+    """Those values that some `among` the rows have, and what has none of them, so that all are told."""
+    found = [(value, chosen & among) for value, chosen in values if (chosen & among).any()]
+    rest = among & ~np.any([chosen for _, chosen in found], axis=0)
+    return [*found, (NOT_KNOWN, rest)] if found and rest.any() else found
 
 
 def scored(units: Units, draws: Draws, columns: Mapping[str, NDArray[np.str_]]) -> dict[str, dict[str, Figures]]:
