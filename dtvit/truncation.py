@@ -50,8 +50,10 @@ def _brain_at_the_edge(
     begin = (hu == hu[:, :1]).argmin(1)  # where the content of each line begins; 0 where there is none
     found = 0.0
     deep = np.arange(1 + min(BLURRED, round(BLURRED_MM / along_mm)))
-    for first, at in zip(_followed(hu, head, begin, deep), deep, strict=True):
-        brain = _between_bone(first)
+    first = _followed(hu, head, begin, deep)
+    soft = (first > TISSUE_HU[0]) & (first < TISSUE_HU[1])
+    for at in np.flatnonzero(np.count_nonzero(soft, 1) * apart_mm >= CUT_MM):  # mostly none
+        brain = soft[at] & _between_bone(first[at])
         if np.count_nonzero(brain) * apart_mm >= CUT_MM:
             deeper = at + np.rint(np.arange(1.0, SCALP_MM) / along_mm).astype(np.intp)
             brain &= (_followed(hu, head, begin, deeper) < BONE_HU).all(0)
@@ -68,9 +70,5 @@ def _followed(
 
 
 def _between_bone(along: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
-    bone = np.flatnonzero(along > BONE_HU)
-    soft = np.zeros(along.shape, np.bool_)
-    if len(bone):  # rarely
-        between = slice(bone[0], bone[-1])
-        soft[between] = (along[between] > TISSUE_HU[0]) & (along[between] < TISSUE_HU[1])
-    return soft
+    bone = along > BONE_HU
+    return np.asarray(np.logical_or.accumulate(bone) & np.logical_or.accumulate(bone[::-1])[::-1])
