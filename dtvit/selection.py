@@ -8,6 +8,7 @@ a slice wrongly called brain costs a millisecond, one wrongly left out is not lo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -45,6 +46,12 @@ CLOSED_SHARE = 0.5  # of the brain that meets bone in all directions; ribs leave
 DROPPED_HU = 100.0  # half a cell of water, against air as clipped
 INTERCEPT_HU = 1024.0  # the usual Rescale Intercept, less its sign; some have 1000, which is near enough for BRAIN_HU
 RIM = 2  # cells: brain so near the edge of the field of view has its skull, and perhaps more brain, outside
+TISSUE_ABOVE_HU = -150.0  # fat and all that is denser, in the mean of a cell
+NOISE_CM2 = 8.0  # of tissue that has tissue all round; less, as at the vertex, tells no noise
+# Standard deviation over the lower quartile of how far cells are from the mean of their four neighbours, for noise that
+# no cell shares with the next (sums of normal distributions). The lower quartile: edges make up the upper ones.
+NOISE_OF_QUARTILE = 1.0 / (0.3186 * math.sqrt(1.0 + 1.0 / 4.0))
+AGAINST_NEIGHBOURS = np.array([[0, -1, 0], [-1, 4, -1], [0, -1, 0]], np.float32) / 4
 FILLED = 0.7  # of the picture: less than air in a circle of reconstruction (0.79), more than any head
 
 
@@ -70,6 +77,9 @@ class SliceContent:
     """Of brain where the picture's content ends within the head (`truncation.cut_mm`)."""
     shifted_hu: float = 0.0
     """By how much all values are too high where, less that, the slice is surely brain; 0 for any other."""
+    noise_hu: float = 0.0
+    """Standard deviation of means over GRID_MM, about what the model sees, in tissue away from bone and air; streaks
+    count as noise. 0 where little such tissue is."""
 
     @property
     def may_show_brain(self) -> bool:
@@ -117,14 +127,27 @@ def _measured(
     brain = wide_pieces(tissue & (met >= MET_BONE))
     area = np.count_nonzero(brain)
     return SliceContent(
-        head_cm2=float(np.count_nonzero(mean > -150.0) * cell_cm2),
+        head_cm2=float(np.count_nonzero(mean > TISSUE_ABOVE_HU) * cell_cm2),
         brain_cm2=area * cell_cm2,
         closed=float((met[brain] >= DIRECTIONS).mean()) if area else 0.0,
         brain_hu=float(np.median(mean[brain])) if area else 0.0,
         soft_cm2=float(np.count_nonzero(tissue) * cell_cm2),
         unseen_cm2=float(np.count_nonzero(brain & ~_seen(shown, hu.shape, circle, brain.shape)) * cell_cm2),
         removed_cm2=float(_removed(hu, mean, whole) * cell_cm2),
+        noise_hu=_noise(mean, ~bone & (mean > TISSUE_ABOVE_HU), round(NOISE_CM2 / cell_cm2)),
     )
+
+
+def _noise(mean: npt.NDArray[np.float32], tissue: npt.NDArray[np.bool_], least: int) -> float:
+    """See `SliceContent`; `least` cells."""
+    import cv2
+
+    within = cv2.erode(tissue.view(np.uint8), np.ones((3, 3), np.uint8)).view(np.bool_)
+    off = cv2.filter2D(mean, -1, AGAINST_NEIGHBOURS)[within]
+    if len(off) < least:
+        return 0.0
+    quarter = len(off) // 4
+    return NOISE_OF_QUARTILE * float(np.partition(np.abs(off), quarter)[quarter])
 
 
 def _shifted(hu: npt.NDArray[np.float32], pixel_mm: tuple[float, float], soft_cm2: float) -> float:

@@ -9,7 +9,7 @@ import pytest
 
 from dtvit import brace, ct
 from dtvit.findings import Region
-from dtvit.judging import UNSEEN_CM2, doubts, is_head, why_no_head
+from dtvit.judging import NOISY_HU, UNSEEN_CM2, doubts, is_head, why_no_head
 from dtvit.selection import SliceContent, assign_regions, classify_content
 
 BELOW, BRAIN, ABOVE, NONE, UNKNOWN = (
@@ -238,6 +238,26 @@ def test_brain_outside_what_is_shown_is_measured() -> None:
     assert classify_content(hu, mask, (0.5, 0.5)).unseen_cm2 == 0.0
     half = classify_content(hu, mask, (0.5, 0.5), (slice(0, 256), slice(0, 512)))
     assert half.unseen_cm2 == pytest.approx(half.brain_cm2 / 2, abs=3)
+
+
+def test_noise_is_that_of_means_over_two_millimetres_and_edges_are_none() -> None:
+    noise = np.random.default_rng(1).normal(0.0, 60.0, (512, 512)).astype(np.float32)
+    assert measured(oval()).noise_hu < 0.1
+    assert measured(oval() + noise).noise_hu == pytest.approx(60.0 / 4.0, rel=0.1)
+    calcified = oval()
+    calcified[::24] += np.float32(100.0)
+    assert measured(calcified).noise_hu < 0.1
+    assert measured(oval(scale=0.1) + noise).noise_hu == 0.0, "too little of it to tell"
+
+
+def test_noise_in_which_a_bleed_is_not_seen_is_doubted() -> None:
+    """Too little light between the petrous bones, or the streaks of metal; of no matter in the neck."""
+    noisy = replace(WHOLE[2], noise_hu=NOISY_HU + 1)
+    bearable = replace(WHOLE[3], noise_hu=NOISY_HU - 1)
+    contents = [*WHOLE[:2], noisy, bearable, *WHOLE[4:]]
+    told = doubts(contents, assign_regions(contents), named=[str(n) for n in range(1, 20)])
+    assert told == ("noise or streaks in 1 slice may hide a bleed (image 3)",)
+    assert doubts_of([replace(WHOLE[0], noise_hu=40.0), *WHOLE[1:]]) == ()
 
 
 def cut_by_a_circle(hu: npt.NDArray[np.float32], off_mm: tuple[float, float], radius_mm: float) -> SliceContent:
