@@ -16,7 +16,7 @@ from dicom_node.errors import InvalidObject, NodeError, StoreFull, StoreUnavaila
 from dicom_node.logs import fields, trace
 from dicom_node.received import Received
 from dicom_node.status import StoreStatus
-from dicom_node.store import jobs, results, series
+from dicom_node.store import jobs, outbox, results, series
 from dicom_node.store.database import Connection, Database
 from dicom_node.store.filing import Arrival, Filed, Filing
 from dicom_node.store.series import Series
@@ -132,7 +132,7 @@ class Arrivals:
             coverage=_coverage(members, found),
             waits=self._waits,
         )
-        hopeless = eligibility.judge(_members(members), self._rules)
+        hopeless = eligibility.judge(eligibility.members(members), self._rules)
         if decision is None and not (hopeless and all(m.ruled_out for m in members)):
             return
         with self._database.write() as connection:
@@ -167,6 +167,8 @@ class Arrivals:
             )
             series.fail(connection, one.id, reason, now=now)
             return lambda: log.error("failed %s", fields(series=one.id, reason="two patients under one study"))
+        if hopeless and outbox.stands(connection, one.id):  # a run that ends in a refusal says that it holds no longer
+            return (lambda: None) if decision is None else self._complete(connection, one, members, decision, now)
         if hopeless:
             series.refuse(connection, one.id, hopeless, now=now)
             return lambda: log.info("refused %s", fields(series=one.id, instances=len(members), reason=hopeless))
@@ -190,6 +192,16 @@ class Arrivals:
             return lambda: log.info("not_chosen %s", fields(series=one.id, chosen=chosen))
         if not holders and not one.forced and not self._is_best(connection, one, members, now):
             return lambda: None
+        return self._complete(connection, one, members, decision, now)
+
+    def _complete(
+        self,
+        connection: Connection,
+        one: Series,
+        members: Sequence[series.Instance],
+        decision: completion.Decision,
+        now: float,
+    ) -> Callable[[], None]:
         job_id = series.complete(
             connection, one.id, rule=decision.rule, whole=decision.whole, now=now, priority=one.priority
         )
@@ -202,11 +214,11 @@ class Arrivals:
 
         A rival that is not complete yet is waited for only while it may still become eligible; silence ends the wait.
         """
-        candidates = [eligibility.candidate(one.id, _members(members))]
+        candidates = [eligibility.candidate(one.id, eligibility.members(members))]
         for rival in series.of_study(connection, one.study_uid):
             if rival.id == one.id or rival.state is not SeriesState.RECEIVING:
                 continue
-            theirs = _members(series.instances_of(connection, rival.id))
+            theirs = eligibility.members(series.instances_of(connection, rival.id))
             may_grow = now - rival.last_at < self._waits.silence_s
             may_be_eligible = any(m.ruled_out is None for m in theirs)
             if may_be_eligible and (may_grow or eligibility.judge(theirs, self._rules) is None):
@@ -245,10 +257,6 @@ def judge_again(connection: Connection, series_id: int, rules: Eligibility, *, n
         reason = eligibility.ruled_out(instance.sop_class_uid, instance.facts, rules)
         series.set_ruled_out(connection, instance.id, reason)
     series.receive_again(connection, series_id, now=now, why="by command", forced=True)
-
-
-def _members(instances: Sequence[series.Instance]) -> list[eligibility.Member]:
-    return [eligibility.Member(i.facts, i.ruled_out) for i in instances]
 
 
 def _coverage(members: Sequence[series.Instance], found: Sequence[results.SliceResult]) -> Coverage | None:

@@ -11,9 +11,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import TYPE_CHECKING
 
 from dicom_node.config import Eligibility
 from dicom_node.header import CT_IMAGE_STORAGE, Facts
+
+if TYPE_CHECKING:
+    from dicom_node.store.series import Instance
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,10 @@ class Member:
     facts: Facts
     ruled_out: str | None
     """What `ruled_out` said when the instance arrived."""
+
+
+def members(instances: Sequence[Instance]) -> list[Member]:
+    return [Member(i.facts, i.ruled_out) for i in instances]
 
 
 @dataclass(frozen=True)

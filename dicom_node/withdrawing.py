@@ -24,7 +24,7 @@ from dicom_node.tables import JobState, ObjectKind
 from dtvit.checkpoint import Metadata
 from dtvit.findings import SeriesFindings
 
-REPORTED = (JobState.REPORTED, JobState.DELIVERED, JobState.FAILED)
+REPORTED = (JobState.REPORTED, JobState.DELIVERED, JobState.FAILED, JobState.REFUSED)
 
 
 def withdraw(

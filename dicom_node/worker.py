@@ -9,10 +9,11 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
-from dicom_node import anatomy, reporting
+from dicom_node import anatomy, eligibility, reporting
 from dicom_node.classifying import Classifying
 from dicom_node.config import Config
 from dicom_node.errors import LeaseLost, ModelFailed, StoreFull, StoreUnavailable
@@ -158,9 +159,12 @@ class Worker:
         """From the results of all its slices to a report, or to a refusal: by content, or for another series' sake."""
         ruled_out = {i.id: i.ruled_out for i in instances if i.ruled_out is not None}
         usable = [r for r in found if r.instance_id not in ruled_out]
-        no_head = anatomy.why_no_head(usable)
-        if no_head is not None:
-            self._end(job, JobState.REFUSED, reason=f"{no_head}{_besides(ruled_out, len(instances))}")
+        refused = eligibility.judge(eligibility.members(instances), self._config.eligibility)
+        if refused is None and (no_head := anatomy.why_no_head(usable)) is not None:
+            refused = f"{no_head}{_besides(ruled_out, len(instances))}"
+        if refused is not None:
+            with self._reportable(job):
+                self._refuse(job, one, instances, refused)
             return
         metadata = self._classifier.checkpoint.metadata
         cuts = anatomy.Cuts(metadata.slice_thresholds, metadata.series_thresholds)
@@ -169,26 +173,42 @@ class Worker:
             why = "none of its images could be evaluated; another series of the study is looked at instead"
             self._end(job, JobState.REFUSED, reason=why)
             return
-        try:
+        with self._reportable(job):
             self._report(job, one, instances, findings, JobState.REPORTED, None)
+            log.info(
+                "job_done %s",
+                fields(
+                    job=job.id,
+                    series=job.series_id,
+                    run=job.run,
+                    slices=len(findings.slices),
+                    evaluated=len(findings.evaluated),
+                    outcome=findings.outcome,
+                    took_s=time.monotonic() - begun,
+                    state="reported",
+                ),
+            )
+
+    @contextmanager
+    def _reportable(self, job: Job) -> Iterator[None]:
+        """The job fails where its images allow no report, whatever it would say."""
+        try:
+            yield
         except sr.InconsistentSeries as exc:
             self._end(job, JobState.FAILED, reason=f"{exc}; correct it at the sender and send it again")
-            return
         except reporting.NothingLeft as exc:
             self._end(job, JobState.FAILED, reason=f"{exc}; send it again, then: dicom-node retry {job.series_id}")
+
+    def _refuse(self, job: Job, one: series.Series, instances: Sequence[Instance], reason: str) -> None:
+        """Nothing is sent, unless an earlier result of the series is out: then that it holds no longer."""
+        with self._database.read() as connection:
+            stands = outbox.stands(connection, job.series_id)
+        if not stands:
+            self._end(job, JobState.REFUSED, reason=reason)
             return
+        self._report(job, one, instances, anatomy.nothing_evaluated(instances, reason), JobState.REFUSED, reason)
         log.info(
-            "job_done %s",
-            fields(
-                job=job.id,
-                series=job.series_id,
-                run=job.run,
-                slices=len(findings.slices),
-                evaluated=len(findings.evaluated),
-                outcome=findings.outcome,
-                took_s=time.monotonic() - begun,
-                state="reported",
-            ),
+            "job_done %s", fields(job=job.id, series=job.series_id, run=job.run, state=JobState.REFUSED, reason=reason)
         )
 
     def _another_may_tell(self, job: Job, one: series.Series) -> bool:
@@ -307,6 +327,8 @@ class Worker:
             outbox.supersede(connection, job.series_id, job.run, now=now)
             outbox.put(connection, job.id, [reporting.stored(built, self._spool)], to, now=now)
             jobs.settle_delivered(connection, job.id, now=now)
+            if state is JobState.REFUSED:
+                series.choose_again(connection, one.study_uid, now=now)
 
     def _end(self, job: Job, state: JobState, *, reason: str) -> None:
         """Without a report. A refusal makes the study's other series candidates again, in the same transaction."""

@@ -18,7 +18,7 @@ from pydicom.dataset import Dataset
 from dicom_node import reporting
 from dicom_node.config import Model
 from dicom_node.errors import ModelFailed
-from dicom_node.report import sr
+from dicom_node.report import sr, text
 from dicom_node.retrying import retry
 from dicom_node.store import jobs, outbox, series
 from dicom_node.tables import deliveries, instances, objects, slice_results
@@ -173,6 +173,82 @@ def test_when_the_chosen_series_is_no_head_one_that_was_passed_over_is_judged(no
     node.tick_after(31)
     work(node)
     assert [(job.series_id, job.state) for job in node.rows(jobs_table)] == [(1, "refused"), (2, "reported")]
+
+
+def delivered(node: Made) -> None:
+    """The stand-in for a sender: PACS1 takes all that it is owed."""
+    with node.database.write() as connection:
+        for delivery in outbox.due(connection, "PACS1", now=node.clock(), longest_wait_s=3600.0):
+            outbox.delivered(connection, delivery, 0, now=node.clock())
+
+
+CORRECTIONS: dict[str, tuple[dict[str, Any], str]] = {
+    "by header": ({"ContrastBolusAgent": "OMNIPAQUE"}, "contrast agent given"),
+    "by thickness": ({"SliceThickness": "12"}, "slices are 12 mm thick"),
+    "by content": ({"RescaleIntercept": "1000"}, "its values are about 1024 HU too high"),
+}
+
+
+@pytest.mark.parametrize(("values", "reason"), CORRECTIONS.values(), ids=CORRECTIONS)
+def test_what_was_said_of_a_series_that_is_refused_after_a_correction_does_not_go_on_standing(
+    node: Made, values: dict[str, Any], reason: str
+) -> None:
+    complete(node)
+    work(node, FakeClassifier(0.02))
+    delivered(node)
+    complete(node, [changed(ds, **values) for ds in head_series()])
+    node.tick_after(100)
+    work(node, FakeClassifier(0.02))
+    assert [(job.state, job.outcome) for job in node.rows(jobs_table)] == [
+        ("delivered", "absent"),
+        ("refused", "not evaluated"),
+    ]
+    assert reason in node.rows(jobs_table)[1].reason
+    ds = report(node)
+    assert ds.SeriesDescription == "AI v2: NOT EVALUATED"
+    replaced = ds.PredecessorDocumentsSequence[0].ReferencedSeriesSequence[0].ReferencedSOPSequence[0]
+    assert replaced.ReferencedSOPInstanceUID == node.rows(objects)[0].sop_instance_uid
+    assert f"Reason: {reason}" in " ".join(text.render(ds).split())
+    delivered(node)
+    complete(node, [changed(ds, **values, StudyID="78") for ds in head_series()])  # it is said once
+    node.tick_after(100)
+    work(node)
+    assert len(node.rows(objects)) == 2
+
+
+def test_of_a_series_whose_result_was_withdrawn_or_sent_to_nobody_a_refusal_is_told_to_nobody(tmp_path: Path) -> None:
+    for folder, peers in (("alone", ()), ("withdrawn", [peer(104)])):
+        node = made_node(tmp_path / folder, peers=peers)
+        complete(node)
+        work(node)
+        delivered(node)
+        if peers:
+            with node.database.write() as connection:
+                jobs.withdraw(connection, 1, reason="a test", now=node.clock())
+        complete(node, [changed(ds, ContrastBolusAgent="OMNIPAQUE") for ds in head_series()])
+        node.tick_after(100)
+        work(node)
+        assert [s.state for s in node.rows(series_table)] == ["refused"]
+        assert len(node.rows(objects)) == 1
+
+
+def test_where_a_correction_refuses_the_chosen_series_one_that_was_passed_over_gives_the_result(node: Made) -> None:
+    complete(node)
+    work(node)
+    delivered(node)
+    node.accept(*head_series(series="1.2.3.2", SliceThickness="2", SeriesNumber=3))
+    node.tick_after(31)
+    assert [s.state for s in node.rows(series_table)] == ["complete", "not chosen"]
+    complete(node, [changed(ds, ContrastBolusAgent="OMNIPAQUE") for ds in head_series()])
+    node.tick_after(100)
+    work(node)
+    node.tick_after(100)
+    work(node)
+    assert [(job.series_id, job.state) for job in node.rows(jobs_table)] == [
+        (1, "delivered"),
+        (1, "refused"),
+        (2, "reported"),
+    ]
 
 
 def unreadable(**given: Any) -> list[Dataset]:

@@ -20,7 +20,7 @@ from dicom_node.store import jobs as job_queue
 from dicom_node.store import settling
 from dicom_node.store.database import insert_for, note
 from dicom_node.store.deadlines import passed
-from dicom_node.tables import CommitmentState, DeliveryState, ObjectKind, deliveries, jobs, objects
+from dicom_node.tables import CommitmentState, DeliveryState, JobState, ObjectKind, deliveries, jobs, objects
 from dtvit.findings import Outcome
 
 BACKLOG_LIMIT = 4  # deliveries of backlog over one association: the next live report waits for no more
@@ -220,6 +220,21 @@ def may_be_there() -> sa.ColumnElement[bool]:
 def not_taken_back() -> sa.ColumnElement[bool]:
     """Whether the destination of a delivery has the object, may have it, or is still to get it."""
     return sa.or_(deliveries.c.state != DeliveryState.CANCELLED, deliveries.c.begun_at.is_not(None))
+
+
+def stands(connection: Connection, series_id: int) -> bool:
+    """Whether some destination has, or is to get, a result of the series that says more than NOT EVALUATED, and that
+    nobody has withdrawn."""
+    newest = (
+        sa.select(jobs.c.state, jobs.c.outcome)
+        .join(objects, objects.c.job_id == jobs.c.id)
+        .join(deliveries, deliveries.c.object_id == objects.c.id)
+        .where(jobs.c.series_id == series_id, not_taken_back())
+        .order_by(jobs.c.run.desc())
+        .limit(1)
+    )
+    row = connection.execute(newest).first()
+    return row is not None and row.state != JobState.WITHDRAWN and row.outcome != Outcome.NOT_EVALUATED
 
 
 def told(connection: Connection, series_id: int, *, before_run: int) -> set[str]:
