@@ -7,7 +7,7 @@ next; a try is counted first, and what ends the process twice is given up. Nothi
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 
 from pydicom.dataset import Dataset
@@ -21,6 +21,7 @@ from dicom_node.slices import Shown, SliceReader
 from dicom_node.store import jobs, outbox, results, series
 from dicom_node.store.database import Database
 from dicom_node.store.jobs import Record
+from dicom_node.store.outbox import MadeObject
 from dicom_node.store.series import Instance, Series
 from dicom_node.store.spool import Spool
 from dicom_node.tables import ObjectKind
@@ -132,8 +133,8 @@ class Extras:
     ) -> list[tuple[reporting.Built, list[str]]]:
         """Superseded pictures, documents and key objects go, where the destination has them and wants it said.
 
-        Of all earlier runs: the one before may have been superseded before it came to withdraw anything. The report
-        names its predecessor itself.
+        Of all earlier runs: the one before may have been superseded before it came to withdraw anything. A report is
+        named by its successor, but where it lies with another patient, or in another study, that one is not beside it.
         """
         built = []
         for peer in self._config.destinations:
@@ -143,14 +144,30 @@ class Extras:
             with self._database.read() as connection:
                 runs = [each.id for each in jobs.of_series(connection, one.id) if each.run < run.number]
                 taken = [each for job_id in runs for each in outbox.taken_by(connection, job_id, peer.name)]
-            old = [reporting.reference(one, each, self._spool) for each in taken if each.kind in reporting.EXTRAS]
-            if old:
-                why = "superseded by a newer result"
-                made = reporting.withdrawal(
-                    self._maker, run, header, found, old, why=why, title=title, to=peer.name, superseded=True
+            for source, made, why in self._outdated(taken, header):
+                old = [reporting.reference(one, each, self._spool) for each in made]
+                withdrawn = reporting.withdrawal(
+                    self._maker, run, source, found, old, why=why, title=title, to=peer.name, superseded=True
                 )
-                built.append((made, [peer.name]))
+                built.append((withdrawn, [peer.name]))
         return built
+
+    def _outdated(
+        self, taken: Sequence[MadeObject], header: Dataset
+    ) -> Iterator[tuple[Dataset, list[MadeObject], str]]:
+        """For each study that has any: in whose name it is to be said, of which objects, and why."""
+        beside: list[MadeObject] = []
+        elsewhere: dict[tuple[str, ...], tuple[Dataset, list[MadeObject]]] = {}
+        for each in taken:
+            its = reporting.filed_as(each, self._spool)
+            if its is None or reporting.place(its) == reporting.place(header):
+                beside += [each] if each.kind in reporting.EXTRAS else []
+            elif each.kind is not ObjectKind.WITHDRAWAL:
+                elsewhere.setdefault(reporting.place(its), (its, []))[1].append(each)
+        if beside:
+            yield header, beside, "superseded by a newer result"
+        for source, made in elsewhere.values():
+            yield source, made, "its images belong to another patient or study"
 
     def _pictures(self, series_id: int, found: SeriesFindings, instances: Sequence[Instance]) -> dict[int, Shown]:
         """The slices that the picture shows, by their index in the findings; one that is gone is not shown.

@@ -28,7 +28,7 @@ from dicom_node.errors import StoreUnavailable
 from dicom_node.logs import fields, trace
 from dicom_node.report import capture, keyobjects, picture, sr
 from dicom_node.report.context import Algorithm, Predecessor, ReportContext
-from dicom_node.report.header import UNREADABLE, read_text, series_number
+from dicom_node.report.header import UNREADABLE, is_carriable, read_text, series_number
 from dicom_node.report.provenance import to_bytes
 from dicom_node.slices import Shown
 from dicom_node.store.jobs import Job, Record
@@ -185,7 +185,7 @@ def withdrawal(
 
     `superseded`: it is of earlier runs, and this run's result stands.
     """
-    about = (title, to, why)
+    about = (title, to, why, withdrawn[0].sop_instance_uid)
     context = _context(maker, run, findings, ObjectKind.WITHDRAWAL, KeyObjectSelectionDocumentStorage, *about)
     made = keyobjects.rejection(withdrawn, header, context, why, title, superseded=superseded)
     return _built(ObjectKind.WITHDRAWAL, made, context)
@@ -215,11 +215,29 @@ def run_of(one: Series, job: Job | Record, *, at: float) -> Run:
 def reference(one: Series, made: MadeObject, spool: Spool) -> Predecessor:
     """An object of an earlier run, as later objects name it: in its own study, as that of the series may have been
     corrected since."""
-    study_uid = None
-    with suppress(*UNREADABLE):
-        its = pydicom.dcmread(spool.path(made.file), specific_tags=["StudyInstanceUID"], stop_before_pixels=True)
-        study_uid = read_text(its, "StudyInstanceUID")
+    its = filed_as(made, spool)
+    study_uid = None if its is None else read_text(its, "StudyInstanceUID")
     return Predecessor(study_uid or one.study_uid, made.series_uid, made.sop_class_uid, made.sop_instance_uid)
+
+
+def filed_as(made: MadeObject, spool: Spool) -> Dataset | None:
+    """An object of an earlier run, without pixels; None where it is gone."""
+    with suppress(*UNREADABLE):
+        return pydicom.dcmread(spool.path(made.file), stop_before_pixels=True)
+    return None
+
+
+def place(ds: Dataset) -> tuple[str, ...]:
+    """Under which study and patient a PACS files an image, or what is made of it."""
+    texts = ((key, read_text(ds, key) or "") for key in ("StudyInstanceUID", "PatientID"))
+    return tuple(text if is_carriable(key, text) else "" for key, text in texts)
+
+
+def is_elsewhere(made: MadeObject, header: Dataset, spool: Spool) -> bool:
+    """Whether an object of an earlier run lies with another patient, or in another study, than the images do by now:
+    who looks there sees nothing of a newer one."""
+    its = filed_as(made, spool)
+    return its is not None and place(its) != place(header)
 
 
 def headers(instances: Sequence[Instance], spool: Spool) -> list[Dataset]:

@@ -307,6 +307,7 @@ class Worker:
             told = outbox.told(connection, job.series_id, before_run=job.run)
         first = reporting.first_built(earlier)
         predecessor = None if first is None else reporting.reference(one, first, self._spool)
+        left = first is not None and reporting.is_elsewhere(first, headers[0], self._spool)
         run = reporting.run_of(one, job, at=self._clock())
         built = reporting.report(self._maker, run, headers, found, predecessor)
         with self._database.write() as connection:
@@ -321,14 +322,18 @@ class Worker:
                 findings=asdict(found),
                 model_digest=self.version.model_digest,
                 preprocessing=self.version.preprocessing,
-                extras_due=any(self._extras.wanted(kind, found.outcome, told) for kind in reporting.EXTRAS),
+                extras_due=left or any(self._extras.wanted(kind, found.outcome, told) for kind in reporting.EXTRAS),
             )
+            if left:
+                series.note_left_behind(connection, job.series_id, job.id, told, now=now)
             to = self._extras.wanted(ObjectKind.REPORT, found.outcome, told)
             outbox.supersede(connection, job.series_id, job.run, now=now)
             outbox.put(connection, job.id, [reporting.stored(built, self._spool)], to, now=now)
             jobs.settle_delivered(connection, job.id, now=now)
             if state is JobState.REFUSED:
                 series.choose_again(connection, one.study_uid, now=now)
+        if left:
+            log.error("left_behind %s", fields(series=job.series_id, run=job.run, to=", ".join(sorted(told))))
 
     def _end(self, job: Job, state: JobState, *, reason: str) -> None:
         """Without a report. A refusal makes the study's other series candidates again, in the same transaction."""

@@ -14,7 +14,7 @@ from untrained import metadata
 from dicom_node import extras, reporting
 from dicom_node.cli import main
 from dicom_node.errors import NotPossible, StoreFull
-from dicom_node.store import commitment, jobs, outbox, series
+from dicom_node.store import commitment, jobs, outbox, overview, series
 from dicom_node.tables import deliveries, instances, objects, slice_results
 from dicom_node.tables import jobs as jobs_table
 from dicom_node.tables import series as series_table
@@ -307,6 +307,37 @@ def test_a_run_ends_without_a_report_where_its_images_are_another_patients_by_th
     assert [job.state for job in node.rows(jobs_table)] == ["cancelled", "reported"]
     (made,) = node.rows(objects)
     assert pydicom.dcmread(node.spool.path(made.file)).PatientID == "SYN-0002"
+
+
+MOVED: dict[str, dict[str, str]] = {
+    "another patient": {"PatientID": "SYN-0002"},
+    "another study": {"StudyInstanceUID": "1.2.3.9"},
+}
+
+
+@pytest.mark.parametrize("moved", MOVED.values(), ids=MOVED)
+def test_a_result_that_lies_with_another_patient_or_study_than_its_images_by_now_is_told_of_and_taken_back(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, moved: dict[str, str]
+) -> None:
+    """In the same series: the newer report names the older one, but is not beside it."""
+    node = reported(tmp_path, peer(104, withdraw_by="patient-safety"), peer(105, name="PACS2"))
+    deliver(node, "PACS1")
+    deliver(node, "PACS2")
+    made = arrives(node, [changed(ds, **moved) for ds in head_series()])
+    assert sum("left_behind series=1 run=2" in line for line in caplog.messages) == 1
+    with node.database.read() as connection:
+        found = overview.overview(connection, now=node.clock())
+    assert found.left_behind == (1,)
+    assert any(
+        "a result of series 1 was sent" in line for line in overview.health(found, no_room=None, destinations=[])[1]
+    )
+    first = pydicom.dcmread(node.spool.path(node.rows(objects)[0].file))
+    rejection = made["withdrawal"]
+    assert (rejection.PatientID, rejection.StudyInstanceUID) == (first.PatientID, first.StudyInstanceUID)
+    (study,) = rejection.CurrentRequestedProcedureEvidenceSequence
+    assert study.StudyInstanceUID == first.StudyInstanceUID
+    assert study.ReferencedSeriesSequence[0].ReferencedSOPSequence[0].ReferencedSOPInstanceUID == first.SOPInstanceUID
+    assert owed(node) == {("PACS1", "report"), ("PACS2", "report"), ("PACS1", "withdrawal")}
 
 
 def test_a_series_that_is_split_is_still_the_same_patients(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 
 from dicom_node.store import heartbeats, settling
 from dicom_node.store.jobs import BACKLOG
+from dicom_node.store.series import LEFT_BEHIND
 from dicom_node.tables import (
     CommitmentState,
     DeliveryState,
@@ -65,6 +66,9 @@ class Overview:
     """That series."""
     failed_lately: tuple[int, ...]
     """Series of the last day that failed: without a report, or with one that says NOT EVALUATED."""
+    left_behind: tuple[int, ...]
+    """Series of the last day of which a destination has an earlier result that lies with another patient, or in another
+    study, than their images do by now."""
     waiting_live: int
     waiting_backlog: int
     """Series that are received or in work, by priority."""
@@ -119,6 +123,11 @@ def health(found: Overview, *, no_room: str | None, destinations: Collection[str
         warnings.append(
             f"{len(found.failed_lately)} series of the last day failed: {_listed(found.failed_lately)}; "
             "see why by show, then retry"
+        )
+    if found.left_behind:
+        warnings.append(
+            f"a result of series {_listed(found.left_behind)} was sent under another patient or study than its images "
+            "have by now: see where by show, and see that it is gone there"
         )
     for name, count in found.owed.items():
         if name not in destinations:
@@ -176,6 +185,7 @@ def overview(connection: Connection, *, now: float) -> Overview:
         oldest_live_s=None if live is None else now - live.last_at,
         longest_waiting_live=None if live is None else live.id,
         failed_lately=_failed_lately(connection, now),
+        left_behind=_left_behind(connection, now),
         waiting_live=sum(one.priority < BACKLOG for one in waiting),
         waiting_backlog=sum(one.priority >= BACKLOG for one in waiting),
         serving_since=serving[0].started_at if serving else None,
@@ -194,6 +204,14 @@ def _failed_lately(connection: Connection, now: float) -> tuple[int, ...]:
     )
     query = sa.select(series.c.id).select_from(_with_newest_job()).order_by(series.c.id)
     return tuple(connection.scalars(query.where(series.c.last_at > now - LATELY_S, failed)))
+
+
+def _left_behind(connection: Connection, now: float) -> tuple[int, ...]:
+    lately = now - LATELY_S
+    noted = sa.exists().where(events.c.series_id == series.c.id, events.c.kind == LEFT_BEHIND, events.c.at > lately)
+    return tuple(
+        connection.scalars(sa.select(series.c.id).where(series.c.last_at > lately, noted).order_by(series.c.id))
+    )
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ States and arrows: docs/architecture.md. Knows of UIDs, times and digests; nothi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,6 +49,9 @@ class Instance:
     ruled_out: str | None
     tries: int
 
+
+LEFT_BEHIND = "left behind"
+"""Kind of the event that `note_left_behind` writes."""
 
 _SERIES_COLUMNS = [series.c[name] for name in Series.__dataclass_fields__]
 
@@ -213,6 +216,11 @@ def receive_again(connection: Connection, series_id: int, *, now: float, why: st
     )
     connection.execute(slice_results.delete().where(left_out))  # what was in the way may be gone
     note(connection, "retry", now=now, series_id=series_id, detail=why)
+
+
+def note_left_behind(connection: Connection, series_id: int, job_id: int, to: Collection[str], *, now: float) -> None:
+    """What these destinations have of earlier runs lies with another patient, or in another study, than the images."""
+    note(connection, LEFT_BEHIND, now=now, series_id=series_id, job_id=job_id, detail=", ".join(sorted(to)))
 
 
 def patients_of_study(connection: Connection, study_uid: str) -> int:
