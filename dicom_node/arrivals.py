@@ -183,11 +183,11 @@ class Arrivals:
         decision: completion.Decision,
         now: float,
     ) -> Callable[[], None]:
-        """One result a study: make the job, or leave the word to another series of it; returns what logs it."""
-        holders = [] if one.forced else jobs.of_study_with_result(connection, one.study_uid)
+        """One result a scan: make the job, or leave the word to another series of it; returns what logs it."""
+        holders = [] if one.forced else self._holders(connection, one, members)
         if holders and one.id not in holders:
             chosen = holders[0]
-            reason = f"series {chosen} gives the study's result; to have this one reported: dicom-node retry {one.id}"
+            reason = f"series {chosen} gives the scan's result; to have this one reported: dicom-node retry {one.id}"
             series.not_chosen(connection, one.id, reason, now=now)
             return lambda: log.info("not_chosen %s", fields(series=one.id, chosen=chosen))
         if not holders and not one.forced and not self._is_best(connection, one, members, now):
@@ -209,16 +209,28 @@ class Arrivals:
             "complete %s", fields(series=one.id, job=job_id, instances=len(members), rule=decision.rule)
         )
 
+    def _holders(self, connection: Connection, one: Series, members: Sequence[series.Instance]) -> list[int]:
+        """Ids of the series that give the result of this one's scan."""
+        mine = eligibility.members(members)
+        return [
+            holder
+            for holder in jobs.of_study_with_result(connection, one.study_uid)
+            if not eligibility.is_another_scan(eligibility.members(series.instances_of(connection, holder)), mine)
+        ]
+
     def _is_best(self, connection: Connection, one: Series, members: Sequence[series.Instance], now: float) -> bool:
-        """Whether no other series of the study that is still arriving would be the better choice.
+        """Whether no other series of the scan that is still arriving would be the better choice.
 
         A rival that is not complete yet is waited for only while it may still become eligible; silence ends the wait.
         """
-        candidates = [eligibility.candidate(one.id, eligibility.members(members))]
+        mine = eligibility.members(members)
+        candidates = [eligibility.candidate(one.id, mine)]
         for rival in series.of_study(connection, one.study_uid):
             if rival.id == one.id or rival.state is not SeriesState.RECEIVING:
                 continue
             theirs = eligibility.members(series.instances_of(connection, rival.id))
+            if eligibility.is_another_scan(theirs, mine):
+                continue
             may_grow = now - rival.last_at < self._waits.silence_s
             may_be_eligible = any(m.ruled_out is None for m in theirs)
             if may_be_eligible and (may_grow or eligibility.judge(theirs, self._rules) is None):

@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,11 @@ from dicom_node.header import CT_IMAGE_STORAGE, Facts
 
 if TYPE_CHECKING:
     from dicom_node.store.series import Instance
+
+
+ANOTHER_SCAN = timedelta(
+    minutes=30
+)  # a head takes a minute, and one repeated for motion, or with contrast, follows soon
 
 
 @dataclass(frozen=True)
@@ -101,8 +107,18 @@ def candidate(series_id: int, members: Sequence[Member]) -> Candidate:
     )
 
 
+def is_another_scan(members: Sequence[Member], others: Sequence[Member]) -> bool:
+    """Whether these two series of one study are of scans at different times, as before and after an operation, and no
+    reconstructions of one scan; where a header does not tell, they are taken for the latter."""
+    here, there = (
+        min((datetime.fromisoformat(m.facts.acquired) for m in of if m.facts.acquired), default=None)
+        for of in (members, others)
+    )
+    return here is not None and there is not None and abs(here - there) > ANOTHER_SCAN
+
+
 def choose(candidates: Sequence[Candidate], rules: Eligibility) -> Candidate:
-    """Of several eligible series of one study the one that gives the study's result.
+    """Of several eligible series of one scan the one that gives its result.
 
     In this order: a known (and so not refused) kernel, a thickness near to the preferred one, more slices, the lower
     series number, the one that came first.

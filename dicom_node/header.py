@@ -11,6 +11,7 @@ import hashlib
 import math
 import re
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -39,9 +40,9 @@ _IDENTITY = (
     "StudyInstanceUID",
     "AccessionNumber",
 )
+_ACQUIRED = (("AcquisitionDateTime", None), ("AcquisitionDate", "AcquisitionTime"))
 _TAKEN = (
-    ("AcquisitionDateTime", None),
-    ("AcquisitionDate", "AcquisitionTime"),
+    *_ACQUIRED,
     ("SeriesDate", "SeriesTime"),
     ("StudyDate", "StudyTime"),
     ("ContentDate", "ContentTime"),
@@ -83,6 +84,9 @@ class Facts:
     frames: int
     rows: int | None
     columns: int | None
+    acquired: str | None = None
+    """When the scanner took it, in its own zone, as ISO 8601; all reconstructions of one scan say the same. None, too,
+    of what was received by a version that did not keep it."""
 
     def to_json(self) -> dict[str, Any]:
         return dict(vars(self))  # `asdict` copies what is in it, which nobody changes
@@ -173,7 +177,7 @@ def read(data_set: bytes | bytearray, *, transfer_syntax_uid: str, sop_class_uid
         series_uid=series,
         identity=_identity(of),
         patient=_patient(of),
-        taken_at=_taken_at(of),
+        taken_at=_moment(of, _TAKEN),
         facts=_facts(of),
     )
 
@@ -226,9 +230,9 @@ def _patient(of: Elements) -> str:
     return patient_digest("\0".join(("", _name(of), of.text("PatientBirthDate") or "")))
 
 
-def _taken_at(of: Elements) -> datetime | None:
+def _moment(of: Elements, named: Iterable[tuple[str, str | None]]) -> datetime | None:
     """PS3.3 C.7.6.1, C.7.3.1, C.7.2.1; fractions of a second and an offset from UTC are not of interest here."""
-    for day, time in _TAKEN:
+    for day, time in named:
         digits = re.match(r"\d{8}", of.text(day) or "")
         if digits is None:
             continue
@@ -245,6 +249,7 @@ def _facts(of: Elements) -> Facts:
     orientation = _near(of, "ImageOrientationPatient", 6)
     if orientation is not None and max(map(abs, orientation)) > 1.01:  # direction cosines, rounded
         orientation = None
+    acquired = _moment(of, _ACQUIRED)
     return Facts(
         modality=_short(of, "Modality"),
         image_type=tuple(v.strip().upper() for v in (of.text("ImageType") or "")[:256].split("\\") if v.strip()),
@@ -259,6 +264,7 @@ def _facts(of: Elements) -> Facts:
         frames=max(1, of.integer("NumberOfFrames") or 1),
         rows=of.integer("Rows"),
         columns=of.integer("Columns"),
+        acquired=None if acquired is None else acquired.isoformat(),
     )
 
 

@@ -169,7 +169,7 @@ class Worker:
         metadata = self._classifier.checkpoint.metadata
         cuts = anatomy.Cuts(metadata.slice_thresholds, metadata.series_thresholds)
         findings = anatomy.conclude(found, instances, ruled_out=ruled_out, cuts=cuts, whole=one.whole is not False)
-        if findings.outcome is Outcome.NOT_EVALUATED and self._another_may_tell(job, one):
+        if findings.outcome is Outcome.NOT_EVALUATED and self._another_may_tell(job, one, instances):
             why = "none of its images could be evaluated; another series of the study is looked at instead"
             self._end(job, JobState.REFUSED, reason=why)
             return
@@ -211,12 +211,14 @@ class Worker:
             "job_done %s", fields(job=job.id, series=job.series_id, run=job.run, state=JobState.REFUSED, reason=reason)
         )
 
-    def _another_may_tell(self, job: Job, one: series.Series) -> bool:
-        """Whether the study has a series that was passed over for this one, of which nothing was ever reported."""
+    def _another_may_tell(self, job: Job, one: series.Series, instances: Sequence[Instance]) -> bool:
+        """Whether the scan has a series that was passed over for this one, of which nothing was ever reported."""
         if one.forced or job.run > 1:
             return False
         with self._database.read() as connection:
-            return series.has_passed_over(connection, one.study_uid)
+            others = [series.instances_of(connection, i) for i in series.passed_over(connection, one.study_uid)]
+        mine = eligibility.members(instances)
+        return any(not eligibility.is_another_scan(eligibility.members(other), mine) for other in others)
 
     def _look_at_all(self, job: Job) -> tuple[list[Instance], list[SliceResult]] | None:
         """The instances of the job's series and a result for each usable one; None if told to stop before,

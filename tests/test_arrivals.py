@@ -284,6 +284,26 @@ def test_one_that_comes_after_the_choice_is_not_chosen_unless_a_person_wants_it(
     assert [job.series_id for job in node.rows(jobs_table)] == [1, 2]
 
 
+@pytest.mark.parametrize(
+    ("at", "states"),
+    [
+        ("083500", ["complete", "not chosen"]),
+        ("113000", ["complete", "complete"]),
+        (None, ["complete", "not chosen"]),
+    ],
+    ids=["a reconstruction", "a scan three hours later", "unknown"],
+)
+def test_a_later_scan_of_the_same_study_has_a_result_of_its_own(node: Made, at: str | None, states: list[str]) -> None:
+    """As before and after an operation: "absent" of the first must not be all that is said of the second."""
+    taken = {"AcquisitionDate": "20260301"}
+    node.accept(*grey_series(**taken, AcquisitionTime="083000"))
+    node.tick_after(31)
+    later = {} if at is None else {**taken, "AcquisitionTime": at}
+    node.accept(*grey_series(series="1.2.9", SeriesNumber=5, **later))
+    node.tick_after(31)
+    assert [s.state for s in node.rows(series_table)] == states
+
+
 def test_other_studies_do_not_matter_to_a_choice(node: Made) -> None:
     node.accept(*grey_series(10, series="1.2.3.1", study="1.2.8"), *grey_series(10, series="1.2.3.2", study="1.2.9"))
     node.tick_after(31)

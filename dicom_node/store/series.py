@@ -173,17 +173,14 @@ def not_chosen(connection: Connection, series_id: int, reason: str, *, now: floa
 
 def choose_again(connection: Connection, study_uid: str, *, now: float) -> None:
     """The chosen series of the study turned out not to be one: those passed over are candidates again."""
-    for series_id in connection.scalars(_passed_over(study_uid)).all():
+    for series_id in passed_over(connection, study_uid):
         receive_again(connection, series_id, now=now, why="the chosen series was refused")
 
 
-def has_passed_over(connection: Connection, study_uid: str) -> bool:
-    """Whether another series of the study could be looked at."""
-    return connection.scalar(_passed_over(study_uid).limit(1)) is not None
-
-
-def _passed_over(study_uid: str) -> sa.Select[Any]:
-    return sa.select(series.c.id).where(series.c.study_uid == study_uid, series.c.state == SeriesState.NOT_CHOSEN)
+def passed_over(connection: Connection, study_uid: str) -> Sequence[int]:
+    """Ids of the other series of the study that could be looked at."""
+    query = sa.select(series.c.id).where(series.c.study_uid == study_uid, series.c.state == SeriesState.NOT_CHOSEN)
+    return connection.scalars(query).all()
 
 
 def fail(connection: Connection, series_id: int, reason: str, *, now: float) -> None:
