@@ -170,7 +170,8 @@ def test_the_conclusion_comes_before_every_other_statement(report: Dataset) -> N
 @pytest.mark.parametrize("kind", OUTCOMES)
 def test_what_is_read_back_is_what_was_found(kind: str) -> None:
     found = findings(kind)
-    told = sr.parse(sr.to_bytes(sr.build(headers(), found, context())))
+    ds = sr.build(headers(), found, context())
+    told = sr.parse(sr.to_bytes(ds))
     assert told.outcome is found.outcome
     assert told.location == found.location
     assert told.output == (None if found.presence is None else pytest.approx(found.presence, abs=1e-4))
@@ -181,6 +182,7 @@ def test_what_is_read_back_is_what_was_found(kind: str) -> None:
     )
     assert told.reasons == found.reasons
     assert told.notices == (NOTICE,)
+    assert (ds.VerificationFlag, ds.PreliminaryFlag) == ("UNVERIFIED", "PRELIMINARY")  # nobody has looked at it
     for was, now in zip(found.slices, told.slices, strict=True):
         assert now.sop_instance_uid == was.sop_instance_uid
         assert now.outcome is was.outcome

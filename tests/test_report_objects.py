@@ -114,6 +114,15 @@ def test_key_objects_are_the_positive_images_highest_output_first(tmp_path: Path
     assert ds.PatientID == "P-1"
 
 
+def test_key_objects_carry_the_same_warnings_as_the_report() -> None:
+    """A viewer that lists key images shows this text, and no report beside it."""
+    made = keyobjects.positive(headers(), findings("deep"), context())
+    assert made is not None
+    (said,) = (i.TextValue for i in made.ContentSequence if i.ValueType == "TEXT" and "INTRA" in i.TextValue)
+    assert NOTICE in said
+    assert "Does not exclude subdural" in said
+
+
 @pytest.mark.parametrize("sop_class", [EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage])
 def test_of_a_multi_frame_image_the_positive_frames_are_key_objects(sop_class: str, tmp_path: Path) -> None:
     found = findings("deep")

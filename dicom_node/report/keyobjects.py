@@ -56,7 +56,8 @@ def positive(headers: Sequence[Dataset], findings: SeriesFindings, context: Repo
         header.check_one_series(headers)
         known = {header.read_text(ds, "SOPInstanceUID"): ds for ds in headers}
         objects = header.evidence([known[uid] for uid in chosen])
-        said = " ".join(wording.conclusion(findings, series_number=header.series_number(headers[0])))
+        told = wording.conclusion(findings, series_number=header.series_number(headers[0]))
+        said = " ".join([*told, *filter(None, [context.notice and f"{context.notice}."]), wording.NOT_ASSESSED])
         description = f"{wording.series_description(findings, context.run)} images"
         ds = _document(codes.OF_INTEREST, objects, headers[0], said, context, description)
     for item in ds.ContentSequence:
