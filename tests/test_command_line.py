@@ -93,6 +93,15 @@ def test_check_config_tells_what_a_good_configuration_means(folder: Path):
     assert "DICOM_NODE on port 11112; results go to nobody" in said
 
 
+def test_check_config_says_where_patients_results_will_go(folder: Path):
+    """A name is what somebody called it: a copied block may have the test system's name and the PACS's address."""
+    with (folder / "config.toml").open("a") as config:
+        config.write('[[peers]]\nname = "TEST"\nhost = "192.0.2.10"\nport = 104\nae_title = "PACS"\n')
+    code, said = run(folder, "check-config")
+    assert code == 0
+    assert "results go to TEST (PACS at 192.0.2.10:104);" in said
+
+
 def test_a_wrong_key_is_named_with_the_nearest_known_one(folder: Path):
     (folder / "config.toml").write_text("[node]\nae_titel = 'X'\n")
     code, said = run(folder, "check-config")

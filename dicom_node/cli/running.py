@@ -73,7 +73,7 @@ def check_config(config_path: Path) -> None:
     check_tls(config)
     check_device(config)
     check(config)
-    to = ", ".join(peer.name for peer in config.destinations) or "nobody"
+    to = ", ".join(f"{p.name} ({p.ae_title} at {p.host}:{p.port})" for p in config.destinations) or "nobody"
     click.echo(f"{config_path}: good. {config.node.ae_title} on port {config.node.port}; results go to {to};")
     for sentence in (*config.gaps(), *dying_certificates(config, now=time.time())):
         click.echo(f"but {sentence}")
