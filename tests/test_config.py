@@ -185,3 +185,12 @@ def test_a_single_value_where_a_list_belongs_is_told_how_to_be_one(tmp_path: Pat
     (tmp_path / "config.toml").write_text('[node]\nallowed_senders = "CT1"\n')
     with pytest.raises(ConfigError, match=r'node.allowed_senders = .CT1.: should be a list, such as \["CT1"\]'):
         load(tmp_path / "config.toml")
+
+
+def test_what_is_allowed_and_may_not_be_meant_is_told(tmp_path: Path) -> None:
+    """Silence at a destination must be somebody's decision, as it is easily read as absent."""
+    nobody, positives = (
+        loaded(tmp_path, text).gaps() for text in ("", f"{PEER.format('PACS1')}only_positive = true\n")
+    )
+    assert ["sent to nobody" in nobody[0], "every sender is rejected" in nobody[1]] == [True, True]
+    assert positives == ["PACS1 gets positive results only: silence there means absent, or not looked at"]

@@ -7,6 +7,7 @@ import json
 import os
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from dicom_node.store import jobs, outbox, series
 from dicom_node.tables import deliveries, instances, objects, slice_results
 from dicom_node.tables import jobs as jobs_table
 from dicom_node.tables import series as series_table
+from dtvit.findings import Outcome
 
 
 class Killed(BaseException):
@@ -713,6 +715,20 @@ def test_a_header_that_lies_costs_its_slice_and_no_more(node: Made) -> None:
     work(node)
     assert [r.instance_id for r in node.rows(slice_results) if r.left_out] == [10, 11, 12]
     assert node.rows(jobs_table)[0].outcome == "present"
+
+
+def test_a_result_rests_on_slices_of_one_model_alone(node: Made) -> None:
+    """As where the file of the checkpoint is replaced while images arrive, and the worker is started again."""
+    node.accept(*head_series())
+    work(node, FakeClassifier(0.95))
+    node.tick_after(31)
+    newer = FakeClassifier(0.02)
+    newer.checkpoint = replace(newer.checkpoint, digest="e" * 64)
+    work(node, newer)
+    told = sr.parse(report(node))
+    assert told.outcome is Outcome.ABSENT
+    assert {s.outcome for s in told.slices} == {Outcome.ABSENT, Outcome.NOT_EVALUATED}
+    assert "e" * 64 in text.render(report(node))
 
 
 def test_a_worker_told_to_stop_gives_the_job_back_without_using_up_a_try(tmp_path: Path) -> None:
