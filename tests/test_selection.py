@@ -56,6 +56,15 @@ def test_the_area_does_not_depend_on_the_matrix() -> None:
     fine = np.kron(oval(), np.ones((2, 2), np.float32))
     assert abs(measured(fine, 0.25).brain_cm2 - measured(oval()).brain_cm2) < 3
     assert abs(measured(oval()[::2, ::2], 1.0).brain_cm2 - measured(oval()).brain_cm2) < 5
+    oblong, pixel_mm = np.ascontiguousarray(oval()[::2]), (1.0, 0.5)
+    found = classify_content(oblong, brace.find_head(oblong, pixel_mm).mask, pixel_mm)
+    assert abs(found.brain_cm2 - measured(oval()).brain_cm2) < 3
+
+
+def test_a_skull_is_closed_as_far_as_bone_goes_round() -> None:
+    assert measured(oval()).closed == 1.0
+    assert measured(oval(gap_deg=30)).closed < 0.5
+    assert measured(oval(scale=0.3, inside=800.0)).closed == 0.0
 
 
 def test_an_infant_and_an_open_skull_are_brain() -> None:
@@ -78,6 +87,14 @@ def test_water_and_acrylic_are_no_brain() -> None:
 
 def test_regions_follow_from_feet_to_head() -> None:
     assert assign_regions(WHOLE) == [BELOW, BELOW, BRAIN, BRAIN, BRAIN, BRAIN, BRAIN, ABOVE, NONE]
+
+
+def test_where_no_slice_is_surely_brain_it_goes_out_from_the_one_with_most() -> None:
+    """As in a series of which much could not be read."""
+    small = [content(2), content(10), content(30), None, content(12), content(2, 40)]
+    assert assign_regions(small) == [BELOW, BRAIN, BRAIN, UNKNOWN, BRAIN, ABOVE]
+    assert assign_regions([content(2), content(7), content(3)]) == [BELOW] * 3
+    assert assign_regions([]) == []
 
 
 def test_a_tongue_below_the_skull_base_is_no_brain() -> None:
@@ -120,6 +137,15 @@ def test_only_brain_in_a_closed_skull_makes_a_head() -> None:
     assert not is_head([])
 
 
+def test_a_head_shows_brain_on_three_slices_or_on_all_there_are() -> None:
+    brain = WHOLE[4]
+    assert is_head([brain])
+    assert is_head([brain, brain])
+    assert not is_head([brain, content(0)])
+    assert not is_head([brain, brain, content(0)])
+    assert is_head([None, brain, brain, content(0), brain])
+
+
 def test_the_human_head_is_brain_from_the_foramen_magnum_to_the_vertex(shared_data: Path) -> None:
     paths = (shared_data / "head-ct" / "ge_hispeed_human_28").glob("*.dcm")
     slices = ct.order([s for path in paths for s in ct.read(path)])
@@ -153,6 +179,14 @@ def test_a_whole_brain_is_beyond_doubt() -> None:
     assert doubts_of(WHOLE) == ()
 
 
+def test_a_slice_that_could_not_be_read_is_no_doubt_about_those_beside_it() -> None:
+    """That it is missing is what coverage tells."""
+    for i in range(len(WHOLE) + 1):
+        unread = [*WHOLE[:i], None, *WHOLE[i:]]
+        for positions_mm in ([], [5.0 * n for n in range(len(unread))], [None] * len(unread)):
+            assert doubts(unread, assign_regions(unread), positions_mm=positions_mm) == ()
+
+
 def test_a_brain_that_ends_at_its_full_width_is_doubted() -> None:
     """What lies beyond is a slice that was lost, and no end of a brain, whatever the slice shows instead."""
     lost = content(0, 0)
@@ -174,6 +208,7 @@ def test_a_brain_that_ends_wider_than_one_may_in_a_step_is_doubted() -> None:
     wide_base = [spoilt, spoilt, content(45), *WHOLE[3:]]
     assert at(5.0, WHOLE) == ()
     assert at(5.0, wide_base) == at(1.0, wide_base) == (lower,)
+    assert at(5.0, WHOLE[2:7]) == (), "with nothing beyond, none can be too wide for the step to it"
     assert at(9.0, wide_base) == doubts_of(wide_base) == (), "so steep may it be in such steps"
     wide_top = [*WHOLE[:6], content(60, 120), content(0, 110)]
     assert at(5.0, wide_top) == (upper,)
@@ -183,14 +218,16 @@ def test_a_brain_that_ends_wider_than_one_may_in_a_step_is_doubted() -> None:
 def test_muscles_below_the_skull_that_pass_for_brain_are_no_brain_that_ends_wide() -> None:
     """A throat below the skull base: soft tissue that meets bone nearly all round, and above it is less."""
 
-    def said(*lowest: SliceContent) -> tuple[str, ...]:
-        contents = [content(6, 180), *lowest, *WHOLE[3:]]
+    def said(*lowest: SliceContent | None) -> tuple[str, ...]:
+        contents = [content(6, 180), content(6, 180), *lowest, *WHOLE[3:]]
         return doubts(contents, assign_regions(contents), positions_mm=[5.0 * i for i in range(len(contents))])
 
     throat = content(48, 190, closed=0.4)
     assert said(throat, content(33, 195)) == said(throat, content(49, 195)) == ()
     lower = ("the brain does not taper off towards its lower end",)
-    assert said(content(48, 190), content(33, 195)) == lower, "closed in as no throat is"
+    assert said(content(48, 190, closed=0.7), content(33, 195)) == lower, "closed in as no throat is"
+    assert said(content(84, 190, closed=0.48), content(70, 195)) == lower, "and so much of this is closed in, too"
+    assert said(throat, None) == lower, "of what could not be read nobody knows that it shows less"
     assert said(throat, content(70, 195)) == lower, "and a brain widens upwards"
 
 
@@ -204,6 +241,12 @@ def test_a_slice_with_half_a_head_is_doubted() -> None:
     assert doubts_of(two) == ("2 slices show much less head or brain than those on both sides",)
     many = [*WHOLE[:5], *[half] * 8, *WHOLE[4:]]
     assert doubts_of(many) == ("8 slices show much less head or brain than those on both sides",)
+
+
+def test_the_outermost_slices_of_brain_are_held_against_what_lies_beyond_them() -> None:
+    neck, vertex = content(3, 150), content(0, 90)
+    assert doubts_of([neck, neck, content(30, 60), *WHOLE[3:]]) == (SPOILT,)
+    assert doubts_of([*WHOLE[:6], content(20, 40), vertex]) == (SPOILT,)
 
 
 def test_a_head_that_is_half_from_one_slice_to_the_end_is_doubted() -> None:
@@ -304,6 +347,10 @@ def test_brain_that_was_removed_as_if_it_were_holder_is_measured_and_doubted() -
     mask[:, :200] = False
     cut = classify_content(hu, mask, (0.5, 0.5))
     assert cut.removed_cm2 == pytest.approx(((hu == 35.0) & ~mask).sum() * 0.05**2, rel=0.1)
+    hu[20:120, 20:120] = 40.0
+    mask[:] = True
+    mask[:150, :150] = False
+    assert classify_content(hu, mask, (0.5, 0.5)).removed_cm2 == 0.0, "a pad, with no bone round it"
     wrong = replace(WHOLE[4], removed_cm2=cut.removed_cm2)
     said = "in 1 slice tissue that may be brain was removed with the head holder"
     assert doubts_of([*WHOLE[:4], wrong, *WHOLE[5:]]) == (said,)
@@ -370,7 +417,8 @@ def test_a_series_of_shifted_values_is_refused_as_what_it_is() -> None:
     assert "Rescale Intercept was lost" in (why_no_head([*WHOLE[:2], *[stored] * 7]) or "")
     assert "1024 HU too low" in (why_no_head([twice] * 9) or "")
     assert why_no_head(WHOLE) is None
-    assert why_no_head([*WHOLE[:4], stored, stored, *WHOLE[4:]]) is None
+    assert why_no_head([*WHOLE[:4], *[stored] * 3, *WHOLE[4:]]) is None, "as many are right"
+    assert "1024 HU too low" in (why_no_head([None, None, *[twice] * 3]) or "")
     said = "in 2 slices the values are about 1024 HU too high, like stored values whose Rescale Intercept was lost"
     assert said in doubts_of([*WHOLE[:4], stored, stored, *WHOLE[4:]])
 
@@ -380,3 +428,4 @@ def test_a_refusal_tells_that_the_slices_are_cut() -> None:
     assert why_no_head([content(0)] * 9) == nothing
     cut = replace(content(0), cut_mm=80.0)
     assert (why_no_head([content(0), *[cut] * 8]) or "").startswith(f"{nothing}; 8 of 9 slices end within a head")
+    assert why_no_head([None] * 9) == nothing
