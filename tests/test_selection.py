@@ -73,7 +73,10 @@ def test_an_infant_and_an_open_skull_are_brain() -> None:
 
 
 def test_a_head_cut_by_the_field_of_view_is_brain() -> None:
-    assert measured(np.ascontiguousarray(oval()[:, 130:])).surely_brain
+    for cut in (oval()[:, 130:], oval()[100:]):
+        found = measured(np.ascontiguousarray(cut))
+        assert found.surely_brain
+        assert found.unseen_cm2 > UNSEEN_CM2, "the more of it may lie beyond"
 
 
 def test_bone_without_brain_is_none() -> None:
@@ -87,6 +90,7 @@ def test_water_and_acrylic_are_no_brain() -> None:
 
 def test_regions_follow_from_feet_to_head() -> None:
     assert assign_regions(WHOLE) == [BELOW, BELOW, BRAIN, BRAIN, BRAIN, BRAIN, BRAIN, ABOVE, NONE]
+    assert assign_regions(WHOLE[3:6]) == [BRAIN] * 3
 
 
 def test_where_no_slice_is_surely_brain_it_goes_out_from_the_one_with_most() -> None:

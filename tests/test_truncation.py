@@ -55,9 +55,10 @@ def test_a_head_that_the_field_of_view_cuts_is_cut_whatever_the_edge(degrees: fl
     assert cut(np.where(gone, np.float32(-1024.0), hu), mm) >= CUT_MM
 
 
-def test_how_much_is_cut_is_told_in_mm_whatever_the_matrix() -> None:
+@pytest.mark.parametrize("degrees", [0.0, 90.0])
+def test_how_much_is_cut_is_told_in_mm_whatever_the_matrix(degrees: float) -> None:
     hu, mm = head(1)
-    half = np.where(beyond(hu, 90.0, 0.25), np.float32(-1024.0), hu)
+    half = np.where(beyond(hu, degrees, 0.25), np.float32(-1024.0), hu)
     fine = np.kron(half, np.ones((2, 2), np.float32))
     assert cut(fine, mm / 2) == pytest.approx(cut(half, mm), abs=6.0)
 
