@@ -100,7 +100,7 @@ def assess(
     run = [*below[-1:], *within, *above[:1]]
     gaps += _missing(run)
     gaps += _too_far_apart(run)
-    seen = [one.mm for one in within if one.region is Region.BRAIN and one.evaluated]
+    seen = [one.mm for one in within if one.evaluated]
     extent = max(seen) - min(seen) if seen else 0.0
     if extent < LEAST_EXTENT_MM:
         gaps.append(f"the evaluated slices span {extent:.0f} mm, a brain at least {LEAST_EXTENT_MM:.0f}")

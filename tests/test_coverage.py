@@ -46,6 +46,18 @@ def test_a_missing_slice_beside_a_change_of_spacing_is_a_hole() -> None:
     assert holes(positions, [4.0] * 14 + [7.0] * 13) == ((53.08, 67.08),)
 
 
+def test_a_change_of_spacing_is_none_whichever_side_is_the_wider() -> None:
+    for narrow, wide in ((4.0, 7.0), (7.0, 4.0)):
+        positions = [narrow * i for i in range(14)] + [13 * narrow + wide * i for i in range(1, 15)]
+        assert holes(positions, [narrow] * 14 + [wide] * 14) == ()
+        assert holes(positions, [None] * 28) == ()
+
+
+def test_of_two_slices_the_thickness_alone_tells_whether_one_is_missing() -> None:
+    assert holes([0.0, 10.0], [None, None]) == ()
+    assert holes([0.0, 10.0], [None, 5.0]) == ((0.0, 10.0),)
+
+
 def test_every_second_slice_missing_shows_by_the_thickness() -> None:
     assert len(holes([10.0 * i for i in range(10)], [5.0] * 10)) == 9
 
@@ -63,7 +75,7 @@ def test_a_dozen_holes_are_told_in_one_sentence() -> None:
 def test_slices_without_positions_are_no_reason_to_say_that_none_shows_brain() -> None:
     _, thicknesses, regions = series()
     nowhere = assess([None] * 28, thicknesses, regions, [r is BRAIN for r in regions])
-    assert not nowhere.complete
+    assert not any((nowhere.complete, nowhere.extent_mm, nowhere.lower_end_seen, nowhere.upper_end_seen))
     assert nowhere.gaps == ("28 slices have no usable position",)
     assert "no slice shows brain" in assess([None] * 4, [5.0] * 4, [BELOW] * 4, [False] * 4).gaps
 
@@ -97,6 +109,24 @@ def test_an_unreadable_slice_inside_the_brain_uncovers_it() -> None:
     coverage = assess(positions, thicknesses, regions, [r is BRAIN for r in regions])
     assert not coverage.complete
     assert coverage.gaps == ("1 slice inside the brain left out",)
+
+
+def test_an_unreadable_slice_beyond_the_brain_uncovers_it_too() -> None:
+    """What it shows may be brain, as far as anyone knows."""
+    positions, thicknesses, regions = series()
+    regions[0] = UNKNOWN
+    coverage = assess(positions, thicknesses, regions, [r is BRAIN for r in regions])
+    assert coverage.gaps == ("1 slice of unknown content",)
+
+
+def test_the_extent_is_that_of_the_evaluated_slices() -> None:
+    positions, thicknesses, regions = series()
+    coverage = assess(positions, thicknesses, regions, [r is BRAIN and 5 <= i < 20 for i, r in enumerate(regions)])
+    assert coverage.extent_mm == 70.0
+    assert coverage.gaps == (
+        "9 slices inside the brain left out",
+        "the evaluated slices span 70 mm, a brain at least 80",
+    )
 
 
 def test_an_unreadable_slice_without_position_uncovers_the_brain() -> None:
@@ -142,9 +172,10 @@ def test_a_hole_between_the_brain_and_the_slice_beyond_it_counts() -> None:
     assert coverage.gaps == ("slices are missing between 5.0 and 20.0 mm",)
 
 
-def test_a_hole_in_the_neck_is_none_of_the_brain() -> None:
+def test_a_hole_in_the_neck_or_over_the_vertex_is_none_of_the_brain() -> None:
     positions, thicknesses, regions = series()
     positions, thicknesses, regions = [-40.0, *positions], [5.0, *thicknesses], [BELOW, *regions]
+    positions[-1] = 200.0
     assert assess(positions, thicknesses, regions, [r is BRAIN for r in regions]).complete
 
 
@@ -189,6 +220,8 @@ def test_slices_without_a_thickness_must_lie_close_to_one_another() -> None:
     positions, _, regions = series(count=20, step=6.0)
     evaluated = [r is BRAIN for r in regions]
     assert assess(positions, [6.0] * 20, regions, evaluated).complete
+    for told in ([6.0, None] * 10, [None, 6.0] * 10):
+        assert assess(positions, told, regions, evaluated).complete
     unstated = assess(positions, [None] * 20, regions, evaluated)
     assert unstated.gaps == ("the slice thickness is not stated, and slices lie up to 6.0 mm apart",)
     positions, _, regions = series(step=5.0)
