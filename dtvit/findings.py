@@ -161,17 +161,15 @@ def series_output(slices: Sequence[SliceFinding]) -> float | None:
 
 
 def _location(slices: Sequence[SliceFinding]) -> tuple[float, float, float] | None:
-    """Location probabilities over the positive slices, each weighted by how sure the model is that it shows blood."""
-    voters = [s for s in slices if s.outcome is Outcome.PRESENT and s.location and s.presence]
-    if not voters:
-        voters = sorted((s for s in slices if s.location and s.presence), key=lambda s: -(s.presence or 0.0))[
-            :RUN_LENGTH
-        ]
+    """Location probabilities over the positive slices, or where none is so by itself over those that come nearest; each
+    weighted by how sure the model is that it shows blood."""
+    votes = [(s.presence, s.location, s.outcome is Outcome.PRESENT) for s in slices if s.presence and s.location]
+    voters = [vote for vote in votes if vote[2]] or sorted(votes, key=lambda vote: -vote[0])[:RUN_LENGTH]
     if not voters:
         return None
-    total = sum(s.presence or 0.0 for s in voters)
+    total = sum(weight for weight, _, _ in voters)
     deep, lobar, subtentorial = (
-        sum((s.presence or 0.0) * s.location[i] for s in voters if s.location) / total for i in range(len(LOCATIONS))
+        sum(weight * places[i] for weight, places, _ in voters) / total for i in range(len(LOCATIONS))
     )
     return deep, lobar, subtentorial
 

@@ -26,6 +26,9 @@ def test_absent_needs_coverage():
     without_top = conclude(slices, gap, CUTS)
     assert without_top.outcome is Outcome.UNDETERMINED
     assert without_top.reasons == gap.gaps
+    untold = conclude(slices, Coverage(False, 60.0, True, False), CUTS)
+    assert untold.outcome is Outcome.UNDETERMINED
+    assert untold.reasons == ("the brain was not covered from skull base to vertex",)
 
 
 def test_absent_needs_a_series_known_to_be_whole():
@@ -57,6 +60,43 @@ def test_one_bright_slice_is_undetermined_and_two_neighbours_are_present():
     findings = conclude([*quiet, evaluated(0.95), evaluated(0.9), *quiet], WHOLE, CUTS)
     assert (findings.outcome, findings.location) == (Outcome.PRESENT, "lobar")
     assert len(findings.positive) == 2
+
+
+def test_a_slice_that_was_left_out_does_not_part_its_neighbours():
+    findings = conclude([evaluated(0.05), evaluated(0.95), left_out("damaged"), evaluated(0.9)], WHOLE, CUTS)
+    assert findings.outcome is Outcome.PRESENT
+    assert findings.presence == pytest.approx(0.925)
+    assert len(findings.evaluated) == 3
+
+
+def test_a_lone_slice_is_a_series_of_one():
+    assert conclude([evaluated(0.9)], WHOLE, CUTS).presence == 0.9
+
+
+def test_each_threshold_belongs_to_the_side_above_it():
+    assert [CUTS.judge(p) for p in (0.0, 0.29, 0.3, 0.69, 0.7, 1.0)] == [
+        *[Outcome.ABSENT] * 2,
+        *[Outcome.UNDETERMINED] * 2,
+        *[Outcome.PRESENT] * 2,
+    ]
+
+
+def test_positive_slices_alone_tell_the_location_the_surer_the_more():
+    deep, lobar = (1.0, 0.0, 0.0), (0.0, 0.8, 0.2)
+    slices = [evaluated(0.6, deep)] * 9 + [evaluated(0.7, deep), evaluated(0.9, lobar), left_out("damaged")]
+    findings = conclude(slices, WHOLE, CUTS)
+    assert findings.location == "lobar"
+    assert findings.location_probabilities == pytest.approx((0.7 / 1.6, 0.72 / 1.6, 0.18 / 1.6))
+
+
+def test_where_no_slice_is_positive_by_itself_the_two_that_come_nearest_tell_the_location():
+    """The series has thresholds of its own, which may lie lower than those of a slice."""
+    deep, lobar = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0)
+    slices = [evaluated(0.5, deep)] * 5 + [evaluated(0.65, lobar), evaluated(0.6, lobar)]
+    findings = conclude(slices, WHOLE, Thresholds(0.3, 0.6))
+    assert findings.outcome is Outcome.PRESENT
+    assert findings.location_probabilities == pytest.approx(lobar)
+    assert conclude([evaluated(0.9, None)] * 3, WHOLE, CUTS).location is None
 
 
 def test_location_is_never_given_without_hemorrhage():
