@@ -155,6 +155,45 @@ def test_rates_are_those_of_scikit_learn():
     assert np.allclose(found["specificity"], others)
 
 
+def test_figures_of_both_heads_are_those_of_an_independent_computation():
+    rng = np.random.default_rng(10)
+    bleeds, place = rng.random(400) < 0.5, rng.integers(0, 3, 400)
+    labels = truth(bleeds.astype(int), np.where(bleeds, place, -1), series=np.arange(400))
+    presence = rng.normal(size=(400, 2)) + np.stack((~bleeds, bleeds), 1)
+    location = rng.normal(size=(400, 3)) + np.eye(3)[place]
+    cuts = Calibration(2.0, 0.5, Thresholds(0.4, 0.6), Thresholds(0.4, 0.6))
+
+    found = measure(Logits(presence, location), labels, cuts)
+    here, there = found["presence"]["slice"], found["location"]["slice"]
+
+    score = softmax(presence / 2.0, axis=1)[:, 1]
+    places, place = softmax(location / 0.5, axis=1)[bleeds], place[bleeds]
+    guess = places.argmax(1)
+    assert here["auc"] == pytest.approx(metrics.roc_auc_score(bleeds, score))
+    assert here["accuracy"] == pytest.approx(metrics.accuracy_score(bleeds, score >= 0.5))
+    assert here["brier"] == pytest.approx(metrics.brier_score_loss(bleeds, score))
+    assert here["ece"] == pytest.approx(calibration_error(score, bleeds))
+    assert there["auc"] == pytest.approx(metrics.roc_auc_score(place, places, multi_class="ovr"))
+    assert there["accuracy"] == pytest.approx(metrics.accuracy_score(place, guess))
+    assert there["balanced_accuracy"] == pytest.approx(metrics.balanced_accuracy_score(place, guess))
+    assert there["precision"] == pytest.approx(metrics.precision_score(place, guess, average="macro"))
+    assert there["f1"] == pytest.approx(metrics.f1_score(place, guess, average="macro"))
+    assert there["brier"] == pytest.approx(sum(metrics.brier_score_loss(place == k, places[:, k]) for k in range(3)))
+    assert there["ece"] == pytest.approx(calibration_error(places.max(1), guess == place))
+    assert there["found_and_right"] == pytest.approx(((score[bleeds] >= 0.6) & (guess == place)).mean())
+    for figures in (here, there):
+        for name in ("auc", "accuracy", "f1", "brier", "ece"):
+            low, high = figures[f"{name}_ci"]
+            assert low < figures[name] < high
+
+
+def calibration_error(confidence, right):
+    """Guo et al. 2017, equation 3."""
+    bins = np.digitize(confidence, np.arange(1, 15) / 15)
+    gaps = [abs(confidence[bins == k].mean() - right[bins == k].mean()) * (bins == k).mean() for k in set(bins)]
+    return sum(gaps)
+
+
 def test_every_resample_is_the_figure_of_the_patients_drawn():
     """Weights instead of copies: the same numbers as scikit-learn gives for rows that are really drawn again."""
     rng = np.random.default_rng(5)
@@ -280,9 +319,33 @@ def test_the_reason_for_no_precision_is_that_nothing_is_called():
     assert found["presence"]["slice"]["precision_why"] == "nothing is called"
     assert found["presence"]["slice"]["specificity_why"] == "nothing without hemorrhage"
     classes = found["location"]["slice"]["by_class"]
+    assert found["location"]["slice"]["recall_why"] == "no subtentorial hemorrhage"
     assert classes["lobar"]["precision_why"] == "nothing is called"
     assert classes["subtentorial"]["recall_why"] == "nothing with subtentorial hemorrhage"
     assert classes["subtentorial"]["f1_why"] == "nothing is called, and none is there"
+
+
+def test_a_place_in_which_one_patient_bleeds_has_no_interval_and_its_mean_none_either():
+    labels = truth([1] * 90, [0] * 40 + [1] * 40 + [2] * 10)
+    logits = Logits(np.zeros((90, 2)), np.random.default_rng(9).normal(size=(90, 3)))
+
+    found = measure(logits, labels, EVEN, resamples=20)["location"]["slice"]
+
+    for figures in (found, found["by_class"]["subtentorial"]):
+        assert np.isfinite(figures["recall"])
+        assert np.isnan(figures["recall_ci"]).all()
+    assert np.isfinite(found["accuracy_ci"]).all()
+
+
+def test_a_model_that_calls_all_the_wrong_ones_has_an_f1_of_zero_that_is_no_certainty():
+    bleeds = np.arange(20) < 10
+    wrong = np.where(bleeds, -5.0, 5.0)
+    labels = truth(bleeds.astype(int), series=np.arange(20))
+
+    found = measure(Logits(np.stack((-wrong, wrong), 1), np.zeros((20, 3))), labels, EVEN)["presence"]["slice"]
+
+    assert found["f1"] == found["f1_ci"][0] == 0
+    assert 0.1 < found["f1_ci"][1] < 0.3
 
 
 def test_an_interval_over_one_patient_is_refused():
@@ -328,11 +391,33 @@ def test_prevalence_turns_sensitivity_and_specificity_into_trust():
         believed = found["presence"][level]["at_prevalence"]
         assert believed["ppv"] == pytest.approx(0.04 / 0.135)
         assert believed["npv"] == pytest.approx(0.855 / 0.865)
-        assert believed["ppv_ci"][0] < believed["ppv"] < believed["ppv_ci"][1]
+    times = draw(np.arange(200)).counts
+    bleeds = labels.presence == 1
+    right, wrong = ((times * (called & rows)).sum(1) / (times * rows).sum(1) for rows in (bleeds, ~bleeds))
+    assert believed["ppv_ci"] == pytest.approx(interval(0.05 * right / (0.05 * right + 0.95 * wrong)))
 
 
-def test_trust_that_rests_on_one_bleeding_patient_has_no_interval():
-    labels = truth([1] * 10 + [0] * 90)
+def test_trust_in_a_model_that_was_never_wrong_is_no_certainty():
+    """Its bounds are had from those of the two shares: 10 of 10 bleeding patients, and none of 20 others."""
+    bleeds = np.arange(30) < 10
+    sharp = np.where(bleeds, 5.0, -5.0)
+    logits = Logits(np.stack((-sharp, sharp), 1), np.zeros((30, 3)))
+    labels = truth(bleeds.astype(int), series=range(30))
+
+    believed = measure(logits, labels, EVEN, prevalence=0.1)["presence"]["slice"]["at_prevalence"]
+
+    sensitivity, false = 0.025 ** (1 / 10), 1 - 0.025 ** (1 / 20)
+    assert believed["ppv"] == believed["npv"] == 1
+    assert believed["ppv_ci"] == pytest.approx([0.1 * sensitivity / (0.1 * sensitivity + 0.9 * false), 1])
+    specificity, missed = 0.025 ** (1 / 20), 1 - 0.025 ** (1 / 10)
+    assert believed["npv_ci"] == pytest.approx([0.9 * specificity / (0.9 * specificity + 0.1 * missed), 1])
+    silent = measure(Logits(np.tile([5.0, -5.0], (30, 1)), logits.location), labels, EVEN)["presence"]["slice"]
+    assert silent["at_prevalence"]["ppv_why"] == "nothing is called present"
+
+
+@pytest.mark.parametrize("only", [1, 0])
+def test_trust_that_rests_on_one_patient_of_either_kind_has_no_interval(only):
+    labels = truth([only] * 10 + [1 - only] * 90)
     logits = Logits(np.random.default_rng(3).normal(size=(100, 2)), np.zeros((100, 3)))
     found = plain(measure(logits, labels, Calibration(1.0, 1.0, Thresholds(0.5, 0.5), Thresholds(0.5, 0.5))))
     believed = found["presence"]["slice"]["at_prevalence"]

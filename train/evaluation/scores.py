@@ -159,8 +159,8 @@ def _answers(units: Units, draws: Draws, prevalence: float) -> Figures:
         patients = min(draws.count(truth), draws.count(labelled & ~truth))  # it rests on a share of either
         believed |= entry(name, value, _trust(before, true[1], false[1]), patients, why=why)
         if value in (0, 1) and patients >= FEWEST:  # no resample knows better; the bounds come from the two shares
-            low, high = (answers[side][f"{answer}_ci"] for side in (right, wrong))
-            believed[f"{name}_ci"] = [float(_trust(before, low[i], high[1 - i])) for i in (0, 1)]
+            of_right, of_wrong = (answers[side][f"{answer}_ci"] for side in (right, wrong))
+            believed[f"{name}_ci"] = [float(_trust(before, of_right[i], of_wrong[1 - i])) for i in (0, 1)]
     return {"answers": answers, "at_prevalence": believed}
 
 
