@@ -185,6 +185,39 @@ def test_a_sign_bit_that_was_not_extended_is() -> None:
     assert (one(made(stored, BitsStored=12, HighBit=11, RescaleIntercept=0)).hu[0] == -100).all()
 
 
+@pytest.mark.parametrize("kind", [np.int16, np.uint16])
+def test_values_that_lie_in_the_upper_bits_are_brought_down(kind: type[np.integer[Any]]) -> None:
+    """Bits Stored 12 and High Bit 15: four unused bits below each value (PS3.5 8.1.1)."""
+    stored = np.array([[0, 1064, 2047]] * 64, kind).repeat(32, axis=1)
+    if kind is np.int16:
+        stored[0] = -700
+    found = one(made((stored << 4).astype(kind), BitsStored=12, HighBit=15))
+    assert (found.hu == np.maximum(stored - 1024.0, -1024)).all()
+
+
+def test_a_slope_is_applied_to_values_and_to_their_padding() -> None:
+    stored = np.full((64, 96), 2128, np.int16)
+    stored[0] = 1800  # -124 HU: such padding would blank fat
+    ds = made(stored, RescaleSlope=0.5)
+    ds.add_new("PixelPaddingValue", "SS", 1800)
+    assert (one(ds).hu[0] == -124).all()
+    assert (one(ds).hu[1:] == 40).all()
+    upside_down = made(-stored, RescaleSlope=-0.5)
+    upside_down.add_new("PixelPaddingValue", "SS", -1800)
+    assert (one(upside_down).hu == one(ds).hu).all()
+
+
+def test_the_tilt_is_that_of_the_header_or_else_of_the_plane() -> None:
+    tilted = [1, 0, 0, 0, 0.9483237, -0.3173047]
+    assert one(made(ImageOrientationPatient=tilted)).tilt_deg == pytest.approx(18.5, abs=0.001)
+    assert one(made(ImageOrientationPatient=tilted, GantryDetectorTilt=-20)).tilt_deg == -20.0
+    assert one(made(ImageOrientationPatient=None)).tilt_deg is None
+
+
+def test_a_thickness_that_cannot_be_is_none() -> None:
+    assert [one(made(SliceThickness=mm)).thickness_mm for mm in (0, -5, 101, None)] == [None] * 4
+
+
 def test_metal_beyond_the_announced_bits_stays_bright() -> None:
     stored = np.full((64, 96), 1064, np.uint16)
     stored[0] = 6000
@@ -213,6 +246,7 @@ def test_missing_or_foreign_units_are_refused() -> None:
     assert "Pixel Spacing" in refused(made(PixelSpacing=None))
     assert "Pixel Spacing" in refused(made(PixelSpacing=[0, 0]))
     assert "Pixel Spacing" in refused(made(PixelSpacing=[40, 40]))
+    assert "Pixel Spacing" in refused(made(PixelSpacing=[4, 0.5])), "5 cm across"
 
 
 def test_sizes_that_cannot_be_are_refused_before_anything_is_allocated() -> None:
