@@ -15,6 +15,7 @@ from train.evaluation import (
     Logits,
     auc,
     calibrate,
+    drift,
     fit_temperature,
     fit_thresholds,
     measure,
@@ -163,7 +164,7 @@ def test_figures_of_both_heads_are_those_of_an_independent_computation():
     location = rng.normal(size=(400, 3)) + np.eye(3)[place]
     cuts = Calibration(2.0, 0.5, Thresholds(0.4, 0.6), Thresholds(0.4, 0.6))
 
-    found = measure(Logits(presence, location), labels, cuts)
+    found = measure(Logits(presence, location), labels, cuts, resamples=200)
     here, there = found["presence"]["slice"], found["location"]["slice"]
 
     score = softmax(presence / 2.0, axis=1)[:, 1]
@@ -400,17 +401,19 @@ def test_prevalence_turns_sensitivity_and_specificity_into_trust():
 def test_trust_in_a_model_that_was_never_wrong_is_no_certainty():
     """Its bounds are had from those of the two shares: 10 of 10 bleeding patients, and none of 20 others."""
     bleeds = np.arange(30) < 10
-    sharp = np.where(bleeds, 5.0, -5.0)
+    sharp = np.where(bleeds, 10.0, -10.0)
     logits = Logits(np.stack((-sharp, sharp), 1), np.zeros((30, 3)))
     labels = truth(bleeds.astype(int), series=range(30))
 
-    believed = measure(logits, labels, EVEN, prevalence=0.1)["presence"]["slice"]["at_prevalence"]
+    found = measure(logits, labels, EVEN, prevalence=0.1)["presence"]["slice"]
+    believed = found["at_prevalence"]
 
     sensitivity, false = 0.025 ** (1 / 10), 1 - 0.025 ** (1 / 20)
     assert believed["ppv"] == believed["npv"] == 1
     assert believed["ppv_ci"] == pytest.approx([0.1 * sensitivity / (0.1 * sensitivity + 0.9 * false), 1])
     specificity, missed = 0.025 ** (1 / 20), 1 - 0.025 ** (1 / 10)
     assert believed["npv_ci"] == pytest.approx([0.9 * specificity / (0.9 * specificity + 0.1 * missed), 1])
+    assert found["brier_ci"][1] < 1e-9, "a Brier score is no share of patients"
     silent = measure(Logits(np.tile([5.0, -5.0], (30, 1)), logits.location), labels, EVEN)["presence"]["slice"]
     assert silent["at_prevalence"]["ppv_why"] == "nothing is called present"
 
@@ -422,7 +425,7 @@ def test_trust_that_rests_on_one_patient_of_either_kind_has_no_interval(only):
     found = plain(measure(logits, labels, Calibration(1.0, 1.0, Thresholds(0.5, 0.5), Thresholds(0.5, 0.5))))
     believed = found["presence"]["slice"]["at_prevalence"]
     assert believed["ppv"] is not None
-    assert believed["ppv_ci"] == believed["npv_ci"] == [None, None]
+    assert believed["ppv_ci"] == believed["npv_ci"] == found["presence"]["slice"]["auc_ci"] == [None, None]
     assert every_null_has_a_reason(found)
 
 
@@ -484,3 +487,45 @@ def test_a_calibrated_model_has_hardly_any_calibration_error_and_a_boasting_one_
 
     assert errors[0] < 0.03
     assert errors[1] > 0.1
+
+
+def test_what_is_kept_of_pictures_is_in_the_units_that_it_is_told_in():
+    """A head of 100 x 100 pixels off the middle, its bone 10 thick, within it columns of 100 and 110 grey."""
+    picture = np.zeros((224, 224), np.uint8)
+    picture[20:120, 50:150] = 255
+    picture[30:110, 60:140] = 100
+    picture[30:110, 60:140:2] = 110
+    labels = truth([1, 1, 1, -1, 0, 0], [0, 2, -1, -1, -1, -1], series=[0, 0, 0, 1, 1, 1])
+
+    kept = drift.statistics(replace(labels, pictures=np.stack([picture] * 6)))
+
+    medians = {name: quantiles[10] for name, quantiles in kept["quantiles"].items()}
+    assert medians == pytest.approx(
+        {
+            "head": 100 * 100**2 / 224**2,
+            "bone": 100 * (100**2 - 80**2) / 100**2,
+            "tissue": 105 * 80 / 255,
+            "contrast": 10 * 80 / 255,
+            "noise": 10 * 80 / 255,
+            "centre": np.hypot(69.5 - 111.5, 99.5 - 111.5),
+            "slices": 3,
+        },
+        abs=1e-3,
+    )
+    assert (kept["slices"], kept["series"], kept["patients"]) == (6, 2, 2)
+    assert kept["hemorrhage"] == 0.6
+    assert kept["location"] == {"deep": 0.5, "lobar": 0.0, "subtentorial": 0.5}
+
+
+@pytest.mark.parametrize(("moved", "verdict"), [(0.0, "alike"), (10.0, "alike"), (50.0, "shifted"), (80.0, "far off")])
+def test_pictures_are_as_far_off_as_they_lie_outside_of_nine_tenths_of_those_before(moved, verdict):
+    """Both spread evenly over a hundred units."""
+    before = {"quantiles": {"tissue": np.linspace(0, 100, 21).tolist()}, "hemorrhage": 0.5}
+    quantiles = dict.fromkeys(drift.FEATURES) | {"tissue": np.linspace(moved, moved + 100, 21).tolist()}
+    here = {"quantiles": quantiles, "hemorrhage": 0.5, "location": dict.fromkeys(("deep", "lobar", "subtentorial"))}
+
+    line = next(each for each in drift.compare(before, here) if each.name == "soft tissue, median")
+
+    assert line.outside == pytest.approx(1 - (95 - max(5, moved)) / 100, abs=1e-5)
+    assert line.verdict == verdict
+    assert line.there == (5, 50, 95)
