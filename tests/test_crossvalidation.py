@@ -71,6 +71,24 @@ def test_folds_that_are_sure_in_different_ways_are_made_comparable(work: Work) -
         assert named not in json.dumps(found)
 
 
+def test_how_sure_each_fold_is_of_itself_changes_no_figure(work: Work) -> None:
+    listed = read_manifest(work.data)
+    random = np.random.default_rng(2)
+    honest, loud = [], []
+    for split, times in zip(folds(listed, 3, 0), (0.5, 1.0, 2.5), strict=True):
+        one = said(listed, split, 1.0)
+        presence, location = (
+            each + random.normal(0, 2.0, each.shape) for each in (one.logits.presence, one.logits.location)
+        )
+        honest.append(replace(one, logits=Logits(presence, location)))
+        loud.append(replace(one, logits=Logits(presence * times, location * times)))
+    expected, found = summary(honest, 0), summary(loud, 0)
+    assert 0.7 < expected["presence"]["slice"]["auc"] < 0.99
+    for head, name in (("presence", "auc"), ("location", "auc"), ("location", "ece"), ("location", "brier")):
+        for level in ("slice", "patient"):
+            assert found[head][level][name] == pytest.approx(expected[head][level][name], abs=2e-3)
+
+
 def test_a_place_that_one_patient_bleeds_in_ends_in_a_table(tmp_path: Path) -> None:
     listed = read_manifest(table(tmp_path, entries(many(6, 3, 3, 1), slices=2)))
     found = summary([said(listed, split) for split in folds(listed, 3, 0)], 0)
