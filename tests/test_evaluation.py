@@ -24,7 +24,7 @@ from train.evaluation import (
 )
 from train.evaluation.bootstrap import draw, interval
 from train.evaluation.figures import confusion, rates
-from train.evaluation.units import of_slices
+from train.evaluation.units import answers, of_slices
 from train.evaluation.words import summary
 
 
@@ -141,6 +141,11 @@ def test_one_high_slice_alone_does_not_make_a_series_positive():
 
     assert found["presence"]["slice"]["answers"]["none"]["present"] == pytest.approx(1 / 20)
     assert found["presence"]["patient"]["answers"]["none"]["present"] == 0
+
+
+def test_many_are_answered_as_one_is():
+    cuts, scores = Thresholds(0.3, 0.7), np.array([0.0, 0.29, 0.3, 0.69, 0.7, 1.0])
+    assert answers(scores, cuts).tolist() == [cuts.judge(score) for score in scores]
 
 
 def test_rates_are_those_of_scikit_learn():
