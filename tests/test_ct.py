@@ -133,6 +133,11 @@ def test_values_and_geometry_come_out_in_their_units() -> None:
     assert read_slice.axial
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.int16, np.uint16, np.int32, np.uint32])
+def test_values_of_any_width_come_out_alike(kind: type[np.integer[Any]]) -> None:
+    assert (one(made(np.full((64, 96), 64, kind), RescaleIntercept=-24)).hu == 40).all()
+
+
 def test_a_path_bytes_and_an_open_file_read_alike(tmp_path: Path) -> None:
     data = written(made())
     path = tmp_path / "slice"
@@ -159,24 +164,32 @@ def test_impossible_geometry_is_no_geometry() -> None:
 
 
 def test_padding_becomes_air_in_either_sign_of_its_value() -> None:
+    """Here it would be -700 HU without; what is below air anyway tells nothing."""
     stored = np.full((64, 96), 1064, np.int16)
     stored[0] = -2000
-    ds = made(stored)
+    assert (one(made(stored, RescaleIntercept=1300)).hu[0] == -700).all()
+    ds = made(stored, RescaleIntercept=1300)
     ds.add_new("PixelPaddingValue", "SS", -2000)
     assert (one(ds).hu[0] == -1024).all()
-    stored = stored.astype(np.int16)
-    stored[1] = 500
-    ds = made(stored)
+    stored[1], stored[2] = 500, -1990
+    ds = made(stored, RescaleIntercept=1300)
     ds.add_new("PixelPaddingValue", "US", 63536)  # -2000 written with the other VR
-    ds.add_new("PixelPaddingRangeLimit", "US", 65535)
-    assert (one(ds).hu[0] == -1024).all()
-    assert (one(ds).hu[1] == -524).all()
+    assert (one(ds).hu[[0, 1, 2], 0] == [-1024, 1800, -690]).all()
+    ds.add_new("PixelPaddingRangeLimit", "US", 63546)
+    assert (one(ds).hu[[0, 1, 2], 0] == [-1024, 1800, -1024]).all()
 
 
 def test_a_padding_value_that_would_blank_tissue_is_not_believed() -> None:
     ds = made()
     ds.add_new("PixelPaddingValue", "SS", 1064)
     assert (one(ds).hu == 40).all()
+    stored = np.full((64, 96), 1064, np.int16)
+    stored[0] = 500
+    ds = made(stored)
+    ds.add_new("PixelPaddingValue", "SS", 500)
+    assert (one(ds).hu[0] == -1024).all()
+    ds.add_new("PixelPaddingRangeLimit", "SS", 1064)
+    assert (one(ds).hu[:2, 0] == [-524, 40]).all()
 
 
 def test_a_sign_bit_that_was_not_extended_is() -> None:
@@ -185,13 +198,18 @@ def test_a_sign_bit_that_was_not_extended_is() -> None:
     assert (one(made(stored, BitsStored=12, HighBit=11, RescaleIntercept=0)).hu[0] == -100).all()
 
 
+@pytest.mark.parametrize("syntax", [uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian, uid.RLELossless])
 @pytest.mark.parametrize("kind", [np.int16, np.uint16])
-def test_values_that_lie_in_the_upper_bits_are_brought_down(kind: type[np.integer[Any]]) -> None:
+def test_values_that_lie_in_the_upper_bits_are_brought_down(kind: type[np.integer[Any]], syntax: str) -> None:
     """Bits Stored 12 and High Bit 15: four unused bits below each value (PS3.5 8.1.1)."""
     stored = np.array([[0, 1064, 2047]] * 64, kind).repeat(32, axis=1)
     if kind is np.int16:
         stored[0] = -700
-    found = one(made((stored << 4).astype(kind), BitsStored=12, HighBit=15))
+    packed = syntax == uid.RLELossless
+    ds = made((stored << 4).astype(kind), uid.ExplicitVRLittleEndian if packed else syntax, BitsStored=12, HighBit=15)
+    if packed:
+        ds.compress(syntax, generate_instance_uid=False)
+    found = one(ds)
     assert (found.hu == np.maximum(stored - 1024.0, -1024)).all()
 
 
@@ -242,6 +260,7 @@ def test_what_is_no_ct_image_is_named() -> None:
 def test_missing_or_foreign_units_are_refused() -> None:
     assert "Rescale" in refused(made(RescaleSlope=None))
     assert "Rescale" in refused(made(RescaleSlope=0))
+    assert "no finite numbers" in refused(made(RescaleSlope="1E+39"))
     assert "Hounsfield" in refused(made(RescaleType="Z_EFF"))
     assert "Pixel Spacing" in refused(made(PixelSpacing=None))
     assert "Pixel Spacing" in refused(made(PixelSpacing=[0, 0]))
@@ -255,6 +274,7 @@ def test_sizes_that_cannot_be_are_refused_before_anything_is_allocated() -> None
     assert "cut short" in refused(made(Rows=2000, Columns=2000))
     assert "Frames" in refused(made(NumberOfFrames=2_000_000_000))
     assert "bits" in refused(made(BitsStored=40))
+    assert "bits" in refused(made(BitsAllocated=12, BitsStored=12))
     assert "coloured" in refused(made(SamplesPerPixel=3))
 
 
