@@ -134,6 +134,7 @@ def test_a_split_of_another_state_of_the_manifest_is_refused(tmp_path):
     [
         ("\n2,normal0-0.png,", "\n99999,normal0-0.png,", "row 5, row: '99999' is no row of the manifest"),
         (",train\n", ",training\n", "row 5, part: 'training', of manifest row 2, is none of train, validation, test"),
+        (",train\n", "\n", "row 5, row: '' is no row of the manifest"),
         ("row,path,part", "row,part", "is no split as"),
         ("# seed: 0", "# seed: zero", "is no split as"),
     ],
@@ -146,6 +147,16 @@ def test_a_damaged_split_is_refused(tmp_path, old, new, told):
     with pytest.raises(UnusableData) as caught:
         splits.read(path, found)
     assert told in str(caught.value)
+
+
+@pytest.mark.parametrize("lines", range(1, 4))
+def test_a_split_that_broke_off_in_its_head_is_refused(tmp_path, lines):
+    found = listed(tmp_path)
+    path = tmp_path / "split.csv"
+    whole = splits.as_csv(splits.by_patient(found, 0), found)
+    path.write_bytes(b"".join(whole.splitlines(keepends=True)[:lines]))
+    with pytest.raises(UnusableData, match="is no split as"):
+        splits.read(path, found)
 
 
 def test_a_split_that_puts_a_patient_into_two_parts_is_refused(tmp_path):
