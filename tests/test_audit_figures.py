@@ -4,10 +4,11 @@ import re
 
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
-from train.audit.figures import Figure, Goal, Row, Section, area, gap, mean
+from train.audit.figures import Figure, Goal, Row, Section, area, gap, mean, patient_area
 from train.audit.page import page
-from train.evaluation.bootstrap import at_the_limit
+from train.evaluation.bootstrap import at_the_limit, draw, interval
 
 FOUR, TWO = np.repeat(np.arange(4), 5), np.repeat([0, 1], 10)  # patients of 20 slices
 BLEEDS = FOUR < 2
@@ -41,6 +42,40 @@ def test_an_interval_within_bounds_is_that_of_patients_drawn_again():
     truth = patients % 2 == 0
     figure = area(scores + 0.3 * truth, truth, patients, 0)
     assert figure.low < figure.value < figure.high < 1
+
+
+def test_each_figure_and_its_interval_are_those_of_rows_that_are_really_drawn_again():
+    random = np.random.default_rng(2)
+    patients = np.repeat(np.arange(12), random.integers(1, 6, 12))
+    truth = patients % 3 == 0
+    values = random.random(len(patients)) + 0.4 * truth
+
+    def apart(values, truth):
+        return values[truth].mean() - values[~truth].mean() if truth.any() and not truth.all() else np.nan
+
+    drawn = [
+        np.repeat(np.arange(len(patients)), times[patients]) for times in draw(patients, seed=3).counts.astype(int)
+    ]
+    of_gap, of_mean = (gap(values, truth, patients, 3), mean(values, patients, 3))
+    assert of_gap.value == pytest.approx(apart(values, truth))
+    assert [of_gap.low, of_gap.high] == pytest.approx(interval(np.array([apart(values[r], truth[r]) for r in drawn])))
+    assert of_mean.value == pytest.approx(values.mean())
+    assert [of_mean.low, of_mean.high] == pytest.approx(interval(np.array([values[r].mean() for r in drawn])))
+    assert (of_gap.slices, of_gap.patients) == (of_mean.slices, of_mean.patients) == (len(patients), 12)
+
+
+def test_an_area_of_patients_is_that_of_the_means_over_their_slices():
+    random = np.random.default_rng(3)
+    patients = np.repeat(np.arange(20), random.integers(1, 6, 20))
+    truth = patients % 2 == 0
+    scores = random.random(len(patients)) + 0.2 * truth
+    means = np.array([scores[patients == each].mean() for each in range(20)])
+
+    found = patient_area(scores, truth, patients, 0)
+
+    assert found.value == pytest.approx(roc_auc_score(np.arange(20) % 2 == 0, means))
+    assert found.low < found.value < found.high
+    assert (found.slices, found.patients) == (len(patients), 20)
 
 
 @pytest.mark.parametrize(
