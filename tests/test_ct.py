@@ -156,9 +156,10 @@ def test_the_position_grows_from_feet_to_head_whatever_the_orientation() -> None
 
 
 def test_impossible_geometry_is_no_geometry() -> None:
-    for broken in ([1, 0, 0, 1, 0, 0], [0, 0, 0, 0, 0, 0], [2, 0, 0, 0, 1, 0]):
+    for broken in ([1, 0, 0, 1, 0, 0], [0, 0, 0, 0, 0, 0], [2, 0, 0, 0, 1, 0], [1, 0, 0, 0, 1]):
         assert one(made(ImageOrientationPatient=broken)).position_mm is None
     assert one(made(ImagePositionPatient=None)).position_mm is None
+    assert one(made(ImagePositionPatient=[0, 30])).position_mm is None
     assert one(made(ImageOrientationPatient=None)).axial is None
     assert one(made(ImageOrientationPatient=[0, 1, 0, 0, 0, -1])).axial is False
 
@@ -265,6 +266,8 @@ def test_missing_or_foreign_units_are_refused() -> None:
     assert "Pixel Spacing" in refused(made(PixelSpacing=None))
     assert "Pixel Spacing" in refused(made(PixelSpacing=[0, 0]))
     assert "Pixel Spacing" in refused(made(PixelSpacing=[40, 40]))
+    assert "Pixel Spacing" in refused(made(PixelSpacing=[6, 6]))
+    assert "Pixel Spacing" in refused(made(PixelSpacing=[1.5, 2, 5]))
     assert "Pixel Spacing" in refused(made(PixelSpacing=[4, 0.5])), "5 cm across"
 
 
