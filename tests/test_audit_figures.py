@@ -78,6 +78,13 @@ def test_an_area_of_patients_is_that_of_the_means_over_their_slices():
     assert (found.slices, found.patients) == (len(patients), 20)
 
 
+def test_a_bound_belongs_to_what_meets_it():
+    values = (0.85, 0.9, 0.95, np.nan)
+    figures = [Figure(value, np.nan, np.nan, 20, 4) for value in values]
+    assert [Goal(0.9, at_most=False).met(figure) for figure in figures] == [False, True, True, None]
+    assert [Goal(0.9, at_most=True).met(figure) for figure in figures] == [True, True, False, None]
+
+
 @pytest.mark.parametrize(
     ("value", "low", "high", "said"),
     [

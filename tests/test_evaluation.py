@@ -452,6 +452,8 @@ def test_strata_hold_each_kind_of_hemorrhage_against_all_without():
 
     assert {name: each["auc"] for name, each in found["location"].items()} == {"deep": 1, "lobar": 1, "subtentorial": 0}
     assert found["location"]["subtentorial"]["called_absent"] == 1
+    assert found["location"]["deep"]["called_present"] == 1
+    assert found["location"]["deep"]["false_alarms"] == 0
     assert found["location"]["deep"]["negatives"] == 30
     assert {name: each["positives"] for name, each in found["site"].items()} == {"north": 20, "south": 10}
 
