@@ -153,7 +153,7 @@ def _three(values: Sequence[float] | None) -> tuple[float, float, float] | None:
 
 def series_output(slices: Sequence[SliceFinding]) -> float | None:
     """The highest mean probability over `RUN_LENGTH` neighbouring evaluated slices (all, where there are fewer)."""
-    presences = [s.presence for s in slices if s.evaluated and s.presence is not None]
+    presences = [s.presence for s in slices if s.presence is not None]
     if not presences:
         return None
     run = min(RUN_LENGTH, len(presences))
@@ -204,8 +204,7 @@ def conclude(
     if outcome is Outcome.ABSENT and any(s.outcome is Outcome.PRESENT for s in ordered):
         outcome = Outcome.UNDETERMINED
         reasons.append("one image by itself reaches the threshold for present, its neighbours do not")
-    if outcome is not Outcome.ABSENT:
-        reasons += limits
+    reasons += limits
     if outcome is not Outcome.PRESENT:
         return SeriesFindings(outcome, output, None, None, ordered, coverage, tuple(reasons))
     probabilities = _location(ordered)

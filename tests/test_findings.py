@@ -56,7 +56,9 @@ def test_nothing_evaluated_is_never_absent():
 
 def test_one_bright_slice_is_undetermined_and_two_neighbours_are_present():
     quiet = [evaluated(0.05)] * 4
-    assert conclude([*quiet, evaluated(0.95), *quiet], WHOLE, CUTS).outcome is Outcome.UNDETERMINED
+    lonely = conclude([*quiet, evaluated(0.95), *quiet], WHOLE, CUTS)
+    assert lonely.outcome is Outcome.UNDETERMINED
+    assert lonely.reasons == ("the output lies between the two thresholds",)
     findings = conclude([*quiet, evaluated(0.95), evaluated(0.9), *quiet], WHOLE, CUTS)
     assert (findings.outcome, findings.location) == (Outcome.PRESENT, "lobar")
     assert len(findings.positive) == 2
@@ -83,10 +85,10 @@ def test_each_threshold_belongs_to_the_side_above_it():
 
 def test_positive_slices_alone_tell_the_location_the_surer_the_more():
     deep, lobar = (1.0, 0.0, 0.0), (0.0, 0.8, 0.2)
-    slices = [evaluated(0.6, deep)] * 9 + [evaluated(0.7, deep), evaluated(0.9, lobar), left_out("damaged")]
-    findings = conclude(slices, WHOLE, CUTS)
+    slices = [evaluated(0.6, deep)] * 9 + [evaluated(0.7, deep), evaluated(0.9, lobar), evaluated(0.8, lobar)]
+    findings = conclude([*slices, left_out("damaged")], WHOLE, CUTS)
     assert findings.location == "lobar"
-    assert findings.location_probabilities == pytest.approx((0.7 / 1.6, 0.72 / 1.6, 0.18 / 1.6))
+    assert findings.location_probabilities == pytest.approx((0.7 / 2.4, 0.8 * 1.7 / 2.4, 0.2 * 1.7 / 2.4))
 
 
 def test_where_no_slice_is_positive_by_itself_the_two_that_come_nearest_tell_the_location():
