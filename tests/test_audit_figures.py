@@ -28,6 +28,12 @@ def test_what_rests_on_one_patient_has_no_interval():
     for figure in (area(scores, TWO == 0, TWO, 0), gap(scores, TWO == 0, TWO, 0), mean(scores, one, 0), alike):
         assert np.isfinite(figure.value)
         assert np.isnan([figure.low, figure.high]).all()
+    for truth in (FOUR == 0, FOUR != 0):
+        for figure in (area(scores, truth, FOUR, 0), gap(scores, truth, FOUR, 0)):
+            assert np.isfinite(figure.value)
+            assert np.isnan([figure.low, figure.high]).all()
+    for truth in (one == 0, one == 1):
+        assert np.isnan([gap(scores, truth, FOUR, 0).value, area(scores, truth, FOUR, 0).value]).all()
 
 
 @pytest.mark.parametrize(("flipped", "bounds"), [(True, [0.398, 1.0]), (False, [0.0, 0.602])])
@@ -59,6 +65,10 @@ def test_each_figure_and_its_interval_are_those_of_rows_that_are_really_drawn_ag
     of_gap, of_mean = (gap(values, truth, patients, 3), mean(values, patients, 3))
     assert of_gap.value == pytest.approx(apart(values, truth))
     assert [of_gap.low, of_gap.high] == pytest.approx(interval(np.array([apart(values[r], truth[r]) for r in drawn])))
+    of_area = area(values, truth, patients, 3)
+    told = [r for r in drawn if truth[r].any() and not truth[r].all()]
+    areas = np.array([roc_auc_score(truth[r], values[r]) for r in told])
+    assert [of_area.low, of_area.high] == pytest.approx(interval(areas))
     assert of_mean.value == pytest.approx(values.mean())
     assert [of_mean.low, of_mean.high] == pytest.approx(interval(np.array([values[r].mean() for r in drawn])))
     assert (of_gap.slices, of_gap.patients) == (of_mean.slices, of_mean.patients) == (len(patients), 12)
