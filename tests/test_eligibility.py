@@ -57,6 +57,7 @@ def members(count: int, reason: str | None = None, **changed: Any) -> list[Membe
         {"BodyPartExamined": "BRAIN"},
         {"BodyPartExamined": "HEAD_NECK"},
         {"Modality": "ct"},
+        {"Modality": None},
         {"ImageOrientationPatient": None},
         {"ImageOrientationPatient": [1, 0, 0, 0, 0.9063078, -0.4226183]},  # gantry tilted by 25 degrees
         {"ImageOrientationPatient": [-1, 0, 0, 0, -1, 0]},
@@ -214,6 +215,8 @@ def test_the_series_that_gives_the_result_is_chosen_by_the_stated_order() -> Non
     ):
         assert choose([worse, soft5], RULES) is soft5
         assert choose([soft5, worse], RULES) is soft5
+    nominally5 = Candidate(1, 5.04, slices=31, kernel_known=True, series_number=3)
+    assert choose([soft5, nominally5], RULES) is nominally5
 
 
 def test_a_candidate_is_described_by_its_usable_slices_alone() -> None:

@@ -74,7 +74,16 @@ def test_tilt_is_the_angle_to_the_axial_plane() -> None:
 def test_instances_of_one_patient_and_study_share_an_identity_and_others_do_not() -> None:
     identity = read(ct()).identity
     assert read(ct(2)).identity == identity
-    for changed in ({"PatientID": "P-2"}, {"PatientName": "Doe^John"}, {"AccessionNumber": "X"}, {"study": "1.2.3"}):
+    others: tuple[dict[str, str], ...] = (
+        *(
+            {"PatientID": "P-2"},
+            {"IssuerOfPatientID": "X"},
+            {"PatientName": "Doe^John"},
+            {"PatientBirthDate": "19510101"},
+        ),
+        *({"PatientSex": "O"}, {"AccessionNumber": "X"}, {"study": "1.2.3"}),
+    )
+    for changed in others:
         assert read(ct(2, **changed)).identity != identity
     assert "Doe" not in identity
 
