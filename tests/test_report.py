@@ -9,7 +9,7 @@ import random
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from datetime import UTC, datetime
 from pathlib import Path
@@ -188,6 +188,34 @@ def test_what_is_read_back_is_what_was_found(kind: str) -> None:
         assert now.outcome is was.outcome
         assert now.output == (None if was.presence is None else pytest.approx(was.presence, abs=1e-4))
         assert now.left_out == was.left_out
+
+
+@pytest.mark.parametrize(
+    ("kind", "presence", "location"),
+    [
+        *(("deep", "52101004", "DEEP"), ("lobar", "52101004", "LOBAR"), ("subtentorial", "52101004", "SUBTENTORIAL")),
+        *(("absent", "272519000", None), ("undetermined", "373068000", None), ("gap", "373068000", None)),
+        ("not evaluated", "373121007", None),
+    ],
+)
+def test_other_programs_find_the_answer_under_its_code(kind: str, presence: str, location: str | None) -> None:
+    """Written out here: `parse` reads with the same tables as `build` writes, and would take back what they mix up."""
+    ds = sr.build(headers(), findings(kind), context())
+    whole, *images = (i.ContentSequence for i in items(ds) if name(i) == codes.MEASUREMENT_GROUP.key)
+    coded, coded_of = coded_in(whole), [coded_in(group) for group in images]
+    assert coded["ICH-PRESENCE"] == presence
+    assert coded.get("ICH-LOCATION") == (f"ICH-{location}" if location else None)
+    numbers = {name(i)[0]: i.MeasuredValueSequence[0].NumericValue for i in whole if i.ValueType == "NUM"}
+    assert [code[:8] for code, share in numbers.items() if share == 80] == ([f"ICH-{location}"[:8]] if location else [])
+    below, seventh, above = coded_of[0], coded_of[6], coded_of[11]
+    assert seventh.get("ICH-PRESENCE") == (presence if kind not in ("gap", "not evaluated") else None)
+    if kind == "gap":
+        left_out = [one["EVALUABILITY"] for one in (below, seventh, above)]
+        assert left_out == ["OUT-BELOW", "OUT-UNKNOWN", "OUT-ABOVE"]
+
+
+def coded_in(group: Sequence[Dataset]) -> dict[str, str]:
+    return {name(i)[0]: i.ConceptCodeSequence[0].CodeValue for i in group if i.ValueType == "CODE"}
 
 
 @pytest.mark.parametrize("kind", OUTCOMES)
