@@ -95,10 +95,10 @@ def test_what_was_found_out_about_a_damaged_copy_does_not_hold_for_the_one_that_
 
 
 def test_the_same_pixels_under_a_corrected_header_count_and_reopen_the_series(node: Made) -> None:
-    node.accept(ct(1))
+    node.accept(ct(1), ct(2))
     reported(node)
-    assert node.accept(ct(1, PatientName="Doe^Janet")) == [0]
-    assert current(node) == [False, True]
+    assert node.accept(ct(1, PatientName="Doe^Janet"), ct(2, PatientName="Doe^Janet")) == [0, 0]
+    assert current(node) == [False, False, True, True]
     assert series_row(node).state == "receiving"
 
 
@@ -111,6 +111,14 @@ def test_other_pixels_under_the_same_uid_are_both_kept_and_a_person_decides(node
     assert len(node.files()) == 2
     node.accept(ct(2))
     assert series_row(node).state == "failed"  # until somebody decides
+
+
+def test_what_a_person_set_aside_does_not_count_by_coming_again(node: Made) -> None:
+    node.accept(ct(1), changed(ct(1), PixelData=bytes(512)))
+    with node.database.write() as connection:
+        series.decide_for(connection, 1, "last")
+    assert node.accept(ct(1)) == [0]
+    assert current(node) == [False, True]
 
 
 def test_a_contradiction_with_another_series_waits_for_a_person_too(node: Made) -> None:
@@ -268,8 +276,8 @@ def test_a_series_is_found_by_its_uid_and_by_that_of_its_study(node: Made) -> No
 def test_a_correction_that_is_taken_back_counts_again(node: Made) -> None:
     before = ct(1)
     corrected = changed(before, PatientID="CORRECTED")
-    node.accept(before)
+    node.accept(before, ct(2))
     node.accept(corrected)
-    assert current(node) == [False, True]
+    assert current(node) == [False, True, True]
     node.accept(before)
-    assert current(node) == [True, False]
+    assert current(node) == [True, True, False]
