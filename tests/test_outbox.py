@@ -141,11 +141,14 @@ def test_a_report_that_was_refused_is_not_owed_once_a_newer_one_has_arrived(node
     for name in ("PACS1", "PACS2"):
         act(node, outbox.give_up, due(node, name)[0], now=NOW, status=0x0124, error="not authorized")
     run(node, 2, "report", "picture")
-    act(node, outbox.delivered, due(node)[0], 0, now=NOW)
-    assert states(node) == ["cancelled", "failed", "delivered", "waiting"]
+    report, picture = due(node)
+    act(node, outbox.delivered, picture, 0, now=NOW)
+    assert states(node) == ["failed", "failed", "waiting", "delivered"]
+    act(node, outbox.delivered, report, 0, now=NOW)
+    assert states(node) == ["cancelled", "failed", "delivered", "delivered"]
     run(node, 3, "report", to="PACS2")
     act(node, outbox.delivered, due(node, "PACS2")[0], 0, now=NOW)
-    assert states(node) == ["cancelled", "cancelled", "delivered", "cancelled", "delivered"]
+    assert states(node) == ["cancelled", "cancelled", "delivered", "delivered", "delivered"]
     assert [job.state for job in node.rows(jobs)] == ["delivered"] * 3
 
 

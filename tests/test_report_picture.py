@@ -6,12 +6,12 @@ import dataclasses
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 from report_cases import NOTICE, OUTCOMES, THRESHOLDS, findings
 
 from dicom_node.report import picture, strip
 from dicom_node.report.context import UnusableFindings
-from dicom_node.report.page import GROUND, PANEL, TALLEST
+from dicom_node.report.page import GROUND, MARGIN, PANEL, TALLEST
 from dicom_node.report.wording import COLOURS
 from dtvit.findings import Outcome, SeriesFindings
 
@@ -120,6 +120,34 @@ def test_left_and_right_are_marked_in_every_slice_shown() -> None:
 
     pages = {page(one) for one in (SUPINE, PRONE, MIRRORED, None)} | {draw(found).tobytes()}
     assert len(pages) == 5
+
+
+@pytest.mark.parametrize(
+    ("orientation", "left", "right", "top"),
+    [(SUPINE, "R", "L", "A"), (PRONE, "L", "R", "P"), (MIRRORED, "L", "R", "A")],
+)
+def test_each_letter_stands_at_the_edge_that_it_names(
+    orientation: tuple[float, ...], left: str, right: str, top: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, at = findings("deep"), dict[str, tuple[float, float]]()
+    first = picture.shown(found)[0]
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", lambda _, xy, text, **__: at.setdefault(text, xy))
+    draw(found, orientations={first: orientation})
+    assert at[left][0] + 250 < at[right][0]
+    assert at[top][1] + 100 < at[left][1] == at[right][1]
+    assert at[left][0] < at[top][0] < at[right][0]
+
+
+def test_a_slice_is_shown_the_way_round_that_its_rows_and_columns_have() -> None:
+    found = findings("deep")
+    hu = np.full((64, 64), 20.0, dtype=np.float32)
+    hu[:32, :16] = 80.0  # the upper left, taller than wide
+    page = np.asarray(draw(found, pictures={picture.shown(found)[0]: hu}))
+    rows, columns = np.nonzero((page == 255).all(axis=-1))
+    shade = np.nonzero((page == 64).all(axis=-1))
+    assert (rows.min(), columns.min()) == (shade[0].min(), MARGIN)
+    assert np.ptp(rows) > 1.8 * np.ptp(columns)
+    assert shade[1].max() > columns.max() + 200
 
 
 def test_what_the_word_of_the_answer_leaves_open_stands_under_it() -> None:
