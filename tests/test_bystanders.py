@@ -1,0 +1,197 @@
+"""What is done to one series, run or delivery touches no other: two that are alike lie beside it in each table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from made import NOW, SERIES, STUDY, Made, changed, ct, made_node
+from sqlalchemy import Connection, select
+
+from dicom_node.store import commitment, forget, jobs, outbox, purge, results, series, settling
+from dicom_node.store.jobs import Job
+from dicom_node.tables import commitments, deliveries, events, instances, objects, slice_results
+from dicom_node.tables import jobs as jobs_table
+from dicom_node.tables import series as series_table
+
+ITS = 2
+"""Number of the series that something is done to; 1 and 3 lie beside it."""
+
+
+@dataclass(frozen=True)
+class Its:
+    """What belongs to it: four runs, of which the third is under way, and what was made in the others."""
+
+    series: series.Series
+    images: list[series.Instance]
+    jobs: list[int]
+    report: int
+    """Of the second run."""
+    waiting: outbox.Delivery
+    patient: str
+
+    @property
+    def under_way(self) -> Job:
+        return Job(self.jobs[2], ITS, 3, 1, NOW, f"worker-{ITS}")
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    made = made_node(tmp_path_factory.mktemp("node"))
+    for number in (1, 2, 3):
+        own = {"series": f"{SERIES}{number}", "study": f"{STUDY}{number}", "PatientID": f"P-{number}"}
+        made.accept(ct(1, **own), ct(2, **own), changed(ct(1, **own), PixelData=bytes(512)))
+        with made.database.write() as connection:
+            _fill(connection, number)
+    return made
+
+
+def _fill(connection: Connection, number: int) -> None:
+    for image in series.instances_of(connection, number):
+        left_out = results.SliceResult(image.id, 0, 1, 0.0, 5.0, content=None, left_out="cut short")
+        results.keep(connection, [left_out], results.Version("f" * 64, "1"), now=NOW)
+    connection.execute(
+        instances.update().where(instances.c.series_id == number).values(committed_at=NOW, pixel_sha256="a", tries=1)
+    )
+    connection.execute(
+        series_table.update().where(series_table.c.id == number).values(state="complete", run=4, not_before=NOW + 1e6)
+    )
+    for run, state in enumerate(("reported", "reported", "running", "ready"), 1):
+        row = {"series_id": number, "run": run, "state": state, "priority": 0, "not_before": NOW, "tries": 1}
+        row |= {"created_at": NOW, "extras_due": run == 1}
+        if state == "running":
+            row |= {"lease_owner": f"worker-{number}", "lease_until": NOW + 60}
+        job = connection.execute(jobs_table.insert().values(row).returning(jobs_table.c.id)).scalar_one()
+        if state != "running":
+            _make(connection, number, run, job)
+    connection.execute(commitments.insert().values(_promised(number)))
+
+
+def _make(connection: Connection, number: int, run: int, job: int) -> None:
+    for kind in ("report", "picture", "withdrawal"):
+        name = f"{number}{run}{kind}"
+        uid = f"2.25.{number}{run}{len(kind)}"
+        outbox.put(
+            connection, job, [outbox.MadeObject(kind, "1.2.3", uid, "2.25.9", name, 1, name)], ["PACS1"], now=NOW
+        )
+    reports = select(objects.c.id).where(objects.c.job_id == job, objects.c.kind == "report")
+    asked = {"commitment": "asked", "transaction_uid": f"2.25.{number}", "begun_at": NOW}
+    state = {"state": "delivered", **asked} if run == 2 else {"state": "failed"}
+    connection.execute(deliveries.update().where(deliveries.c.object_id.in_(reports)).values(state))
+
+
+def _promised(number: int) -> dict[str, Any]:
+    asked = [["1.2.3", f"{SERIES}{number}.1"]]
+    row = {"transaction_uid": f"2.25.{number}", "calling_aet": "PACS1", "asked": asked, "state": "waiting"}
+    return row | {"tries": 0, "next_at": NOW, "received_at": NOW}
+
+
+def _its(connection: Connection) -> Its:
+    one = series.get(connection, ITS)
+    assert one is not None
+    job_ids = [record.id for record in jobs.of_series(connection, ITS)]
+    report = connection.scalar(select(objects.c.id).where(objects.c.job_id == job_ids[1], objects.c.kind == "report"))
+    due = outbox.due(connection, "PACS1", now=NOW, longest_wait_s=60.0)
+    waiting = next(delivery for delivery in due if delivery.series_id == ITS)
+    patient = connection.scalar(select(instances.c.patient).where(instances.c.series_id == ITS).limit(1))
+    return Its(one, series.instances_of(connection, ITS), job_ids, int(report or 0), waiting, str(patient))
+
+
+def _beside(connection: Connection) -> list[Any]:
+    """All rows of the others."""
+    others = series_table.c.id != ITS
+    own_jobs = select(jobs_table.c.id).where(jobs_table.c.series_id != ITS)
+    own_images = select(instances.c.id).where(instances.c.series_id != ITS)
+    made = select(objects.c.id).where(objects.c.job_id.in_(own_jobs))
+    queries = (
+        select(series_table).where(others),
+        select(instances).where(instances.c.series_id != ITS),
+        select(slice_results).where(slice_results.c.instance_id.in_(own_images)),
+        select(jobs_table).where(jobs_table.c.series_id != ITS),
+        select(objects).where(objects.c.job_id.in_(own_jobs)),
+        select(deliveries).where(deliveries.c.object_id.in_(made)),
+        select(commitments).where(commitments.c.transaction_uid != f"2.25.{ITS}"),
+        select(events).where(events.c.series_id != ITS),
+    )
+    rows = [row for query in queries for row in connection.execute(query)]
+    assert len(rows) > 40
+    return rows
+
+
+class Undone(Exception):
+    pass
+
+
+ACTIONS: dict[str, Callable[[Connection, Its], object]] = {
+    "complete": lambda c, its: series.complete(c, ITS, rule="silence", whole=True, now=NOW, priority=0),
+    "expect": lambda c, its: series.expect(c, its.series, 5),
+    "restart_wait": lambda c, its: series.restart_wait(c, ITS, now=NOW - 9, reopen_wait_s=60.0),
+    "refuse": lambda c, its: series.refuse(c, ITS, "why", now=NOW),
+    "not_chosen": lambda c, its: series.not_chosen(c, ITS, "why", now=NOW),
+    "fail": lambda c, its: series.fail(c, ITS, "why", now=NOW),
+    "hold": lambda c, its: series.hold(c, ITS, "why", now=NOW),
+    "receive_again": lambda c, its: series.receive_again(c, ITS, now=NOW, why="why", forced=True),
+    "decide_for": lambda c, its: series.decide_for(c, ITS, "first"),
+    "set_ruled_out": lambda c, its: series.set_ruled_out(c, its.images[0].id, "why"),
+    "begin_reading": lambda c, its: series.begin_reading(c, [its.images[0].id], tries=1),
+    "end_reading": lambda c, its: series.end_reading(c, [its.images[0].id]),
+    "extend": lambda c, its: jobs.extend(c, its.under_way, now=NOW, lease_s=99.0, further=True),
+    "finish": lambda c, its: jobs.finish(c, its.under_way, "reported", now=NOW),  # type: ignore[arg-type]
+    "give_back": lambda c, its: jobs.give_back(c, its.under_way, now=NOW, wait_s=1.0, reason="why"),
+    "put_off": lambda c, its: jobs.put_off(c, ITS, now=NOW),
+    "free": lambda c, its: jobs.free(c, owner=f"worker-{ITS}", now=NOW),
+    "begin_extras": lambda c, its: jobs.begin_extras(c, its.jobs[0], tries=0, owner="worker", until=NOW),
+    "end_extras": lambda c, its: jobs.end_extras(c, its.jobs[0]),
+    "extras_made": lambda c, its: jobs.extras_made(c, its.jobs[0]),
+    "withdraw": lambda c, its: jobs.withdraw(c, its.jobs[0], reason="why", now=NOW),
+    "begin": lambda c, its: outbox.begin(c, its.waiting, now=NOW),
+    "delivered": lambda c, its: outbox.delivered(c, its.waiting, 0, now=NOW, commitment=True),
+    "postpone": lambda c, its: outbox.postpone(c, its.waiting, until=NOW, status=None, error="why"),
+    "give_up": lambda c, its: outbox.give_up(c, its.waiting, now=NOW, status=1, error="why"),
+    "supersede": lambda c, its: outbox.supersede(c, ITS, 5, now=NOW),
+    "cancel": lambda c, its: outbox.cancel(c, its.jobs[0]),
+    "try_again": lambda c, its: outbox.try_again(c, ITS, now=NOW + 1),
+    "keep_back": lambda c, its: settling.keep_back(c, ITS, now=NOW),
+    "outdate": lambda c, its: settling.outdate(c, ITS, its.report, "PACS1", now=NOW),
+    "ask postponed": lambda c, its: commitment.postpone(c, f"2.25.{ITS}", until=NOW, error="why"),
+    "committed": lambda c, its: commitment.settle(c, f"2.25.{ITS}", _every(c), {}, now=NOW, wait_s=float),
+    "lost": lambda c, its: commitment.settle(c, f"2.25.{ITS}", (), dict.fromkeys(_every(c), 1), now=NOW, wait_s=float),
+    "promise": lambda c, its: commitment.promise(c, its.images[0].id, now=NOW + 1),
+    "release": lambda c, its: commitment.release(c, ITS, now=NOW),
+    "delete": lambda c, its: purge.delete_rows(c, ITS),
+    "forget": lambda c, its: forget.erase(
+        c,
+        forget.find(c, patient=its.patient, study_uid=None),
+        patient=its.patient,
+        former_objects=(),
+        now=NOW,
+    ),
+}
+
+
+def _every(connection: Connection) -> set[str]:
+    return set(connection.scalars(select(objects.c.sop_instance_uid)))
+
+
+@contextmanager
+def undone(node: Made) -> Iterator[Connection]:
+    with suppress(Undone), node.database.write() as connection:
+        yield connection
+        raise Undone
+
+
+def _everything(connection: Connection) -> list[Any]:
+    tables = (series_table, instances, slice_results, jobs_table, objects, deliveries)
+    return [row for table in tables for row in connection.execute(select(table))]
+
+
+@pytest.mark.parametrize("done", ACTIONS.values(), ids=ACTIONS)
+def test_what_is_done_to_one_touches_no_other(node: Made, done: Callable[[Connection, Its], object]) -> None:
+    with undone(node) as connection:
+        its, before, beside = _its(connection), _everything(connection), _beside(connection)
+        done(connection, its)
+        assert _beside(connection) == beside
+        assert _everything(connection) != before, "nothing was done"
