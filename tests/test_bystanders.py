@@ -35,7 +35,7 @@ class Its:
 
     @property
     def under_way(self) -> Job:
-        return Job(self.jobs[2], ITS, 3, 1, NOW, f"worker-{ITS}")
+        return Job(self.jobs[2], ITS, 3, 1, NOW, "worker")
 
 
 @pytest.fixture(scope="module")
@@ -56,16 +56,19 @@ def _fill(connection: Connection, number: int) -> None:
     connection.execute(
         instances.update().where(instances.c.series_id == number).values(committed_at=NOW, pixel_sha256="a", tries=1)
     )
+    states = ["reported", "reported", "running", "ready"] + (["delivered"] if number != ITS else [])
     connection.execute(
-        series_table.update().where(series_table.c.id == number).values(state="complete", run=4, not_before=NOW + 1e6)
+        series_table.update()
+        .where(series_table.c.id == number)
+        .values(state="complete", run=len(states), not_before=NOW + 1e6)
     )
-    for run, state in enumerate(("reported", "reported", "running", "ready"), 1):
+    for run, state in enumerate(states, 1):
         row = {"series_id": number, "run": run, "state": state, "priority": 0, "not_before": NOW, "tries": 1}
         row |= {"created_at": NOW, "extras_due": run == 1}
         if state == "running":
-            row |= {"lease_owner": f"worker-{number}", "lease_until": NOW + 60}
+            row |= {"lease_owner": "worker", "lease_until": NOW + 60}
         job = connection.execute(jobs_table.insert().values(row).returning(jobs_table.c.id)).scalar_one()
-        if state != "running":
+        if state in ("reported", "ready"):
             _make(connection, number, run, job)
     connection.execute(commitments.insert().values(_promised(number)))
 
@@ -142,7 +145,6 @@ ACTIONS: dict[str, Callable[[Connection, Its], object]] = {
     "finish": lambda c, its: jobs.finish(c, its.under_way, "reported", now=NOW),  # type: ignore[arg-type]
     "give_back": lambda c, its: jobs.give_back(c, its.under_way, now=NOW, wait_s=1.0, reason="why"),
     "put_off": lambda c, its: jobs.put_off(c, ITS, now=NOW),
-    "free": lambda c, its: jobs.free(c, owner=f"worker-{ITS}", now=NOW),
     "begin_extras": lambda c, its: jobs.begin_extras(c, its.jobs[0], tries=0, owner="worker", until=NOW),
     "end_extras": lambda c, its: jobs.end_extras(c, its.jobs[0]),
     "extras_made": lambda c, its: jobs.extras_made(c, its.jobs[0]),

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made import NOW, Made, made_node
+from made import NOW, SERIES, STUDY, Made, ct, made_node
 
 from dicom_node.errors import LeaseLost
 from dicom_node.store import jobs
 from dicom_node.store.jobs import Job
-from dicom_node.tables import JobState, series
+from dicom_node.tables import JobState, instances, series
 from dicom_node.tables import jobs as jobs_table
 
 LEASE_S = 60.0
@@ -182,6 +182,17 @@ def test_a_study_whose_newest_result_was_withdrawn_has_none(node: Made) -> None:
         connection.execute(jobs_table.insert().values(series_id=row(node, first).series_id, **again))
         connection.execute(series.update().values(run=2))
         assert jobs.of_study_with_result(connection, "1.9.1") == []
+
+
+def test_a_failed_series_gives_its_study_the_result_as_long_as_any_image_is_left_in_it(node: Made) -> None:
+    node.accept(ct(1), ct(1, series=f"{SERIES}1"))
+    job = {"run": 1, "state": "delivered", "priority": jobs.LIVE, "not_before": NOW, "tries": 1, "created_at": NOW}
+    with node.database.write() as connection:
+        connection.execute(series.update().values(state="failed", run=1))
+        connection.execute(jobs_table.insert(), [{**job, "series_id": number} for number in (1, 2)])
+        assert jobs.of_study_with_result(connection, STUDY) == [1, 2]
+        connection.execute(instances.update().where(instances.c.series_id == 1).values(current=False))
+        assert jobs.of_study_with_result(connection, STUDY) == [2]
 
 
 def run_of(node: Made, number: int, series_id: int = 1, **values: Any) -> int:
