@@ -1,4 +1,4 @@
-"""What is done to one series, run or delivery touches no other: two that are alike lie beside it in each table."""
+"""What is done to one series touches no other, and goes by no other: two that are alike lie beside it in each table."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from dicom_node.tables import commitments, deliveries, events, instances, object
 from dicom_node.tables import jobs as jobs_table
 from dicom_node.tables import series as series_table
 
+VERSION = results.Version("f" * 64, "1")
 ITS = 2
 """Number of the series that something is done to; 1 and 3 lie beside it."""
 
@@ -52,7 +53,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Made:
 def _fill(connection: Connection, number: int) -> None:
     for image in series.instances_of(connection, number):
         left_out = results.SliceResult(image.id, 0, 1, 0.0, 5.0, content=None, left_out="cut short")
-        results.keep(connection, [left_out], results.Version("f" * 64, "1"), now=NOW)
+        results.keep(connection, [left_out], VERSION, now=NOW)
     connection.execute(
         instances.update().where(instances.c.series_id == number).values(committed_at=NOW, pixel_sha256="a", tries=1)
     )
@@ -68,7 +69,7 @@ def _fill(connection: Connection, number: int) -> None:
         if state == "running":
             row |= {"lease_owner": "worker", "lease_until": NOW + 60}
         job = connection.execute(jobs_table.insert().values(row).returning(jobs_table.c.id)).scalar_one()
-        if state in ("reported", "ready"):
+        if state != "running":
             _make(connection, number, run, job)
     connection.execute(commitments.insert().values(_promised(number)))
 
@@ -80,10 +81,14 @@ def _make(connection: Connection, number: int, run: int, job: int) -> None:
         outbox.put(
             connection, job, [outbox.MadeObject(kind, "1.2.3", uid, "2.25.9", name, 1, name)], ["PACS1"], now=NOW
         )
-    reports = select(objects.c.id).where(objects.c.job_id == job, objects.c.kind == "report")
-    asked = {"commitment": "asked", "transaction_uid": f"2.25.{number}", "begun_at": NOW}
-    state = {"state": "delivered", **asked} if run == 2 else {"state": "failed"}
-    connection.execute(deliveries.update().where(deliveries.c.object_id.in_(reports)).values(state))
+    of_job = select(objects.c.id).where(objects.c.job_id == job)
+    reports, pictures = (
+        deliveries.c.object_id.in_(of_job.where(objects.c.kind == kind)) for kind in ("report", "picture")
+    )
+    asked = {"state": "delivered", "commitment": "asked", "transaction_uid": f"2.25.{number}", "begun_at": NOW}
+    connection.execute(deliveries.update().where(reports).values(asked if run == 2 else {"state": "failed"}))
+    if run == 4:
+        connection.execute(deliveries.update().where(pictures).values(asked))
 
 
 def _promised(number: int) -> dict[str, Any]:
@@ -119,9 +124,7 @@ def _beside(connection: Connection) -> list[Any]:
         select(commitments).where(commitments.c.transaction_uid != f"2.25.{ITS}"),
         select(events).where(events.c.series_id != ITS),
     )
-    rows = [row for query in queries for row in connection.execute(query)]
-    assert len(rows) > 40
-    return rows
+    return [row for query in queries for row in connection.execute(query)]
 
 
 class Undone(Exception):
@@ -174,6 +177,26 @@ ACTIONS: dict[str, Callable[[Connection, Its], object]] = {
 }
 
 
+QUESTIONS: dict[str, Callable[[Connection, Its], object]] = {
+    "instances_of": lambda c, its: series.instances_of(c, ITS),
+    "count": lambda c, its: series.count(c, ITS),
+    "of_study": lambda c, its: series.of_study(c, its.series.study_uid),
+    "patients_of_study": lambda c, its: series.patients_of_study(c, its.series.study_uid),
+    "contradicted": lambda c, its: series.contradicted(c, ITS),
+    "results": lambda c, its: results.of_series(c, ITS, VERSION),
+    "of_series": lambda c, its: jobs.of_series(c, ITS),
+    "of_study_with_result": lambda c, its: jobs.of_study_with_result(c, its.series.study_uid),
+    "told": lambda c, its: outbox.told(c, ITS, before_run=3),
+    "predecessor": lambda c, its: outbox.predecessor(c, ITS, 3),
+    "taken_by": lambda c, its: outbox.taken_by(c, its.jobs[1], "PACS1"),
+    "objects_of": lambda c, its: outbox.objects_of(c, its.jobs[1]),
+    "due": lambda c, its: [one for one in outbox.due(c, "PACS1", now=NOW, longest_wait_s=60.0) if one.series_id == ITS],
+    "current": lambda c, its: commitment.current(c, its.images[0].sop_instance_uid),
+    "find": lambda c, its: forget.find(c, patient=its.patient, study_uid=None),
+    "find by study": lambda c, its: forget.find(c, patient=None, study_uid=its.series.study_uid),
+}
+
+
 def _every(connection: Connection) -> set[str]:
     return set(connection.scalars(select(objects.c.sop_instance_uid)))
 
@@ -194,6 +217,41 @@ def _everything(connection: Connection) -> list[Any]:
 def test_what_is_done_to_one_touches_no_other(node: Made, done: Callable[[Connection, Its], object]) -> None:
     with undone(node) as connection:
         its, before, beside = _its(connection), _everything(connection), _beside(connection)
+        assert len(beside) > 40
         done(connection, its)
         assert _beside(connection) == beside
         assert _everything(connection) != before, "nothing was done"
+
+
+@pytest.mark.parametrize("done", ACTIONS.values(), ids=ACTIONS)
+def test_what_is_done_to_one_comes_out_as_if_it_were_alone(
+    node: Made, done: Callable[[Connection, Its], object]
+) -> None:
+    def outcome(connection: Connection, its: Its) -> list[Any]:
+        done(connection, its)
+        beside = _beside(connection)
+        return [row for row in _everything(connection) if row not in beside]
+
+    assert _among_others(node, outcome) == _alone(node, outcome)
+
+
+@pytest.mark.parametrize("asked", QUESTIONS.values(), ids=QUESTIONS)
+def test_what_is_asked_of_one_is_answered_as_if_it_were_alone(
+    node: Made, asked: Callable[[Connection, Its], object]
+) -> None:
+    answer = _among_others(node, asked)
+    assert answer
+    assert answer == _alone(node, asked)
+
+
+def _among_others(node: Made, asked: Callable[[Connection, Its], object]) -> object:
+    with undone(node) as connection:
+        return asked(connection, _its(connection))
+
+
+def _alone(node: Made, asked: Callable[[Connection, Its], object]) -> object:
+    with undone(node) as connection:
+        its = _its(connection)
+        for other in (1, 3):
+            purge.delete_rows(connection, other)
+        return asked(connection, its)

@@ -98,10 +98,13 @@ def test_a_newer_picture_waits_behind_an_earlier_report(node: Made) -> None:
 
 
 def test_reports_of_other_destinations_and_other_series_hold_up_nothing(node: Made) -> None:
+    node.accept(ct(1, series="1.2.3.2", study="1.2.3"))
     run(node, 1, "report", to="PACS2")
     later(node, due(node, "PACS2")[0])
+    run(node, 1, "report", of_series=2)
+    later(node, due(node)[0])
     run(node, 2, "report")
-    assert due_kinds(node) == [(2, "report")]
+    assert due_kinds(node) == [(3, "report")]
 
 
 def test_a_picture_that_waits_is_not_sent_after_a_newer_result(node: Made) -> None:
