@@ -154,6 +154,19 @@ def test_withdrawing_cancels_what_is_undelivered_and_tells_who_has_it(tmp_path: 
         take_back(node)
 
 
+def test_of_a_result_that_was_withdrawn_no_picture_is_made(tmp_path: Path) -> None:
+    node = made_node(tmp_path, peers=[peer(104, objects=("report", "picture"))])
+    node.accept(*head_series())
+    node.tick_after(31)
+    worker = node.worker()
+    while not node.rows(objects):
+        worker.step()
+    take_back(node)
+    finish(node)
+    assert [o.kind for o in node.rows(objects)] == ["report"]
+    assert owed(node) == set()
+
+
 def test_withdrawing_says_who_must_be_told_by_other_means(tmp_path: Path) -> None:
     node = reported(tmp_path, peer(104))
     deliver(node, "PACS1")
