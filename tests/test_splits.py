@@ -159,6 +159,16 @@ def test_a_split_that_broke_off_in_its_head_is_refused(tmp_path, lines):
         splits.read(path, found)
 
 
+@pytest.mark.parametrize("times", [0, 2])
+def test_a_split_that_has_not_every_row_once_is_refused(tmp_path, times):
+    found = listed(tmp_path)
+    path = tmp_path / "split.csv"
+    lines = splits.as_csv(splits.by_patient(found, 0), found).splitlines(keepends=True)
+    path.write_bytes(b"".join([*lines[:-1], *lines[-1:] * times]))
+    with pytest.raises(UnusableData, match="not every row"):
+        splits.read(path, found)
+
+
 def test_a_split_that_puts_a_patient_into_two_parts_is_refused(tmp_path):
     found = listed(tmp_path)
     path = tmp_path / "split.csv"

@@ -197,6 +197,8 @@ def read(path: Path, manifest: Manifest) -> Split:
         problems += _shared(manifest, split, first=5)
     if problems:
         raise UnusableTable(path, problems)
+    if not split.leaky and sorted(rows) != list(range(len(manifest.rows))):
+        raise UnusableData(f"{path} has not every row of {manifest.path} once: it was cut short or edited; split anew")
     return split
 
 
