@@ -7,12 +7,9 @@ torch is imported only when weights are read or written, so that `describe` answ
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import safetensors
 
 from dtvit.findings import LOCATIONS, Thresholds
+from dtvit.wholefile import write_whole
 
 if TYPE_CHECKING:
     import torch
@@ -173,24 +171,6 @@ def save(path: Path, state: Mapping[str, torch.Tensor], metadata: Metadata) -> s
     content = to_bytes(stored, {HEADER_KEY: json.dumps(fields, sort_keys=True)})
     write_whole(path, content)
     return hashlib.sha256(content).hexdigest()
-
-
-def write_whole(path: Path, content: bytes, *, mode: int = 0o644) -> None:
-    """Replace a file by a new one that is on disk before it takes the name; on failure the old one stays as it was."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, mode)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
 
 
 def _metadata(path: Path, header: Mapping[str, str]) -> Metadata:

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dtvit.checkpoint import write_whole
+from dtvit.wholefile import write_whole
 from train import recipe
 from train.document import Block, Heading, Table, markdown
 from train.progress import Say

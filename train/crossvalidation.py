@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from dtvit.checkpoint import describe, load, save, write_whole
+from dtvit.checkpoint import describe, load, save
 from dtvit.findings import Thresholds
+from dtvit.wholefile import write_whole
 from train import manifest, splits
 from train.ablation import COLUMNS, Column, told, value_of
 from train.card import model_card

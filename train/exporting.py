@@ -23,10 +23,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from dtvit import brace, phantom, preprocess
-from dtvit.checkpoint import Checkpoint, describe, load, write_whole
+from dtvit.checkpoint import Checkpoint, describe, load
 from dtvit.findings import LOCATIONS
 from dtvit.inference import Classifier
 from dtvit.model import DTViT
+from dtvit.wholefile import write_whole
 from train.card import model_card
 from train.evaluation.cases import geometry_of
 from train.exportedtext import Format, as_text, readme, told

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
@@ -14,6 +13,7 @@ from typing import Any, TypeVar, get_type_hints
 import numpy as np
 from numpy.typing import NDArray
 
+from dtvit.wholefile import replacing
 from train.turns import in_turn
 
 Kept = TypeVar("Kept")
@@ -60,11 +60,6 @@ def _columns(kept: object, at: str) -> Iterator[tuple[str, NDArray[Any]]]:
 
 
 def _write(path: Path, stamp: str, kept: object) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        # what pictures of patients were changed to is theirs too: for the owner alone
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            np.savez(file, **{"stamp": np.array(stamp), **dict(_columns(kept, ""))})  # type: ignore[arg-type]
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    # what pictures of patients were changed to is theirs too: for the owner alone
+    with replacing(path, mode=0o600) as file:
+        np.savez(file, **{"stamp": np.array(stamp), **dict(_columns(kept, ""))})  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from dtvit.checkpoint import write_whole
+from dtvit.wholefile import write_whole
 
 Say = Callable[[str], None]
 SAY_EVERY_S = 15.0

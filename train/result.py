@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from dtvit.checkpoint import NONE, Metadata, describe, load, save, write_whole
+from dtvit.checkpoint import NONE, Metadata, describe, load, save
 from dtvit.findings import LOCATIONS, Thresholds
 from dtvit.inference import NotFinite
+from dtvit.wholefile import write_whole
 from train.card import NO_PERSON, model_card
 from train.data import APART, PARTS, Pictures
 from train.evaluation import calibrate, heldout, measure, plain, predict

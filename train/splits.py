@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dtvit.checkpoint import write_whole
+from dtvit.wholefile import write_whole
 from train import csvfile
 from train.csvfile import Problem, UnusableTable
 from train.data import PARTS, UnusableData

@@ -6,7 +6,6 @@ import contextlib
 import fcntl
 import os
 import pickle
-import tempfile
 from collections.abc import Iterator
 from io import FileIO
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 import torch
 
+from dtvit.wholefile import replacing
 from train.processes import not_while_imported
 
 STATE = "state.pt"
@@ -57,22 +57,15 @@ def _sweep(output: Path) -> None:
 
 def save(path: Path, state: dict[str, Any]) -> None:
     """Replace the state by a newer one in one step. Raises UnusableRun, and then the older one is whole."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with replacing(path, mode=0o600) as file:
             torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
     except (OSError, RuntimeError) as exc:
         # torch's writer makes a RuntimeError of its own of what the system said
         said = exc.__context__ if isinstance(exc.__context__, OSError) else exc
         raise UnusableRun(
             f"{path} cannot be saved ({said}); what was saved before is whole: make room, and the same command goes on"
         ) from exc
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
 
 
 def read(path: Path, device: torch.device, *, mapped: bool = False) -> dict[str, Any] | None:

@@ -19,7 +19,7 @@ from dicom_node.preparing import labelling
 from dicom_node.preparing.finding import Instance, Series, find
 from dicom_node.preparing.labelling import Label, Labels
 from dicom_node.preparing.records import FOR_ITS_OWNER, FORMAT, IMAGES, Kept, Record, Records, open_records
-from dtvit.checkpoint import write_whole
+from dtvit.wholefile import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

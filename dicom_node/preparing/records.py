@@ -25,7 +25,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from dicom_node.errors import NotPossible
-from dtvit.checkpoint import write_whole
+from dtvit.wholefile import write_whole
 
 FORMAT = 1  # goes up when pictures or records are made otherwise; what an older one made is made again
 FOLDER = ".prepare"

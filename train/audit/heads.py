@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dtvit import brace, phantom, preprocess
-from dtvit.checkpoint import write_whole
 from dtvit.findings import LOCATIONS
 from dtvit.phantom.subject import subject_of
+from dtvit.wholefile import write_whole
 from train.audit.figures import Tell
 from train.audit.material import FRAME
 from train.synthetic import BLOOD_SHARE, CONTRAST_HU, VISIBLE_MM2, phantom_version

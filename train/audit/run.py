@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from dtvit.brace import MODES
-from dtvit.checkpoint import write_whole
 from dtvit.inference import Classifier
 from dtvit.preprocess import offered
+from dtvit.wholefile import write_whole
 from train import manifest as manifests
 from train import splits
 from train.audit import (

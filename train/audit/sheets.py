@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from dtvit.checkpoint import write_whole
+from dtvit.wholefile import write_whole
 from train.audit.figures import Figure
 
 Picture = NDArray[np.uint8]

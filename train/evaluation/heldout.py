@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dtvit.checkpoint import write_whole
+from dtvit.wholefile import write_whole
 from train.data import ORIGINS, PARTS, Part, Pictures, UnusableData
 from train.evaluation.predicting import Logits
 

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from dtvit.checkpoint import write_whole
+from dtvit.wholefile import write_whole
 
 
 class UnusableOutput(Exception):

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from dtvit.checkpoint import write_whole
+from dtvit.wholefile import write_whole
 from train import document, manifest
 from train.data import UnusableData
 from train.document import Block, Heading, Image, Items, Table

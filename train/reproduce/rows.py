@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dtvit.checkpoint import write_whole
+from dtvit.wholefile import write_whole
 from train import recipe, splits, yardsticks
 from train.data import PARTS
 from train.evaluation import Logits, calibrate, measure, plain

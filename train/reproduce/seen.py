@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dtvit.checkpoint import write_whole
+from dtvit.wholefile import write_whole
 from train import filed, splits, yardsticks
 from train.data import PARTS, Part, Pictures
 from train.manifest import Manifest
