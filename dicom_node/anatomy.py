@@ -75,6 +75,7 @@ def coverage(found: Sequence[SliceResult], instances: Sequence[Instance]) -> Cov
         ),
         *_repeated(ordered, shown, names),
         *_fanned(found, instances),
+        *_apart(found, instances),
     ]
     places = [r.position_mm for r in ordered], [r.thickness_mm for r in ordered]
     return assess(*places, shown, evaluated, doubts, named=names)
@@ -122,6 +123,16 @@ def _fanned(found: Sequence[SliceResult], instances: Sequence[Instance]) -> list
     if not normals or all(math.dist(normals[0], n) < PARALLEL for n in normals):
         return []
     return ["the slices are not parallel: what lies between them is not known to be seen"]
+
+
+def _apart(found: Sequence[SliceResult], instances: Sequence[Instance]) -> list[str]:
+    """A series has one frame of reference (PS3.3 C.7.4.1.1.1): between two, as where the patient was laid anew, equal
+    positions are not the same place, and what lies between neighbours is not known."""
+    of_header = {i.id: i.facts.frame_of_reference for i in instances}
+    named = {of_header.get(r.instance_id) for r in found} - {None}
+    if len(named) < 2:
+        return []
+    return [f"the slices have {len(named)} frames of reference: their positions cannot be compared"]
 
 
 def _repeated(ordered: Sequence[SliceResult], shown: Sequence[Region], names: Sequence[str | None]) -> list[str]:

@@ -12,7 +12,7 @@ import math
 import re
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -51,7 +51,7 @@ _SHARED = "SharedFunctionalGroupsSequence"  # what all frames of an Enhanced CT 
 _FACTS = (
     *("Modality", "ImageType", "BodyPartExamined", "ConvolutionKernel", "ContrastBolusAgent", "SliceThickness"),
     *("ImagePositionPatient", "ImageOrientationPatient", "InstanceNumber", "SeriesNumber", "NumberOfFrames"),
-    *("Rows", "Columns", "ContrastBolusAgentSequence", _SHARED),
+    *("Rows", "Columns", "FrameOfReferenceUID", "ContrastBolusAgentSequence", _SHARED),
 )
 _READ = frozenset(
     {"SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", *_IDENTITY, *_FACTS}
@@ -87,6 +87,9 @@ class Facts:
     acquired: str | None = None
     """When the scanner took it, in its own zone, as ISO 8601; all reconstructions of one scan say the same. None, too,
     of what was received by a version that did not keep it."""
+    frame_of_reference: str | None = field(default=None, compare=False)
+    """UID of the coordinate system that positions are in (C.7.4.1). Rows of an earlier version have none, and a recoded
+    copy of such an image is still the same."""
 
     def to_json(self) -> dict[str, Any]:
         return dict(vars(self))  # `asdict` copies what is in it, which nobody changes
@@ -265,6 +268,7 @@ def _facts(of: Elements) -> Facts:
         rows=of.integer("Rows"),
         columns=of.integer("Columns"),
         acquired=None if acquired is None else acquired.isoformat(),
+        frame_of_reference=_short(of, "FrameOfReferenceUID"),
     )
 
 

@@ -99,6 +99,20 @@ def test_slices_that_are_not_parallel_are_not_absent(node: Made) -> None:
     assert "not parallel" in reasons
 
 
+def test_slices_of_two_coordinate_systems_are_no_volume(node: Made) -> None:
+    series = head_series()
+    series[10:] = [changed(ds, FrameOfReferenceUID="1.2.3.4") for ds in series[10:]]
+    outcome, reasons = concluded(node, series)
+    assert outcome == "undetermined"
+    assert "2 frames of reference" in reasons
+
+
+def test_one_slice_that_names_no_frame_of_reference_contradicts_none(node: Made) -> None:
+    series = head_series()
+    series[10] = changed(series[10], FrameOfReferenceUID=None)
+    assert concluded(node, series) == ("absent", "")
+
+
 def enhanced(datasets: list[Dataset]) -> Dataset:
     """The same images as the frames of one Enhanced CT."""
     first = datasets[0]
