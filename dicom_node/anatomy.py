@@ -101,9 +101,10 @@ def conclude(
 
 
 def _numbered_apart(found: Sequence[SliceResult]) -> list[SliceResult]:
-    """Without the numbers that several single images share, as some senders give all the same: they name none."""
-    often = Counter(r.instance_number for r in found if not r.frame)
-    return [r if r.frame or often[r.instance_number] == 1 else replace(r, instance_number=None) for r in found]
+    """Without the numbers that several share: they name none. Some senders give all images the same, and the parts of
+    a concatenation (PS3.3 7.5.1) may have one, while each counts its own frames."""
+    often = Counter((r.instance_number, r.frame) for r in found)
+    return [r if often[r.instance_number, r.frame] == 1 else replace(r, instance_number=None) for r in found]
 
 
 def _name(result: SliceResult) -> str | None:

@@ -144,6 +144,14 @@ def test_a_multi_frame_head_is_judged_like_any_other(node: Made) -> None:
     assert concluded(node, [enhanced(head_series())]) == ("absent", "")
 
 
+def test_frames_that_parts_of_a_concatenation_number_alike_are_told_by_their_position(node: Made) -> None:
+    datasets = head_series()
+    second = changed(enhanced(datasets[10:]), InstanceNumber=datasets[0].InstanceNumber)
+    outcome, reasons = concluded(node, [enhanced(datasets[:9]), second])
+    assert outcome == "undetermined"
+    assert "slices are missing between -17.0 and 1.0 mm" in reasons
+
+
 def test_frames_that_are_not_parallel_are_not_absent(node: Made) -> None:
     datasets = head_series()
     outcome, reasons = concluded(node, [enhanced([tilted(ds, 25.0) for ds in datasets[:10]] + datasets[10:])])
