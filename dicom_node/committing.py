@@ -87,6 +87,8 @@ class Asker:
         self._clock = clock
         self._jitter = jitter
         self._linger_s = linger_s
+        self._not_asked = 0
+        """How often in a row the peer could not be asked: that makes no object's answer late."""
 
     def tick(self) -> int:
         """Ask for what is due in one transaction; returns how many objects it names."""
@@ -112,11 +114,13 @@ class Asker:
                 linger_s=self._linger_s,
             )
         except PeerError as exc:
-            wait_s = settings.wait_s(owed[0].tries, self._jitter())
+            wait_s = settings.wait_s(self._not_asked, self._jitter())
+            self._not_asked += 1
             with self._database.write() as connection:
                 commitment.postpone(connection, transaction_uid, until=self._clock() + wait_s, error=str(exc))
             log.warning("not_asked %s", fields(to=self._peer.name, wait_s=wait_s, reason=exc))
         else:
+            self._not_asked = 0
             log.info("asked_to_commit %s", fields(to=self._peer.name, objects=len(owed)))
         return len(owed)
 

@@ -340,12 +340,29 @@ def test_a_destination_that_is_down_or_refuses_is_asked_again_later_each_time(
     node = node_with(tmp_path)
     stored(node)
     to = peer(free_port() if status is None else other(status=status).port, timeout_s=2.0)
-    waits = []
+    ask, waits = asker(node, to), []
     for _ in range(3):
-        assert asker(node, to).tick() == 1
+        assert ask.tick() == 1
         waits.append(node.rows(deliveries)[0].commitment_at - node.clock())
         node.clock.advance(waits[-1])
     assert waits == [10, 20, 40]
+
+
+def test_a_question_that_could_not_be_asked_makes_no_later_answer_waited_for_longer(
+    tmp_path: Path, other: Callable[..., Other]
+) -> None:
+    node = node_with(tmp_path)
+    stored(node)
+    there = other(status=0x0110)
+    ask = asker(node, peer(there.port))
+    for _ in range(5):
+        assert ask.tick() == 1
+        node.clock.advance(3600)
+    there.status = 0
+    assert ask.tick() == 1
+    (row,) = node.rows(deliveries)
+    assert row.commitment_at - node.clock() == node.config.results.commitment_wait_s
+    assert row.commitment_tries == 1
 
 
 def test_a_clock_put_back_delays_no_question(tmp_path: Path, other: Callable[..., Other]) -> None:

@@ -95,9 +95,10 @@ def ask(connection: Connection, owed: Sequence[Owed], transaction_uid: str, *, a
 
 
 def postpone(connection: Connection, transaction_uid: str, *, until: float, error: str) -> None:
-    """The question could not be asked; what was answered all the same stays answered."""
+    """The question could not be asked, and counts for none; what was answered all the same stays answered."""
     still = sa.and_(deliveries.c.transaction_uid == transaction_uid, deliveries.c.commitment == CommitmentState.ASKED)
-    connection.execute(deliveries.update().where(still).values(commitment_at=until, last_error=error))
+    values = {"commitment_at": until, "commitment_tries": deliveries.c.commitment_tries - 1, "last_error": error}
+    connection.execute(deliveries.update().where(still).values(values))
 
 
 def settle(
