@@ -212,6 +212,10 @@ def patient_digest(patient_id: str) -> str:
     return hashlib.sha256(patient_id.strip().encode()).hexdigest()
 
 
+NOBODY = patient_digest("\0\0")
+"""Of an object that has no Patient ID, no name and no birth date."""
+
+
 def _identity(of: Elements) -> str:
     digest = hashlib.sha256()
     for keyword in _IDENTITY:

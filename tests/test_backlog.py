@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made import NOW, FakeClassifier, Made, ct, grey_series, head_series, made_node, peer
+from made import CT, NOW, FakeClassifier, Made, ct, grey_series, head_series, made_node, peer
+from pydicom import uid
 from pydicom.dataset import Dataset
 
 from dicom_node.arrivals import priority
@@ -180,6 +181,16 @@ def test_two_patients_under_one_study_are_never_mixed_nor_reported(node: Made) -
     assert {row.state for row in node.rows(series_table)} == {"failed"}
     assert "two patients came under one Study Instance UID" in node.rows(series_table)[0].reason
     assert node.rows(jobs_table) == []
+
+
+@pytest.mark.parametrize(("sop_class", "state"), [(uid.XRayRadiationDoseSRStorage, "complete"), (CT, "failed")])
+def test_an_object_that_names_nobody_is_no_second_patient_but_an_image_of_a_head_is(
+    node: Made, sop_class: str, state: str
+) -> None:
+    nobody = dict.fromkeys(("PatientID", "PatientName", "PatientBirthDate"), "")
+    node.accept(ct(1, series="1.2.1"), ct(2, series="1.2.2", SOPClassUID=sop_class, **nobody))
+    node.tick_after(31)
+    assert node.rows(series_table)[0].state == state
 
 
 def test_one_patient_whose_name_was_corrected_in_one_series_is_one_patient(node: Made) -> None:

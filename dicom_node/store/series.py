@@ -12,7 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from dicom_node.header import Facts
+from dicom_node.header import NOBODY, Facts
 from dicom_node.store.database import note
 from dicom_node.tables import JobState, SeriesState, instances, jobs, series, slice_results
 
@@ -221,11 +221,13 @@ def note_left_behind(connection: Connection, series_id: int, job_id: int, to: Co
 
 
 def patients_of_study(connection: Connection, study_uid: str) -> int:
-    """How many different patients the images under this Study Instance UID speak of."""
+    """How many different patients the objects under this Study Instance UID speak of; one that names nobody, as a dose
+    report may, speaks of none, but for an image that could be reported."""
+    speaks = sa.or_(instances.c.patient != NOBODY, instances.c.ruled_out.is_(None))
     query = (
         sa.select(sa.func.count(instances.c.patient.distinct()))
         .join(series)
-        .where(series.c.study_uid == study_uid, instances.c.current.is_(True))
+        .where(series.c.study_uid == study_uid, instances.c.current.is_(True), speaks)
     )
     return int(connection.scalar(query) or 0)
 
