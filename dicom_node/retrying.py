@@ -23,13 +23,15 @@ def retry_refused(connection: Connection, *, now: float) -> str:
 def retry(connection: Connection, one: Series, rules: Eligibility, *, again: bool, keep: str | None, now: float) -> str:
     """Do what helps in this state; returns what was done, in words. Raises NotPossible where nothing would."""
     contradicted = series.contradicted(connection, one.id)
+    others: list[str] = []
     if contradicted:
         if keep is None:
             raise NotPossible(
                 f"{len(contradicted)} images came twice under one SOP Instance UID with different pixels; "
                 "say which to go by: --keep first, or --keep last"
             )
-        series.decide_for(connection, one.id, keep)
+        lost = series.decide_for(connection, one.id, keep)
+        others = [_judge_without(connection, other, one.id, now) for other in lost]
     if one.state is SeriesState.RECEIVING:
         raise NotPossible("it is still being received")
     newest = jobs.newest(connection, one.id)
@@ -41,9 +43,26 @@ def retry(connection: Connection, one: Series, rules: Eligibility, *, again: boo
     owed = outbox.try_again(connection, one.id, now=now)
     if undone or again or contradicted:
         judge_again(connection, one.id, rules, now=now)
-        return "will be judged again" + (f", and {owed} deliveries tried again" if owed else "")
+        said = "will be judged again" + (f", and {owed} deliveries tried again" if owed else "")
+        return "; ".join([said, *others])
     if owed:
         return f"{owed} deliveries will be tried again"
     if newest is not None and newest.state == JobState.WITHDRAWN:
         raise NotPossible("its result was withdrawn; --again makes a new report")
     raise NotPossible("everything is delivered; --again makes a new report that supersedes the last")
+
+
+def _judge_without(connection: Connection, series_id: int, chosen_id: int, now: float) -> str:
+    """What was made of a series holds no longer: images of it were set aside for those of another. In words."""
+    other = series.get(connection, series_id)
+    assert other is not None
+    if not series.count(connection, series_id):
+        advice = f"what was reported of it is taken back by dicom-node withdraw {series_id}"
+        reason = f"all its images were set aside for those of series {chosen_id}; {advice}"
+        series.hold(connection, series_id, reason, now=now)
+        return f"series {series_id} has no image left: {advice}"
+    if series.contradicted(connection, series_id):
+        return f"series {series_id} waits for a decision of its own"
+    why = f"images of it were set aside for those of series {chosen_id}"
+    series.receive_again(connection, series_id, now=now, why=why, forced=other.forced)
+    return f"series {series_id} will be, too, without the images that were set aside"

@@ -22,9 +22,11 @@ def node(tmp_path: Path) -> Made:
     return made_node(tmp_path, peers=[peer(104)])
 
 
-def decide(node: Made, *, again: bool = False, keep: str | None = None, rules: Eligibility | None = None) -> str:
+def decide(
+    node: Made, number: int = 1, *, again: bool = False, keep: str | None = None, rules: Eligibility | None = None
+) -> str:
     with node.database.write() as connection:
-        one = series.get(connection, 1)
+        one = series.get(connection, number)
         assert one is not None
         return retry(connection, one, rules or node.config.eligibility, again=again, keep=keep, now=node.clock())
 
@@ -63,6 +65,37 @@ def test_where_images_contradict_each_other_the_person_says_which_counts(node: M
     assert [row.current for row in node.rows(instances)] == [False] + [True] * 10
     node.tick_after(31)
     assert node.rows(series_table)[0].state == "complete"
+
+
+def test_a_series_that_loses_an_image_by_the_decision_is_reported_anew(node: Made) -> None:
+    slices = head_series()
+    reported(node)
+    node.accept(changed(slices[9], PixelData=bytes(len(slices[9].PixelData)), SeriesInstanceUID="1.2.3.4"))
+    assert [row.state for row in node.rows(series_table)] == ["complete", "failed"]
+    assert "series 1" in decide(node, 2, keep="last")
+    assert [row.state for row in node.rows(series_table)] == ["receiving", "receiving"]
+    node.tick_after(31)
+    work(node)
+    assert [(job.series_id, job.run, len(job.findings["slices"])) for job in node.rows(jobs_table)] == [
+        (1, 1, len(slices)),
+        (1, 2, len(slices) - 1),
+    ]
+
+
+def test_a_series_that_loses_all_its_images_by_the_decision_is_not_judged_but_to_be_withdrawn(node: Made) -> None:
+    reported(node)
+    node.accept(*(changed(ds, PixelData=bytes(len(ds.PixelData)), SeriesInstanceUID="1.2.3.4") for ds in head_series()))
+    decide(node, 2, keep="last")
+    assert [row.state for row in node.rows(series_table)] == ["failed", "receiving"]
+    assert "withdraw 1" in node.rows(series_table)[0].reason
+
+
+def test_a_series_that_keeps_its_images_is_left_alone_by_the_decision(node: Made) -> None:
+    slices = head_series()
+    reported(node)
+    node.accept(changed(slices[9], PixelData=bytes(len(slices[9].PixelData)), SeriesInstanceUID="1.2.3.4"))
+    decide(node, 2, keep="first")
+    assert [row.state for row in node.rows(series_table)] == ["complete", "receiving"]
 
 
 def test_a_delivery_that_was_refused_is_tried_again(node: Made) -> None:

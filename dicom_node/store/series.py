@@ -245,13 +245,21 @@ def contradicted(connection: Connection, series_id: int) -> list[str]:
     return [str(uid) for uid in connection.scalars(query)]
 
 
-def decide_for(connection: Connection, series_id: int, keep: str) -> None:
-    """Where instances contradict each other, let the one that came `first` or `last` count; the others stay on disk."""
-    pick = sa.func.min if keep == "first" else sa.func.max
+def decide_for(connection: Connection, series_id: int, keep: str) -> list[int]:
+    """Where instances contradict each other, let the one that came `first` or `last` count; the others stay on disk.
+
+    Returns the other series in which one counted until now.
+    """
+    pick = min if keep == "first" else max
+    lost: set[int] = set()
     for uid in contradicted(connection, series_id):
         same = instances.c.sop_instance_uid == uid
-        chosen = connection.scalar(sa.select(pick(instances.c.id)).where(same, instances.c.current.is_(True)))
+        counted = sa.select(instances.c.id, instances.c.series_id).where(same, instances.c.current.is_(True))
+        series_of = {row.id: row.series_id for row in connection.execute(counted)}
+        chosen = pick(series_of)
         connection.execute(instances.update().where(same).values(current=instances.c.id == chosen))
+        lost |= {one for instance, one in series_of.items() if instance != chosen}
+    return sorted(lost - {series_id})
 
 
 def set_ruled_out(connection: Connection, instance_id: int, reason: str | None) -> None:
