@@ -104,6 +104,23 @@ def test_the_same_object_from_many_at_once_is_kept_once_and_acknowledged_to_all(
     assert len(node.rows(instances)) == len(node.files()) == 2
 
 
+@pytest.mark.parametrize("again", [ct(1), changed(ct(1), PatientName="Doe^Janet")])
+def test_nothing_waits_for_the_file_of_what_comes_again_to_be_read(
+    node: Made, monkeypatch: pytest.MonkeyPatch, again: Dataset
+) -> None:
+    node.accept(ct(1))
+    read, read_in_a_transaction = node.spool.read, []
+
+    def reads(name: str) -> bytes:
+        read_in_a_transaction.append(node.arrivals._filer._turn.locked())
+        return read(name)
+
+    monkeypatch.setattr(node.spool, "read", reads)
+    assert node.accept(again) == [StoreStatus.SUCCESS]
+    assert read_in_a_transaction
+    assert not any(read_in_a_transaction)
+
+
 def test_a_contradiction_is_found_among_those_that_wait_together(node: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     others = [received(ct(2)), received(changed(ct(2), PixelData=bytes(512)))]
     answers, _ = accepted_at_once(node, ct(1), others, monkeypatch)

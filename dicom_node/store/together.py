@@ -3,6 +3,8 @@
 A commit waits for the disk once, however much is in it. Each association puts its arrival down and waits for its turn;
 whoever gets it files all that lies there in one transaction, and the others then find theirs done. There is neither a
 thread for it nor a timer: one association alone commits at once, and more of them share the more, the slower the disk.
+
+No transaction waits for a file to be read: what filing must know of one is found out before the arrival's next try.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Connection
 
@@ -28,11 +31,66 @@ class _FileGone(StoreUnavailable):
     """Of one arrival alone; whatever else the database or the disk says holds for all that are filed with it."""
 
 
+class _NotLookedAt(Exception):
+    """What a file holds is not known yet, and finding out takes as long as it is large."""
+
+
+class _Looked:
+    """What filing asks about files, for one arrival. Answers hold for good: no file is ever written to again."""
+
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
+        self._known: dict[tuple[Any, ...], Any] = {}
+        self.unknown: tuple[Any, ...] | None = None
+        """What was asked and is to be found out, by `look`, before the arrival is tried again."""
+
+    def look(self) -> None:
+        """Raises StoreUnavailable."""
+        assert self.unknown is not None
+        how, *asked = self.unknown
+        self._known[self.unknown] = how(*asked)
+        self.unknown = None
+
+    def holds(self, name: str, size: int) -> bool:
+        return self._spool.holds(name, size)
+
+    def is_whole(self, name: str, size: int, sha256: str) -> bool:
+        return bool(self._answer(self._look_whether_whole, name, size, sha256))
+
+    def pixels(self, name: str, transfer_syntax_uid: str) -> str | None:
+        found: str | None = self._answer(self._look_at_pixels, name, transfer_syntax_uid)
+        return found
+
+    def _answer(self, *asked: Any) -> Any:
+        """Raises _NotLookedAt."""
+        if asked not in self._known:
+            self.unknown = asked
+            raise _NotLookedAt
+        return self._known[asked]
+
+    def _look_whether_whole(self, name: str, size: int, sha256: str) -> bool:
+        try:
+            return is_acknowledged(self._spool.read(name), size, sha256)
+        except FileNotFoundError:
+            return False
+
+    def _look_at_pixels(self, name: str, transfer_syntax_uid: str) -> str | None:
+        try:
+            return pixel_digest(data_set_in(self._spool.read(name)), transfer_syntax_uid)
+        except (FileNotFoundError, InvalidObject):
+            return None
+
+
 @dataclass(eq=False)
 class _Waiting:
     arrival: Arrival
+    files: _Looked
     filing: Filing | None = None
     error: Exception | None = None
+
+    @property
+    def was_tried(self) -> bool:
+        return self.filing is not None or self.error is not None or self.files.unknown is not None
 
 
 class Filer:
@@ -47,26 +105,41 @@ class Filer:
 
     def file(self, arrival: Arrival) -> Filing:
         """File one arrival durably; a file that no row names is removed. Raises StoreFull, StoreUnavailable."""
-        mine = _Waiting(arrival)
-        if self._database.shares_commits:
-            self._settle([mine])
-        else:
-            self._waiting.append(mine)
-            with self._turn:
-                if mine.filing is None and mine.error is None:
-                    self._settle([self._waiting.popleft() for _ in range(len(self._waiting))])
+        mine = _Waiting(arrival, _Looked(self._spool))
+        self._try(mine)
+        while mine.files.unknown is not None:
+            try:
+                mine.files.look()
+            except StoreUnavailable:
+                self._discard(arrival.file)
+                raise
+            self._try(mine)
         if mine.error is not None:
             raise mine.error
         assert mine.filing is not None
         return mine.filing
 
+    def _try(self, mine: _Waiting) -> None:
+        """With all that wait by now."""
+        if self._database.shares_commits:
+            self._settle([mine])
+            return
+        self._waiting.append(mine)
+        with self._turn:
+            if not mine.was_tried:
+                self._settle([self._waiting.popleft() for _ in range(len(self._waiting))])
+
     def _settle(self, batch: Sequence[_Waiting]) -> None:
-        """One transaction; where one arrival spoils it, one for each."""
+        """One transaction; where one arrival spoils it, one for each; one that has a file to look at waits for it."""
         committing = False
         try:
             with self._database.write() as connection:
-                filings = [self._filed(connection, one.arrival) for one in batch]
+                filings = [self._filed(connection, one) for one in batch]
                 committing = True
+        except _NotLookedAt:
+            if rest := [one for one in batch if one.files.unknown is None]:
+                self._settle(rest)
+            return
         except Exception as exc:  # noqa: BLE001 - raised again by the thread of each arrival
             if len(batch) > 1 and not committing and (isinstance(exc, _FileGone) or not isinstance(exc, NodeError)):
                 for one in batch:
@@ -84,26 +157,12 @@ class Filer:
             if filed.replaced is not None:
                 self._discard(filed.replaced)
 
-    def _filed(self, connection: Connection, arrival: Arrival) -> Filing:
-        filed = filing.file(connection, arrival, reopen_wait_s=self._reopen_wait_s, files=self)
-        if filed.names_file and not self.holds(arrival.file, arrival.size):
+    def _filed(self, connection: Connection, one: _Waiting) -> Filing:
+        arrival = one.arrival
+        filed = filing.file(connection, arrival, reopen_wait_s=self._reopen_wait_s, files=one.files)
+        if filed.names_file and not one.files.holds(arrival.file, arrival.size):
             raise _FileGone("the file was removed before its row was written; was its patient forgotten?")
         return filed
-
-    def holds(self, name: str, size: int) -> bool:
-        return self._spool.holds(name, size)
-
-    def is_whole(self, name: str, size: int, sha256: str) -> bool:
-        try:
-            return is_acknowledged(self._spool.read(name), size, sha256)
-        except FileNotFoundError:
-            return False
-
-    def pixels(self, name: str, transfer_syntax_uid: str) -> str | None:
-        try:
-            return pixel_digest(data_set_in(self._spool.read(name)), transfer_syntax_uid)
-        except (FileNotFoundError, InvalidObject):
-            return None
 
     def _discard(self, name: str) -> None:
         with contextlib.suppress(OSError):  # then housekeeping finds it
