@@ -195,7 +195,11 @@ class Eligibility(Section):
         *("Y[A-D]", "E[A-D]?"),
         r"FC(30|31|35|8\d).*",
     )
-    refused_image_types: tuple[str, ...] = ("LOCALIZER", "MIP", "MINIP", "DOSE_INFO", "SCREEN SAVE")
+    refused_image_types: tuple[str, ...] = (
+        *("LOCALIZER", "MIP", "MINIP", "DOSE_INFO", "SCREEN SAVE"),
+        # as an Enhanced CT says it, PS3.3 C.8.16.1 and C.8.16.2
+        *("MAX_IP", "MIN_IP", "MAXIMUM", "MINIMUM", "SAMPLED", "DISTORTED"),
+    )
     refused_body_parts: tuple[Pattern, ...] = (
         *("CHEST", "ABDOMEN.*", "PELVIS", ".*SPINE", "EXTREMITY", "HEART", "KNEE", "FOOT", "HAND"),
     )

@@ -48,10 +48,12 @@ _TAKEN = (
     ("ContentDate", "ContentTime"),
 )
 _SHARED = "SharedFunctionalGroupsSequence"  # what all frames of an Enhanced CT have in common (C.7.6.16)
+_RENDERED = ("VolumetricProperties", "VolumeBasedCalculationTechnique")  # of an Enhanced CT, and its frames (C.8.16.2)
 _FACTS = (
     *("Modality", "ImageType", "BodyPartExamined", "ConvolutionKernel", "ContrastBolusAgent", "SliceThickness"),
     *("ImagePositionPatient", "ImageOrientationPatient", "InstanceNumber", "SeriesNumber", "NumberOfFrames"),
     *("Rows", "Columns", "FrameOfReferenceUID", "ContrastBolusAgentSequence", _SHARED),
+    *_RENDERED,
 )
 _READ = frozenset(
     {"SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", *_IDENTITY, *_FACTS}
@@ -73,6 +75,7 @@ class Facts:
 
     modality: str | None
     image_type: tuple[str, ...]
+    """With all that an Enhanced CT says besides of how its pixels were made."""
     body_part: str | None
     kernel: str | None
     contrast: bool
@@ -259,7 +262,7 @@ def _facts(of: Elements) -> Facts:
     acquired = _moment(of, _ACQUIRED)
     return Facts(
         modality=_short(of, "Modality"),
-        image_type=tuple(v.strip().upper() for v in (of.text("ImageType") or "")[:256].split("\\") if v.strip()),
+        image_type=_image_type(of),
         body_part=_short(of, "BodyPartExamined") or _region(of),
         kernel=_short(of, "ConvolutionKernel") or _kernel_of_frames(of),
         contrast=_agent_given(of),
@@ -274,6 +277,13 @@ def _facts(of: Elements) -> Facts:
         acquired=None if acquired is None else acquired.isoformat(),
         frame_of_reference=_short(of, "FrameOfReferenceUID"),
     )
+
+
+def _image_type(of: Elements) -> tuple[str, ...]:
+    said = [of.text(keyword) for keyword in ("ImageType", *_RENDERED)]
+    frames = of.within(_SHARED, "CTImageFrameTypeSequence")
+    said += [] if frames is None else [frames.text(keyword) for keyword in ("FrameType", *_RENDERED)]
+    return tuple(v.strip().upper() for text in said if text for v in text[:256].split("\\") if v.strip())
 
 
 def _agent_given(of: Elements) -> bool:

@@ -36,6 +36,9 @@ MAX_SIDE = 2048  # the largest matrix any CT scanner reconstructs; 4 mebipixels 
 MAX_FRAMES = 2048  # a head at 0.1 mm; beyond that the number is a lie or no head
 MAX_READ_PIXELS = 512 * 1024 * 1024  # `read` returns all frames at once: 2 GiB as float32
 MAX_TILES = 1024  # a JPEG 2000 decoder allocates for each tile before it sees data
+# Of a frame whose pixels are no slice of what was scanned, by Frame Type (C.8.16.1) or by how it was made (C.8.16.2).
+# An axial reformat is one (MPR, RESAMPLED), and so is a mean.
+NO_SLICE = frozenset({"LOCALIZER", "MIP", "MINIP", "MAX_IP", "MIN_IP", "MAXIMUM", "MINIMUM", "SAMPLED", "DISTORTED"})
 AIR_HU = -1024.0
 HIGHEST_PADDING_HU = -300.0  # a padding value above this would blank tissue: the header is wrong, the pixels are kept
 
@@ -175,6 +178,8 @@ class CTObject:
     def _slice(self, index: int, frame: int | None) -> CTSlice:
         ds = self._dataset
         groups = _Groups(ds, index if self._multi else None)
+        if self._multi:
+            _check_kind(groups)
         orientation = values.orientation(groups.get("PlaneOrientationSequence", "ImageOrientationPatient"))
         position = values.numbers(groups.get("PlanePositionSequence", "ImagePositionPatient"), 3)
         thickness = values.number(groups.get("PixelMeasuresSequence", "SliceThickness"))
@@ -290,6 +295,15 @@ class CTObject:
         if max(low * slope, high * slope) + intercept > HIGHEST_PADDING_HU:
             return None
         return stored == low if low == high else (stored >= low) & (stored <= high)
+
+
+def _check_kind(groups: _Groups) -> None:
+    """An image whose frames are of several kinds says MIXED, and each frame its own."""
+    for keyword in ("FrameType", "VolumetricProperties", "VolumeBasedCalculationTechnique"):
+        said = groups.get("CTImageFrameTypeSequence", keyword)
+        for value in [said] if isinstance(said, str) else said or ():
+            if str(value).strip().upper() in NO_SLICE:
+                raise UnreadableSlice(f"it is no slice of the volume: {keyword} says {str(value).strip().upper()}")
 
 
 class _Groups:

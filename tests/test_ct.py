@@ -391,6 +391,30 @@ def test_an_enhanced_image_gives_one_slice_a_frame() -> None:
     assert slices[0].pixel_mm == (1.5, 2.0)
 
 
+@pytest.mark.parametrize(
+    ("keyword", "value", "said"),
+    [
+        ("FrameType", ["DERIVED", "PRIMARY", "LOCALIZER", "NONE"], "LOCALIZER"),
+        ("FrameType", ["DERIVED", "PRIMARY", "VOLUME", "MAXIMUM"], "MAXIMUM"),
+        ("VolumeBasedCalculationTechnique", "MIN_IP", "MIN_IP"),
+        ("VolumetricProperties", "SAMPLED", "SAMPLED"),
+    ],
+)
+def test_a_projection_among_the_frames_is_left_out(keyword: str, value: str | list[str], said: str) -> None:
+    ds = enhanced()
+    for group, values in zip(ds.PerFrameFunctionalGroupsSequence, (None, value, None), strict=True):
+        kind = Dataset()
+        kind.FrameType, kind.VolumetricProperties = ["ORIGINAL", "PRIMARY", "VOLUME", "NONE"], "VOLUME"
+        kind.VolumeBasedCalculationTechnique = "NONE"
+        if values is not None:
+            setattr(kind, keyword, values)
+        group.CTImageFrameTypeSequence = Sequence([kind])
+    image = CTObject(written(ds))
+    assert (image.slice(0).frame, image.slice(2).frame) == (1, 3)
+    with pytest.raises(UnreadableSlice, match=said):
+        image.slice(1)
+
+
 def test_a_broken_frame_costs_itself_and_is_named() -> None:
     ds = enhanced()
     del ds.PerFrameFunctionalGroupsSequence[1].PixelValueTransformationSequence

@@ -176,6 +176,37 @@ def test_kernel_and_body_part_of_an_enhanced_image_are_those_of_its_frames(
     assert ruled_out(str(uid.EnhancedCTImageStorage), read.facts, RULES) == said
 
 
+FRAME_TYPE = "CTImageFrameTypeSequence"
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"VolumetricProperties": "SAMPLED"}, "SAMPLED"),
+        ({"VolumeBasedCalculationTechnique": "MAX_IP"}, "MAX_IP"),
+        ({"VolumeBasedCalculationTechnique": "MIN_IP"}, "MIN_IP"),
+        ({"VolumetricProperties": "DISTORTED", "VolumeBasedCalculationTechnique": "CURVED_MPR"}, "DISTORTED"),
+        ({"ImageType": ["DERIVED", "PRIMARY", "VOLUME", "MAXIMUM"]}, "MAXIMUM"),
+        ({"ImageType": ["DERIVED", "PRIMARY", "VOLUME", "MINIMUM"]}, "MINIMUM"),
+        ({"SharedFunctionalGroupsSequence": [shared_by_frames(FRAME_TYPE, VolumetricProperties="SAMPLED")]}, "SAMPLED"),
+        (
+            {"SharedFunctionalGroupsSequence": [shared_by_frames(FRAME_TYPE, FrameType="DERIVED\\PRIMARY\\LOCALIZER")]},
+            "LOCALIZER",
+        ),
+        ({"VolumetricProperties": "VOLUME", "VolumeBasedCalculationTechnique": "MPR"}, None),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "VOLUME", "NONE"], "VolumetricProperties": "VOLUME"}, None),
+        ({"ImageType": ["DERIVED", "PRIMARY", "VOLUME", "RESAMPLED"], "VolumetricProperties": "VOLUME"}, None),
+        ({"VolumetricProperties": "MIXED"}, None),
+    ],
+)
+def test_an_enhanced_image_that_is_a_projection_is_ruled_out(values: dict[str, Any], said: str | None) -> None:
+    ds = ct(**values)
+    named = {"sop_class_uid": CT, "sop_instance_uid": str(ds.SOPInstanceUID)}
+    read = header.read(encoded(ds), transfer_syntax_uid=str(uid.ExplicitVRLittleEndian), **named)
+    reason = ruled_out(str(uid.EnhancedCTImageStorage), read.facts, RULES)
+    assert reason == (None if said is None else f"Image Type says {said}")
+
+
 def test_contrast_is_looked_at_where_it_is_asked_for() -> None:
     assert why(Eligibility(contrast=True), ContrastBolusAgent="Iomeprol") is None
 
