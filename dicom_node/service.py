@@ -16,7 +16,6 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import TextIO
 
 from dicom_node import committing, housekeeping, supervisor
 from dicom_node.arrivals import Arrivals
@@ -181,16 +180,30 @@ class Service:
                     log.warning("no_such_destination %s", fields(to=name, owed=count, hint=hint))
 
 
-def _only_one(config: Config) -> TextIO:
-    """One `serve` a data folder with SQLite: two would take each other's jobs for those of a dead one, and a newer one
-    would upgrade the schema under the first. The kernel holds the lock while this process lives; a crash leaves none.
+def _only_one(config: Config) -> contextlib.ExitStack:
+    """One `serve` a data folder and one a database of SQLite, until what is returned is closed.
+
+    Two would take each other's jobs for those of a dead one and each other's files for nobody's, and a newer one would
+    upgrade the schema under the first. The kernel holds the locks while this process lives; a crash leaves none.
+    PostgreSQL is shared by many.
     """
+    held = contextlib.ExitStack()
+    database = Database.file(config.database_url)
+    if database is None:
+        return held
     with made_folder(config) as folder:
-        lock = (folder / "serve.lock").open("a")
-    if Database.is_a_file(config.database_url):
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as exc:
-            lock.close()
-            raise NodeError(f"another dicom-node serve is running on {config.node.data_folder}; stop it first") from exc
-    return lock
+        _take(held, folder / "serve.lock", config.node.data_folder)
+    with contextlib.suppress(OSError):  # which opening it will tell
+        database.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        beside = database.resolve()
+        _take(held, beside.with_name(f"{beside.name}-lock"), database)
+    return held
+
+
+def _take(held: contextlib.ExitStack, path: Path, used: Path) -> None:
+    lock = held.enter_context(path.open("a"))
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as exc:
+        held.close()
+        raise NodeError(f"another dicom-node serve is running on {used}; stop it first") from exc

@@ -113,6 +113,28 @@ def test_a_second_service_upgrades_nothing_under_the_first(config: Path, monkeyp
         assert connection.scalar(sa.text("SELECT version_num FROM alembic_version")) == "0001"
 
 
+def test_two_services_with_folders_of_their_own_do_not_share_a_database(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("fcntl")
+    url = f'database_url = "sqlite:///{config.parent / "shared" / "node.sqlite"}"'
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    refused: list[str] = []
+
+    def a_second_one(*_: object) -> None:
+        other = config.with_name("other.toml")
+        other.write_text(f'[node]\ndata_folder = "{config.parent / "other"}"\n{url}\n')
+        with pytest.raises(NodeError, match="another dicom-node serve is running") as caught:
+            Service(load(other), other, Version("m", "p")).run()
+        refused.append(str(caught.value))
+
+    monkeypatch.setattr(Service, "_serve", a_second_one)
+    config.write_text(f'[node]\ndata_folder = "{config.parent / "data"}"\n{url}\n')
+    Service(load(config), config, Version("m", "p")).run()
+    assert len(refused) == 1
+    assert "node.sqlite" in refused[0]
+
+
 def test_a_spool_whose_disk_is_away_is_no_empty_spool(config: Path) -> None:
     node = filled(config.parent)
     away = node.spool.folder.rename(config.parent / "away")

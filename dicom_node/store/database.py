@@ -63,18 +63,18 @@ class Database:
             Database(url).look()
 
     @staticmethod
-    def is_a_file(url: str) -> bool:
-        """Whether it is SQLite's. Raises ConfigError."""
+    def file(url: str) -> Path | None:
+        """SQLite's; None in memory, or on PostgreSQL. Raises ConfigError."""
         with _explained():
-            return sa.make_url(url).get_backend_name() == "sqlite"
+            made = sa.make_url(url)
+        is_file = made.get_backend_name() == "sqlite" and made.database not in (None, "", ":memory:")
+        return Path(str(made.database)) if is_file else None
 
     @staticmethod
     def missing_file(url: str) -> Path | None:
         """The file of SQLite that opening would make; None where it is there, or on PostgreSQL. Raises OSError."""
-        with _explained():
-            made = sa.make_url(url)
-        path = Path(str(made.database))
-        return None if made.get_backend_name() != "sqlite" or path.exists() else path
+        path = Database.file(url)
+        return None if path is None or path.exists() else path
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
