@@ -42,6 +42,7 @@ LONGEST_CPU_S = 30.0  # for one file; the slowest honest one, JPEG 2000 of 2048 
 LONGEST_S = 300.0
 """By the clock, for one that waits for itself. At nice 19 beside busy processes an honest one gets a seventieth of a
 core (a factor of 1.25 each step, sched(7)): its two seconds then take 140."""
+STARTS = 3  # of one, in a row, that come to nothing: the kernel may have needed memory just then
 SIGN_S = 1.0  # between two signs of life while an answer is waited for; it may take longer than any lease
 PIPE = 1 << 20
 """Bytes, a dozen answers, which lie there while rows are committed; as many as a process may ask for, pipe(7)."""
@@ -121,7 +122,11 @@ class Readers:
             if not isinstance(exc, OSError | EOFError | pickle.UnpicklingError):
                 raise
             if not greeted:
-                raise RuntimeError(f"a reading process cannot start ({code}); its last words are in the log") from exc
+                if process.starts == STARTS:
+                    said = f"a reading process cannot start ({code}); its last words are in the log"
+                    raise RuntimeError(said) from exc
+                self._waiting.extendleft(file for file in reversed(owed) if file in self._answers)
+                return
             if owed and owed[0] in self._answers:
                 self._answers[owed[0]] = ReaderEnded(f"the process that read it ended ({code})")
             self._waiting.extendleft(file for file in reversed(owed[1:]) if file in self._answers)
@@ -134,6 +139,8 @@ class _Process:
         self._command, self._selector = command, selector
         self._heard = bytearray()
         self.greeted = False
+        self.starts = 0
+        """In a row, the last included, that came to no greeting yet."""
         self.asked: deque[str] = deque()
         """What it owes answers for, in their order; it is at the first."""
         self._process: subprocess.Popen[bytes] | None = None
@@ -153,7 +160,7 @@ class _Process:
         self._heard += said
         while (message := self._message()) is not None:
             if not self.greeted:  # the first of all, GREETING
-                self.greeted = True
+                self.greeted, self.starts = True, 0
                 continue
             file, found = message
             if not self.asked or file != self.asked[0]:
@@ -180,6 +187,7 @@ class _Process:
         self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self._heard.clear()
         self.greeted = False
+        self.starts += 1
         with contextlib.suppress(AttributeError, OSError):  # Linux, and only so many to one user
             fcntl.fcntl(self._pipes()[1], fcntl.F_SETPIPE_SZ, PIPE)
         self._selector.register(self._pipes()[1], selectors.EVENT_READ, self)
