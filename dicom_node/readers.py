@@ -222,8 +222,6 @@ def main(arguments: Sequence[str]) -> None:
     os.dup2(2, 1)  # what a decoder prints is no answer
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal; the end of the input is what counts
     keep_memory()
-    with contextlib.suppress(OSError):
-        os.nice(5)  # the model goes first: its threads wait for each other, slices that are read ahead wait for nobody
     cv2.setNumThreads(1)  # there are as many processes as are meant to compute
     with contextlib.suppress(BrokenPipeError):
         _write(answers, GREETING)
