@@ -196,7 +196,7 @@ class Eligibility(Section):
         r"FC(30|31|35|8\d).*",
     )
     refused_image_types: tuple[str, ...] = (
-        *("LOCALIZER", "MIP", "MINIP", "DOSE_INFO", "SCREEN SAVE"),
+        *("LOCALIZER", "MIP", "MINIP", "MIN IP", "PROJECTION IMAGE", "DOSE_INFO", "SCREEN SAVE"),
         # as an Enhanced CT says it, PS3.3 C.8.16.1 and C.8.16.2
         *("MAX_IP", "MIN_IP", "MAXIMUM", "MINIMUM", "SAMPLED", "DISTORTED"),
     )

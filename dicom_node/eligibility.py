@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -56,9 +57,8 @@ def ruled_out(sop_class_uid: str, facts: Facts, rules: Eligibility) -> str | Non
         return "no CT image (by its SOP class)"
     if facts.modality is not None and facts.modality.upper() != "CT":
         return f"modality is not CT but {facts.modality}"
-    for value in rules.refused_image_types:
-        if value.upper() in facts.image_type:
-            return f"Image Type says {value.upper()}"
+    if refused := _words(rules.refused_image_types).search("\\".join(facts.image_type)):
+        return f"Image Type says {refused.group()}"
     tilt = facts.tilt_deg
     if tilt is not None and tilt > rules.max_tilt_deg:
         return f"not axial: {tilt:.0f} degrees between slice and axial plane"
@@ -130,6 +130,13 @@ def choose(candidates: Sequence[Candidate], rules: Eligibility) -> Candidate:
         return not c.kernel_known, round(off, 1), -c.slices, number, c.series_id
 
     return min(candidates, key=rank)
+
+
+@lru_cache(maxsize=4)
+def _words(said: tuple[str, ...]) -> re.Pattern[str]:
+    """Each by itself or among other words: a projection is MIP, CSA MIP THIN, MIP_TRA. Nothing where there are none."""
+    alternatives = "|".join(re.escape(one.strip().upper()) for one in said if one.strip()) or r"(?!)"
+    return re.compile(rf"(?<![A-Z0-9])(?:{alternatives})(?![A-Z0-9])")
 
 
 def _matches(value: str, patterns: Sequence[str]) -> bool:

@@ -46,6 +46,8 @@ def members(count: int, reason: str | None = None, **changed: Any) -> list[Membe
         {},
         {"ImageType": ["DERIVED", "SECONDARY", "REFORMATTED"]},
         {"ImageType": ["DERIVED", "SECONDARY", "AXIAL", "CT_SOM5 MPR"]},
+        {"ImageType": ["DERIVED", "SECONDARY", "REFORMATTED", "AVERAGE"]},
+        {"ImageType": ["DERIVED", "PRIMARY", "AXIAL", "RESAMPLED"]},
         {"ConvolutionKernel": None},
         {"ConvolutionKernel": "SOFT"},
         {"ConvolutionKernel": "STANDARD"},
@@ -84,6 +86,11 @@ def test_a_soft_tissue_axial_head_is_looked_at(changed: dict[str, Any]) -> None:
         ({"Modality": "PT"}, "not CT but PT"),
         ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "LOCALIZER"),
         ({"ImageType": ["DERIVED", "SECONDARY", "MIP"]}, "MIP"),
+        ({"ImageType": ["DERIVED", "SECONDARY", "AXIAL", "CT_SOM5 MIP"]}, "says MIP"),
+        ({"ImageType": ["DERIVED", "SECONDARY", "AXIAL", "MIP_TRA"]}, "says MIP"),
+        ({"ImageType": ["DERIVED", "SECONDARY", "OTHER", "CSA MIP THIN"]}, "says MIP"),
+        ({"ImageType": ["DERIVED", "SECONDARY", "PROJECTION IMAGE", "VRT"]}, "PROJECTION IMAGE"),
+        ({"ImageType": ["DERIVED", "SECONDARY", "REFORMATTED", "MIN IP"]}, "MIN IP"),
         ({"ImageOrientationPatient": [1, 0, 0, 0, 0, -1]}, "90 degrees"),
         ({"ImageOrientationPatient": [0, 1, 0, 0, 0, -1]}, "90 degrees"),
         ({"ContrastBolusAgent": "Iomeprol"}, "contrast agent"),
@@ -205,6 +212,11 @@ def test_an_enhanced_image_that_is_a_projection_is_ruled_out(values: dict[str, A
     read = header.read(encoded(ds), transfer_syntax_uid=str(uid.ExplicitVRLittleEndian), **named)
     reason = ruled_out(str(uid.EnhancedCTImageStorage), read.facts, RULES)
     assert reason == (None if said is None else f"Image Type says {said}")
+
+
+@pytest.mark.parametrize("nothing", [(), ("",), (" ",)])
+def test_a_list_that_names_no_image_type_refuses_none(nothing: tuple[str, ...]) -> None:
+    assert why(Eligibility(refused_image_types=nothing), ImageType=["DERIVED", "SECONDARY", "MIP"]) is None
 
 
 def test_contrast_is_looked_at_where_it_is_asked_for() -> None:
