@@ -161,6 +161,8 @@ class Arrivals:
                 "failed %s", fields(series=one.id, reason="instances disagree about patient or study")
             )
         if not hopeless and not one.forced and series.patients_of_study(connection, one.study_uid) > 1:
+            if 0.0 <= now - series.last_of_study(connection, one.study_uid) < self._waits.silence_s:
+                return lambda: None  # a correction comes series by series: until the last, the others tell the old word
             reason = (
                 "images of two patients came under one Study Instance UID; no report that a PACS could file with "
                 f"the wrong one is made. Correct them at the sender; if it is right so: dicom-node retry {one.id}"

@@ -193,6 +193,22 @@ def test_an_object_that_names_nobody_is_no_second_patient_but_an_image_of_a_head
     assert node.rows(series_table)[0].state == state
 
 
+def test_a_patient_who_is_corrected_series_by_series_is_not_two(node: Made) -> None:
+    node.accept(ct(1, series="1.2.1"), ct(1, series="1.2.2"), ct(2, series="1.2.2"))
+    node.tick_after(31)
+    node.arrivals.tick()
+    states = [row.state for row in node.rows(series_table)]
+    node.clock.advance(3600)
+    node.accept(ct(1, series="1.2.1", PatientID="P-2"))
+    node.tick_after(25)
+    node.accept(ct(1, series="1.2.2", PatientID="P-2"))
+    node.tick_after(10)  # quiet for long enough by itself, while the other still comes
+    node.accept(ct(2, series="1.2.2", PatientID="P-2"))
+    node.tick_after(31)
+    node.arrivals.tick()
+    assert sorted(row.state for row in node.rows(series_table)) == sorted(states) == ["complete", "not chosen"]
+
+
 def test_one_patient_whose_name_was_corrected_in_one_series_is_one_patient(node: Made) -> None:
     node.accept(ct(1, series="1.2.1"), ct(1, series="1.2.2", PatientName="Doe^Janet"))
     node.tick_after(31)

@@ -232,6 +232,12 @@ def patients_of_study(connection: Connection, study_uid: str) -> int:
     return int(connection.scalar(query) or 0)
 
 
+def last_of_study(connection: Connection, study_uid: str) -> float:
+    """When the last object came to any series of it."""
+    query = sa.select(sa.func.max(series.c.last_at)).where(series.c.study_uid == study_uid)
+    return float(connection.scalar(query) or 0.0)
+
+
 def contradicted(connection: Connection, series_id: int) -> list[str]:
     """SOP Instance UIDs of its current instances under which one with other pixels came before, in whatever series."""
     before = instances.alias("before")
