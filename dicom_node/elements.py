@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import math
 import struct
+import threading
 from collections.abc import Callable, Collection, Mapping
 from functools import cached_property, lru_cache
 from typing import Any
@@ -27,8 +28,13 @@ from dtvit.stepping import CHARACTER_SET, PIXEL_DATA, UNDEFINED, Pixels, Unusual
 
 _ITEM = b"\xfe\xff\x00\xe0"  # its tag, in little endian
 _COMMAND_SET, _FILE_META = b"\0\0", b"\2\0"  # groups, in little endian
+_CHARACTER_SETS = (b"\x08\0\x05\0", b"\0\x08\0\x05")  # (0008,0005), in either byte order
 MOST_READS = 1_000_000  # one or two an element; pydicom makes some 340 bytes of an empty one, which has eight
-MOST_NESTED = 1 << 16  # bytes of a sequence that is looked into; what the frames of an image share takes a few thousand
+LONGEST = 1 << 16
+"""Bytes of a value that is looked at: no text of explicit VR has more (PS3.5 7.1.2), and what the frames of an image
+share takes a few thousand. Split into its values, a long one takes two hundred times its size."""
+_CHARACTER_SET_COUNTS = 16  # reads a byte: one of sixty thousand bytes is none
+_PARSING = threading.Lock()  # Python runs one at a time anyhow; side by side each would hold its elements meanwhile
 _TEXTS = frozenset({"CS", "DA", "DT", "LO", "PN", "SH", "TM", "UI"})
 
 
@@ -91,6 +97,8 @@ class Elements:
             begins = not raw.value or raw.value.startswith(_ITEM)  # under another VR it is something else
             return bool(raw.VR in ("SQ", None) and begins and raw.length > 16)  # head and end of an empty item
         try:
+            if self._read is not None and _is_long(self._read, keyword):
+                return True
             items = None if self._read is None else self._read.get(keyword)
             return isinstance(items, Sequence) and any(len(item) for item in items)
         except Exception:  # noqa: BLE001 - as in `_value`
@@ -114,7 +122,7 @@ class Elements:
         """The value, if it is of such a VR and in printable ASCII; then no character set says it otherwise."""
         tag, usual = _tag(keyword)
         raw = self._raw.get(tag)
-        if raw is None or raw.value is None or not raw.value.isascii():
+        if raw is None or raw.value is None or raw.length > LONGEST or not raw.value.isascii():
             return None
         vr = raw.VR or usual
         text = raw.value.decode("ascii").strip(" \0")
@@ -136,7 +144,7 @@ class Elements:
         if self._read is None and _tag(keyword)[0] not in self._raw:
             return None
         try:
-            value = self._dataset.get(keyword)
+            value = None if _is_long(self._dataset, keyword) else self._dataset.get(keyword)
         except Exception:  # noqa: BLE001 - pydicom lets any exception of any VR's decoder through; the value is optional
             return None
         if isinstance(value, pydicom.multival.MultiValue | list | tuple):
@@ -158,11 +166,16 @@ _PLAIN = (str, int, float, PersonName)  # an element may come under any VR, a se
 
 def _items(ds: Dataset, keyword: str) -> Sequence | None:
     """Of a sequence that is no larger than any that is asked for: nothing counts the elements within."""
-    held = ds.get_item(keyword) if keyword in ds else None
-    if held is None or (isinstance(held, RawDataElement) and len(held.value or b"") > MOST_NESTED):
+    if keyword not in ds or _is_long(ds, keyword):
         return None
     value = ds[keyword].value
     return value if isinstance(value, Sequence) else None
+
+
+def _is_long(ds: Dataset, keyword: str) -> bool:
+    """Whether it is longer than what is looked at, and not read yet."""
+    held = ds.get_item(keyword) if keyword in ds else None
+    return isinstance(held, RawDataElement) and len(held.value or b"") > LONGEST
 
 
 def _floats(text: str) -> tuple[float, ...] | None:
@@ -202,7 +215,8 @@ def read(
             return Elements(raw, implicit=syntax.is_implicit_VR), pixels
         except (Unusual, struct.error):
             pass
-    ds, pixels = _parse(data_set, syntax)
+    with _PARSING:
+        ds, pixels = _parse(data_set, syntax)
     return Elements({}, implicit=syntax.is_implicit_VR, read=ds), pixels
 
 
@@ -212,12 +226,18 @@ class _Counted(io.BytesIO):
     def __init__(self, data: bytes | bytearray) -> None:
         super().__init__(data)
         self._left = MOST_READS
+        self._names_character_sets = False
 
     def read(self, size: int | None = -1) -> bytes:
-        self._left -= 1
+        """A Specific Character Set counts by its bytes: it alone is split, and looked up, at once, which may take 140
+        bytes and a microsecond a byte."""
+        self._left -= _CHARACTER_SET_COUNTS * (size or 0) if self._names_character_sets else 1
         if self._left < 0:
             raise InvalidObject("the data set has more elements than any real one", StoreStatus.CANNOT_UNDERSTAND)
-        return super().read(size)
+        got = super().read(size)
+        long_length = self._names_character_sets and size == 4  # as an unusual VR has, in front of the value
+        self._names_character_sets = long_length or (size == 8 and got[:4] in _CHARACTER_SETS)
+        return got
 
 
 def _parse(data_set: bytes | bytearray, syntax: pydicom.uid.UID) -> tuple[Dataset, Pixels | None]:

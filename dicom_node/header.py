@@ -290,7 +290,9 @@ def _agent_given(of: Elements) -> bool:
     """Some write NONE, or NO CONTRAST, where PS3.3 C.7.6.4 has no such module at all. An Enhanced CT has no text, but a
     sequence (C.7.6.4b)."""
     text = of.text("ContrastBolusAgent")
-    return of.has_items("ContrastBolusAgentSequence") if text is None else not _NO_AGENT.fullmatch(text)
+    if text is None:
+        return of.has_items("ContrastBolusAgentSequence")
+    return len(text) > _LONGEST_TEXT or not _NO_AGENT.fullmatch(text)  # in time that grows with the square of it
 
 
 def _kernel_of_frames(of: Elements) -> str | None:

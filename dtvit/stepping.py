@@ -19,6 +19,7 @@ PIXEL_DATA = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 CHARACTER_SET = 0x00080005
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _LARGE = 8 * 2**20  # bytes in front of Pixel Data; what is larger is counted
+_LONGEST_CHARACTER_SET = 1024  # bytes; the longest that means anything has some two hundred
 _DEEPEST = 16  # sequences within sequences; PS3.5 sets no limit, and no image comes near it
 _LONG = frozenset(str(vr).encode() for vr in EXPLICIT_VR_LENGTH_32)  # PS3.5 7.1.2
 _SHORT = frozenset(str(vr).encode() for vr in STANDARD_VR) - _LONG
@@ -58,7 +59,7 @@ def find(
         last = tag
         if tag in PIXEL_DATA:
             return found, (vr, value, length)
-        if tag == CHARACTER_SET and vr not in ("CS", None):
+        if tag == CHARACTER_SET and (vr not in ("CS", None) or length > _LONGEST_CHARACTER_SET):
             raise Unusual
         if length == UNDEFINED:
             at = _past_sequence(data, value, implicit, vr, 0)
@@ -113,7 +114,9 @@ def _past_item(data: bytes | bytearray, at: int, end: int | None, implicit: bool
             if end is not None:
                 raise Unusual
             return at + 8
-        _, vr, begin, length = _head(data, at, implicit)
+        tag, vr, begin, length = _head(data, at, implicit)
+        if tag == CHARACTER_SET and length > _LONGEST_CHARACTER_SET:
+            raise Unusual
         at = _past_sequence(data, begin, implicit, vr, depth + 1) if length == UNDEFINED else begin + length
     if at != end:
         raise Unusual

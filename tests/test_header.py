@@ -7,6 +7,9 @@ import random
 import struct
 import subprocess
 import sys
+import time
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -237,6 +240,68 @@ def test_an_object_made_of_elements_is_refused_before_they_fill_the_memory(
     behind_group_8 = whole.index(struct.pack("<HH", 0x10, 0x10))
     with pytest.raises(InvalidObject, match="more elements than any real one"):
         read(ct(), data_set=whole[:behind_group_8] + crowd + whole[behind_group_8:])
+
+
+def with_element(ds: Dataset, tag: int, value: bytes, syntax: str) -> bytes:
+    """The encoded data set with this element instead of its own, of a length that its VR could not have."""
+    before, after = Dataset(), Dataset()
+    for element in ds:
+        if int(element.tag) != tag:
+            (before if int(element.tag) < tag else after).add(element)
+    vr = b"" if syntax == IMPLICIT else b"UN\0\0"
+    element_of = struct.pack("<HH", tag >> 16, tag & 0xFFFF) + vr + struct.pack("<I", len(value)) + value
+    return encoded(before, syntax) + element_of + encoded(after, syntax)
+
+
+@pytest.mark.parametrize("syntax", [IMPLICIT, EXPLICIT])
+@pytest.mark.parametrize(
+    "tag", [0x00080005, 0x00080008, 0x00100010, 0x00200032], ids=["character set", "image type", "name", "position"]
+)
+def test_a_value_of_a_hundred_thousand_values_does_not_fill_the_memory(tag: int, syntax: str) -> None:
+    """Of (0020,0032) each took 230 bytes: a hundred mebibytes of them would end the receiver."""
+    data_set = with_element(ct(PatientName="D\xf6"), tag, b"1\\" * 2**17, syntax)
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(InvalidObject):
+            read(ct(), syntax=syntax, data_set=data_set)
+        assert tracemalloc.get_traced_memory()[1] < 8 * len(data_set)
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_character_set_in_a_sequence_counts_by_its_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(elements, "MOST_READS", 2000)
+    within = struct.pack("<HHI", 8, 5, 4000) + b"X\\" * 2000
+    item = b"\xfe\xff\x00\xe0" + struct.pack("<I", len(within)) + within + b"\xfe\xff\xdd\xe0" + b"\0" * 4
+    sequence = struct.pack("<HHI", 8, 0x1110, 0xFFFFFFFF) + item
+    whole = encoded(ct(), IMPLICIT)
+    behind = whole.index(struct.pack("<HH", 0x10, 0x10))
+    with pytest.raises(InvalidObject, match="more elements than any real one"):
+        read(ct(), syntax=IMPLICIT, data_set=whole[:behind] + sequence + whole[behind:])
+
+
+def test_what_is_said_of_a_contrast_agent_at_length_is_read_in_no_time() -> None:
+    """Whether it says "none" took four seconds for these, and for the longest that fit as many minutes."""
+    begun = time.process_time()
+    assert read(ct(ContrastBolusAgent="no" + "-" * 8000 + "!")).facts.contrast
+    assert time.process_time() - begun < 1.0
+
+
+def test_large_headers_are_parsed_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each may take 250 MiB, and 64 associations bring them at once."""
+    parse, within, most = elements._parse, list[int](), list[int]()
+
+    def counting(*given: Any) -> Any:
+        within.append(1)
+        time.sleep(0.01)
+        most.append(len(within))
+        within.pop()
+        return parse(*given)
+
+    monkeypatch.setattr(elements, "_parse", counting)
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda number: read(ct(number), syntax=BIG), range(1, 9)))
+    assert most == [1] * 8
 
 
 def test_a_large_header_of_few_elements_is_read() -> None:
