@@ -16,9 +16,9 @@ from pydicom.dataset import Dataset
 from receiving import EXPLICIT
 
 from dicom_node.errors import PeerError, PeerRefused, PeerUnreachable
-from dicom_node.network import scu, upperlayer
+from dicom_node.network import calling, scu, upperlayer
 
-IMPLICIT = str(uid.ImplicitVRLittleEndian)
+IMPLICIT, DEFLATED = str(uid.ImplicitVRLittleEndian), str(uid.DeflatedExplicitVRLittleEndian)
 
 
 def file(ds: Dataset, folder: Path) -> scu.Outgoing:
@@ -100,6 +100,7 @@ def test_a_rejection_is_told_at_once_whatever_numbers_it_has(
         (bytes([7, 0, 0, 0, 0, 4, 0, 0, 7, 9]), "aborted the association at once"),
         (acceptance(accepted(2, IMPLICIT), LONGEST_PDU), "in a form that PS3.8 9.3.3 does not allow"),
         (acceptance(accepted(1, IMPLICIT)), "in a form that PS3.8 9.3.3 does not allow"),
+        (acceptance(accepted(1, DEFLATED), LONGEST_PDU), "in a form that PS3.8 9.3.3 does not allow"),
         (acceptance(accepted(1, ""), LONGEST_PDU), "in a form that PS3.8 9.3.3 does not allow"),
         (acceptance(accepted(1, IMPLICIT), LONGEST_PDU[:-2] + bytes([0, 5])), "in a form that PS3.8 9.3.3 does not"),
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", "is it a DICOM port"),
@@ -109,6 +110,27 @@ def test_an_answer_that_no_standard_knows_is_told_at_once_too(answer: bytes, sai
     begun = time.monotonic()
     with peer_that_says(answer) as port:
         with pytest.raises(PeerUnreachable, match=said):
+            scu.echo(peer(port, timeout_s=120.0), "NODE")
+        assert time.monotonic() - begun < 60.0
+
+
+def test_a_pdu_of_four_gibibytes_is_not_waited_for() -> None:
+    accepts = acceptance(accepted(1, IMPLICIT), LONGEST_PDU)
+    begun = time.monotonic()
+    with peer_that_says(accepts, bytes([upperlayer.PduType.P_DATA, 0]) + b"\xff" * 4 + bytes(1000)) as port:
+        with pytest.raises(PeerUnreachable, match="did not answer"):
+            scu.echo(peer(port, timeout_s=120.0), "NODE")
+        assert time.monotonic() - begun < 60.0
+
+
+@pytest.mark.parametrize("control", [0, 1], ids=["data set", "command set"])
+def test_an_answer_without_end_ends_its_association(control: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calling, "NO_OBJECT", 2**20)
+    value = (60_000).to_bytes(4) + bytes([1, control]) + bytes(59_998)
+    fragment = bytes([upperlayer.PduType.P_DATA, 0]) + len(value).to_bytes(4) + value
+    begun = time.monotonic()
+    with peer_that_says(acceptance(accepted(1, IMPLICIT), LONGEST_PDU), fragment * 40) as port:
+        with pytest.raises(PeerUnreachable, match="did not answer"):
             scu.echo(peer(port, timeout_s=120.0), "NODE")
         assert time.monotonic() - begun < 60.0
 

@@ -6,8 +6,10 @@ import json
 import shutil
 import subprocess
 import threading
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +23,9 @@ from dicom_node.config import Commitment, Config, NodeSection, Peer
 from dicom_node.errors import StoreUnavailable
 from dicom_node.housekeeping import tidy
 from dicom_node.network import commitment as network
-from dicom_node.network import scp
+from dicom_node.network import library_loop, scp
 from dicom_node.network.commitment import SOP_CLASS, SOP_INSTANCE, Report
+from dicom_node.network.memory import NO_OBJECT
 from dicom_node.network.stand_in import free_port
 from dicom_node.network.syntaxes import VERIFICATION
 from dicom_node.status import CommitmentStatus
@@ -435,6 +438,66 @@ def test_a_request_that_may_be_deflated_is_not_negotiated(receiver: Callable[...
     association = ae.associate("127.0.0.1", receiver(lambda _: None), ae_title="NODE")
     assert [one.abstract_syntax for one in association.accepted_contexts] == [VERIFICATION]
     association.release()
+
+
+def told_on(association: Any, information: Dataset) -> Any:
+    """The status that is answered, if any."""
+    status, _ = association.send_n_event_report(information, 1, SOP_CLASS, SOP_INSTANCE)
+    return status.get("Status")
+
+
+def as_scp(port: int) -> Any:
+    """An association on which reports can be made to the node."""
+    ae = AE("PACS")
+    ae.add_requested_context(SOP_CLASS, CONTEXTS)
+    ae.dimse_timeout = 10
+    role = build_role(SOP_CLASS, scp_role=True)
+    return ae.associate("127.0.0.1", port, ae_title="NODE", ext_neg=[role])
+
+
+def test_a_report_that_is_larger_than_any_ends_its_association_unread(receiver: Callable[..., int]) -> None:
+    """Of eight bytes each, its elements would take forty times as much: whoever may store could end the receiver."""
+    taken: list[Report] = []
+    port = receiver(taken.append)
+    huge = Dataset()
+    huge.TransactionUID = "2.25.1"
+    huge.add_new(0x00091010, "OB", bytes(NO_OBJECT))
+    assert told_on(as_scp(port), huge) is None
+    assert taken == []
+
+
+def test_any_number_of_reports_comes_over_one_association(
+    receiver: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(library_loop, "NO_OBJECT", 1000)
+    taken: list[Report] = []
+    association = as_scp(receiver(taken.append))
+    small = Dataset()
+    small.TransactionUID = "2.25.1"
+    small.add_new(0x00091010, "OB", bytes(200))
+    assert [told_on(association, small) for _ in range(20)] == [0] * 20
+    assert len(taken) == 20
+    association.release()
+
+
+def test_reports_are_parsed_one_after_the_other(receiver: Callable[..., int]) -> None:
+    within, most = list[Report](), list[int]()
+
+    def take(report: Report) -> None:
+        within.append(report)
+        time.sleep(0.05)
+        most.append(len(within))
+        within.pop()
+
+    told = Dataset()
+    told.TransactionUID = "2.25.1"
+    port = receiver(take)
+    associations = [as_scp(port) for _ in range(4)]
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(lambda one: told_on(one, told), associations)) == [0] * 4
+    for one in associations:
+        one.release()
+    assert most == [1] * 4
 
 
 def keeper(node: Made) -> Keeper:

@@ -35,6 +35,8 @@ def archive(asked: list[Dataset]) -> Iterator[int]:
             answer.QueryRetrieveLevel = "SERIES"
             answer.NumberOfSeriesRelatedInstances = 28
             yield 0xFF00, answer
+        while event.identifier.SeriesInstanceUID == "1.2.3.3":
+            yield 0xFF00, event.identifier
 
     ae = AE("PACS")
     ae.add_supported_context(StudyRootQueryRetrieveInformationModelFind)
@@ -51,6 +53,12 @@ def test_the_pacs_is_asked_for_the_one_series(archive: int, asked: list[Dataset]
 
 def test_a_series_that_the_pacs_does_not_know_has_no_count(archive: int) -> None:
     assert scu.count_instances(peer(archive), "NODE", "1.2.3", "1.2.3.2") is None
+
+
+def test_a_pacs_that_answers_without_end_is_not_listened_to(archive: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scu, "_MOST_ANSWERS", 20)
+    with pytest.raises(PeerUnreachable, match="without end"):
+        scu.count_instances(peer(archive), "NODE", "1.2.3", "1.2.3.3")
 
 
 def test_a_pacs_that_is_not_there_is_an_error_of_the_peer() -> None:

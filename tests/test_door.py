@@ -39,6 +39,7 @@ from receiving import (
 from dicom_node.config import NodeSection
 from dicom_node.errors import PeerError
 from dicom_node.network import admission, command, library_loop, own_loop, scu, syntaxes, tally
+from dicom_node.network.memory import NO_OBJECT
 from dicom_node.received import Received
 from dicom_node.status import StoreStatus
 
@@ -245,6 +246,29 @@ def test_an_object_beyond_the_bound_is_never_acknowledged_and_its_memory_is_give
     finally:
         one.stop(GRACE_S)
     assert one._memory.lent == 0
+
+
+@pytest.mark.usefixtures("either_loop")
+def test_a_stranger_who_may_echo_takes_no_memory_from_a_sender(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What comes in the context of Verification is no object, whatever its message says."""
+    one = receiver(lambda _: StoreStatus.SUCCESS, echo_from_anyone=True, max_object=32 * 2**20)
+    lend, most = one._memory.lend, [0]
+
+    def noted(size: int, *, held: int = 0) -> bool:
+        lent = lend(size, held=held)
+        most.append(one._memory.lent)
+        return lent
+
+    monkeypatch.setattr(one._memory, "lend", noted)
+    verification = request(context(1, syntaxes.VERIFICATION), calling="STRANGER")
+    parts = [p_data((1, 0, b"x" * 120_000))] * 100
+    port = one.start()
+    try:
+        exchange(port, verification, p_data((1, 3, store_request("1.2.3"))), *parts, p_data((1, 2, b"x")))
+        assert echo(port) > 0
+    finally:
+        one.stop(GRACE_S)
+    assert max(most) <= NO_OBJECT
 
 
 @pytest.mark.usefixtures("either_loop")

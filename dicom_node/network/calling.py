@@ -14,10 +14,15 @@ from typing import Any, NamedTuple
 
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
-from pynetdicom.pdu import A_ABORT_RQ, A_ASSOCIATE_AC, A_ASSOCIATE_RJ
+from pynetdicom.pdu import A_ABORT_RQ, A_ASSOCIATE_AC, A_ASSOCIATE_RJ, P_DATA_TF
+from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.transport import AssociationSocket
 
 from dicom_node.config import Peer
+from dicom_node.network.command import LAST
+from dicom_node.network.library_loop import JudgedSocket
+from dicom_node.network.memory import NO_OBJECT
+from dicom_node.network.upperlayer import BadPdu
 
 PERMANENT = 1  # Result of an A-ASSOCIATE-RJ (PS3.8 9.3.4); any other is one for now
 _NO_REASON_GIVEN = 1
@@ -49,6 +54,8 @@ class Heard:
         self.no_connection: BaseException | None = None
         self._asked_at: float | None = None
         self._aborted = self._broken = False
+        self._unfinished = 0
+        """Bytes of the message that is coming."""
 
     def handlers(self) -> list[tuple[Any, ...]]:
         return [(evt.EVT_CONN_OPEN, self._connected), (evt.EVT_PDU_RECV, self._take)]
@@ -83,7 +90,8 @@ class Heard:
             connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             # A peer that hangs in the middle of a PDU, ours or its own, holds the library's thread for ever otherwise,
             # and then whoever asked, whom no timeout of the library frees.
-            connection.socket.settimeout(event.assoc.network_timeout)
+            connection.longest_s = event.assoc.network_timeout
+            connection.socket.settimeout(connection.longest_s)
 
     def _take(self, event: evt.Event) -> None:
         """Keep what the peer said, and leave to the library what it can bear."""
@@ -98,10 +106,32 @@ class Heard:
             pdu.source, pdu.reason_diagnostic = _SERVICE_USER, 0
         elif isinstance(pdu, A_ASSOCIATE_AC):
             try:
-                pdu.to_primitive()
+                self._broken = not _as_proposed(pdu.to_primitive(), event.assoc)
             except Exception:  # noqa: BLE001 - outermost line of a handler: whatever the peer wrote there
                 self._broken = True
+            if self._broken:
                 pdu.variable_items = []  # nothing accepted: that ends the association at once
+        elif isinstance(pdu, P_DATA_TF):
+            self._count(event.assoc, pdu)
+
+    def _count(self, association: Association, pdu: P_DATA_TF) -> None:
+        """End an association with a message that grows without end, which the library would hold."""
+        for item in pdu.presentation_data_value_items:
+            value = item.presentation_data_value
+            self._unfinished += len(value)
+            if self._unfinished > NO_OBJECT:
+                item.presentation_data_value = value[:1]
+                association.dul.socket.over = True
+            elif value and value[0] & LAST:
+                self._unfinished = 0
+
+
+def _as_proposed(accepted: A_ASSOCIATE, association: Association) -> bool:
+    """Whether no transfer syntax is accepted that was not proposed (PS3.8 9.3.3.2), as a deflated one, in which the
+    peer could then say a thousand times as much as it sends."""
+    proposed = {uid for c in association.requestor.requested_contexts for uid in c.transfer_syntax}
+    taken = [c for c in accepted.presentation_context_definition_results_list if c.result == 0]
+    return proposed.issuperset(uid for c in taken for uid in c.transfer_syntax[:1])
 
 
 class Caller(AE):  # type: ignore[misc]
@@ -118,8 +148,19 @@ class Caller(AE):  # type: ignore[misc]
         return made
 
 
-class _Connection(AssociationSocket):  # type: ignore[misc]
+class _Connection(JudgedSocket):
+    """What is too long ends it as if the peer had: were it aborted, who waits for an answer would wait on."""
+
     heard: Heard
+    over = False
+
+    def recv(self, nr_bytes: int) -> bytearray:
+        if self.over:
+            raise ConnectionAbortedError("a message without end")
+        return super().recv(nr_bytes)
+
+    def misjudged(self, why: BadPdu) -> None:
+        raise ConnectionAbortedError(str(why))
 
     def _shutdown_socket(self) -> None:
         """The library calls this while it handles the error of connecting, which it then drops."""

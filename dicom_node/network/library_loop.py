@@ -19,46 +19,65 @@ from pynetdicom.pdu import P_DATA_TF
 from pynetdicom.transport import AssociationSocket
 
 from dicom_node.logs import trace
-from dicom_node.network import upperlayer
+from dicom_node.network import syntaxes, upperlayer
 from dicom_node.network.command import COMMAND, LAST, MAX_COMMAND
-from dicom_node.network.memory import Memory
+from dicom_node.network.memory import NO_OBJECT, Memory
 from dicom_node.network.upperlayer import CALM_S, BadPdu
 
 _END_S = 10.0  # for the library to end an association that it has given up
 
 
-class Wire(AssociationSocket):  # type: ignore[misc]
-    """pynetdicom's view of a connection whose association request was read already."""
+class JudgedSocket(AssociationSocket):  # type: ignore[misc]
+    """pynetdicom's view of a connection of which no PDU is longer, or takes longer, than it may."""
+
+    longest_s = CALM_S
+    """For a PDU to be whole, and for the peer to take one of ours."""
+    _body_is_next = False
+
+    def recv(self, nr_bytes: int) -> bytearray:
+        """The library reads six bytes of a PDU, then, where it knows the type, the rest. Raises OSError."""
+        body, self._body_is_next = self._body_is_next, not self._body_is_next
+        assert self.socket is not None
+        read = upperlayer.read_exactly(self.socket, nr_bytes, time.monotonic() + self.longest_s)
+        self.socket.settimeout(self.longest_s)
+        if not body and len(read) == nr_bytes:
+            try:
+                upperlayer.judge(bytes(read))
+            except BadPdu as exc:
+                self.misjudged(exc)
+                self._body_is_next = False
+                return bytearray(b"\xff") + read[1:]  # a type that the library does not know: it aborts in order
+        return read
+
+    def misjudged(self, why: BadPdu) -> None:
+        """Called before the association ends for it."""
+
+
+class Wire(JudgedSocket):
+    """One whose association request was read already."""
 
     def __init__(
         self, association: Association, connection: socket.socket, first: bytes, complain: Callable[[str], None]
     ) -> None:
         super().__init__(association, client_socket=connection)
+        self.longest_s = CALM_S
         connection.settimeout(CALM_S)  # for sending too: a peer may stop taking answers
         self._unread = first
         self._complain = complain
-        self._body_is_next = False
 
     @property
     def ready(self) -> bool:
         return bool(self._unread) or bool(super().ready)
 
     def recv(self, nr_bytes: int) -> bytearray:
-        """The library reads six bytes of a PDU, then, where it knows the type, the rest. Raises OSError."""
-        body, self._body_is_next = self._body_is_next, not self._body_is_next
         if self._unread:
+            self._body_is_next = not self._body_is_next
             got, self._unread = self._unread[:nr_bytes], self._unread[nr_bytes:]
             return bytearray(got)
-        assert self.socket is not None
-        read = upperlayer.read_exactly(self.socket, nr_bytes, time.monotonic() + CALM_S)
-        if not body and len(read) == nr_bytes:
-            try:
-                upperlayer.judge(bytes(read))
-            except BadPdu as exc:
-                self._complain(str(exc))
-                self._body_is_next = False
-                return bytearray(b"\xff") + read[1:]  # a type that the library does not know: it aborts in order
-        return read
+        return super().recv(nr_bytes)
+
+    def misjudged(self, why: BadPdu) -> None:
+        self._complain(str(why))
 
 
 class Bounds:
@@ -79,7 +98,8 @@ class Bounds:
             return
         for item in event.pdu.presentation_data_value_items:
             value = item.presentation_data_value
-            reason = None if self.broken or not value else self._judge(value)
+            longest = self._max_object if _brings_objects(event.assoc, item.presentation_context_id) else NO_OBJECT
+            reason = None if self.broken or not value else self._judge(value, longest)
             if reason is not None:
                 self.broken = True
                 self._complain(reason)
@@ -87,15 +107,15 @@ class Bounds:
             if self.broken:
                 item.presentation_data_value = value[:1]
 
-    def _judge(self, value: bytes) -> str | None:
+    def _judge(self, value: bytes, longest: int) -> str | None:
         """Why the association cannot go on, or None."""
         with self._lock:
             if value[0] & COMMAND:
                 self._command = 0 if value[0] & LAST else self._command + len(value)
                 return "a command set without end" if self._command > MAX_COMMAND else None
             size = len(value) - 1
-            if self._held + size > self._max_object:
-                return "more data than node.max_object_mib before an answer"
+            if self._held + size > longest:
+                return f"more than {longest} bytes of data before an answer"
             if not self._memory.lend(size, held=self._held):
                 return "too many large objects at once, see node.max_object_mib"
             self._held += size
@@ -110,6 +130,12 @@ class Bounds:
 
     def close(self) -> None:
         self.answered(self._held)
+
+
+def _brings_objects(association: Association, context_id: int) -> bool:
+    """Whether what comes in this presentation context may be an object to be stored."""
+    accepted = (c for c in association.accepted_contexts if c.context_id == context_id)
+    return any(syntaxes.is_storage(str(c.abstract_syntax)) for c in accepted)
 
 
 def run(association: Association, connection: socket.socket, wire: Wire, complain: Callable[[str], None]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 SMALL = 4 * 2**20  # bytes: a CT image of 1024 x 1024, and room for its header
+NO_OBJECT = 8 * 2**20  # bytes of a message of another service: 50,000 references of a storage commitment take six
 
 
 class Memory:

@@ -205,7 +205,9 @@ class Loop:
         if message.refused is not None:
             return
         size = len(content)
-        if message.held + size > self._max_object:
+        if message.context is not None and self._contexts[message.context][0] == VERIFICATION:
+            message.refused = "it came in the context of Verification"  # where a stranger would take a sender's memory
+        elif message.held + size > self._max_object:
             message.refused = "larger than node.max_object_mib"
         elif not self._memory.lend(size, held=message.held):
             message.refused = "too many large objects at once, see node.max_object_mib"

@@ -10,6 +10,7 @@ import hashlib
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
@@ -30,7 +31,7 @@ from dicom_node.network.tally import Tally
 from dicom_node.network.tls import TlsFiles
 from dicom_node.network.upperlayer import MAX_PDU, BadPdu
 from dicom_node.received import Received, file_meta
-from dicom_node.status import StoreStatus
+from dicom_node.status import CommitmentStatus, StoreStatus
 from dicom_node.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 log = logging.getLogger("dicom_node.scp")
@@ -63,6 +64,12 @@ def rules_of(config: Config, has_room: Callable[[], bool] = lambda: True) -> Rul
     )
 
 
+def _size_of(request: Any) -> int:
+    """Bytes of the data set of an N-ACTION or N-EVENT-REPORT request."""
+    told = getattr(request, "ActionInformation", None) or getattr(request, "EventInformation", None)
+    return 0 if told is None else len(told.getvalue())
+
+
 def _in_either_role(abstract_syntax: str) -> PresentationContext:
     """Who opens the association may be the SCP: PS3.7 D.3.3.4, as with reports on storage commitment."""
     context = build_context(abstract_syntax, syntaxes.UNCOMPRESSED)
@@ -78,14 +85,15 @@ class Receiver:
         *,
         bind: str,
         port: int,
-        services: Sequence[tuple[str, Sequence[tuple[evt.EventType, object]]]] = (),
+        services: Sequence[tuple[str, Sequence[tuple[Any, ...]]]] = (),
     ) -> None:
-        """`services`: further abstract syntaxes, and the library's handlers for what is asked of them."""
+        """`services`: further abstract syntaxes, and the library's handlers, with arguments, for what is asked."""
         self._accept = accept
         self._rules = rules
         self._address = (bind, port)
         self._services = services
         self._memory = Memory(_OBJECTS_AT_ONCE * rules.max_object, for_small=rules.max_associations * SMALL)
+        self._serving_others = threading.Lock()
         self._tally = Tally(log)
         self._server: door.Server | None = None
         self._verification = [build_context(syntaxes.VERIFICATION, syntaxes.UNCOMPRESSED)]
@@ -202,6 +210,19 @@ class Receiver:
             finally:
                 bounds.answered(len(data_set))
 
+        def on_other(event: evt.Event, serve: Callable[..., object], given: Sequence[object]) -> object:
+            """One at a time: what takes 8 MiB takes forty times as much once the library has parsed it."""
+            if bounds.broken:
+                return CommitmentStatus.RESOURCE_LIMITATION, None
+            with self._serving_others:
+                try:
+                    return serve(event, *given)
+                finally:
+                    bounds.answered(_size_of(event.request))
+
+        for _, handlers in self._services:
+            for kind, serve, given in handlers:
+                association.bind(kind, on_other, [serve, given])
         association.bind(evt.EVT_PDU_RECV, bounds.on_pdu)
         association.bind(evt.EVT_C_STORE, on_store)
         association.bind(evt.EVT_ABORTED, lambda _: complain("aborted"))

@@ -26,6 +26,7 @@ from dicom_node.status import PENDING, StoreStatus, in_words, is_stored, is_temp
 
 _config.STORE_SEND_CHUNKED_DATASET = True  # files are sent as they are, and not through memory
 _MESSAGE_IDS = 65535  # PS3.7 9.3.1.1: unsigned, of 16 bits
+_MOST_ANSWERS = 1000  # to a C-FIND for one series
 _MAX_CONTEXTS = 128  # PS3.8 9.3.2.2: context IDs are odd and below 256
 
 
@@ -98,9 +99,11 @@ def count_instances(peer: Peer, calling_aet: str, study_uid: str, series_uid: st
         if open_ is None:
             raise NoContext(f"{named(peer)} accepts no C-FIND (Study Root Query/Retrieve Information Model)")
         found = None
-        for status, answer in open_.send_c_find(query, model):
+        for answers, (status, answer) in enumerate(open_.send_c_find(query, model)):
             if "Status" not in status:
                 raise PeerUnreachable(f"{named(peer)} did not answer C-FIND")
+            if answers >= _MOST_ANSWERS:
+                raise PeerUnreachable(f"{named(peer)} answers C-FIND without end")
             if status.Status in PENDING and answer is not None:
                 found = answer.get("NumberOfSeriesRelatedInstances", found)
             elif status.Status != StoreStatus.SUCCESS and status.Status not in PENDING:

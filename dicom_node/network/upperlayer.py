@@ -35,6 +35,7 @@ class AbortReason(IntEnum):
 
 
 LONGEST = {
+    PduType.ASSOCIATE_AC: 64 * 1024,  # 128 contexts with one transfer syntax each take 10 KiB
     PduType.ASSOCIATE_RQ: 512 * 1024,  # 128 contexts with 40 transfer syntaxes each and their user items take 200 KiB
     PduType.P_DATA: 2 * MAX_PDU,  # twice what was agreed: some peers do not count the header of what they send
 }
