@@ -28,7 +28,14 @@ from dicom_node.errors import StoreUnavailable
 from dicom_node.logs import fields, trace
 from dicom_node.report import capture, keyobjects, picture, sr
 from dicom_node.report.context import Algorithm, Predecessor, ReportContext
-from dicom_node.report.header import UNREADABLE, is_carriable, read_text, series_number
+from dicom_node.report.header import (
+    LOOKED_AT,
+    UNREADABLE,
+    is_carriable,
+    read_text,
+    series_number,
+    without_long_values,
+)
 from dicom_node.report.provenance import to_bytes
 from dicom_node.slices import Shown
 from dicom_node.store.jobs import Job, Record
@@ -255,9 +262,10 @@ def headers(instances: Sequence[Instance], spool: Spool) -> list[Dataset]:
 
 
 def header_of(one: Instance, spool: Spool) -> Dataset | None:
-    """Without pixels; None where the file is gone, or is not what was filed any more. Raises StoreUnavailable."""
+    """What reports look at; None where the file is gone, or is not what was filed any more. Raises StoreUnavailable."""
     try:
-        ds = pydicom.dcmread(spool.path(one.file), stop_before_pixels=True)
+        read = pydicom.dcmread(spool.path(one.file), specific_tags=list(LOOKED_AT), stop_before_pixels=True)
+        ds = without_long_values(read)
     except FileNotFoundError:
         return None
     except (*UNREADABLE, zlib.error) as exc:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from pydicom import dcmread
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataset import Dataset
@@ -24,13 +25,45 @@ from pydicom.filereader import read_dataset
 from pydicom.uid import generate_uid
 from report_cases import CT, SERIES, STUDY, context, findings, headers
 
-from dicom_node.report import header, sr
+from dicom_node.report import capture, header, keyobjects, sr
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # pydicom says what is wrong with the source
 DCIODVFY = shutil.which("dciodvfy", path=str(Path(sys.executable).parent)) or shutil.which("dciodvfy")
 FOUND = findings("deep", 8)
 
 Raw = dict[str, tuple[str, bytes]]
+
+
+class Asked(Dataset):  # type: ignore[misc]
+    """Notes what it is asked for."""
+
+    keywords: set[str] = set()  # noqa: RUF012 - of all of them together
+
+    def __contains__(self, name: object) -> bool:
+        self.keywords.add(str(name))
+        return bool(super().__contains__(name))
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        self.keywords.add(str(key))
+        return super().get(key, default)
+
+
+def test_of_a_header_nothing_is_asked_for_but_what_is_read_of_it() -> None:
+    asked = [Asked(ds) for ds in headers(8)]
+    for ds in asked:
+        ds.RequestAttributesSequence = [Dataset()]
+    page = Image.new("RGB", (8, 8))
+    sr.build(asked, FOUND, context())
+    capture.build(page, [], asked, FOUND, context())
+    capture.document(page, asked, FOUND, context())
+    assert keyobjects.positive(asked, FOUND, context()) is not None
+    assert {k for k in Asked.keywords if tag_for_keyword(k)} <= set(header.LOOKED_AT)
+
+
+def test_a_long_value_is_left_unparsed() -> None:
+    ds = received({"StudyDescription": ("UT", b"1\\" * 40_000), "PatientID": ("LO", b"P-1")})
+    assert "StudyDescription" not in header.without_long_values(ds)
+    assert header.read_text(ds, "PatientID") == "P-1"
 
 
 def received(elements: Raw, image: int = 1) -> Dataset:
