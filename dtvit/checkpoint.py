@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,6 +81,9 @@ class Metadata:
     """Of the training pictures and labels, as `train.evaluation.drift.statistics` gives them; empty where none are."""
 
     def __post_init__(self) -> None:
+        texts = (self.name, self.encoder, self.training_data, self.patients_seen, self.head, self.licence, self.created)
+        if not all(isinstance(text, str) for text in texts):
+            raise ValueError("name, encoder and what else is told in words must be text")
         if self.location_classes[:3] != LOCATIONS or self.location_classes[3:] not in ((), (NONE,)):
             raise ValueError(f"location_classes must be {LOCATIONS}, with {NONE!r} after them or not")
         for key in ("presence_temperature", "location_temperature"):
@@ -181,9 +184,11 @@ def _metadata(path: Path, header: Mapping[str, str]) -> Metadata:
     try:
         fields = json.loads(header[HEADER_KEY])
         found = fields.pop("format", None)
-    except (ValueError, AttributeError) as exc:
+        if not all(text.replace("\n", " ").isprintable() for text in _texts(fields)):
+            raise ValueError  # they are shown on terminals, which what is not printable steers
+    except (ValueError, AttributeError, TypeError, RecursionError) as exc:
         raise UnusableCheckpoint(
-            path, "its metadata is not a JSON object", "use a file written by dicom-node train"
+            path, "its metadata is not a JSON object of printable text", "use a file written by dicom-node train"
         ) from exc
     if found != FORMAT:
         raise UnusableCheckpoint(
@@ -200,6 +205,19 @@ def _metadata(path: Path, header: Mapping[str, str]) -> Metadata:
         raise UnusableCheckpoint(
             path, f"its metadata is incomplete or wrong ({exc})", "use a file written by dicom-node train"
         ) from exc
+
+
+def _texts(value: object) -> Iterator[str]:
+    """All that stand in what JSON holds."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        yield from value
+        for each in value.values():
+            yield from _texts(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from _texts(each)
 
 
 def _empty_model(checkpoint: Checkpoint) -> DTViT:

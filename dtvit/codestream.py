@@ -13,7 +13,8 @@ _SOS = 0xDA
 _FRAMES = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}  # SOF0..15 and JPEG-LS's SOF55; not DHT, JPG, DAC
 _ALONE = frozenset({0x01, *range(0xD0, 0xD9)})  # markers without a length
 _SIZ = b"\xff\x4f\xff\x51"  # SOC, then SIZ: the fixed start of every JPEG 2000 codestream
-_JP2_SEARCH = 4096  # a JP2 wrapping (not allowed in DICOM, yet seen) precedes the codestream by some 100 bytes
+_BOX = struct.Struct(">I4sQ")
+"""Length, kind, and the length of one that is too long for the first; ISO 15444-1 I.4."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,8 @@ def codestream(data: bytes) -> Codestream | None:
     try:
         if data[:2] == b"\xff\xd8":
             return _jpeg(data)
-        start = data[:_JP2_SEARCH].find(_SIZ)
-        return None if start < 0 else _jpeg2000(data[start + 4 : start + 44])
+        start = 0 if data.startswith(_SIZ) else _behind_boxes(data)
+        return _jpeg2000(data[start + 4 : start + 44]) if data.startswith(_SIZ, start) else None
     except (struct.error, IndexError):
         return None
 
@@ -54,6 +55,17 @@ def _jpeg(data: bytes) -> Codestream | None:
         else:
             at += 2 + struct.unpack_from(">H", data, at + 2)[0]
     return None
+
+
+def _behind_boxes(data: bytes) -> int:
+    """Where the codestream begins in a JP2 wrapping, which DICOM does not allow, yet is seen. As a decoder finds it, whom
+    what looks like one in another box does not mislead. Raises struct.error."""
+    at = 0
+    while True:
+        length, kind, longer = _BOX.unpack_from(data, at)
+        if kind == b"jp2c":
+            return at + (16 if length == 1 else 8)
+        at += max(longer if length == 1 else length, 8)
 
 
 def _jpeg2000(siz: bytes) -> Codestream | None:

@@ -103,6 +103,9 @@ def test_weights_without_metadata_are_refused(tmp_path):
         ({"location_classes": ["left", "right", "middle"]}, "location_classes"),
         ({"presence_temperature": 0}, "presence_temperature"),
         ({"colour": "blue"}, "colour"),
+        ({"name": "\x1b]0;\x07"}, "printable text"),
+        ({"training": {"by": ["\x9b2J"]}}, "printable text"),
+        ({"encoder": ["vit"]}, "must be text"),
         ({"encoder": "vit_tiny_patch16_224"}, r"not those of vit_tiny_patch16_224 \(.* has shape"),
     ],
 )
@@ -110,6 +113,13 @@ def test_wrong_metadata_is_refused_by_name(path, change, said):
     rewrite(path, **change)
     with pytest.raises(UnusableCheckpoint, match=said):
         load(path)
+
+
+@pytest.mark.parametrize("metadata", ["[1]", "[" * 100_000, "5"])
+def test_metadata_of_another_shape_is_refused(tmp_path, metadata):
+    save_file({"a": torch.zeros(2)}, tmp_path / "odd.safetensors", {HEADER_KEY: metadata})
+    with pytest.raises(UnusableCheckpoint, match="not a JSON object"):
+        describe(tmp_path / "odd.safetensors")
 
 
 def test_missing_and_surplus_weights_are_named(path):

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pydicom
 import pytest
+from PIL import Image
 from pydicom import uid
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
@@ -287,11 +288,26 @@ def jpeg_2000_of(rows: int, columns: int, tile: int) -> bytes:
     return b"\xff\x4f\xff\x51" + siz + b"\xff\xd9"
 
 
+def box(kind: bytes, content: bytes) -> bytes:
+    """Of a JP2 file."""
+    return struct.pack(">I4s", 8 + len(content), kind) + content
+
+
+def jp2_of(*boxes: bytes) -> bytes:
+    return b"".join((box(b"jP  ", b"\r\n\x87\n"), box(b"ftyp", b"jp2 \0\0\0\0jp2 "), *boxes))
+
+
 @pytest.mark.parametrize(
     ("syntax", "stream", "reason"),
     [
         (uid.JPEG2000Lossless, jpeg_2000_of(60000, 60000, 60000), "60000 x 60000"),
         (uid.JPEG2000Lossless, jpeg_2000_of(64, 96, 1), "no single grey image"),
+        (
+            uid.JPEG2000Lossless,
+            jp2_of(box(b"uuid", jpeg_2000_of(64, 96, 96)), box(b"jp2c", jpeg_2000_of(60000, 60000, 60000))),
+            "60000 x 60000",
+        ),
+        (uid.JPEG2000Lossless, jp2_of(struct.pack(">I4sQ", 1, b"uuid", 0) + bytes(64)), "no JPEG 2000"),
         (uid.JPEGLSLossless, b"\xff\xd8\xff\xf7\x00\x0b\x10\xea\x60\xea\x60\x01\x01\x11\x00\xff\xd9", "60000 x 60000"),
         (uid.JPEGLosslessSV1, b"\xff\xd8\xff\xc3\x00\x0b\x10\xea\x60\xea\x60\x01\x01\x11\x00\xff\xd9", "60000 x 60000"),
         (
@@ -309,6 +325,17 @@ def test_a_lying_stream_costs_its_slice_and_no_memory(syntax: str, stream: bytes
     ds.PixelData = encapsulate([stream])
     ds["PixelData"].is_undefined_length = True
     assert reason in refused(ds)
+
+
+def test_a_frame_in_a_jp2_wrapping_is_read() -> None:
+    pixels = made()
+    plain = io.BytesIO()
+    Image.fromarray(np.frombuffer(pixels.PixelData, "<u2").reshape(64, 96)).save(plain, "JPEG2000")
+    assert plain.getvalue()[4:8] == b"jP  "
+    ds = made(syntax=uid.JPEG2000Lossless, BitsStored=16, HighBit=15, PixelRepresentation=0)
+    ds.PixelData = encapsulate([plain.getvalue()])
+    ds["PixelData"].is_undefined_length = True
+    assert CTObject(written(ds)).slice(0).hu.shape == (64, 96)
 
 
 def test_a_deflated_bomb_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
