@@ -58,7 +58,7 @@ def _jpeg(data: bytes) -> Codestream | None:
 
 
 def _behind_boxes(data: bytes) -> int:
-    """Where the codestream begins in a JP2 wrapping, which DICOM does not allow, yet is seen. As a decoder finds it, whom
+    """Where the codestream begins in a JP2 wrapping, which DICOM does not allow, yet is seen. As decoders find it, whom
     what looks like one in another box does not mislead. Raises struct.error."""
     at = 0
     while True:

@@ -14,9 +14,10 @@ from pydicom.dataset import Dataset
 from sqlalchemy import Connection
 
 from dicom_node.errors import StoreUnavailable
+from dicom_node.header import pixel_digest
 from dicom_node.received import Received
 from dicom_node.status import StoreStatus
-from dicom_node.store import filing
+from dicom_node.store import filing, together
 from dicom_node.tables import instances
 
 
@@ -77,6 +78,39 @@ def test_what_waits_together_is_one_commit_and_all_of_it_is_kept(node: Made, mon
     rows = node.rows(instances)
     assert {row.sop_instance_uid for row in rows} == {ct(number).SOPInstanceUID for number in range(1, 12)}
     assert all(node.spool.holds(row.file, row.size) for row in rows)
+
+
+def test_while_an_arrival_is_compared_with_an_earlier_copy_others_are_filed(
+    node: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To parse one takes seconds, if its sender wants it to; the database was locked meanwhile, for everybody."""
+    compare, comparing, go_on = pixel_digest, threading.Event(), threading.Event()
+
+    def slowly(*given: Any) -> str:
+        comparing.set()
+        assert go_on.wait(60)
+        return compare(*given)
+
+    monkeypatch.setattr(together, "pixel_digest", slowly)
+    answers: dict[str, list[StoreStatus]] = {}
+
+    def send(name: str, ds: Dataset) -> threading.Thread:
+        thread = threading.Thread(target=lambda: answers.update({name: node.accept(ds)}))
+        thread.start()
+        return thread
+
+    node.accept(ct(1))
+    corrected = send("corrected", ct(1, PatientSex="M"))
+    assert comparing.wait(30)
+    other = send("other", ct(2))
+    other.join(10)
+    before = dict(answers)
+    go_on.set()
+    corrected.join(30)
+    other.join(30)
+    assert before == {"other": [StoreStatus.SUCCESS]}
+    assert answers["corrected"] == [StoreStatus.SUCCESS]
+    assert sorted(row.current for row in node.rows(instances)) == [False, True, True]
 
 
 def test_nobody_is_answered_before_the_commit_that_holds_its_row(node: Made, monkeypatch: pytest.MonkeyPatch) -> None:
