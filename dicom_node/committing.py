@@ -153,11 +153,12 @@ class Keeper:
         self._jitter = jitter
 
     def asked(self, calling_aet: str, transaction_uid: str, references: Sequence[Reference]) -> CommitmentStatus:
-        """Success once the request is on disk; an answer must have somewhere to go."""
+        """Success once the request is on disk; an answer must go somewhere. Raises StoreFull, StoreUnavailable."""
         if self._peer_of(calling_aet) is None:
             hint = "a peer with this AE title, its host and port"
             log.warning("commitment_refused %s", fields(calling=calling_aet, reason="no way to answer", needs=hint))
             return CommitmentStatus.NOT_AUTHORIZED
+        self._spool.check_room()  # a request may take six megabytes, and nothing bounds their number
         with self._database.write() as connection:
             commitment.keep(connection, transaction_uid, calling_aet, references, now=self._clock())
         return CommitmentStatus.SUCCESS

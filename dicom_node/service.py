@@ -201,6 +201,7 @@ def _only_one(config: Config) -> contextlib.ExitStack:
 
 
 def _take(held: contextlib.ExitStack, path: Path, used: Path) -> None:
+    path.touch(mode=0o600)
     lock = held.enter_context(path.open("a"))
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

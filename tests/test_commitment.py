@@ -574,6 +574,28 @@ def test_an_answer_that_cannot_be_given_is_given_later_and_a_repeated_question_c
     assert node.rows(commitments)[0].state == "delivered"
 
 
+def test_an_object_that_is_named_a_hundred_times_is_read_once(receiver: Callable[..., int]) -> None:
+    asked: list[Any] = []
+
+    def keep(_calling: str, _transaction: str, named: Any) -> CommitmentStatus:
+        asked.append(named)
+        return CommitmentStatus.SUCCESS
+
+    twice = [*references(ct(1), ct(2)), *references(ct(1))]
+    assert ask_us(receiver(lambda _: None, keep), twice) == CommitmentStatus.SUCCESS
+    assert asked == [references(ct(1), ct(2))]
+
+
+def test_no_request_is_taken_where_the_disk_is_full(
+    tmp_path: Path, receiver: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = node_with(tmp_path, peer(104))
+    monkeypatch.setattr(node.spool, "min_free_mib", 2**40)
+    refused = ask_us(receiver(lambda _: None, keeper(node).asked), references(ct(1)))
+    assert refused == CommitmentStatus.RESOURCE_LIMITATION
+    assert node.rows(commitments) == []
+
+
 def test_who_cannot_be_answered_is_refused(tmp_path: Path, receiver: Callable[..., int]) -> None:
     node = node_with(tmp_path)
     assert ask_us(receiver(lambda _: None, keeper(node).asked), references(ct(1))) == CommitmentStatus.NOT_AUTHORIZED

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from made import head_series, made_node, peer
+from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind
@@ -17,6 +19,8 @@ from dicom_node.network import scu
 from dicom_node.store import series
 from dicom_node.tables import jobs as jobs_table
 from dicom_node.tables import series as series_table
+
+ODD: list[Any] = ["-3", "0", "28\\29", str(10**11), ""]
 
 
 @pytest.fixture
@@ -30,6 +34,10 @@ def archive(asked: list[Dataset]) -> Iterator[int]:
 
     def find(event: evt.Event) -> Iterator[tuple[int, Dataset | None]]:
         asked.append(event.identifier)
+        if event.identifier.SeriesInstanceUID == "1.2.3.4":
+            answer = Dataset()
+            answer.NumberOfSeriesRelatedInstances = ODD[len(asked) - 1]
+            yield 0xFF00, answer
         if event.identifier.SeriesInstanceUID == "1.2.3.1":
             answer = Dataset()
             answer.QueryRetrieveLevel = "SERIES"
@@ -53,6 +61,12 @@ def test_the_pacs_is_asked_for_the_one_series(archive: int, asked: list[Dataset]
 
 def test_a_series_that_the_pacs_does_not_know_has_no_count(archive: int) -> None:
     assert scu.count_instances(peer(archive), "NODE", "1.2.3", "1.2.3.2") is None
+
+
+def test_a_count_that_can_be_none_counts_for_none(archive: int) -> None:
+    with disable_value_validation():
+        found = [scu.count_instances(peer(archive), "NODE", "1.2.3", "1.2.3.4") for _ in ODD]
+    assert found == [None] * len(ODD)
 
 
 def test_a_pacs_that_answers_without_end_is_not_listened_to(archive: int, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 import signal
 from pathlib import Path
@@ -12,6 +13,7 @@ import sqlalchemy as sa
 from click.testing import CliRunner
 from made import Made, grey_series, made_node
 
+from dicom_node import service
 from dicom_node.cli import main
 from dicom_node.config import load
 from dicom_node.errors import NodeError, StoreUnavailable
@@ -187,3 +189,12 @@ def test_what_serve_could_not_use_is_told_before(config: Path) -> None:
     config.write_text("[node]\nmin_free_mib = 99999999\n")
     shutil.rmtree(config.parent / "data")
     assert "node.min_free_mib keeps 99999999" in run(config, "check-config")[1]
+
+
+def test_what_serve_locks_is_its_users_alone(config: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        service._only_one(load(config)).close()
+    finally:
+        os.umask(before)
+    assert (config.parent / "data" / "serve.lock").stat().st_mode & 0o777 == 0o600

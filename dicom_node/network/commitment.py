@@ -156,10 +156,12 @@ def _on_action(
             return CommitmentStatus.NO_SUCH_ACTION, None
         asked = event.action_information
         transaction_uid = str(asked.get("TransactionUID") or "")
-        references = [
-            (str(item.ReferencedSOPClassUID), str(item.ReferencedSOPInstanceUID))
-            for item in asked.get("ReferencedSOPSequence") or ()
-        ]
+        references = list(
+            dict.fromkeys(  # all bytes of each are read for the answer
+                (str(item.ReferencedSOPClassUID), str(item.ReferencedSOPInstanceUID))
+                for item in asked.get("ReferencedSOPSequence") or ()
+            )
+        )
         if not references or len(references) > LONGEST_REQUEST or not _all_valid(transaction_uid, references):
             return CommitmentStatus.INVALID_ARGUMENT, None
         calling = str(event.assoc.requestor.ae_title).strip()

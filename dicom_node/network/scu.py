@@ -26,6 +26,7 @@ from dicom_node.status import PENDING, StoreStatus, in_words, is_stored, is_temp
 
 _config.STORE_SEND_CHUNKED_DATASET = True  # files are sent as they are, and not through memory
 _MESSAGE_IDS = 65535  # PS3.7 9.3.1.1: unsigned, of 16 bits
+_MOST_DIGITS = 9  # of a number of images; more are none, and no integer of a database
 _MOST_ANSWERS = 1000  # to a C-FIND for one series
 _MAX_CONTEXTS = 128  # PS3.8 9.3.2.2: context IDs are odd and below 256
 
@@ -108,7 +109,8 @@ def count_instances(peer: Peer, calling_aet: str, study_uid: str, series_uid: st
                 found = answer.get("NumberOfSeriesRelatedInstances", found)
             elif status.Status != StoreStatus.SUCCESS and status.Status not in PENDING:
                 raise PeerRefused(f"{named(peer)} answered C-FIND with status {status.Status:04X}", status.Status)
-    return int(found) if found else None
+    told = str(found)
+    return int(told) or None if told.isdecimal() and len(told) <= _MOST_DIGITS else None
 
 
 def send(
