@@ -9,7 +9,7 @@ import shutil
 import signal
 import sqlite3
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -145,6 +145,15 @@ def test_a_report_waits_for_a_pacs_that_is_down(make_node: MakeNode, tmp_path: P
     later.stop()
 
 
+@pytest.fixture
+def hearing_hangups() -> Iterator[None]:
+    """SIGHUP ends what is started here, also where these tests run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("hearing_hangups")
 def test_a_sender_that_is_not_on_the_list_is_rejected_and_told_so_in_the_log(
     make_node: MakeNode, series: list[Dataset]
 ):
