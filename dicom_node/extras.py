@@ -12,7 +12,7 @@ from contextlib import suppress
 
 from pydicom.dataset import Dataset
 
-from dicom_node import reporting
+from dicom_node import reporting, spooled
 from dicom_node.config import Config
 from dicom_node.errors import StoreFull, StoreUnavailable
 from dicom_node.logs import fields, trace
@@ -114,7 +114,7 @@ class Extras:
         self, one: Series, job: Record, found: SeriesFindings, instances: Sequence[Instance], told: Collection[str]
     ) -> list[tuple[reporting.Built, list[str]]]:
         """What is to be sent besides the report of this job, and to whom."""
-        headers = reporting.headers(instances, self._spool)
+        headers = spooled.headers(instances, self._spool)
         run = reporting.run_of(one, job, at=self._clock())
         built: list[tuple[reporting.Built, list[str]]] = []
         pages = {ObjectKind.PICTURE: reporting.summary_picture, ObjectKind.DOCUMENT: reporting.summary_document}
@@ -145,7 +145,7 @@ class Extras:
                 runs = [each.id for each in jobs.of_series(connection, one.id) if each.run < run.number]
                 taken = [each for job_id in runs for each in outbox.taken_by(connection, job_id, peer.name)]
             for source, made, why in self._outdated(taken, header):
-                old = [reporting.reference(one, each, self._spool) for each in made]
+                old = [spooled.reference(one, each, self._spool) for each in made]
                 withdrawn = reporting.withdrawal(
                     self._maker, run, source, found, old, why=why, title=title, to=peer.name, superseded=True
                 )
@@ -159,11 +159,11 @@ class Extras:
         beside: list[MadeObject] = []
         elsewhere: dict[tuple[str, ...], tuple[Dataset, list[MadeObject]]] = {}
         for each in taken:
-            its = reporting.filed_as(each, self._spool)
-            if its is None or reporting.place(its) == reporting.place(header):
+            its = spooled.filed_as(each, self._spool)
+            if its is None or spooled.place(its) == spooled.place(header):
                 beside += [each] if each.kind in reporting.EXTRAS else []
             elif each.kind is not ObjectKind.WITHDRAWAL:
-                elsewhere.setdefault(reporting.place(its), (its, []))[1].append(each)
+                elsewhere.setdefault(spooled.place(its), (its, []))[1].append(each)
         if beside:
             yield header, beside, "superseded by a newer result"
         for source, made in elsewhere.values():

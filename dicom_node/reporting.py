@@ -6,17 +6,11 @@ and not two. What the objects say is `report`'s business.
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import logging
-import zlib
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from copy import deepcopy
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-import pydicom
 from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.uid import EncapsulatedPDFStorage, KeyObjectSelectionDocumentStorage, SecondaryCaptureImageStorage
@@ -24,30 +18,19 @@ from pydicom.uid import EncapsulatedPDFStorage, KeyObjectSelectionDocumentStorag
 from dicom_node import __version__, uids
 from dicom_node.completion import Rule
 from dicom_node.config import Results
-from dicom_node.errors import StoreUnavailable
-from dicom_node.logs import fields, trace
 from dicom_node.report import capture, keyobjects, picture, sr
 from dicom_node.report.context import Algorithm, Predecessor, ReportContext
-from dicom_node.report.header import (
-    LOOKED_AT,
-    UNREADABLE,
-    is_carriable,
-    read_text,
-    series_number,
-    without_long_values,
-)
+from dicom_node.report.header import series_number
 from dicom_node.report.provenance import to_bytes
 from dicom_node.slices import Shown
 from dicom_node.store.jobs import Job, Record
 from dicom_node.store.outbox import MadeObject
 from dicom_node.store.results import Version
-from dicom_node.store.series import Instance, Series
+from dicom_node.store.series import Series
 from dicom_node.store.spool import Spool
 from dicom_node.tables import ObjectKind
 from dtvit.checkpoint import Metadata
 from dtvit.findings import Outcome, SeriesFindings
-
-log = logging.getLogger("dicom_node.worker")
 
 MANUFACTURER = "dicom-node project"
 ALGORITHM = "DTViT"
@@ -211,80 +194,8 @@ def stored(built: Built, spool: Spool) -> MadeObject:
     )
 
 
-class NothingLeft(Exception):
-    """No file of a series can be read any more: whom a report would be about is not known."""
-
-
 def run_of(one: Series, job: Job | Record, *, at: float) -> Run:
     return Run(one.study_uid, one.series_uid, job.run, job.created_at, one.rule, one.whole is not False, at)
-
-
-def reference(one: Series, made: MadeObject, spool: Spool) -> Predecessor:
-    """An object of an earlier run, as later objects name it: in its own study, as that of the series may have been
-    corrected since."""
-    its = filed_as(made, spool)
-    study_uid = None if its is None else read_text(its, "StudyInstanceUID")
-    return Predecessor(study_uid or one.study_uid, made.series_uid, made.sop_class_uid, made.sop_instance_uid)
-
-
-def filed_as(made: MadeObject, spool: Spool) -> Dataset | None:
-    """An object of an earlier run, without pixels; None where it is gone."""
-    with suppress(*UNREADABLE):
-        return pydicom.dcmread(spool.path(made.file), stop_before_pixels=True)
-    return None
-
-
-def place(ds: Dataset) -> tuple[str, ...]:
-    """Under which study and patient a PACS files an image, or what is made of it."""
-    texts = ((key, read_text(ds, key) or "") for key in ("StudyInstanceUID", "PatientID"))
-    return tuple(text if is_carriable(key, text) else "" for key, text in texts)
-
-
-def is_elsewhere(made: MadeObject, header: Dataset, spool: Spool) -> bool:
-    """Whether an object of an earlier run lies with another patient, or in another study, than the images do by now:
-    who looks there sees nothing of a newer one."""
-    its = filed_as(made, spool)
-    return its is not None and place(its) != place(header)
-
-
-def headers(instances: Sequence[Instance], spool: Spool) -> list[Dataset]:
-    """Of every instance; one whose file is gone or damaged gets what its row and another's header tell of it.
-
-    Raises NothingLeft, StoreUnavailable.
-    """
-    found = [header_of(one, spool) for one in instances]
-    like = next((header for header in found if header is not None), None)
-    if like is None:
-        if not spool.is_there():
-            raise StoreUnavailable("the spool cannot be reached: is its disk mounted?")
-        raise NothingLeft("every image of it is gone from the spool, or damaged")
-    return [_remembered(i, like) if header is None else header for i, header in zip(instances, found, strict=True)]
-
-
-def header_of(one: Instance, spool: Spool) -> Dataset | None:
-    """What reports look at; None where the file is gone, or is not what was filed any more. Raises StoreUnavailable."""
-    try:
-        read = pydicom.dcmread(spool.path(one.file), specific_tags=list(LOOKED_AT), stop_before_pixels=True)
-        ds = without_long_values(read)
-    except FileNotFoundError:
-        return None
-    except (*UNREADABLE, zlib.error) as exc:
-        if isinstance(exc, OSError) and exc.errno == errno.EIO:
-            spool.check_disk()
-        log.error("header_not_read %s", fields(instance=one.id, error=trace(exc)))
-        return None
-    if read_text(ds, "SOPInstanceUID") != one.sop_instance_uid:
-        log.error("header_not_read %s", fields(instance=one.id, error="the file holds another object"))
-        return None
-    return ds
-
-
-def _remembered(instance: Instance, like: Dataset) -> Dataset:
-    """The header of an instance whose own cannot be read: patient, study and series are those of `like`."""
-    ds = deepcopy(like)
-    ds.SOPClassUID, ds.SOPInstanceUID = instance.sop_class_uid, instance.sop_instance_uid
-    ds.InstanceNumber = instance.facts.instance_number
-    return ds
 
 
 def _context(

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from pydicom.dataset import Dataset
 
-from dicom_node import reporting
+from dicom_node import reporting, spooled
 from dicom_node.config import Config
 from dicom_node.errors import NotPossible
 from dicom_node.report import wording
@@ -51,7 +51,7 @@ def withdraw(
     said = [f"{cancelled} deliveries cancelled"] if cancelled else []
     for peer in config.destinations:
         made = (each for job_id in runs for each in outbox.taken_by(connection, job_id, peer.name))
-        old = [reporting.reference(one, each, spool) for each in made if each.kind is not ObjectKind.WITHDRAWAL]
+        old = [spooled.reference(one, each, spool) for each in made if each.kind is not ObjectKind.WITHDRAWAL]
         if not old:
             continue
         title = reporting.REJECTIONS.get(peer.withdraw_by)
@@ -86,6 +86,6 @@ def _a_header(instances: Sequence[Instance], spool: Spool) -> Dataset:
     """Of any image whose file is there and whole: of one that counts, as they agree about patient and study, else there
     were no result; of the last from before where all have gone to another series, with a correction."""
     for one in instances:
-        if (header := reporting.header_of(one, spool)) is not None:
+        if (header := spooled.header_of(one, spool)) is not None:
             return header
     raise NotPossible("every image of it is gone from the spool, and with them whom the result is about")

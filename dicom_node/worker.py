@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
-from dicom_node import anatomy, eligibility, reporting
+from dicom_node import anatomy, eligibility, reporting, spooled
 from dicom_node.classifying import Classifying
 from dicom_node.config import Config
 from dicom_node.errors import LeaseLost, ModelFailed, StoreFull, StoreUnavailable
@@ -196,7 +196,7 @@ class Worker:
             yield
         except sr.InconsistentSeries as exc:
             self._end(job, JobState.FAILED, reason=f"{exc}; correct it at the sender and send it again")
-        except reporting.NothingLeft as exc:
+        except spooled.NothingLeft as exc:
             self._end(job, JobState.FAILED, reason=f"{exc}; send it again, then: dicom-node retry {job.series_id}")
 
     def _refuse(self, job: Job, one: series.Series, instances: Sequence[Instance], reason: str) -> None:
@@ -303,13 +303,13 @@ class Worker:
 
         The file too is written in there: of a job that is lost, maybe as its patient was forgotten, none is left.
         """
-        headers = reporting.headers(instances, self._spool)
+        headers = spooled.headers(instances, self._spool)
         with self._database.read() as connection:
             earlier = outbox.predecessor(connection, job.series_id, job.run)
             told = outbox.told(connection, job.series_id, before_run=job.run)
         first = reporting.first_built(earlier)
-        predecessor = None if first is None else reporting.reference(one, first, self._spool)
-        left = first is not None and reporting.is_elsewhere(first, headers[0], self._spool)
+        predecessor = None if first is None else spooled.reference(one, first, self._spool)
+        left = first is not None and spooled.is_elsewhere(first, headers[0], self._spool)
         run = reporting.run_of(one, job, at=self._clock())
         built = reporting.report(self._maker, run, headers, found, predecessor)
         with self._database.write() as connection:

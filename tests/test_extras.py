@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from made import FakeClassifier, Made, changed, head_series, made_node, peer
 from untrained import metadata
 
-from dicom_node import extras, reporting
+from dicom_node import extras, reporting, spooled
 from dicom_node.cli import main
 from dicom_node.errors import NotPossible, StoreFull
 from dicom_node.store import commitment, jobs, outbox, overview, series
@@ -304,15 +304,15 @@ def test_a_run_ends_without_a_report_where_its_images_are_another_patients_by_th
     node = made_node(tmp_path, peers=[peer(104)])
     node.accept(*head_series())
     node.tick_after(31)
-    read = reporting.headers
+    read = spooled.headers
 
     def corrected_right_after(*given: Any) -> Any:
         headers = read(*given)
-        monkeypatch.setattr(reporting, "headers", read)
+        monkeypatch.setattr(spooled, "headers", read)
         node.accept(*[changed(ds, PatientID="SYN-0002", **elsewhere) for ds in head_series()])
         return headers
 
-    monkeypatch.setattr(reporting, "headers", corrected_right_after)
+    monkeypatch.setattr(spooled, "headers", corrected_right_after)
     finish(node)
     assert node.rows(objects) == []
     node.tick_after(100)

@@ -11,7 +11,7 @@ from made import head_series, made_node
 from report_cases import SERIES, STUDY, findings, headers
 from untrained import metadata
 
-from dicom_node import reporting
+from dicom_node import reporting, spooled
 from dicom_node.config import Results
 from dicom_node.report.context import Predecessor
 from dicom_node.report.keyobjects import Rejection
@@ -81,6 +81,6 @@ def test_an_image_whose_file_holds_another_is_told_by_its_row(tmp_path: Path) ->
         members = series.instances_of(connection, 1)
     files = [node.spool.path(one.file) for one in members]
     files[1].write_bytes(files[0].read_bytes())
-    found = reporting.headers(members, node.spool)
+    found = spooled.headers(members, node.spool)
     assert [ds.SOPInstanceUID for ds in found] == [one.sop_instance_uid for one in members]
     assert [ds.InstanceNumber for ds in found] == [one.facts.instance_number for one in members]

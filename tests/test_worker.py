@@ -16,7 +16,7 @@ import pytest
 from made import SERIES, STUDY, FakeClassifier, Made, changed, grey_series, head_series, made_node, peer
 from pydicom.dataset import Dataset
 
-from dicom_node import reporting
+from dicom_node import reporting, spooled
 from dicom_node.config import Model
 from dicom_node.errors import ModelFailed
 from dicom_node.report import sr, text
@@ -542,14 +542,14 @@ def test_a_job_of_which_each_report_ends_the_worker_holds_up_no_other(
     node: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     complete(node)
-    headers = reporting.headers
+    headers = spooled.headers
 
     def killing(of: list[series.Instance], *rest: Any) -> Any:
         if of[0].series_id == 1:
             raise Killed
         return headers(of, *rest)
 
-    monkeypatch.setattr(reporting, "headers", killing)
+    monkeypatch.setattr(spooled, "headers", killing)
     complete(node, head_series(study=f"{STUDY}1", series=f"{SERIES}1"))
     assert restart_until_idle(node) == 5  # three tries, and two to say that they failed
     first, other = node.rows(jobs_table)
