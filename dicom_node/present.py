@@ -163,7 +163,8 @@ def mapping(console: Console, known: Mapping[str, Any]) -> None:
 
 def classified(console: Console, results: Sequence[Classified]) -> None:
     for result in results:
-        console.print(f"\n[bold]series {result.series_uid}[/]: {result.state}")
+        ended = "" if result.findings is not None else f": {result.state}"  # else "delivered", to nobody
+        console.print(f"\n[bold]series {result.series_uid}[/]{ended}")
         if result.findings is not None:
             findings(console, result.findings)
         elif result.reason:
