@@ -7,7 +7,8 @@ from train.audit.figures import Figure, Row, Section
 from train.audit.page import page
 from train.audit.words import paragraph
 from train.digits import of_hundred, shown
-from train.evaluation.markup import told
+from train.document import Text
+from train.evaluation.page import measured
 from train.evaluation.words import _of_hundred
 
 
@@ -44,8 +45,8 @@ def test_so_many_of_a_hundred_are_all_only_where_they_are(share, text):
 
 
 def test_a_table_tells_an_area_of_one_from_one_that_is_nearly_one():
-    cells = [told({"auc": value, "auc_ci": [0.83, 1.0]}, "auc")[0] for value in (1.0, 0.9996)]
-    assert cells == ["1.000 <small>0.830 to 1.000</small>", "0.9996 <small>0.830 to 1.000</small>"]
+    cells = [measured({"auc": value, "auc_ci": [0.83, 1.0]}, "auc") for value in (1.0, 0.9996)]
+    assert cells == [Text("1.000", beside="0.830 to 1.000"), Text("0.9996", beside="0.830 to 1.000")]
 
 
 def figure(value):
@@ -56,7 +57,7 @@ def test_an_audit_that_misses_a_goal_by_little_does_not_say_that_it_has_what_is_
     row = Row("auc_over_5_ml", "Bleeds over 5 ml: AUC", figure(0.9796), phantoms.GOAL)
     section = Section("phantoms", "Phantom pairs", "How.", (row,))
     assert "with an AUC of 0.9796, less than the 0.98 that are wanted." in " ".join(paragraph([section]))
-    assert "0.9796 (0.970 to 0.990)" in page("x", [], ["No verdict."], [section])
+    assert b"0.9796 <small>(0.970 to 0.990)</small>" in page("x", [], ["No verdict."], [section])
 
 
 def test_flips_that_are_too_few_are_not_told_as_enough():

@@ -13,7 +13,7 @@ import pytest
 from listed import entries, many, table
 from PIL import Image
 
-from train import document, manifest, splits
+from train import manifest, splits
 from train.commands.reproduce import main
 from train.data import UnusableData
 from train.manifest import Manifest
@@ -208,12 +208,6 @@ def test_curves_show_every_point_though_losses_of_the_parts_have_other_scales():
         assert low == 0 < drawn.min()
         assert drawn.max() < high
     assert curves.drawn([(row, each | {"curve": []}) for row, each in made]) is None
-
-
-def test_the_page_tells_a_command_as_code(tmp_path):
-    shown = document.rendered("title", ["Made by `reproduce <x>` now."]).decode()
-    assert "Made by <code>reproduce &lt;x&gt;</code> now." in shown
-    assert document.markdown(["Made by `reproduce <x>` now."]) == b"Made by `reproduce <x>` now.\n"
 
 
 def test_quick_rows_of_the_two_papers_are_not_the_same_run_twice():

@@ -129,7 +129,7 @@ def audit(model: Model, order: Order, tell: Tell) -> Path:
     shown = page(f"Audit of {metadata.name}", about, words, sections)
     write_whole(order.output / "audit.json", found.encode())
     path = order.output / "audit.html"
-    write_whole(path, shown.encode())
+    write_whole(path, shown)
     return path
 
 

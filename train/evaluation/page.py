@@ -1,7 +1,8 @@
-"""report.html: one file, pictures inside, no script; to be read from the top, and to be printed."""
+"""report.html: one file, to be read from the top, and to be printed."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,10 +10,9 @@ from typing import Any
 from dtvit.checkpoint import Checkpoint
 from dtvit.findings import LOCATIONS
 from train.digits import shown
+from train.document import Block, Cell, Heading, Image, Items, Table, Text, Tiles, rendered
 from train.evaluation.drift import Drift
 from train.evaluation.gallery import Example
-from train.evaluation.markup import Cell, figure, inline, items, spread, table, text, told
-from train.evaluation.style import STYLE
 
 PRESENCE_ROWS = (
     ("auc", "AUC (area under the ROC curve)"),
@@ -36,6 +36,7 @@ LOCATION_ROWS = (
     ("ece", "expected calibration error"),
     ("brier", "Brier score, over the three"),
 )
+BELIEVED_ROWS = (("ppv", "present is right (PPV)"), ("npv", "absent is right (NPV)"))
 KINDS = (
     ("missed", "Missed: hemorrhage, and less likely than not for the model"),
     ("false alarm", "False alarms: no hemorrhage, and likelier than not for the model"),
@@ -45,6 +46,7 @@ FILES = (
     "What each figure is, how the intervals are made and what they leave out: docs/evaluation.md of the project. The "
     "figures are in metrics.json and metrics.csv, each slice in predictions.csv, each series in series.csv."
 )
+BOTH = ("", "slices", "series")
 
 
 @dataclass(frozen=True)
@@ -68,31 +70,28 @@ class Report:
 
 def render(report: Report) -> bytes:
     """The page, in UTF-8."""
-    body = [
-        f'<p class="notice">{text(report.checkpoint.metadata.notice)}</p>',
-        f"<h1>{text(report.title)}</h1>",
-        f'<p class="soft">{text(report.checkpoint.metadata.name)} <code>{report.checkpoint.digest[:12]}</code></p>',
-        *_tiles(report.metrics),
-        f'<section class="summary"><ul>{items(report.summary)}</ul></section>',
-        "<h2>What this does not show</h2>",
-        f'<ul class="doubts">{items(report.doubts)}</ul>',
+    blocks = [
+        Text(report.checkpoint.metadata.notice, "notice"),
+        Heading(1, report.title),
+        Text(f"{report.checkpoint.metadata.name} `{report.checkpoint.digest[:12]}`", "soft"),
+        _tiles(report.metrics),
+        Items([("", each) for each in report.summary], boxed=True),
+        Heading(2, "What this does not show"),
+        Items([("", each) for each in report.doubts]),
         *_presence(report),
         *_rules(report),
         *_location(report),
         *_strata(report),
         *_gallery(report),
         *_drift(report),
-        *_about(report),
+        Heading(2, "How this was made"),
+        Table("", ("", ""), [(name, Text(value, "words")) for name, value in report.about]),
+        Text(FILES, "soft"),
     ]
-    page = (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{text(report.title)}</title><style>{STYLE}</style></head>\n<body>\n"
-    )
-    return (page + "\n".join(body) + "\n</body></html>\n").encode()
+    return rendered(report.title, blocks)
 
 
-def _tiles(metrics: Mapping[str, Any]) -> list[str]:
+def _tiles(metrics: Mapping[str, Any]) -> Tiles:
     """Four figures of series, for the first glance."""
     presence = metrics["presence"]["patient"]
     chosen = (
@@ -101,82 +100,77 @@ def _tiles(metrics: Mapping[str, Any]) -> list[str]:
         ("called absent, of those without", presence["answers"]["none"], "absent"),
         ("location right, of those with hemorrhage", metrics["location"]["patient"], "accuracy"),
     )
-    made = []
-    for words, figures, name in chosen:
-        value, kind = told(figures, name)
-        value = value.replace(" <small>", "<br><small>") if kind == "figure" else f"<small>{text(value)}</small>"
-        made.append(f"<div><b>{value}</b><span>{text(words)}</span></div>")
-    return [f'<div class="tiles">{"".join(made)}</div>']
+    return Tiles([(measured(figures, name), words) for words, figures, name in chosen])
 
 
-def _presence(report: Report) -> list[str]:
+def _presence(report: Report) -> list[Block]:
     found = report.metrics["presence"]
     cuts = ", ".join(
         f"{name} from {shown(found[level]['cut'])}" for level, name in (("slice", "slices"), ("patient", "series"))
     )
-    rows = [(words, *(figure(found[level], key) for level in ("slice", "patient"))) for key, words in PRESENCE_ROWS]
     counts = [
         (f"number {side} hemorrhage", *(f"{found[level][key]:,}" for level in ("slice", "patient")))
         for key, side in (("positives", "with"), ("negatives", "without"))
     ]
-    made = ["<h2>Is there a hemorrhage?</h2>"]
-    made += _image(report, "answers.png", "What the node would say, by its two thresholds.")
-    made += [
-        table(("", "slices", "series"), [*rows, *counts], f"With 95 % intervals. Counted as called: {cuts}."),
+    slices, series = (found[level]["at_prevalence"] for level in ("slice", "patient"))
+    believed = _of_both(BELIEVED_ROWS, slices, series)
+    prevalence = series["prevalence"]
+    return [
+        Heading(2, "Is there a hemorrhage?"),
+        *_image(report, "answers.png", "What the node would say, by its two thresholds."),
+        Table(
+            f"With 95 % intervals. Counted as called: {cuts}.",
+            BOTH,
+            [*_of_both(PRESENCE_ROWS, found["slice"], found["patient"]), *counts],
+        ),
+        Table(f"How far to believe an answer where {100 * prevalence:.3g} % have a hemorrhage.", BOTH, believed),
+        *_image(report, "curves.png", "Both curves, with the thresholds of this checkpoint on the left one."),
+        *_image(report, "reliability.png", "A calibrated model lies on the dotted line."),
     ]
-    believed = [
-        (
-            {"ppv": "present is right (PPV)", "npv": "absent is right (NPV)"}[key],
-            *(figure(found[level]["at_prevalence"], key) for level in ("slice", "patient")),
-        )
-        for key in ("ppv", "npv")
-    ]
-    prevalence = found["patient"]["at_prevalence"]["prevalence"]
-    caption = f"How far to believe an answer where {100 * prevalence:.3g} % have a hemorrhage."
-    made += [table(("", "slices", "series"), believed, caption)]
-    made += _image(report, "curves.png", "Both curves, with the thresholds of this checkpoint on the left one.")
-    return made + _image(report, "reliability.png", "A calibrated model lies on the dotted line.")
 
 
-def _rules(report: Report) -> list[str]:
+def _of_both(
+    rows: Sequence[tuple[str, str]], slices: Mapping[str, Any], series: Mapping[str, Any]
+) -> list[tuple[Cell, ...]]:
+    return [(words, measured(slices, key), measured(series, key)) for key, words in rows]
+
+
+def _rules(report: Report) -> list[Block]:
     rows = [
-        (each["what"], *(figure(each, key) for key in ("auc", "sensitivity")))
+        (each["what"], measured(each, "auc"), measured(each, "sensitivity"))
         for each in report.metrics["series_rules"].values()
     ]
-    return [
-        "<h2>How should a series follow from its slices?</h2>",
-        table(("", "AUC", "called"), rows, "Called: of series with hemorrhage, where a twentieth of those without is."),
-    ]
+    caption = "Called: of series with hemorrhage, where a twentieth of those without is."
+    return [Heading(2, "How should a series follow from its slices?"), Table(caption, ("", "AUC", "called"), rows)]
 
 
-def _location(report: Report) -> list[str]:
+def _location(report: Report) -> list[Block]:
     found = report.metrics["location"]
-    rows = [(words, *(figure(found[level], key) for level in ("slice", "patient"))) for key, words in LOCATION_ROWS]
-    classes = [
+    classes: list[tuple[Cell, ...]] = [
         (
             f"{name}, {level_name} ({of['positives']:,})",
-            *(figure(of, key) for key in ("auc", "precision", "recall", "f1")),
+            *(measured(of, key) for key in ("auc", "precision", "recall", "f1")),
         )
         for level, level_name in (("slice", "slices"), ("patient", "series"))
         for name in LOCATIONS
         for of in (found[level]["by_class"][name],)
     ]
     return [
-        "<h2>Where is it?</h2>",
-        "<p>Scored wherever there is a hemorrhage with a known location, found or missed, over three classes.</p>",
-        table(("", "slices", "series"), rows, "With 95 % intervals."),
-        table(("", "AUC", "precision", "recall", "F1"), classes, "Each location against the other two."),
+        Heading(2, "Where is it?"),
+        "Scored wherever there is a hemorrhage with a known location, found or missed, over three classes.",
+        Table("With 95 % intervals.", BOTH, _of_both(LOCATION_ROWS, found["slice"], found["patient"])),
+        Table("Each location against the other two.", ("", "AUC", "precision", "recall", "F1"), classes),
         *_image(report, "confusion.png", "Counts, and shares of the row."),
     ]
 
 
-def _strata(report: Report) -> list[str]:
-    rows = [
+def _strata(report: Report) -> list[Block]:
+    rows: list[tuple[Cell, ...]] = [
         (
             f"{by.replace('_', ' ')}: {value}",
             f"{of['positives']:,}",
             f"{of['negatives']:,}",
-            *(figure(of, key) for key in ("auc", "called_present", "called_absent", "false_alarms")),
+            *(measured(of, key) for key in ("auc", "called_present", "called_absent", "false_alarms")),
         )
         for by, values in report.metrics["strata"]["patient"].items()
         for value, of in values.items()
@@ -185,77 +179,73 @@ def _strata(report: Report) -> list[str]:
         return []
     header = ("", "with", "without", "AUC", "called present", "called absent", "false alarms")
     return [
-        "<h2>For whom is it better or worse?</h2>",
-        "<p>Series. Hemorrhages of one kind are held against all without any; a site or scanner against its own.</p>",
-        table(header, rows, "Called present and absent: of those with hemorrhage. False alarms: of those without."),
+        Heading(2, "For whom is it better or worse?"),
+        "Series. Hemorrhages of one kind are held against all without any; a site or scanner against its own.",
+        Table("Called present and absent: of those with hemorrhage. False alarms: of those without.", header, rows),
         *_image(report, "strata.png", "Numbers with (+) and without (-) hemorrhage in brackets."),
     ]
 
 
-def _gallery(report: Report) -> list[str]:
-    made = ["<h2>The worst errors</h2>"]
+def _gallery(report: Report) -> list[Block]:
+    heading = Heading(2, "The worst errors")
     if not report.examples:
-        return [*made, "<p>No slice with a label was answered wrongly.</p>"]
+        return [heading, "No slice with a label was answered wrongly."]
     maps = (
-        f"There are no relevance maps: {text(report.no_maps)}."
+        f"There are no relevance maps: {report.no_maps}."
         if report.no_maps
         else "Beside each slice: what spoke for hemorrhage, scaled to its own brightest spot. The map is no "
         "segmentation, and brightness does not compare between slices."
     )
-    made.append(f'<p class="soft">One slice of a series at most. {maps}</p>')
+    made: list[Block] = [heading, Text(f"One slice of a series at most. {maps}", "soft")]
     for kind, words in KINDS:
         chosen = [each for each in report.examples if each.kind == kind]
-        if not chosen:
-            continue
-        cells = "".join(
-            f'<figure><img alt="{text(each.caption)}" src="{inline(each.png)}">'
-            f"<figcaption>{text(each.caption)}</figcaption></figure>"
-            for each in chosen
-        )
-        made.append(f'<h3>{text(words)}</h3><div class="gallery">{cells}</div>')
+        if chosen:
+            made.append(Heading(3, words))
+            made += [Image(f"gallery/{each.name}", each.png, each.caption, small=True) for each in chosen]
     return made
 
 
-def _drift(report: Report) -> list[str]:
+def _drift(report: Report) -> list[Block]:
     rows = [
         (
             f"{line.name}{f', {line.unit}' if line.unit else ''}",
             spread(line.there),
             spread(line.here),
             "" if line.outside is None else f"{line.outside:.0%}",
-            (line.verdict, "words far" if line.verdict == "far off" else "words"),
+            Text(line.verdict, "bad" if line.verdict == "far off" else "words"),
         )
         for line in report.drift
     ]
-    heading = "<h2>Are these pictures like those it learned from?</h2>"
+    heading = Heading(2, "Are these pictures like those it learned from?")
     if all(line.there is None for line in report.drift):
-        here = [(words, (now, "words")) for words, _, now, _, _ in rows]
         return [
             heading,
-            "<p>This cannot be told: the checkpoint keeps no numbers of its training pictures. Of these here:</p>",
-            table(("", ""), here, "Median (5 to 95 %)."),
+            "This cannot be told: the checkpoint keeps no numbers of its training pictures. Of these here:",
+            Table("Median (5 to 95 %).", ("", ""), [(words, Text(now, "words")) for words, _, now, _, _ in rows]),
         ]
     caption = (
         "Median (5 to 95 %). Outside: share of these pictures beyond the 5 to 95 % of the training pictures; "
         "10 % would be alike."
     )
-    return [
-        heading,
-        table(("", "training", "here", "outside", ""), rows, caption),
-    ]
+    return [heading, Table(caption, ("", "training", "here", "outside", ""), rows)]
 
 
-def _about(report: Report) -> list[str]:
-    rows: list[Sequence[Cell]] = [(name, (value, "words")) for name, value in report.about]
-    return [
-        "<h2>How this was made</h2>",
-        table(("", ""), rows, ""),
-        f'<p class="soft">{FILES}</p>',
-    ]
+def _image(report: Report, name: str, caption: str) -> list[Block]:
+    return [Image(name, report.figures[name], caption)] if name in report.figures else []
 
 
-def _image(report: Report, name: str, caption: str) -> list[str]:
-    if name not in report.figures:
-        return []
-    image = f'<img alt="{text(caption)}" src="{inline(report.figures[name])}">'
-    return [f"<figure>{image}<figcaption>{text(caption)}</figcaption></figure>"]
+def measured(figures: Mapping[str, Any], name: str) -> Text:
+    """One of metrics.json with its interval, or the reason for none."""
+    value = figures[name]
+    if not math.isfinite(value):
+        return Text(figures[f"{name}_why"], "why")
+    low, high = figures.get(f"{name}_ci", (math.nan, math.nan))
+    beside = f"{shown(low)} to {shown(high)}" if math.isfinite(low) else figures.get(f"{name}_ci_why", "")
+    return Text(shown(value), beside=beside)
+
+
+def spread(values: tuple[float, float, float] | None) -> str:
+    if values is None:
+        return "-"
+    low, middle, high = values
+    return f"{middle:.3g}" if low == high else f"{middle:.3g} ({low:.3g} to {high:.3g})"

@@ -99,7 +99,7 @@ def data(found: Manifest, papers: Papers) -> Table:
     )
     header = ("", "patients", "slices", "replicated", "papers' slices", "papers' replicated")
     note = "A patient whose slices show two kinds counts under both. The papers' counts are known as totals."
-    return Table("data", "The data", header, tuple(lines), note)
+    return Table("The data", header, lines, note, "data")
 
 
 def models(
@@ -119,7 +119,7 @@ def models(
             label = SHORT_LEAKY if mixed else APART
             body.append(("", label, *(_cell(figure.of, some) for figure in MODELS), _start(some)))
     header = ("", "split", *(figure.title for figure in MODELS), "started")
-    return Table(name, title, header, tuple(body), f"{LEAKY.capitalize()}. {TOLD_NOT_AT_HAND}")
+    return Table(title, header, body, f"{LEAKY.capitalize()}. {TOLD_NOT_AT_HAND}", name)
 
 
 def yardsticks(rows: Sequence[tuple[Row, Made]]) -> Table:
@@ -133,7 +133,7 @@ def yardsticks(rows: Sequence[tuple[Row, Made]]) -> Table:
             told = ""
     header = ("", "split", *(figure.title for figure in OF_YARDSTICKS))
     note = "None of these learns what blood is: boosting gets no grey value of the brain, the neighbour 32 x 32 means."
-    return Table("yardsticks", "Yardsticks: no hemorrhage is learned", header, tuple(body), note)
+    return Table("Yardsticks: no hemorrhage is learned", header, body, note, "yardsticks")
 
 
 def per_row(rows: Iterable[tuple[Row, Made]]) -> bytes:
