@@ -68,7 +68,8 @@ def doubts(
         found.append(f"much of the head is gone from one slice to the next{where}")
     hidden = [i for i in at if (content := contents[i]) is not None and content.unseen_cm2 > UNSEEN_CM2]
     if hidden:
-        found.append(f"{_counted(hidden, 'slice has', 'slices have')} brain beyond what the network is shown")
+        some = _counted(hidden, "slice has", "slices have")
+        found.append(f"{some} brain beyond what the network is shown{images(hidden, named)}")
     cut_off = [i for i in at if i >= base and i not in hidden and (content := contents[i]) and content.cut_mm]
     if cut_off:
         some = _counted(cut_off, "slice ends", "slices end")
@@ -81,10 +82,10 @@ def doubts(
     if noisy:
         some = _counted(noisy, "slice", "slices")
         found.append(f"noise or streaks in {some} may hide a bleed{images(noisy, named)}")
-    lost = [content for content in contents if content is not None and content.removed_cm2 > REMOVED_CM2]
+    lost = [i for i, content in enumerate(contents) if content is not None and content.removed_cm2 > REMOVED_CM2]
     if lost:
         some = _counted(lost, "slice", "slices")
-        found.append(f"in {some} tissue that may be brain was removed with the head holder")
+        found.append(f"in {some} tissue that may be brain was removed with the head holder{images(lost, named)}")
     return tuple(found)
 
 

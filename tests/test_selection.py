@@ -307,6 +307,23 @@ def test_noise_in_which_a_bleed_is_not_seen_is_doubted() -> None:
     assert doubts_of([replace(WHOLE[0], noise_hu=40.0), *WHOLE[1:]]) == ()
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"head_cm2": 50.0, "brain_cm2": 20.0},
+        {"unseen_cm2": UNSEEN_CM2 + 1},
+        {"cut_mm": 80.0},
+        {"shifted_hu": 1024.0},
+        {"noise_hu": NOISY_HU + 1},
+        {"removed_cm2": 20.0},
+    ],
+)
+def test_a_doubt_about_one_slice_names_its_image(wrong: dict[str, float]) -> None:
+    contents = [*WHOLE[:4], replace(WHOLE[4], **wrong), *WHOLE[5:]]
+    (said,) = doubts(contents, assign_regions(contents), named=[str(n) for n in range(1, 20)])
+    assert said.endswith("(image 5)")
+
+
 def cut_by_a_circle(hu: npt.NDArray[np.float32], off_mm: tuple[float, float], radius_mm: float) -> SliceContent:
     """The square round a circle of reconstruction, outside which there is padding; 0.5 mm pixels."""
     n = round(2 * radius_mm / 0.5)
