@@ -35,7 +35,7 @@ def codestream(data: bytes) -> Codestream | None:
             return _jpeg(data)
         start = 0 if data.startswith(_SIZ) else _behind_boxes(data)
         return _jpeg2000(data[start + 4 : start + 44]) if data.startswith(_SIZ, start) else None
-    except (struct.error, IndexError):
+    except (struct.error, IndexError, OverflowError):  # the last of a box longer than any file
         return None
 
 
