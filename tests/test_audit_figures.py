@@ -66,8 +66,8 @@ def test_each_figure_and_its_interval_are_those_of_rows_that_are_really_drawn_ag
     assert of_gap.value == pytest.approx(apart(values, truth))
     assert [of_gap.low, of_gap.high] == pytest.approx(interval(np.array([apart(values[r], truth[r]) for r in drawn])))
     of_area = area(values, truth, patients, 3)
-    told = [r for r in drawn if truth[r].any() and not truth[r].all()]
-    areas = np.array([roc_auc_score(truth[r], values[r]) for r in told])
+    told = [(values[r][truth[r]], values[r][~truth[r]]) for r in drawn if truth[r].any() and not truth[r].all()]
+    areas = np.array([np.greater.outer(with_blood, without).mean() for with_blood, without in told])
     assert [of_area.low, of_area.high] == pytest.approx(interval(areas))
     assert of_mean.value == pytest.approx(values.mean())
     assert [of_mean.low, of_mean.high] == pytest.approx(interval(np.array([values[r].mean() for r in drawn])))

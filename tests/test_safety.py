@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import tomllib
 from pathlib import Path
@@ -16,6 +17,7 @@ TESTS = Path(__file__).resolve().parent
 PAGE = (TESTS.parent / "docs" / "safety.md").read_text(encoding="utf-8")
 
 
+@functools.cache
 def names_in(name: str) -> set[str]:
     files = [*TESTS.glob(f"test_{name}.py"), *TESTS.glob(f"acceptance/test_{name}.py")]
     trees = [ast.parse(file.read_text(encoding="utf-8")) for file in files]
