@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 from sklearn import metrics
+from untrained import metadata
 
+from dtvit.checkpoint import Checkpoint
 from dtvit.findings import Thresholds
+from train.card import model_card
 from train.data import Pictures
 from train.evaluation import (
     Calibration,
@@ -468,7 +471,7 @@ def test_strata_tell_how_many_are_in_none_of_them():
         Logits(np.stack((-presence, presence), 1).astype(float), np.zeros((40, 3))),
         truth(presence, place, series=np.arange(40)),
         Calibration(1.0, 1.0, Thresholds(0.4, 0.6), Thresholds(0.4, 0.6)),
-        columns={"site": np.where(np.arange(40) < 28, "north", ""), "scanner": np.full(40, "")},
+        columns={"site": np.repeat(["north", "not known", ""], [28, 6, 6]), "scanner": np.full(40, "")},
         share=share.astype(np.float32),
         resamples=20,
     )["strata"]["slice"]
@@ -480,6 +483,17 @@ def test_strata_tell_how_many_are_in_none_of_them():
         "share_of_head": {"0.005-0.02": 15, "not known": 5},
         "site": {"north": 14, "not known": 6},
     }
+
+
+def test_a_card_tells_the_bleeds_of_which_nobody_knows_the_volume():
+    presence = np.tile([1, 0], 20)
+    labels = replace(
+        truth(presence, series=np.arange(40)), volume_ml=np.repeat([9.0, 90.0, np.nan], [20, 10, 10]).astype(np.float32)
+    )
+    logits = Logits(np.stack((-presence, presence), 1).astype(float), np.zeros((40, 3)))
+    found = plain(measure(logits, labels, EVEN, resamples=20))
+    card = model_card(Checkpoint(Path("a"), "0" * 64, metadata(metrics=found), {}))
+    assert "by volume of the bleed: 5 to 15 ml 1.000, over 15 ml 1.000, not known 1.000.\n" in card
 
 
 def test_a_calibrated_model_has_hardly_any_calibration_error_and_a_boasting_one_has():

@@ -1,8 +1,11 @@
 """Recipes: read whole, or one error that names the key and what was meant."""
 
+from pathlib import Path
+
 import pytest
 
-from train.options import parse
+from dtvit import checkpoint as checkpoints
+from train.options import checkpoint, parse
 from train.recipe import SHIPPED, UnusableRecipe, read, shipped
 
 
@@ -137,3 +140,8 @@ def test_a_command_line_becomes_recipe_and_settings(tmp_path, capsys):
         with pytest.raises(SystemExit):
             parse(["--recipe", "phantom", "--output", "run", *wrong], "train")
         assert said in capsys.readouterr().err
+
+
+def test_a_checkpoint_is_a_file_or_the_word_for_the_projects_own():
+    assert checkpoint("shipped") == checkpoints.SHIPPED
+    assert [checkpoint(text) for text in ("./shipped", "runs/shipped")] == [Path("shipped"), Path("runs/shipped")]
