@@ -15,6 +15,7 @@ _ALONE = frozenset({0x01, *range(0xD0, 0xD9)})  # markers without a length
 _SIZ = b"\xff\x4f\xff\x51"  # SOC, then SIZ: the fixed start of every JPEG 2000 codestream
 _BOX = struct.Struct(">I4sQ")
 """Length, kind, and the length of one that is too long for the first; ISO 15444-1 I.4."""
+_MOST_BOXES = 100  # in front of a codestream stand three or four; a gigabyte of empty ones would take half a minute
 
 
 @dataclass(frozen=True)
@@ -59,13 +60,14 @@ def _jpeg(data: bytes) -> Codestream | None:
 
 def _behind_boxes(data: bytes) -> int:
     """Where the codestream begins in a JP2 wrapping, which DICOM does not allow, yet is seen. As decoders find it, whom
-    what looks like one in another box does not mislead. Raises struct.error."""
+    what looks like one in another box does not mislead; the end of `data` where it cannot be. Raises struct.error."""
     at = 0
-    while True:
+    for _ in range(_MOST_BOXES):
         length, kind, longer = _BOX.unpack_from(data, at)
         if kind == b"jp2c":
             return at + (16 if length == 1 else 8)
         at += max(longer if length == 1 else length, 8)
+    return len(data)
 
 
 def _jpeg2000(siz: bytes) -> Codestream | None:

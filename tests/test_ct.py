@@ -309,6 +309,11 @@ def jp2_of(*boxes: bytes) -> bytes:
         ),
         (uid.JPEG2000Lossless, jp2_of(struct.pack(">I4sQ", 1, b"uuid", 0) + bytes(64)), "no JPEG 2000"),
         (uid.JPEG2000Lossless, jp2_of(struct.pack(">I4sQ", 1, b"uuid", 2**64 - 1) + bytes(64)), "no JPEG 2000"),
+        (
+            uid.JPEG2000Lossless,
+            jp2_of(box(b"free", b"") * 1000, box(b"jp2c", jpeg_2000_of(64, 96, 96))),
+            "no JPEG 2000",
+        ),
         (uid.JPEGLSLossless, b"\xff\xd8\xff\xf7\x00\x0b\x10\xea\x60\xea\x60\x01\x01\x11\x00\xff\xd9", "60000 x 60000"),
         (uid.JPEGLosslessSV1, b"\xff\xd8\xff\xc3\x00\x0b\x10\xea\x60\xea\x60\x01\x01\x11\x00\xff\xd9", "60000 x 60000"),
         (
