@@ -122,7 +122,7 @@ class Readers:
             if not isinstance(exc, OSError | EOFError | pickle.UnpicklingError):
                 raise
             if not greeted:
-                if process.starts == STARTS:
+                if process.starts >= STARTS:
                     said = f"a reading process cannot start ({code}); its last words are in the log"
                     raise RuntimeError(said) from exc
                 self._waiting.extendleft(file for file in reversed(owed) if file in self._answers)

@@ -437,3 +437,16 @@ def test_a_reader_that_was_killed_before_it_could_start_costs_nothing(node: Made
             assert process._process is not None
             process._process.kill()
         assert len(answer(readers, file)) == 1
+
+
+def test_readers_that_cannot_start_fail_each_try_and_not_the_first_alone(
+    node: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the second waits for them without end, and no report says that nothing was evaluated."""
+    in_processes("import os; os._exit(3)", tmp_path / "site", monkeypatch)
+    file = node.rows(instances)[0].file
+    with closing(Readers(1, node.spool, WAY)) as readers:
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match="cannot start"):
+                answer(readers, file)
+            readers.forget()
