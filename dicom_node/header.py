@@ -87,12 +87,11 @@ class Facts:
     frames: int
     rows: int | None
     columns: int | None
-    acquired: str | None = None
-    """When the scanner took it, in its own zone, as ISO 8601; all reconstructions of one scan say the same. None, too,
-    of what was received by a version that did not keep it."""
+    # Rows of an earlier version have neither of these, and a recoded copy of such an image is still the same.
+    acquired: str | None = field(default=None, compare=False)
+    """When the scanner took it, in its own zone, as ISO 8601; all reconstructions of one scan say the same."""
     frame_of_reference: str | None = field(default=None, compare=False)
-    """UID of the coordinate system that positions are in (C.7.4.1). Rows of an earlier version have none, and a recoded
-    copy of such an image is still the same."""
+    """UID of the coordinate system that positions are in (C.7.4.1)."""
 
     def to_json(self) -> dict[str, Any]:
         return dict(vars(self))  # `asdict` copies what is in it, which nobody changes

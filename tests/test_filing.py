@@ -178,6 +178,19 @@ def test_the_same_image_in_another_transfer_syntax_is_no_contradiction_and_no_ne
     assert len(node.files()) == 3  # acknowledged, and so kept
 
 
+def test_a_recoded_copy_of_an_image_that_an_earlier_version_filed_is_no_news(node: Made) -> None:
+    """Which kept less of a header; every result would be reported again where a PACS sends its archive once more."""
+    taken = {"AcquisitionDate": "20260301", "AcquisitionTime": "083000", "FrameOfReferenceUID": "1.2.3.4"}
+    node.accept(ct(1, **taken))
+    reported(node)
+    kept = {k: v for k, v in node.rows(instances)[0].facts.items() if k not in ("acquired", "frame_of_reference")}
+    with node.database.write() as connection:
+        connection.execute(instances.update().values(facts=kept))
+    assert node.accept(ct(1, **taken), syntax=IMPLICIT) == [0]
+    assert current(node) == [True, False]
+    assert series_row(node).state == "complete"
+
+
 def test_another_transfer_syntax_counts_where_the_first_copy_was_lost(node: Made) -> None:
     """Who lost the spool sends it again from the PACS, which sends as it stores."""
     node.accept(ct(1))
