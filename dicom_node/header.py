@@ -89,7 +89,8 @@ class Facts:
     columns: int | None
     # Rows of an earlier version have neither of these, and a recoded copy of such an image is still the same.
     acquired: str | None = field(default=None, compare=False)
-    """When the scanner took it, in its own zone, as ISO 8601; all reconstructions of one scan say the same."""
+    """When the scanner took it, in its own zone, as ISO 8601, to the minute at least; all reconstructions of one scan
+    say the same."""
     frame_of_reference: str | None = field(default=None, compare=False)
     """UID of the coordinate system that positions are in (C.7.4.1)."""
 
@@ -239,17 +240,22 @@ def _patient(of: Elements) -> str:
     return patient_digest("\0".join(("", _name(of), of.text("PatientBirthDate") or "")))
 
 
-def _moment(of: Elements, named: Iterable[tuple[str, str | None]]) -> datetime | None:
-    """PS3.3 C.7.6.1, C.7.3.1, C.7.2.1; fractions of a second and an offset from UTC are not of interest here."""
+def _moment(of: Elements, named: Iterable[tuple[str, str | None]], *, time_digits: int = 0) -> datetime | None:
+    """PS3.3 C.7.6.1, C.7.3.1, C.7.2.1; fractions of a second and an offset from UTC are not of interest here.
+
+    `time_digits`: of which there must be so many; 0 where the day will do, and what is not told counts as zero.
+    """
     for day, time in named:
         digits = re.match(r"\d{8}", of.text(day) or "")
         if digits is None:
             continue
         of_day = (of.text(time) or "") if time else (of.text(day) or "")[8:]
-        hours = re.match(r"\d{0,6}", of_day)
-        clock = (hours.group() if hours else "").ljust(6, "0")
+        clock = re.match(r"\d{0,6}", of_day)
+        told = clock.group() if clock else ""
+        if len(told) < time_digits:
+            continue
         with contextlib.suppress(ValueError):
-            return datetime.strptime(digits.group() + clock, "%Y%m%d%H%M%S")  # noqa: DTZ007 - no zone in it
+            return datetime.strptime(digits.group() + told.ljust(6, "0"), "%Y%m%d%H%M%S")  # noqa: DTZ007 - no zone in it
     return None
 
 
@@ -258,7 +264,7 @@ def _facts(of: Elements) -> Facts:
     orientation = _near(of, "ImageOrientationPatient", 6)
     if orientation is not None and max(map(abs, orientation)) > 1.01:  # direction cosines, rounded
         orientation = None
-    acquired = _moment(of, _ACQUIRED)
+    acquired = _moment(of, _ACQUIRED, time_digits=4)
     return Facts(
         modality=_short(of, "Modality"),
         image_type=_image_type(of),

@@ -289,9 +289,10 @@ def test_one_that_comes_after_the_choice_is_not_chosen_unless_a_person_wants_it(
     [
         ("083500", ["complete", "not chosen"]),
         ("113000", ["complete", "complete"]),
+        ("", ["complete", "not chosen"]),
         (None, ["complete", "not chosen"]),
     ],
-    ids=["a reconstruction", "a scan three hours later", "unknown"],
+    ids=["a reconstruction", "a scan three hours later", "known by the day", "unknown"],
 )
 def test_a_later_scan_of_the_same_study_has_a_result_of_its_own(node: Made, at: str | None, states: list[str]) -> None:
     """As before and after an operation: "absent" of the first must not be all that is said of the second."""
