@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -153,6 +154,20 @@ def test_nothing_waits_for_the_file_of_what_comes_again_to_be_read(
     assert node.accept(again) == [StoreStatus.SUCCESS]
     assert read_in_a_transaction
     assert not any(read_in_a_transaction)
+
+
+@pytest.mark.parametrize("trouble", [StoreUnavailable("the disk is gone"), MemoryError()], ids=["disk", "memory"])
+def test_what_cannot_be_compared_with_an_earlier_copy_leaves_no_file(
+    node: Made, monkeypatch: pytest.MonkeyPatch, trouble: Exception
+) -> None:
+    def fails(*_: Any) -> str:
+        raise trouble
+
+    node.accept(ct(1))
+    monkeypatch.setattr(together, "pixel_digest", fails)
+    with contextlib.suppress(MemoryError):
+        assert node.accept(ct(1, PatientSex="M")) == [StoreStatus.OUT_OF_RESOURCES]
+    assert {row.file for row in node.rows(instances)} == node.files()
 
 
 def test_a_contradiction_is_found_among_those_that_wait_together(node: Made, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,7 +110,7 @@ class Filer:
         while mine.files.unknown is not None:
             try:
                 mine.files.look()
-            except StoreUnavailable:
+            except BaseException:  # want of memory, too: its sender comes again and again, with a file each time
                 self._discard(arrival.file)
                 raise
             self._try(mine)
