@@ -353,6 +353,26 @@ def test_a_result_that_lies_with_another_patient_or_study_than_its_images_by_now
     assert owed(node) == {("PACS1", "report"), ("PACS2", "report"), ("PACS1", "withdrawal")}
 
 
+def test_what_a_correction_left_behind_is_taken_back_by_a_later_run_where_the_one_that_told_of_it_had_no_time_to(
+    tmp_path: Path,
+) -> None:
+    """Jobs go before what else one owes, and the patient's name is corrected a minute after the ID."""
+    node = reported(tmp_path, peer(104, withdraw_by="patient-safety"))
+    deliver(node, "PACS1")
+    moved = [changed(ds, PatientID="SYN-0002") for ds in head_series()]
+    node.accept(*moved)
+    node.tick_after(100)
+    worker = node.worker()
+    while len(node.rows(objects)) == 1:
+        assert worker.step()
+    deliver(node, "PACS1")
+    made = arrives(node, [changed(ds, PatientName="SYNTHETIC^OTHER") for ds in moved])
+    assert made["withdrawal"].PatientID == "SYN-0001"
+    (study,) = made["withdrawal"].CurrentRequestedProcedureEvidenceSequence
+    (withdrawn,) = study.ReferencedSeriesSequence[0].ReferencedSOPSequence
+    assert withdrawn.ReferencedSOPInstanceUID == node.rows(objects)[0].sop_instance_uid
+
+
 def test_a_series_that_is_split_is_still_the_same_patients(tmp_path: Path) -> None:
     node = reported(tmp_path, peer(104))
     node.accept(*[changed(ds, SeriesInstanceUID="1.2.3.9.1") for ds in head_series()[:5]])

@@ -192,9 +192,15 @@ def replace(
 
 
 def supersede(connection: Connection, series_id: int, run: int, *, now: float) -> None:
-    """A newer result is there: what earlier runs owe besides their reports and withdrawals would contradict it."""
+    """A newer result is there: what earlier runs owe besides their reports and withdrawals would contradict it.
+
+    The newer one says then what they had no time to: that something lies with another patient, and holds no longer.
+    """
     earlier = sa.and_(jobs.c.series_id == series_id, jobs.c.run < run)
-    connection.execute(jobs.update().where(earlier).values(extras_due=False))
+    undone = jobs.update().where(earlier, jobs.c.extras_due.is_(True)).values(extras_due=False)
+    if connection.execute(undone).rowcount:
+        this = sa.and_(jobs.c.series_id == series_id, jobs.c.run == run)
+        connection.execute(jobs.update().where(this).values(extras_due=True))
     for job_id in connection.scalars(sa.select(jobs.c.id).where(earlier)).all():
         lasting = (ObjectKind.REPORT, ObjectKind.WITHDRAWAL)
         _cancel(connection, sa.select(objects.c.id).where(objects.c.job_id == job_id, objects.c.kind.not_in(lasting)))
