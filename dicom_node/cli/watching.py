@@ -23,8 +23,8 @@ def status(config_path: Path, as_json: bool, check: bool) -> None:
     With --check an alarm is: no `serve` gives a sign of life, a positive result is undelivered for ten minutes, a live
     series has no result ten minutes after its last image, the disk is too full to receive or not there, the database
     cannot be read; a warning: a delivery was refused for good, a series failed within the last day, something is owed
-    to a peer that is no destination any more, a result was sent under another patient or study than its images have by
-    now, a TLS certificate of this node runs out within two weeks.
+    to a peer that is no destination any more, a correction of the last day left a result under another patient or
+    study, a TLS certificate of this node runs out within two weeks.
     """
     try:
         level = _status(config_path, as_json)
