@@ -196,9 +196,8 @@ class Eligibility(Section):
         r"FC(30|31|35|8\d).*",
     )
     refused_image_types: tuple[str, ...] = (
-        *("LOCALIZER", "MIP", "MINIP", "MIN IP", "PROJECTION IMAGE", "DOSE_INFO", "SCREEN SAVE"),
-        # as an Enhanced CT says it, PS3.3 C.8.16.1 and C.8.16.2
-        *("MAX_IP", "MIN_IP", "MAXIMUM", "MINIMUM", "SAMPLED", "DISTORTED"),
+        *("LOCALIZER", "MIP", "MIN IP", "MAX IP", "PROJECTION IMAGE", "DOSE INFO", "SCREEN SAVE"),
+        *("MAXIMUM", "MINIMUM", "SAMPLED", "DISTORTED"),  # as an Enhanced CT says it, PS3.3 C.8.16.1 and C.8.16.2
     )
     refused_body_parts: tuple[Pattern, ...] = (
         *("CHEST", "ABDOMEN.*", "PELVIS", ".*SPINE", "EXTREMITY", "HEART", "KNEE", "FOOT", "HAND"),

@@ -134,8 +134,10 @@ def choose(candidates: Sequence[Candidate], rules: Eligibility) -> Candidate:
 
 @lru_cache(maxsize=4)
 def _words(said: tuple[str, ...]) -> re.Pattern[str]:
-    """Each by itself or among other words: a projection is MIP, CSA MIP THIN, MIP_TRA. Nothing where there are none."""
-    alternatives = "|".join(re.escape(one.strip().upper()) for one in said if one.strip()) or r"(?!)"
+    """Each by itself or among other words: a projection is MIP, CSA MIP THIN, MIP_TRA; and however it is put together:
+    MIN IP, MIN_IP, MINIP. Nothing where there are none."""
+    parts = [re.split(r"[ _-]+", one.strip().upper()) for one in said if one.strip()]
+    alternatives = "|".join("[ _-]*".join(map(re.escape, each)) for each in parts) or r"(?!)"
     return re.compile(rf"(?<![A-Z0-9])(?:{alternatives})(?![A-Z0-9])")
 
 
