@@ -99,8 +99,11 @@ class Facts:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Facts:
-        tuples: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return cls(**tuples)
+        """What a later version kept besides is passed over: without a new schema, nothing keeps one from going back."""
+        known: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in cls.__dataclass_fields__
+        }
+        return cls(**known)
 
     @property
     def normal(self) -> tuple[float, float, float] | None:
