@@ -173,6 +173,8 @@ class Arrivals:
             return (lambda: None) if decision is None else self._complete(connection, one, members, decision, now)
         if hopeless:
             series.refuse(connection, one.id, hopeless, now=now)
+            if one.run:  # it gave its scan's result, until a correction
+                series.choose_again(connection, one.study_uid, now=now)
             return lambda: log.info("refused %s", fields(series=one.id, instances=len(members), reason=hopeless))
         assert decision is not None
         return self._choose(connection, one, members, decision, now)

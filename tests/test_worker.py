@@ -253,6 +253,22 @@ def test_where_a_correction_refuses_the_chosen_series_one_that_was_passed_over_g
     ]
 
 
+def test_that_holds_too_where_nobody_was_told_of_the_result(tmp_path: Path) -> None:
+    """As of "absent" where only positive results go: else nothing would ever be said of the scan."""
+    node = made_node(tmp_path, peers=[peer(104, only_positive=True)])
+    complete(node)
+    work(node, FakeClassifier(0.02))
+    node.accept(*head_series(series="1.2.3.2", SliceThickness="2", SeriesNumber=3))
+    node.tick_after(31)
+    assert [s.state for s in node.rows(series_table)] == ["complete", "not chosen"]
+    node.accept(*[changed(ds, ContrastBolusAgent="OMNIPAQUE") for ds in head_series()])
+    node.tick_after(100)
+    node.tick_after(100)
+    work(node)
+    assert [s.state for s in node.rows(series_table)] == ["refused", "complete"]
+    assert [(job.series_id, job.outcome) for job in node.rows(jobs_table)] == [(1, "absent"), (2, "present")]
+
+
 def unreadable(**given: Any) -> list[Dataset]:
     """Whole by its headers, and none of its pixels can be decoded."""
     given = {"SliceThickness": "5"} | given

@@ -261,7 +261,8 @@ def of_study_with_result(connection: Connection, study_uid: str) -> list[int]:
     where a person wanted it so, or a correction brought one into the study.
 
     One that says NOT EVALUATED leaves it open: another series may yet tell. So does one whose images are another
-    patient's by now, in another series. A job that failed does not, as whatever failed it would fail the next.
+    patient's by now, in another series, and one that was refused after a correction. A job that failed does not, as
+    whatever failed it would fail the next.
     """
     live = (JobState.READY, JobState.RUNNING, JobState.REPORTED, JobState.DELIVERED, JobState.FAILED)
     tells_nothing = sa.and_(
@@ -274,7 +275,8 @@ def of_study_with_result(connection: Connection, study_uid: str) -> list[int]:
     query = (
         sa.select(series.c.id)
         .join(jobs, newest_run)
-        .where(series.c.study_uid == study_uid, jobs.c.state.in_(live), ~tells_nothing, ~taken)
+        .where(series.c.study_uid == study_uid, series.c.state != SeriesState.REFUSED)
+        .where(jobs.c.state.in_(live), ~tells_nothing, ~taken)
         .order_by(jobs.c.id)
     )
     return list(connection.scalars(query))
