@@ -152,6 +152,26 @@ def test_a_job_that_gets_further_starts_to_count_anew(node: Made) -> None:
     assert row(node, job_id).tries == 1
 
 
+def test_a_run_whose_images_changed_gives_its_successor_time_and_counts_as_no_try(node: Made) -> None:
+    job_id = add(node)
+    assert claim(node) is not None
+    with node.database.write() as connection:
+        jobs.put_off(connection, 1, now=NOW)
+    assert claim(node, "w2", now=NOW + jobs.LONGEST_WAIT_S - 1) is None
+    again = claim(node, "w2", now=NOW + jobs.LONGEST_WAIT_S)
+    assert again is not None
+    assert (again.id, again.tries) == (job_id, 1)
+
+
+def test_a_job_is_not_delivered_while_its_picture_is_still_to_be_made(node: Made) -> None:
+    job_id = add(node, state="reported", extras_due=True)
+    with node.database.write() as connection:
+        assert not jobs.settle_delivered(connection, job_id, now=NOW)
+        assert jobs.extras_made(connection, job_id)
+        assert jobs.settle_delivered(connection, job_id, now=NOW)
+    assert row(node, job_id).state == "delivered"
+
+
 def test_the_leases_of_a_dead_worker_are_free_at_once(node: Made) -> None:
     first, second = add(node), add(node)
     claim(node, "dead")
