@@ -383,6 +383,24 @@ def test_what_arrives_between_the_look_and_the_decision_is_seen(node: Made, monk
     assert states(node) == ["complete"]
 
 
+def test_what_is_completed_between_the_look_and_the_decision_is_completed_once(
+    node: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dicom_node import completion
+
+    decide = completion.decide
+
+    def decides(**given: Any) -> Any:
+        monkeypatch.setattr(completion, "decide", decide)
+        node.arrivals.tick()  # as another receiver's, on the same database
+        return decide(**given)
+
+    monkeypatch.setattr(completion, "decide", decides)
+    node.accept(*grey_series(10))
+    node.tick_after(31)
+    assert [(row.run, row.state) for row in node.rows(jobs_table)] == [(1, "ready")]
+
+
 def test_settings_are_honoured(tmp_path: Path) -> None:
     node = made_node(tmp_path, completion=Completion(settle_s=1, silence_s=5))
     node.accept(*grey_series(10))

@@ -183,6 +183,13 @@ def test_two_patients_under_one_study_are_never_mixed_nor_reported(node: Made) -
     assert node.rows(jobs_table) == []
 
 
+def test_a_localizer_of_such_a_study_is_refused_and_waits_for_nobody(node: Made) -> None:
+    localizer = ct(1, series="1.2.2", PatientID="P-2", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
+    node.accept(ct(1, series="1.2.1"), localizer)
+    node.tick_after(31)
+    assert [row.state for row in node.rows(series_table)] == ["failed", "refused"]
+
+
 @pytest.mark.parametrize(("sop_class", "state"), [(uid.XRayRadiationDoseSRStorage, "complete"), (CT, "failed")])
 def test_an_object_that_names_nobody_is_no_second_patient_but_an_image_of_a_head_is(
     node: Made, sop_class: str, state: str
