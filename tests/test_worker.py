@@ -218,6 +218,20 @@ def test_what_was_said_of_a_series_that_is_refused_after_a_correction_does_not_g
     assert len(node.rows(objects)) == 2
 
 
+def test_a_correction_that_goes_on_coming_is_waited_for_before_the_result_is_taken_back(node: Made) -> None:
+    complete(node)
+    work(node)
+    delivered(node)
+    corrected = [changed(ds, ContrastBolusAgent="OMNIPAQUE") for ds in head_series()]
+    node.accept(*corrected)
+    node.clock.advance(100)
+    node.accept(changed(corrected[0], StudyID="78"))
+    node.tick_after(3)
+    assert [s.state for s in node.rows(series_table)] == ["receiving"]
+    node.tick_after(31)
+    assert [s.state for s in node.rows(series_table)] == ["complete"]
+
+
 def test_of_a_series_whose_result_was_withdrawn_or_sent_to_nobody_a_refusal_is_told_to_nobody(tmp_path: Path) -> None:
     for folder, peers in (("alone", ()), ("withdrawn", [peer(104)])):
         node = made_node(tmp_path / folder, peers=peers)
