@@ -124,6 +124,27 @@ def test_numbers_that_no_scanner_writes_do_not_become_infinite() -> None:
     assert (facts.position_mm, facts.tilt_deg) == (None, None)
 
 
+def test_a_place_that_no_patient_lies_at_or_lacks_its_direction_is_none() -> None:
+    far = read(ct(ImagePositionPatient=[0, 0, "2e5"])).facts
+    assert (far.position, far.tilt_deg) == (None, 0.0)
+    assert read(ct(ImageOrientationPatient=["1.5", 0, 0, 0, "1.5", 0])).facts.orientation is None
+    undirected = read(ct(ImageOrientationPatient=None)).facts
+    assert (undirected.position_mm, undirected.tilt_deg) == (None, None)
+
+
+@pytest.mark.parametrize("other", [{"PatientBirthDate": "19500102"}, {"PatientName": "Doe^John"}])
+def test_without_an_id_patients_are_told_apart_by_name_and_birth_date(other: dict[str, str]) -> None:
+    one = read(ct(PatientID=""))
+    assert read(ct(2, PatientID="")).patient == one.patient
+    assert read(ct(PatientID="", **other)).patient != one.patient
+
+
+def test_the_time_of_day_stands_in_one_element_or_in_two() -> None:
+    in_two = read(ct(AcquisitionDate="20260301", AcquisitionTime="093015.25")).facts
+    in_one = read(ct(AcquisitionDateTime="20260301093015.25")).facts
+    assert in_two.acquired == in_one.acquired == "2026-03-01T09:30:15"
+
+
 def test_texts_are_kept_short_and_printable() -> None:
     ds = ct()
     del ds.ConvolutionKernel

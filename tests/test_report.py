@@ -162,6 +162,25 @@ def test_every_report_declares_its_own_scheme_and_uses_no_undocumented_code(repo
     assert report.ContentTemplateSequence[0].TemplateIdentifier == "1500"
 
 
+def test_every_report_has_the_rows_that_its_templates_require(report: Dataset) -> None:
+    """TID 1500 and 1501, of which dciodvfy asks for none of these."""
+    assert {name(i) for i in report.ContentSequence} >= {
+        codes.LANGUAGE.key,
+        codes.OBSERVER_TYPE.key,
+        codes.PROCEDURE_REPORTED.key,
+        codes.IMAGING_MEASUREMENTS.key,
+    }
+    groups = [i.ContentSequence for i in items(report) if name(i) == codes.MEASUREMENT_GROUP.key]
+    tracked = [{name(i)[0]: i.get("UID") for i in group} for group in groups]
+    assert all(codes.TRACKING_IDENTIFIER.value in group for group in tracked)
+    assert len({group[codes.TRACKING_UID.value] for group in tracked}) == 1 + len(headers())
+
+
+@pytest.mark.parametrize(("title", "code"), [("viewer", "ICH-REPORT"), ("imaging-measurement-report", "126000")])
+def test_a_report_has_the_title_that_was_asked_for(title: str, code: str) -> None:
+    assert name(sr.build(headers(), findings("absent"), context(title=title)))[0] == code
+
+
 def test_the_conclusion_comes_before_every_other_statement(report: Dataset) -> None:
     first = [i for i in items(report) if i.RelationshipType == "CONTAINS" and i.ValueType != "CONTAINER"][:3]
     assert [name(i) for i in first] == [codes.CONCLUSION.key, codes.NOTICE.key, codes.NOT_ASSESSED.key]
@@ -175,6 +194,8 @@ def test_what_is_read_back_is_what_was_found(kind: str) -> None:
     assert told.outcome is found.outcome
     assert told.location == found.location
     assert told.output == (None if found.presence is None else pytest.approx(found.presence, abs=1e-4))
+    highest = max((s.presence for s in found.slices if s.presence is not None), default=None)
+    assert told.highest_output == (None if highest is None else pytest.approx(highest, abs=1e-4))
     assert (told.images_received, told.images_evaluated, told.images_positive) == (
         len(found.slices),
         len(found.evaluated),
