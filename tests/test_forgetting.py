@@ -203,6 +203,14 @@ def test_files_that_a_crash_left_without_a_row_go_too(node: Made) -> None:
     assert {names[1], broken} <= node.files()
 
 
+def test_files_without_a_row_go_by_their_study_too_and_be_they_all_there_is(node: Made) -> None:
+    theirs, others = (received(ct(7, study=study)) for study in ("1.2.3", "1.2.4"))
+    names = [node.spool.keep(one.meta, one.data_set) for one in (theirs, others)]
+    assert erase(node, study_uid="1.2.3").orphans == 1
+    assert names[0] not in node.files()
+    assert names[1] in node.files()
+
+
 def test_a_series_that_was_corrected_is_its_present_patients(tmp_path: Path) -> None:
     node = made_node(tmp_path)
     node.accept(ct(1, PatientID="WRONG"), ct(1, PatientID="RIGHT"))
