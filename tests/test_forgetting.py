@@ -232,6 +232,14 @@ def test_a_series_that_was_corrected_is_its_present_patients(tmp_path: Path) -> 
     assert node.files() == set()
 
 
+def test_a_series_that_lost_its_images_to_another_goes_with_their_patient(tmp_path: Path) -> None:
+    node = made_node(tmp_path)
+    node.accept(ct(1, PatientID="P-2"), ct(1, PatientID="P-2", series="1.2.9", SOPInstanceUID=ct(1).SOPInstanceUID))
+    assert len(node.rows(series)) == 2
+    erase(node, "P-2")
+    assert node.rows(series) == []
+
+
 def test_all_copies_go_with_the_present_patient(tmp_path: Path) -> None:
     node = made_node(tmp_path)
     node.accept(ct(1, PatientID="WRONG"), ct(1, PatientID="RIGHT"), ct(2, PatientID="RIGHT"))
@@ -265,7 +273,7 @@ def test_requests_to_commit_that_name_an_erased_image_go_too(node: Made) -> None
     values = {"calling_aet": "CT1", "state": "waiting", "tries": 0, "next_at": NOW, "received_at": NOW}
     with node.database.write() as connection:
         for number, uid in enumerate((str(head_series()[0].SOPInstanceUID), f"{OTHERS}.1.1")):
-            asked = {"transaction_uid": f"2.25.{number}", "asked": [["1.2", uid]]}
+            asked = {"transaction_uid": f"2.25.{number}", "asked": [["1.2", "1.2.3"], ["1.2", uid]]}
             connection.execute(commitments.insert().values(values | asked))
     erase(node, "SYN-0001")
     assert [row.transaction_uid for row in node.rows(commitments)] == ["2.25.1"]

@@ -305,6 +305,15 @@ def test_when_nothing_of_the_chosen_series_can_be_evaluated_one_that_was_passed_
     assert "another series of the study" in node.rows(jobs_table)[0].reason
 
 
+def test_what_was_found_in_the_chosen_series_is_reported_whatever_was_passed_over(node: Made) -> None:
+    node.accept(*head_series(SliceThickness="5"), *head_series(series="1.2.3.2", SliceThickness="2", SeriesNumber=3))
+    node.tick_after(31)
+    node.arrivals.tick()
+    assert [s.state for s in node.rows(series_table)] == ["complete", "not chosen"]
+    work(node)
+    assert [(job.series_id, job.state, job.outcome) for job in node.rows(jobs_table)] == [(1, "reported", "present")]
+
+
 def test_a_study_of_which_nothing_can_be_evaluated_is_told_so_once(node: Made) -> None:
     node.accept(*unreadable(), *unreadable(series="1.2.3.2", SliceThickness="2", SeriesNumber=3))
     node.tick_after(31)
