@@ -314,6 +314,21 @@ def test_what_was_found_in_the_chosen_series_is_reported_whatever_was_passed_ove
     assert [(job.series_id, job.state, job.outcome) for job in node.rows(jobs_table)] == [(1, "reported", "present")]
 
 
+def test_a_result_that_holds_no_longer_is_superseded_though_another_series_was_passed_over(node: Made) -> None:
+    node.accept(*head_series(SliceThickness="5"), *head_series(series="1.2.3.2", SliceThickness="2", SeriesNumber=3))
+    node.tick_after(31)
+    node.arrivals.tick()
+    work(node)
+    delivered(node)
+    complete(node, unreadable())
+    node.tick_after(100)
+    work(node)
+    assert [(job.series_id, job.state, job.outcome) for job in node.rows(jobs_table)] == [
+        (1, "delivered", "present"),
+        (1, "reported", "not evaluated"),
+    ]
+
+
 def test_a_study_of_which_nothing_can_be_evaluated_is_told_so_once(node: Made) -> None:
     node.accept(*unreadable(), *unreadable(series="1.2.3.2", SliceThickness="2", SeriesNumber=3))
     node.tick_after(31)
