@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
-from made import FakeClassifier, Made, made_node, peer
+from made import FakeClassifier, Made, head_series, made_node, peer
 from pydicom.dataset import Dataset
 
 from dicom_node import scanner
@@ -77,6 +78,20 @@ def test_the_finished_series_is_judged_as_if_it_had_come_at_once(
     assert all(late[number].parts is not None for number in changed)
     assert [(job.state, job.outcome) for job in node.rows(jobs_table)] == [("reported", "absent")]
     assert len(node.rows(slice_results)) == len(beside_a_thick_cup)
+
+
+def test_the_report_goes_by_the_second_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refine(_: object, found: list[results.SliceResult], *__: object) -> list[results.SliceResult]:
+        return [replace(one, presence=0.02) for one in found]
+
+    monkeypatch.setattr(SliceReader, "refine", refine)
+    node = robust_node(tmp_path)
+    node.accept(*head_series())
+    node.tick_after(31)
+    worker = node.worker(FakeClassifier(0.9))
+    while worker.step():
+        node.clock.advance(1.0)
+    assert [(job.state, job.outcome) for job in node.rows(jobs_table)] == [("reported", "absent")]
 
 
 def test_a_slice_that_cannot_be_read_again_does_not_cost_the_report(
