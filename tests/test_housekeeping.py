@@ -83,6 +83,21 @@ def test_a_report_made_late_keeps_its_images(node: Made) -> None:
     assert tidy(node)[0] == 0
 
 
+def test_what_is_kept_keeps_no_other(tmp_path: Path) -> None:
+    node = made_node(tmp_path, peers=[peer(104, commitment=True)])
+    delivered(node)
+    node.clock.advance(KEEP_S + 1)
+    node.accept(*head_series(study="1.2.3", series="1.2.3.1"))
+    node.tick_after(31)
+    worker = node.worker()
+    while worker.step():
+        pass
+    with node.database.write() as connection:  # as of one that was sent too, and is not confirmed
+        connection.execute(deliveries.update().where(deliveries.c.id == 2).values(commitment="owed"))
+    assert tidy(node)[0] == 1
+    assert [row.study_uid for row in node.rows(series_table)] == ["1.2.3"]
+
+
 def test_a_series_to_which_something_comes_while_it_is_about_to_go_stays(node: Made) -> None:
     delivered(node)
     node.clock.advance(KEEP_S + 1)
