@@ -63,7 +63,6 @@ def _remembered(instance: Instance, like: Dataset) -> Dataset:
     """The header of an instance whose own cannot be read: patient, study and series are those of `like`."""
     ds = deepcopy(like)
     ds.SOPClassUID, ds.SOPInstanceUID = instance.sop_class_uid, instance.sop_instance_uid
-    ds.InstanceNumber = instance.facts.instance_number
     return ds
 
 

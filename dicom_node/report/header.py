@@ -54,7 +54,7 @@ TYPE_3 = (
 )  # fmt: skip
 
 LOOKED_AT = (
-    *IDENTITY, *STUDY_IDENTITY, *TYPE_2, *TYPE_3, "SOPClassUID", "SOPInstanceUID", "SeriesNumber", "InstanceNumber",
+    *IDENTITY, *STUDY_IDENTITY, *TYPE_2, *TYPE_3, "SOPClassUID", "SOPInstanceUID", "SeriesNumber",
     "TimezoneOffsetFromUTC", "LossyImageCompression", "IssuerOfAccessionNumberSequence",
     "IssuerOfPatientIDQualifiersSequence", "ProcedureCodeSequence", "RequestAttributesSequence",
     "ReferencedStudySequence", "RequestedProcedureID", "RequestedProcedureDescription",
