@@ -334,6 +334,20 @@ def test_a_pacs_that_takes_no_sr_class_is_a_failure_that_names_the_class(
     assert "enable" in last.last_error
 
 
+def test_a_pacs_that_takes_no_pictures_is_a_failure_of_the_picture_alone(
+    node: Made, pacs: Callable[..., StandInPacs]
+) -> None:
+    """No SR class stands in for it."""
+    owe(node)
+    with node.database.write() as connection:
+        connection.execute(objects.update().values(kind="picture", sop_class_uid=str(uid.SecondaryCaptureImageStorage)))
+    owe(node, 2)
+    to = sender(node, peer(pacs(storage_classes=sr.SR_CLASSES).port))
+    while to.tick():
+        pass
+    assert states(node) == ["failed", "delivered"]
+
+
 def test_a_pacs_that_rejects_us_is_tried_again_as_its_configuration_may_be_mended(
     node: Made, pacs: Callable[..., StandInPacs]
 ) -> None:
