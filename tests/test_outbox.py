@@ -292,3 +292,12 @@ def test_a_report_is_not_built_in_another_class_for_a_patient_forgotten_meanwhil
     sender = Sender(node.database, node.spool, peer(1), node.config.results, ae_title="NODE", clock=node.clock)
     assert sender.tick() == 1
     assert b"FIRST" not in b"".join(node.spool.read(name) for name in node.files())
+
+
+def test_a_result_that_went_to_nobody_does_not_stand_whatever_went_of_other_series(node: Made) -> None:
+    node.accept(ct(2, series="1.2.9", study="1.2.10"))
+    for number in (1, 2):
+        run(node, 1, "report", of_series=number)
+    with node.database.write() as connection:
+        connection.execute(deliveries.delete().where(deliveries.c.object_id == 2))
+        assert [outbox.stands(connection, number) for number in (1, 2)] == [True, False]
