@@ -83,4 +83,3 @@ def test_an_image_whose_file_holds_another_is_told_by_its_row(tmp_path: Path) ->
     files[1].write_bytes(files[0].read_bytes())
     found = spooled.headers(members, node.spool)
     assert [ds.SOPInstanceUID for ds in found] == [one.sop_instance_uid for one in members]
-    assert [ds.InstanceNumber for ds in found] == [one.facts.instance_number for one in members]
