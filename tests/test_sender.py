@@ -184,28 +184,20 @@ def test_a_warning_counts_as_stored(node: Made, pacs: Callable[..., StandInPacs]
     assert states(node) == ["delivered"]
 
 
-def test_an_object_whose_answer_was_lost_is_stored_where_the_pacs_says_that_it_has_it(
-    node: Made, pacs: Callable[..., StandInPacs]
+@pytest.mark.parametrize(
+    ("status", "state"),
+    [(StoreStatus.DUPLICATE_SOP_INSTANCE, "delivered"), (StoreStatus.OUT_OF_RESOURCES, "waiting")],
+)
+def test_an_object_whose_answer_was_lost_is_stored_where_the_pacs_says_that_it_has_it_and_nowhere_else(
+    node: Made, pacs: Callable[..., StandInPacs], status: StoreStatus, state: str
 ) -> None:
     owe(node)
-    to = sender(node, peer(pacs(answer=lambda _: StoreStatus.DUPLICATE_SOP_INSTANCE).port))
+    to = sender(node, peer(pacs(answer=lambda _: status).port))
     with node.database.write() as connection:
         now = node.clock()
         outbox.begin(connection, outbox.due(connection, "PACS1", now=now, longest_wait_s=3600)[0], now=now)
     to.tick()
-    assert states(node) == ["delivered"]
-
-
-def test_an_object_whose_answer_was_lost_and_that_is_not_taken_now_is_owed_still(
-    node: Made, pacs: Callable[..., StandInPacs]
-) -> None:
-    owe(node)
-    to = sender(node, peer(pacs(answer=lambda _: StoreStatus.OUT_OF_RESOURCES).port))
-    with node.database.write() as connection:
-        now = node.clock()
-        outbox.begin(connection, outbox.due(connection, "PACS1", now=now, longest_wait_s=3600)[0], now=now)
-    to.tick()
-    assert states(node) == ["waiting"]
+    assert states(node) == [state]
 
 
 def test_an_object_that_a_pacs_says_to_have_though_it_was_never_sent_is_refused(
