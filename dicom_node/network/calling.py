@@ -1,7 +1,8 @@
 """What becomes of a request for an association, where the library does not tell, or fails over it.
 
 It keeps to itself why no connection came about; and an answer with a number that stands in no table of PS3.8 ends its
-thread, after which whoever asked waits for the whole timeout (seen with pynetdicom 3.0.4).
+thread, after which whoever asked waits for the whole timeout (seen with pynetdicom 3.0.4). Nor does it bound what a
+peer that was asked may send.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pynetdicom.transport import AssociationSocket
 
 from dicom_node.config import Peer
 from dicom_node.network.command import LAST
-from dicom_node.network.library_loop import JudgedSocket
+from dicom_node.network.judgedsocket import JudgedSocket
 from dicom_node.network.memory import NO_OBJECT
 from dicom_node.network.upperlayer import BadPdu
 

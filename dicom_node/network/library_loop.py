@@ -16,41 +16,15 @@ from collections.abc import Callable
 from pynetdicom import evt
 from pynetdicom.association import Association
 from pynetdicom.pdu import P_DATA_TF
-from pynetdicom.transport import AssociationSocket
 
 from dicom_node.logs import trace
-from dicom_node.network import syntaxes, upperlayer
+from dicom_node.network import syntaxes
 from dicom_node.network.command import COMMAND, LAST, MAX_COMMAND
+from dicom_node.network.judgedsocket import JudgedSocket
 from dicom_node.network.memory import NO_OBJECT, Memory
 from dicom_node.network.upperlayer import CALM_S, BadPdu
 
 _END_S = 10.0  # for the library to end an association that it has given up
-
-
-class JudgedSocket(AssociationSocket):  # type: ignore[misc]
-    """pynetdicom's view of a connection of which no PDU is longer, or takes longer, than it may."""
-
-    longest_s = CALM_S
-    """For a PDU to be whole, and for the peer to take one of ours."""
-    _body_is_next = False
-
-    def recv(self, nr_bytes: int) -> bytearray:
-        """The library reads six bytes of a PDU, then, where it knows the type, the rest. Raises OSError."""
-        body, self._body_is_next = self._body_is_next, not self._body_is_next
-        assert self.socket is not None
-        read = upperlayer.read_exactly(self.socket, nr_bytes, time.monotonic() + self.longest_s)
-        self.socket.settimeout(self.longest_s)
-        if not body and len(read) == nr_bytes:
-            try:
-                upperlayer.judge(bytes(read))
-            except BadPdu as exc:
-                self.misjudged(exc)
-                self._body_is_next = False
-                return bytearray(b"\xff") + read[1:]  # a type that the library does not know: it aborts in order
-        return read
-
-    def misjudged(self, why: BadPdu) -> None:
-        """Called before the association ends for it."""
 
 
 class Wire(JudgedSocket):
