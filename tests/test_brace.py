@@ -1,5 +1,6 @@
 """Brace removal: the fast path against the reference, and what each mode leaves."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -70,3 +71,11 @@ def test_an_empty_slice_is_flagged_and_not_divided_by_zero() -> None:
 def test_an_unknown_mode_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match="paper, robust"):
         brace.find_head(head(), PIXEL_MM, "other")
+
+
+def test_the_page_is_the_text_that_it_is_made_from_around_its_tables() -> None:
+    """`benchmarks.brace_table` writes the page anew: what was changed there by hand alone would be lost."""
+    repository = Path(__file__).resolve().parents[1]
+    template = (repository / "benchmarks" / "brace_table.md").read_text(encoding="utf-8")
+    page = (repository / "docs" / "brace-removal.md").read_text(encoding="utf-8")
+    assert re.fullmatch("(?s:.+)".join(map(re.escape, re.split(r"\{\w+\}", template))), page)
