@@ -41,7 +41,7 @@ def _what_it_is(checkpoint: Checkpoint) -> str:
     return f"""## What it is
 
 DTViT: encoder `{metadata.encoder}` ({checkpoint.parameters:,} parameters with both heads, stored as float16), a
-{metadata.head} head for hemorrhage present or not, a {metadata.head} head for the location.
+{metadata.head} head for the presence of hemorrhage and a {metadata.head} head for its location.
 It takes axial non-contrast head CT, slice by slice: {low:g} to {high:g} HU, head holder removed, {_geometry(metadata)};
 preprocessing
 {", ".join(metadata.preprocessing)}. Made on {metadata.created}; SHA-256
@@ -91,7 +91,7 @@ def trained_on(metadata: Metadata, digest: str) -> bool:
 def _geometry(metadata: Metadata) -> str:
     if any("head-box" in version for version in metadata.preprocessing):
         return f"the head's own box at {metadata.crop_pixels} x {metadata.crop_pixels}"
-    return f"short side {metadata.resize_pixels} pixels, middle {metadata.crop_pixels} x {metadata.crop_pixels}"
+    return f"shorter side {metadata.resize_pixels} pixels, central {metadata.crop_pixels} x {metadata.crop_pixels}"
 
 
 def _fitted_on(training: Mapping[str, Any]) -> str:
@@ -130,7 +130,7 @@ def _measured(metrics: Mapping[str, Any]) -> str:
         _row("number bleeding", presence, "positives"),
         _row("number not bleeding", presence, "negatives"),
         _row("location right, of those bleeding", location, "accuracy"),
-        _row("the same, mean of the three", location, "balanced_accuracy"),
+        _row("the same, mean of the three locations", location, "balanced_accuracy"),
         *(_row(f"location right, {name}", location, "by_class", name, "recall") for name in LOCATIONS),
     ]
     volumes = metrics.get("strata", {}).get("patient", {}).get("volume_ml", {})
@@ -142,7 +142,7 @@ def _measured(metrics: Mapping[str, Any]) -> str:
     elif label != APART:
         whose = f"By {metrics['folds']} {label}"
     return (
-        f"{whose}; 95 % intervals from drawing them again.\n\n| | slices | series |\n| --- | --- | --- |\n"
+        f"{whose}; 95 % intervals from resampling them.\n\n| | slices | series |\n| --- | --- | --- |\n"
         + "\n".join(row for row in rows if not row.endswith("| - | - |"))
         + (f"\n\nAUC of series by volume of the bleed: {by_volume}.\n" if by_volume else "\n")
     )
