@@ -338,6 +338,21 @@ def load(path: Path) -> Config:
     return config.model_copy(update={"node": node, "model": model, "peers": peers})
 
 
+def to_line(config: Config) -> bytes:
+    """What `serve` goes by, as one line for its worker: paths are absolute by now."""
+    return config.model_dump_json().encode() + b"\n"
+
+
+def from_line(line: bytes) -> Config:
+    """The same again. Raises ConfigError, which quotes none of it: there may be a password."""
+    try:
+        return Config.model_validate_json(line, strict=True)
+    except ValidationError as exc:
+        raise ConfigError(
+            "the settings that serve hands over cannot be read: was another dicom-node installed meanwhile? restart it"
+        ) from exc
+
+
 def _beside(section: S, folder: Path, *names: str) -> S:
     """The same with these paths, where they are given, relative to `folder` made absolute."""
     given = {name: getattr(section, name) for name in names if getattr(section, name) is not None}

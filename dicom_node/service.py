@@ -19,7 +19,7 @@ from pathlib import Path
 
 from dicom_node import committing, housekeeping, supervisor
 from dicom_node.arrivals import Arrivals
-from dicom_node.config import Config
+from dicom_node.config import Config, to_line
 from dicom_node.counts import Counts
 from dicom_node.errors import NodeError, StoreFull, StoreUnavailable
 from dicom_node.logs import fields
@@ -42,9 +42,8 @@ ASK_S = 2.0  # what was delivered meanwhile goes into one question
 
 
 class Service:
-    def __init__(self, config: Config, config_path: Path, version: Version) -> None:
+    def __init__(self, config: Config, version: Version) -> None:
         self._config = config
-        self._config_path = config_path
         self._version = version
         self._stopping = threading.Event()
         self._done = Hint()
@@ -125,10 +124,10 @@ class Service:
         return arrivals, receiver
 
     def _supervisor(self, database: Database) -> Supervisor:
-        program = [sys.executable, "-m", "dicom_node", "worker", "--config", str(self._config_path)]
         return Supervisor(
             database,
-            lambda owner: [*program, "--owner", owner],
+            lambda owner: [sys.executable, "-m", "dicom_node", "worker", "--owner", owner],
+            settings=to_line(self._config),
             lease_s=self._config.results.lease_s,
             stopping=self._stopping,
             done=self._done.give,

@@ -1,7 +1,9 @@
 """The service's side of the worker process: starts it, starts it again when it ends, ends it when it seems dead.
 
-The two speak in single bytes. On its standard output the worker gives signs of life, ALIVE or DONE; the end of its
-standard input is the word to stop, which it also hears when this process dies.
+The first line of the worker's standard input is the settings that `serve` was started with, so that a worker that is
+started again goes by them, whatever config.toml says by then; they may hold a password, which no command line should.
+After that the two speak in single bytes. On its standard output the worker gives signs of life, ALIVE or DONE; the end
+of its standard input is the word to stop, which it also hears when this process dies.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from dicom_node.errors import StoreFull, StoreUnavailable
 from dicom_node.logs import fields
@@ -34,16 +37,19 @@ class Supervisor:
         database: Database,
         command: Callable[[str], Sequence[str]],
         *,
+        settings: bytes,
         lease_s: float,
         stopping: threading.Event,
         done: Callable[[], None],
     ) -> None:
-        """`command`: the worker's, for the name under which it is to lease jobs; `done`: called at each DONE.
+        """`command`: the worker's, for the name under which it is to lease jobs; `settings`: the line that it reads
+        first; `done`: called at each DONE.
 
         A worker silent for `lease_s` has lost its job anyhow, and is ended.
         """
         self._database = database
         self._command = command
+        self._settings = settings
         self._lease_s = lease_s
         self._stopping = stopping
         self._done = done
@@ -86,8 +92,9 @@ class Supervisor:
             return f"not started: {exc}"
         self._last_sign, self._seen_alive = time.monotonic(), False
         try:
+            self._hand_over(process)
             threading.Thread(target=self._listen, args=(process,), daemon=True).start()
-        except RuntimeError as exc:  # no thread: may pass too
+        except (OSError, RuntimeError) as exc:  # no thread, no file handle: may pass too
             process.kill()
             process.wait()
             return f"not listened to: {exc}"
@@ -100,6 +107,17 @@ class Supervisor:
                 process.kill()
                 process.wait()
         return process.returncode
+
+    def _hand_over(self, process: subprocess.Popen[bytes]) -> None:
+        """The settings, in a thread of its own: what a pipe does not hold waits for a worker that may never read it."""
+        assert process.stdin is not None
+        line = os.fdopen(os.dup(process.stdin.fileno()), "wb")  # so that the other may be closed meanwhile
+
+        def write() -> None:
+            with suppress(OSError), line:  # the worker is gone already
+                line.write(self._settings)
+
+        threading.Thread(target=write, daemon=True).start()
 
     def _listen(self, process: subprocess.Popen[bytes]) -> None:
         assert process.stdout is not None

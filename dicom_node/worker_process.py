@@ -1,6 +1,7 @@
 """The process around the worker: loads the model once, works until told to stop, gives a sign of life on stdout.
 
-It stops when its standard input ends, which is what happens when the service stops it and when the service dies.
+Its settings are the first line of its standard input. It stops when that ends, which is what happens when the service
+stops it and when the service dies.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import time
 from typing import TYPE_CHECKING, NoReturn
 
 from dicom_node.allocation import keep_memory
-from dicom_node.config import Config
+from dicom_node.config import Config, from_line
 from dicom_node.errors import ConfigError, NodeError, StoreFull, StoreUnavailable
 from dicom_node.logs import fields, trace
 from dicom_node.store.opening import open_store
@@ -29,6 +30,16 @@ log = logging.getLogger("dicom_node.worker")
 
 IDLE_S = 0.1
 MOST_READERS = 16  # some 2,000 slices a second, as many as a GPU classifies with a ViT-L
+
+
+def given_settings() -> Config | None:
+    """What `serve` was started with; None where it has gone before it said so. Raises ConfigError."""
+    line = b""
+    while not line.endswith(b"\n"):  # nothing follows it
+        if not (part := os.read(sys.stdin.fileno(), 1 << 16)):
+            return None
+        line += part
+    return from_line(line)
 
 
 def work(config: Config, owner: str) -> NoReturn:

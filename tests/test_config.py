@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from dicom_node.config import Config, Peer, load
+from dicom_node.config import Config, Peer, from_line, load, to_line
 from dicom_node.errors import ConfigError
 
 SHIPPED = Path(__file__).parents[1] / "config.toml"
@@ -45,6 +45,15 @@ def test_the_shipped_file_holds_the_defaults_key_by_key() -> None:
         for key, value in keys.items():
             assert defaults[section][key] == value, f"{section}.{key}"
     assert Config.model_validate(shipped) == Config()
+
+
+def test_what_is_handed_over_in_one_line_is_the_same_on_the_other_side(tmp_path: Path) -> None:
+    everything = Config.model_validate(shipped_with_everything())
+    here = loaded(tmp_path, PEER.format("A") + '[node]\nae_title = "A\\"B"\ndatabase_url = "postgresql://n:p@h/d"')
+    for config in (Config(), everything, here):
+        line = to_line(config)
+        assert line.count(b"\n") == 1
+        assert from_line(line) == config
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,7 @@ def test_a_service_that_may_not_read_its_folder_says_so_too(config: Path, monkey
     monkeypatch.setattr(Database, "missing_file", denied)
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     with pytest.raises(StoreUnavailable, match="cannot be used: Permission denied; run this as its owner"):
-        Service(load(config), config, Version("m", "p")).run()
+        Service(load(config), Version("m", "p")).run()
 
 
 def test_a_second_service_upgrades_nothing_under_the_first(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,7 +110,7 @@ def test_a_second_service_upgrades_nothing_under_the_first(config: Path, monkeyp
     with (config.parent / "data" / "serve.lock").open("a") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         with pytest.raises(NodeError, match="another dicom-node serve is running"):
-            Service(load(config), config, Version("m", "p")).run()
+            Service(load(config), Version("m", "p")).run()
     with node.database.read() as connection:
         assert connection.scalar(sa.text("SELECT version_num FROM alembic_version")) == "0001"
 
@@ -127,12 +127,12 @@ def test_two_services_with_folders_of_their_own_do_not_share_a_database(
         other = config.with_name("other.toml")
         other.write_text(f'[node]\ndata_folder = "{config.parent / "other"}"\n{url}\n')
         with pytest.raises(NodeError, match="another dicom-node serve is running") as caught:
-            Service(load(other), other, Version("m", "p")).run()
+            Service(load(other), Version("m", "p")).run()
         refused.append(str(caught.value))
 
     monkeypatch.setattr(Service, "_serve", a_second_one)
     config.write_text(f'[node]\ndata_folder = "{config.parent / "data"}"\n{url}\n')
-    Service(load(config), config, Version("m", "p")).run()
+    Service(load(config), Version("m", "p")).run()
     assert len(refused) == 1
     assert "node.sqlite" in refused[0]
 

@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 from made import Made, made_node
 
+from dicom_node.config import load, to_line
 from dicom_node.errors import StoreFull, StoreUnavailable
 from dicom_node.supervisor import Supervisor
 
 LEASE_S = 0.3
+SETTINGS = b'{"settings": true}\n'
 
 
 class Impatient(threading.Event):
@@ -46,9 +48,13 @@ def python(program: str) -> Sequence[str]:
 
 
 def supervise(
-    node: Made, command: Callable[[str], Sequence[str]], stopping: threading.Event, done: Any = lambda: None
+    node: Made,
+    command: Callable[[str], Sequence[str]],
+    stopping: threading.Event,
+    done: Any = lambda: None,
+    settings: bytes = SETTINGS,
 ) -> None:
-    Supervisor(node.database, command, lease_s=LEASE_S, stopping=stopping, done=done).run()
+    Supervisor(node.database, command, settings=settings, lease_s=LEASE_S, stopping=stopping, done=done).run()
 
 
 @pytest.mark.parametrize("error", [StoreUnavailable("no database"), StoreFull("no room")])
@@ -113,6 +119,20 @@ def test_a_worker_stops_when_its_input_ends(node: Made) -> None:
     assert done.acquire(timeout=10.0)  # its last word, which it says only after the end of its input
 
 
+@pytest.mark.parametrize("size", [20, 1 << 20])  # the second is more than a pipe holds
+def test_each_worker_is_given_the_same_settings_whatever_their_length(node: Made, tmp_path: Path, size: int) -> None:
+    given = b"a" * size + b"\n"
+    noting = "import os, sys; open(sys.argv[1] + str(os.getpid()), 'wb').write(sys.stdin.buffer.readline())"
+    supervise(node, lambda _: [*python(noting), str(tmp_path / "given-")], Impatient(2), settings=given)
+    assert [noted.read_bytes() == given for noted in tmp_path.glob("given-*")] == [True, True]
+
+
+def test_a_worker_that_never_reads_its_settings_holds_nothing_up(node: Made) -> None:
+    deaf = "import sys, threading; sys.stdout.write('.'); sys.stdout.flush(); threading.Event().wait()"
+    supervise(node, lambda _: python(deaf), stopping := Impatient(2), settings=b"a" * (1 << 20))
+    assert stopping.waits == [1.0, 2.0]
+
+
 def test_what_a_worker_has_done_is_told_each_time(node: Made) -> None:
     done = threading.Semaphore(0)
     supervise(node, lambda _: python("print('..!...!.', end='')"), Impatient(1), done.release)
@@ -121,14 +141,29 @@ def test_what_a_worker_has_done_is_told_each_time(node: Made) -> None:
     assert not done.acquire(timeout=0.1)
 
 
+def ended_worker(settings: bytes) -> tuple[int, str]:
+    """One that is given these, and ends; how, and what it said."""
+    command = [sys.executable, "-m", "dicom_node", "worker", "--owner", "me"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as worker:
+        assert worker.stdin is not None
+        assert worker.stderr is not None
+        worker.stdin.write(settings)
+        worker.stdin.flush()
+        return worker.wait(120), worker.stderr.read().decode()
+
+
+def test_a_worker_of_another_release_quotes_nothing_of_what_it_cannot_read() -> None:
+    code, said = ended_worker(b'{"node": {"database_url": "postgresql://node:secret@host/db", "was_removed": 1}}\n')
+    assert code == 1
+    assert "was another dicom-node installed meanwhile? restart it" in said
+    assert "secret" not in said
+
+
 def test_a_worker_that_cannot_work_says_why_in_one_line_and_ends(tmp_path: Path) -> None:
     """Its thread that waits for the end of its input held a lock, over which the interpreter ended with a core dump."""
     (tmp_path / "config.toml").write_text('[node]\nmin_free_mib = 0\n[model]\ncheckpoint = "gone.safetensors"\n')
-    command = [sys.executable, "-m", "dicom_node", "worker", "--owner", "me", "--config", str(tmp_path / "config.toml")]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as worker:
-        assert worker.wait(120) == 1
-        assert worker.stderr is not None
-        said = worker.stderr.read()
+    code, said = ended_worker(to_line(load(tmp_path / "config.toml")))
+    assert code == 1
     assert "ERROR dicom_node.worker cannot_work reason=" in said
     assert "gone.safetensors: cannot be read" in said
     assert said.count("\n") == 1

@@ -28,18 +28,19 @@ def serve(config_path: Path) -> None:
 
     config = load_config(config_path)
     logs.configure(config.logging.level)
-    Service(config, config_path, version_of(config)).run()
+    Service(config, version_of(config)).run()
 
 
 @click.command(hidden=True)
-@CONFIG
 @click.option("--owner", required=True)
-def worker(config_path: Path, owner: str) -> None:
-    """The process beside `serve` that classifies; started by it."""
+def worker(owner: str) -> None:
+    """The process beside `serve` that classifies; started by it, with its settings on standard input."""
     from dicom_node import logs
-    from dicom_node.worker_process import work
+    from dicom_node.worker_process import given_settings, work
 
-    config = load_config(config_path)
+    config = given_settings()
+    if config is None:
+        return
     logs.configure(config.logging.level)
     work(config, owner)
 

@@ -88,6 +88,7 @@ def test_killing_the_worker_in_the_middle_of_its_job_changes_nothing_but_the_tim
 ):
     node = make_node(silence_s=2.0)
     node.start()
+    (node.folder / "config.toml").write_text("somebody is just at it")  # it counts from the next start of `serve`
     first = node.worker_pid()
     os.kill(first, signal.SIGSTOP)  # so that the kill is sure to fall before the work is done
     store(node, series, node.folder / "ct")
