@@ -133,8 +133,9 @@ class Extras:
     ) -> list[tuple[reporting.Built, list[str]]]:
         """Superseded pictures, documents and key objects go, where the destination has them and wants it said.
 
-        Of all earlier runs: the one before may have been superseded before it came to withdraw anything. A report is
-        named by its successor, but where it lies with another patient, or in another study, that one is not beside it.
+        Of all earlier runs: the one before may have been superseded before it came to withdraw anything. Once the
+        destination has the word on an object, that is not said again. A report is named by its successor, but where it
+        lies with another patient, or in another study, that one is not beside it.
         """
         built = []
         for peer in self._config.destinations:
@@ -144,7 +145,12 @@ class Extras:
             with self._database.read() as connection:
                 runs = [each.id for each in jobs.of_series(connection, one.id) if each.run < run.number]
                 taken = [each for job_id in runs for each in outbox.taken_by(connection, job_id, peer.name)]
-            for source, made, why in self._outdated(taken, header):
+                sure = [
+                    each for job_id in runs for each in outbox.taken_by(connection, job_id, peer.name, for_sure=True)
+                ]
+            told = [spooled.named_by(each, self._spool) for each in sure if each.kind is ObjectKind.WITHDRAWAL]
+            untold = [each for each in taken if each.sop_instance_uid not in set().union(*told)]
+            for source, made, why in self._outdated(untold, header):
                 old = [spooled.reference(one, each, self._spool) for each in made]
                 withdrawn = reporting.withdrawal(
                     self._maker, run, source, found, old, why=why, title=title, to=peer.name, superseded=True

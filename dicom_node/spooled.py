@@ -81,6 +81,14 @@ def filed_as(made: MadeObject, spool: Spool) -> Dataset | None:
     return None
 
 
+def named_by(made: MadeObject, spool: Spool) -> set[str]:
+    """SOP Instance UIDs of what a Key Object Selection of an earlier run is about; of one that is gone, none."""
+    its = filed_as(made, spool)
+    studies = [] if its is None else its.get("CurrentRequestedProcedureEvidenceSequence") or []
+    of_series = [each for study in studies for each in study.ReferencedSeriesSequence]
+    return {str(each.ReferencedSOPInstanceUID) for one in of_series for each in one.ReferencedSOPSequence}
+
+
 def place(ds: Dataset) -> tuple[str, ...]:
     """Under which study and patient a PACS files an image, or what is made of it."""
     texts = ((key, read_text(ds, key) or "") for key in ("StudyInstanceUID", "PatientID"))

@@ -373,6 +373,28 @@ def test_what_a_correction_left_behind_is_taken_back_by_a_later_run_where_the_on
     assert withdrawn.ReferencedSOPInstanceUID == node.rows(objects)[0].sop_instance_uid
 
 
+def test_what_was_taken_back_at_a_destination_is_not_taken_back_there_again(tmp_path: Path) -> None:
+    """Each later run said it anew, of all runs before it."""
+    node = reported(tmp_path, peer(104, objects=("report", "picture"), withdraw_by="patient-safety"))
+    deliver(node, "PACS1")
+    moved = [changed(ds, PatientID="SYN-0002") for ds in head_series()]
+    second = arrives(node, moved)
+    assert named(second["withdrawal"]) == {made.sop_instance_uid for made in node.rows(objects)[:2]}
+    for _ in range(3):  # what is owed of a kind goes in order
+        deliver(node, "PACS1")
+    assert not owed(node)
+    third = arrives(node, [changed(ds, PatientName="SYNTHETIC^OTHER") for ds in moved])
+    assert named(third["withdrawal"]) == {second["picture"].SOPInstanceUID}
+
+
+def named(selection: pydicom.Dataset) -> set[str]:
+    """SOP Instance UIDs that it is about."""
+    of_series = [
+        one for study in selection.CurrentRequestedProcedureEvidenceSequence for one in study.ReferencedSeriesSequence
+    ]
+    return {str(each.ReferencedSOPInstanceUID) for one in of_series for each in one.ReferencedSOPSequence}
+
+
 def test_a_series_that_is_split_is_still_the_same_patients(tmp_path: Path) -> None:
     node = reported(tmp_path, peer(104))
     node.accept(*[changed(ds, SeriesInstanceUID="1.2.3.9.1") for ds in head_series()[:5]])

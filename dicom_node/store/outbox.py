@@ -207,12 +207,13 @@ def supersede(connection: Connection, series_id: int, run: int, *, now: float) -
         job_queue.settle_delivered(connection, job_id, now=now)
 
 
-def taken_by(connection: Connection, job_id: int, destination: str) -> list[MadeObject]:
-    """The job's objects that this destination has stored, or may have."""
+def taken_by(connection: Connection, job_id: int, destination: str, *, for_sure: bool = False) -> list[MadeObject]:
+    """The job's objects that this destination has stored, or, unless it is to be `for_sure`, may have."""
+    there = deliveries.c.state == DeliveryState.DELIVERED if for_sure else may_be_there()
     query = (
         sa.select(*_MADE_COLUMNS)
         .join(deliveries, deliveries.c.object_id == objects.c.id)
-        .where(objects.c.job_id == job_id, deliveries.c.destination == destination, may_be_there())
+        .where(objects.c.job_id == job_id, deliveries.c.destination == destination, there)
         .order_by(objects.c.id)
     )
     return [_made(row) for row in connection.execute(query)]
