@@ -1,7 +1,8 @@
 """From findings to the objects that a job owes: the report, the picture, key objects, a withdrawal; each built once.
 
-The same run of the same series on the same node gives the same UIDs, so that a step done twice makes the same object
-and not two. What the objects say is `report`'s business.
+UIDs follow from what an object is about, who makes it, and when: one that is made anew, as an older database that was
+restored knows nothing of the first, is another object. Only what the transaction stored that ends a step is ever sent.
+What the objects say is `report`'s business.
 """
 
 from __future__ import annotations
@@ -88,13 +89,12 @@ class Run:
     study_uid: str
     series_uid: str
     number: int
-    created_at: float
-    """When its job was made: numbers come again where the series was purged and comes back, or the database is an older
-    one that was restored, and what is reported then is not what a PACS has under the UIDs of before."""
     rule: str | None
     whole: bool
     """False where fewer images came than were announced."""
     at: float
+    """When it is told: numbers of runs come again where a series was purged and comes back, or the database is an older
+    one that was restored, and what is told then is not what a PACS has under the UIDs of before."""
 
 
 @dataclass(frozen=True)
@@ -195,7 +195,7 @@ def stored(built: Built, spool: Spool) -> MadeObject:
 
 
 def run_of(one: Series, job: Job | Record, *, at: float) -> Run:
-    return Run(one.study_uid, one.series_uid, job.run, job.created_at, one.rule, one.whole is not False, at)
+    return Run(one.study_uid, one.series_uid, job.run, one.rule, one.whole is not False, at)
 
 
 def _context(
@@ -208,7 +208,7 @@ def _context(
         maker.version.model_digest,
         maker.version.preprocessing,
         str(run.number),
-        repr(run.created_at),
+        repr(run.at),
         sop_class_uid,
         " ".join((kind, *about)),
     )

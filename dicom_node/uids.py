@@ -1,7 +1,8 @@
 """UIDs: checking those received, deriving those made here.
 
-A derived UID depends on nothing but its names, so that a step that runs twice makes the same object twice and not two
-objects. Form: PS3.5 B.2, `2.25.` and a UUID as a decimal number; the UUID is version 5 (RFC 9562, section 5.5).
+A derived UID depends on nothing but its names: what follows from an object, as its form for another destination, bears
+the same one whenever it is made. Form: PS3.5 B.2, `2.25.` and a UUID as a decimal number; the UUID is version 5
+(RFC 9562, section 5.5).
 """
 
 from __future__ import annotations

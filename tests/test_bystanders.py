@@ -36,7 +36,7 @@ class Its:
 
     @property
     def under_way(self) -> Job:
-        return Job(self.jobs[2], ITS, 3, 1, NOW, "worker")
+        return Job(self.jobs[2], ITS, 3, 1, "worker")
 
 
 @pytest.fixture(scope="module")

@@ -41,7 +41,6 @@ class Job:
     run: int
     tries: int
     """How often it was claimed since it last got any further, this time included."""
-    created_at: float
     owner: str
     priority: int = LIVE
 
@@ -66,7 +65,6 @@ class Record:
     reason: str | None
     result: Result | None
     extras_tries: int
-    created_at: float
 
 
 def is_due(connection: Connection, *, now: float, lease_s: float, at_most: int = BACKLOG) -> bool:
@@ -101,7 +99,7 @@ def claim(connection: Connection, *, owner: str, now: float, lease_s: float, at_
             started_at=sa.func.coalesce(jobs.c.started_at, now),
         )
     )
-    return Job(row.id, row.series_id, row.run, row.tries + 1, row.created_at, owner, row.priority)
+    return Job(row.id, row.series_id, row.run, row.tries + 1, owner, row.priority)
 
 
 def _due(now: float, lease_s: float, at_most: int) -> sa.ColumnElement[bool]:
@@ -286,7 +284,7 @@ def _record(row: sa.Row[Any]) -> Record:
     version = Version(row.model_digest, row.preprocessing)
     result = None if row.findings is None else Result(row.findings, version)
     state = JobState(row.state)
-    return Record(row.id, row.series_id, row.run, state, row.reason, result, row.extras_tries, row.created_at)
+    return Record(row.id, row.series_id, row.run, state, row.reason, result, row.extras_tries)
 
 
 def _is_overtaken(connection: Connection, series_id: int, run: int) -> bool:
