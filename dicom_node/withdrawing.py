@@ -7,17 +7,20 @@ configured to act on one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 
 from pydicom.dataset import Dataset
 
 from dicom_node import reporting, spooled
-from dicom_node.config import Config
+from dicom_node.config import Config, Peer
 from dicom_node.errors import NotPossible
 from dicom_node.report import wording
 from dicom_node.store import jobs, outbox, series
-from dicom_node.store.database import Connection
+from dicom_node.store.database import Connection, Database
 from dicom_node.store.jobs import Record, Result
+from dicom_node.store.outbox import MadeObject
 from dicom_node.store.series import Instance, Series
 from dicom_node.store.spool import Spool
 from dicom_node.tables import JobState, ObjectKind
@@ -27,8 +30,21 @@ from dtvit.findings import SeriesFindings
 REPORTED = (JobState.REPORTED, JobState.DELIVERED, JobState.FAILED, JobState.REFUSED)
 
 
+@dataclass(frozen=True)
+class _Standing:
+    """What a withdrawal is about."""
+
+    told: list[tuple[Record, Result]]
+    taken: dict[str, list[MadeObject]]
+    """What each destination has, or may have."""
+
+
+class _Changed(Exception):
+    """Something was sent, or made, since it was looked at."""
+
+
 def withdraw(
-    connection: Connection,
+    database: Database,
     spool: Spool,
     config: Config,
     one: Series,
@@ -40,36 +56,64 @@ def withdraw(
 ) -> str:
     """Take back the result of the series; returns what was done, in words. Raises NotPossible.
 
-    Results that the newest superseded go with it: where it is gone, they would be the ones that stand.
+    Results that the newest superseded go with it: where it is gone, they would be the ones that stand. What is sent is
+    built beforehand, as nothing else is written, nor any image acknowledged, while that takes its time.
     """
     if not wording.plain(why).strip(" ?"):
         raise NotPossible("say why, in plain ASCII: the reason stands in what is sent")
-    told = _told(jobs.of_series(connection, one.id))
-    runs = [run.id for run, _ in told]
-    newest, result = told[-1]
-    cancelled = sum(outbox.cancel(connection, job_id) for job_id in runs)
-    said = [f"{cancelled} deliveries cancelled"] if cancelled else []
-    for peer in config.destinations:
-        made = (each for job_id in runs for each in outbox.taken_by(connection, job_id, peer.name))
-        old = [spooled.reference(one, each, spool) for each in made if each.kind is not ObjectKind.WITHDRAWAL]
-        if not old:
-            continue
-        title = reporting.REJECTIONS.get(peer.withdraw_by)
-        if title is None:
-            keeps = f"{peer.name} keeps what it has or was being sent"
-            said.append(f"{keeps}: peers.withdraw_by is {peer.withdraw_by!r}, tell its users")
-            continue
+    while True:
+        with database.read() as connection:
+            standing = _standing(connection, one.id, config)
+            images = series.instances_of(connection, one.id)
+            images += reversed(series.instances_of(connection, one.id, current=False))
+        newest, result = standing.told[-1]
         maker = reporting.Maker(device_uid, config.node.ae_title, metadata, result.version, config.results)
         run = reporting.run_of(one, newest, at=now)
-        superseded = reversed(series.instances_of(connection, one.id, current=False))
-        header = _a_header([*series.instances_of(connection, one.id), *superseded], spool)
-        found = SeriesFindings.from_json(result.findings)
-        built = reporting.withdrawal(maker, run, header, found, old, why=why, title=title, to=peer.name)
-        outbox.put(connection, newest.id, [reporting.stored(built, spool)], [peer.name], now=now)
-        said.append(f"{peer.name} is told by a Key Object Selection")
-    for job_id in runs:
-        jobs.withdraw(connection, job_id, reason=why, now=now)
-    return "; ".join(["withdrawn", *said])
+        built = {}
+        for peer in _with(standing, config):
+            if (title := reporting.REJECTIONS.get(peer.withdraw_by)) is not None:
+                old = [spooled.reference(one, each, spool) for each in standing.taken[peer.name]]
+                header, found = _a_header(images, spool), SeriesFindings.from_json(result.findings)
+                built[peer.name] = reporting.withdrawal(
+                    maker, run, header, found, old, why=why, title=title, to=peer.name
+                )
+        with suppress(_Changed), database.write() as connection:
+            cancelled = sum(outbox.cancel(connection, told.id) for told, _ in standing.told)
+            if _standing(connection, one.id, config) != standing:  # now that no more is sent
+                raise _Changed
+            for name, item in built.items():
+                outbox.put(connection, newest.id, [reporting.stored(item, spool)], [name], now=now)
+            for told, _ in standing.told:
+                jobs.withdraw(connection, told.id, reason=why, now=now)
+            said = [f"{cancelled} deliveries cancelled"] if cancelled else []
+            return "; ".join(["withdrawn", *said, *(_told_of(peer, built) for peer in _with(standing, config))])
+
+
+def _standing(connection: Connection, series_id: int, config: Config) -> _Standing:
+    """Raises NotPossible where there is none."""
+    told = _told(jobs.of_series(connection, series_id))
+    taken = {
+        peer.name: [
+            made
+            for run, _ in told
+            for made in outbox.taken_by(connection, run.id, peer.name)
+            if made.kind is not ObjectKind.WITHDRAWAL
+        ]
+        for peer in config.destinations
+    }
+    return _Standing(told, taken)
+
+
+def _with(standing: _Standing, config: Config) -> list[Peer]:
+    """Destinations that have something of it, or may have."""
+    return [peer for peer in config.destinations if standing.taken[peer.name]]
+
+
+def _told_of(peer: Peer, built: Collection[str]) -> str:
+    if peer.name in built:
+        return f"{peer.name} is told by a Key Object Selection"
+    keeps = f"{peer.name} keeps what it has or was being sent"
+    return f"{keeps}: peers.withdraw_by is {peer.withdraw_by!r}, tell its users"
 
 
 def _told(runs: Sequence[Record]) -> list[tuple[Record, Result]]:

@@ -52,19 +52,11 @@ def deliver(node: Made, destination: str, *, commitment: bool = False) -> None:
 
 
 def take_back(node: Made, why: str = "wrong patient on the table") -> str:
-    with node.database.write() as connection:
+    with node.database.read() as connection:
         one = series.get(connection, 1)
-        assert one is not None
-        return withdraw(
-            connection,
-            node.spool,
-            node.config,
-            one,
-            why=why,
-            metadata=metadata(),
-            device_uid="2.25.100",
-            now=node.clock(),
-        )
+    assert one is not None
+    given = {"why": why, "metadata": metadata(), "device_uid": "2.25.100", "now": node.clock()}
+    return withdraw(node.database, node.spool, node.config, one, **given)
 
 
 def test_each_destination_is_owed_the_objects_it_asked_for(tmp_path: Path) -> None:
@@ -152,6 +144,32 @@ def test_withdrawing_cancels_what_is_undelivered_and_tells_who_has_it(tmp_path: 
     assert [job.state for job in node.rows(jobs_table)] == ["withdrawn"]
     with pytest.raises(NotPossible, match="withdrawn"):
         take_back(node)
+
+
+def test_what_is_sent_while_a_withdrawal_is_built_is_named_by_it_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is built without holding anybody up; what it says is compared with what is so when it is stored."""
+    node = reported(tmp_path, peer(104, objects=("report", "picture"), withdraw_by="quality"))
+    kept, built = len(list(node.spool.stored())), reporting.withdrawal
+    with node.database.read() as connection:
+        first, second = outbox.due(connection, "PACS1", now=node.clock(), longest_wait_s=3600.0)
+    sent = iter([first, second])
+
+    def sends_meanwhile(*given: Any, **more: Any) -> reporting.Built:
+        for delivery in sent:
+            with node.database.write() as connection:  # nobody holds the lock
+                outbox.delivered(connection, delivery, 0, now=node.clock())
+            break
+        return built(*given, **more)
+
+    with node.database.write() as connection:
+        outbox.delivered(connection, next(sent), 0, now=node.clock())
+    monkeypatch.setattr(reporting, "withdrawal", sends_meanwhile)
+    assert take_back(node) == "withdrawn; PACS1 is told by a Key Object Selection"
+    (rejection,) = [made for made in node.rows(objects) if made.kind == "withdrawal"]
+    assert named(pydicom.dcmread(node.spool.path(rejection.file))) == {first.sop_instance_uid, second.sop_instance_uid}
+    assert len(list(node.spool.stored())) == kept + 1
 
 
 def test_of_a_result_that_was_withdrawn_no_picture_is_made(tmp_path: Path) -> None:

@@ -243,11 +243,11 @@ def test_a_result_withdrawn_while_it_is_on_the_wire_is_taken_back_there(two_repo
 
     def take_back() -> None:
         for number in (1, 2):
-            with node.database.write() as connection:
+            with node.database.read() as connection:
                 one = series.get(connection, number)
-                assert one is not None
-                given = {"why": "wrong patient", "metadata": metadata(), "device_uid": "2.25.100", "now": node.clock()}
-                withdraw(connection, node.spool, node.config, one, **given)
+            assert one is not None
+            given = {"why": "wrong patient", "metadata": metadata(), "device_uid": "2.25.100", "now": node.clock()}
+            withdraw(node.database, node.spool, node.config, one, **given)
 
     arrived = send(node, tmp_path, take_back)
     rejection = node.rows(objects)[2]

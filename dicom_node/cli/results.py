@@ -57,11 +57,11 @@ def withdraw(series: str, why: str, config_path: Path) -> None:
     metadata = describe_checkpoint(load_config(config_path).model.checkpoint).metadata
     with opened(config_path) as (config, database, spool):
         device_uid = database.device_uid()
-        with database.write() as connection:
+        with database.read() as connection:
             one = find_series(connection, series)
-            said = take_back(
-                connection, spool, config, one, why=why, metadata=metadata, device_uid=device_uid, now=time.time()
-            )
+        said = take_back(
+            database, spool, config, one, why=why, metadata=metadata, device_uid=device_uid, now=time.time()
+        )
     click.echo(f"series {one.id}: {said}")
 
 
