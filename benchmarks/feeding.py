@@ -36,6 +36,7 @@ from untrained import untrained_checkpoint  # noqa: E402
 from dicom_node.allocation import keep_memory  # noqa: E402
 from dicom_node.config import Model  # noqa: E402
 from dtvit.inference import Classifier, Predictions  # noqa: E402
+from train.options import positive  # noqa: E402
 
 BATCH = 64
 AT_ONCE = """
@@ -97,11 +98,11 @@ def fed(path: OurPath) -> tuple[float, float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--slices", type=int, default=2048)
+    parser.add_argument("--slices", type=positive, default=2048)
     parser.add_argument("--device-ms", type=float, default=18.0, help="for 64 slices; a ViT-L on an H200 takes 18")
     parser.add_argument("--launches", type=int, default=1800, help="of three small kernels each")
-    parser.add_argument("--readers", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--readers", type=positive, default=1)
+    parser.add_argument("--rounds", type=positive, default=5)
     parser.add_argument("--folder", type=Path, help="for the store, half a megabyte a slice")
     given = parser.parse_args()
     keep_memory()  # as in the worker

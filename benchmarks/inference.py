@@ -53,6 +53,7 @@ from dicom_node.worker import Node, Worker  # noqa: E402
 from dicom_node.worker_process import load_classifier, reading_processes  # noqa: E402
 from dtvit import phantom, preprocess  # noqa: E402
 from dtvit.inference import Classifier, Precision, Predictions  # noqa: E402
+from train.options import positive  # noqa: E402
 
 ENCODERS = tuple(f"vit_{size}_patch16_224" for size in ("tiny", "small", "base", "large"))
 BLOCK = {"tiny": 192, "small": 96, "base": 48, "large": 16}
@@ -361,7 +362,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=0, help="16 on a CPU, 64 on a GPU")
     parser.add_argument("--threads", type=int, default=0, help="0: torch's choice")
     parser.add_argument("--readers", type=int, default=-1, help="-1: the node's choice")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=positive, default=5)
     parser.add_argument("--folder", type=Path, help="CT to compare bf16 with fp32 on; phantoms without it")
     parser.add_argument("--memory", action="store_true", help="instead: peak memory for series of 30, 300, 3000 slices")
     parser.add_argument("--one-series", type=int, help=argparse.SUPPRESS)

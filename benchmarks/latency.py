@@ -43,6 +43,7 @@ from dicom_node.network.stand_in import StandInPacs, free_port  # noqa: E402
 from dicom_node.store.database import Database  # noqa: E402
 from dicom_node.tables import jobs, objects, series  # noqa: E402
 from dtvit import phantom  # noqa: E402
+from train.options import positive  # noqa: E402
 
 NODE, PACS, OLD = "NODE", "PACS", "MIGRATION"
 SETTLE_S = 2.0
@@ -182,8 +183,8 @@ def row(name: str, found: Sequence[Sequence[float]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="two series each way")
-    parser.add_argument("--series", type=int, default=10, help="each way")
-    parser.add_argument("--scanners", type=int, default=3)
+    parser.add_argument("--series", type=positive, default=10, help="each way")
+    parser.add_argument("--scanners", type=positive, default=3)
     given = parser.parse_args()
     count = 2 if given.quick else given.series
     load = os.getloadavg()[0]

@@ -44,6 +44,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(REPOSITORY)]
 
 from benchmarks.receivers import ENVIRONMENT, RECEIVERS, TITLE, Receiver, classifying, running  # noqa: E402
+from train.options import positive  # noqa: E402
 
 CLASS, SYNTAX = str(uid.CTImageStorage), str(uid.ExplicitVRLittleEndian)
 PLACE = "1.2.826.0.1.3680043.10.99.11111111.22222222"  # replaced in each instance by round and number
@@ -254,8 +255,8 @@ def floor(folder: Path, content: bytes, count: int, threads: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--instances", type=int, default=400)
+    parser.add_argument("--rounds", type=positive, default=5)
+    parser.add_argument("--instances", type=positive, default=400)
     parser.add_argument("--only", default=",".join(RECEIVERS), help="comma-separated, of: " + ", ".join(RECEIVERS))
     parser.add_argument("--quiet", action="store_true", help="wait for a quiet moment before each turn")
     parser.add_argument(

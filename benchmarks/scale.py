@@ -31,6 +31,7 @@ from dicom_node.store import heartbeats, jobs, outbox, overview, results  # noqa
 from dicom_node.store.results import SliceResult, Version  # noqa: E402
 from dicom_node.tables import deliveries, events, instances, objects, series, slice_results  # noqa: E402
 from dicom_node.tables import jobs as jobs_table  # noqa: E402
+from train.options import positive  # noqa: E402
 
 IMAGES = 100  # a series
 VERSION = Version("f" * 64, "window-0-80/robust-1/resize-256-crop-224/1")
@@ -165,8 +166,8 @@ class Trials:
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--instances", type=int, default=1_000_000)
-    arguments.add_argument("--rounds", type=int, default=50)
+    arguments.add_argument("--instances", type=positive, default=1_000_000)
+    arguments.add_argument("--rounds", type=positive, default=50)
     chosen = arguments.parse_args()
     with tempfile.TemporaryDirectory(prefix="scale-") as folder:
         begun = time.monotonic()

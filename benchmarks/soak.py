@@ -25,6 +25,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from train.options import minutes, positive, seed
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 ERA = 100
 PLAIN, SMALL_DISK, POSTGRESQL, FULL_STARTS = "plain", "small disk", "PostgreSQL", "full starts"
@@ -161,10 +163,10 @@ def summed(all_figures: list[dict[str, Any]]) -> dict[str, int]:
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--kills", type=int, default=1000)
-    arguments.add_argument("--seed", type=int, default=0)
-    arguments.add_argument("--at-once", type=int, default=2, help="nodes side by side")
-    arguments.add_argument("--minutes", type=float, help="end after that long, whatever was reached")
+    arguments.add_argument("--kills", type=positive, default=1000)
+    arguments.add_argument("--seed", type=seed, default=0)
+    arguments.add_argument("--at-once", type=positive, default=2, help="nodes side by side")
+    arguments.add_argument("--minutes", type=minutes, help="end after that long, whatever was reached")
     arguments.add_argument("--figures", type=Path, help="a file of earlier runs' figures: add these, and sum up all")
     arguments.add_argument("--era", type=Path, help=argparse.SUPPRESS)
     arguments.add_argument("--kind", choices=set(KINDS), help=argparse.SUPPRESS)

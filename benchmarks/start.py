@@ -26,6 +26,7 @@ sys.path[:0] = [str(REPOSITORY)]
 
 from benchmarks.receive import accepted  # noqa: E402
 from benchmarks.receivers import TITLE, free_port, node, stop  # noqa: E402
+from train.options import positive  # noqa: E402
 
 PAUSE_S = 0.005
 PATIENCE_S = 120.0
@@ -53,7 +54,7 @@ def start(folder: Path) -> tuple[float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--starts", type=int, default=15)
+    parser.add_argument("--starts", type=positive, default=15)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         first_s, first_cpu_s = start(Path(temporary))

@@ -32,7 +32,7 @@ from dtvit.model import DTViT
 from train.computing import autocast
 from train.data import Pictures
 from train.loop import Run
-from train.options import Settings
+from train.options import Settings, positive
 from train.ranks import Ranks
 from train.recipe import Recipe, read
 from train.result import Source
@@ -164,18 +164,18 @@ def measured(recipe: Recipe, augmentation: str, given: argparse.Namespace) -> No
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--encoder", default="vit_tiny_patch16_224")
-    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--batch", type=positive, default=16)
     parser.add_argument(
         "--recipe", nargs="+", choices=("v1", "v2", "robust"), help="their encoder, batch, augmentation instead"
     )
-    parser.add_argument("--epoch", type=int, help="slices that an epoch shows")
-    parser.add_argument("--steps", type=int, default=3, help="a turn")
-    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--epoch", type=positive, help="slices that an epoch shows")
+    parser.add_argument("--steps", type=positive, default=3, help="a turn")
+    parser.add_argument("--rounds", type=positive, default=8)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32")
     parser.add_argument("--augmentation", choices=("none", "paper", "scanner"), default="scanner")
     parser.add_argument("--kernel-by-kernel", action="store_true", help="on a GPU, our loop without CUDA graphs")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=positive, default=1)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     for number, recipe in enumerate(recipes_of(given)):

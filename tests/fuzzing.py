@@ -33,6 +33,7 @@ from dicom_node.network.scp import Receiver
 from dicom_node.received import Received
 from dicom_node.status import StoreStatus
 from dicom_node.tables import instances
+from train.options import positive, seed
 
 SESSION_S = 120.0  # a session that lasts longer is a hang; twice the longest wait there is, for busy machines
 _IMPLICIT = "1.2.840.10008.1.2"
@@ -308,9 +309,9 @@ def run(one: Receiver, port: int, kept: Kept, *, count: int, seed: int, at_once:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=30_000)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--at-once", type=int, default=8)
+    parser.add_argument("--count", type=positive, default=30_000)
+    parser.add_argument("--seed", type=seed, default=1)
+    parser.add_argument("--at-once", type=positive, default=8)
     parser.add_argument("--loop", choices=("own", "pynetdicom"), default="own")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
