@@ -269,14 +269,30 @@ def test_what_comes_in_meanwhile_is_new_and_told(node: Made, monkeypatch: pytest
     assert all(node.spool.holds(row.file, row.size) for row in node.rows(instances))
 
 
-def test_requests_to_commit_that_name_an_erased_image_go_too(node: Made) -> None:
+def asked_to_commit_to(node: Made, *uids: str) -> None:
+    """A request for each; their Transaction UIDs are 2.25.0 and so on."""
     values = {"calling_aet": "CT1", "state": "waiting", "tries": 0, "next_at": NOW, "received_at": NOW}
     with node.database.write() as connection:
-        for number, uid in enumerate((str(head_series()[0].SOPInstanceUID), f"{OTHERS}.1.1")):
+        for number, uid in enumerate(uids):
             asked = {"transaction_uid": f"2.25.{number}", "asked": [["1.2", "1.2.3"], ["1.2", uid]]}
             connection.execute(commitments.insert().values(values | asked))
+
+
+def test_requests_to_commit_that_name_an_erased_image_go_too(node: Made) -> None:
+    asked_to_commit_to(node, str(head_series()[0].SOPInstanceUID), f"{OTHERS}.1.1")
     erase(node, "SYN-0001")
     assert [row.transaction_uid for row in node.rows(commitments)] == ["2.25.1"]
+
+
+def test_of_a_series_with_images_of_two_patients_requests_to_commit_go_by_whose_the_image_is(tmp_path: Path) -> None:
+    """The third one came as the patient's, and is another's since it was corrected."""
+    node = made_node(tmp_path)
+    node.accept(
+        *(ct(number, PatientID=patient) for number, patient in ((1, "P-2"), (2, "P-3"), (3, "P-2"), (3, "P-3")))
+    )
+    asked_to_commit_to(node, *(str(ct(number).SOPInstanceUID) for number in (1, 2, 3)))
+    assert erase(node, "P-2").erased.former == (1,)
+    assert [row.transaction_uid for row in node.rows(commitments)] == ["2.25.1", "2.25.2"]
 
 
 def test_who_is_not_here_cannot_be_forgotten(node: Made) -> None:
