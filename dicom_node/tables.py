@@ -86,6 +86,7 @@ node = Table(
     metadata,
     Column("id", Integer, primary_key=True),
     Column("device_uid", String(64), nullable=False),
+    Column("spool_uid", String(64)),  # of the one spool in which the files lie; Spool.uid
     Column("created_at", Float, nullable=False),
 )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -137,8 +138,11 @@ def test_two_services_with_folders_of_their_own_do_not_share_a_database(
     assert "node.sqlite" in refused[0]
 
 
-def test_a_spool_whose_disk_is_away_is_no_empty_spool(config: Path) -> None:
+@pytest.mark.parametrize("bound", [True, False], ids=["bound", "from before spools had UIDs"])
+def test_a_spool_whose_disk_is_away_is_no_empty_spool(config: Path, bound: bool) -> None:
     node = filled(config.parent)
+    if bound:
+        opening.open_store(load(config))[0].close()
     away = node.spool.folder.rename(config.parent / "away")
     node.spool.folder.mkdir()  # where it is mounted
     code, said = run(config, "forget", "--patient", "X", "--yes")
@@ -155,11 +159,46 @@ def test_a_spool_whose_disk_is_away_is_no_empty_spool(config: Path) -> None:
 
 
 def test_a_spool_that_is_lost_can_be_begun_anew(config: Path) -> None:
-    node = filled(config.parent)
-    shutil.rmtree(node.spool.folder)
-    (node.spool.folder / "00").mkdir(parents=True)
+    opening.open_store(load(config))[0].close()
+    folder = config.parent / "data" / "spool"
+    shutil.rmtree(folder)
+    (folder / "00").mkdir(parents=True)
+    with pytest.raises(StoreUnavailable, match="If its files are lost for good") as told:
+        opening.open_store(load(config))
+    said = re.search(r"echo (\S+) > (\S+), and", str(told.value))
+    assert said is not None
+    Path(said[2]).write_text(f"{said[1]}\n")
     _, spool = opening.open_store(load(config))
     assert spool.keep(b"x")
+
+
+def test_a_spool_keeps_its_uid_and_shows_it_to_its_owner_alone(config: Path) -> None:
+    made = [opening.open_store(load(config)) for _ in range(2)]
+    assert len({database.spool_uid() for database, _ in made} | {spool.uid() for _, spool in made}) == 1
+    assert (config.parent / "data" / "spool" / "spool.uid").stat().st_mode & 0o777 == 0o600
+
+
+def test_nodes_with_spools_of_their_own_do_not_share_a_database(config: Path, tmp_path: Path) -> None:
+    """Each would find the images of the other lost, and report on them so."""
+    url = f'database_url = "sqlite:///{tmp_path / "shared.sqlite"}"'
+    second = tmp_path / "second.toml"
+    for one in (config, second):
+        one.write_text(f'[node]\nmin_free_mib = 0\ndata_folder = "{one.stem}"\n{url}\n')
+    opening.open_store(load(config))[0].close()
+    for _ in range(2):  # nor when it is tried again
+        with pytest.raises(StoreUnavailable, match="Nodes that share a database share the spool"):
+            opening.open_store(load(second))
+    code, said = run(second, "retry", "1")
+    assert code == 1
+    assert "is not the spool of this database" in said
+
+
+def test_a_spool_whose_database_was_lost_goes_with_the_new_one(config: Path) -> None:
+    first, spool = opening.open_store(load(config))
+    first.close()
+    for file in (config.parent / "data").glob("node.sqlite*"):
+        file.unlink()
+    assert opening.open_store(load(config))[0].spool_uid() == spool.uid()
 
 
 def test_the_state_of_a_node_is_told_without_its_spool(config: Path) -> None:

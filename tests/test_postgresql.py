@@ -75,6 +75,11 @@ def test_nodes_that_start_at_once_are_one_device(node: Made) -> None:
     assert len(set(seen)) == 1
 
 
+def test_nodes_that_start_at_once_with_one_spool_give_it_one_uid(node: Made) -> None:
+    at_once(*[lambda: node.database.bind(node.spool.mark)] * 6)
+    assert node.database.spool_uid() == node.spool.uid() is not None
+
+
 def test_a_server_that_is_not_there_is_an_error_that_passes() -> None:
     database = Database(f"postgresql+psycopg://nobody@127.0.0.1:{free_port()}/none?connect_timeout=1")
     with pytest.raises(StoreUnavailable, match="cannot be used"):

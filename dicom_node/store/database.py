@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from dicom_node.errors import ConfigError, NotFound, StoreFull, StoreUnavailable
 
 BUSY_TIMEOUT_S = 30.0  # longer than the longest writing transaction by far
 _BESIDE_OTHERS, _ALONE = (sa.text(f"SELECT pg_advisory_xact_lock{kind}(4712)") for kind in ("_shared", ""))
+_ONE_STARTS = sa.text("SELECT pg_advisory_xact_lock(4711)")
 _NOT_FOR_EVER = sa.text(f"SET LOCAL lock_timeout = '{BUSY_TIMEOUT_S:.0f}s'")  # new writers wait behind who waits alone
 IN_MEMORY = "node.database_url: the database must be a file, nothing in memory survives a restart"
 NETWORK_FILE_SYSTEMS = frozenset(
@@ -132,7 +133,7 @@ class Database:
         settings, scripts = _migrations()
         with self.write() as connection:
             if connection.dialect.name == "postgresql":
-                connection.execute(sa.text("SELECT pg_advisory_xact_lock(4711)"))
+                connection.execute(_ONE_STARTS)
             if _revision(connection, scripts) != scripts.get_current_head():
                 settings.attributes["connection"] = connection
                 command.upgrade(settings, "head")
@@ -168,6 +169,20 @@ class Database:
                 connection.execute(insert_for(connection)(tables.node).values(made).on_conflict_do_nothing())
                 known = connection.scalar(find)  # on PostgreSQL another process may have been first
             return str(known)
+
+    def spool_uid(self) -> str | None:
+        """Of the spool in which the files lie that this database names; None before it has any."""
+        with self.read() as connection:
+            return connection.scalar(sa.select(tables.node.c.spool_uid))
+
+    def bind(self, mark: Callable[[], str]) -> None:
+        """Note whose files these are, where that is not known; `mark` tells, for one process after the other."""
+        self.device_uid()
+        with self.write() as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execute(_ONE_STARTS)
+            if connection.scalar(sa.select(tables.node.c.spool_uid)) is None:
+                connection.execute(tables.node.update().values(spool_uid=mark()))
 
     def compact(self) -> None:
         """Rewrite the database without what deleted rows left in free pages and in the log; waits for other work."""

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from dicom_node.config import Config
 from dicom_node.errors import NotFound, StoreUnavailable
 from dicom_node.store.database import Database
-from dicom_node.store.spool import Spool
+from dicom_node.store.spool import UID_FILE, Spool
 from dicom_node.tables import instances
 
 
@@ -22,9 +22,11 @@ def open_store(config: Config) -> tuple[Database, Spool]:
     with made_folder(config):
         database = Database(config.database_url)
     database.prepare()
-    _expect_its_files(database, spool)
     with _usable(config.node.data_folder):
+        _expect_its_spool(database, spool)
         spool.prepare()
+        database.bind(spool.mark)
+        _expect_its_spool(database, spool)  # of nodes that start for the first time at once, one was first
     return database, spool
 
 
@@ -58,7 +60,8 @@ def open_existing(config: Config, *, with_files: bool = True) -> tuple[Database,
     database = Database(config.database_url)
     database.expect()
     if with_files:
-        _expect_its_files(database, spool)
+        with _usable(config.node.data_folder):
+            _expect_its_spool(database, spool)
     return database, spool
 
 
@@ -85,8 +88,23 @@ def _usable(folder: Path) -> Iterator[None]:
         raise StoreUnavailable(f"node.data_folder = {folder} cannot be used: {exc.strerror}{hint}") from exc
 
 
+def _expect_its_spool(database: Database, spool: Spool) -> None:
+    """Another one would take in images, and those of the database would be lost in it: an empty folder whose disk is
+    away, or the local disk of a second node on a shared database.
+    """
+    uid = database.spool_uid()
+    if uid is None:
+        _expect_its_files(database, spool)
+    elif uid != spool.uid():
+        raise StoreUnavailable(
+            f"{spool.folder} is not the spool of this database: is its disk mounted? Nodes that share a database share "
+            f"the spool. If its files are lost for good: mkdir -p {spool.folder}, "
+            f"echo {uid} > {spool.folder / UID_FILE}, and start again"
+        )
+
+
 def _expect_its_files(database: Database, spool: Spool) -> None:
-    """An empty spool in the place of one whose disk is away would take in images, and its reports for lost."""
+    """Of a database that was made before spools had UIDs."""
     if spool.is_there():
         return
     with database.read() as connection:

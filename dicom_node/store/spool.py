@@ -2,7 +2,8 @@
 
 A file is written under a name whose folder was synced before (`names`), and synced; only then does `keep` return. What
 lies here without a row in the database is the trace of a crash before the commit, and nobody was told Success for it:
-a file counts by its row alone. Why it gets its name before its content: docs/decisions/0013.
+a file counts by its row alone. Why it gets its name before its content: docs/decisions/0013. A UID of its own tells it
+from the spool of another database, and from the empty folder that its disk is mounted on.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from dicom_node import uids
 from dicom_node.errors import StoreFull, StoreUnavailable
 from dicom_node.store.names import SHARDS, Names, sync_folder
 
+UID_FILE = "spool.uid"
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -36,6 +39,26 @@ class Spool:
         for shard in range(SHARDS):
             (self.folder / f"{shard:02x}").mkdir(exist_ok=True, mode=0o700)
         sync_folder(str(self.folder))
+
+    def uid(self) -> str | None:
+        """None where it has none yet. Raises OSError."""
+        try:
+            return (self.folder / UID_FILE).read_text(encoding="ascii", errors="replace").strip()
+        except FileNotFoundError:
+            return None
+
+    def mark(self) -> str:
+        """Its UID, durable; made where it has none. By one process at a time. Raises OSError."""
+        known = self.uid()
+        if known is not None:
+            return known
+        made, new = uids.fresh(), self.folder / f"{UID_FILE}.new"
+        new.unlink(missing_ok=True)
+        new.touch(mode=0o600)
+        _write(str(new), [made.encode()])
+        new.rename(self.folder / UID_FILE)
+        sync_folder(str(self.folder))
+        return made
 
     def close(self) -> None:
         """Remove the names made in advance that were not used; more can be kept afterwards."""
