@@ -240,6 +240,10 @@ class Retention(Section):
     keep_days: PositiveFloat = 30.0
 
 
+class Monitoring(Section):
+    silent_h: NonNegativeFloat = 0.0
+
+
 class Logging(Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -254,6 +258,7 @@ class Config(Section):
     results: Results = Results()
     commitment: Commitment = Commitment()
     retention: Retention = Retention()
+    monitoring: Monitoring = Monitoring()
     logging: Logging = Logging()
 
     @model_validator(mode="after")

@@ -39,6 +39,7 @@ def overview(console: Console, found: Overview, *, free_mib: int | None, now: fl
     for name, count in sorted(found.by_state.items()):
         states.add_row(name, str(count))
     console.print(states)
+    console.print(f"last new image: {age(found.last_image_s)}{' ago' if found.last_image_s is not None else ''}")
     console.print(
         f"oldest not yet reported: {age(found.oldest_waiting_s)}; "
         f"received or in work: {found.waiting_live} live, {found.waiting_backlog} backlog; "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -107,6 +108,32 @@ def test_a_live_series_that_waits_for_its_result_is_an_alarm(
     node.clock.advance(later_s)
     beat(node, at=node.clock())
     assert health(seen(node), no_room=None, destinations=["PACS1"])[0] is expected
+
+
+@pytest.mark.parametrize(("silent_h", "expected"), [(0, 0), (7, 1), (9, 0)])
+def test_that_nothing_arrives_any_more_is_a_warning_where_that_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, silent_h: int, expected: int
+) -> None:
+    node = made_node(tmp_path)
+    (tmp_path / "config.toml").write_text(f"[node]\nmin_free_mib = 0\n[monitoring]\nsilent_h = {silent_h}\n")
+    monkeypatch.setattr("time.time", node.clock)
+
+    def checked() -> tuple[int, dict[str, Any]]:
+        beat(node, at=node.clock())
+        ran = CliRunner().invoke(main, ["status", "--check", "--json", "--config", str(tmp_path / "config.toml")])
+        return ran.exit_code, json.loads(ran.output)
+
+    assert checked()[0] == (silent_h > 0)  # nobody has ever sent anything
+    node.accept(ct(1, series="1.2.1", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]), calling_aet="CT1")
+    node.clock.advance(3600)
+    node.accept(ct(1, series="1.2.2", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]), calling_aet="CT2")
+    node.tick_after(8 * 3600)
+    code, told = checked()
+    assert code == expected
+    assert told["last_image_s"] == 8 * 3600
+    assert told["last_series_from"] == {"CT1": NOW, "CT2": NOW + 3600}
+    node.accept(ct(2, series="1.2.2", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]))
+    assert checked()[0] == 0
 
 
 def test_what_is_owed_to_a_peer_that_is_configured_no_more_is_told(node: Made, tmp_path: Path) -> None:

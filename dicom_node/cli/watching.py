@@ -24,7 +24,8 @@ def status(config_path: Path, as_json: bool, check: bool) -> None:
     series has no result ten minutes after its last image, the disk is too full to receive or not there, the database
     cannot be read; a warning: a delivery was refused for good, a series failed within the last day, something is owed
     to a peer that is no destination any more, a correction of the last day left a result under another patient or
-    study, a TLS certificate of this node runs out within two weeks.
+    study, a TLS certificate of this node runs out within two weeks, or, where monitoring.silent_h is set, no new image
+    came for so long.
     """
     try:
         level = _status(config_path, as_json)
@@ -44,21 +45,25 @@ def _status(config_path: Path, as_json: bool) -> int:
     from rich.console import Console
 
     from dicom_node import present
-    from dicom_node.store.overview import Health, health, overview
+    from dicom_node.store.overview import Health, health, last_series_from, overview
 
     with opened(config_path, with_files=False) as (config, database, spool):
         now = time.time()
         with database.read() as connection:
             found = overview(connection, now=now)
+            senders = last_series_from(connection) if as_json else {}
         free_mib = spool.free_mib()
         level, wrong = health(
-            found, no_room=spool.why_no_room(), destinations=[one.name for one in config.destinations]
+            found,
+            no_room=spool.why_no_room(),
+            destinations=[one.name for one in config.destinations],
+            silent_s=config.monitoring.silent_h * 3600.0,
         )
     dying = dying_certificates(config, now=now)
     level, wrong = max(level, Health.WARNING if dying else Health.GOOD), [*wrong, *dying]
     if as_json:
         more = {"health": level.name.lower(), "wrong": wrong, "free_mib": free_mib, "ae_title": config.node.ae_title}
-        click.echo(json.dumps(asdict(found) | more, indent=2))
+        click.echo(json.dumps(asdict(found) | more | {"last_series_from": senders}, indent=2))
     else:
         present.overview(Console(), found, free_mib=free_mib, now=now, wrong=wrong)
     return level

@@ -46,6 +46,8 @@ class Line:
 @dataclass(frozen=True)
 class Overview:
     by_state: dict[str, int]
+    last_image_s: float | None
+    """Since the newest image came; None where there is none. One that came again does not count."""
     oldest_waiting_s: float | None
     """Age of the oldest series that is received or in work and not reported yet."""
     undelivered: int
@@ -94,10 +96,13 @@ class Health(IntEnum):
     CRITICAL = 2
 
 
-def health(found: Overview, *, no_room: str | None, destinations: Collection[str]) -> tuple[Health, list[str]]:
+def health(
+    found: Overview, *, no_room: str | None, destinations: Collection[str], silent_s: float = 0.0
+) -> tuple[Health, list[str]]:
     """How it is, and what a person should look at.
 
-    `no_room`: why nothing can be stored, if nothing can; `destinations`: names of the configured ones.
+    `no_room`: why nothing can be stored, if nothing can; `destinations`: names of the configured ones; `silent_s`: for
+    how long at most no image need come, 0 where that is not asked.
     """
     critical, warnings = [], []
     if found.serving_since is None:
@@ -114,6 +119,12 @@ def health(found: Overview, *, no_room: str | None, destinations: Collection[str
         )
     if no_room is not None:
         critical.append(f"nothing is received: {no_room}")
+    if silent_s and found.last_image_s is None:
+        warnings.append("no image is here: does any sender reach this node?")
+    elif silent_s and (found.last_image_s or 0.0) > silent_s:
+        warnings.append(
+            f"no new image came for {(found.last_image_s or 0.0) / 3600.0:.1f} h: do the senders reach this node?"
+        )
     if found.failed_deliveries:
         warnings.append(
             f"{found.failed_deliveries} deliveries were refused for good, of series {_listed(found.refused_series)}; "
@@ -171,8 +182,10 @@ def overview(connection: Connection, *, now: float) -> Overview:
     waiting = _waiting(connection)
     live = min((one for one in waiting if one.priority < BACKLOG), key=lambda one: one.last_at, default=None)
     serving = heartbeats.alive(connection, now=now)
+    last_image_at = connection.scalar(sa.select(instances.c.received_at).order_by(instances.c.id.desc()).limit(1))
     return Overview(
         by_state=_by_state(connection),
+        last_image_s=None if last_image_at is None else now - last_image_at,
         oldest_waiting_s=max((now - one.first_at for one in waiting), default=None),
         undelivered=int(undelivered),
         oldest_undelivered_s=None if oldest is None else now - oldest,
@@ -191,6 +204,12 @@ def overview(connection: Connection, *, now: float) -> Overview:
         serving_since=serving[0].started_at if serving else None,
         newest=tuple(lines(connection, limit=NEWEST)),
     )
+
+
+def last_series_from(connection: Connection) -> dict[str, float]:
+    """When each sender, by its calling AE title, last began a series. Looks at all series."""
+    begun = sa.select(series.c.calling_aet, sa.func.max(series.c.first_at)).group_by(series.c.calling_aet)
+    return {str(sender): float(at) for sender, at in connection.execute(begun.order_by(series.c.calling_aet))}
 
 
 def _of_deliveries(*columns: Any) -> sa.Select[Any]:
