@@ -1,7 +1,8 @@
 """What a job owes besides its report: picture, PDF, key objects, the withdrawal of older ones. Made after the report.
 
 A note in the job (`extras_due`) says that they are still to be made, so that a worker that dies leaves them to the
-next; a try is counted first, and what ends the process twice is given up. Nothing here delays or costs a report.
+next; a try is counted first, and what ends the process twice is given up. Nothing here delays or costs a report, and
+no picture costs the word that an older result holds no longer.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 from pydicom.dataset import Dataset
 
@@ -22,6 +24,7 @@ from dicom_node.store import jobs, outbox, results, series
 from dicom_node.store.database import Database
 from dicom_node.store.jobs import Record
 from dicom_node.store.outbox import MadeObject
+from dicom_node.store.results import Version
 from dicom_node.store.series import Instance, Series
 from dicom_node.store.spool import Spool
 from dicom_node.tables import ObjectKind
@@ -89,16 +92,21 @@ class Extras:
         return True
 
     def _make(self, one: Series, job: Record, instances: Sequence[Instance], told: Collection[str]) -> None:
-        """And store them; none where that is not possible. Raises StoreFull, StoreUnavailable."""
+        """And store them; what cannot be made is not sent. Raises StoreFull, StoreUnavailable."""
         built: list[tuple[reporting.Built, list[str]]] = []
         try:
             assert job.result is not None  # else it would owe nothing
-            if job.result.version.model_digest != self._maker.version.model_digest:
-                log.warning("no_extras %s", fields(job=job.id, error="the model has been changed since the report"))
-            elif job.extras_tries < EXTRAS_TRIES:
-                built = self._build(one, job, SeriesFindings.from_json(job.result.findings), instances, told)
-            else:
+            found = SeriesFindings.from_json(job.result.findings)
+            headers = spooled.headers(instances, self._spool)
+            run = reporting.run_of(one, job, at=self._clock())
+            if job.extras_tries <= EXTRAS_TRIES:  # once more than a picture: it must not cost this
+                built += self._withdrawals(one, run, headers[0], found, job.result.version)
+            if job.extras_tries >= EXTRAS_TRIES:
                 log.error("no_extras %s", fields(job=job.id, error="making them ended the worker"))
+            elif job.result.version.model_digest != self._maker.version.model_digest:
+                log.warning("no_extras %s", fields(job=job.id, error="the model has been changed since the report"))
+            else:
+                built += self._shown(one, run, headers, found, instances, told)
         except (StoreFull, StoreUnavailable):
             raise
         except Exception as exc:  # noqa: BLE001 - outermost line of the extras: the report is what counts, and is out
@@ -110,12 +118,16 @@ class Extras:
                     outbox.put(connection, job.id, [reporting.stored(item, self._spool)], to, now=now)
                 jobs.settle_delivered(connection, job.id, now=now)
 
-    def _build(
-        self, one: Series, job: Record, found: SeriesFindings, instances: Sequence[Instance], told: Collection[str]
+    def _shown(
+        self,
+        one: Series,
+        run: reporting.Run,
+        headers: Sequence[Dataset],
+        found: SeriesFindings,
+        instances: Sequence[Instance],
+        told: Collection[str],
     ) -> list[tuple[reporting.Built, list[str]]]:
-        """What is to be sent besides the report of this job, and to whom."""
-        headers = spooled.headers(instances, self._spool)
-        run = reporting.run_of(one, job, at=self._clock())
+        """Picture, document and key objects of this result, and to whom each goes."""
         built: list[tuple[reporting.Built, list[str]]] = []
         pages = {ObjectKind.PICTURE: reporting.summary_picture, ObjectKind.DOCUMENT: reporting.summary_document}
         wanted = {kind: to for kind in pages if (to := self.wanted(kind, found.outcome, told))}
@@ -126,10 +138,10 @@ class Extras:
         selection = reporting.key_objects(self._maker, run, headers, found) if to else None
         if selection is not None:
             built.append((selection, to))
-        return built + self._withdrawals(one, run, headers[0], found)
+        return built
 
     def _withdrawals(
-        self, one: Series, run: reporting.Run, header: Dataset, found: SeriesFindings
+        self, one: Series, run: reporting.Run, header: Dataset, found: SeriesFindings, version: Version
     ) -> list[tuple[reporting.Built, list[str]]]:
         """Superseded pictures, documents and key objects go, where the destination has them and wants it said.
 
@@ -137,7 +149,7 @@ class Extras:
         destination has the word on an object, that is not said again. A report is named by its successor, but where it
         lies with another patient, or in another study, that one is not beside it.
         """
-        built = []
+        built, maker = [], replace(self._maker, version=version)  # by whatever model, it is taken back
         for peer in self._config.destinations:
             title = reporting.REJECTIONS.get(peer.withdraw_by)
             if title is None:
@@ -153,7 +165,7 @@ class Extras:
             for source, made, why in self._outdated(untold, header):
                 old = [spooled.reference(one, each, self._spool) for each in made]
                 withdrawn = reporting.withdrawal(
-                    self._maker, run, source, found, old, why=why, title=title, to=peer.name, superseded=True
+                    maker, run, source, found, old, why=why, title=title, to=peer.name, superseded=True
                 )
                 built.append((withdrawn, [peer.name]))
         return built

@@ -19,6 +19,7 @@ from dicom_node.tables import deliveries, instances, objects, slice_results
 from dicom_node.tables import jobs as jobs_table
 from dicom_node.tables import series as series_table
 from dicom_node.withdrawing import withdraw
+from dicom_node.worker import Worker
 
 EVERYTHING = ("report", "picture", "document", "key_objects")
 PRESENT, ABSENT = 0.95, 0.02
@@ -389,6 +390,60 @@ def test_what_a_correction_left_behind_is_taken_back_by_a_later_run_where_the_on
     (study,) = made["withdrawal"].CurrentRequestedProcedureEvidenceSequence
     (withdrawn,) = study.ReferencedSeriesSequence[0].ReferencedSOPSequence
     assert withdrawn.ReferencedSOPInstanceUID == node.rows(objects)[0].sop_instance_uid
+
+
+def left_behind(folder: Path) -> tuple[Made, Worker]:
+    """A result that is out, and its images corrected to be another patient's: the report of that is made, no more."""
+    node = reported(folder, peer(104, objects=("report", "picture"), withdraw_by="patient-safety"))
+    deliver(node, "PACS1")
+    node.accept(*[changed(ds, PatientID="SYN-0002") for ds in head_series()])
+    node.tick_after(100)
+    worker, made = node.worker(FakeClassifier(PRESENT)), len(node.rows(objects))
+    while len(node.rows(objects)) == made:
+        assert worker.step()
+    return node, worker
+
+
+def taken_back(node: Made) -> bool:
+    return ("PACS1", "withdrawal") in owed(node)
+
+
+def test_a_picture_that_cannot_be_made_costs_no_withdrawal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    node, worker = left_behind(tmp_path)
+
+    def fails(*_: object) -> reporting.Built:
+        raise ValueError("no font")
+
+    monkeypatch.setattr(reporting, "summary_picture", fails)
+    assert worker.step()
+    assert taken_back(node)
+
+
+def test_a_picture_that_ends_the_worker_costs_no_withdrawal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Ended(BaseException):
+        """As kill -9 is: nothing is tidied."""
+
+    node, worker = left_behind(tmp_path)
+
+    def ends(*_: object) -> reporting.Built:
+        raise Ended
+
+    monkeypatch.setattr(reporting, "summary_picture", ends)
+    for _ in range(extras.EXTRAS_TRIES):
+        with pytest.raises(Ended):
+            worker.step()
+        node.clock.advance(node.config.results.lease_s + 1.0)
+    assert worker.step()
+    assert taken_back(node)
+
+
+def test_a_model_that_was_changed_meanwhile_costs_the_picture_and_no_withdrawal(tmp_path: Path) -> None:
+    node, _ = left_behind(tmp_path)
+    with node.database.write() as connection:
+        connection.execute(jobs_table.update().values(model_digest="0" * 64))
+    assert node.worker(FakeClassifier(PRESENT)).step()
+    assert taken_back(node)
+    assert ("PACS1", "picture") not in owed(node)
 
 
 def test_what_was_taken_back_at_a_destination_is_not_taken_back_there_again(tmp_path: Path) -> None:
