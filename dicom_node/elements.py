@@ -11,7 +11,9 @@ import math
 import struct
 import threading
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from functools import cached_property, lru_cache
+from itertools import islice
 from typing import Any
 
 import pydicom
@@ -41,10 +43,19 @@ _TEXTS = frozenset({"CS", "DA", "DT", "LO", "PN", "SH", "TM", "UI"})
 class Elements:
     """Values by keyword. One that cannot be read counts as absent."""
 
-    def __init__(self, raw: Mapping[int, RawDataElement], *, implicit: bool, read: Dataset | None = None) -> None:
-        """`read`: the data set as pydicom read it, where it had to."""
+    def __init__(
+        self,
+        raw: Mapping[int, RawDataElement],
+        *,
+        implicit: bool,
+        wanted: frozenset[int],
+        read: Dataset | None = None,
+    ) -> None:
+        """`wanted`: the tags that are asked for, here and within sequences. `read`: the data set as pydicom read it,
+        where it had to."""
         self._raw = raw
         self._implicit = implicit
+        self._wanted = wanted
         self._read = read
 
     def text(self, keyword: str) -> str | None:
@@ -107,16 +118,29 @@ class Elements:
     def within(self, *keywords: str) -> Elements | None:
         """What the first item of this sequence holds, of that the first item of the next, and so on; None if any of
         them is not there."""
-        if self._read is None and _tag(keywords[0])[0] not in self._raw:
-            return None
+        first = next(iter(self.items(keywords[0], most=1)), None)
+        return first.within(*keywords[1:]) if first is not None and len(keywords) > 1 else first
+
+    def items(self, keyword: str, *, most: int) -> list[Elements]:
+        """What each item of this sequence holds, of the first `most`; none where they cannot be read."""
+        raw = self._raw.get(_tag(keyword)[0])
+        if self._read is None and raw is None:
+            return []
+        if raw is not None and raw.VR in ("SQ", None):
+            with suppress(Unusual, struct.error):
+                return [self._within(item) for item in islice(stepping.items(raw.value or b"", self._implicit), most)]
         try:
-            items = _items(self._dataset, keywords[0])
+            read = _items(self._dataset, keyword) or ()
         except Exception:  # noqa: BLE001 - as in `_value`
-            return None
-        if not items:
-            return None
-        first = Elements({}, implicit=self._implicit, read=items[0])
-        return first.within(*keywords[1:]) if len(keywords) > 1 else first
+            return []
+        return [Elements({}, implicit=self._implicit, wanted=self._wanted, read=one) for one in read[:most]]
+
+    def _within(self, item: bytes) -> Elements:
+        """Raises Unusual, struct.error."""
+        found = stepping.find(item, self._implicit, self._wanted)[0] if item else {}
+        if CHARACTER_SET in self._raw:
+            found.setdefault(CHARACTER_SET, self._raw[CHARACTER_SET])
+        return Elements(found, implicit=self._implicit, wanted=self._wanted)
 
     def _plain(self, keyword: str, representations: Collection[str]) -> str | None:
         """The value, if it is of such a VR and in printable ASCII; then no character set says it otherwise."""
@@ -208,16 +232,16 @@ def read(
 ) -> tuple[Elements, Pixels | None]:
     """These elements, and where the value of Pixel Data lies. Raises InvalidObject where a length exceeds the data,
     and whatever pydicom raises for what is broken otherwise."""
-    syntax = _syntax(transfer_syntax_uid)
+    syntax, wanted = _syntax(transfer_syntax_uid), _tags(keywords)
     if syntax.is_little_endian:
         try:
-            raw, pixels = stepping.find(data_set, syntax.is_implicit_VR, _tags(keywords))
-            return Elements(raw, implicit=syntax.is_implicit_VR), pixels
+            raw, pixels = stepping.find(data_set, syntax.is_implicit_VR, wanted)
+            return Elements(raw, implicit=syntax.is_implicit_VR, wanted=wanted), pixels
         except (Unusual, struct.error):
             pass
     with _PARSING:
         ds, pixels = _parse(data_set, syntax)
-    return Elements({}, implicit=syntax.is_implicit_VR, read=ds), pixels
+    return Elements({}, implicit=syntax.is_implicit_VR, wanted=wanted, read=ds), pixels
 
 
 class _Counted(io.BytesIO):

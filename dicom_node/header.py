@@ -11,6 +11,7 @@ import hashlib
 import math
 import re
 import warnings
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -47,16 +48,27 @@ _TAKEN = (
     ("StudyDate", "StudyTime"),
     ("ContentDate", "ContentTime"),
 )
-_SHARED = "SharedFunctionalGroupsSequence"  # what all frames of an Enhanced CT have in common (C.7.6.16)
+# What the frames of an Enhanced CT have in common, and what each has for itself: a group is in one of them (C.7.6.16).
+_SHARED, _EACH = "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"
 _RENDERED = ("VolumetricProperties", "VolumeBasedCalculationTechnique")  # of an Enhanced CT, and its frames (C.8.16.2)
 _FACTS = (
     *("Modality", "ImageType", "BodyPartExamined", "ConvolutionKernel", "ContrastBolusAgent", "SliceThickness"),
     *("ImagePositionPatient", "ImageOrientationPatient", "InstanceNumber", "SeriesNumber", "NumberOfFrames"),
-    *("Rows", "Columns", "FrameOfReferenceUID", "ContrastBolusAgentSequence", _SHARED),
+    *("Rows", "Columns", "FrameOfReferenceUID", "ContrastBolusAgentSequence", _SHARED, _EACH),
     *_RENDERED,
 )
+_FRAME_TYPE = "CTImageFrameTypeSequence"
+_KERNEL = (
+    ("CTReconstructionSequence", "ConvolutionKernel"),
+    ("UnassignedSharedConvertedAttributesSequence", "ConvolutionKernel"),
+    ("UnassignedPerFrameConvertedAttributesSequence", "ConvolutionKernel"),
+    ("CTReconstructionSequence", "ConvolutionKernelGroup"),
+)
+_REGION = ("FrameAnatomySequence", "AnatomicRegionSequence", "CodeMeaning")
+_OF_FRAMES = frozenset({_FRAME_TYPE, "FrameType", *_REGION, *(keyword for path in _KERNEL for keyword in path)})
+_MOST_FRAMES = 2048  # that are asked; more have no head to show (`ct.MAX_FRAMES`)
 _READ = frozenset(
-    {"SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", *_IDENTITY, *_FACTS}
+    {"SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", *_IDENTITY, *_FACTS, *_OF_FRAMES}
     | {keyword for pair in _TAKEN for keyword in pair if keyword is not None}
 )
 _LONGEST_TEXT = 64  # LO, the longest of the texts kept here; longer is broken, and would be dragged into every reason
@@ -268,11 +280,12 @@ def _facts(of: Elements) -> Facts:
     if orientation is not None and max(map(abs, orientation)) > 1.01:  # direction cosines, rounded
         orientation = None
     acquired = _moment(of, _ACQUIRED, time_digits=4)
+    frames = _Frames(of)
     return Facts(
         modality=_short(of, "Modality"),
-        image_type=_image_type(of),
-        body_part=_short(of, "BodyPartExamined") or _region(of),
-        kernel=_short(of, "ConvolutionKernel") or _kernel_of_frames(of),
+        image_type=_image_type(of, frames),
+        body_part=_kept(of.text("BodyPartExamined") or frames.text(*_REGION)),
+        kernel=_kept(of.text("ConvolutionKernel") or _kernel(frames)),
         contrast=_agent_given(of),
         thickness_mm=of.number("SliceThickness"),
         position=position,  # type: ignore[arg-type]
@@ -287,40 +300,51 @@ def _facts(of: Elements) -> Facts:
     )
 
 
-def _image_type(of: Elements) -> tuple[str, ...]:
+class _Frames:
+    """What the frames of an Enhanced CT say, in their functional groups."""
+
+    def __init__(self, of: Elements) -> None:
+        self._shared = of.items(_SHARED, most=1)
+        self._each = of.items(_EACH, most=_MOST_FRAMES)
+
+    def text(self, *path: str) -> str | None:
+        """What all of them share, or else most of those that say it say for themselves; the path as for `within`."""
+        *groups, keyword = path
+        for source in filter(None, (self._shared, self._each)):
+            found = [within for one in source if (within := one.within(*groups)) is not None]
+            told = Counter(text for one in found if (text := one.text(keyword)) is not None)
+            if told:
+                return told.most_common(1)[0][0]
+        return None
+
+
+def _image_type(of: Elements, frames: _Frames) -> tuple[str, ...]:
     said = [of.text(keyword) for keyword in ("ImageType", *_RENDERED)]
-    frames = of.within(_SHARED, "CTImageFrameTypeSequence")
-    said += [] if frames is None else [frames.text(keyword) for keyword in ("FrameType", *_RENDERED)]
+    said += [frames.text(_FRAME_TYPE, keyword) for keyword in ("FrameType", *_RENDERED)]
     return tuple(v.strip().upper() for text in said if text for v in text[:256].split("\\") if v.strip())
 
 
 def _agent_given(of: Elements) -> bool:
     """Some write NONE, or NO CONTRAST, where PS3.3 C.7.6.4 has no such module at all. An Enhanced CT has no text, but a
-    sequence (C.7.6.4b)."""
+    sequence (C.7.6.4b), whichever of its frames are from before."""
     text = of.text("ContrastBolusAgent")
     if text is None:
         return of.has_items("ContrastBolusAgentSequence")
     return len(text) > _LONGEST_TEXT or not _NO_AGENT.fullmatch(text)  # in time that grows with the square of it
 
 
-def _kernel_of_frames(of: Elements) -> str | None:
+def _kernel(frames: _Frames) -> str | None:
     """Of an Enhanced CT (C.8.15.3.7), and of one converted from single images, which keeps it among what has no group
     of its own (C.7.6.16.2.25). By its group, BONE or SOFT_TISSUE, where only that is told."""
-    frames = of.within(_SHARED, "CTReconstructionSequence") or of.within(
-        _SHARED, "UnassignedSharedConvertedAttributesSequence"
-    )
-    return None if frames is None else _short(frames, "ConvolutionKernel") or _short(frames, "ConvolutionKernelGroup")
-
-
-def _region(of: Elements) -> str | None:
-    """The body part of all frames, by the meaning of its code (C.7.6.16.2.8)."""
-    region = of.within(_SHARED, "FrameAnatomySequence", "AnatomicRegionSequence")
-    return None if region is None else _short(region, "CodeMeaning")
+    return next((kernel for path in _KERNEL if (kernel := frames.text(*path)) is not None), None)
 
 
 def _short(of: Elements, keyword: str) -> str | None:
-    """A text that is kept: printable (PostgreSQL stores no NUL) and no longer than DICOM allows."""
-    text = of.text(keyword)
+    return _kept(of.text(keyword))
+
+
+def _kept(text: str | None) -> str | None:
+    """Printable (PostgreSQL stores no NUL) and no longer than DICOM allows."""
     return None if text is None else "".join(c if c.isprintable() else "?" for c in text[:_LONGEST_TEXT])
 
 

@@ -8,6 +8,7 @@ and pydicom's to judge.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import BaseTag
@@ -73,6 +74,20 @@ def find(
     if at != end or at == begin:
         raise Unusual
     return found, None
+
+
+def items(value: bytes, implicit: bool) -> Iterator[bytes]:
+    """The elements of each item of a sequence whose value this is. Raises Unusual, struct.error."""
+    at = 0
+    while at < len(value):
+        group, element, length = _implicit(value, at)
+        begin = at + 8
+        if group << 16 | element != _ITEM:
+            raise Unusual
+        at = _past_item(value, begin, None, implicit, 0) if length == UNDEFINED else begin + length
+        if at > len(value):
+            raise Unusual
+        yield value[begin : at - 8 if length == UNDEFINED else at]
 
 
 def _head(data: bytes | bytearray, at: int, implicit: bool) -> tuple[int, str | None, int, int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -158,13 +160,18 @@ ANATOMY = ("FrameAnatomySequence", "AnatomicRegionSequence")
 
 @pytest.mark.parametrize("syntax", [uid.ExplicitVRLittleEndian, uid.ImplicitVRLittleEndian, uid.ExplicitVRBigEndian])
 @pytest.mark.parametrize("undefined_length", [True, False])
+@pytest.mark.parametrize("each", [False, True])
 @pytest.mark.parametrize(
-    ("shared", "said"),
+    ("groups", "said"),
     [
         (shared_by_frames("CTReconstructionSequence", ConvolutionKernel="BONE"), "not a soft-tissue kernel: BONE"),
         (shared_by_frames("CTReconstructionSequence", ConvolutionKernelGroup="LUNG"), "not a soft-tissue kernel: LUNG"),
         (
             shared_by_frames("UnassignedSharedConvertedAttributesSequence", ConvolutionKernel="H60s"),
+            "not a soft-tissue kernel: H60s",
+        ),
+        (
+            shared_by_frames("UnassignedPerFrameConvertedAttributesSequence", ConvolutionKernel="H60s"),
             "not a soft-tissue kernel: H60s",
         ),
         (shared_by_frames("CTReconstructionSequence", ConvolutionKernel="STANDARD"), None),
@@ -175,15 +182,45 @@ ANATOMY = ("FrameAnatomySequence", "AnatomicRegionSequence")
     ],
 )
 def test_kernel_and_body_part_of_an_enhanced_image_are_those_of_its_frames(
-    syntax: str, undefined_length: bool, shared: Dataset, said: str | None
+    syntax: str, undefined_length: bool, each: bool, groups: Dataset, said: str | None
 ) -> None:
-    ds = ct(ConvolutionKernel=None, BodyPartExamined=None, SharedFunctionalGroupsSequence=[shared])
-    for one in (ds, *(e.value[0] for e in ds.iterall() if e.VR == "SQ" and e.value)):
+    """Whether all share them or, as some scanners write all groups, each has its own."""
+    shared, per_frame = ([Dataset()], [deepcopy(groups) for _ in range(3)]) if each else ([groups], [Dataset()] * 3)
+    ds = ct(ConvolutionKernel=None, BodyPartExamined=None, SharedFunctionalGroupsSequence=shared)
+    ds.PerFrameFunctionalGroupsSequence = per_frame
+    for one in (ds, *(item for e in ds.iterall() if e.VR == "SQ" for item in e.value)):
         for element in one:
             element.is_undefined_length = undefined_length and element.VR == "SQ"
     named = {"sop_class_uid": CT, "sop_instance_uid": str(ds.SOPInstanceUID)}
     read = header.read(encoded(ds, syntax), transfer_syntax_uid=str(syntax), **named)
     assert ruled_out(str(uid.EnhancedCTImageStorage), read.facts, RULES) == said
+
+
+@pytest.mark.parametrize(
+    ("frames", "said"),
+    [(["BONE"] * 5 + ["SOFT"], "not a soft-tissue kernel: BONE"), (["SOFT"] * 5 + ["BONE"], None)],
+)
+def test_frames_of_several_kernels_are_judged_by_what_most_have(frames: list[str], said: str | None) -> None:
+    groups = [shared_by_frames("CTReconstructionSequence", ConvolutionKernel=kernel) for kernel in frames]
+    assert why(ConvolutionKernel=None, PerFrameFunctionalGroupsSequence=groups) == said
+
+
+def test_a_thousand_frames_are_asked_before_anybody_waits() -> None:
+    """More bytes than any text has, and each frame with groups that nobody asks for."""
+    frames = []
+    for number in range(1000):
+        groups = shared_by_frames("CTReconstructionSequence", ConvolutionKernel="BONE")
+        for sequence in ("FrameContentSequence", "PlanePositionSequence", "CTExposureSequence", "CTGeometrySequence"):
+            item = Dataset()
+            item.ImagePositionPatient, item.FrameLabel, item.FrameComments = [0, 0, number], "x" * 16, "x" * 64
+            setattr(groups, sequence, [item])
+        frames.append(groups)
+    ds = ct(ConvolutionKernel=None, NumberOfFrames=1000, PerFrameFunctionalGroupsSequence=frames)
+    data_set, named = encoded(ds), {"sop_class_uid": CT, "sop_instance_uid": str(ds.SOPInstanceUID)}
+    begun = time.process_time()
+    read = header.read(data_set, transfer_syntax_uid=str(uid.ExplicitVRLittleEndian), **named)
+    assert time.process_time() - begun < 1.0
+    assert read.facts.kernel == "BONE"
 
 
 FRAME_TYPE = "CTImageFrameTypeSequence"
