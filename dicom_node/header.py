@@ -13,7 +13,7 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -99,11 +99,11 @@ class Facts:
     frames: int
     rows: int | None
     columns: int | None
-    # Rows of an earlier version have neither of these, and a recoded copy of such an image is still the same.
-    acquired: str | None = field(default=None, compare=False)
+    # Rows of an earlier version have none of these.
+    acquired: str | None = None
     """When the scanner took it, in its own zone, as ISO 8601, to the minute at least; all reconstructions of one scan
     say the same."""
-    frame_of_reference: str | None = field(default=None, compare=False)
+    frame_of_reference: str | None = None
     """UID of the coordinate system that positions are in (C.7.4.1)."""
 
     def to_json(self) -> dict[str, Any]:
@@ -214,6 +214,11 @@ def _elements(
         raise
     except Exception as exc:  # the library promises no class of exception for what is broken
         raise InvalidObject("the data set cannot be parsed", StoreStatus.CANNOT_UNDERSTAND) from exc
+
+
+def facts(data_set: bytes | bytearray, transfer_syntax_uid: str) -> Facts:
+    """As `read` has them. Raises InvalidObject."""
+    return _facts(_elements(data_set, transfer_syntax_uid, _READ)[0])
 
 
 def pixel_digest(data_set: bytes | bytearray, transfer_syntax_uid: str) -> str:

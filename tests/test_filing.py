@@ -178,17 +178,42 @@ def test_the_same_image_in_another_transfer_syntax_is_no_contradiction_and_no_ne
     assert len(node.files()) == 3  # acknowledged, and so kept
 
 
-def test_a_recoded_copy_of_an_image_that_an_earlier_version_filed_is_no_news(node: Made) -> None:
+FRAMES = Dataset()
+FRAMES.CTReconstructionSequence = [Dataset()]
+FRAMES.CTReconstructionSequence[0].ConvolutionKernel = "STANDARD"
+
+
+@pytest.mark.parametrize(
+    ("image", "kept_less"),
+    [
+        ({"AcquisitionDateTime": "20260301083000"}, {"acquired": None}),
+        ({"FrameOfReferenceUID": "1.2.3.4"}, {"frame_of_reference": None}),
+        ({"VolumetricProperties": "VOLUME"}, {"image_type": ["ORIGINAL", "PRIMARY", "AXIAL"]}),
+        ({"ConvolutionKernel": None, "PerFrameFunctionalGroupsSequence": [FRAMES]}, {"kernel": None}),
+    ],
+)
+def test_a_recoded_copy_of_an_image_that_an_earlier_version_filed_is_no_news(
+    node: Made, image: dict[str, Any], kept_less: dict[str, Any]
+) -> None:
     """Which kept less of a header; every result would be reported again where a PACS sends its archive once more."""
-    taken = {"AcquisitionDate": "20260301", "AcquisitionTime": "083000", "FrameOfReferenceUID": "1.2.3.4"}
-    node.accept(ct(1, **taken))
+    node.accept(ct(1, **image))
     reported(node)
-    kept = {k: v for k, v in node.rows(instances)[0].facts.items() if k not in ("acquired", "frame_of_reference")}
+    of_later_versions = ("acquired", "frame_of_reference")
+    filed = node.rows(instances)[0].facts | kept_less
+    kept = {key: value for key, value in filed.items() if value is not None or key not in of_later_versions}
+    assert kept != node.rows(instances)[0].facts
     with node.database.write() as connection:
         connection.execute(instances.update().values(facts=kept))
-    assert node.accept(ct(1, **taken), syntax=IMPLICIT) == [0]
+    assert node.accept(ct(1, **image), syntax=IMPLICIT) == [0]
     assert current(node) == [True, False]
     assert series_row(node).state == "complete"
+
+
+@pytest.mark.parametrize("corrected", [{"ContrastBolusAgent": "Iomeprol"}, {"ConvolutionKernel": "H60s"}])
+def test_a_recoded_copy_that_says_something_else_of_the_image_counts(node: Made, corrected: dict[str, Any]) -> None:
+    node.accept(ct(1))
+    node.accept(ct(1, **corrected), syntax=IMPLICIT)
+    assert current(node) == [False, True]
 
 
 def test_another_transfer_syntax_counts_where_the_first_copy_was_lost(node: Made) -> None:

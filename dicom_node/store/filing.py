@@ -81,6 +81,9 @@ class Files(Protocol):
     def pixels(self, name: str, transfer_syntax_uid: str) -> str | None:
         """Digest of its pixels (`header.pixel_digest`), or None where it was lost or is damaged."""
 
+    def facts(self, name: str, transfer_syntax_uid: str) -> Facts | None:
+        """What its header says, as this version reads it, or None where it was lost or is damaged."""
+
 
 def file(connection: Connection, arrival: Arrival, *, reopen_wait_s: float, files: Files) -> Filing:
     """File one instance. Runs twice without harm."""
@@ -221,11 +224,16 @@ def _compared(connection: Connection, arrival: Arrival, current: Sequence[sa.Row
     recoded = any(
         row.transfer_syntax_uid != arrival.transfer_syntax_uid
         and row.identity == header.identity
-        and Facts.from_json(row.facts) == header.facts
         and files.holds(row.file, row.size)  # else this is the copy that is left
+        and _says_the_same(row, header.facts, files)
         for row in current
     )
     return Filed.RECODED if recoded else Filed.CORRECTED
+
+
+def _says_the_same(row: sa.Row[Any], facts: Facts, files: Files) -> bool:
+    """An earlier version may have kept less of the header; then its file tells."""
+    return Facts.from_json(row.facts) == facts or files.facts(row.file, row.transfer_syntax_uid) == facts
 
 
 def _same_pixels(connection: Connection, arrival: Arrival, row: sa.Row[Any], files: Files) -> bool:

@@ -19,7 +19,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from dicom_node.errors import InvalidObject, NodeError, StoreUnavailable
-from dicom_node.header import pixel_digest
+from dicom_node.header import Facts, facts, pixel_digest
 from dicom_node.received import data_set_in, is_acknowledged
 from dicom_node.store import filing
 from dicom_node.store.database import Database
@@ -61,6 +61,10 @@ class _Looked:
         found: str | None = self._answer(self._look_at_pixels, name, transfer_syntax_uid)
         return found
 
+    def facts(self, name: str, transfer_syntax_uid: str) -> Facts | None:
+        found: Facts | None = self._answer(self._look_at_header, name, transfer_syntax_uid)
+        return found
+
     def _answer(self, *asked: Any) -> Any:
         """Raises _NotLookedAt."""
         if asked not in self._known:
@@ -77,6 +81,12 @@ class _Looked:
     def _look_at_pixels(self, name: str, transfer_syntax_uid: str) -> str | None:
         try:
             return pixel_digest(data_set_in(self._spool.read(name)), transfer_syntax_uid)
+        except (FileNotFoundError, InvalidObject):
+            return None
+
+    def _look_at_header(self, name: str, transfer_syntax_uid: str) -> Facts | None:
+        try:
+            return facts(data_set_in(self._spool.read(name)), transfer_syntax_uid)
         except (FileNotFoundError, InvalidObject):
             return None
 
