@@ -190,17 +190,31 @@ class Eligibility(Section):
     max_tilt_deg: Annotated[float, Field(gt=0, le=60)] = 40.0
     contrast: bool = False
     refused_kernels: tuple[Pattern, ...] = (
-        *("BONE.*", "EDGE", "LUNG", "DETAIL"),
-        r"[BHJU][rvuf]?[67]\d.*",
-        *("Y[A-D]", "E[A-D]?"),
-        r"FC(30|31|35|8\d).*",
+        *(".*BONE.*", ".*EDGE.*", ".*LUNG.*", ".*DETAIL.*", "ULTRA.{0,2}", "(?!.*BRAIN).*SHARP.*"),
+        r"[BCDHIJQSU][A-Z]?[5-9]\d.*",
+        *("Y[A-F]", "E[A-D]?", "D", "L"),
+        r"FC[358]\d.*",
     )
     refused_image_types: tuple[str, ...] = (
         *("LOCALIZER", "MIP", "MIN IP", "MAX IP", "PROJECTION IMAGE", "DOSE INFO", "SCREEN SAVE"),
         *("MAXIMUM", "MINIMUM", "SAMPLED", "DISTORTED"),  # as an Enhanced CT says it, PS3.3 C.8.16.1 and C.8.16.2
+        *("SUBTRACTION", "DIVISION", "MULTIPLICATION", "MASKED", "STD DEVIATION", "QUANTITY"),
+        *("PERFUSION", "DYNAMIC", "VPCT"),
+        *("VMI", "MAT SPECIFIC", "MAT REMOVED", "MAT MODIFIED", "MAT FRACTIONAL", "MAT VALUE BASED"),  # C.8.2.1.1.1
+        *("EFF ATOMIC NUM", "ELECTRON DENSITY", "IODINE", "VNC", "FUSION", "3DANGIO"),
     )
     refused_body_parts: tuple[Pattern, ...] = (
-        *("CHEST", "ABDOMEN.*", "PELVIS", ".*SPINE", "EXTREMITY", "HEART", "KNEE", "FOOT", "HAND"),
+        *(
+            "CHEST",
+            "ABDOMEN.*",
+            "PELVIS",
+            "(?!.*(HEAD|BRAIN|SKULL)).*SPINE",
+            "EXTREMITY",
+            "HEART",
+            "KNEE",
+            "FOOT",
+            "HAND",
+        ),
     )
 
 

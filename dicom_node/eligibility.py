@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING
 
 from dicom_node.config import Eligibility
 from dicom_node.header import CT_IMAGE_STORAGE, Facts
+from dtvit.headervalues import HU_TYPES
 
 if TYPE_CHECKING:
     from dicom_node.store.series import Instance
 
 
+AGAIN_AND_AGAIN = 5  # images a place; perfusion has twenty or more, several reconstructions in one series two or three
 ANOTHER_SCAN = timedelta(
     minutes=30
 )  # a head takes a minute, and one repeated for motion, or with contrast, follows soon
@@ -57,8 +59,13 @@ def ruled_out(sop_class_uid: str, facts: Facts, rules: Eligibility) -> str | Non
         return "no CT image (by its SOP class)"
     if facts.modality is not None and facts.modality.upper() != "CT":
         return f"modality is not CT but {facts.modality}"
-    if refused := _words(rules.refused_image_types).search("\\".join(facts.image_type)):
-        return f"Image Type says {refused.group()}"
+    for where, said in (("Image Type", facts.image_type), ("Series Description", facts.described)):
+        if refused := _words(rules.refused_image_types).search("\\".join(said)):
+            return f"{where} says {refused.group()}"
+    if facts.coloured:
+        return "the pixels are coloured"
+    if facts.unit is not None and facts.unit.upper() not in HU_TYPES:
+        return f"Rescale Type says {facts.unit}: no Hounsfield units"
     tilt = facts.tilt_deg
     if tilt is not None and tilt > rules.max_tilt_deg:
         return f"not axial: {tilt:.0f} degrees between slice and axial plane"
@@ -87,7 +94,18 @@ def judge(members: Sequence[Member], rules: Eligibility) -> str | None:
             f"slices are {thickness:g} mm thick; eligibility allows "
             f"{rules.min_thickness_mm:g} to {rules.max_thickness_mm:g} mm"
         )
-    return None
+    return _not_moving_on(usable)
+
+
+def _not_moving_on(usable: Sequence[Member]) -> str | None:
+    """Why this is no volume but a few places over time, as while contrast goes by; and few name it then."""
+    places = Counter(round(mm, 1) for m in usable if m.facts.frames == 1 and (mm := m.facts.position_mm) is not None)
+    each = median(places.values()) if places else 0
+    if each < AGAIN_AND_AGAIN:
+        return None
+    if len(places) == 1:
+        return f"all {each:g} images lie at one place: bolus tracking, or their positions are wrong"
+    return f"{each:g} images at each of {len(places)} places: perfusion, no volume"
 
 
 def typical_thickness(members: Sequence[Member]) -> float | None:

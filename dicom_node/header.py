@@ -54,7 +54,8 @@ _RENDERED = ("VolumetricProperties", "VolumeBasedCalculationTechnique")  # of an
 _FACTS = (
     *("Modality", "ImageType", "BodyPartExamined", "ConvolutionKernel", "ContrastBolusAgent", "SliceThickness"),
     *("ImagePositionPatient", "ImageOrientationPatient", "InstanceNumber", "SeriesNumber", "NumberOfFrames"),
-    *("Rows", "Columns", "FrameOfReferenceUID", "ContrastBolusAgentSequence", _SHARED, _EACH),
+    *("Rows", "Columns", "FrameOfReferenceUID", "ContrastBolusAgentSequence", "ContrastBolusVolume"),
+    *("SamplesPerPixel", "RescaleType", "SeriesDescription", _SHARED, _EACH),
     *_RENDERED,
 )
 _FRAME_TYPE = "CTImageFrameTypeSequence"
@@ -65,7 +66,8 @@ _KERNEL = (
     ("CTReconstructionSequence", "ConvolutionKernelGroup"),
 )
 _REGION = ("FrameAnatomySequence", "AnatomicRegionSequence", "CodeMeaning")
-_OF_FRAMES = frozenset({_FRAME_TYPE, "FrameType", *_REGION, *(keyword for path in _KERNEL for keyword in path)})
+_UNIT = ("PixelValueTransformationSequence", "RescaleType")
+_OF_FRAMES = frozenset({_FRAME_TYPE, "FrameType", *_REGION, *_UNIT, *(keyword for path in _KERNEL for keyword in path)})
 _MOST_FRAMES = 2048  # that are asked; more have no head to show (`ct.MAX_FRAMES`)
 _READ = frozenset(
     {"SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", *_IDENTITY, *_FACTS, *_OF_FRAMES}
@@ -73,12 +75,23 @@ _READ = frozenset(
 )
 _LONGEST_TEXT = 64  # LO, the longest of the texts kept here; longer is broken, and would be dragged into every reason
 _FARTHEST_MM = 1e5  # a hundred metres from the isocentre is no patient
-_NO_AGENT = re.compile(
-    r"(no|non|none|nil|not|without|w/?o|ohne|sans|sin|senza)"
-    r"([ _-]*(i\.?v\.?)?[ _-]*([ck]ontrast[a-z]*([ _-]agent)?|agent|bolus|given|km|cm))?"
-    r"|n/?a|unenhanced|nativ[a-z]*|plain|0|[-.]+",
+_NO_AGENT = re.compile(  # in the languages of those who write it
+    r"(no|non|none|nil|not|without|w/?o|ohne|keine?|sans|sin|sem|senza|zonder|bez)"
+    r"([ _-]*(i\.?v\.?)?[ _-]*([ck]ontrast[a-z]*([ _-](agent|media|medium|given|used))?|con|agent|bolus|given|injection"
+    r"|km|cm|mdc))?"
+    r"|n[./]?a\.?|unenhanced|nativ[a-z]*|plain|blanco|0(\.0+)?( ?ml)?|[-.]+",
     re.IGNORECASE,
 )
+
+# What people and workstations call pictures that are calculated and do not say so in Image Type, by its terms there.
+_CALCULATED = {
+    "VMI": re.compile(r"MONO[ _-]?(E|CHROM|ENERG)|\bVMI\b|\dKEV\b|\d KEV\b", re.IGNORECASE),
+    "IODINE": re.compile(r"\bIODINE", re.IGNORECASE),
+    "VNC": re.compile(r"\bVNC\b|VIRTUAL[ _-]?NON", re.IGNORECASE),
+    "EFF_ATOMIC_NUM": re.compile(r"\bZ[ _-]?EFF", re.IGNORECASE),
+    "ELECTRON_DENSITY": re.compile(r"ELECTRON[ _-]?DENSITY", re.IGNORECASE),
+    "PERFUSION": re.compile(r"\b(CBF|CBV|MTT|TTP|TMAX)\b", re.IGNORECASE),
+}
 
 
 @dataclass(frozen=True)
@@ -105,6 +118,11 @@ class Facts:
     say the same."""
     frame_of_reference: str | None = None
     """UID of the coordinate system that positions are in (C.7.4.1)."""
+    unit: str | None = None
+    """Rescale Type: of the values as they are meant (C.11.1.1.2)."""
+    coloured: bool = False
+    described: tuple[str, ...] = ()
+    """Terms of Image Type that Series Description stands for; its own text is free, and not kept."""
 
     def to_json(self) -> dict[str, Any]:
         return dict(vars(self))  # `asdict` copies what is in it, which nobody changes
@@ -302,6 +320,9 @@ def _facts(of: Elements) -> Facts:
         columns=of.integer("Columns"),
         acquired=None if acquired is None else acquired.isoformat(),
         frame_of_reference=_short(of, "FrameOfReferenceUID"),
+        unit=_kept(of.text("RescaleType") or frames.text(*_UNIT)),
+        coloured=(of.integer("SamplesPerPixel") or 1) > 1,
+        described=_described(of.text("SeriesDescription") or ""),
     )
 
 
@@ -329,12 +350,16 @@ def _image_type(of: Elements, frames: _Frames) -> tuple[str, ...]:
     return tuple(v.strip().upper() for text in said if text for v in text[:256].split("\\") if v.strip())
 
 
+def _described(text: str) -> tuple[str, ...]:
+    return tuple(term for term, words in _CALCULATED.items() if words.search(text[:_LONGEST_TEXT]))
+
+
 def _agent_given(of: Elements) -> bool:
     """Some write NONE, or NO CONTRAST, where PS3.3 C.7.6.4 has no such module at all. An Enhanced CT has no text, but a
-    sequence (C.7.6.4b), whichever of its frames are from before."""
+    sequence (C.7.6.4b), whichever of its frames are from before. Some tell how much, and not of what."""
     text = of.text("ContrastBolusAgent")
     if text is None:
-        return of.has_items("ContrastBolusAgentSequence")
+        return of.has_items("ContrastBolusAgentSequence") or (of.number("ContrastBolusVolume") or 0.0) > 0.0
     return len(text) > _LONGEST_TEXT or not _NO_AGENT.fullmatch(text)  # in time that grows with the square of it
 
 

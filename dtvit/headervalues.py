@@ -12,6 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+HU_TYPES = frozenset({"", "HU", "US"})
+"""Rescale Types of Hounsfield units: absent means HU for CT (C.11.1.1.2); US, unspecified, is common. HU_MOD is what is
+left of them where a material was taken out."""
+
 
 class UnreadableSlice(Exception):
     """This slice cannot be used; the message says why in words for a person and names no patient.

@@ -264,6 +264,7 @@ def test_missing_or_foreign_units_are_refused() -> None:
     assert "Rescale" in refused(made(RescaleSlope=0))
     assert "no finite numbers" in refused(made(RescaleSlope="1E+39"))
     assert "Hounsfield" in refused(made(RescaleType="Z_EFF"))
+    assert "Hounsfield" in refused(made(RescaleType="HU_MOD"))  # of which a material was taken out
     assert "Pixel Spacing" in refused(made(PixelSpacing=None))
     assert "Pixel Spacing" in refused(made(PixelSpacing=[0, 0]))
     assert "Pixel Spacing" in refused(made(PixelSpacing=[40, 40]))

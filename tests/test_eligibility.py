@@ -39,7 +39,7 @@ def why(rules: Eligibility = RULES, **changed: Any) -> str | None:
 
 
 def members(count: int, reason: str | None = None, **changed: Any) -> list[Member]:
-    return [Member(facts(**changed), reason)] * count
+    return [Member(facts(number=number, **changed), reason) for number in range(1, count + 1)]
 
 
 @pytest.mark.parametrize(
