@@ -128,7 +128,7 @@ def findings(console: Console, found: Mapping[str, Any]) -> None:
     output = "" if found["presence"] is None else f", output {found['presence']:.1%}"
     place = f", {found['location']}" if found["location"] else ""
     console.print(f"[{OUTCOME_STYLE[outcome]}]intracerebral hemorrhage: {outcome}[/]{place}{output}")
-    for reason in found["reasons"]:
+    for reason in (*found["reasons"], *found.get("limits", ())):
         console.print(f"  {reason}", markup=False)
     console.print(slices(found["slices"]))
 

@@ -19,9 +19,9 @@ from pydicom.uid import EncapsulatedPDFStorage, KeyObjectSelectionDocumentStorag
 from dicom_node import __version__, uids
 from dicom_node.completion import Rule
 from dicom_node.config import Results
-from dicom_node.report import capture, keyobjects, picture, sr
+from dicom_node.report import capture, keyobjects, picture, sr, wording
 from dicom_node.report.context import Algorithm, Predecessor, ReportContext
-from dicom_node.report.header import series_number
+from dicom_node.report.header import lossy_ratios, series_number
 from dicom_node.report.provenance import to_bytes
 from dicom_node.slices import Shown
 from dicom_node.store.jobs import Job, Record
@@ -115,6 +115,11 @@ def report(
     context = _context(maker, run, findings, ObjectKind.REPORT, sr.SR_CLASSES[0])
     context = replace(context, predecessor=predecessor)
     return _built(ObjectKind.REPORT, sr.build(headers, findings, context), context)
+
+
+def with_limits(findings: SeriesFindings, headers: Sequence[Dataset]) -> SeriesFindings:
+    """The findings with what a reader must know of the images whose headers these are."""
+    return replace(findings, limits=wording.lossy(findings, lossy_ratios(headers)))
 
 
 def summary_picture(

@@ -304,6 +304,7 @@ class Worker:
         The file too is written in there: of a job that is lost, maybe as its patient was forgotten, none is left.
         """
         headers = spooled.headers(instances, self._spool)
+        found = reporting.with_limits(found, headers)
         with self._database.read() as connection:
             earlier = outbox.predecessor(connection, job.series_id, job.run)
             told = outbox.told(connection, job.series_id, before_run=job.run)

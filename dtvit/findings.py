@@ -111,6 +111,8 @@ class SeriesFindings:
     coverage: Coverage
     reasons: tuple[str, ...] = ()
     """Why the outcome is not a plain present or absent, or what limits it, one sentence each."""
+    limits: tuple[str, ...] = ()
+    """What a reader must know of the images whatever the outcome, which it does not change; one sentence each."""
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> SeriesFindings:
@@ -136,6 +138,7 @@ class SeriesFindings:
             slices=tuple(slices),
             coverage=Coverage(**{**coverage, "gaps": tuple(coverage["gaps"])}),
             reasons=tuple(values["reasons"]),
+            limits=tuple(values.get("limits", ())),
         )
 
     @property

@@ -211,6 +211,15 @@ def test_what_is_read_back_is_what_was_found(kind: str) -> None:
         assert now.left_out == was.left_out
 
 
+def test_what_limits_whatever_the_answer_is_is_told_as_such_and_changes_nothing() -> None:
+    limited = dataclasses.replace(findings("absent"), limits=("12 of 12 images were lossily compressed",))
+    ds = sr.build(headers(), limited, context())
+    told = sr.parse(sr.to_bytes(ds))
+    assert told.outcome is Outcome.ABSENT
+    assert told.reasons == limited.limits
+    assert ds.CompletionFlag == "COMPLETE"
+
+
 @pytest.mark.parametrize(
     ("kind", "presence", "location"),
     [

@@ -18,11 +18,18 @@ from hypothesis import strategies as st
 from PIL import Image
 from pydicom import dcmread
 from pydicom.datadict import dictionary_VR, tag_for_keyword
-from pydicom.dataset import Dataset
+from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.errors import InvalidDicomError
 from pydicom.filebase import DicomBytesIO
 from pydicom.filereader import read_dataset
-from pydicom.uid import generate_uid
+from pydicom.uid import (
+    JPEG2000,
+    ExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGLSNearLossless,
+    generate_uid,
+)
 from report_cases import CT, SERIES, STUDY, context, findings, headers
 
 from dicom_node.report import capture, header, keyobjects, sr
@@ -56,7 +63,7 @@ class Asked(Dataset):  # type: ignore[misc]
 def test_of_a_header_what_is_asked_for_is_read_and_nothing_else() -> None:
     asked = [Asked(ds) for ds in headers(8)]
     for ds in asked:
-        ds.RequestAttributesSequence = [Dataset()]
+        ds.RequestAttributesSequence, ds.LossyImageCompression = [Dataset()], "01"
     page = Image.new("RGB", (8, 8))
     sr.build(asked, FOUND, context())
     capture.build(page, [], asked, FOUND, context())
@@ -373,3 +380,36 @@ def test_headers_of_real_scanners_make_a_valid_report(shared_data: Path, folder:
 def test_uids_with_leading_zeros_as_some_devices_write_them_are_carried() -> None:
     source = headers(StudyInstanceUID="1.2.0034.5")
     assert sr.parse(sr.to_bytes(sr.build(source, findings("deep"), context()))).study_instance_uid == "1.2.0034.5"
+
+
+@pytest.mark.parametrize(
+    ("told", "syntax", "ratio"),
+    [
+        ({"LossyImageCompression": "01", "LossyImageCompressionRatio": "10"}, None, 10.0),
+        ({"LossyImageCompression": "01", "LossyImageCompressionRatio": ["8.5", "12"]}, None, 12.0),  # twice
+        ({"LossyImageCompression": "01"}, ExplicitVRLittleEndian, None),  # once lossy, always lossy
+        ({"LossyImageCompression": "01", "LossyImageCompressionRatio": "-1"}, None, None),
+        ({}, JPEGBaseline8Bit, None),
+        ({"LossyImageCompression": "00"}, JPEGLSNearLossless, None),
+        ({}, JPEG2000, None),
+    ],
+)
+def test_an_image_that_was_lossy_is_known_by_its_header_or_its_transfer_syntax(
+    told: dict[str, Any], syntax: str | None, ratio: float | None
+) -> None:
+    (ds,) = headers(1, **told)
+    ds.file_meta = FileMetaDataset()
+    if syntax is not None:
+        ds.file_meta.TransferSyntaxUID = syntax
+    assert header.lossy_ratios([ds]) == {ds.SOPInstanceUID: ratio}
+
+
+@pytest.mark.parametrize(
+    ("told", "syntax"), [({}, JPEG2000Lossless), ({"LossyImageCompression": "00"}, JPEG2000), ({}, None)]
+)
+def test_an_image_that_was_not_lossy_is_none(told: dict[str, Any], syntax: str | None) -> None:
+    (ds,) = headers(1, **told)
+    if syntax is not None:
+        ds.file_meta = FileMetaDataset()
+        ds.file_meta.TransferSyntaxUID = syntax
+    assert header.lossy_ratios([ds]) == {}

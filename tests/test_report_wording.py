@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from report_cases import ENHANCED_CT, OUTCOMES, THRESHOLDS, findings
+from report_cases import ENHANCED_CT, OUTCOMES, SERIES, THRESHOLDS, findings
 
 from dicom_node.report import wording
 from dtvit.findings import LOCATIONS, Coverage, Outcome, Region, SliceFinding, conclude
@@ -118,6 +118,41 @@ def test_present_with_missing_slices_says_what_limits_it() -> None:
     )
     assert limited.outcome is Outcome.PRESENT
     assert "Limits: the vertex is not in the series." in wording.conclusion(limited)
+
+
+LOSSY = "12 of 12 images were lossily compressed (ratio 8)"
+
+
+@pytest.mark.parametrize("kind", ["deep", "absent", "undetermined", "gap"])
+def test_what_limits_whatever_the_answer_is_stands_in_a_line_of_its_own(kind: str) -> None:
+    found = findings(kind)
+    said = wording.conclusion(dataclasses.replace(found, limits=(LOSSY,)))
+    assert f"Limits: {LOSSY}." in said
+    assert [line for line in said if line != f"Limits: {LOSSY}."] == list(wording.conclusion(found))
+
+
+def test_what_limits_an_answer_of_present_is_told_together() -> None:
+    limited = dataclasses.replace(findings("deep"), reasons=("the vertex is not in the series",), limits=(LOSSY,))
+    assert f"Limits: the vertex is not in the series; {LOSSY}." in wording.conclusion(limited)
+
+
+@pytest.mark.parametrize(
+    ("ratios", "said"),
+    [
+        ({1: 8.0, 2: 12.5, 3: None}, "3 of 12 images were lossily compressed (ratio 8 to 12.5)"),
+        ({1: 10.0, 2: 10.01}, "2 of 12 images were lossily compressed (ratio 10)"),
+        ({1: None}, "1 of 12 images was lossily compressed"),
+        ({99: 10.0}, None),
+        ({}, None),
+    ],
+)
+def test_how_many_images_were_compressed_and_how_much(ratios: dict[int, float | None], said: str | None) -> None:
+    given = {f"{SERIES}.{number}": ratio for number, ratio in ratios.items()}
+    assert wording.lossy(findings("absent"), given) == (() if said is None else (said,))
+
+
+def test_of_what_was_not_looked_at_nobody_asks_how_it_was_compressed() -> None:
+    assert wording.lossy(findings("not evaluated"), {f"{SERIES}.1": 10.0}) == ()
 
 
 def test_no_image_illustrates_what_was_not_found() -> None:

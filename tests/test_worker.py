@@ -25,7 +25,7 @@ from dicom_node.store import jobs, outbox, series
 from dicom_node.tables import deliveries, instances, objects, slice_results
 from dicom_node.tables import jobs as jobs_table
 from dicom_node.tables import series as series_table
-from dtvit.findings import Outcome
+from dtvit.findings import Outcome, SeriesFindings
 
 
 class Killed(BaseException):
@@ -138,6 +138,18 @@ def test_a_whole_head_without_blood_is_absent_and_with_a_hole_undetermined(tmp_p
         complete(node, [ds for ds in head_series() if ds.InstanceNumber != leave_out])
         work(node, FakeClassifier(0.01))
         assert node.rows(jobs_table)[0].outcome == outcome
+
+
+def test_a_reader_is_told_that_the_images_were_lossy_and_absent_stays_absent(node: Made) -> None:
+    told = {"LossyImageCompression": "01", "LossyImageCompressionRatio": "10"}
+    complete(node, head_series(**told))
+    work(node, FakeClassifier(0.01))
+    count = len(head_series())
+    said = f"{count} of {count} images were lossily compressed (ratio 10)"
+    assert node.rows(jobs_table)[0].outcome == "absent"
+    assert f"Limits: {said}." in sr.parse(report(node)).conclusion
+    kept = SeriesFindings.from_json(node.rows(jobs_table)[0].findings)
+    assert kept.limits == (said,)  # of which picture and key objects are made
 
 
 def test_without_a_destination_a_report_is_delivered_as_soon_as_it_is_made(tmp_path: Path) -> None:

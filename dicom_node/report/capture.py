@@ -30,8 +30,7 @@ def build(
     """
     ds = _filed(SecondaryCaptureImageStorage, "OT", "picture", headers, findings, context)
     ds.ImageType = ["DERIVED", "SECONDARY"]
-    lossy = any(header.read_text(source, "LossyImageCompression") == "01" for source in headers)
-    ds.LossyImageCompression = "01" if lossy else "00"  # once lossy, always lossy: PS3.3 C.7.6.1.1.5
+    ds.LossyImageCompression = "01" if header.lossy_ratios(headers) else "00"
     ds.BodyPartExamined, ds.PatientOrientation = "HEAD", ""
     ds.DerivationDescription = f"Summary of an AI result, not for diagnosis. {wording.headline(findings)}"
     ds.DateOfSecondaryCapture, ds.TimeOfSecondaryCapture = ds.ContentDate, ds.ContentTime

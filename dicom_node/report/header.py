@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import re
 import struct
 from collections.abc import Callable, Sequence
@@ -21,6 +22,7 @@ from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
+from pydicom.uid import HTJ2K, JPEG2000, JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless
 
 from dicom_node import uids
 
@@ -55,7 +57,7 @@ TYPE_3 = (
 
 LOOKED_AT = (
     *IDENTITY, *STUDY_IDENTITY, *TYPE_2, *TYPE_3, "SOPClassUID", "SOPInstanceUID", "SeriesNumber",
-    "TimezoneOffsetFromUTC", "LossyImageCompression", "IssuerOfAccessionNumberSequence",
+    "TimezoneOffsetFromUTC", "LossyImageCompression", "LossyImageCompressionRatio", "IssuerOfAccessionNumberSequence",
     "IssuerOfPatientIDQualifiersSequence", "ProcedureCodeSequence", "RequestAttributesSequence",
     "ReferencedStudySequence", "RequestedProcedureID", "RequestedProcedureDescription",
     "RequestedProcedureCodeSequence", "PlacerOrderNumberImagingServiceRequest",
@@ -63,6 +65,8 @@ LOOKED_AT = (
 )  # fmt: skip
 """All that an object of ours is made from. Parsed, a header takes up to forty times its size, a long value two hundred
 times; and those of a whole series are held at once."""
+_LOSSY = frozenset({JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless})
+_MOSTLY_LOSSY = frozenset({JPEG2000, HTJ2K})  # for what keeps every value there is a syntax of its own
 LONGEST = 1 << 16  # bytes of a value: no text of explicit VR has more (PS3.5 7.1.2)
 
 _DATE = re.compile(r"\d{4}(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])")
@@ -201,6 +205,27 @@ def series_number(source: Dataset) -> str | None:
     """Of the images, as a viewer shows it; None where it is missing or no number. PS3.3 C.7.3.1."""
     text = read_text(source, "SeriesNumber") or ""
     return str(int(text)) if _INTEGER.fullmatch(text) else None
+
+
+def lossy_ratios(headers: Sequence[Dataset]) -> dict[str, float | None]:
+    """By SOP Instance UID, of the images that were lossily compressed at any time (PS3.3 C.7.6.1.1.5): how much, as far
+    as it is told; of several times the most."""
+    return {read_text(ds, "SOPInstanceUID") or "": _ratio(ds) for ds in headers if _is_lossy(ds)}
+
+
+def _is_lossy(ds: Dataset) -> bool:
+    """Once lossy, always lossy; some compress and do not write it down."""
+    told = read_text(ds, "LossyImageCompression")
+    syntax = getattr(ds, "file_meta", {}).get("TransferSyntaxUID")
+    return told == "01" or syntax in _LOSSY or (syntax in _MOSTLY_LOSSY and told != "00")
+
+
+def _ratio(ds: Dataset) -> float | None:
+    ratios = []
+    for text in (read_text(ds, "LossyImageCompressionRatio") or "").split("\\"):
+        with contextlib.suppress(ValueError):
+            ratios.append(float(text))
+    return max((ratio for ratio in ratios if math.isfinite(ratio) and ratio > 0.0), default=None)
 
 
 def procedure_codes(source: Dataset, keyword: str = "ProcedureCodeSequence") -> list[tuple[str, str, str]]:

@@ -78,7 +78,7 @@ def _conclusion(findings: SeriesFindings, context: ReportContext, source: Datase
     if findings.presence is not None and top is not None:
         items.append(_percent(codes.SERIES_OUTPUT, findings.presence))
         items.append(_percent(codes.HIGHEST_OUTPUT, top.presence or 0.0))
-    items += [_text(codes.REASON, reason) for reason in dict.fromkeys(findings.reasons)]
+    items += [_text(codes.REASON, reason) for reason in dict.fromkeys((*findings.reasons, *findings.limits))]
     items += [
         _count(codes.IMAGES_RECEIVED, len(findings.slices)),
         _count(codes.IMAGES_EVALUATED, len(findings.evaluated)),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from dtvit.findings import LOCATIONS, REASONS_TOLD, RUN_LENGTH, Outcome, Region, SeriesFindings, SliceFinding
 
@@ -217,10 +217,28 @@ def likeliest(outputs: Sequence[float]) -> str:
 
 
 def _limits(findings: SeriesFindings) -> list[str]:
-    if not findings.reasons:
-        return []
-    word = "Limits" if findings.outcome is Outcome.PRESENT else "Reason"
-    return [f"{word}: " + "; ".join(dict.fromkeys(reason.rstrip(". ") for reason in findings.reasons))]
+    """Why the answer is not a plainer one, and what limits it whichever it is: together where both do."""
+    why, limits = list(findings.reasons), list(findings.limits)
+    if findings.outcome is Outcome.PRESENT:
+        why, limits = [], why + limits
+    told = {"Reason": why, "Limits": limits}
+    return [
+        f"{word}: " + "; ".join(dict.fromkeys(each.rstrip(". ") for each in said))
+        for word, said in told.items()
+        if said
+    ]
+
+
+def lossy(findings: SeriesFindings, ratios: Mapping[str, float | None]) -> tuple[str, ...]:
+    """`28 of 30 images were lossily compressed (ratio 8 to 12)`; `ratios` by SOP Instance UID of those that were."""
+    which = [ratios[s.sop_instance_uid] for s in findings.slices if s.sop_instance_uid in ratios]
+    if not which or not findings.evaluated:
+        return ()
+    known = sorted(ratio for ratio in which if ratio is not None)
+    ends = dict.fromkeys(f"{ratio:.3g}" for ratio in known[:1] + known[-1:])
+    told = f" (ratio {' to '.join(ends)})" if ends else ""
+    were = "was" if len(which) == 1 else "were"
+    return (f"{len(which)} of {len(findings.slices)} images {were} lossily compressed{told}",)
 
 
 def counts(findings: SeriesFindings, series_number: str | None = None) -> str:
