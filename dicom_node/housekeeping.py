@@ -22,6 +22,7 @@ log = logging.getLogger("dicom_node.housekeeping")
 DAY_S = 86400.0
 COMMITTING_S = 3600.0  # a file without a row, or an empty one, may be one that is being received right now
 LEAP_S = 3600.0  # no clock drifts so far between two looks
+REST_S = 0.1  # after each series: as seldom as that SQLite asks anew, for those who wait, whether they may write
 
 
 class Leaps:
@@ -47,9 +48,18 @@ class Leaps:
 
 
 def tidy(
-    database: Database, spool: Spool, config: Config, *, clock: Callable[[], float] = time.time
+    database: Database,
+    spool: Spool,
+    config: Config,
+    *,
+    clock: Callable[[], float] = time.time,
+    rest: Callable[[float], bool] = lambda _: False,
 ) -> tuple[int, int]:
-    """Returns how many series were deleted, and how many orphaned files."""
+    """Returns how many series were deleted, and how many orphaned files.
+
+    `rest` waits so many seconds, so that thousands of series that go at once keep nobody from writing, and says whether
+    to leave what is left to the next time.
+    """
     now, keep_days = clock(), config.retention.keep_days
     unasked = {peer.name for peer in config.destinations if not peer.commitment}  # any more: they may have been before
     quiet_since = now - keep_days * DAY_S
@@ -64,6 +74,8 @@ def tidy(
         for name in files:  # only now: a file without a row is found later, a row without a file would be a loss
             spool.remove(name)
         series += 1
+        if rest(REST_S):
+            return series, 0
     spool.clear_unused(older_than_s=COMMITTING_S)
     orphans, kept = _remove_orphans(database, spool, now, quiet_since)
     if kept:

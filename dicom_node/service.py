@@ -167,7 +167,7 @@ class Service:
 
     def _tidy(self, database: Database, spool: Spool) -> None:
         if not self._leaps.lately():
-            housekeeping.tidy(database, spool, self._config)
+            housekeeping.tidy(database, spool, self._config, rest=self._stopping.wait)
 
     def _warn_of_gaps(self, database: Database) -> None:
         for sentence in self._config.gaps():

@@ -123,6 +123,23 @@ def test_refused_and_failed_series_go_too(node: Made) -> None:
     assert tidy(node)[0] == 2
 
 
+def test_while_many_series_go_others_get_their_turn_to_write_and_a_stop_is_heard(node: Made) -> None:
+    for number in range(3):
+        node.accept(*grey_series(2, study=f"1.2.{number}", series=f"1.2.{number}.1"))
+    node.tick_after(31)
+    node.clock.advance(KEEP_S + 1)
+    rests: list[float] = []
+
+    def rest(seconds: float) -> bool:
+        rests.append(seconds)
+        assert node.accept(ct(len(rests), series="1.2.3.4")) == [0]
+        return len(rests) == 2
+
+    assert housekeeping.tidy(node.database, node.spool, node.config, clock=node.clock, rest=rest) == (2, 0)
+    assert rests == [housekeeping.REST_S] * 2
+    assert len(node.rows(series_table)) == 2  # the one that is left, and the one that came
+
+
 def test_a_file_that_no_row_names_goes_with_its_retention(node: Made) -> None:
     node.accept(ct(1))
     orphan, young = node.spool.keep(b"crashed before the commit"), node.spool.keep(b"being committed right now")
