@@ -30,7 +30,7 @@ from dicom_node.arrivals import Arrivals
 from dicom_node.config import Config, Eligibility, NodeSection, Peer
 from dicom_node.received import Received
 from dicom_node.status import StoreStatus
-from dicom_node.store.database import Database
+from dicom_node.store.database import Connection, Database
 from dicom_node.store.results import Version
 from dicom_node.store.spool import Spool
 from dicom_node.worker import Node, Worker
@@ -238,6 +238,17 @@ def made_node(
         association_open=open_now.__contains__,
     )
     return Made(config, database, spool, clock, arrivals, open_now)
+
+
+def steps(node: Made, ask: Callable[[Connection], object]) -> int:
+    """What it takes SQLite to answer, in hundreds of instructions of its virtual machine: whatever else is running."""
+    taken: list[None] = []
+    with node.database.read() as connection:
+        driver: Any = connection.connection.driver_connection
+        driver.set_progress_handler(lambda: taken.append(None), 100)
+        ask(connection)
+        driver.set_progress_handler(None, 0)
+    return len(taken)
 
 
 def schema_differences(database: Database) -> list[Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pydicom
 import pytest
-from made import NOW, Made, ct, made_node, peer
+from made import NOW, Made, ct, made_node, peer, steps
 from report_cases import context, findings, headers
 from untrained import metadata
 
@@ -76,6 +76,17 @@ def act(node: Made, what: Callable[..., Any], delivery: Delivery, *arguments: An
 
 def later(node: Made, delivery: Delivery, status: int | None = None) -> None:
     act(node, outbox.postpone, delivery, until=NOW + 600, status=status, error="busy")
+
+
+def test_four_times_as_much_that_waits_takes_four_times_as_long_to_look_through(node: Made) -> None:
+    """A PACS that comes back finds thousands due at once: each was once compared with each."""
+    took = []
+    for number in range(1, 81):
+        node.accept(ct(number, series=f"1.2.{number}", study=f"1.2.{number}.0"))
+        run(node, 1, "report", of_series=number + 1)
+        if number in (20, 80):
+            took.append(steps(node, lambda it: outbox.due(it, "PACS1", now=node.clock(), longest_wait_s=3600)))
+    assert took[1] < 6 * took[0]
 
 
 def test_a_newer_report_waits_behind_an_earlier_one_and_behind_no_picture(node: Made) -> None:

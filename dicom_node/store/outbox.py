@@ -78,15 +78,15 @@ def due(
     """
     is_due = passed(deliveries.c.next_at, now=now, longest_s=longest_wait_s)
     before, its_object, its_job = deliveries.alias("before"), objects.alias("its_object"), jobs.alias("its_job")
-    overtakes = sa.exists().where(
+    # Nested, and not joined: SQLite would begin a join with all that waits there, for each of all that wait there.
+    owed = sa.exists().where(
+        before.c.object_id == its_object.c.id,
         before.c.destination == destination,
         before.c.state == DeliveryState.WAITING,
-        its_object.c.id == before.c.object_id,
-        its_job.c.id == its_object.c.job_id,
-        its_object.c.kind.in_((ObjectKind.REPORT, objects.c.kind)),
-        its_job.c.series_id == jobs.c.series_id,
-        its_job.c.run < jobs.c.run,
     )
+    made = its_object.c.job_id == its_job.c.id, its_object.c.kind.in_((ObjectKind.REPORT, objects.c.kind))
+    owes = sa.exists().where(*made, owed.correlate(its_object)).correlate(its_job, objects)
+    overtakes = sa.exists().where(its_job.c.series_id == jobs.c.series_id, its_job.c.run < jobs.c.run, owes)
     query = (
         sa.select(
             deliveries.c.id,
