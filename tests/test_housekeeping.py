@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made import NOW, Clock, Made, ct, grey_series, head_series, made_node, peer
+from made import NOW, Clock, Made, ct, grey_series, head_series, made_node, peer, steps
 from sqlalchemy import event
 
 from dicom_node import housekeeping
@@ -138,6 +138,27 @@ def test_while_many_series_go_others_get_their_turn_to_write_and_a_stop_is_heard
     assert housekeeping.tidy(node.database, node.spool, node.config, clock=node.clock, rest=rest) == (2, 0)
     assert rests == [housekeeping.REST_S] * 2
     assert len(node.rows(series_table)) == 2  # the one that is left, and the one that came
+
+
+def test_four_times_as_many_series_of_which_something_is_owed_take_four_times_as_long_to_look_through(
+    node: Made,
+) -> None:
+    """While a PACS is down: each series was once held against all that is owed to it."""
+    took = []
+    for number in range(1, 81):
+        node.accept(ct(number, series=f"1.2.{number}", study=f"1.2.{number}.0"))
+        about = {"series_id": number, "run": 1, "state": "reported", "priority": 0, "not_before": NOW, "tries": 1}
+        made = {"job_id": number, "kind": "report", "sop_class_uid": "1.2", "sop_instance_uid": f"1.3.{number}"}
+        made |= {"series_uid": "1.4", "file": f"00/{number}", "size": 1, "sha256": "", "created_at": NOW}
+        owed = {"object_id": number, "destination": "PACS1", "state": "waiting", "tries": 1, "next_at": NOW}
+        with node.database.write() as connection:
+            connection.execute(jobs.insert().values(about | {"created_at": NOW}))
+            connection.execute(objects.insert().values(made))
+            connection.execute(deliveries.insert().values(owed | {"commitment": "asked"}))
+            connection.execute(series_table.update().values(state="complete"))
+        if number in (20, 80):
+            took.append(steps(node, lambda it: purge.deletable(it, quiet_since=NOW + 1)))
+    assert took[1] < 6 * took[0]
 
 
 def test_a_file_that_no_row_names_goes_with_its_retention(node: Made) -> None:

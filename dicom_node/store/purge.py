@@ -38,26 +38,29 @@ def deletable(connection: Connection, *, quiet_since: float, unasked: Collection
 
 def _may_go(quiet_since: float, unasked: Collection[str]) -> tuple[sa.ColumnElement[bool], ...]:
     in_work = sa.exists().where(jobs.c.series_id == series.c.id, jobs.c.state.in_((JobState.READY, JobState.RUNNING)))
-    owed = sa.exists().where(
-        jobs.c.series_id == series.c.id,
-        objects.c.job_id == jobs.c.id,
-        deliveries.c.object_id == objects.c.id,
-        deliveries.c.state.in_((DeliveryState.WAITING, DeliveryState.FAILED)),
-    )
-    young_report = sa.exists().where(
-        jobs.c.series_id == series.c.id, objects.c.job_id == jobs.c.id, objects.c.created_at >= quiet_since
-    )
-    uncommitted = sa.exists().where(  # a destination may yet say that it has lost what we sent
-        jobs.c.series_id == series.c.id,
-        objects.c.job_id == jobs.c.id,
-        deliveries.c.object_id == objects.c.id,
-        deliveries.c.commitment.in_((CommitmentState.OWED, CommitmentState.ASKED)),
-        deliveries.c.destination.not_in(unasked),
+    owed = _has_object(_has_delivery(deliveries.c.state.in_((DeliveryState.WAITING, DeliveryState.FAILED))))
+    young_report = _has_object(objects.c.created_at >= quiet_since)
+    uncommitted = _has_object(  # a destination may yet say that it has lost what we sent
+        _has_delivery(
+            deliveries.c.commitment.in_((CommitmentState.OWED, CommitmentState.ASKED)),
+            deliveries.c.destination.not_in(unasked),
+        )
     )
     promised = sa.exists().where(instances.c.series_id == series.c.id, instances.c.committed_at.is_not(None))
     quiet = series.c.last_at < quiet_since
     done = series.c.state != SeriesState.RECEIVING
     return quiet, done, ~in_work, ~owed, ~uncommitted, ~promised, ~young_report
+
+
+def _has_object(which: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
+    """Whether such an object was made of the series. Nested, and not joined: SQLite would begin a join with all
+    deliveries of that state, anew for each series."""
+    made = sa.exists().where(objects.c.job_id == jobs.c.id, which)
+    return sa.exists().where(jobs.c.series_id == series.c.id, made)
+
+
+def _has_delivery(*which: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
+    return sa.exists().where(deliveries.c.object_id == objects.c.id, *which)
 
 
 def delete(
