@@ -386,7 +386,7 @@ class Soak:
         self.node.start()
         drained = 0
         while self.kills.total() < kills and not self.stopped.is_set():
-            while self._in_flight() < 2:
+            while self.in_flight() < 2:
                 self.send_study()
             if self._random.random() < 0.5:
                 self.change_something()
@@ -427,7 +427,7 @@ class Soak:
             self.pacs.feel(mood)
             self.moods[mood] += 1
 
-    def _in_flight(self) -> int:
+    def in_flight(self) -> int:
         """Studies not reported at the PACS yet."""
         reported = set()
         for stored in list(self.pacs.stored):
