@@ -30,6 +30,7 @@ class Counts:
         self._settle_s = settle_s
         self._clock = clock
         self._asked: dict[int, tuple[float, float]] = {}  # series -> its last image, when it was asked about
+        self._answers = True
 
     def tick(self) -> None:
         """Ask about each quiet series whose turn it is."""
@@ -48,8 +49,11 @@ class Counts:
         try:
             count = self._ask(one.study_uid, one.series_uid)
         except PeerError as exc:
-            log.warning("not_counted %s", fields(series=one.id, reason=exc))
+            if self._answers:  # once, not every five seconds of a night for each series
+                log.warning("not_counted %s", fields(series=one.id, reason=exc))
+            self._answers = False
             return
+        self._answers = True
         if count:
             with self._database.write() as connection:
                 series.expect(connection, one, count)

@@ -135,3 +135,23 @@ def test_the_pacs_is_asked_again_only_after_a_while_and_may_fail(tmp_path: Path)
         counts.tick()
     assert len(times) == 2
     assert times[1] - times[0] >= AGAIN_S
+
+
+def test_that_the_pacs_does_not_answer_is_logged_once_until_it_has_answered(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    node = made_node(tmp_path)
+    node.accept(*head_series())
+    answers = [None, None, 28, None]
+
+    def ask(*_: str) -> int:
+        if (answer := answers.pop(0)) is None:
+            raise PeerUnreachable("down")
+        return answer
+
+    counts, logged = Counts(node.database, ask, settle_s=2.0, clock=node.clock), []
+    while answers:
+        node.clock.advance(AGAIN_S)
+        counts.tick()
+        logged.append(sum("not_counted" in line for line in caplog.messages))
+    assert logged == [1, 1, 1, 2]

@@ -171,7 +171,7 @@ def test_a_picture_that_is_made_while_its_patient_is_forgotten_is_dropped(
 ) -> None:
     node = made_node(tmp_path, peers=[peer(104, objects=("picture",))])
     node.accept(ct(1))
-    monkeypatch.setattr(extras.Extras, "_build", lambda *_: (erase(node, "P-1"), [(picture, ["PACS1"])])[1])
+    monkeypatch.setattr(extras.Extras, "_shown", lambda *_: (erase(node, "P-1"), [(picture, ["PACS1"])])[1])
     picture = reporting.Built("picture", "1.2.3", "2.25.1", "2.25.2", b"of P-1")
     worker = node.worker()
     job = {"series_id": 1, "run": 1, "state": "reported", "priority": 0, "not_before": NOW, "tries": 1}
