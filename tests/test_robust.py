@@ -13,6 +13,7 @@ from dtvit.ct import CTSlice
 from dtvit.judging import doubts
 from dtvit.morphology import Fast, Reference
 from dtvit.phantom import PhantomSlice, PhantomSpec, draw, render_slice
+from dtvit.robust import Trace
 from dtvit.selection import assign_regions
 
 SCAN = {"matrix": 512, "fov_mm": 250.0, "thickness_mm": 5.0, "spacing_mm": 5.0, "tilt_deg": 0.0}
@@ -199,6 +200,86 @@ def test_the_matrix_does_not_matter(matrix: int) -> None:
     found = robust.decide(truth.hu, pixel_mm(spec))
     assert left(found.mask, truth) < 0.01
     assert found.mask[truth.brain].all()
+
+
+HEAD, FAR, CHIN = (slice(20, 80), slice(20, 80)), (slice(3, 13), slice(3, 13)), (slice(83, 95), slice(40, 60))
+"""Parts of a slice as `retrace` sees them: (row, column) of cells of 2 mm; CHIN lies three cells below HEAD."""
+
+
+def traced(*parts: tuple[slice, slice], accepted: set[int], depths: tuple[float, ...] = (), **changed: Any) -> Trace:
+    """Of a slice that shows these parts; the first is as deep as a vault unless `depths` are given."""
+    labels = np.zeros((100, 100), np.uint8)
+    for i, part in enumerate(parts, 1):
+        labels[part] = i
+    known = depths or (60.0, *[6.0] * (len(parts) - 1))
+    return replace(Trace(labels, (2.0, 2.0), known, frozenset(accepted)), **changed)
+
+
+def retraced(*traces: Trace) -> list[set[int]]:
+    return [set(parts) for parts in robust.retrace(traces)]
+
+
+VAULT = traced(HEAD, accepted={1})
+
+
+def test_what_lies_within_the_head_of_the_next_slice_follows_and_no_more() -> None:
+    """Both ways, slice by slice; half of a part is enough, and so is a gap as wide as outlines move."""
+    more, less = ((slice(30, 70), slice(at, at + 30)) for at in (67, 69))  # 16 and 14 of 30 columns
+    for part, follows in ((HEAD, True), (more, True), (less, False), (CHIN, False)):
+        apart = traced(FAR, part, accepted={1}, depths=(8.0, 8.0))
+        expected = {2} if follows else set()
+        assert retraced(VAULT, apart)[1] == expected
+        assert retraced(apart, VAULT)[0] == expected
+
+
+def test_a_vault_is_added_nothing_to_and_a_slice_in_several_parts_is() -> None:
+    lobes = (slice(20, 78), slice(20, 48)), (slice(20, 78), slice(52, 80))
+    assert retraced(VAULT, traced(*lobes, accepted={1}, depths=(30.0, 27.0)), VAULT)[1] == {1}
+    assert retraced(VAULT, traced(*lobes, accepted={1}, depths=(24.0, 23.0)), VAULT)[1] == {1, 2}
+    assert retraced(VAULT, traced(FAR, HEAD, accepted={1}, depths=(30.0, 27.0)), VAULT)[1] == {2}
+
+
+def test_nothing_follows_from_a_shell_where_there_is_a_head() -> None:
+    """The holder beside it, which was taken for head with it, is thin: what lies below it is no head for that."""
+    wall = (slice(20, 80), slice(86, 90))
+    both = traced(HEAD, wall, accepted={1, 2})
+    assert retraced(both, traced(HEAD, wall, accepted={1, 2}, depths=(20.0, 4.0)))[1] == {1}
+
+
+def test_what_only_the_slice_beyond_shows_to_be_head_is_added() -> None:
+    """A chin apart from the head in one slice, one with it in the next."""
+    one = (slice(20, 95), slice(20, 80))
+    apart = traced(HEAD, CHIN, accepted={1}, depths=(24.0, 8.0))
+    jaw = traced(one, accepted={1}, depths=(24.0,))
+    assert retraced(VAULT, apart, jaw)[1] == {1, 2}
+    assert retraced(jaw, apart, VAULT)[1] == {1, 2}
+    assert retraced(jaw, apart, apart, VAULT)[1:3] == [{1, 2}, {1, 2}]
+    assert retraced(VAULT, apart, VAULT)[1] == {1}
+
+
+def test_without_a_vault_each_slice_stands_as_it_was_decided() -> None:
+    alone = [traced(FAR, HEAD, accepted={1}, depths=(24.0, 24.0)), traced(HEAD, accepted={1}, depths=(24.9,))]
+    assert retraced(*alone) == [{1}, {1}]
+    assert retraced() == []
+
+
+@pytest.mark.parametrize("changed", [{"cell_mm": (2.0, 2.1)}, {"labels": VAULT.labels[:, :-1]}])
+def test_nothing_follows_beyond_a_change_of_matrix_or_pixels(changed: dict[str, Any]) -> None:
+    other, cup = replace(VAULT, **changed), traced(FAR, HEAD, accepted={1}, depths=(8.0, 8.0))
+    assert retraced(VAULT, cup, other, cup) == [{1}, {2}, {1}, {1}]
+
+
+@pytest.mark.parametrize(("depth_mm", "expected"), [(13.0, {1}), (11.0, set())])
+def test_beyond_a_spoilt_slice_a_solid_head_follows_from_the_thickest_and_a_shell_does_not(
+    depth_mm: float, expected: set[int]
+) -> None:
+    """What is left of the spoilt one is a chin, from which neither follows."""
+    first, spoilt = traced((slice(20, 95), slice(20, 80)), accepted={1}), traced(CHIN, accepted={1}, depths=(9.0,))
+    smaller = (slice(20, 60), slice(20, 80))
+    for accepted in ({1}, set()):
+        beyond = traced(smaller, FAR, accepted=accepted, depths=(depth_mm, 20.0))
+        assert retraced(first, spoilt, beyond)[2] == expected & accepted
+    assert retraced(first, spoilt, traced(FAR, accepted={1}, depths=(depth_mm,)))[2] == set()
 
 
 def dice(a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_]) -> float:
