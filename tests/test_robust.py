@@ -235,7 +235,7 @@ def test_what_lies_within_the_head_of_the_next_slice_follows_and_no_more() -> No
 def test_a_vault_is_added_nothing_to_and_a_slice_in_several_parts_is() -> None:
     lobes = (slice(20, 78), slice(20, 48)), (slice(20, 78), slice(52, 80))
     assert retraced(VAULT, traced(*lobes, accepted={1}, depths=(30.0, 27.0)), VAULT)[1] == {1}
-    assert retraced(VAULT, traced(*lobes, accepted={1}, depths=(24.0, 23.0)), VAULT)[1] == {1, 2}
+    assert retraced(VAULT, traced(*lobes, accepted={1}, depths=(24.0, 23.0)))[1] == {1, 2}
     assert retraced(VAULT, traced(FAR, HEAD, accepted={1}, depths=(30.0, 27.0)), VAULT)[1] == {2}
 
 
@@ -255,6 +255,8 @@ def test_what_only_the_slice_beyond_shows_to_be_head_is_added() -> None:
     assert retraced(jaw, apart, VAULT)[1] == {1, 2}
     assert retraced(jaw, apart, apart, VAULT)[1:3] == [{1, 2}, {1, 2}]
     assert retraced(VAULT, apart, VAULT)[1] == {1}
+    throat = traced((slice(78, 88), slice(40, 60)), accepted={1}, depths=(9.0,))
+    assert retraced(VAULT, apart, throat) == [{1}, {1, 2}, {1}], "what the vault shows stays"
 
 
 def test_without_a_vault_each_slice_stands_as_it_was_decided() -> None:
@@ -269,17 +271,21 @@ def test_nothing_follows_beyond_a_change_of_matrix_or_pixels(changed: dict[str, 
     assert retraced(VAULT, cup, other, cup) == [{1}, {2}, {1}, {1}]
 
 
-@pytest.mark.parametrize(("depth_mm", "expected"), [(13.0, {1}), (11.0, set())])
+@pytest.mark.parametrize(("depth_mm", "expected"), [(13.0, {1}), (11.0, {3})])
 def test_beyond_a_spoilt_slice_a_solid_head_follows_from_the_thickest_and_a_shell_does_not(
     depth_mm: float, expected: set[int]
 ) -> None:
-    """What is left of the spoilt one is a chin, from which neither follows."""
+    """What is left of the spoilt one is a chin, and what follows from that is no head."""
     first, spoilt = traced((slice(20, 95), slice(20, 80)), accepted={1}), traced(CHIN, accepted={1}, depths=(9.0,))
-    smaller = (slice(20, 60), slice(20, 80))
-    for accepted in ({1}, set()):
-        beyond = traced(smaller, FAR, accepted=accepted, depths=(depth_mm, 20.0))
-        assert retraced(first, spoilt, beyond)[2] == expected & accepted
+    above, cushion = (slice(20, 60), slice(20, 80)), (slice(64, 76), slice(20, 80))
+    beyond = traced(above, cushion, CHIN, accepted={1}, depths=(depth_mm, 8.0, 8.0))
+    assert retraced(first, spoilt, beyond)[2] == expected
     assert retraced(first, spoilt, traced(FAR, accepted={1}, depths=(depth_mm,)))[2] == set()
+
+
+def test_a_slice_that_shows_no_head_is_passed_over() -> None:
+    empty, lobes = traced(accepted=set()), traced(FAR, HEAD, accepted={1}, depths=(8.0, 8.0))
+    assert retraced(VAULT, empty, lobes) == [{1}, set(), {2}]
 
 
 def dice(a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_]) -> float:
