@@ -63,6 +63,7 @@ CHANGES: dict[str, Change] = {
     "circle": in_a_circle,
     "narrow": lambda hu, *_: hu[:, 60:200],
     "low": lambda hu, *_: hu[40:200],
+    "dim": lambda hu, *_: np.minimum(hu, 60.0),
     "oblong": lambda hu, *_: hu[::2],
     "intercept lost": lambda hu, *_: np.maximum(hu, -1024.0) + 1024.0,
     "intercept twice": lambda hu, *_: np.maximum(hu - 1024.0, -1024.0),
@@ -89,12 +90,13 @@ SLICES: dict[str, tuple[PhantomSpec, tuple[float, ...]]] = {
     "circle": (head("thin cup", 40, fov_mm=170.0), (0.2, 0.4)),
     "narrow": (head("none"), (0.3, 0.5)),
     "low": (head("thin cup"), (0.3,)),
+    "dim": (head("thin cup"), (0.4,)),
     "oblong": (head("thin cup"), (0.6,)),
     "intercept lost": (head("thin cup"), (0.4,)),
     "intercept twice": (head("thin cup"), (0.6,)),
 }
 SERIES = {"child with a hand": head("U", **CHILD, hand=True)}
-BY_PAPER = ("touching 0.5", "none 0.15", "sharp 512 0.5")
+BY_PAPER = ("touching 0.5", "none 0.15", "sharp 512 0.5", "dim 0.4", "intercept lost 0.4")
 FLAGS = {robust.NO_HEAD: "N", robust.SEVERAL: "S", robust.CUT: "C", robust.LYING: "L", robust.FOLLOWED: "F"}
 
 # Pixels of the mask, its flags, and the fields of SliceContent in their order.
@@ -139,8 +141,11 @@ robust: circle 0.4 = 42474 - 189.76 117.52 1 28.74 134.36 6.8 0 66.41 0 2.95
 robust: narrow 0.3 = 22091 - 199.93 64.54 0.95 33.97 87.34 8.52 0 0 0 2.89
 robust: narrow 0.5 = 21508 - 207.65 161.73 1 28.21 164.75 28.67 0 0 0 2.77
 robust: low 0.3 = 19512 - 184.78 63.14 0.92 33.87 81.97 6.09 0 0 0 3.3
+robust: dim 0.4 = 22261 - 212 0 0 0 191.52 0 0 0 0 2.48
+paper: dim 0.4 = 19579 - 190.4 0 0 0 181.64 0 0 0 0 2.15
 robust: oblong 0.6 = 10528 - 205.12 151.72 1 28.07 154.6 6.52 0 0 0 2.89
 robust: intercept lost 0.4 = 65536 - 625 21.76 0.09 24.24 365.36 0 0 0 1024 1.08
+paper: intercept lost 0.4 = 65280 - 625 21.76 0.09 24.24 360.36 0 0 0 1024 1.11
 robust: intercept twice 0.6 = 0 N 0 0 0 0 0 0 0 0 -1024 0
 series: child with a hand 0 = 16610 - 153.84 2.2 1 33.42 114.44 0 0 0 0 3.44
 series: child with a hand 1 = 18032 F 159.56 5.92 1 31.28 131.2 0 0 0 0 3.08
