@@ -23,6 +23,14 @@ def test_it_is_that_of_torch(dtype, differs):
     assert torch.allclose(attention(query[:, :, :1], key, value).float(), expected[:, :, :1], atol=differs)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_memory_was_left_with_reaches_no_result(dtype, monkeypatch):
+    query, key, value = packed(dtype=dtype)
+    expected = attention(query, key, value)
+    monkeypatch.setattr(torch.Tensor, "new_empty", lambda made, *shape: made.new_full(shape, float("nan")))
+    assert torch.equal(attention(query, key, value), expected)
+
+
 @pytest.mark.parametrize("scale", [30.0, 300.0])
 def test_logits_beyond_what_an_exponential_holds_are_torchs_own_affair(scale):
     query, key, value = packed(scale)
@@ -49,10 +57,12 @@ def test_within_it_a_model_goes_by_it_and_masks_are_left_to_torch(monkeypatch):
     mask = torch.ones(19, 19, dtype=torch.bool).tril()
     with InSteps():
         plain = scaled_dot_product_attention(query, key, value, dropout_p=0.0)
-        masked = scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        masked = scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=0.0)
+        causal = scaled_dot_product_attention(query, key, value, dropout_p=0.0, is_causal=True)
     assert len(calls) == 1
     assert torch.allclose(plain, scaled_dot_product_attention(query, key, value), atol=1e-6)
     assert torch.equal(masked, scaled_dot_product_attention(query, key, value, attn_mask=mask))
+    assert torch.equal(causal, scaled_dot_product_attention(query, key, value, is_causal=True))
 
 
 @pytest.mark.parametrize("shape", [(2, 5, 8), (2, 3, 4, 5, 8)])

@@ -6,6 +6,7 @@ import torch
 from untrained import untrained_checkpoint
 
 from dtvit import ct, preprocess
+from dtvit.checkpoint import UnusableCheckpoint
 from dtvit.findings import LOCATIONS
 from dtvit.inference import PART, Classifier, NotFinite, UnavailableDevice, choose_device, choose_precision
 
@@ -81,6 +82,8 @@ def test_parts_of_a_batch_are_computed_side_by_side_and_come_in_order(path, coun
         ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
         ((0.2, 0.2, 0.2), (0.3, 0.3, 0.3)),
         ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        ((0.2, 0.3, 0.4), (0.5, 0.5, 0.5)),
+        ((0.5, 0.5, 0.5), (0.2, 0.3, 0.4)),
     ],
 )
 def test_pixels_reach_the_model_normalised_as_the_checkpoint_says(tmp_path, pictures, mean, std):
@@ -119,6 +122,13 @@ def test_each_temperature_flattens_its_own_head(tmp_path, pictures):
     assert np.allclose(logit(flat.presence), logit(plain.presence) / 4)
     softened = plain.location**0.5
     assert np.allclose(flat.location, softened / softened.sum(1, keepdims=True))
+
+
+def test_a_checkpoint_for_other_pictures_than_it_will_be_given_is_refused(tmp_path):
+    path = untrained_checkpoint(tmp_path / "paper.safetensors", preprocessing=(preprocess.preprocessing("paper"),))
+    assert Classifier.load(path, device="cpu", preprocessing=preprocess.offered("paper"))
+    with pytest.raises(UnusableCheckpoint, match="paper-1"):
+        Classifier.load(path, device="cpu", preprocessing=preprocess.offered("robust"))
 
 
 def test_no_pictures_give_no_probabilities(path):
