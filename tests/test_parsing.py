@@ -133,3 +133,15 @@ def test_only_pixel_data_itself_is_taken_for_pixels(monkeypatch: pytest.MonkeyPa
     floats = data[:at] + struct.pack("<HH", 0x7FE0, 0x0008) + b"OF" + data[at + 6 :]
     assert parsing.one_plain_frame(floats) is None
     assert outcome(floats) == by_pydicom(floats, monkeypatch) == "the object holds no pixels"
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES)
+@pytest.mark.parametrize("change", [b"\xfc\xff\xfc\xff" + b"OB\0\0" * 3, b"\0\0", -2])
+def test_pixel_data_that_does_not_end_the_object_is_pydicoms(
+    syntax: str, change: bytes | int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Data Set Trailing Padding (PS3.10 7.2), a stray byte or two, or a transfer that broke off."""
+    whole = written(ct_image(syntax=syntax))
+    data = whole + change if isinstance(change, bytes) else whole[:change]
+    assert parsing.one_plain_frame(data) is None
+    assert outcome(data) == by_pydicom(data, monkeypatch)
