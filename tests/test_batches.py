@@ -1,5 +1,7 @@
 """What a step learns from: which slices, how often, changed how."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -61,6 +63,20 @@ def test_what_is_not_there_leaves_its_share_to_the_others():
     made = order(recipe(shares=shares, batch=1000), drawn(12))
     data = drawn(12)
     assert (data.presence[made.at(0)] == 1).mean() == pytest.approx(0.5, abs=0.06)
+
+
+def test_a_slice_that_nobody_judged_is_shown_as_unclear_and_not_as_healthy():
+    data = drawn(12)
+    presence = data.presence.copy()
+    presence[np.flatnonzero(presence == 0)[::2]] = -1
+    data = replace(data, presence=presence)
+    for shares, expected in (
+        ({"phantom_healthy": 0.5, "phantom_bleeding": 0.5}, 0.0),
+        ({"phantom_healthy": 0.5, "phantom_unclear": 0.5}, 0.5),
+    ):
+        rows = order(recipe(shares=shares, batch=1000), data).at(1)
+        assert (presence[rows] == -1).mean() == pytest.approx(expected, abs=0.06)
+        assert (presence[rows] == 0).mean() == pytest.approx(0.5, abs=0.06)
 
 
 def test_origins_have_their_shares():
