@@ -121,6 +121,6 @@ def test_rows_of_other_data_or_another_time_do_not_count(work: Work):
 
 def test_the_command_names_rows_that_are_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["--data", "x.csv", "--output", str(tmp_path), "--only", "nothing"], "ablate") == 2
-    assert "there are v2, robust" in capsys.readouterr().err
+    assert "the rows are v2, robust" in capsys.readouterr().err
     assert main(["--data", str(tmp_path / "x.csv"), "--output", str(tmp_path)], "ablate") == 1
     assert "x.csv" in capsys.readouterr().err

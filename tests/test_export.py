@@ -85,7 +85,7 @@ def test_torch_export_gives_the_probabilities_of_the_node_and_a_readme(checkpoin
     assert np.allclose(presence.detach(), given.presence, atol=1e-5)
     assert np.allclose(location.detach(), given.location, atol=1e-5)
     assert json.loads(inside["dtvit.json"])["series_absent_below"] == 0.2
-    assert "largest difference of a probability on 3 slices of phantoms" in capsys.readouterr().out
+    assert "largest difference in any probability on 3 phantom slices" in capsys.readouterr().out
     readme = (tmp_path / "model.pt2.README.md").read_text()
     assert NOTICE in readme
     assert preprocessing() in readme

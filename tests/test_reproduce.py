@@ -261,7 +261,7 @@ def test_rows_of_other_data_are_not_mixed_with_new_ones(data, tmp_path, quick):
 @pytest.mark.parametrize(
     ("option", "told"),
     [
-        (["--pretrained", "gone"], "--pretrained takes auto, none or a folder that is there, got 'gone'"),
+        (["--pretrained", "gone"], "--pretrained takes auto, none or an existing folder, got 'gone'"),
         (["--max-time", "0"], "must be more than 0, got 0"),
         (["--device", "cuda:99"], "device 'cuda:99' is not available"),
     ],

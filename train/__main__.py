@@ -1,7 +1,6 @@
 """`python -m train COMMAND`: what `dicom-node` calls train, evaluate, reproduce, export and audit, without the node.
 
-A command is a module of `train.commands`; it is imported when it is called, so that nothing heavy stands between a
-person and --help.
+Each command is a module of `train.commands`, imported only when it is called, so that nothing heavy delays --help.
 """
 
 from __future__ import annotations
@@ -25,8 +24,8 @@ def main(arguments: Sequence[str]) -> int:
     name, *rest = arguments
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
-        sys.stderr.write(f"error: {PROGRAM} knows no command {name!r}; {hint}\n")
+        hint = f"did you mean {near[0]!r}?" if near else f"the commands are {', '.join(known)}"
+        sys.stderr.write(f"error: {PROGRAM} has no command {name!r}; {hint}\n")
         return 2
     code: int = importlib.import_module(f"train.commands.{name}").main(rest, f"{PROGRAM} {name}")
     return code

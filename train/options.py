@@ -1,4 +1,4 @@
-"""What a training run is told on the command line: a recipe, changes to it, and what this machine is to do with it."""
+"""The command line of a training run: a recipe, changes to it, and what this machine should do with it."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from train.recipe import Recipe, UnusableRecipe
 
 @dataclass(frozen=True)
 class Settings:
-    """What may differ between two runs that are to give the same."""
+    """What may differ between two runs that should give the same result."""
 
     output: Path
-    """Folder of this run; a second call goes on from what is there."""
+    """Folder of this run; a second call continues from what is there."""
     data: Path | None = None
-    """Manifest (CSV); None where phantoms are all there is."""
+    """Manifest (CSV); None if there are only phantoms."""
     phantoms: Path | None = None
-    """Folder of the synthetic pictures; OUTPUT/phantoms where none is named."""
+    """Folder of the synthetic pictures; OUTPUT/phantoms if none is named."""
     cache: Path | None = None
     """Folder for decoded pictures."""
     processes: int | None = None
-    """That make phantoms; one a core."""
+    """How many make phantoms and change slices; None: one per core."""
     phantom_minutes: float | None = None
-    """After which no more phantoms are made."""
+    """No more phantoms are made after this."""
     max_time: float | None = None
-    """Minutes in which the whole schedule of the training ends."""
+    """Minutes within which the training runs its whole schedule."""
     save_every_s: float = 60.0
     device: str = "auto"
     threads: int | None = None
@@ -43,7 +43,7 @@ class Settings:
 
 
 def parse(arguments: Sequence[str], program: str) -> tuple[Recipe, Settings]:
-    """argparse ends the program with a message for an option that is wrong. Raises UnusableRecipe."""
+    """argparse ends the program with a message if an option is wrong. Raises UnusableRecipe."""
     parser = _parser(program)
     given = parser.parse_args(arguments)
     changes = _assignments(parser, given.set)
@@ -58,7 +58,7 @@ def parse(arguments: Sequence[str], program: str) -> tuple[Recipe, Settings]:
         )
     if chosen.split not in recipes.SPLITS and not Path(chosen.split).is_file():
         hint = recipes.nearest(chosen.split, recipes.SPLITS)
-        raise UnusableRecipe(f"split {chosen.split!r} is none of {', '.join(recipes.SPLITS)}, and no file{hint}")
+        raise UnusableRecipe(f"split {chosen.split!r} is none of {', '.join(recipes.SPLITS)}, nor a file{hint}")
     names = {each.name for each in dataclasses.fields(Settings)}
     return chosen, Settings(**{key: value for key, value in vars(given).items() if key in names})
 
@@ -74,31 +74,36 @@ def _assignments(parser: argparse.ArgumentParser, given: Sequence[str]) -> dict[
 
 
 def add_shared(parser: argparse.ArgumentParser) -> None:
-    """What commands take that train many times over (`train.trials.Work`)."""
+    """The options of commands that train many times (`train.trials.Work`)."""
     add = parser.add_argument
-    add("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of every recipe alike")
-    add("--minutes", type=minutes, help="of training, each; its schedule ends then [as many steps as the recipe has]")
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key in every recipe alike")
+    add("--minutes", type=minutes, help="fit each training, with its whole schedule, into this [the recipe's steps]")
     add(
         "--phantoms",
         type=Path,
         metavar="DIR",
-        help="keep synthetic heads there, by seed, for other comparisons [OUTPUT]",
+        help="keep synthetic heads here, by seed, for other comparisons [OUTPUT]",
     )
-    add("--phantom-minutes", type=minutes, metavar="MIN", help="make no more phantoms after so many minutes")
-    add("--at-once", type=positive, default=1, metavar="N", help="trainings side by side, which a GPU has room for [1]")
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
-    add("--threads", type=positive, metavar="N", help="CPU threads of torch, each [all]")
-    add("--processes", type=positive, metavar="N", help="that make phantoms and change slices, each [one a core]")
+    add("--phantom-minutes", type=minutes, metavar="MIN", help="make no more phantoms after this many minutes")
+    add("--at-once", type=positive, default=1, metavar="N", help="trainings to run side by side, if a GPU has room [1]")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps [auto]")
+    add("--threads", type=positive, metavar="N", help="CPU threads of torch for each training [all]")
+    add(
+        "--processes",
+        type=positive,
+        metavar="N",
+        help="processes that make phantoms and change slices, for each training [one per core]",
+    )
 
 
 def shared(parser: argparse.ArgumentParser, given: argparse.Namespace) -> dict[str, Any]:
-    """What `add_shared` added, as `train.trials.Work` takes it."""
+    """The values of the options of `add_shared`, as `train.trials.Work` takes them."""
     names = ("minutes", "phantoms", "phantom_minutes", "at_once", "device", "threads", "processes")
     return {"changes": _assignments(parser, given.set), **{name: getattr(given, name) for name in names}}
 
 
 def checkpoint(text: str) -> Path:
-    """An option's checkpoint: a file, or the word `shipped` for the project's own."""
+    """An option's checkpoint: a file, or `shipped` for the project's own."""
     return SHIPPED if text == "shipped" else Path(text)
 
 
@@ -111,7 +116,7 @@ def positive(text: str) -> int:
 
 
 def between(least: int, most: int) -> Callable[[str], int]:
-    """An option's whole number, of these or one between."""
+    """For an option's whole number from `least` to `most`, both included."""
 
     def number(text: str) -> int:
         if not text.isdecimal() or not least <= int(text) <= most:
@@ -122,7 +127,7 @@ def between(least: int, most: int) -> Callable[[str], int]:
 
 
 def seed(text: str) -> int:
-    """An option's whole number, 0 or more, as generators take it."""
+    """An option's whole number, 0 or more, as random generators take it."""
     number = int(text)
     if number < 0:
         raise argparse.ArgumentTypeError(f"must not be negative, got {number}")
@@ -146,7 +151,7 @@ def seconds(text: str) -> float:
 
 
 def _finite(text: str) -> float:
-    """No time is later than nan: what is to end then, or to be done then, never would."""
+    """No time is later than nan: whatever should end then, or happen then, never would."""
     number = float(text)
     if not math.isfinite(number):
         raise argparse.ArgumentTypeError(f"must be a finite number, got {text}")
@@ -156,32 +161,34 @@ def _finite(text: str) -> float:
 def _parser(program: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=program,
-        description="Train DTViT from a recipe. A run that was stopped or killed goes on when it is called again with "
-        "the same options. Under torchrun the same command trains on all its ranks.",
+        description="Train DTViT from a recipe. A run that was stopped or killed continues when the command is given "
+        "again with the same options. Under torchrun the same command trains on all ranks.",
     )
     parser.add_argument("--recipe", required=True, help=f"{', '.join(recipes.shipped())}, or a TOML file of your own")
     parser.add_argument("--output", type=Path, required=True, help="folder of this run: state, log, checkpoint, card")
     parser.add_argument("--data", type=Path, help="manifest of the pictures (CSV: path, patient_id, ich, location)")
-    parser.add_argument("--encoder", help="instead of the recipe's: any timm name, or alexnet or squeezenet1_0")
+    parser.add_argument("--encoder", help="in place of the recipe's: any timm name, or alexnet or squeezenet1_0")
     parser.add_argument("--augment", choices=("replicate", "none"), help="the papers' replication, or no augmentation")
     parser.add_argument("--pretrained", help="ImageNet weights: auto (from the hub), none, or a file")
     parser.add_argument(
         "--split",
-        help="patient, paper (slices mixed, every number is labelled), given (the manifest's column), all (every "
-        "patient trains, phantoms validate and test), or a file",
+        help="patient, paper (slices mixed, and every number labelled so), given (the manifest's column split), all "
+        "(every patient trains; phantoms validate and test), or a file",
     )
-    parser.add_argument("--seed", help="of split, phantoms, weights, order and augmentation")
+    parser.add_argument("--seed", help="seed of split, phantoms, weights, order and augmentation")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="change any key of the recipe; may be repeated"
     )
-    parser.add_argument("--max-time", type=minutes, metavar="MIN", help="end the training and its whole schedule then")
-    parser.add_argument("--phantoms", type=Path, help="folder of the synthetic pictures [OUTPUT/phantoms]")
-    parser.add_argument("--phantom-minutes", type=minutes, help="make no more phantoms after so many minutes")
     parser.add_argument(
-        "--processes", type=positive, help="processes that make phantoms and change slices [one a core]"
+        "--max-time", type=minutes, metavar="MIN", help="fit the training, with its whole schedule, into this time"
     )
-    parser.add_argument("--cache", type=Path, help="folder for decoded pictures; holds what the pictures hold")
+    parser.add_argument("--phantoms", type=Path, help="folder of the synthetic pictures [OUTPUT/phantoms]")
+    parser.add_argument("--phantom-minutes", type=minutes, help="make no more phantoms after this many minutes")
+    parser.add_argument(
+        "--processes", type=positive, help="processes that make phantoms and change slices [one per core]"
+    )
+    parser.add_argument("--cache", type=Path, help="folder for decoded pictures; as confidential as the pictures")
     parser.add_argument("--save-every-s", type=seconds, default=60.0, help="seconds between two saves [60]")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps [auto]")
     parser.add_argument("--threads", type=positive, help="CPU threads of torch [all]")
     return parser

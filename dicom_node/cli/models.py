@@ -14,7 +14,7 @@ from dicom_node.errors import NotFound, NotPossible
 
 @click.group()
 def model() -> None:
-    """The checkpoint."""
+    """Inspect the checkpoint."""
 
 
 @model.command("info")
@@ -22,7 +22,7 @@ def model() -> None:
 @CONFIG
 @JSON
 def model_info(checkpoint: Path | None, config_path: Path, as_json: bool) -> None:
-    """What CHECKPOINT says of itself; without one, the checkpoint of the configuration, or the shipped one."""
+    """Show what CHECKPOINT says of itself; by default the configured checkpoint, or the shipped one."""
     from dataclasses import asdict
 
     from rich.console import Console

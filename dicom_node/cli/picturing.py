@@ -1,4 +1,4 @@
-"""Commands that write pictures of head CT: of the brace removal, and to train on."""
+"""Commands that write pictures of head CT: to show brace removal, and to train on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dicom_node.cli.common import CONFIG, load_config
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder for the pictures.")
 @click.option("--mode", type=click.Choice(["robust", "paper"]), default="robust", show_default=True)
 def brace(folder: Path, out: Path, mode: str) -> None:
-    """Write before/after pictures of brace removal for the CT slices in FOLDER; a face may be known from them."""
+    """Write before/after pictures of brace removal for the CT slices in FOLDER; they may show a recognisable face."""
     from dicom_node.brace_pictures import write
 
     done = write(folder, out, mode, click.echo)
@@ -34,13 +34,15 @@ def brace(folder: Path, out: Path, mode: str) -> None:
     help="CSV with ich, location, and SOPInstanceUID, SeriesInstanceUID, StudyInstanceUID or PatientID.",
 )
 @click.option(
-    "--key", type=click.Path(dir_okay=False, path_type=Path), help="Write here whose pictures they are (mode 0600)."
+    "--key",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write here which picture is whose (mode 0600).",
 )
 @CONFIG
 def prepare(folder: Path, out: Path, labels: Path | None, key: Path | None, config_path: Path) -> None:
-    """Make pictures and a manifest to train on from the head CT in FOLDER; only what is new. See docs/data.md.
+    """Make training pictures and a manifest from the head CT in FOLDER; only what is new is made. See docs/data.md.
 
-    Eligibility and brace removal are those of the configuration, where there is one.
+    Eligibility and brace removal follow the configuration, if there is one.
     """
     from dicom_node import preparing
     from dicom_node.config import Config

@@ -1,4 +1,4 @@
-"""Commands of `python -m train`, handed on as they are."""
+"""Commands of `python -m train`, passed through unchanged."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import click
 TRAINING = {
     "train": ("fit", "Train a checkpoint from a recipe: v1, v2, robust, phantom, or one of your own."),
     "evaluate": ("evaluate", "Measure a checkpoint on labelled pictures, and set its thresholds."),
-    "reproduce": ("reproduce", "Repeat the papers' tables and figures, and say beside them what they hide."),
+    "reproduce": ("reproduce", "Repeat the papers' tables and figures, and show beside them what they hide."),
     "export": ("export", "Write a checkpoint as ONNX or torch.export, and check the numbers."),
     "audit": ("audit", "Ask whether a checkpoint looks at blood, or at what happens to go with it."),
 }
-"""Commands of `python -m train`, whose options they take; the module of `train.commands`, and what --help says here."""
+"""Commands of `python -m train`, with the same options: the module of `train.commands`, and the line --help shows."""
 
 
 def _forward(name: str, module: str, summary: str) -> click.Command:

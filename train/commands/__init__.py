@@ -16,8 +16,8 @@ def compared(
 ) -> int:
     """Run a command that makes many of something (`of`: rows, folds) and a page of them; its exit status.
 
-    `make` returns the names of those that could not be made; `page_of_some`: there is a page though some failed.
-    Whatever ends it, the same command goes on from there.
+    `make` returns the names of those that could not be made; `page_of_some`: there is a page even if some failed.
+    Whatever ends it, the same command continues from there.
     """
     from train.run import REFUSALS
 
@@ -27,10 +27,10 @@ def compared(
         sys.stderr.write(f"error: {exc}\n")
         return 1
     except OSError as exc:
-        sys.stderr.write(f"error: {page.parent} cannot be written to ({exc}); {of} that are there are whole\n")
+        sys.stderr.write(f"error: {page.parent} cannot be written to ({exc}); finished {of} are kept\n")
         return 1
     except KeyboardInterrupt:
-        sys.stderr.write(f"stopped; {of} that are there are whole, and the same command goes on\n")
+        sys.stderr.write(f"stopped; finished {of} are kept, and the same command continues from there\n")
         return 130
     if page_of_some or not failed:
         sys.stdout.write(f"{page}\n")

@@ -1,4 +1,4 @@
-"""`python -m train ablate`: the robust recipe without one ingredient at a time, each trained, measured and audited."""
+"""`python -m train ablate`: the robust recipe with one ingredient left out at a time, trained, measured and audited."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pathlib import Path
 from train.commands import compared
 from train.options import add_shared, between, shared
 
-SUMMARY = "Train the robust recipe without one ingredient at a time, and audit each."
+SUMMARY = "Train the robust recipe with one ingredient left out at a time, and audit each."
 EPILOG = """\
-The output folder gets ablation.md, ablation.csv, and a file for each row and seed. Called again, the same command makes
-the rows that are missing. docs/ablation.md tells what the table says.
+The output folder gets ablation.md, ablation.csv, and a file for each row and seed. Run again, the same command makes
+the missing rows. docs/ablation.md explains the table.
 """
 
 
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str], program: str) -> int:
     known = {row.name: row for row in ROWS}
     unknown = [name for name in given.only or () if name not in known]
     if unknown:
-        sys.stderr.write(f"error: no row {unknown[0]!r}; there are {', '.join(known)}\n")
+        sys.stderr.write(f"error: no row {unknown[0]!r}; the rows are {', '.join(known)}\n")
         return 2
 
     def make() -> list[str]:
@@ -48,8 +48,8 @@ def _parser(program: str) -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--data", type=Path, required=True, metavar="MANIFEST", help="CSV that lists the pictures (docs/data.md)")
     add("--output", type=Path, required=True, metavar="DIR", help="folder for rows, runs and the table")
-    add("--seeds", type=between(1, 99), default=3, metavar="N", help="of split, weights and order [3]")
-    add("--only", action="append", metavar="ROW", help="this row alone; may be repeated")
-    add("--quick", action="store_true", help="the audit's quick sizes: wider intervals")
+    add("--seeds", type=between(1, 99), default=3, metavar="N", help="how many seeds, of split, weights and order [3]")
+    add("--only", action="append", metavar="ROW", help="make only this row; may be repeated")
+    add("--quick", action="store_true", help="audit in quick sizes: wider intervals")
     add_shared(parser)
     return parser

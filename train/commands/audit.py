@@ -36,39 +36,43 @@ def main(arguments: Sequence[str], program: str) -> int:
         sys.stderr.write(f"error: {exc}\n")
         return 1
     except OSError as exc:
-        sys.stderr.write(
-            f"error: {exc.filename or options.output}: {exc.strerror}; nothing of an earlier audit is lost\n"
-        )
+        sys.stderr.write(f"error: {exc.filename or options.output}: {exc.strerror}; no earlier audit is lost\n")
         return 1
     except KeyboardInterrupt:
-        sys.stderr.write("stopped; phantoms that are made are kept, the rest begins anew\n")
+        sys.stderr.write("stopped; the phantoms made so far are kept, the rest starts over\n")
         return 130
     sys.stdout.write(f"{path}\n")
     return 0
 
 
 def _parse(arguments: Sequence[str], program: str) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog=program, description=SUMMARY, epilog="Everything it says: docs/audit.md.")
-    parser.add_argument("checkpoint", type=checkpoint, metavar="CHECKPOINT", help="a file, or the word shipped")
+    parser = argparse.ArgumentParser(prog=program, description=SUMMARY, epilog="docs/audit.md explains the results.")
+    parser.add_argument(
+        "checkpoint", type=checkpoint, metavar="CHECKPOINT", help="safetensors file, or `shipped` for the project's own"
+    )
     parser.add_argument("--data", type=Path, required=True, metavar="CSV", help="manifest with path, patient_id, ich")
     parser.add_argument(
-        "--output", type=Path, required=True, metavar="DIR", help="for audit.html, audit.json and pictures"
+        "--output", type=Path, required=True, metavar="DIR", help="folder for audit.html, audit.json and pictures"
     )
-    parser.add_argument("--split", type=Path, metavar="CSV", help="a split file; its test part alone is used")
-    parser.add_argument("--quick", action="store_true", help="minutes, with wider intervals")
+    parser.add_argument("--split", type=Path, metavar="CSV", help="a split file; only its test part is used")
+    parser.add_argument("--quick", action="store_true", help="takes minutes; wider intervals")
     parser.add_argument(
-        "--patients", type=positive, metavar="N", help="patients of the manifest; default all, or 60 with --quick"
-    )
-    parser.add_argument(
-        "--phantoms", type=positive, metavar="N", help="synthetic heads with a bleed; default 96, or 24"
+        "--patients", type=positive, metavar="N", help="how many patients of the manifest [all; 60 with --quick]"
     )
     parser.add_argument(
-        "--only", action="append", choices=PARTS, metavar="PART", help=f"one of {', '.join(PARTS)}; may be repeated"
+        "--phantoms", type=positive, metavar="N", help="how many synthetic heads with a bleed [96; 24 with --quick]"
     )
     parser.add_argument(
-        "--heads", type=Path, metavar="DIR", help="keep synthetic heads there, for several audits [DIR/phantoms]"
+        "--only",
+        action="append",
+        choices=PARTS,
+        metavar="PART",
+        help=f"run only this part, one of {', '.join(PARTS)}; may be repeated",
     )
-    parser.add_argument("--seed", type=seed, default=0, metavar="N")
-    parser.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda or mps")
-    parser.add_argument("--threads", type=positive, metavar="N", help="of the CPU; default torch's choice")
+    parser.add_argument(
+        "--heads", type=Path, metavar="DIR", help="keep synthetic heads here, for several audits [OUTPUT/phantoms]"
+    )
+    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="seed of everything drawn at random [0]")
+    parser.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda or mps [auto]")
+    parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads of torch [torch's choice]")
     return parser.parse_args(arguments)

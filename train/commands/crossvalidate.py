@@ -10,10 +10,10 @@ from pathlib import Path
 from train.commands import compared
 from train.options import add_shared, between, shared
 
-SUMMARY = "Train a recipe on folds with patients apart, measure and audit each; then train on all patients."
+SUMMARY = "Train, measure and audit a recipe on folds with patients apart; with --final, also train on all patients."
 EPILOG = """\
 The output folder gets crossvalidation.md, .csv and .json, a folder for each training, and with --final the checkpoint
-of all patients with its model card. Called again, the same command makes what is missing. docs/training.md
+of all patients with its model card. Run again, the same command makes what is missing. See docs/training.md.
 """
 
 
@@ -22,7 +22,7 @@ def main(arguments: Sequence[str], program: str) -> int:
     given = parser.parse_args(arguments)  # before torch is imported: --help answers at once
     common = shared(parser, given)
     if given.finish and not given.final:
-        parser.error("--finish goes on with the model that --final makes; add --final")
+        parser.error("--finish continues with the model that --final makes; add --final")
 
     from train import recipe
     from train.crossvalidation import crossvalidate
@@ -49,10 +49,10 @@ def _parser(program: str) -> argparse.ArgumentParser:
     add("--recipe", default="robust", help="a shipped recipe, or a TOML file of your own [robust]")
     add("--data", type=Path, required=True, metavar="MANIFEST", help="CSV that lists the pictures (docs/data.md)")
     add("--output", type=Path, required=True, metavar="DIR", help="folder for trainings, tables and the checkpoint")
-    add("--folds", type=between(3, 99), default=5, metavar="N", help="[5]")
-    add("--repeats", type=between(1, 99), default=1, metavar="N", help="each time dealt anew [1]")
-    add("--final", action="store_true", help="train on all patients too, with the folds' thresholds and figures")
-    add("--finish", metavar="RECIPE", help="with --final, a second course for that model, as robust-finish")
-    add("--audit", choices=("full", "quick", "none"), default="full", help="of each fold, on its test patients [full]")
+    add("--folds", type=between(3, 99), default=5, metavar="N", help="how many folds [5]")
+    add("--repeats", type=between(1, 99), default=1, metavar="N", help="how many rounds of folds, each dealt anew [1]")
+    add("--final", action="store_true", help="also train on all patients, with the folds' thresholds and figures")
+    add("--finish", metavar="RECIPE", help="with --final: a second course for that model, such as robust-finish")
+    add("--audit", choices=("full", "quick", "none"), default="full", help="audit of each fold's test patients [full]")
     add_shared(parser)
     return parser

@@ -12,8 +12,8 @@ from train.options import checkpoint, positive, seed
 SUMMARY = "Measure a checkpoint on the pictures of a manifest."
 EPILOG = """\
 The output folder gets report.html (begin there), metrics.json, tables as CSV, figures and a gallery of the worst errors
-as PNG. Parts of the manifest that are missing (labels, sites, one of the classes) leave figures out, with the reason.
-docs/evaluation.md tells what each figure is. NOT FOR CLINICAL USE.
+as PNG. Figures that need what the manifest lacks (labels, sites, one of the classes) are left out, with the reason.
+docs/evaluation.md explains each figure. NOT FOR CLINICAL USE.
 """
 
 
@@ -42,11 +42,11 @@ def main(arguments: Sequence[str], program: str) -> int:
         return 130
     for head, name, words in (
         ("presence", "auc", "AUC of hemorrhage"),
-        ("location", "accuracy", "location right, of those with hemorrhage"),
+        ("location", "accuracy", "location correct, of those with hemorrhage"),
     ):
         for level, units in (("slice", "slices"), ("patient", "series")):
             sys.stdout.write(f"{words}, {units}: {_figure(found[head][level], name)}\n")
-    for doubt in found["doubts"][: -len(NOT_SHOWN)]:  # what is special to this evaluation; the rest is in the report
+    for doubt in found["doubts"][: -len(NOT_SHOWN)]:  # those specific to this evaluation; the rest are in the report
         sys.stderr.write(f"note: {doubt}\n")
     sys.stdout.write(f"{settings.output / 'report.html'}\n")
     return 0
@@ -61,14 +61,14 @@ def _parser(program: str) -> argparse.ArgumentParser:
         "checkpoint",
         type=checkpoint,
         metavar="CHECKPOINT",
-        help="safetensors file, or the word shipped for the project's own",
+        help="safetensors file, or `shipped` for the project's own",
     )
     add("--data", type=Path, required=True, metavar="MANIFEST", help="CSV that lists the pictures (docs/data.md)")
     add("--output", type=Path, required=True, metavar="DIR", help="folder for the results")
     add(
         "--part",
         choices=("train", "validation", "test", "all"),
-        help="part of the manifest, by its column split or --split [test where it has parts, else all]",
+        help="part of the manifest, by its column split or --split [test if it has parts, else all]",
     )
     add("--split", type=Path, metavar="FILE", help="split that a training run wrote for this manifest")
     add(
@@ -82,10 +82,10 @@ def _parser(program: str) -> argparse.ArgumentParser:
         metavar="FOLDER|COLUMN",
         help="masks of the lesions, above 0 inside: a folder with files named like the pictures, or a column of paths",
     )
-    add("--prevalence", type=_share, default=0.1, help="share of hemorrhage for which PPV and NPV are told [0.1]")
-    add("--resamples", type=positive, default=1000, help="of patients, for the intervals [1000]")
+    add("--prevalence", type=_share, default=0.1, help="prevalence of hemorrhage at which to give PPV and NPV [0.1]")
+    add("--resamples", type=positive, default=1000, help="resamples of patients, for the intervals [1000]")
     add("--examples", type=positive, default=8, help="errors of each kind in the gallery [8]")
-    add("--relevance", action="store_true", help="write the relevance maps of all slices as arrays (slow; ViTs alone)")
+    add("--relevance", action="store_true", help="write the relevance maps of all slices as arrays (slow; ViTs only)")
     add(
         "--precision",
         choices=("node", "fp32", "bf16"),

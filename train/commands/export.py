@@ -25,7 +25,7 @@ def main(arguments: Sequence[str], program: str) -> int:
         else:
             made = export(options.checkpoint, options.format, options.output)
             sys.stdout.write(
-                f"largest difference of a probability on {made.slices} slices of phantoms: {made.difference:.2g} "
+                f"largest difference in any probability on {made.slices} phantom slices: {made.difference:.2g} "
                 f"(allowed: {TOLERANCE:g})\n{made.beside}\n"
             )
     except (UnusableCheckpoint, NotExportable) as exc:
@@ -50,8 +50,8 @@ def _parser(program: str) -> argparse.ArgumentParser:
         "checkpoint",
         type=checkpoint,
         metavar="CHECKPOINT",
-        help="safetensors file, or the word shipped for the project's own",
+        help="safetensors file, or `shipped` for the project's own",
     )
     add("--format", required=True, choices=("onnx", "torch-export", "card"), help="onnx needs dicom-node[onnx]")
-    add("--output", type=Path, required=True, metavar="FILE", help="a README is written beside it")
+    add("--output", type=Path, required=True, metavar="FILE", help="file to write; a README goes beside a model")
     return parser

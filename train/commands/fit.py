@@ -14,7 +14,7 @@ SUMMARY = "Train a checkpoint from a recipe: v1, v2, robust, phantom, or one of 
 def main(arguments: Sequence[str], program: str) -> int:
     """The exit status: 0, 1 for an error that says what to do, 130 for Ctrl-C."""
     try:
-        recipe, settings = parse(arguments, program)  # before torch is imported: a wrong option is told at once
+        recipe, settings = parse(arguments, program)  # before torch is imported: a wrong option is reported at once
     except UnusableRecipe as exc:
         sys.stderr.write(f"error: {exc}\n")
         return 1
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str], program: str) -> int:
         sys.stderr.write(f"error: {exc}\n")
         return 1
     except KeyboardInterrupt:
-        sys.stderr.write("stopped; the same command goes on from the last saved state\n")
+        sys.stderr.write("stopped; the same command continues from the last saved state\n")
         return 130
     sys.stdout.write(f"{path}\n")
     return 0

@@ -10,10 +10,10 @@ from pathlib import Path
 from train.commands import compared
 from train.options import minutes, positive
 
-SUMMARY = "Repeat both papers' tables and figures, with patients apart beside them, and yardsticks."
+SUMMARY = "Repeat both papers' tables and figures, beside the same with patients apart, and yardsticks."
 EPILOG = """\
 The output folder gets reproduce.html and reproduce.md, tables as CSV, figures as PNG, and a file for each row of the
-tables. Called again, the same command makes the rows that are missing. docs/reproduce.md tells what the tables say.
+tables. Run again, the same command makes the missing rows. docs/reproduce.md explains the tables.
 """
 SEEDS, QUICK_SEEDS = 3, 2
 
@@ -22,7 +22,7 @@ def main(arguments: Sequence[str], program: str) -> int:
     parser = _parser(program)
     given = parser.parse_args(arguments)  # before torch is imported: --help answers at once
     if given.pretrained not in (None, "auto", "none") and not Path(given.pretrained).is_dir():
-        parser.error(f"--pretrained takes auto, none or a folder that is there, got {given.pretrained!r}")
+        parser.error(f"--pretrained takes auto, none or an existing folder, got {given.pretrained!r}")
 
     from dtvit.inference import choose_device
     from train.progress import say_to_stderr
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str], program: str) -> int:
 
     def make() -> list[str]:
         numbers = papers.read(given.papers)
-        choose_device(given.device)  # told now, not after the yardsticks
+        choose_device(given.device)  # refused now, not after the yardsticks
         work = Reproduction(
             data=data_of(given.data, given.output, quick=given.quick),
             output=given.output,
@@ -58,16 +58,16 @@ def _parser(program: str) -> argparse.ArgumentParser:
     add("--data", type=Path, required=True, metavar="MANIFEST", help="CSV that lists the pictures (docs/data.md)")
     add("--output", type=Path, required=True, metavar="DIR", help="folder for rows, page, tables and figures")
     add("--quick", action="store_true", help="small encoders, few slices, little training: minutes on two cores")
-    add("--only", action="append", choices=("v1", "v2", "yardsticks"), help="this chapter alone; may be repeated")
-    add("--seeds", type=positive, help=f"of splits and training [{SEEDS}; with --quick {QUICK_SEEDS}]")
+    add("--only", action="append", choices=("v1", "v2", "yardsticks"), help="only this chapter; may be repeated")
+    add("--seeds", type=positive, help=f"how many seeds, of splits and training [{SEEDS}; with --quick {QUICK_SEEDS}]")
     add(
         "--pretrained",
         help="ImageNet weights: auto (from the hub, else from scratch), none, or a folder of ENCODER.safetensors "
         "or .pth [auto; with --quick none]",
     )
-    add("--papers", type=Path, metavar="FILE", help="the papers' numbers, instead of the few that are at hand (TOML)")
-    add("--max-time", type=minutes, metavar="MIN", help="for the training of each row")
+    add("--papers", type=Path, metavar="FILE", help="the papers' numbers, instead of the few shipped here (TOML)")
+    add("--max-time", type=minutes, metavar="MIN", help="time limit for training each row")
     add("--keep", action="store_true", help="keep the checkpoint of every row")
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps [auto]")
     add("--threads", type=positive, help="CPU threads of torch [all]")
     return parser
