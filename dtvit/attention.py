@@ -1,6 +1,6 @@
 """Attention in single steps, for bfloat16 on a CPU without matrix instructions.
 
-torch's fused kernel takes a fifth of a small ViT's time there, its matrices being too small for it (decision 0012).
+torch's fused kernel takes a fifth of a small ViT's time there, since its matrices are too small (decision 0012).
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 LEAST, MOST = 1e-30, 1e30
-"""Of a row's sum of exponentials, which is beyond where no logit exceeds -69 or one exceeds 69."""
+"""Bounds of a row's sum of exponentials, which leaves them where no logit exceeds -69 or one exceeds 69."""
 
 
 class InSteps(TorchFunctionMode):
-    """Within it, `scaled_dot_product_attention` goes by `attention` where it is called as a ViT does."""
+    """Within it, `scaled_dot_product_attention` becomes `attention` where it is called as a ViT calls it."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         given = kwargs or {}
@@ -28,7 +28,7 @@ class InSteps(TorchFunctionMode):
 
 
 def _as_a_vit_does(tensors: Sequence[Tensor], options: Mapping[str, Any]) -> bool:
-    """With neither mask nor dropout nor causality, and with heads that are nowhere shared."""
+    """With neither mask nor dropout nor causality, and without shared heads."""
     return (
         len(tensors) == 3
         and all(each.ndim == 4 and each.shape[:2] == tensors[0].shape[:2] for each in tensors)
@@ -40,9 +40,9 @@ def attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """softmax(query key^T / sqrt(D)) value: (B, heads, M, D) of `query` (B, heads, M, D), `key` and `value`
     (B, heads, N, D).
 
-    Softmax without its first step, taking the greatest of each row away, which is there for numbers that reach less far
-    than bfloat16; and divided by its sum only when it has met the values, which are fewer. A batch in which a row goes
-    too far nevertheless is left to torch's own.
+    Softmax without its first step, subtracting each row's maximum, which is meant for types of smaller range than
+    bfloat16; and divided by its sum only after the product with the values, which are fewer. A batch in which a row
+    still goes too far is left to torch's own softmax.
     """
     batch, heads = query.shape[:2]
     q, k, v = (each.reshape(batch * heads, *each.shape[2:]) for each in (query, key, value))

@@ -1,11 +1,11 @@
 """Brace removal in `paper` mode for many slices at once, by torch on any device: the masks of `brace.paper`, exactly.
 
-For a machine whose GPU waits for its CPU, as in preparing training pictures. The node does not use it: it reads slice
+For a machine whose GPU waits for its CPU, as when preparing training pictures. The node does not use it: it reads slice
 by slice, and its `robust` mode (distances, hulls, parts judged one by one) has no such form.
 
 All slices lie in one long row of pixels, a `Sheet`: line after line, with gaps that no step to a neighbour crosses, so
-that a step is one shift of everything. Regions are told apart by their runs, the stretches of a line without a break:
-some thousand a slice, where pixels are a quarter of a million. Pixels are only looked at to find runs and to draw them.
+that a step is one shift of everything. Regions are told apart by their runs, the unbroken stretches of a line: about a
+thousand per slice, against a quarter of a million pixels. Pixels are only looked at to find runs and to draw them.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from torch.nn.functional import pad
 from dtvit.brace import PAPER_LEVEL, PAPER_RADIUS, WINDOW_HU
 
 GAP = PAPER_RADIUS
-"""Pixels after each line, and lines after each slice, that are empty."""
+"""Empty pixels after each line, and empty lines after each slice."""
 WORD = 8
-"""Pixels that are moved as one where whole lines move; lines are padded to a multiple of it."""
+"""Pixels moved as one where whole lines move; lines are padded to a multiple of it."""
 
 
 def paper(hu: Tensor) -> Tensor:
@@ -64,7 +64,7 @@ class Sheet:
         return pad(mask, (0, self.stride - self.columns, 0, GAP)).flatten()
 
     def taken_up(self, flat: Tensor) -> Tensor:
-        """The way back: a view without the gaps."""
+        """The inverse of `laid_out`: a view without the gaps."""
         return flat.view(self.slices, -1, self.stride)[:, : self.rows, : self.columns]
 
 
@@ -78,7 +78,7 @@ def _dilated(flat: Tensor, stride: int) -> Tensor:
 
 
 def _five(values: Tensor, step: int) -> Tensor:
-    """Each value or-ed with the two on either side of it that are `step` and twice `step` away."""
+    """Each value or-ed with those `step` and twice `step` away on either side."""
     wide = pad(values, (2 * step, 2 * step))
     two = wide[:-step] | wide[step:]
     four = two[: -2 * step] | two[2 * step :]
@@ -105,7 +105,7 @@ class Runs:
         turns = changes.nonzero().flatten()
         starts, ends = turns[::2].contiguous(), turns[1::2].contiguous()
         first = changes & flat
-        if diagonal:  # runs that touch by a corner overlap once each is longer by one; a run's end is no run's start
+        if diagonal:  # runs that touch at a corner overlap once each is longer by one; a run's end is never a start
             flat = flat | changes
         # Two runs that overlap do so first where one of them starts.
         meet = flat[: -sheet.stride] & flat[sheet.stride :] & (first[: -sheet.stride] | first[sheet.stride :])
@@ -122,11 +122,11 @@ class Runs:
 
 
 def _joined(count: int, upper: Tensor, lower: Tensor) -> Tensor:
-    """For each of `count` runs the least one that it hangs together with, `upper` and `lower` telling who touch.
+    """For each of `count` runs the least one that it is connected with, `upper` and `lower` listing those that touch.
 
-    Every run points to an earlier one of its region, or to itself. Each round, of two who are pointed to by runs that
-    touch, the greater learns of the lesser; then every pointer is followed twice. So rounds grow as the logarithm of
-    a region's length: 5 to 10, in the worst of mazes too.
+    Every run points to an earlier one of its region, or to itself. Each round, of the two that touching runs point to,
+    the greater is pointed to the lesser; then every pointer is followed twice. So rounds grow as the logarithm of a
+    region's length: 5 to 10, even in the worst of mazes.
     """
     points_to = torch.arange(count, device=upper.device)
     while True:
@@ -140,7 +140,7 @@ def _joined(count: int, upper: Tensor, lower: Tensor) -> Tensor:
 
 
 def _largest(flat: Tensor, sheet: Sheet) -> Tensor:
-    """Each slice's 8-connected region of largest area, the first of equals; nothing where there is none."""
+    """Each slice's 8-connected region of largest area, the first of equals; nothing if there is none."""
     runs = Runs.of(flat, sheet, diagonal=True)
     count = len(runs.starts)
     areas = torch.zeros_like(runs.starts).scatter_add(0, runs.region, runs.ends - runs.starts)

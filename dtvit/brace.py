@@ -1,4 +1,4 @@
-"""Removing the head holder (the "brace") and all else that is no head from a CT slice.
+"""Removing the head holder (the "brace") and everything else that is not head from a CT slice.
 
 `paper` is the morphological treatment of Fan et al. 2024 and its later version, section 2.2.1 of both, in the order in
 which it was really done: brain window, scaling, threshold, erosion, the largest region (a step that the texts leave
@@ -34,7 +34,7 @@ class HeadMask:
     mask: Mask
     """(row, column); True is head with everything it encloses."""
     flags: tuple[str, ...] = ()
-    """Words for what went another way than usual; empty where nothing did."""
+    """What was unusual, in words; empty if nothing was."""
     trace: robust.Trace | None = None
     """What `retrace` needs of this slice; None in paper mode."""
 
@@ -47,7 +47,7 @@ def find_head(
 ) -> HeadMask:
     """The head in `hu` (row, column; HU), pixels `pixel_mm` apart (between rows, between columns).
 
-    `parts` is what `retrace` told of this slice. Raises ValueError on an unknown mode.
+    `parts` is what `retrace` gave for this slice. Raises ValueError on an unknown mode.
     """
     if mode == "robust":
         decision = robust.decide(hu, pixel_mm, parts)
@@ -55,11 +55,11 @@ def find_head(
     if mode == "paper":
         mask = paper(hu)
         return HeadMask(mask, () if mask.any() else (robust.NO_HEAD,))
-    raise ValueError(f"brace removal knows the modes {', '.join(MODES)}, not {mode!r}")
+    raise ValueError(f"brace removal has the modes {', '.join(MODES)}, not {mode!r}")
 
 
 def retrace(heads: Sequence[HeadMask]) -> list[frozenset[int] | None]:
-    """For each slice, ordered along the series: the parts to find its head with anew, or None where nothing changes."""
+    """For each slice, ordered along the series: the parts to find its head with again, or None if nothing changes."""
     traces = [head.trace for head in heads]
     known = [trace for trace in traces if trace is not None]
     if len(known) < len(traces):
@@ -95,14 +95,14 @@ def paper(hu: npt.NDArray[np.float32]) -> Mask:
 
 
 def _largest(thin: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8] | None:
-    """The 8-connected region of largest area, non-zero; the first of equals; None where there is none."""
+    """The 8-connected region of largest area, non-zero; the first of equals; None if there is none."""
     import cv2
 
     small = thin.size <= 4 * 65535  # 8-connected regions are at most a quarter as many as pixels: labels fit 16 bits
     count, labels = cv2.connectedComponents(thin, connectivity=8, ltype=cv2.CV_16U if small else cv2.CV_32S)
     if count == 1:
         return None
-    if small:  # an OpenCV histogram is ten times faster than bincount, and knows no 32 bits
+    if small:  # an OpenCV histogram is ten times faster than bincount, but does not take 32 bits
         areas = cv2.calcHist([labels], [0], thin, [count - 1], [1, count])
     else:
         areas = np.bincount(labels.ravel())[1:]

@@ -1,4 +1,4 @@
-"""Means of pictures over the cells of a coarser grid, of whose pixels those on a border count by their share."""
+"""Means of pictures over the cells of a coarser grid; pixels on a border count by their share."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import numpy.typing as npt
 
 
 def means(side_by_side: npt.NDArray[np.float32], pictures: int, cells: tuple[int, int]) -> npt.NDArray[np.float32]:
-    """(picture, row, column), in `cells` (rows, columns), of as many `pictures` (row, column) lying side by side.
+    """(picture, row, column), in `cells` (rows, columns), of that many `pictures` (row, column) lying side by side.
 
-    What OpenCV's INTER_AREA gives where no axis has more cells than pixels, in a third of its time: rows by one sparse
-    matrix of some five numbers a line, then columns by another.
+    What OpenCV's INTER_AREA gives if no axis has more cells than pixels, in a third of its time: rows by one sparse
+    matrix of about five numbers per line, then columns by another.
     """
     import cv2
 

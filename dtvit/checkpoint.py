@@ -1,7 +1,7 @@
 """Checkpoints: one safetensors file that holds the weights and says, in its header, all that is needed to use them.
 
 The header has one entry, `dtvit`: a JSON object with the fields of `Metadata` and `format`. Weights are stored as
-float16. A checkpoint is known by its digest, the SHA-256 of the file; renaming the file does not change who it is.
+float16. A checkpoint is identified by its digest, the SHA-256 of the file; renaming the file does not change it.
 torch is imported only when weights are read or written, so that `describe` answers at once.
 """
 
@@ -30,11 +30,11 @@ HEADER_KEY = "dtvit"
 NONE = "none"  # fourth location class of the papers' released code: no hemorrhage
 NOTICE = "NOT FOR CLINICAL USE"
 SHIPPED = Path(__file__).parent / "weights" / "dtvit-small-robust.safetensors"
-"""The checkpoint that comes with the project, used where none is named."""
+"""The checkpoint that comes with the project, used if none is named."""
 
 
 class UnusableCheckpoint(Exception):
-    """The file is no checkpoint, or not one that this node can run; the text names the file, the reason, the remedy."""
+    """The file is not a checkpoint, or not one that this node can run; the text names the file, reason and remedy."""
 
     def __init__(self, path: Path, reason: str, remedy: str) -> None:
         reason = _printable(reason)  # it may quote the file
@@ -42,7 +42,7 @@ class UnusableCheckpoint(Exception):
         self.path, self.reason, self.remedy = path, reason, remedy
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """From another process it comes back as it was."""
+        """So that it survives the way back from another process."""
         return UnusableCheckpoint, (self.path, self.reason, self.remedy)
 
 
@@ -53,7 +53,7 @@ class Metadata:
     """A timm name."""
     training_data: str
     patients_seen: str
-    """What of the training data came from people, in words; "none" for phantoms alone."""
+    """How much of the training data came from people, in words; "none" for phantoms alone."""
     preprocessing: tuple[str, ...]
     """Versions of `dtvit.preprocess` whose pictures the weights were trained for."""
     slice_thresholds: Thresholds
@@ -69,7 +69,7 @@ class Metadata:
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     limits: tuple[str, ...] = ()
-    """What is known to go wrong, a sentence each."""
+    """What is known to go wrong, one sentence each."""
     licence: str = "not stated"
     notice: str = NOTICE
     created: str = ""
@@ -79,14 +79,14 @@ class Metadata:
     metrics: Mapping[str, Any] = field(default_factory=dict)
     """What was measured on data kept out of training, as in the run's metrics.json."""
     statistics: Mapping[str, Any] = field(default_factory=dict)
-    """Of the training pictures and labels, as `train.evaluation.drift.statistics` gives them; empty where none are."""
+    """Of the training pictures and labels, as `train.evaluation.drift.statistics` gives them; may be empty."""
 
     def __post_init__(self) -> None:
         texts = (self.name, self.encoder, self.training_data, self.patients_seen, self.head, self.licence, self.created)
         if not all(isinstance(text, str) for text in texts):
-            raise ValueError("name, encoder and what else is told in words must be text")
+            raise ValueError("name, encoder and whatever else is said in words must be text")
         if self.location_classes[:3] != LOCATIONS or self.location_classes[3:] not in ((), (NONE,)):
-            raise ValueError(f"location_classes must be {LOCATIONS}, with {NONE!r} after them or not")
+            raise ValueError(f"location_classes must be {LOCATIONS}, optionally followed by {NONE!r}")
         for key in ("presence_temperature", "location_temperature"):
             if not 0.01 <= getattr(self, key) <= 100:
                 raise ValueError(f"{key} must lie between 0.01 and 100, got {getattr(self, key)}")
@@ -161,7 +161,7 @@ def load(path: Path, *, preprocessing: Collection[str] | None = None) -> tuple[D
 
 
 def save(path: Path, state: Mapping[str, torch.Tensor], metadata: Metadata) -> str:
-    """Write weights as float16 in one step: the file under `path` is whole, old or new, at any moment. Its digest."""
+    """Write weights as float16 in one step: at any moment `path` is whole, old or new. Returns the file's digest."""
     import torch
     from safetensors.torch import save as to_bytes
 
@@ -207,8 +207,8 @@ def _metadata(path: Path, header: Mapping[str, str]) -> Metadata:
 
 
 def _printable(value: Any) -> Any:
-    """What JSON holds, in which texts steer no terminal that they are shown on. None is refused for a letter: names of
-    files and licences are copied from anywhere, and a training ends by reading what it wrote."""
+    """What JSON holds, with texts that cannot steer the terminal they are shown on. None is refused for a character:
+    file names and licences are copied from anywhere, and a training ends by reading what it wrote."""
     if isinstance(value, str):
         return "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in value)
     if isinstance(value, dict):

@@ -1,7 +1,7 @@
-"""A plain ViT's class token, without what its last block computes for the patches, which nobody reads any more.
+"""A plain ViT's class token, without what its last block computes for the patches, which is never read.
 
 Of the patches only keys and values count there. Their attention, projection and hidden layer are three quarters of the
-block, some 6 % of twelve blocks. The result is that of the encoder but for rounding.
+block, some 6 % of twelve blocks. The result is that of the encoder, rounding aside.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch.nn import functional
 
 
 def is_all_that_is_read(encoder: nn.Module) -> TypeGuard[VisionTransformer]:
-    """Whether `class_token` can stand for `encoder`: a ViT of timm as it is, whose heads read that token alone."""
+    """Whether `class_token` can stand in for `encoder`: an unmodified timm ViT whose heads read that token alone."""
     if type(encoder) is not VisionTransformer or encoder.global_pool != "token":
         return False
     *others, last = _blocks(encoder)

@@ -1,4 +1,4 @@
-"""What a compressed frame says of itself, read before a decoder is let near it.
+"""What a compressed frame says of itself, read before a decoder gets near it.
 
 A decoder allocates what the stream's own header asks for, not what the data set announces, so that header is read
 first. Knows JPEG and JPEG-LS (ISO 10918-1 B.2.2, ISO 14495-1 C.2.2) and JPEG 2000 with HTJ2K (ISO 15444-1 A.5.1).
@@ -14,13 +14,13 @@ _FRAMES = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}  # SOF0..15
 _ALONE = frozenset({0x01, *range(0xD0, 0xD9)})  # markers without a length
 _SIZ = b"\xff\x4f\xff\x51"  # SOC, then SIZ: the fixed start of every JPEG 2000 codestream
 _BOX = struct.Struct(">I4sQ")
-"""Length, kind, and the length of one that is too long for the first; ISO 15444-1 I.4."""
-_MOST_BOXES = 100  # in front of a codestream stand three or four; a gigabyte of empty ones would take half a minute
+"""Length, kind, and the extended length if the box is too long for the first; ISO 15444-1 I.4."""
+_MOST_BOXES = 100  # three or four precede a codestream; a gigabyte of empty ones would take half a minute
 
 
 @dataclass(frozen=True)
 class Codestream:
-    """Size that a decoder would allocate for: per component rows x columns of `bits`."""
+    """The size that a decoder would allocate: rows x columns of `bits` per component."""
 
     rows: int
     columns: int
@@ -30,13 +30,13 @@ class Codestream:
 
 
 def codestream(data: bytes) -> Codestream | None:
-    """The stream's own header, or None where none of the known kinds is found or it is cut short."""
+    """The stream's own header, or None if it is of no known kind or cut short."""
     try:
         if data[:2] == b"\xff\xd8":
             return _jpeg(data)
         start = 0 if data.startswith(_SIZ) else _behind_boxes(data)
         return _jpeg2000(data[start + 4 : start + 44]) if data.startswith(_SIZ, start) else None
-    except (struct.error, IndexError, OverflowError):  # the last of a box longer than any file
+    except (struct.error, IndexError, OverflowError):  # the last for a box longer than any file
         return None
 
 
@@ -59,8 +59,9 @@ def _jpeg(data: bytes) -> Codestream | None:
 
 
 def _behind_boxes(data: bytes) -> int:
-    """Where the codestream begins in a JP2 wrapping, which DICOM does not allow, yet is seen. As decoders find it, whom
-    what looks like one in another box does not mislead; the end of `data` where it cannot be. Raises struct.error."""
+    """Where the codestream begins in a JP2 wrapper, which DICOM forbids but which occurs. Found as decoders find it, so
+    that what looks like one inside another box does not mislead; the end of `data` if there is none.
+    Raises struct.error."""
     at = 0
     for _ in range(_MOST_BOXES):
         length, kind, longer = _BOX.unpack_from(data, at)

@@ -1,4 +1,4 @@
-"""How much of the brain a series shows: the condition under which "absent" may be said at all.
+"""How much of the brain a series shows: the condition for saying "absent" at all.
 
 Positions are millimetres along the slice normal, ordered from feet to head; nothing is assumed about equal spacing
 (a head is often scanned 4 mm at the base and 7 mm above) nor about the gantry.
@@ -15,8 +15,8 @@ from dtvit.findings import Coverage, Region
 
 HOLE = 1.5  # times the usual step or the thickness
 NEIGHBOURS = 3  # steps to each side that tell what is usual there
-UNSTATED_MM = 5.0  # no thickness stated: slices further apart may be thinner than that, and every second one missing
-SAME_MM = 0.05  # closer than any two slices that are not one position twice
+UNSTATED_MM = 5.0  # no thickness stated: slices further apart may be thinner than that, with every second one missing
+SAME_MM = 0.05  # closer than any two slices at different positions
 HOLES_TOLD = 3  # one by one; a series without every second slice has dozens, and a reader needs no list of them
 LEAST_EXTENT_MM = 80.0  # of brain from base to vertex; an adult has 110 to 140, an infant 85 or more
 
@@ -25,7 +25,7 @@ def holes(positions_mm: Sequence[float], thicknesses_mm: Sequence[float | None])
     """Each (from, to) in mm where a slice is missing between neighbours; `positions_mm` ascending.
 
     A step is a hole when it exceeds 1.5 times the thickness of the slices beside it, or 1.5 times what is usual
-    there: the larger of the medians of up to three steps below and three above, so that a change of spacing is none.
+    there: the larger of the medians of up to three steps below and three above, so that a change of spacing is not one.
     """
     places = [
         (position, thickness)
@@ -45,7 +45,7 @@ def holes(positions_mm: Sequence[float], thicknesses_mm: Sequence[float | None])
 
 @dataclass(frozen=True)
 class _Slice:
-    """One that has a position."""
+    """A slice that has a position."""
 
     mm: float
     thickness_mm: float | None
@@ -65,10 +65,10 @@ def assess(
 ) -> Coverage:
     """Coverage of the brain by the evaluated slices.
 
-    The first four sequences are in the same order, feet to head, what has no position last. `named`: in that order
-    too, what a reader calls the images; a hole is then told by those beside it.
+    The first four sequences are in the same order, feet to head, slices without a position last. `named`: in the same
+    order, what a reader calls the images; a hole is then described by those beside it.
 
-    Complete means: slices beyond the brain right at both ends, no hole from the one end to the other, every brain slice
+    Complete means: slices just beyond the brain at both ends, no hole from one end to the other, every brain slice
     evaluated, none of unknown content or position, enough of it for a whole brain, and no `doubts` (in words) besides.
     """
     given = zip(positions_mm, thicknesses_mm, regions, evaluated, named or [None] * len(regions), strict=True)
@@ -84,8 +84,8 @@ def assess(
         return Coverage(False, 0.0, False, False, tuple(gaps))
     first, last = brain[0], brain[-1]
     below, within, above = placed[:first], placed[first : last + 1], placed[last + 1 :]
-    # Never a blank slice, which may have been brain: a head stands on a neck, and over a brain there are bone and
-    # scalp, 11 cm2 or more of them in 56 phantoms with slices of 3 to 10 mm.
+    # Never a blank slice, which may have been brain: a head sits on a neck, and above a brain there are bone and scalp,
+    # 11 cm2 or more of them in 56 phantoms with slices of 3 to 10 mm.
     lower_end = bool(below) and below[-1].region is Region.BELOW_BRAIN
     upper_end = bool(above) and above[0].region is Region.ABOVE_BRAIN
     if not lower_end:

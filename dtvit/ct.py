@@ -1,6 +1,6 @@
 """CT objects to Hounsfield units: with `dtvit.parsing`, the only part of this package that knows DICOM.
 
-No header is trusted. One that lies (sizes, bit depth, sign, padding) costs its own slice and no more: sizes are bounded
+No header is trusted. A false one (sizes, bit depth, sign, padding) costs its own slice and no more: sizes are bounded
 before anything is allocated, and a compressed frame's own size is read before a decoder sees it. Sources: PS3.3 C.8.2
 (CT Image), C.8.15 (Enhanced CT), C.7.6.2 (Image Plane), C.11.1 (Modality LUT), C.7.5.1.1.2 (padding); PS3.5 8.
 """
@@ -33,16 +33,16 @@ __all__ = ["CTObject", "CTSlice", "UnreadableSlice", "order", "read"]
 MULTI_FRAME = frozenset({uid.EnhancedCTImageStorage, uid.LegacyConvertedEnhancedCTImageStorage})
 
 MAX_SIDE = 2048  # the largest matrix any CT scanner reconstructs; 4 mebipixels bound what one slice may cost
-MAX_FRAMES = 2048  # a head at 0.1 mm; beyond that the number is a lie or no head
+MAX_FRAMES = 2048  # a head at 0.1 mm; beyond that the number is false, or this is not a head
 MAX_READ_PIXELS = 512 * 1024 * 1024  # `read` returns all frames at once: 2 GiB as float32
 MAX_TILES = 1024  # a JPEG 2000 decoder allocates for each tile before it sees data
-# Of a frame whose pixels are no slice of what was scanned, by Frame Type (C.8.16.1) or by how it was made (C.8.16.2).
-# An axial reformat is one (MPR, RESAMPLED), and so is a mean.
+# Said of a frame whose pixels are not a slice of what was scanned, by Frame Type (C.8.16.1) or by how it was made
+# (C.8.16.2). An axial reformat is a slice (MPR, RESAMPLED), and so is a mean.
 NO_SLICE = frozenset({"LOCALIZER", "MIP", "MINIP", "MAX_IP", "MIN_IP", "MAXIMUM", "MINIMUM", "SAMPLED", "DISTORTED"})
 AIR_HU = -1024.0
 HIGHEST_PADDING_HU = -300.0  # a padding value above this would blank tissue: the header is wrong, the pixels are kept
 
-# By itself pydicom takes GDCM: 5.4 instead of 3.2 ms for 512 x 512 pixels, and 13.8, most of it in threads of its own,
+# By default pydicom takes GDCM: 5.4 instead of 3.2 ms for 512 x 512 pixels, and 13.8, most of it in threads of its own,
 # instead of 10.8.
 _QUICKEST = {
     uid.JPEGLSLossless: "pyjpegls",
@@ -69,9 +69,9 @@ class CTSlice:
     position_mm: float | None
     """Image Position (Patient) projected on the slice normal, growing from feet to head; None without geometry."""
     orientation: tuple[float, float, float, float, float, float] | None
-    """Direction cosines of a row and of a column (C.7.6.2.1.1); None where they are missing or no unit vectors."""
+    """Direction cosines of a row and of a column (C.7.6.2.1.1); None if they are missing or not unit vectors."""
     tilt_deg: float | None
-    """Gantry/Detector Tilt, or the angle between slice and axial plane; for people, nothing is computed from it."""
+    """Gantry/Detector Tilt, or the angle between slice and axial plane; for people: nothing is computed from it."""
 
     @property
     def normal(self) -> tuple[float, float, float] | None:
@@ -89,7 +89,7 @@ class CTSlice:
 
 
 def read(source: Path | bytes | BinaryIO) -> tuple[CTSlice, ...]:
-    """All slices of one object: one of a CT Image, one a frame of an Enhanced CT Image, in frame order.
+    """All slices of one object: one for a CT Image, one per frame of an Enhanced CT Image, in frame order.
 
     Raises UnreadableSlice when the object, or any frame of it, cannot be used; `CTObject` gives frame by frame.
     """
@@ -112,7 +112,7 @@ def order(slices: Sequence[CTSlice]) -> list[CTSlice]:
 class CTObject:
     """One CT object, parsed and bounded but not yet decoded; iterate for its slices or ask `slice` for one frame.
 
-    Raises UnreadableSlice when it is no CT image, cannot be parsed, or says something that cannot be.
+    Raises UnreadableSlice if it is not a CT image, cannot be parsed, or says something impossible.
     """
 
     def __init__(self, source: Path | bytes | BinaryIO) -> None:
@@ -136,7 +136,7 @@ class CTObject:
         if self._sop_class not in SINGLE_FRAME | MULTI_FRAME:
             # a UID that the dictionary does not know may be any text, a patient's name among them
             kind = uid.UID(self._sop_class).name if self._sop_class in uid.UID_dictionary else "an unknown SOP class"
-            raise UnreadableSlice(f"{kind} is no CT image")
+            raise UnreadableSlice(f"{kind} is not a CT image")
         if not ds.get("SOPInstanceUID"):
             raise UnreadableSlice("SOP Instance UID is missing")
         self._multi = self._sop_class in MULTI_FRAME
@@ -149,10 +149,10 @@ class CTObject:
         if not 1 <= self.frames <= MAX_FRAMES or (self.frames > 1 and not self._multi):
             raise UnreadableSlice(f"Number of Frames is {self.frames}, which this kind of object cannot have")
         if values.integer(ds, "SamplesPerPixel", 1) != 1:
-            raise UnreadableSlice("the pixels are coloured, CT has one sample a pixel")
+            raise UnreadableSlice("the pixels are in colour, CT has one sample per pixel")
         allocated, stored = values.integer(ds, "BitsAllocated"), values.integer(ds, "BitsStored")
         if allocated not in (8, 16, 32) or not 1 <= stored <= allocated:
-            raise UnreadableSlice(f"{stored} bits stored in {allocated} allocated is no CT encoding")
+            raise UnreadableSlice(f"{stored} bits stored in {allocated} allocated is not a CT encoding")
         if "PixelData" not in ds:
             raise UnreadableSlice("the object holds no pixels")
         if not self._syntax.is_compressed:
@@ -204,7 +204,7 @@ class CTObject:
         if slope is None or intercept is None or slope == 0:
             raise UnreadableSlice("Rescale Slope and Intercept are missing or unusable: no Hounsfield units")
         if kind not in values.HU_TYPES:
-            raise UnreadableSlice("Rescale Type says that the values are no Hounsfield units")
+            raise UnreadableSlice("Rescale Type says that the values are not Hounsfield units")
         stored = self._stored(index)
         hu: npt.NDArray[np.float32] = np.multiply(stored, np.float32(slope), dtype=np.float32, casting="unsafe")
         hu += np.float32(intercept)
@@ -212,7 +212,7 @@ class CTObject:
         if padded is not None:
             np.copyto(hu, np.float32(AIR_HU), where=padded)
         if not np.isfinite(hu).all():
-            raise UnreadableSlice("the rescaled values are no finite numbers")
+            raise UnreadableSlice("the rescaled values are not finite numbers")
         return np.clip(hu, np.float32(AIR_HU), np.float32(np.inf), out=hu)  # a quarter of np.maximum's time
 
     def _stored(self, index: int) -> npt.NDArray[Any]:
@@ -231,11 +231,11 @@ class CTObject:
         if array.shape != (self.rows, self.columns) or array.dtype.kind not in "iu":
             raise UnreadableSlice("the decoded pixels do not have the announced size")
         if self._syntax.is_compressed and self._syntax != uid.RLELossless:
-            return np.asarray(array)  # a decoder gives values, pydicom has mended their sign
+            return np.asarray(array)  # a decoder gives values, and pydicom has corrected their sign
         return self._interpreted(array)
 
     def _decoded(self, index: int) -> npt.NDArray[Any]:
-        """The frame as its decoder gives it: of those that know the syntax the quickest, and if that fails, any."""
+        """The frame as its decoder gives it: the quickest of those that know the syntax, and if that fails, any."""
         from pydicom.encaps import get_frame
         from pydicom.pixels import get_decoder
 
@@ -273,11 +273,11 @@ class CTObject:
             raise UnreadableSlice(f"the pixels hold no {self._syntax.name} stream")
         if (found.rows, found.columns) != (self.rows, self.columns):
             raise UnreadableSlice(
-                f"the compressed pixels are {found.rows} x {found.columns}, announced are {self.rows} x {self.columns}"
+                f"the compressed pixels are {found.rows} x {found.columns}, announced were {self.rows} x {self.columns}"
             )
         if found.components != 1 or found.bits > 16 or found.tiles > MAX_TILES:
-            raise UnreadableSlice("the compressed pixels are no single grey image of at most 16 bits")
-        if self._syntax == uid.JPEGExtended12Bit and found.bits > 8:  # the one that can be had is under the GPL
+            raise UnreadableSlice("the compressed pixels are not a single grey image of at most 16 bits")
+        if self._syntax == uid.JPEGExtended12Bit and found.bits > 8:  # the only available decoder is under the GPL
             raise UnreadableSlice(
                 f"{self._syntax.name} pixels of {found.bits} bits cannot be decoded: there is no decoder"
             )
@@ -297,12 +297,12 @@ class CTObject:
 
 
 def _check_kind(groups: _Groups) -> None:
-    """An image whose frames are of several kinds says MIXED, and each frame its own."""
+    """An image whose frames are of several kinds says MIXED, and each frame says its own."""
     for keyword in ("FrameType", "VolumetricProperties", "VolumeBasedCalculationTechnique"):
         said = groups.get("CTImageFrameTypeSequence", keyword)
         for value in [said] if isinstance(said, str) else said or ():
             if str(value).strip().upper() in NO_SLICE:
-                raise UnreadableSlice(f"it is no slice of the volume: {keyword} says {str(value).strip().upper()}")
+                raise UnreadableSlice(f"it is not a slice of the volume: {keyword} says {str(value).strip().upper()}")
 
 
 class _Groups:

@@ -17,13 +17,13 @@ GRID_MM = 2.0  # coarse enough to be quick and free of noise, finer than any sul
 DIRECTIONS = 16
 PIECE_RADIUS_MM = 6.0  # half the width of a spinal canal at C1; brain is wider, neck muscles between bones mostly not
 LEAST_HU = 0.0  # denser than fat
-VOID_HU = -190.0  # of a cell clipped at -200: air or padding and nothing else
+VOID_HU = -190.0  # of a cell clipped at -200: nothing but air or padding
 
 
 def with_cropped_border(bone: Mask, mean: npt.NDArray[np.float32]) -> Mask:
     """Tissue at the border of the picture: the field of view cuts the head, and the skull is assumed just outside."""
     closed = bone.copy()
-    if not bone.any():  # then it is no head that is cut
+    if not bone.any():  # then what is cut is not a head
         return closed
     # one cell further in: brace removal clears the outermost columns
     for edge, next_to_it in (
@@ -37,8 +37,8 @@ def with_cropped_border(bone: Mask, mean: npt.NDArray[np.float32]) -> Mask:
 
 
 def within_circle(everything: npt.NDArray[np.float32]) -> npt.NDArray[np.float32] | None:
-    """How many cells each one lies within the circle of reconstruction, less than 0 outside it; None where there is no
-    circle. `everything`: means of all that is in the cells; outside the circle a scanner gives air or padding alone.
+    """How many cells deep each one lies within the circle of reconstruction, negative outside it; None if there is no
+    circle. `everything`: means of all that is in the cells; outside the circle a scanner gives only air or padding.
     """
     depth = _circle((everything.shape[0], everything.shape[1]))
     return None if everything[depth < -1].max(initial=VOID_HU) > VOID_HU else depth
@@ -64,8 +64,8 @@ def with_cropped_circle(bone: Mask, mean: npt.NDArray[np.float32], depth: npt.ND
 def directions_with_bone(bone: Mask) -> npt.NDArray[np.uint8]:
     """For each cell, in how many of 16 directions bone is met: four directions in each of four turns of the grid.
 
-    0 outside a square round the middle of the grid that holds all bone however it is turned: there, no more than half
-    of the directions could meet any.
+    0 outside a square around the middle of the grid that holds all bone however it is turned: there, at most half of
+    the directions could meet any.
     """
     import cv2
 
@@ -93,7 +93,7 @@ def directions_with_bone(bone: Mask) -> npt.NDArray[np.uint8]:
 
 
 def _four_directions(bone: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """For each cell of squares (n, side, side), in how many of the directions along rows and columns bone is met."""
+    """For each cell of squares (n, side, side), in how many directions along rows and columns bone is met."""
     side = bone.shape[-1]
     place: npt.NDArray[Any] = np.arange(side, dtype=np.uint8 if side < 255 else np.int16)
     met = np.zeros(bone.shape, np.uint8)

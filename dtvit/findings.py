@@ -1,4 +1,4 @@
-"""What was found: values for a slice and for a series, and the rule that leads from the one to the other.
+"""What was found: values for a slice and for a series, and the rule that leads from one to the other.
 
 Plain data and pure functions; no DICOM, no torch. A slice that was not looked at is never "absent": it is left out,
 with the reason, and one such slice inside the brain keeps the whole series from being "absent" (see `conclude`).
@@ -15,11 +15,11 @@ from typing import Any
 LOCATIONS = ("deep", "lobar", "subtentorial")
 """Classes of the location head, in its output order (Fan et al. 2024, section 2.1)."""
 RUN_LENGTH = 2  # one slice alone is often a calcification or noise; 5 mm slices show a bleed of 5 ml at least twice
-REASONS_TOLD = 4  # in the conclusion; with each image stands its own
+REASONS_TOLD = 4  # in the conclusion; each image has its own
 
 
 class Outcome(StrEnum):
-    """Answer to "is there intracerebral hemorrhage?"; the last two are answers of their own, no kind of absent."""
+    """Answer to "is there intracerebral hemorrhage?"; the last two are answers of their own, not kinds of absent."""
 
     PRESENT = "present"
     ABSENT = "absent"
@@ -39,7 +39,7 @@ class Region(StrEnum):
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Two cuts in a probability: below `absent_below` absent, from `present_at` on present, else undetermined."""
+    """Two cuts in a probability: below `absent_below` absent, at or above `present_at` present, else undetermined."""
 
     absent_below: float
     present_at: float
@@ -67,7 +67,7 @@ class SliceFinding:
     sop_instance_uid: str
     instance_number: int | None
     position_mm: float | None
-    """Along the slice normal, growing from feet to head; None where the slice has no usable geometry."""
+    """Along the slice normal, growing from feet to head; None if the slice has no usable geometry."""
     region: Region
     outcome: Outcome
     presence: float | None = None
@@ -98,7 +98,7 @@ class Coverage:
 
 @dataclass(frozen=True)
 class SeriesFindings:
-    """The conclusion for a series and all that stands behind it; what a report says, and no more."""
+    """The conclusion for a series and all that it rests on; what a report says, and no more."""
 
     outcome: Outcome
     presence: float | None
@@ -155,7 +155,7 @@ def _three(values: Sequence[float] | None) -> tuple[float, float, float] | None:
 
 
 def series_output(slices: Sequence[SliceFinding]) -> float | None:
-    """The highest mean probability over `RUN_LENGTH` neighbouring evaluated slices (all, where there are fewer)."""
+    """The highest mean probability over `RUN_LENGTH` neighbouring evaluated slices (all, if there are fewer)."""
     presences = [s.presence for s in slices if s.presence is not None]
     if not presences:
         return None
@@ -164,8 +164,8 @@ def series_output(slices: Sequence[SliceFinding]) -> float | None:
 
 
 def _location(slices: Sequence[SliceFinding]) -> tuple[float, float, float] | None:
-    """Location probabilities over the positive slices, or where none is so by itself over those that come nearest; each
-    weighted by how sure the model is that it shows blood."""
+    """Location probabilities over the positive slices, or, if none is positive by itself, over those that come nearest;
+    each weighted by how sure the model is that it shows blood."""
     votes = [(s.presence, s.location, s.outcome is Outcome.PRESENT) for s in slices if s.presence and s.location]
     voters = [vote for vote in votes if vote[2]] or sorted(votes, key=lambda vote: -vote[0])[:RUN_LENGTH]
     if not voters:
@@ -182,15 +182,15 @@ def conclude(
 ) -> SeriesFindings:
     """From slices, ordered feet to head, to the series.
 
-    Nothing evaluated: not evaluated. Otherwise the series output is held against the two series thresholds; "absent"
-    is given only when the brain was covered without a gap and the series is known to be `whole`, else it becomes
+    Nothing evaluated: not evaluated. Otherwise the series output is compared with the two series thresholds; "absent"
+    is given only if the brain was covered without a gap and the series is known to be `whole`, else it becomes
     undetermined.
     """
     output = series_output(slices)
     ordered = tuple(slices)
     if output is None:
         why = list(dict.fromkeys(s.left_out for s in ordered if s.left_out)) or ["no slice was received"]
-        if len(why) > REASONS_TOLD:  # as where each tells another number of bytes
+        if len(why) > REASONS_TOLD:  # as when each states a different number of bytes
             why[REASONS_TOLD - 1 :] = [f"{len(why) - REASONS_TOLD + 1} further reasons, told with each image"]
         return SeriesFindings(Outcome.NOT_EVALUATED, None, None, None, ordered, coverage, tuple(why))
     outcome = thresholds.judge(output)

@@ -1,4 +1,4 @@
-"""Header values made safe: numbers that are numbers, sizes that can be, geometry that is one (PS3.3 C.7.6.2, C.7.6.3).
+"""Header values made safe: finite numbers, possible sizes, sound geometry (PS3.3 C.7.6.2, C.7.6.3).
 
 Absent, empty and nonsensical values all become None, or a refusal in words where a slice cannot do without them.
 """
@@ -18,9 +18,9 @@ left of them where a material was taken out."""
 
 
 class UnreadableSlice(Exception):
-    """This slice cannot be used; the message says why in words for a person and names no patient.
+    """This slice cannot be used; the message tells a person why and names no patient.
 
-    `frame` is the 1-based frame it concerns in a multi-frame object, None where it concerns the object.
+    `frame` is the 1-based frame concerned in a multi-frame object, None if it is the whole object.
     """
 
     def __init__(self, reason: str, frame: int | None = None) -> None:
@@ -43,7 +43,7 @@ def optional_integer(value: Any) -> int | None:
 
 
 def number(value: Any) -> float | None:
-    """A finite number, or None for what is absent, empty, several values or no number."""
+    """A finite number, or None for what is absent, empty, several values or not a number."""
     try:
         found = float(value)
     except (TypeError, ValueError, OverflowError):

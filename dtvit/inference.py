@@ -1,4 +1,4 @@
-"""From pictures to probabilities: one checkpoint on one device, in the precision that the device is quick in."""
+"""From pictures to probabilities: one checkpoint on one device, in the precision that the device is fast at."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from dtvit.onechannel import of_one_channel
 from dtvit.relevance import relevance
 
 PART = 8
-"""Slices, at least, for which a thread goes through the model by itself. Threads that share each step wait for one
-another at its end, the longer where other processes want the cores."""
+"""The least number of slices for which a thread goes through the model by itself. Threads that share each step wait for
+one another at its end, longer if other processes want the cores."""
 BATCH = 32  # slices of one series at a time; a ViT-L then needs less than 1 GiB on the CPU
 
 Precision = Literal["auto", "fp32", "bf16"]
 
 
 class UnavailableDevice(Exception):
-    """The device that was asked for is not on this machine."""
+    """The requested device is not on this machine."""
 
 
 class NotFinite(ArithmeticError):
@@ -78,7 +78,7 @@ def choose_precision(wanted: Precision, device: torch.device) -> Literal["fp32",
 
 
 def _cpu_has(*names: str) -> bool:
-    """Whether the CPU has any of these; what an older torch does not tell of is not there."""
+    """Whether the CPU has any of these; what an older torch does not report counts as missing."""
     tell: Callable[[], dict[str, Any]] = getattr(torch.cpu, "get_capabilities", dict)
     has = tell()
     return any(has.get(name) for name in names)
@@ -96,8 +96,8 @@ def _rounded(encoder: nn.Module) -> nn.Module:
 def _encoding(
     encoder: nn.Module, grey: bool, precision: Precision
 ) -> tuple[Callable[[torch.Tensor], torch.Tensor], int]:
-    """What gives the encoder's features (B, D) of a batch, only sooner, and how many channels it wants; `grey`: all are
-    the same. Weights are rounded once instead of in each pass; relevance maps stay with the encoder itself, in fp32.
+    """A faster function for the encoder's features (B, D) of a batch, and how many channels it takes; `grey`: all are
+    the same. Weights are rounded once instead of in each pass; relevance maps use the encoder itself, in fp32.
     """
     channels = 3
     if grey and is_all_that_is_read(encoder) and (of_one := of_one_channel(encoder)) is not None:
@@ -140,7 +140,7 @@ class Classifier:
 
     @property
     def aside(self) -> bool:
-        """Whether it computes beside the processor, which has its hands free meanwhile."""
+        """Whether it computes on another device, leaving the CPU free meanwhile."""
         return self.device.type != "cpu"
 
     @classmethod
@@ -165,13 +165,13 @@ class Classifier:
         return cls(model, checkpoint, chosen, batch, precision)
 
     def warm_up(self) -> None:
-        """One full batch of nothing: kernels are chosen and memory is taken before the first patient's slice comes."""
+        """Run one full batch of zeros: kernels are chosen and memory is taken before a patient's first slice comes."""
         self.predict(np.zeros((self._batch, INPUT_PIXELS, INPUT_PIXELS), np.uint8))
 
     def predict(self, inputs: NDArray[np.uint8]) -> Predictions:
         """`inputs`: (N, 224, 224) uint8, as `dtvit.preprocess` makes them; N may be 0. Raises NotFinite.
 
-        Two threads may ask at a time; a GPU is then given the second's batch while it computes the first's.
+        Two threads may call at the same time; a GPU is then given the second's batch while it computes the first's.
         """
         _check(inputs)
         presence, location = np.empty(len(inputs)), np.empty((len(inputs), len(LOCATIONS)))
@@ -184,11 +184,11 @@ class Classifier:
 
     def relevance(self, inputs: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Where the presence head looked in `inputs`, as `predict` takes them: (N, 224, 224), 0..1, see
-        `dtvit.relevance`; bilinear between the patches. Raises NoAttention (not every encoder has it) and NotFinite.
+        `dtvit.relevance`; bilinear between the patches. Raises NoAttention (not every encoder has maps) and NotFinite.
         """
         _check(inputs)
         maps = np.empty(inputs.shape, np.float32)
-        for i in range(len(inputs)):  # one at a time: each keeps what its gradient needs
+        for i in range(len(inputs)):  # one at a time: each keeps in memory what its gradient needs
             try:
                 seen = relevance(self._model, self._images(inputs[i : i + 1], 3))  # (1, rows, columns)
             except FloatingPointError as exc:
@@ -215,8 +215,8 @@ class Classifier:
 
     @torch.inference_mode()
     def _forward(self, inputs: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        # Two batches that a device is given at the same time end at the same time, and it then waits for both to be
-        # followed; given in turn, the second is there when the first ends.
+        # Two batches given to a device at the same time end at the same time, and it then waits until others follow
+        # them; given in turn, the second is there when the first ends.
         with self._turn if self.aside else nullcontext():
             images = self._images(inputs, self._channels)
             with InSteps() if self._in_steps else nullcontext():
@@ -234,7 +234,7 @@ class Classifier:
 
 
 def _on_host(result: torch.Tensor) -> Callable[[], torch.Tensor]:
-    """Begin to fetch it, before anything that the device is given later; what is returned waits until it is there."""
+    """Begin to fetch it, ahead of anything given to the device later; the returned function waits until it is there."""
     if not result.is_cuda:
         fetched = result.cpu()
         return lambda: fetched

@@ -1,7 +1,7 @@
-"""What the slices of a series do not show together: why this is no head, or not all of a brain, in words.
+"""What the slices of a series together do not show: why this is not a head, or not all of a brain, in words.
 
-Everything here is told by what single slices show (`selection`) beside their neighbours. In doubt against "absent": a
-doubt costs an answer, and a part of the brain that nobody looked at may cost a life.
+Everything here is judged by what single slices show (`selection`) beside their neighbours. When in doubt, against
+"absent": a doubt costs an answer, and a part of the brain that nobody looked at may cost a life.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from dtvit.selection import CLOSED_SHARE, INTERCEPT_HU, LOWER_CM2, SURELY_CM2, U
 
 HEAD_SLICES = 3
 TAPERED = 0.5  # of the largest area: less at both ends of a brain; at most 0.32 in 10 mm slices, 0.9 where one is cut
-# How fast a brain widens from its ends, in cm2 a mm of the step to the slice beyond: by 4.2 and 7.6 at most in 57
-# phantoms, children and tilted ones among them, by 1.1 in a patient. In smaller steps than the least one, noise counts.
+# How fast a brain widens from its ends, in cm2 per mm of the step to the slice beyond: by 4.2 and 7.6 at most in 57
+# phantoms, children and tilted ones among them, by 1.1 in a patient. In steps smaller than the least one, noise counts.
 WIDENS = {LOWER_CM2: 6.0, UPPER_CM2: 9.0}
 LEAST_STEP_MM = 4.0
 NO_WIDER = 1.1  # of the slice below: 0.45 to 1.0 in 4 of some 120 phantoms whose throat passes for their lowest brain
 DIP = 0.75  # of the widest on either side: whole slices of a head keep 0.93 and more
-NAMED = 5  # images told one by one; more are no exception that a reader would go through
-SPOILED = 3  # slices looked at beside the outermost of the brain, beyond it too
-BRAIN_DIP = 0.5  # likewise, where both have SURELY_CM2: phantoms and a patient keep 0.73; what is cut off meets no bone
+NAMED = 5  # images listed one by one; a reader would not go through more
+SPOILED = 3  # slices looked at beside the outermost of the brain, also beyond it
+BRAIN_DIP = 0.5  # likewise, if both have SURELY_CM2: phantoms and a patient keep 0.73; what is cut off meets no bone
 STEP = 0.65  # of a wide slice in the next: whole phantoms keep 0.72 in steps of up to 20 mm, and 0.82 up to 12
-WIDE = 0.8  # of the widest slice: beyond, head and neck may narrow as they like
+WIDE = 0.8  # of the widest slice: below that, head and neck may narrow as they like
 UNSEEN_CM2 = 1.0  # of brain in one slice: room for a bleed of a centimetre
 # A bleed is some 30 HU above brain. Of 15 in phantoms that were seen without it, 6 were not in noise of 10 to 18, up to
 # 20 ml. At most 8.6 in a real head (GE, at the skull base) and 12.8 in phantoms as noisy as they are drawn; 8.5 in
@@ -44,14 +44,14 @@ def doubts(
     """Why the slices assigned to the brain may not show all of it, in words; all ordered from feet to head.
 
     `positions_mm` along the slice normal, if known; `named`: what a reader calls the images, so that those to look at
-    can be told.
+    can be named.
     """
     at = [i for i, region in enumerate(regions) if region is Region.BRAIN]
     areas = [0.0 if content is None else content.brain_cm2 for content in contents]
     if not at:
         return ()
     widest = max(areas[i] for i in at)
-    base = next((i for i in at if areas[i] >= LOWER_CM2), at[0])  # below it may lie one that was taken in to be sure
+    base = next((i for i in at if areas[i] >= LOWER_CM2), at[0])  # one below may have been included to be safe
     found = [
         f"the brain does not taper off towards its {name} end"
         for name, i, beyond, least in (("lower", base, base - 1, LOWER_CM2), ("upper", at[-1], at[-1] + 1, UPPER_CM2))
@@ -90,7 +90,7 @@ def doubts(
 
 
 def _brain_at_end(contents: Sequence[SliceContent | None], at: int, within: int) -> float:
-    """Its area in the outermost slice; only what bone closes in of it where most is open and the slice `within` has no
+    """Its area in the outermost slice; only the part that bone closes in if most is open and the slice `within` has no
     more: that is mostly muscle."""
     here, further = contents[at], contents[within] if 0 <= within < len(contents) else None
     if here is None:
@@ -101,7 +101,7 @@ def _brain_at_end(contents: Sequence[SliceContent | None], at: int, within: int)
 
 
 def _step_mm(positions_mm: Sequence[float | None], at: int, beyond: int) -> float:
-    """Between the two; without bound where it is not known, or where there is none beyond."""
+    """Between the two; infinite if it is not known, or if there is none beyond."""
     if not 0 <= beyond < len(positions_mm):
         return math.inf
     here, there = positions_mm[at], positions_mm[beyond]
@@ -109,7 +109,7 @@ def _step_mm(positions_mm: Sequence[float | None], at: int, beyond: int) -> floa
 
 
 def images(at: Sequence[int], named: Sequence[str | None]) -> str:
-    """In brackets what a reader calls these, if each has a name, and they are not too many to go through."""
+    """In brackets, what a reader calls these, if each has a name and there are not too many to go through."""
     which = [name for i in at if named and (name := named[i])]
     if len(which) < len(at) or len(which) > NAMED:
         return ""
@@ -127,7 +127,7 @@ def _shift_in_words(contents: Sequence[SliceContent]) -> str:
 
 
 def why_no_head(contents: Sequence[SliceContent | None]) -> str | None:
-    """Why this is no head to look at, in words for whoever sent it; None if it is one."""
+    """Why this is not a head to look at, in words for whoever sent it; None if it is one."""
     read = [content for content in contents if content is not None]
     shifted = [content for content in read if content.shifted_hu]
     right = sum(content.surely_brain for content in read if not content.shifted_hu)
@@ -141,7 +141,7 @@ def why_no_head(contents: Sequence[SliceContent | None]) -> str | None:
 
 
 def is_head(contents: Sequence[SliceContent | None]) -> bool:
-    """Whether this is a head by content: brain in a closed skull on enough slices (all, where there are fewer)."""
+    """Whether this is a head by content: brain in a closed skull on enough slices (all, if there are fewer)."""
     return sum(c is not None and c.surely_brain for c in contents) >= _enough(contents)
 
 
@@ -150,11 +150,11 @@ def _enough(contents: Sequence[SliceContent | None]) -> int:
 
 
 def _dips(contents: Sequence[SliceContent | None], at: int, lowest: int, highest: int) -> bool:
-    """Whether part of this slice is lost, as where a transfer or a decoder broke off, or in noise.
+    """Whether part of this slice is lost, because a transfer or a decoder broke off, or in noise.
 
-    A head widens from the lowest slice of brain to one of the others, and narrows from there to the highest: what has
-    wider ones on both sides is cut, however many are cut beside it. Bone taken out by a surgeon is so over several
-    slices, of which each has a neighbour that is like it.
+    A head widens from the lowest slice of brain to one of the others, and narrows from there to the highest: a slice
+    with wider ones on both sides is cut, however many beside it are cut too. Bone removed by a surgeon is missing over
+    several slices, each of which has a neighbour like it.
     """
     here = contents[at]
     sides = contents[min(lowest, max(0, at - SPOILED)) : at][::-1], contents[at + 1 : max(highest, at + SPOILED) + 1]
@@ -167,8 +167,8 @@ def _dips(contents: Sequence[SliceContent | None], at: int, lowest: int, highest
 
 
 def _abrupt(contents: Sequence[SliceContent | None], at: Sequence[int]) -> tuple[int, int] | None:
-    """Two neighbours among the slices `at` of the brain of which one shows far less of the head: from there on, to the
-    end of the series, part of every slice is lost, and none beyond it is whole."""
+    """Two neighbours among the brain slices `at`, one of which shows far less of the head: from there to the end of the
+    series, part of every slice is lost."""
     heads = [0.0 if (content := contents[i]) is None else content.head_cm2 for i in at]
     wide = WIDE * max(heads)
     for pair, (a, b) in zip(pairwise(at), pairwise(heads), strict=True):

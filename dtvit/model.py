@@ -1,7 +1,7 @@
 """DTViT: one encoder shared by two heads, hemorrhage present or not, and where (Fan et al. 2024, section 2.3).
 
-The papers' encoder is ViT-L/16 (`vit_large_patch16_224`); any timm encoder that takes 224 x 224 pixels will do, and of
-torchvision AlexNet and SqueezeNet 1.0, which the papers compare with and timm has not. Their heads are one linear layer
+The papers' encoder is ViT-L/16 (`vit_large_patch16_224`); any timm encoder that takes 224 x 224 pixels will do, and
+torchvision's AlexNet and SqueezeNet 1.0, which the papers compare with and timm lacks. Their heads are one linear layer
 each, with a variant of two layers; the released code gives the location head a fourth output, "none", for slices
 without hemorrhage.
 """
@@ -40,13 +40,13 @@ class DTViT(nn.Module):
         pretrained: bool | Path = False,
         drop_path: float = 0.0,
     ) -> None:
-        """`pretrained`: ImageNet weights, from a file or, if True, by the network; `drop_path`: stochastic depth.
+        """`pretrained`: ImageNet weights, from a file or, if True, over the network; `drop_path`: stochastic depth.
 
         Raises UnknownEncoder, and for `pretrained` whatever fetching or reading them raises; see train.pretrained.
         """
         super().__init__()
         self.encoder = _encoder(encoder, pretrained=pretrained, drop_path=drop_path)
-        # VGG ends in two hidden layers, so what its heads see is wider than what its convolutions give.
+        # VGG ends in two hidden layers, so its heads see more features than its convolutions give.
         width: int = getattr(self.encoder, "head_hidden_size", None) or self.encoder.num_features  # type: ignore[assignment]
         self.presence = _head(width, 2, head)
         self.location = _head(width, location_classes, head)
@@ -58,11 +58,11 @@ class DTViT(nn.Module):
 
 
 def check_encoder(name: str) -> None:
-    """Raises UnknownEncoder where neither library has one of this name; what size it takes, `DTViT` finds."""
+    """Raises UnknownEncoder if neither library has one of this name; whether its size fits, `DTViT` finds out."""
     if name not in FROM_TORCHVISION and not timm.is_model(name):
         near = difflib.get_close_matches(name, [*FROM_TORCHVISION, *timm.list_models()], n=3)
         hint = f"; nearest: {', '.join(near)}" if near else ""
-        raise UnknownEncoder(f"timm {timm.__version__} knows no encoder {name!r}{hint}")
+        raise UnknownEncoder(f"timm {timm.__version__} has no encoder {name!r}{hint}")
 
 
 class _FromTorchvision(nn.Module):

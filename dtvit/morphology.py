@@ -1,7 +1,7 @@
 """Operations on masks in millimetres: by scikit-image and SciPy, which define them, and by OpenCV, which is fast.
 
 Masks are bool (row, column), radii millimetres on pixels of `pixel_mm` (row, column spacing). Outside the picture is
-background for `dilate` and `fill`, and foreground for `erode`: a head cut by the field of view is not eaten from there.
+background for `dilate` and `fill`, foreground for `erode`: a head cut by the field of view is not eroded from there.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Labels = npt.NDArray[np.integer[Any]]
 Pixel = tuple[float, float]
 Cell = TypeVar("Cell", bound=np.generic)
 
-FEW = 8  # labels that are faster counted one by one
+FEW = 8  # this many labels are faster counted one by one
 
 
 class Morphology(Protocol):
@@ -29,7 +29,7 @@ class Morphology(Protocol):
     def dilate(self, mask: Mask, radius_mm: float, pixel_mm: Pixel) -> Mask: ...
 
     def parts(self, mask: Mask) -> tuple[Labels, int]:
-        """Labels 1..count of the 8-connected parts, in any order; of the smallest type that holds them."""
+        """Labels 1..count of the 8-connected parts, in any order, in the smallest type that holds them."""
 
     def deeper(self, mask: Mask, least_mm: float, pixel_mm: Pixel) -> Mask:
         """Where `depth` is more than `least_mm`."""
@@ -59,7 +59,7 @@ def ellipse(radius_mm: float, pixel_mm: Pixel) -> npt.NDArray[np.uint8]:
 
 
 def coarse(pixel_mm: Pixel, cell_mm: float = 1.0) -> tuple[int, Pixel]:
-    """Every how many pixels are about `cell_mm`, and how far apart these are."""
+    """How many pixels make about `cell_mm`, and how far apart every such pixel is."""
     step = max(1, round(cell_mm / min(pixel_mm)))
     return step, (pixel_mm[0] * step, pixel_mm[1] * step)
 
@@ -80,7 +80,7 @@ def sizes(labels: Labels, count: int, within: Mask | None = None) -> npt.NDArray
     if count <= FEW and labels.dtype == np.uint8:  # nearly always, and five times faster than any histogram
         seen = labels if within is None else np.where(within, labels, np.uint8(255))
         return np.array([np.count_nonzero(seen == label) for label in range(count + 1)], np.float64)
-    if labels.dtype.itemsize > 2:  # OpenCV's histogram is ten times faster than bincount, and knows no 32 bits
+    if labels.dtype.itemsize > 2:  # OpenCV's histogram is ten times faster than bincount, but does not take 32 bits
         return np.bincount((labels if within is None else labels[within]).ravel(), minlength=count + 1).astype(float)
     mask = None if within is None else np.ascontiguousarray(within).view(np.uint8)
     found = cv2.calcHist([np.ascontiguousarray(labels)], [0], mask, [count + 1], [0, count + 1])
@@ -93,7 +93,7 @@ def renamed(labels: Labels, names: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint
 
     named = np.flatnonzero(names)
     if len(named) == 1:  # nearly always; comparing is faster than any table
-        label, name = int(named[0]), names[named[0]]  # an int: numpy would widen all labels to the type of the array's
+        label, name = int(named[0]), names[named[0]]  # an int: numpy would widen all labels to the array's type
         only = (labels == label).view(np.uint8)
         return only if name == 1 else np.asarray(only * name)
     if labels.dtype != np.uint8:
@@ -110,7 +110,7 @@ def _smallest(labels: npt.NDArray[np.integer[Any]], count: int) -> Labels:
 
 @functools.lru_cache(maxsize=32)
 def _nearer(most_mm: float, pixel_mm: float) -> npt.NDArray[np.uint8]:
-    """Footprint of all that lies at most `most_mm` away, by the arithmetic of `Fast.depth`."""
+    """Footprint of everything at most `most_mm` away, by the arithmetic of `Fast.depth`."""
     reach = int(most_mm / pixel_mm) + 1
     y, x = np.ogrid[-reach : reach + 1, -reach : reach + 1]
     distance = np.sqrt((y * y + x * x).astype(np.float32)) * np.float32(pixel_mm)
@@ -163,7 +163,7 @@ class Reference:
 
 
 class Fast:
-    """By OpenCV; distances take pixels as square, which they are in every head CT."""
+    """By OpenCV; distances assume square pixels, as every head CT has."""
 
     def erode(self, mask: Mask, radius_mm: float, pixel_mm: Pixel) -> Mask:
         import cv2

@@ -1,4 +1,4 @@
-"""A ViT for grey pictures: given one channel, it computes what it would of three that are the same."""
+"""A ViT for grey pictures: from one channel it computes what it would from three identical ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.nn import functional
 
 
 def of_one_channel(encoder: VisionTransformer) -> VisionTransformer | None:
-    """The encoder with another patch embedding, all else shared; None where it has not the usual one."""
+    """The encoder with another patch embedding, all else shared; None if it does not have the usual one."""
     embedding = encoder.patch_embed
     if type(embedding) is not PatchEmbed or not _cuts(embedding.proj):
         return None

@@ -1,6 +1,6 @@
-"""From a file's bytes to the data set of a CT object: by pydicom, or, of one plain frame, past it.
+"""From a file's bytes to the data set of a CT object: by pydicom, or, for one plain frame, past it.
 
-Nothing is decoded here; what could fill the memory while it is parsed is refused.
+Nothing is decoded here; what could fill the memory during parsing is refused.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _WANTED = frozenset(
     {*(tag for keyword in _OF_ONE_FRAME if (tag := pydicom.datadict.tag_for_keyword(keyword)) is not None)}
     | {group << 16 | 0x0102 for group in OVERLAYS}
 )
-"""All that is asked of an object with one frame of uncompressed pixels."""
+"""All that is needed from an object with one frame of uncompressed pixels."""
 _PIXEL_DATA = b"\xe0\x7f\x10\x00"  # its tag
 _GROUP_LENGTH = struct.Struct("<HH2sHL")  # (0002,0000), with which each file begins: PS3.10 7.1
 
@@ -51,7 +51,7 @@ BROKEN = (
 
 
 def parse(source: Path | bytes | BinaryIO) -> pydicom.Dataset:
-    """With File Meta Information that names a transfer syntax. Raises UnreadableSlice, and those of BROKEN."""
+    """The data set, with File Meta Information that names a transfer syntax. Raises UnreadableSlice, and BROKEN."""
     if isinstance(source, Path):
         with source.open("rb") as opened:
             return parse(opened)
@@ -68,8 +68,8 @@ def parse(source: Path | bytes | BinaryIO) -> pydicom.Dataset:
 
 
 def is_plain(ds: pydicom.Dataset) -> bool:
-    """Whether the pixels need no more than to be taken as they lie there, or unpacked, as nearly all CT's; all else is
-    the library's."""
+    """Whether the pixels need only be taken as they are, or unpacked, as in nearly all CT; all else is left to the
+    library."""
     return (
         ds.file_meta.TransferSyntaxUID.is_little_endian
         and values.integer(ds, "BitsAllocated") == 16
@@ -79,9 +79,9 @@ def is_plain(ds: pydicom.Dataset) -> bool:
 
 
 def one_plain_frame(data: bytes) -> Dataset | None:
-    """Of a file that holds one frame of uncompressed pixels, as nearly all do, what is asked of it; None of any other.
+    """What is needed from a file with one frame of uncompressed pixels, as nearly all have; None for any other.
 
-    pydicom makes objects of the hundred other elements too, which takes longer than anything that is done with these.
+    pydicom makes objects of the hundred other elements too, which takes longer than anything done with these.
     """
     if data[128:132] != b"DICM":
         return None

@@ -3,9 +3,9 @@
 Fan et al. 2024, section 2.2: brain window 0..80 HU, brace removed, Resize 256, CenterCrop 224. The window has a fixed
 scale: the papers' per-slice min-max is the same wherever bone reaches 80 HU, and brightens a slice where none does.
 
-What part of the slice the model sees is its geometry, which goes with the checkpoint (docs/decisions/0007). The papers'
-centre crop cuts heads that lie off-centre, and gives a small head in a large field of view a quarter of the pixels; the
-head's own box does neither, and tells the model nothing of the field of view.
+Which part of the slice the model sees is its geometry, which belongs to the checkpoint (docs/decisions/0007). The
+papers' centre crop cuts heads that lie off-centre, and gives a small head in a large field of view a quarter of the
+pixels; the head's own box does neither, and tells the model nothing of the field of view.
 """
 
 from __future__ import annotations
@@ -37,24 +37,24 @@ Pixel = TypeVar("Pixel", bound=np.generic)
 
 
 def preprocessing(mode: str = "robust", geometry: str = PAPER_GEOMETRY) -> str:
-    """The version of everything between HU and model; stands in checkpoint and report."""
+    """The version of everything between HU and model, as recorded in checkpoint and report."""
     if geometry not in GEOMETRIES:
         raise ValueError(f"a geometry is one of {', '.join(GEOMETRIES)}, not {geometry!r}")
     return f"window-0-80/{brace.VERSIONS[mode]}/{geometry}/1"
 
 
 def offered(mode: str) -> list[str]:
-    """All versions that this program can make with this brace mode; which one it is to be, the checkpoint says."""
+    """All versions that this program can make with this brace mode; the checkpoint says which one to use."""
     return [preprocessing(mode, geometry) for geometry in GEOMETRIES]
 
 
 def mode_for(versions: Collection[str]) -> str | None:
-    """The brace mode that makes one of these versions of preprocessing, robust before paper; None where none does."""
+    """The brace mode that makes one of these versions of preprocessing, robust before paper; None if none does."""
     return next((mode for mode in reversed(brace.MODES) if set(offered(mode)) & set(versions)), None)
 
 
 def geometry_of(versions: Collection[str]) -> str:
-    """The one geometry that these versions of preprocessing have in common. Raises ValueError where there is none."""
+    """The one geometry that these versions of preprocessing have in common. Raises ValueError if there is none."""
     found = {part for version in versions for part in version.split("/") if part in GEOMETRIES}
     if len(found) != 1:
         raise ValueError(f"preprocessing must name one geometry of {', '.join(GEOMETRIES)}, got {', '.join(versions)}")
@@ -100,7 +100,7 @@ def picture(hu: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_]) -> npt.NDA
 
     low, high = WINDOW_HU
     scale = 255.0 / (high - low)
-    # in one step to whole numbers, the nearest, of two the even one: a fifth of the time of numpy's three
+    # scaled and rounded (half to even) in one step: a fifth of the time of numpy's three
     scaled = cv2.convertScaleAbs(np.clip(hu, low, high), alpha=scale, beta=-low * scale)
     return np.asarray(scaled * mask.view(np.uint8), np.uint8)
 
@@ -116,7 +116,7 @@ def view_of(picture: npt.NDArray[np.uint8], geometry: str = PAPER_GEOMETRY) -> V
 
 
 def _head_box(picture: npt.NDArray[np.uint8]) -> View:
-    """A square about all that is not background, a little larger than its longer side; all of an empty picture."""
+    """A square around all that is not background, a little larger than its longer side; for an empty picture, all."""
     seen = picture > 0
     rows, columns = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
     if not len(rows):
@@ -162,7 +162,7 @@ def in_slice(
 
     The way back through `model_input` and `upright`; bilinear, and 0 where the model saw nothing of the slice.
     """
-    from scipy import ndimage  # a quarter of a second at the start of whoever draws no map
+    from scipy import ndimage  # imported here to spare those who draw no map a quarter of a second
 
     if of_input.shape != (SIDE, SIDE):
         raise ValueError(f"a map over the model's input has shape ({SIDE}, {SIDE}), not {of_input.shape}")
@@ -198,9 +198,9 @@ def _resized(shape: tuple[int, ...]) -> tuple[tuple[int, int], tuple[int, int]]:
 def prepare(
     ct_slice: CTSlice, mode: str = "robust", parts: frozenset[int] | None = None, *, geometry: str = PAPER_GEOMETRY
 ) -> Prepared:
-    """Everything that is needed of one slice before inference; about 4 ms for 512 x 512.
+    """Everything that is needed from one slice before inference; about 4 ms for 512 x 512.
 
-    `parts`: what `brace.retrace` found out from the neighbours, see `refine`.
+    `parts`: what `brace.retrace` found from the neighbours, see `refine`.
     """
     hu, pixel_mm = stood_up(ct_slice)
     head = brace.find_head(hu, pixel_mm, mode, parts)
@@ -220,8 +220,8 @@ def refine(
     *,
     geometry: str = PAPER_GEOMETRY,
 ) -> list[Prepared]:
-    """The finished series, ordered along it, looked over once more: only where the neighbours change a mask is there a
-    new `Prepared`; every other is the very object that came in, and what was inferred from it stands."""
+    """The finished series, in order, gone over once more: only where the neighbours change a mask is there a new
+    `Prepared`; every other is the same object that came in, and what was inferred from it stands."""
     changes = brace.retrace([p.head for p in prepared])
     return [
         before if parts is None else prepare(ct_slice, mode, parts, geometry=geometry)
@@ -231,7 +231,7 @@ def refine(
 
 @dataclass(frozen=True)
 class _Turn:
-    """What makes a slice upright; nothing for one that is."""
+    """What turns a slice upright; nothing if it is."""
 
     exchanged: bool = False
     """Rows and columns change places, before anything is flipped."""
@@ -254,7 +254,7 @@ def _turn(orientation: tuple[float, float, float, float, float, float] | None) -
 def upright(
     picture: npt.NDArray[Pixel], orientation: tuple[float, float, float, float, float, float] | None
 ) -> npt.NDArray[Pixel]:
-    """Nose up and the patient's right on the left, as the model was trained: however the patient lay, and whichever
+    """Nose up and the patient's right on the left, as the model was trained, however the patient lay, and whatever
     quarter turn or mirror image the object holds."""
     turn = _turn(orientation)
     return _flipped(picture.T if turn.exchanged else picture, turn)
@@ -270,7 +270,7 @@ def as_it_came(
 
 
 def stood_up(ct_slice: CTSlice) -> tuple[npt.NDArray[np.float32], tuple[float, float]]:
-    """HU (row, column) of the slice upright, and the distance between its rows and between its columns then."""
+    """HU (row, column) of the upright slice, and the distance between its rows and between its columns."""
     down, across = ct_slice.pixel_mm
     pixel_mm = (across, down) if _turn(ct_slice.orientation).exchanged else (down, across)
     return upright(ct_slice.hu, ct_slice.orientation), pixel_mm

@@ -4,12 +4,12 @@ Source: gradient-weighted attention rollout. Chefer, Gur and Wolf, CVPR 2021, "T
 Attention Visualization", in the simpler form of their ICCV 2021 paper, "Generic Attention-model Explainability", where
 the attention itself stands for its layer-wise relevance: in each block A' = mean over the heads of the positive part of
 (d score / d A) * A, and R <- R + A' R, beginning with R = 1. The score is the logit of "present" less that of "absent",
-on which alone the probability depends. What the head reads from decides on the row of R: the class token, or where
-patches are pooled these, each weighted with the positive part of gradient times token. The latter is ours (the papers
-have class tokens alone), with the rule for LayerNorm of Ali et al., ICML 2022, "XAI for Transformers".
+on which alone the probability depends. The row of R is that of what the head reads from: the class token, or, if
+patches are pooled, the patches, each weighted with the positive part of gradient times token. The latter is ours (the
+papers have only class tokens), with the rule for LayerNorm of Ali et al., ICML 2022, "XAI for Transformers".
 
-Limits. The map is no segmentation and no evidence of a hemorrhage: it has 14 x 14 patches, it is scaled to its own
-maximum (a slice that the model calls clear has its bright spot too, and brightness does not compare between slices),
+Limits. The map is not a segmentation and not evidence of a hemorrhage: it has 14 x 14 patches, it is scaled to its own
+maximum (a slice that the model calls clear has a bright spot too, and brightness cannot be compared between slices),
 it shows only what spoke for "present", and it can be bright where a large ViT keeps global information in patches of
 the background (Darcet et al., ICLR 2024). Saliency maps found lesions poorly in radiographs (Arun et al. 2021,
 Radiology: Artificial Intelligence), so it stands beside a slice, never over it, and no finding is derived from it.
@@ -37,16 +37,16 @@ class NoAttention(TypeError):
 def relevance(model: DTViT, images: torch.Tensor) -> NDArray[np.float32]:
     """`images`: (N, 3, 224, 224), normalised, on the model's device. Returns (N, grid rows, grid columns).
 
-    Each map is divided by its own maximum, so it has 0..1 with 0 for no relevance; one without any stays all zero.
-    The model must be in evaluation. It is left as it was: no hook, no switch and no gradient is set on it, so that
+    Each map is divided by its own maximum, so it spans 0..1 with 0 for no relevance; one without any stays all zero.
+    The model must be in evaluation mode. It is left untouched: no hook, no switch and no gradient is set on it, so that
     other threads may use it meanwhile. A ViT-L needs about 0.5 GB for each image, so give it few at a time.
     Raises NoAttention, and FloatingPointError for pixels or a relevance that are not finite.
     """
     encoder = model.encoder
     if not isinstance(encoder, VisionTransformer):
-        raise NoAttention(f"{type(encoder).__name__} is no plain ViT of timm: it has no relevance maps")
+        raise NoAttention(f"{type(encoder).__name__} is not a plain timm ViT: it has no relevance maps")
     if any(module.training for module in model.modules()):
-        raise ValueError("the model is in training, where dropout makes maps differ; call model.eval() first")
+        raise ValueError("the model is in training mode, where dropout makes maps differ; call model.eval() first")
     if not torch.isfinite(images).all():
         raise FloatingPointError("images hold a pixel that is not a finite number")
     rows, columns = encoder.patch_embed.grid_size
@@ -62,7 +62,7 @@ def relevance(model: DTViT, images: torch.Tensor) -> NDArray[np.float32]:
         # Images of a batch do not mix, so the gradient of the sum is each image's own.
         of_tokens, *of_maps = torch.autograd.grad((logits[:, 1] - logits[:, 0]).sum(), [tokens, *seen.maps])
     with torch.no_grad(), torch.autocast(device, enabled=False):
-        if encoder.global_pool == "token":  # no place of its own, so it need not speak for "present" by itself
+        if encoder.global_pool == "token":  # it has no place in the picture, so it need not itself speak for "present"
             read = (of_tokens != 0).any(-1).float()  # (N, tokens): the class token, in DeiT the distilled one too
         else:
             read = (of_tokens * tokens).sum(-1).clamp(min=0)
@@ -77,8 +77,8 @@ def relevance(model: DTViT, images: torch.Tensor) -> NDArray[np.float32]:
 def _rollout(
     read: torch.Tensor, maps: list[torch.Tensor], gradients: list[torch.Tensor], *, blocks: int
 ) -> torch.Tensor:
-    """(N, tokens): `read` times R, from the last block to the first, which spares the square R."""
-    parallel = len(maps) // blocks  # attentions side by side in one block: one, but for ParallelThingsBlock
+    """(N, tokens): `read` times R, from the last block to the first, which avoids the square matrix R."""
+    parallel = len(maps) // blocks  # attentions side by side in one block: one, except in ParallelThingsBlock
     row = read[:, None]  # (N, 1, tokens)
     for last in range(len(maps), 0, -parallel):
         side_by_side = range(last - parallel, last)
@@ -126,7 +126,7 @@ class _Attentions(TorchFunctionMode):
         enable_gqa: bool = False,
     ) -> torch.Tensor:
         if attn_mask is not None or dropout_p or is_causal or enable_gqa:
-            raise NoAttention("attention that is masked, thinned out or grouped has no relevance maps")
+            raise NoAttention("attention with a mask, dropout or groups has no relevance maps")
         factor = query.shape[-1] ** -0.5 if scale is None else scale
         return self._keep((query * factor @ key.transpose(-2, -1)).softmax(-1)) @ value
 

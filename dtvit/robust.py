@@ -1,8 +1,8 @@
-"""The `robust` mode of brace removal: the papers' order of steps, for the cases which that treatment gets wrong.
+"""The `robust` mode of brace removal: the papers' order of steps, for the cases that their treatment gets wrong.
 
-Sizes are millimetres, the window's scale is fixed, and what is head is told by thickness: a head is thick, a holder is
-a shell. A slice is decided by itself (`decide`), so that it can be classified while its series still arrives;
-`retrace` goes over the finished series and names the slices where the neighbours tell otherwise: the vertex beside a
+Sizes are millimetres, the window's scale is fixed, and the head is recognised by thickness: a head is thick, a holder
+is a shell. A slice is decided by itself (`decide`), so that it can be classified while its series still arrives;
+`retrace` goes over the finished series and names the slices where the neighbours say otherwise: the vertex beside a
 thick cup, a hand at the jaw, the holder alone. Like the papers' treatment this drops the skin where fat lies under it:
 it is thinner than the disk. So pictures of both modes look alike.
 """
@@ -18,18 +18,18 @@ import numpy.typing as npt
 from dtvit import shells
 from dtvit.morphology import Fast, Mask, Morphology, Pixel, coarse, finer, renamed, sizes
 
-LEVEL_HU = 80.0 * 4 / 255  # what the papers' "> 3 of 255" comes to on a slice that reaches from air to bone
+LEVEL_HU = 80.0 * 4 / 255  # what the papers' "> 3 of 255" amounts to on a slice that reaches from air to bone
 DISK_MM = 1.5  # disk(3) on the pixels of the papers' scanners, 0.45 to 0.5 mm
-THICK_MM = 5.0  # a part must be so thick somewhere: eye, muscle, jaw; not skin, ear, tube wall
-VAULT_MM = 25.0  # depth of a slice in which the head is one solid piece, in a small child too
+THICK_MM = 5.0  # a part must be this thick somewhere: eye, muscle, jaw; not skin, ear, tube wall
+VAULT_MM = 25.0  # depth of a slice in which the head is one solid piece, even in a small child
 SHELL = 60.0  # area over squared depth: 3 for a disk, 10 to 60 for faces, more for shells
 SIDE_PIECE = 35.0  # the same for what is added to the main part: eye, tongue, cheek, a lobe cut off by air
 RIVAL = 0.05  # of the greatest weight; a compact part above it is preferred to a heavier shell
 LEAST_CM2 = 0.5
-SMOOTH_MM = 1.5  # noise makes dark pixels in brain, and erosion would make a sieve of it
+SMOOTH_MM = 1.5  # noise makes dark pixels in brain, and erosion would turn it into a sieve
 NOISY_HU = 11.0  # from this standard deviation on, means are taken over NOISY_MM: thin slices, sharp kernels
 NOISY_MM = 2.5
-SMOOTH_HU = 10.0  # a pixel is no hole where its surroundings are brighter
+SMOOTH_HU = 10.0  # a pixel is not a hole if its surroundings are brighter
 HOLE_HU = -50.0  # unless it is as dark as fat
 BONE_HU = 200.0  # denser than any clot
 GAP_MM = 4.0
@@ -37,13 +37,13 @@ CELL_MM = 2.0
 RIM = 8  # cells of background, so that what is dilated by GAP_MM does not reach the edge
 INSIDE = 0.8  # share of a part that lies in the convex hull of the main one
 FOLLOWS = 0.5  # share of a part that lies within the neighbouring slice's head
-LYING_CM2 = 10.0  # muscles, eyes and ears beside a vault are smaller each
+LYING_CM2 = 10.0  # each muscle, eye and ear beside a vault is smaller
 LYING_IN_AIR = 0.35  # share of what surrounds a part; a muscle has skin, fat or bone on most sides
 AIR_HU = -400.0
 SHELL_MM = 6.0  # half the thickness of a shell, after erosion, that no part of the head follows
 DRIFT_MM = 6.0  # how far outlines move from slice to slice, tilt and growing face included
-SOLID_MM = 12.0  # half the thickness of what is no shell: a head, where it lies within that of the thickest slice
-DEEPEST_MM = 100.0  # no head is 20 cm thick whichever way; a slice of one grey is
+SOLID_MM = 12.0  # half the thickness of what is not a shell: a head, if it lies within that of the thickest slice
+DEEPEST_MM = 100.0  # no head is 20 cm thick in every direction; a slice of one grey is
 
 NO_HEAD = "no head found in this slice"
 ONLY_A_SHELL = "only a shell was found: holder or empty skull"
@@ -129,8 +129,8 @@ def decide(
 def retrace(traces: Sequence[Trace]) -> list[frozenset[int]]:
     """The parts to accept in each slice of a series, ordered along it: what follows from its thickest slice outwards.
 
-    Nothing changes where no slice is a solid vault, or where matrix or pixels change from slice to slice. A slice that
-    is spoiled, as by a transfer that broke off, costs those beyond it nothing.
+    Nothing changes if no slice is a solid vault, or where matrix or pixels change from slice to slice. A slice that is
+    spoiled, as by a transfer that broke off, does not affect those beyond it.
     """
     chosen = [trace.accepted for trace in traces]
     depth = [0.0 if (mm := _depth(trace)) > DEEPEST_MM else mm for trace in traces]
@@ -141,7 +141,7 @@ def retrace(traces: Sequence[Trace]) -> list[frozenset[int]]:
     inwards = (
         range(len(traces) - 2, start, -1),
         range(1, start),
-    )  # what only the slice beyond shows to be head: a nose
+    )  # for what only the slice beyond shows to be head: a nose
     for way in outwards:
         _follow(traces, chosen, start, way, anew=True)
     for way in inwards:
@@ -151,7 +151,7 @@ def retrace(traces: Sequence[Trace]) -> list[frozenset[int]]:
 
 
 def _follow(traces: Sequence[Trace], chosen: list[frozenset[int]], start: int, way: range, anew: bool) -> None:
-    """Choose along `way` what follows from slice `start`: `anew`, or in addition to what was chosen."""
+    """Choose along `way` what follows from slice `start`: `anew`, or in addition to what was already chosen."""
     before, seen = traces[start], _within(traces[start], chosen[start])
     thickest = seen
     for i in way:
@@ -177,7 +177,7 @@ def _vault(trace: Trace) -> bool:
 
 
 def _visible(hu: npt.NDArray[np.float32], bright: Mask, pixel_mm: Pixel, by: Morphology) -> Mask:
-    """What the window shows (`bright`), noise in it mended."""
+    """What the window shows (`bright`), with holes from noise filled."""
     reach_mm = NOISY_MM if _noisy(hu) else SMOOTH_MM
     width = 2 * round(reach_mm / (2 * min(pixel_mm)) - 0.5) + 1
     if width < 3:
@@ -199,7 +199,7 @@ def _noisy(hu: npt.NDArray[np.float32]) -> bool:
 
 
 def _window(visible: Mask) -> tuple[slice, slice] | None:
-    """The part of the picture that is not empty, with a rim; None where all is."""
+    """The part of the picture that is not empty, with a rim; None if all of it is."""
     import cv2
 
     left, top, width, height = cv2.boundingRect(visible.view(np.uint8))
@@ -218,7 +218,7 @@ def _parts(visible: Mask, pixel_mm: Pixel, by: Morphology) -> _Parts:
     if box is None:
         nothing = np.zeros(0, np.float64)
         return _Parts(np.zeros(labels.shape, np.uint8), nothing, nothing, nothing)
-    sampled = np.ascontiguousarray(sampled[box])  # with a rim of background; what lies beyond tells nothing
+    sampled = np.ascontiguousarray(sampled[box])  # with a rim of background; beyond it there is nothing
     thickness = by.thickness(sampled > 0, coarse_mm) + np.float32(DISK_MM)
     cm2 = coarse_mm[0] * coarse_mm[1] / 100.0
     area = sizes(sampled, count) * cm2
@@ -267,8 +267,8 @@ def _choose(parts: _Parts, outline: Mask, pixel_mm: Pixel, by: Morphology, flags
 def _something_lies_on(
     hu: npt.NDArray[np.float32], parts: _Parts, chosen: frozenset[int], pixel_mm: Pixel, by: Morphology
 ) -> bool:
-    """Whether beside a vault a part was chosen that is large, borders on air over a good part of its outline, and
-    nowhere on bone: gel moulded to the head is as dense as a scalp and as thick as a cheek."""
+    """Whether, beside a vault, a part was chosen that is large, borders on air over a good part of its outline, and
+    nowhere on bone: gel moulded to the head is as dense as scalp and as thick as a cheek."""
     main = min(chosen)
     if parts.depth_mm[main - 1] < VAULT_MM:
         return False
@@ -298,7 +298,7 @@ def _filled(grown: Mask, bone: Mask, pixel_mm: Pixel, by: Morphology) -> Mask:
 
 
 def _within_skull(mask: Mask, bone: Mask, pixel_mm: Pixel, by: Morphology) -> Mask:
-    """The skull, thin walls of sinuses included, and all it encloses; nothing where most of it is not in the mask."""
+    """The skull, thin walls of sinuses included, and all it encloses; nothing if most of it is not in the mask."""
     outside = bone & ~mask
     if not outside.any() or not (by.dilate(outside, 1.5 * max(pixel_mm), pixel_mm) & bone & mask).any():
         return mask  # no bone lies across its border
@@ -321,7 +321,7 @@ def _grown(parts: _Parts, chosen: frozenset[int], pixel_mm: Pixel, by: Morpholog
 
 
 def _enclosed(mask: Mask, pixel_mm: Pixel, by: Morphology) -> Mask:
-    """What the mask encloses but for gaps of up to twice GAP_MM: brain behind an opened sinus or a burr hole."""
+    """What the mask encloses except for gaps of up to twice GAP_MM: brain behind an opened sinus or a burr hole."""
     step, coarse_mm = coarse(pixel_mm)
     sampled = mask[::step, ::step]
     wider = np.zeros([size + 2 * RIM for size in sampled.shape], np.bool_)

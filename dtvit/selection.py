@@ -1,9 +1,9 @@
-"""Which slices show brain: the papers' manual filtering (Fan et al. 2024, section 2.2.2) done by the machine.
+"""Which slices show brain: the papers' manual filtering (Fan et al. 2024, section 2.2.2) done by machine.
 
-Brain is soft tissue that meets bone in nearly every direction, in pieces wide enough to be no canal or muscle. That
-needs no atlas and no orientation, and holds for thin and thick slices, tilted gantries, children and open skulls. It
-is doubtful only at the two ends, so the ends are decided over the series (`assign_regions`), and in doubt for brain:
-a slice wrongly called brain costs a millisecond, one wrongly left out is not looked at.
+Brain is soft tissue that meets bone in nearly every direction, in pieces too wide to be canal or muscle. That needs no
+atlas and no orientation, and holds for thin and thick slices, tilted gantries, children and open skulls. Only the two
+ends are doubtful, so they are decided over the series (`assign_regions`), and in doubt for brain: a slice wrongly
+called brain costs a millisecond, one wrongly left out is not looked at.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from dtvit.enclosure import (
 from dtvit.findings import Region
 from dtvit.truncation import cut_mm
 
-AIR_HU = -1024.0  # and padding: what `ct` makes of all below
+AIR_HU = -1024.0  # and padding: what `ct` makes of everything below
 CLIP_HU = (-200.0, 400.0)  # air and dense bone count no more than these in a mean
 BONE_HU = 200.0  # above clotted blood (at most 100) and contrast in vessels, below a child's skull
 BONE_SHARE = 0.3  # of a grid cell: keeps the skull of thick slices closed where it runs obliquely
 BONE_MEAN_HU = 150.0
-TISSUE_HU = (0.0, 130.0)  # cell means: liquor to dense clot
+TISSUE_HU = (0.0, 130.0)  # cell means: CSF to dense clot
 MET_BONE = 14  # of 16: sutures, foramina, a burr hole; tongue and neck meet bone in fewer
 LOWER_CM2 = 8.0  # a foramen magnum measures 6 to 9
 UPPER_CM2 = 3.0  # the top of the brain in a thick slice; nothing there resembles it
@@ -45,9 +45,9 @@ BRAIN_HU = (5.0, 70.0)  # median over a slice's brain: above water, below the ac
 CLOSED_SHARE = 0.5  # of the brain that meets bone in all directions; ribs leave gaps, a skull does not
 DROPPED_HU = 100.0  # half a cell of water, against air as clipped
 INTERCEPT_HU = 1024.0  # the usual Rescale Intercept, less its sign; some have 1000, which is near enough for BRAIN_HU
-RIM = 2  # cells: brain so near the edge of the field of view has its skull, and perhaps more brain, outside
+RIM = 2  # cells: brain this near the edge of the field of view has its skull, and perhaps more brain, outside
 TISSUE_ABOVE_HU = -150.0  # fat and all that is denser, in the mean of a cell
-NOISE_CM2 = 8.0  # of tissue that has tissue all round; less, as at the vertex, tells no noise
+NOISE_CM2 = 8.0  # of tissue with tissue all around it; less, as at the vertex, is too little to measure noise
 # Standard deviation over the lower quartile of how far cells are from the mean of their four neighbours, for noise that
 # no cell shares with the next (sums of normal distributions). The lower quartile: edges make up the upper ones.
 NOISE_OF_QUARTILE = 1.0 / (0.3186 * math.sqrt(1.0 + 1.0 / 4.0))
@@ -60,26 +60,26 @@ class SliceContent:
     """What one slice shows, in numbers that the decision over the series needs."""
 
     head_cm2: float
-    """Area of the head mask that is no air."""
+    """Area of the head mask that is not air."""
     brain_cm2: float
     """Soft tissue within bone, in pieces wide enough to be brain."""
     closed: float
     """Share of that tissue which meets bone in every direction, 0..1."""
     brain_hu: float
-    """Its median; 0 where there is none."""
+    """Its median; 0 if there is none."""
     soft_cm2: float = 0.0
     """All soft tissue, enclosed or not."""
     unseen_cm2: float = 0.0
     """Brain outside the part of the picture that the model is shown."""
     removed_cm2: float = 0.0
-    """What looks like brain and was taken for no head: brace removal may have gone wrong."""
+    """What looks like brain but was not taken for head: brace removal may have gone wrong."""
     cut_mm: float = 0.0
     """Of brain where the picture's content ends within the head (`truncation.cut_mm`)."""
     shifted_hu: float = 0.0
-    """By how much all values are too high where, less that, the slice is surely brain; 0 for any other."""
+    """By how much all values are too high, if without that the slice is surely brain; 0 for any other."""
     noise_hu: float = 0.0
-    """Standard deviation of means over GRID_MM, about what the model sees, in tissue away from bone and air; streaks
-    count as noise. 0 where little such tissue is."""
+    """Standard deviation of means over GRID_MM, roughly what the model sees, in tissue away from bone and air; streaks
+    count as noise. 0 if there is little such tissue."""
 
     @property
     def may_show_brain(self) -> bool:
@@ -88,7 +88,7 @@ class SliceContent:
 
     @property
     def surely_brain(self) -> bool:
-        """Brain that nothing outside a skull resembles: large, closed in by bone, neither water nor acrylic."""
+        """Brain that nothing outside a skull resembles: large, enclosed by bone, neither water nor acrylic."""
         return (
             self.brain_cm2 >= SURELY_CM2
             and self.brain_cm2 >= 0.25 * self.head_cm2
@@ -152,13 +152,13 @@ def _noise(mean: npt.NDArray[np.float32], tissue: npt.NDArray[np.bool_], least: 
 
 def _shifted(hu: npt.NDArray[np.float32], pixel_mm: tuple[float, float], soft_cm2: float) -> float:
     """See `SliceContent`. For stored values whose intercept was lost, and those to which it was added twice; they are
-    not mended, since nobody knows what else is wrong with them."""
+    not corrected, since nobody knows what else is wrong with them."""
     some = hu[::8, ::8]
     least = FILLED * some.size
     some = some[some > AIR_HU]
     if not some.size or some.min() > CLIP_HU[0]:  # no air but what may be padding
         too_high = INTERCEPT_HU
-    elif soft_cm2 < HEAD_CM2 and some.size < least:  # nothing of a head but bone, and air that was clipped round it
+    elif soft_cm2 < HEAD_CM2 and some.size < least:  # nothing of a head but bone, with clipped air around it
         too_high = -INTERCEPT_HU
     else:
         return 0.0
@@ -173,7 +173,7 @@ def _met(
     circle: npt.NDArray[np.float32] | None,
 ) -> npt.NDArray[np.uint8]:
     """Directions with bone. Where the field of view cuts, bone is assumed outside, if most of the tissue that it then
-    encloses has it in half of the directions already: round a head, and not round the muscles of a back."""
+    encloses already has bone in half of the directions: around a head, and not around the muscles of a back."""
     met = directions_with_bone(bone)
     closed = with_cropped_circle(with_cropped_border(bone, mean), mean, circle)
     if np.array_equal(closed, bone):  # nearly always
@@ -222,7 +222,7 @@ def _removed(hu: npt.NDArray[np.float32], kept: npt.NDArray[np.float32], mean: n
 def assign_regions(contents: Sequence[SliceContent | None]) -> list[Region]:
     """Regions of slices ordered from feet to head; None stands for a slice that could not be read.
 
-    From the slice with most brain the brain goes on to both sides until a slice shows too little of it, but never ends
+    From the slice with most brain, the brain extends to both sides until a slice shows too little of it, but never ends
     before the outermost slice that is surely brain: a streaked or open slice between two such is brain. Upwards an open
     skull does not end it either, as long as there is more soft tissue than a scalp has.
     """
@@ -288,7 +288,7 @@ def _seen(
 
 
 def _unread_within(areas: Sequence[float], contents: Sequence[SliceContent | None], at: int, step: int) -> bool:
-    """Whether slice `at` could not be read and brain goes on behind it."""
+    """Whether slice `at` could not be read and brain continues beyond it."""
     least = LOWER_CM2 if step < 0 else UPPER_CM2
     while 0 <= at < len(contents) and contents[at] is None:
         at += step

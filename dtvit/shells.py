@@ -1,7 +1,7 @@
 """Shells that are fused to the head: finding the arms of a holder that touches it, and cutting them off.
 
-A holder is thin where it leaves the head, and of one density; nothing of a head that is long and thin is so, once fat
-counts as body. Used by `dtvit.robust`; masks are bool (row, column).
+A holder is thin where it leaves the head, and of one density; nothing long and thin in a head is, once fat counts as
+body. Used by `dtvit.robust`; masks are bool (row, column).
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import numpy.typing as npt
 from dtvit.morphology import Mask, Morphology, Pixel, coarse, finer, renamed, sizes
 
 BODY_HU = -250.0  # fat and all that is denser
-OPENING_MM = 9.0  # removes shells of up to 18 mm, and nothing of a head but ears and the tip of the nose
+OPENING_MM = 9.0  # removes shells of up to 18 mm, and of a head only ears and the tip of the nose
 MARGIN_MM = 2.0  # what the opening rounds off
 ARM_MM = 15.0  # a longer protrusion is a shell, or an ear, which is no loss
 UNIFORM_HU = 40.0  # plastic and carbon are; ears, mastoids and skulls are not
-SOFT_HU = (-10.0, 80.0)  # an arm of this density may be an ear: it goes, but is not followed into the scalp
+SOFT_HU = (-10.0, 80.0)  # an arm of this density may be an ear: it is cut, but not followed into the scalp
 CONTACT_MM = 50.0  # how far a shell is followed along the head from where it leaves it
 EDGE_MM = 1.5  # the border of an arm is mixed with air
 CELL_MM = 2.0  # the outline is smooth, and nothing smaller matters
@@ -38,8 +38,8 @@ def outline(hu: npt.NDArray[np.float32], pixel_mm: Pixel, by: Morphology) -> Mas
 
 
 def protruding(hu: npt.NDArray[np.float32], mask: Mask, body: Mask, pixel_mm: Pixel, by: Morphology) -> Mask:
-    """What of `mask` is a shell fused to the head. Fat counts as `body` (the outline), so only what stands out in air
-    is outside: ears, the nose, and the arms of a holder, of which the last are long and of one density."""
+    """The part of `mask` that is a shell fused to the head. Fat counts as `body` (the outline), so only what stands out
+    into air is outside: ears, the nose, and the arms of a holder; only the last are long and of one density."""
     shells = np.zeros(mask.shape, np.bool_)
     step, coarse_mm = coarse(pixel_mm, CELL_MM)
     labels, count = by.parts(mask[::step, ::step] & ~body)
@@ -55,13 +55,13 @@ def protruding(hu: npt.NDArray[np.float32], mask: Mask, body: Mask, pixel_mm: Pi
 
 
 def _spread(values: npt.NDArray[np.float32]) -> float:
-    """Standard deviation of the middle two thirds, as it were: half the distance of the 16th and 84th percentile."""
+    """A standard deviation from the middle two thirds: half the distance between the 16th and 84th percentile."""
     low, high = np.percentile(values, (16, 84))
     return float(high - low) / 2
 
 
 def _near(thick: Mask, margin_mm: float, pixel_mm: Pixel, by: Morphology) -> Mask:
-    """What the opening by OPENING_MM leaves of a body, whose depths are `thick`, grown by the margin."""
+    """What the opening by OPENING_MM leaves of a body, whose deep part is `thick`, grown by the margin."""
     return ~by.deeper(~thick, OPENING_MM + margin_mm, pixel_mm)
 
 
@@ -81,11 +81,11 @@ def _with_contact(
     pixel_mm: Pixel,
     by: Morphology,
 ) -> Mask:
-    """The arm, and the layer of the mask that goes on from it, as dense as its `sample` and no thicker."""
+    """The arm, and the layer of the mask that continues it, as dense as its `sample` and no thicker."""
     tolerance = min(60.0, max(40.0, 2.5 * _spread(sample)))
     itself = _around(arm, 0.0, pixel_mm)
     thickness = 2.0 * float(by.depth(arm[itself], pixel_mm).max()) + EDGE_MM
-    near = _around(arm, CONTACT_MM + thickness, pixel_mm)  # what lies beyond is no contact, nor the edge of any
+    near = _around(arm, CONTACT_MM + thickness, pixel_mm)  # what lies beyond is neither contact nor the edge of one
     hu, mask, within = hu[near], mask[near], arm[near]
     layer = mask & (np.abs(hu - np.float32(np.median(sample))) <= tolerance)
     layer &= (by.depth(~within, pixel_mm) <= CONTACT_MM) & (by.depth(mask, pixel_mm) <= thickness)
@@ -97,7 +97,7 @@ def _with_contact(
 
 
 def _around(mask: Mask, reach_mm: float, pixel_mm: Pixel) -> tuple[slice, slice]:
-    """Rows and columns of the mask, which is not empty, and of all that is `reach_mm` away, and a pixel more."""
+    """Rows and columns of the mask, which is not empty, and of all within `reach_mm` of it, and a pixel more."""
     at = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
     reach = (int(reach_mm / mm) + 2 for mm in pixel_mm)
     rows, columns = (slice(max(0, int(i[0]) - r), int(i[-1]) + r + 1) for i, r in zip(at, reach, strict=True))

@@ -1,8 +1,8 @@
 """Stepping over the elements of an encoded data set to those that are wanted (PS3.5 chapter 7).
 
 pydicom makes an object of each of the one to three hundred elements before Pixel Data. What is laid out as nearly every
-scanner does it is stepped over here; anything else, from an order that is none to a length that cannot be, is Unusual
-and pydicom's to judge.
+scanner does it is stepped over here; anything else, from a wrong order to an impossible length, is Unusual and left to
+pydicom to judge.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ UNDEFINED = 0xFFFFFFFF  # length of a value that ends with a delimiter (PS3.5 7.
 PIXEL_DATA = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 CHARACTER_SET = 0x00080005
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
-_LARGE = 8 * 2**20  # bytes in front of Pixel Data; what is larger is counted
+_LARGE = 8 * 2**20  # bytes before Pixel Data; more is left to pydicom
 _LONGEST_CHARACTER_SET = 1024  # bytes; the longest that means anything has some two hundred
 _DEEPEST = 16  # sequences within sequences; PS3.5 sets no limit, and no image comes near it
 _LONG = frozenset(str(vr).encode() for vr in EXPLICIT_VR_LENGTH_32)  # PS3.5 7.1.2
@@ -32,7 +32,7 @@ Pixels = tuple[str | None, int, int]
 
 
 class Unusual(Exception):
-    """Not laid out as nearly every data set is; that is no verdict."""
+    """Not laid out as nearly every data set is; that is not a verdict."""
 
 
 def find(
@@ -44,9 +44,9 @@ def find(
     after: int = 0x0007FFFF,
 ) -> tuple[dict[int, RawDataElement], Pixels | None]:
     """The `wanted` elements, by tag, of the little endian data set that begins at `begin`, and where the value of Pixel
-    Data lies, which ends the search; None where there is none. A sequence of undefined length gets the one it has.
+    Data lies, which ends the search; None if there is none. A sequence of undefined length gets its actual one.
 
-    `after`: the tag that all are beyond; groups below 0008 belong elsewhere than in a data set.
+    `after`: the tag that all come after; groups below 0008 do not belong in a data set.
     Raises Unusual, struct.error.
     """
     found: dict[int, RawDataElement] = {}
@@ -121,7 +121,7 @@ def _past_sequence(data: bytes | bytearray, at: int, implicit: bool, vr: str | N
 def _past_item(data: bytes | bytearray, at: int, end: int | None, implicit: bool, depth: int) -> int:
     """Where an item ends whose elements begin at `at`; `end`: where it says so itself.
 
-    One with an element that reaches beyond its end is Unusual: whoever parses it goes on behind the element.
+    One with an element that reaches beyond its end is Unusual: a parser would continue after that element.
     """
     while end is None or at < end:
         group, element, length = _implicit(data, at)

@@ -1,7 +1,7 @@
 """Stored values as they are meant: bits beyond the stored ones, and signs that were not extended (PS3.5 8.1.1).
 
 Pixel Representation, Bits Stored and High Bit are the header fields that are wrong most often; each correction here
-states what in the pixels themselves asks for it.
+states what in the pixels themselves calls for it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def interpret(
 ) -> npt.NDArray[Any]:
     """Integers (row, column) of native pixels, with sign and range of the `bits_stored` bits that end at `high_bit`.
 
-    `shared_bits`: the data set announces overlays in the unused bits, so these are certainly no part of a value.
+    `shared_bits`: the data set announces overlays in the unused bits, so these are certainly not part of a value.
     """
     allocated = values.dtype.itemsize * 8
     if bits_stored >= allocated:

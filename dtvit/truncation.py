@@ -1,7 +1,7 @@
 """Where a slice is cut off: by a reconstruction smaller than the head, a reformat that reaches beyond its volume, or a
 transfer or a decoder that broke off.
 
-What lies beyond holds one value as far as the border of the picture, be it padding, air or zero. A head that ends by
+What lies beyond has a single value up to the border of the picture, be it padding, air or zero. A head that ends by
 itself shows skin there; one that is cut shows skull, brain, and skull again.
 """
 
@@ -13,15 +13,15 @@ import numpy.typing as npt
 BONE_HU, TISSUE_HU = 200.0, (0.0, 130.0)  # as `selection` has them for cells, here of pixels
 AIR_HU = -1000.0
 SAMPLED_MM = 3.0  # between the lines that are followed from the border inwards
-BLURRED, BLURRED_MM = 4, 3.0  # over so many pixels resampling softens the edge, but no further in
+BLURRED, BLURRED_MM = 4, 3.0  # resampling softens the edge over this many pixels, but no further in
 BEYOND = 3  # pixels of one value in a row; fewer may be alike by chance
-SCALP_MM = 12.0  # thicker is none: below it lies bone
-CUT_MM = 30.0  # a chord a millimetre or two within the skull; whole heads keep below, be all air of one value
+SCALP_MM = 12.0  # none is thicker: below it lies bone
+CUT_MM = 30.0  # a chord a millimetre or two within the skull; whole heads stay below, even if all air has one value
 
 
 def cut_mm(hu: npt.NDArray[np.float32], head_mask: npt.NDArray[np.bool_], pixel_mm: tuple[float, float]) -> float:
     """How much brain between skull and skull lies where the picture's content ends, seen from one of its four sides; 0
-    where that is less than CUT_MM, as where the head ends by itself, and where it ends at the border of the picture.
+    if that is less than CUT_MM, as where the head ends by itself, or if it ends at the border of the picture.
     `hu` and `head_mask` (row, column), `pixel_mm` between rows and between columns.
     """
     rows_mm, columns_mm = pixel_mm
@@ -36,7 +36,7 @@ def cut_mm(hu: npt.NDArray[np.float32], head_mask: npt.NDArray[np.bool_], pixel_
 def _from_both_ends(
     hu: npt.NDArray[np.float32], head: npt.NDArray[np.bool_], along_mm: float, apart_mm: float
 ) -> float:
-    """Of a picture (line, pixel) whose lines are followed inwards."""
+    """For a picture (line, pixel), following its lines inwards."""
     ways = [turn for turn in (1, -1) if (hu[:, ::turn][:, :1] == hu[:, ::turn][:, 1:BEYOND]).all(1).any()]
     if not ways:  # mostly: air has noise
         return 0.0
@@ -64,7 +64,7 @@ def _brain_at_the_edge(
 def _followed(
     hu: npt.NDArray[np.float32], head: npt.NDArray[np.bool_], begin: npt.NDArray[np.intp], deep: npt.NDArray[np.intp]
 ) -> npt.NDArray[np.float32]:
-    """(depth, line): the pixels that lie so `deep` in the content of each line; air outside the head."""
+    """(depth, line): the pixels `deep` in the content of each line; air outside the head."""
     place = np.arange(len(hu)), np.minimum(begin + deep[:, None], hu.shape[1] - 1)
     return np.where(head[place] & (begin >= BEYOND), hu[place], np.float32(AIR_HU))
 

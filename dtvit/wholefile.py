@@ -11,7 +11,7 @@ from typing import IO
 
 
 def write_whole(path: Path, content: bytes, *, mode: int = 0o644) -> None:
-    """`replacing`, for content that is at hand. Raises OSError."""
+    """`replacing`, for content already in memory. Raises OSError."""
     with replacing(path, mode=mode) as file:
         file.write(content)
 

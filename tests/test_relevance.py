@@ -235,7 +235,7 @@ def test_another_thread_may_use_the_model_meanwhile():
 
 @pytest.mark.parametrize("encoder", ["resnet18", "swin_tiny_patch4_window7_224"])
 def test_encoders_without_attention_over_one_grid_are_refused(encoder):
-    with pytest.raises(NoAttention, match="no plain ViT"):
+    with pytest.raises(NoAttention, match="not a plain timm ViT"):
         relevance(DTViT(encoder).eval(), torch.zeros(1, 3, 224, 224))
 
 
