@@ -29,9 +29,7 @@ from train.evaluation import drift, plots
 from train.evaluation.cases import gather
 
 PATIENTS = [("a", ""), ("b", ""), ("c", "deep"), ("d", "lobar"), ("e", "subtentorial"), ("f", "deep")]
-FITTED_HERE = (
-    "Temperatures and thresholds were fitted on patients who are measured here; what hangs on them is too good."
-)
+FITTED_HERE = "Temperatures and thresholds were fitted on patients measured here; what depends on them is too good."
 FAST = ("--resamples", "40", "--examples", "2", "--threads", "1")
 
 
@@ -529,4 +527,4 @@ def test_the_nodes_rule_for_a_series_stands_beside_others(evaluated):
     assert set(rules) == {row["rule"] for row in rows_of(evaluated / "series_rules.csv")}
     assert rules["two_neighbours"]["auc"] == pytest.approx(found["presence"]["patient"]["auc"], abs=1e-4)
     assert all(0 <= each["sensitivity"] <= 1 for each in rules.values())
-    assert "How should a series follow" in (evaluated / "report.html").read_text()
+    assert "How should slices decide on a series?" in (evaluated / "report.html").read_text()

@@ -1,9 +1,9 @@
-"""Intervals: patients drawn again with replacement, all resamples at once.
+"""Intervals: patients resampled with replacement, all resamples at once.
 
-Slices of a patient are near copies, so the patient is what is drawn, with all that he brings. A resample is a count
-for each patient; every figure is then a weighted one, and a thousand of them are a matrix product (sums) or one sort
-(areas under curves) instead of a thousand passes over the slices. The figures themselves are scikit-learn's; that the
-weighted ones agree with them is held by tests/test_evaluation.py.
+Slices of a patient are near copies, so patients are drawn, each with all their slices. A resample is a count for each
+patient; every figure is then a weighted one, and a thousand of them are a matrix product (sums) or one sort (areas
+under curves) instead of a thousand passes over the slices. The figures themselves are scikit-learn's;
+tests/test_evaluation.py holds that the weighted ones agree with them.
 
 Source: Efron and Tibshirani 1993, chapter 13 (percentile intervals); Field and Welsh 2007 (drawing clusters).
 """
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 RESAMPLES = 1000
 LEVEL = (2.5, 97.5)  # percentiles: 95 %
 FEWEST = 2  # patients; from one there is nothing to draw
-AT_ONCE = 64  # resamples sorted out together: 10,000 slices then take 5 MB, which stays in the cache
+AT_ONCE = 64  # resamples computed together: 10,000 slices then take 5 MB, which stays in the cache
 
 Floats = NDArray[np.float64]
 
@@ -54,7 +54,7 @@ class Draws:
         return self.counts @ by_patient
 
     def auc(self, scores: Floats, truth: NDArray[np.bool_]) -> Floats:
-        """(resamples,) areas under the ROC curve, ties counting half; not a number where one class is missing."""
+        """(resamples,) areas under the ROC curve, ties counting half; NaN where one class is missing."""
 
         def area(negatives: Floats, positives: Floats) -> Floats:
             below = np.cumsum(negatives, axis=1) - negatives
@@ -99,13 +99,13 @@ def draw(patients: NDArray[Any], *, resamples: int = RESAMPLES, seed: int = 0) -
 
 
 def interval(values: Floats) -> list[float]:
-    """Lower and upper bound over the resamples in which the value could be told; not numbers where there are none."""
+    """Lower and upper bound over the resamples in which the value is known; NaN if there are none."""
     known = values[np.isfinite(values)]
     return [float(x) for x in np.percentile(known, LEVEL)] if len(known) else [np.nan, np.nan]
 
 
 def at_the_limit(value: float, patients: int) -> list[float]:
-    """Bounds of a share that is 0 or 1 in every resample, where drawing again shows no doubt at all: those of Clopper
-    and Pearson for `patients` of whom none, or all, count."""
+    """Bounds of a share that is 0 or 1 in every resample, where resampling shows no doubt at all: those of Clopper and
+    Pearson for `patients` of whom none, or all, count."""
     doubt = 1 - (LEVEL[0] / 100) ** (1 / patients)
     return [max(0.0, value - doubt), min(1.0, value + doubt)]

@@ -16,8 +16,8 @@ from scipy.special import log_softmax
 from dtvit.checkpoint import Metadata
 from dtvit.findings import Thresholds
 
-SENSITIVITY = SPECIFICITY = 0.95  # what each threshold must keep; more would hang on one head among few
-EASY = (0.3, 0.7)  # thresholds where the data ask for none: an answer needs odds of more than two to one
+SENSITIVITY = SPECIFICITY = 0.95  # what each threshold must keep; more would depend on one head among few
+EASY = (0.3, 0.7)  # thresholds where the data require none: an answer needs odds of more than two to one
 
 Floats = NDArray[np.float64]
 
@@ -57,9 +57,9 @@ def fit_temperature(logits: Floats, labels: NDArray[np.int8]) -> float:
 def fit_thresholds(scores: Floats, truth: NDArray[np.bool_], *, probabilities: bool = True) -> Thresholds:
     """`absent_below` keeps SENSITIVITY of the positives above it, `present_at` SPECIFICITY of the negatives below it.
 
-    On easy data the first lies above the second, and whatever lies between them keeps both promises: there EASY is
+    On easy data the first lies above the second, and whatever lies between them keeps both promises: then EASY is
     taken, as far as it fits. Where scores are `probabilities`, 0.5 always lies between the two, so that neither
-    answer is given against the odds. A series' output is none: the highest of many slices is high in health, too.
+    answer is given against the odds. A series' output is not one: the highest of many slices is high in health, too.
     """
     if truth.all() or not truth.any():
         return Thresholds(*EASY)

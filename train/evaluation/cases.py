@@ -33,7 +33,7 @@ class Cases:
     rows: tuple[Row, ...]
     """(N,): the row of the manifest that each picture comes from."""
     share: NDArray[np.float32]
-    """(N,): size of the lesion as a share of the head in the picture; not a number where no mask tells."""
+    """(N,): size of the lesion as a share of the head in the picture; NaN without a mask."""
 
     @property
     def columns(self) -> dict[str, NDArray[np.str_]]:
@@ -42,7 +42,7 @@ class Cases:
         return {name: np.array(each, np.str_) for name, each in texts.items() if any(each)}
 
     def shares_patients(self, other: Cases) -> bool:
-        """Whether a picture is in both, or a patient where both are of one manifest: ids mean nothing across two."""
+        """Whether a picture is in both, or, if both are of one manifest, a patient: ids mean nothing across two."""
         mine, others = ({row.path.resolve() for row in each.rows} for each in (self, other))
         if mine & others or self.manifest.digest != other.manifest.digest:
             return bool(mine & others)
@@ -55,7 +55,7 @@ class Cases:
 
 
 def geometry_of(checkpoint: Checkpoint) -> str:
-    """Which part of a picture its model sees, see `dtvit.preprocess`. Raises UnusableCheckpoint."""
+    """Which part of a picture its model sees; see `dtvit.preprocess`. Raises UnusableCheckpoint."""
     try:
         return preprocess.geometry_of(checkpoint.metadata.preprocessing)
     except ValueError as exc:
@@ -71,7 +71,7 @@ def gather(
     masks: str | None = None,
     tell: Callable[[int, int], None] = lambda done, of: None,
 ) -> Cases:
-    """`part`: one of PARTS, "all", or None for "test" where it is known which that is. `masks`: a folder with masks
+    """`part`: one of PARTS, "all", or None for "test" if it is known which that is. `masks`: a folder with masks
     named like the pictures, or a column of the manifest that names them. Raises UnusableData.
     """
     found = manifest.read(path, labels_needed=False)
@@ -81,7 +81,7 @@ def gather(
         raise UnusableData(f"{split_file or path} puts no row into the {chosen} part; choose another with --part")
     order, _ = filed.arrangement(found, evaluated)
     rows = tuple(found.rows[index] for index in order.tolist())
-    named = {} if masks is None else _masks(found, rows, masks)  # a slip there is told before pictures take minutes
+    named = {} if masks is None else _masks(found, rows, masks)  # a slip there is reported before reading takes minutes
     pictures = filed.load(found, evaluated, geometry=geometry, tell=tell)
     share = _shares(found, rows, named)
     return Cases(found, split, chosen, pictures, rows, share)
@@ -109,7 +109,7 @@ def _only(split: Split, part: str) -> Split:
 
 
 def _shares(found: Manifest, rows: tuple[Row, ...], masks: Mapping[int, Path]) -> NDArray[np.float32]:
-    """Lesion over head, by row; not a number where there is no mask. Raises UnusableData."""
+    """Lesion over head, by row; NaN without a mask. Raises UnusableData."""
     problems, shares = [], np.full(len(rows), np.nan, np.float32)
     for index, row in enumerate(rows):
         path = masks.get(row.line)
@@ -122,7 +122,7 @@ def _shares(found: Manifest, rows: tuple[Row, ...], masks: Mapping[int, Path]) -
             continue
         if mask.shape != picture.shape:
             text = f"{path.name} has {mask.shape[1]} x {mask.shape[0]} pixels, its picture {picture.shape[1]} x "
-            problems.append(Problem(row.line, "mask", text + f"{picture.shape[0]}; a mask fits its picture"))
+            problems.append(Problem(row.line, "mask", text + f"{picture.shape[0]}; a mask must fit its picture"))
             continue
         head = picture > 0
         shares[index] = (head & (mask > 0)).sum() / max(int(head.sum()), 1)
@@ -132,13 +132,13 @@ def _shares(found: Manifest, rows: tuple[Row, ...], masks: Mapping[int, Path]) -
 
 
 def _masks(found: Manifest, rows: tuple[Row, ...], masks: str) -> dict[int, Path]:
-    """Mask files by the row of the manifest, of those with hemorrhage; each seen to be a picture.
+    """Mask files of the rows with hemorrhage, by row of the manifest; each checked to be a picture.
 
-    Raises UnusableData, also where there is none at all.
+    Raises UnusableData, also if there is none at all.
     """
     bleeding = {row.line: row for row in rows if row.ich == 1}
     if not bleeding:
-        raise UnusableData(f"--masks {masks}: no picture with hemorrhage is evaluated in {found.path}; leave masks out")
+        raise UnusableData(f"--masks {masks}: no picture with hemorrhage is evaluated in {found.path}; leave it out")
     folder, home = Path(masks), found.path.parent
     if folder.is_dir():
         options = {line: _beside(row, home, folder) for line, row in bleeding.items()}

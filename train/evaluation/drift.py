@@ -1,8 +1,8 @@
 """Are these pictures like those the model learned from? A few plain numbers of each, and of the labels.
 
-A checkpoint keeps `statistics` of its training pictures, no picture; `compare` holds another set against them. What is
-alike here may still differ in what was not asked, and a model may fail on what is alike: this finds the coarse reasons
-(another window, another reconstruction, other heads, another share of bleeds), which are the most common ones.
+A checkpoint keeps `statistics` of its training pictures, not the pictures; `compare` holds another set against them.
+Sets that are alike here may still differ in what was not asked, and a model may fail on them: this finds the coarse
+reasons (another window, another reconstruction, other heads, another share of bleeds), which are the most common ones.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ class Drift:
     name: str
     unit: str
     there: tuple[float, float, float] | None
-    """5 %, median and 95 % of the training pictures; None where the checkpoint does not say."""
+    """5 %, median and 95 % of the training pictures; None if the checkpoint does not say."""
     here: tuple[float, float, float] | None
     outside: float | None
-    """Share of these pictures outside of what nine tenths of the training pictures have."""
+    """Share of these pictures outside the range of nine tenths of the training pictures."""
     verdict: str
 
 
@@ -80,7 +80,7 @@ def statistics(pictures: Pictures) -> dict[str, Any]:
 
 
 def compare(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[Drift]:
-    """`there`: statistics of the training data, {} where the checkpoint keeps none."""
+    """`there`: statistics of the training data, {} if the checkpoint keeps none."""
     lines = []
     for name, (words, unit) in FEATURES.items():
         before = there.get("quantiles", {}).get(name)
@@ -102,7 +102,7 @@ def compare(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[Drift]:
 
 
 def _features(picture: NDArray[np.uint8]) -> dict[str, float]:
-    """Of one (224, 224) picture; not a number where it shows too little."""
+    """Of one (224, 224) picture; NaN where it shows too little."""
     found = dict.fromkeys(FEATURES, np.nan)
     head = picture > 0
     found["head"] = 100 * float(head.mean())

@@ -33,7 +33,7 @@ from train.evaluation.units import Units, of_series, of_slices
 def evaluate(settings: Settings, seen: Seen = lambda what, done, of: None) -> dict[str, Any]:
     """What metrics.json holds.
 
-    Raises UnusableCheckpoint, UnusableData, UnusableOutput, UnavailableDevice, NotFinite, and NoAttention where maps of
+    Raises UnusableCheckpoint, UnusableData, UnusableOutput, UnavailableDevice, NotFinite, and NoAttention if maps of
     all slices are wanted.
     """
     writable(settings.output)
@@ -50,7 +50,7 @@ def evaluate(settings: Settings, seen: Seen = lambda what, done, of: None) -> di
         masks=settings.masks,
         tell=partial(seen, "reading pictures"),
     )
-    if settings.relevance:  # an encoder that has no maps is told before the rest is computed
+    if settings.relevance:  # an encoder that has no maps is refused before the rest is computed
         one = cases.pictures.take(np.arange(1))
         gallery.relevance_maps(model, one, checkpoint.metadata.mean, checkpoint.metadata.std)
     fitted_on = None
@@ -142,7 +142,7 @@ def _tables(cases: Cases, found: dict[str, Any], slices: Units, series: Units) -
 
 
 def _drawn(found: dict[str, Any], slices: Units, series: Units, calibration: Calibration) -> dict[str, bytes]:
-    """The figures by name of file, as PNG; without those for which there is nothing to draw."""
+    """The figures by file name, as PNG; without those for which there is nothing to draw."""
     figures = {
         "answers.png": plots.answers(found),
         "curves.png": plots.curves({"slice": slices, "patient": series}, found, _cuts(calibration)),

@@ -1,7 +1,7 @@
-"""Figures with their intervals: how a rate, an area or a calibration error is had, for the data and every resample.
+"""Figures with their intervals: how to get a rate, an area or a calibration error, for the data and every resample.
 
 A rate is a ratio of cells of a confusion matrix, defined once for both. Areas are scikit-learn's. Each figure has its
-interval beside it (`_ci`) or, where it cannot be told, the reason in words (`_why`).
+interval beside it (`_ci`) or, if it is not known, the reason in words (`_why`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Floats = NDArray[np.float64]
 
 
 def entry(name: str, value: float | Floats, drawn: Floats, patients: int, *, why: str) -> Figures:
-    """A figure and its interval, or neither and the reason. `patients`: as many as it rests on."""
+    """A figure and its interval, or neither and the reason. `patients`: how many it rests on."""
     if not np.isfinite(value):
         return {name: np.nan, f"{name}_why": why}
     if patients < FEWEST:
@@ -41,7 +41,7 @@ def mean(name: str, values: Floats, draws: Draws, *, why: str) -> Figures:
 
 
 def auc(scores: Floats, truth: NDArray[np.bool_]) -> float:
-    """Area under the ROC curve; ties count half. Not a number where one class is missing."""
+    """Area under the ROC curve; ties count half. NaN if one class is missing."""
     return float(roc_auc_score(truth, scores)) if truth.any() and not truth.all() else np.nan
 
 
@@ -52,7 +52,7 @@ def drawn_auc(scores: Floats, truth: NDArray[np.bool_], draws: Draws) -> Floats:
 
 
 def areas(scores: Floats, truth: NDArray[np.bool_], draws: Draws, *, of: str) -> Figures:
-    """Areas under the ROC and the precision-recall curve; `of`: what is to be told from the rest, in words."""
+    """Areas under the ROC and the precision-recall curve; `of`: what is told from the rest, in words."""
     missing = lacking(truth, of)
     if missing:
         return {key: value for name in ("auc", "average_precision") for key, value in _unknown(name, missing)}
@@ -74,7 +74,7 @@ def confusion(truth: NDArray[Any], guess: NDArray[Any], classes: int, draws: Dra
 def rates(matrix: Floats) -> dict[str, Floats]:
     """Of confusion matrices (..., C, C): accuracy (...), and of each class (..., C) precision, recall, specificity, F1.
 
-    What has no denominator is not a number.
+    What has no denominator is NaN.
     """
     right = np.diagonal(matrix, axis1=-2, axis2=-1)
     true, called, total = matrix.sum(-1), matrix.sum(-2), matrix.sum((-1, -2))
@@ -91,7 +91,7 @@ def rates(matrix: Floats) -> dict[str, Floats]:
 def calibration(confidence: Floats, right: NDArray[np.bool_], draws: Draws, *, why: str) -> Figures:
     """Expected calibration error: the mean gap between confidence and share of right answers, over BINS bins.
 
-    A gap has no sign, so resamples widen it; the interval is moved back by as much as their mean lies too high.
+    A gap has no sign, so resampling widens it; the interval is moved back by as much as their mean is too high.
     """
     added = in_bins(confidence, right)
     value, drawn = _gap(added.sum(0)), _gap(draws.sums(added.reshape(-1, BINS * 3)).reshape(-1, BINS, 3))
@@ -108,13 +108,13 @@ def in_bins(confidence: Floats, right: NDArray[np.bool_]) -> Floats:
 
 
 def ratio(part: Any, whole: Any) -> Floats:
-    """`part` / `whole`, not a number where `whole` is 0."""
+    """`part` / `whole`, NaN where `whole` is 0."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(np.true_divide(part, whole), np.float64)
 
 
 def lacking(truth: NDArray[np.bool_], of: str) -> str:
-    """Which class is missing, in words; empty where none is."""
+    """Which class is missing, in words; empty if none is."""
     if not len(truth):
         return "nothing with a label"
     if truth.all():

@@ -1,7 +1,7 @@
 """The worst errors, to be looked at: what was missed, what was called without blood, what was put in the wrong place.
 
-One slice of a series at most, since its neighbours look the same. A relevance map stands beside the slice, never over
-it: what it shows and what it does not, see `dtvit.relevance`.
+At most one slice per series, since its neighbours look the same. A relevance map stands beside the slice, never over
+it; for what it shows and what it does not, see `dtvit.relevance`.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def choose(slices: Units, series: NDArray[np.int32], each: int = EACH) -> list[t
 def examples(
     chosen: list[tuple[str, int]], cases: Cases, slices: Units, model: DTViT, mean: Triple, std: Triple
 ) -> tuple[list[Example], str]:
-    """The chosen slices as pictures, and why there are no maps (empty where there are)."""
+    """The chosen slices as pictures, and why there are no maps (empty if there are)."""
     try:
         wanted = np.array([index for _, index in chosen], int)
         maps = relevance_maps(model, cases.pictures.take(wanted), mean, std)
@@ -97,7 +97,7 @@ def relevance_maps(
     device = next(model.parameters()).device
     shown = middle(pictures.pictures)
     maps = []
-    for index in range(len(shown)):  # one at a time: each keeps what its gradient needs
+    for index in range(len(shown)):  # one at a time: each keeps in memory what its gradient needs
         maps.append(relevance(model, normalised(shown[index : index + 1], device, mean, std)))
         seen(index + 1, len(shown))
     return np.concatenate(maps) if maps else np.zeros((0, 1, 1), np.float32)

@@ -35,7 +35,7 @@ class HeldOut:
         return len(self.truth)
 
     def take(self, chosen: NDArray[Any]) -> HeldOut:
-        """The rows of a mask or of an index."""
+        """The rows that a mask or an index selects."""
         logits = Logits(self.logits.presence[chosen], self.logits.location[chosen])
         return HeldOut(logits, self.truth.take(chosen))
 
@@ -55,7 +55,7 @@ def of(logits: Logits, pictures: Pictures) -> HeldOut:
 
 
 def join(parts: Sequence[HeldOut]) -> HeldOut:
-    """One under the other; patients and series are numbered as they are."""
+    """Concatenated; patients and series keep their numbers."""
     logits = Logits(
         np.concatenate([each.logits.presence for each in parts]),
         np.concatenate([each.logits.location for each in parts]),
@@ -80,7 +80,7 @@ def write(path: Path, parts: Sequence[HeldOut]) -> None:
 
 
 def read(path: Path) -> HeldOut:
-    """Raises UnusableData where it is no such file."""
+    """Raises UnusableData if it is not such a file."""
     try:
         with np.load(path) as arrays:
             count = len(arrays["presence"])

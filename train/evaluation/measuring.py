@@ -17,7 +17,7 @@ from train.evaluation.calibration import Calibration, fit_temperature, fit_thres
 from train.evaluation.predicting import Logits
 from train.evaluation.units import ODDS, grouped, of_series, of_slices
 
-PREVALENCE = 0.1  # of all heads that are scanned; what a site's own is, only the site knows
+PREVALENCE = 0.1  # of all heads scanned; only a site knows its own
 
 
 def calibrate(logits: Logits, truth: Pictures) -> Calibration:
@@ -51,9 +51,9 @@ def measure(
 ) -> dict[str, Any]:
     """{"presence": {"slice": ..., "patient": ...}, "location": the same, "strata": {"slice": ..., "patient": ...}}.
 
-    A value is a number, its 95 % interval beside it under `_ci`; what cannot be told is not a number, and `_why` says
-    the reason. `columns`: a text for each slice, to look at separately (site, scanner); a series is at the site of its
-    first slice. `share`: (N,) size of the lesion as a share of the head, where masks tell.
+    A value is a number, its 95 % interval beside it under `_ci`; what is not known is NaN, and `_why` gives the reason.
+    `columns`: a text for each slice, to be looked at separately (site, scanner); a series is at the site of its first
+    slice. `share`: (N,) size of the lesion as a share of the head, where there are masks.
     """
     slices = of_slices(logits, truth, calibration, share)
     series = of_series(slices, truth.series, calibration)
@@ -78,7 +78,7 @@ def measure(
 
 
 def plain(value: Any) -> Any:
-    """Figures with four digits, as JSON has them; what is not a number is null."""
+    """Figures with four digits, as JSON has them; NaN becomes null."""
     if isinstance(value, Mapping):
         return {str(key): plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):

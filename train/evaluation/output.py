@@ -1,4 +1,4 @@
-"""The folder with the results: seen to be writable before anything is computed, and each file whole."""
+"""The folder for the results: checked to be writable before anything is computed, and each file whole."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class UnusableOutput(Exception):
 
 
 def writable(folder: Path) -> None:
-    """Make the folder and see that a file can be. Raises UnusableOutput."""
+    """Make the folder and check that a file can be made in it. Raises UnusableOutput."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=folder)
@@ -28,7 +28,7 @@ def writable(folder: Path) -> None:
 
 
 def put(folder: Path, files: Mapping[str, bytes]) -> None:
-    """In this order; a gallery of an earlier run goes. Raises UnusableOutput."""
+    """Write the files in this order; the gallery of an earlier run is removed. Raises UnusableOutput."""
     try:
         for old in (folder / "gallery").glob("*.png"):
             old.unlink()

@@ -38,9 +38,9 @@ LOCATION_ROWS = (
 )
 BELIEVED_ROWS = (("ppv", "present is right (PPV)"), ("npv", "absent is right (NPV)"))
 KINDS = (
-    ("missed", "Missed: hemorrhage, and less likely than not for the model"),
-    ("false alarm", "False alarms: no hemorrhage, and likelier than not for the model"),
-    ("wrong place", "Wrong place, the surest first"),
+    ("missed", "Missed: hemorrhage that the model finds less likely than not"),
+    ("false alarm", "False alarms: no hemorrhage, but the model finds it more likely than not"),
+    ("wrong place", "Wrong place, the most confident first"),
 )
 FILES = (
     "What each figure is, how the intervals are made and what they leave out: docs/evaluation.md of the project. The "
@@ -51,21 +51,21 @@ BOTH = ("", "slices", "series")
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that stands in it."""
+    """Everything that the page shows."""
 
     title: str
     checkpoint: Checkpoint
     about: Sequence[tuple[str, str]]
-    """What the evaluation was made with: name and value."""
+    """How the evaluation was made: name and value."""
     summary: Sequence[str]
     doubts: Sequence[str]
     metrics: Mapping[str, Any]
     drift: Sequence[Drift]
     figures: Mapping[str, bytes]
-    """PNG by name of file."""
+    """PNG by file name."""
     examples: Sequence[Example]
     no_maps: str
-    """Why there are no relevance maps; empty where there are."""
+    """Why there are no relevance maps; empty if there are."""
 
 
 def render(report: Report) -> bytes:
@@ -92,13 +92,13 @@ def render(report: Report) -> bytes:
 
 
 def _tiles(metrics: Mapping[str, Any]) -> Tiles:
-    """Four figures of series, for the first glance."""
+    """Four figures of series, to take in at a glance."""
     presence = metrics["presence"]["patient"]
     chosen = (
         ("AUC, hemorrhage or none", presence, "auc"),
         ("called present, of those with hemorrhage", presence["answers"]["hemorrhage"], "present"),
         ("called absent, of those without", presence["answers"]["none"], "absent"),
-        ("location right, of those with hemorrhage", metrics["location"]["patient"], "accuracy"),
+        ("location correct, of those with hemorrhage", metrics["location"]["patient"], "accuracy"),
     )
     return Tiles([(measured(figures, name), words) for words, figures, name in chosen])
 
@@ -117,13 +117,13 @@ def _presence(report: Report) -> list[Block]:
     prevalence = series["prevalence"]
     return [
         Heading(2, "Is there a hemorrhage?"),
-        *_image(report, "answers.png", "What the node would say, by its two thresholds."),
+        *_image(report, "answers.png", "What the node would answer, by its two thresholds."),
         Table(
             f"With 95 % intervals. Counted as called: {cuts}.",
             BOTH,
             [*_of_both(PRESENCE_ROWS, found["slice"], found["patient"]), *counts],
         ),
-        Table(f"How far to believe an answer where {100 * prevalence:.3g} % have a hemorrhage.", BOTH, believed),
+        Table(f"How far to trust an answer where {100 * prevalence:.3g} % have a hemorrhage.", BOTH, believed),
         *_image(report, "curves.png", "Both curves, with the thresholds of this checkpoint on the left one."),
         *_image(report, "reliability.png", "A calibrated model lies on the dotted line."),
     ]
@@ -140,8 +140,8 @@ def _rules(report: Report) -> list[Block]:
         (each["what"], measured(each, "auc"), measured(each, "sensitivity"))
         for each in report.metrics["series_rules"].values()
     ]
-    caption = "Called: of series with hemorrhage, where a twentieth of those without is."
-    return [Heading(2, "How should a series follow from its slices?"), Table(caption, ("", "AUC", "called"), rows)]
+    caption = "Called: share of series with hemorrhage, at a cut that calls a twentieth of those without."
+    return [Heading(2, "How should slices decide on a series?"), Table(caption, ("", "AUC", "called"), rows)]
 
 
 def _location(report: Report) -> list[Block]:
@@ -180,8 +180,8 @@ def _strata(report: Report) -> list[Block]:
     header = ("", "with", "without", "AUC", "called present", "called absent", "false alarms")
     return [
         Heading(2, "For whom is it better or worse?"),
-        "Series. Hemorrhages of one kind are held against all without any; a site or scanner against its own.",
-        Table("Called present and absent: of those with hemorrhage. False alarms: of those without.", header, rows),
+        "By series. Hemorrhages of one kind are compared with all series without any; a site or scanner with its own.",
+        Table("Called present, called absent: of those with hemorrhage. False alarms: of those without.", header, rows),
         *_image(report, "strata.png", "Numbers with (+) and without (-) hemorrhage in brackets."),
     ]
 
@@ -193,10 +193,10 @@ def _gallery(report: Report) -> list[Block]:
     maps = (
         f"There are no relevance maps: {report.no_maps}."
         if report.no_maps
-        else "Beside each slice: what spoke for hemorrhage, scaled to its own brightest spot. The map is no "
-        "segmentation, and brightness does not compare between slices."
+        else "Beside each slice: what spoke for hemorrhage, scaled to its own brightest spot. The map is not a "
+        "segmentation, and brightness cannot be compared between slices."
     )
-    made: list[Block] = [heading, Text(f"One slice of a series at most. {maps}", "soft")]
+    made: list[Block] = [heading, Text(f"At most one slice per series. {maps}", "soft")]
     for kind, words in KINDS:
         chosen = [each for each in report.examples if each.kind == kind]
         if chosen:
@@ -220,12 +220,12 @@ def _drift(report: Report) -> list[Block]:
     if all(line.there is None for line in report.drift):
         return [
             heading,
-            "This cannot be told: the checkpoint keeps no numbers of its training pictures. Of these here:",
+            "This is not known: the checkpoint keeps no numbers of its training pictures. Those of the pictures here:",
             Table("Median (5 to 95 %).", ("", ""), [(words, Text(now, "words")) for words, _, now, _, _ in rows]),
         ]
     caption = (
-        "Median (5 to 95 %). Outside: share of these pictures beyond the 5 to 95 % of the training pictures; "
-        "10 % would be alike."
+        "Median (5 to 95 %). Outside: share of these pictures beyond the 5 to 95 % range of the training pictures; "
+        "10 % is what identical sets would have."
     )
     return [heading, Table(caption, ("", "training", "here", "outside", ""), rows)]
 
@@ -235,7 +235,7 @@ def _image(report: Report, name: str, caption: str) -> list[Block]:
 
 
 def measured(figures: Mapping[str, Any], name: str) -> Text:
-    """One of metrics.json with its interval, or the reason for none."""
+    """A figure of metrics.json with its interval, or the reason for having none."""
     value = figures[name]
     if not math.isfinite(value):
         return Text(figures[f"{name}_why"], "why")

@@ -1,4 +1,4 @@
-"""The figures, as PNG: curves, reliability, answers, confusion, strata; nothing is told by colour alone.
+"""The figures, as PNG: curves, reliability, answers, confusion, strata; nothing is shown by colour alone.
 
 Source of the colours: Okabe and Ito 2008, "Color Universal Design", distinct in the common colour vision deficiencies.
 """
@@ -28,7 +28,7 @@ DPI = 130
 
 
 def curves(units: Mapping[str, Units], metrics: Mapping[str, Any], cuts: Mapping[str, Thresholds]) -> bytes | None:
-    """ROC and precision-recall curves of presence, with the two thresholds marked; None where neither can be drawn."""
+    """ROC and precision-recall curves of presence, with the two thresholds marked; None if neither can be drawn."""
     figure, (roc, pr) = _figure(WIDE, 2)
     drawn = False
     for level, name, colour, style in LEVELS:
@@ -63,7 +63,7 @@ def curves(units: Mapping[str, Units], metrics: Mapping[str, Any], cuts: Mapping
 
 
 def reliability(slices: Units) -> bytes | None:
-    """What a probability is worth: share of hemorrhage among slices that were given it, and how many these were."""
+    """What a probability is worth: share of hemorrhage among slices that were given it, and how many there were."""
     known = slices.presence >= 0
     if not known.any():
         return None
@@ -95,7 +95,7 @@ def reliability(slices: Units) -> bytes | None:
 
 
 def answers(metrics: Mapping[str, Any]) -> bytes | None:
-    """What the node would say, as shares of those with hemorrhage, without, and without a label; None of nobody."""
+    """What the node would say, as shares of those with hemorrhage, without, and unlabelled; None if there are none."""
     sides = (("unlabelled", "without a label"), ("none", "without"), ("hemorrhage", "with hemorrhage"))
     rows = [
         (f"{name} {words}", found)
@@ -142,7 +142,7 @@ def confusions(metrics: Mapping[str, Any]) -> bytes:
 
 
 def strata(metrics: Mapping[str, Any], level: str, by_level: str) -> bytes | None:
-    """AUC of each stratum with its interval, as a forest; None where none can be told."""
+    """AUC of each stratum with its interval, as a forest plot; None if none is known."""
     rows = [
         (f"{by.replace('_', ' ')}: {value}", found)
         for by, values in metrics["strata"][level].items()

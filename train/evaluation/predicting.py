@@ -43,10 +43,10 @@ def predict(
     batch: int | None = None,
     seen: Callable[[int, int], object] = lambda done, of: None,
 ) -> Logits:
-    """Logits of each slice on the model's device, whose mode is put back. `seen` is told after every batch
-    how many slices are done, and of how many.
+    """Logits of each slice, computed on the model's device; the model's mode is restored. `seen` is called after every
+    batch with how many slices are done, and of how many.
 
-    Raises NotFinite, naming the first slice that the model cannot be asked about.
+    Raises NotFinite, naming the first slice for which the model gives no finite number.
     """
     device = next(model.parameters()).device
     at_once = batch or BATCH.get(device.type, 64)

@@ -1,4 +1,4 @@
-"""Progress on standard error: a bar where a terminal and rich are there, else a line for each stage."""
+"""Progress on standard error: a bar if it is a terminal and rich is installed, else a line for each stage."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 @contextlib.contextmanager
 def shown() -> Iterator[Callable[[str, int, int], None]]:
-    """Gives what is to be told: the stage, how much of it is done, of how much."""
+    """Gives the function to call with the stage, how much of it is done, and of how much."""
     try:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn

@@ -21,7 +21,7 @@ from train.evaluation.settings import Seen, Settings
 def recalibrated(settings: Settings, model: DTViT, checkpoint: Checkpoint, seen: Seen) -> tuple[Checkpoint, Cases]:
     """A new checkpoint in the output folder, and the pictures it was fitted on; the old one stays.
 
-    Raises UnusableData where the validation pictures lack a class, and UnusableOutput.
+    Raises UnusableData if the validation pictures lack a class, and UnusableOutput.
     """
     validation = _validation(settings, checkpoint, seen)
     metadata, labels = checkpoint.metadata, validation.pictures

@@ -1,4 +1,4 @@
-"""What one number of many slices tells a bleeding series best: the node's rule beside others, on the same slices.
+"""Which one number from many slices tells a bleeding series best: the node's rule beside others, on the same slices.
 
 The node takes the highest mean of two neighbouring slices (`dtvit.findings.series_output`). A rule is chosen by what is
 measured here on patients apart, over checkpoints and data sets, not by the best of one table: intervals overlap.
@@ -22,7 +22,7 @@ QUIET = 0.95  # of the series without hemorrhage a cut must leave uncalled
 
 
 def best_run(length: int, of: Callable[[Floats], Any] = np.mean) -> Rule:
-    """The highest of `of` over so many neighbours; over all slices where there are fewer."""
+    """The highest of `of` over that many neighbours; over all slices if there are fewer."""
 
     def rule(slices: Floats) -> float:
         length_here = min(length, len(slices))

@@ -1,6 +1,6 @@
-"""What is said of each head: how well slices, or series, with hemorrhage are told from those without, and where it is.
+"""The figures of each head: how well slices, or series, with hemorrhage are told from those without, and located.
 
-The same two functions serve slices and series. `presence` knows two kinds of decision: one cut, for accuracy,
+The same two functions serve slices and series. `presence` measures two kinds of decision: one cut, for accuracy,
 precision, recall, specificity and F1; and the node's two thresholds with three answers.
 """
 
@@ -38,12 +38,12 @@ SIDES = (
     ("none", 0, "nothing without hemorrhage"),
     ("unlabelled", UNCLEAR, "nothing without a label"),
 )
-"""Of whom answers are counted: name, presence, and why there is nothing to count."""
+"""The groups whose answers are counted: name, presence, and why there may be nothing to count."""
 
 
 def presence(units: Units, draws: Draws, *, cut: float, prevalence: float, probabilities: bool) -> Figures:
-    """The presence head on units whose presence is known; of the others the answers alone. `cut`: from which score on
-    a unit counts as called."""
+    """The presence head on units whose presence is known; of the others, only the answers. `cut`: a unit counts as
+    called from this score on."""
     known = units.presence >= 0
     said = _answers(units, draws, prevalence)
     units, draws = units.take(known), draws.take(known)
@@ -70,7 +70,7 @@ def location(units: Units, draws: Draws) -> Figures:
     """The location head on units with hemorrhage whose location is known: over three classes, found or missed.
 
     Precision, recall (which is the balanced accuracy), specificity, F1 and AUC are means over the three.
-    `found_and_right` alone asks both: the share of them that are called present, and in the right place.
+    Only `found_and_right` needs both: the share of them that are called present, and in the right place.
     """
     known = (units.presence == 1) & (units.location >= 0)
     units, draws = units.take(known), draws.take(known)
@@ -127,7 +127,7 @@ def _of_all(name: str, rate: str, of_class: list[Figures], drawn: Floats, fewest
 def _resting_on(
     truth: NDArray[np.bool_], called: NDArray[np.bool_], *, of: str
 ) -> list[tuple[str, NDArray[np.bool_], str]]:
-    """RATES, the units that each is a share of, and why where there are none."""
+    """RATES, the units that each is a share of, and the reason if there are none."""
     whys = (NOT_CALLED, f"nothing with {of}", f"nothing without {of}", NONE_CALLED)
     rests = zip(RATES, (called, truth, ~truth, truth | called), whys, strict=True)
     return [(rate, units, why if len(truth) else EMPTY) for rate, units, why in rests]
@@ -135,7 +135,7 @@ def _resting_on(
 
 def _answers(units: Units, draws: Draws, prevalence: float) -> Figures:
     """What the node would say of those with hemorrhage, of those without and of those without a label, and how far to
-    believe it where `prevalence` of all units have hemorrhage."""
+    trust it if `prevalence` of all units have hemorrhage."""
     answers: Figures = {}
     shares: dict[tuple[str, str], tuple[Floats, Floats]] = {}
     for side, label, why in SIDES:
@@ -165,5 +165,5 @@ def _answers(units: Units, draws: Draws, prevalence: float) -> Figures:
 
 
 def _trust(before: float, true: Floats | float, false: Floats | float) -> Floats:
-    """Bayes: how sure an answer is that comes with chance `true` where it is right, and `false` where it is wrong."""
+    """Bayes: how sure an answer is that is given with chance `true` if it is right, and `false` if it is wrong."""
     return ratio(before * true, before * true + (1 - before) * false)

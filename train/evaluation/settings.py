@@ -1,4 +1,4 @@
-"""What an evaluation can be told."""
+"""The settings of an evaluation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from train.evaluation.measuring import PREVALENCE
 from train.evaluation.predicting import Precision
 
 Seen = Callable[[str, int, int], None]
-"""Told what is being done, how much of it is done, and of how much."""
+"""Called with what is being done, how much of it is done, and of how much."""
 
 
 @dataclass(frozen=True)

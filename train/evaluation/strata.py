@@ -1,6 +1,6 @@
 """The same figures for parts of the data: by location, by size of the lesion, by site and by scanner.
 
-Hemorrhages of one kind are held against all slices, or series, without any; a site against its own.
+Hemorrhages of one kind are compared with all slices, or series, without any; a site with its own.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ Rows = NDArray[np.bool_]
 VOLUMES_ML = (0, 2, 5, 15, math.inf)
 AREAS_MM2 = (0, 50, 200, 800, math.inf)
 SHARES = (0, 0.005, 0.02, 0.06, 1.0)
-"""Of the head in the picture, where nothing tells millimetres."""
+"""Of the head in the picture, where nothing gives millimetres."""
 NOT_KNOWN = "not known"
-"""What is in no other stratum, where some are: no mask, or an empty one; no location; no site."""
+"""What is in no other stratum while some are: no mask, or an empty one; no location; no site."""
 
 
 @dataclass(frozen=True)
@@ -56,14 +56,14 @@ def strata(units: Units, columns: Mapping[str, NDArray[np.str_]]) -> Iterator[St
 
 
 def _with_the_rest(values: Iterable[tuple[str, Rows]], among: Rows) -> list[tuple[str, Rows]]:
-    """Those values that some `among` the rows have, and what has none of them, so that all are told."""
+    """Those values that some rows `among` have, and the rest with none of them, so that all rows are covered."""
     found = [(value, chosen & among) for value, chosen in values if (chosen & among).any()]
     rest = among & ~np.any([chosen for _, chosen in found], axis=0)
     return [*found, (NOT_KNOWN, rest)] if found and rest.any() else found
 
 
 def scored(units: Units, draws: Draws, columns: Mapping[str, NDArray[np.str_]]) -> dict[str, dict[str, Figures]]:
-    """{by: {value: figures}}: what is told apart, and what the node would answer."""
+    """{by: {value: figures}}: how well the two are told apart, and what the node would answer."""
     found: dict[str, dict[str, Figures]] = {}
     for stratum in strata(units, columns):
         rows = stratum.rows & (units.presence >= 0)

@@ -1,4 +1,4 @@
-"""The same results as CSV, for whoever computes on: figures, predictions, series, reliability, confusion, drift."""
+"""The same results as CSV, for further computing: figures, predictions, series, reliability, confusion, drift."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def predictions(cases: Cases, slices: Units) -> bytes:
 
 
 def series(cases: Cases, units: Units) -> bytes:
-    """A row for each series, concluded upon as the node does."""
+    """A row for each series, concluded on as the node does."""
     numbers = cases.pictures.series
     rows = (
         (units.patient[i], numbers[members[0]], len(members), *_of(units, i))

@@ -1,8 +1,8 @@
 """What is scored: each slice by itself, and each series by the rule with which the node concludes.
 
-The data hold no series without its brain covered, so a series is concluded on with full coverage. In `metrics.json`
-"patient" is a series: a synthetic head with its bleed and the same one without it are two, and so are two scans of
-one person. Intervals are drawn over persons either way.
+A series is concluded on as if it covered the brain: a manifest does not tell. In `metrics.json` "patient" is a series:
+a synthetic head with its bleed and the same one without it are two, and so are two scans of one person. Intervals are
+drawn over persons either way.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ class Units:
     presence: NDArray[np.int8]
     """(N,): 1 hemorrhage, 0 none, -1 not known."""
     location: NDArray[np.int8]
-    """(N,): index into LOCATIONS, -1 not known; of a series the one most of its slices have."""
+    """(N,): index into LOCATIONS, -1 not known; of a series, the one that most of its slices have."""
     score: Floats
-    """(N,): probability of a slice; output of a series, which is no probability."""
+    """(N,): probability of a slice; output of a series, which is not a probability."""
     places: Floats
     """(N, 3): probabilities of the locations, given hemorrhage."""
     answer: NDArray[np.str_]
     """(N,): what the node would say, by its two thresholds: a value of Outcome."""
     volume_ml: NDArray[np.float32]
     area_mm2: NDArray[np.float32]
-    """(N,): of a series its largest slice's."""
+    """(N,): of a series, the largest among its slices."""
     share: NDArray[np.float32]
-    """(N,): lesion as a share of the head in the picture; not a number where no mask tells."""
+    """(N,): lesion as a share of the head in the picture; NaN without a mask."""
 
     def __len__(self) -> int:
         return len(self.patient)
@@ -91,7 +91,7 @@ def of_series(slices: Units, series: NDArray[np.int32], calibration: Calibration
 
 
 def grouped(numbers: NDArray[Any]) -> list[NDArray[np.intp]]:
-    """The rows of each number, rising, in the order in which they stand."""
+    """The rows of each number, numbers rising, rows in their own order."""
     order = np.argsort(numbers, kind="stable")
     cuts = np.flatnonzero(np.diff(numbers[order])) + 1
     return [rows for rows in np.split(order, cuts) if len(rows)]
@@ -121,7 +121,7 @@ def _concluded(slices: Units, rows: NDArray[np.intp]) -> SeriesFindings:
 
 
 def presence_of(labels: NDArray[np.int8]) -> int:
-    """One slice with hemorrhage is enough; without one, a slice that cannot be told leaves the series so."""
+    """One slice with hemorrhage is enough; without one, an unclear slice leaves the series unclear."""
     if (labels == 1).any():
         return 1
     return UNCLEAR if (labels == UNCLEAR).any() else 0

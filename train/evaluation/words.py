@@ -15,30 +15,30 @@ from train.evaluation.cases import ALL, Cases
 FEW = 30  # patients of a class; below, a percentile interval is known to be too narrow
 NOT_SHOWN = (
     (
-        "The pictures came ready from the manifest. What the node does before (reading DICOM, choosing a series and "
-        "its slices, removing the head holder) is not measured here."
+        "The pictures came ready-made from the manifest. What the node does before that (reading DICOM, choosing a "
+        "series and its slices, removing the head holder) is not measured here."
     ),
     (
-        "A series is judged as if its slices showed the whole brain. In use, a gap or a missing end turns an absent "
-        "into an undetermined."
+        "A series is judged as if its slices showed the whole brain. In use, a gap or a missing end turns an answer of "
+        "absent into undetermined."
     ),
     (
-        "Only what the labels tell is measured: other hemorrhage (subdural, epidural, subarachnoid), other findings, "
+        "Only what the labels say is measured: other hemorrhages (subdural, epidural, subarachnoid), other findings, "
         "and what people make of a result are not."
     ),
     (
-        "A high figure does not show that blood was seen. Where hemorrhages and others were collected differently, "
-        "noise or the shape of heads tells them apart as well; dicom-node audit asks what the model looks at."
+        "A high figure does not show that blood was seen. Where cases with and without hemorrhage were collected "
+        "differently, noise or head shape tells them apart just as well; dicom-node audit asks what the model looks at."
     ),
     (
-        "The intervals tell how much the figures would vary with other patients from the same source. They do not "
+        "The intervals show how much the figures would vary with other patients from the same source. They do not "
         "cover wrong labels, another hospital, another scanner, or the choice of this checkpoint among several."
     ),
 )
 
 
 def summary(cases: Cases, metrics: Mapping[str, Any]) -> list[str]:
-    """Sentences on what was measured, how good it was and how sure that is; plain text."""
+    """Sentences on what was measured, how good it was and how certain that is; plain text."""
     truth, patient = cases.pictures, metrics["presence"]["patient"]
     series = len(set(truth.series.tolist()))
     unknown = series - patient["positives"] - patient["negatives"]
@@ -51,32 +51,32 @@ def summary(cases: Cases, metrics: Mapping[str, Any]) -> list[str]:
     ]
     if math.isfinite(patient["auc"]):
         told.append(
-            f"Shown a series with hemorrhage and one without, the model gives the higher output to the one with it in "
+            f"Shown a series with hemorrhage and one without, the model gives the former the higher output in "
             f"{_of_hundred(patient, 'auc')} of 100 such pairs; a guess would be right in 50."
         )
     else:
-        told.append(f"How well hemorrhage is told from none cannot be said: {patient['auc_why']}.")
+        told.append(f"How well the model tells hemorrhage from none is not known: {patient['auc_why']}.")
     told += _answers(patient)
     place = metrics["location"]["patient"]
     if math.isfinite(place["accuracy"]):
         commonest = max(place["by_class"][name]["positives"] for name in LOCATIONS) / place["positives"]
         told.append(
-            f"Asked where, the model is right in {_of_hundred(place, 'accuracy')} of 100 series with hemorrhage; "
-            f"always naming the commonest place would be right in {100 * commonest:.0f}."
+            f"Asked for the place, the model is right in {_of_hundred(place, 'accuracy')} of 100 series with "
+            f"hemorrhage; always naming the commonest place would be right in {100 * commonest:.0f}."
         )
-    told.append("In brackets: 95 % intervals, from drawing the patients again.")
+    told.append("In brackets: 95 % intervals, from resampling the patients.")
     least = min(patient["positive_patients"], patient["negative_patients"])
     if 0 < least < FEW:
-        which = f"{least} of the patients {'is' if least == 1 else 'are'}"
+        which = f"{_count(least, 'patient')} {'is' if least == 1 else 'are'}"
         told.append(
-            f"Only {which} of the smaller class: each of these figures may be far off, and the intervals are too "
+            f"Only {which} in the smaller class: each of these figures may be far off, and the intervals are too "
             "narrow rather than too wide."
         )
     return told
 
 
 def doubts(cases: Cases, metadata: Metadata, fitted_on: Cases | None) -> list[str]:
-    """What the figures do not show, beginning with what is special to this evaluation; plain text. `fitted_on`: what
+    """What the figures do not show, beginning with what is specific to this evaluation; plain text. `fitted_on`: what
     this evaluation fitted temperatures and thresholds on."""
     told = []
     if cases.split.leaky:
@@ -91,7 +91,7 @@ def doubts(cases: Cases, metadata: Metadata, fitted_on: Cases | None) -> list[st
             )
     if fitted_on is not None and cases.shares_patients(fitted_on):
         told.append(
-            "Temperatures and thresholds were fitted on patients who are measured here; what hangs on them is too good."
+            "Temperatures and thresholds were fitted on patients measured here; what depends on them is too good."
         )
     if metadata.patients_seen == "none":
         told.append("The model was trained on phantoms alone and has seen no patient.")
@@ -124,9 +124,9 @@ def _answers(patient: Mapping[str, Any]) -> list[str]:
     if math.isfinite(believed["ppv"]):
         told.append(
             f"Where {100 * believed['prevalence']:.3g} of 100 heads scanned have a hemorrhage, "
-            f"{_of_hundred(believed, 'ppv')} of 100 answers present would be right"
+            f"{_of_hundred(believed, 'ppv')} of 100 answers of present would be right"
             + (
-                f", and {_of_hundred(believed, 'npv')} of 100 answers absent."
+                f", and {_of_hundred(believed, 'npv')} of 100 answers of absent."
                 if math.isfinite(believed["npv"])
                 else "."
             )
@@ -135,7 +135,7 @@ def _answers(patient: Mapping[str, Any]) -> list[str]:
 
 
 def _counts(found: Mapping[str, Any]) -> dict[str, int]:
-    """Shares of answers as the numbers they are of."""
+    """Shares of answers, turned back into counts."""
     return {answer: round(found[answer] * found["count"]) for answer in ("present", "undetermined", "absent")}
 
 
