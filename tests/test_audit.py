@@ -244,7 +244,7 @@ def test_what_is_told_apart_the_wrong_way_round_is_told():
     assert "cannot tell them apart" not in said
     assert "Healed, they score lower than normals (AUC 0.20)." in said
     alike = " ".join(paragraph(figures(0.45, 0.5)))
-    assert "Without blood it cannot tell them apart: the most of any probe is 0.50" in alike
+    assert "Without blood it cannot tell them apart: the highest AUC of any probe is 0.50" in alike
     assert "wrong way round" not in alike
 
 

@@ -1,7 +1,7 @@
 """The same slice with its blood and without: does the call follow the blood, and nothing that comes with the change?
 
-Only slices that the model called right enter the shares of flips, since only these can flip the right way; how many it
-called wrong stands beside them. Donors of transplants are bleeds that it called in their own place.
+Only slices that the model called correctly enter the shares of flips, since only these can flip the right way; how many
+it called wrongly stands beside them. Donors of transplants are bleeds that it called in their own place.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def run(
         "Counterfactuals",
         "Bleeds taken out of slices (healed) and put into others (transplanted), each in two ways that training never "
         "uses. A sham does the same at a place without blood. A call flips when the probability crosses "
-        f"{subject.cut:.2f}; only slices called right before can flip.",
+        f"{subject.cut:.2f}; only slices called correctly before can flip.",
         (*study.known(), *healed, *grafted),
         (heal_plate, graft_plate),
         tuple(counts),
@@ -130,7 +130,7 @@ class _Study:
             found = self._mean(still, healed.of)
             rows += [
                 Row(f"healed.{name}.vs_normal_auc", f"{said} against untouched normals: AUC", against, HEALED_AUC),
-                Row(f"healed.{name}.still_segmented", f"{said}: a bleed is segmented still", found),
+                Row(f"healed.{name}.still_segmented", f"{said}: a bleed is still segmented", found),
             ]
             columns[f"healed: {name}"] = _column(self.bleeding, healed, after)
             columns[f"sham: {name}"] = _column(self.bleeding, shams, after_sham)
@@ -158,7 +158,7 @@ class _Study:
     def _rows(
         self, kind: str, name: str, done: tuple[Indices, Floats], sham: tuple[Indices, Floats], *, called: bool
     ) -> list[Row]:
-        """`done`, `sham`: which slices, and their probabilities then. `called`: so before, or it does not count."""
+        """`done`, `sham`: which slices, and their new probabilities. `called`: the earlier call that a slice needs."""
         flipped, said = f"flipped to {'no ' if called else ''}hemorrhage", f"{kind.capitalize()} ({name})"
         key, change = f"{kind}.{name}", "mean change of the probability"
         return [

@@ -1,6 +1,6 @@
 """What an audit says in numbers: a figure with its interval, beside the goal it is held to, as rows of a table.
 
-Intervals are 95 %, from patients drawn again with replacement: slices of a patient are near copies, and drawing slices
+Intervals are 95 %, from patients resampled with replacement: slices of a patient are near copies, and drawing slices
 would make every interval too narrow. One row serves the page and audit.json alike, so that the two cannot disagree.
 """
 
@@ -19,21 +19,21 @@ from train.evaluation import auc
 from train.evaluation.bootstrap import FEWEST, at_the_limit, draw, interval
 
 Tell = Callable[[str, int, int], object]
-"""Told of progress: the stage, how much of it is done, of how much; see `train.evaluation.progress`."""
+"""Called with progress: the stage, how much of it is done, and of how much; see `train.evaluation.progress`."""
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One number; not a number, with the same for its interval, where nothing could be measured. The interval alone is
-    not a number where the value rests on one patient, of whom there is nothing to draw."""
+    """One number; NaN, like its interval, if nothing could be measured. Only the interval is NaN if the value rests on
+    one patient, since there is nothing to resample."""
 
     value: float
     low: float
     high: float
     slices: int
-    """Of which it was made; in an AUC of pairs each counts twice."""
+    """How many it was made from; in an AUC of pairs each counts twice."""
     patients: int
 
 
@@ -45,7 +45,7 @@ class Goal:
     at_most: bool
 
     def met(self, figure: Figure) -> bool | None:
-        """None where the figure could not be measured."""
+        """None if the figure could not be measured."""
         return self.holds(figure.value) if math.isfinite(figure.value) else None
 
     def holds(self, value: float) -> bool:
@@ -58,7 +58,7 @@ class Goal:
 @dataclass(frozen=True)
 class Row:
     key: str
-    """Where it stands in audit.json below its part: names with points between them."""
+    """Where it stands in audit.json below its part: names separated by dots."""
     what: str
     """For a person."""
     figure: Figure
@@ -75,7 +75,7 @@ class Plate:
 
 @dataclass(frozen=True)
 class Section:
-    """One part of the audit: what was done, what came out."""
+    """One part of the audit: what was done, and what came of it."""
 
     name: str
     title: str
@@ -90,7 +90,7 @@ class Section:
         return next((row.figure for row in self.rows if row.key == key), None)
 
     def to_json(self) -> dict[str, Any]:
-        """Figures by key, each with `_ci` and `_slices` beside it; None for what could not be measured."""
+        """Figures by key, each with `_ci` and `_slices` beside it; None if it could not be measured."""
         made: dict[str, Any] = {"counts": dict(self.counts)}
         for row in self.rows:
             *folders, last = row.key.split(".")
@@ -122,19 +122,19 @@ def goals_of(sections: Sequence[Section]) -> list[dict[str, Any]]:
 
 
 def area(scores: Floats, truth: Bools, patients: NDArray[Any], seed: int) -> Figure:
-    """AUC of slices; not a number where one class is missing."""
+    """AUC of slices; NaN if one class is missing."""
     draws = draw(patients, seed=seed)
     value, fewest = auc(scores, truth), min(draws.count(truth), draws.count(~truth))
     low, high = math.nan, math.nan
     if fewest >= FEWEST:
         low, high = interval(draws.auc(scores, truth))
-        if low == high == value and value in (0, 1):  # whoever is drawn; that is no certainty
+        if low == high == value and value in (0, 1):  # whoever is drawn; that is not certainty
             low, high = at_the_limit(value, fewest)
     return Figure(value, low, high, len(scores), draws.patients)
 
 
 def patient_area(scores: Floats, truth: Bools, patients: NDArray[Any], seed: int) -> Figure:
-    """AUC of patients by the mean over their slices: what is common to all of them, as a scanner is, counts most so."""
+    """AUC of patients by the mean over their slices: what all slices share, such as a scanner, counts most this way."""
     names, place = np.unique(patients, return_inverse=True)
     means = np.bincount(place, scores) / np.bincount(place)
     found = area(means, np.bincount(place, truth) > 0, names, seed)
@@ -142,7 +142,7 @@ def patient_area(scores: Floats, truth: Bools, patients: NDArray[Any], seed: int
 
 
 def mean(values: NDArray[Any], patients: NDArray[Any], seed: int) -> Figure:
-    """Mean over slices; of a mask, the share."""
+    """Mean over slices; for a mask, the share."""
     if not len(values):
         return Figure(math.nan, math.nan, math.nan, 0, 0)
     draws = draw(patients, seed=seed)
@@ -151,13 +151,13 @@ def mean(values: NDArray[Any], patients: NDArray[Any], seed: int) -> Figure:
     if draws.patients >= FEWEST:
         low, high = interval(sums[:, 0] / sums[:, 1])
         if values.dtype == bool and (values.all() or not values.any()):
-            # All alike, drawn again, stay all alike; the exact binomial interval does not pretend to know.
+            # Resampling identical values shows no spread; the exact binomial interval does not pretend to know.
             low, high = at_the_limit(float(values[0]), draws.patients)
     return Figure(float(values.mean()), low, high, len(values), draws.patients)
 
 
 def gap(values: Floats, truth: Bools, patients: NDArray[Any], seed: int) -> Figure:
-    """Mean where `truth` is so, less the mean where it is not."""
+    """Mean where `truth` holds, less the mean where it does not."""
     draws = draw(patients, seed=seed)
     columns = np.stack((values * truth, truth, values * ~truth, ~truth), 1).astype(float)
     totals = columns.sum(0)

@@ -1,13 +1,13 @@
 """Taking a bleed out of a slice, in two ways that are THE AUDIT'S OWN AND MUST NEVER BE USED IN TRAINING.
 
-Training heals with mirrored tissue and feathered edges (`train.counterfactual`). A model could learn to know the traces
-of that; it has never met those of these two, so what it says of them it says of the missing blood:
+Training heals with mirrored tissue and feathered edges (`train.counterfactual`). A model could learn to recognise the
+traces of that; it has never met those of these two, so what it says of them it says of the missing blood:
 
-- `membrane`: the surroundings go on inwards as a soap film does (Laplace's equation), with noise made to match;
+- `membrane`: the surroundings continue inwards like a soap film (Laplace's equation), with noise made to match;
 - `patchwork`: pieces of the same brain, each chosen to fit what is already there (after Efros and Freeman, "Image
   quilting for texture synthesis and transfer", SIGGRAPH 2001).
 
-A sham is the same treatment of a place without blood: `elsewhere` finds one of the same shape.
+A sham is the same treatment at a place without blood: `elsewhere` finds one of the same shape.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ from train.audit.tissue import (
 
 RIM = 3  # pixels around a segmented bleed that are still brightened by it
 PIECE = 15  # pixels; some grains and a sulcus wide
-CANDIDATES = 4  # of the best fitting pieces one is drawn, so that no piece is repeated over and over
+CANDIDATES = 4  # best fitting pieces of which one is drawn, so that no piece is repeated over and over
 SOURCES = 40  # fewer places to take pieces from leave no choice
 
 Healer = Callable[[Anatomy, Mask, np.random.Generator], Picture | None]
-"""The slice with a hole (mask) filled in; None where that cannot be done."""
+"""The slice with a hole (mask) filled in; None if that cannot be done."""
 
 
 def hole_of(anatomy: Anatomy, mask: Mask) -> Mask:
-    """What is to be filled where `mask` is to be healed: with its rim, and never bone."""
+    """What to fill if `mask` is to be healed: with its rim, and never bone."""
     return np.asarray(dilated(mask, RIM) & anatomy.inside & (anatomy.picture < BONE) | mask)
 
 
@@ -61,7 +61,7 @@ def membrane(anatomy: Anatomy, mask: Mask, rng: np.random.Generator) -> Picture 
 def solve(hole: Mask, known: Mask, values: Floats) -> Floats:
     """Laplace's equation in `hole` with `values` at its neighbours in `known`; other neighbours do not pull.
 
-    Not a number in pieces of the hole that border on nothing known.
+    NaN in pieces of the hole that border on nothing known.
     """
     number = np.full(hole.shape, -1)
     rows, columns = np.nonzero(hole)
@@ -119,7 +119,7 @@ def patchwork(anatomy: Anatomy, mask: Mask, rng: np.random.Generator) -> Picture
 def _lay(
     grey: Floats, known: Mask, todo: Mask, sources: Mask, centre: tuple[int, int], rng: np.random.Generator
 ) -> None:
-    """Fill what is to do around `centre` with the piece that best goes on from what is known there."""
+    """Fill what is left around `centre` with the piece that best continues what is known there."""
     half = PIECE // 2
     y, x = centre
     window = slice(max(y - half, 0), y + half + 1), slice(max(x - half, 0), x + half + 1)

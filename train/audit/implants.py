@@ -1,9 +1,9 @@
 """Bleeds and look-alikes of synthetic heads in slices of people who do not bleed: is blood seen in heads like these?
 
-Synthetic heads alone (`train.audit.phantoms`) tell how a model sees synthetic heads. Here the head is a real one, from
-the scanner that is asked about, and only what there is to see was made. No bleeding patient is needed, so that anyone
-can ask it of their own. Put in by the audit's own ways, which training never uses (`train.audit.transplanting`);
-as a sham the same place of the same synthetic head without its bleed.
+Synthetic heads alone (`train.audit.phantoms`) show how a model sees synthetic heads. Here the head is a real one, from
+the scanner in question, and only what there is to see was made. No bleeding patient is needed, so that anyone can ask
+it of their own. They are put in by the audit's own ways, which training never uses (`train.audit.transplanting`); the
+sham is the same place of the same synthetic head without its bleed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from train.data import Pictures, UnusableData
 
 TRIED = 8  # donors most like a slice, of those drawn for it, before it is left out
 DRAWN = 40
-OFTEN = 12  # times that one slice is used at most
+OFTEN = 12  # times that one slice may be used
 THUMBNAIL = 24
 
 Floats = NDArray[np.float64]
@@ -44,7 +44,7 @@ class _Implant:
     of: int
     """Which slice of the audit it lies in."""
     donor: int
-    """Which of the pairs it is of."""
+    """Which of the pairs it comes from."""
     given: Graft
     plain: Graft
     """The same piece of the same head without it."""
@@ -89,9 +89,9 @@ def run(
     return Section(
         "implants",
         "Synthetic bleeds in real heads",
-        "Slices without hemorrhage, with a bleed or a look-alike of a synthetic head of like shape put in, in two ways "
-        "that training never uses; and, as a sham, with the same piece of that head without it. Called: hemorrhage "
-        f"from a probability of {subject.cut:.2f} on. It needs no bleeding patients: what it says of slices of one's "
+        "Slices without hemorrhage into which a bleed or a look-alike of a synthetic head of similar shape was put, in "
+        "two ways that training never uses; and, as a sham, the same piece of that head without it. Called: a "
+        f"probability of {subject.cut:.2f} or more. This needs no bleeding patients: what it says of slices from one's "
         "own scanner is what to expect there, as far as made bleeds can tell.",
         tuple(rows),
         tuple(plates),
@@ -108,7 +108,7 @@ class _Study:
     seed: int
 
     def placed(self, normal: NDArray[np.intp], pairs: Pairs, most: int, rng: np.random.Generator) -> list[_Implant]:
-        """As even over the slices as can be, each of one of the synthetic slices most like it."""
+        """As evenly over the slices as possible, each from one of the synthetic slices most like it."""
         if not len(pairs):
             return []
         donors = [
@@ -126,7 +126,7 @@ class _Study:
         return found[:most]
 
     def _fitting(self, of: int, tried: NDArray[Any], donors: Sequence[Anatomy], pairs: Pairs) -> _Implant | None:
-        """Of the first of them that has room there."""
+        """From the first of those tried that has room there."""
         for number in map(int, tried):
             donor = donors[number]
             if not (donor.blood.any() and donor.inside.any()):  # what it shows was lost in the picture
@@ -183,7 +183,7 @@ class _Study:
     def _made(
         self, placed: Sequence[_Implant], blender: str
     ) -> tuple[list[_Implant], NDArray[np.uint8], Floats, Floats]:
-        """Those that could be put in, their pictures, their probabilities, and those of their shams."""
+        """Those that could be put in, their pictures, their probabilities, and the probabilities of their shams."""
         rng = np.random.default_rng([self.seed, 82, list(BLENDERS).index(blender)])
         done: list[tuple[_Implant, Picture, Picture]] = []
         for each in placed:

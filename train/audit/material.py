@@ -30,13 +30,13 @@ def gather(
 ) -> Pictures:
     """`per_patient` slices, evenly spaced along the head, of `patients` patients (None: all), half of them bleeding.
 
-    Of `split` the test part alone is used. `needed`: labels that must be there. Raises UnusableData.
+    Only the test part of `split` is used. `needed`: labels that must be there. Raises UnusableData.
     """
     test = np.unique(split.rows[split.parts == PARTS.index("test")])
     rows = {int(index): manifest.rows[index] for index in test}
     missing = set(needed) - {row.ich for row in rows.values()}
     if missing:
-        other = "; --only implants and --only phantoms need none with hemorrhage" if missing == {1} else ""
+        other = "; --only implants and --only phantoms do without" if missing == {1} else ""
         raise UnusableData(
             f"{manifest.path}: an audit needs slices {_LABELS[min(missing)]} in its test part; "
             f"leave the split out to audit all rows{other}"
@@ -47,7 +47,7 @@ def gather(
 
 
 def _some(rows: dict[int, Row], patients: int | None, rng: np.random.Generator) -> dict[int, Row]:
-    """Rows of `patients` patients; of the rarer kind as many as there are, if that is less than half."""
+    """Rows of `patients` patients; all of the rarer kind, if those are less than half."""
     ill = {row.patient_id for row in rows.values() if row.ich == 1}
     kinds = [sorted(ill), sorted({row.patient_id for row in rows.values()} - ill)]
     if patients is None or patients >= sum(map(len, kinds)):
@@ -60,7 +60,7 @@ def _some(rows: dict[int, Row], patients: int | None, rng: np.random.Generator) 
 
 
 def _spread(rows: dict[int, Row], per_patient: int) -> list[int]:
-    """Of each patient, in the order of the series, slices with equal gaps, of those who bleed one that shows it."""
+    """Of each patient, slices with equal gaps in the order of the series; of those who bleed, one that shows it."""
     by_patient: dict[str, list[int]] = {}
     for index, row in rows.items():
         by_patient.setdefault(row.patient_id, []).append(index)
@@ -72,8 +72,8 @@ def _spread(rows: dict[int, Row], per_patient: int) -> list[int]:
 
 
 def _of_patient(own: Sequence[int], rows: dict[int, Row], count: int) -> list[int]:
-    """A manifest that labels slices may call blood what lies between those with equal gaps: it stands for the nearest
-    of them then, or its patient would pass for one who does not bleed."""
+    """In a manifest that labels slices, blood may lie between the equally spaced ones: a slice with blood then replaces
+    the nearest of them, or its patient would pass for one who does not bleed."""
     chosen, bleeding = _evenly(own, count), [index for index in own if rows[index].ich == 1]
     if bleeding and not set(bleeding) & set(chosen):
         middle = bleeding[len(bleeding) // 2]
@@ -94,9 +94,9 @@ def _evenly(items: Sequence[int], count: int) -> list[int]:
 def some(
     where: NDArray[np.bool_], patients: NDArray[np.int32], count: int, rng: np.random.Generator
 ) -> NDArray[np.intp]:
-    """Indices of at most `count` slices of `where`, in order, as even over the patients as can be."""
+    """Indices of at most `count` slices of `where`, in order, spread as evenly over the patients as possible."""
     found = rng.permutation(np.flatnonzero(where))
-    turn = np.zeros(len(found), int)  # the how manieth of its patient
+    turn = np.zeros(len(found), int)  # each slice's rank among those of its patient
     met: dict[int, int] = {}
     for place, index in enumerate(found):
         turn[place] = met[int(patients[index])] = met.get(int(patients[index]), -1) + 1

@@ -11,7 +11,7 @@ from train.digits import shown
 from train.document import Block, Cell, Heading, Image, Table, Text, rendered
 
 HEADER = ("", "Measured (95 % interval)", "Slices of patients", Text("Goal", "words"), "")
-WARNING = "NOT FOR CLINICAL USE. Where pictures of patients went in, this page shows them: keep it as they are kept."
+WARNING = "NOT FOR CLINICAL USE. If pictures of patients went in, this page shows them: keep it as safe as those."
 
 
 def page(title: str, about: Sequence[tuple[str, str]], words: Sequence[str], sections: Sequence[Section]) -> bytes:
@@ -52,7 +52,7 @@ def _row(row: Row) -> tuple[Cell, ...]:
 
 
 def _met(goal: Goal, figure: Figure) -> Text:
-    """Whether the value is within its bound; and of one that is, whether its interval leaves that open."""
+    """Whether the value is within its bound; and if so, whether its interval leaves that open."""
     met = goal.met(figure)
     if met is None:
         return Text("not measured", "words")

@@ -29,9 +29,9 @@ Floats = NDArray[np.float64]
 
 
 def run(subject: Subject, count: int, lookalikes: int, seed: int, cache: Path, folder: Path, tell: Tell) -> Section:
-    """`count` heads with a bleed, `lookalikes` heads that get one look-alike after the other.
+    """`count` heads with a bleed, `lookalikes` heads that get one look-alike after another.
 
-    `cache`: folder of the heads; `folder`: of the pictures.
+    `cache`: folder for the heads; `folder`: for the pictures.
     """
     bleeds = heads.made(cache, "bleed", count, seed, heads.bleeding, tell)
     others = heads.made(cache, "lookalike", lookalikes, seed, distractors.make, tell)
@@ -67,7 +67,7 @@ def run(subject: Subject, count: int, lookalikes: int, seed: int, cache: Path, f
     return Section(
         "phantoms",
         "Phantom pairs",
-        "Synthetic heads with a bleed and without, the same down to the noise, and with dense things that are no "
+        "Synthetic heads with a bleed and without, the same down to the noise, and with dense things that are not "
         "blood. Slices show at least 20 mm² of blood that stands out by 8 HU. Phantoms are a guess at the real "
         "world; a model that was trained on them does better here than elsewhere.",
         tuple(rows),
@@ -106,10 +106,11 @@ def classes(values: NDArray[Any], edges: Sequence[float], unit: str) -> Iterator
 
 def _places(bleeds: Pairs, location: Floats, seed: int) -> list[Row]:
     hits = location.argmax(1) == bleeds.kind
-    rows = [Row("location.accuracy", "Location right, slices with blood", mean(hits, bleeds.head, seed))]
+    rows = [Row("location.accuracy", "Location correct, slices with blood", mean(hits, bleeds.head, seed))]
     for number, name in enumerate(LOCATIONS):
         own = bleeds.kind == number
-        rows.append(Row(f"location.{name}", f"Location right, {name} bleeds", mean(hits[own], bleeds.head[own], seed)))
+        share = mean(hits[own], bleeds.head[own], seed)
+        rows.append(Row(f"location.{name}", f"Location correct, {name} bleeds", share))
     return rows
 
 

@@ -1,7 +1,7 @@
 """The pointing game: does the map of what the presence head looked at fall on the bleed?
 
 Source: Zhang et al. 2016, "Top-down neural attention by excitation backprop" (the game). The maps are those of
-`dtvit.relevance`, with its limits; patches are 16 pixels wide, so a maximum beside the bleed by one patch counts.
+`dtvit.relevance`, with its limits; patches are 16 pixels wide, so a maximum within one patch of the bleed counts.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ def run(
         "pointing",
         "Pointing game",
         "The relevance map of slices that the model calls hemorrhage, against the bleed: how often its maximum lies in "
-        "the bleed or within one patch of it, and how much of it lies in the bleed; beside each, what a map without "
-        "any knowledge would reach.",
+        "the bleed or within one patch of it, and how much of it lies in the bleed; beside each, what a map that knows "
+        "nothing would reach.",
         tuple(rows),
         tuple(plates),
         tuple((f"slices, {game.what.lower()}", len(game.pictures)) for game in games),

@@ -1,7 +1,7 @@
-"""Shortcut probes: pictures from which blood was taken, and all else left but one thing.
+"""Shortcut probes: pictures without blood, in which one other thing is left.
 
-Whoever sees blood can tell nothing from them, and comes out near an AUC of 0.5. Whoever does not has learned the shape
-of heads, their bones, or their noise: what scanners and years differ in, not patients.
+A model that looks at blood can tell nothing from them, and ends up near an AUC of 0.5. One that does not has learned
+the shape of heads, their bones, or their noise: what differs between scanners and years, not between patients.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def blanked_with_noise(anatomy: Anatomy, rng: np.random.Generator) -> Picture:
 
 
 def noise_inside(anatomy: Anatomy, rng: np.random.Generator) -> Picture:
-    """The slice's own noise where there is plain tissue, noise made to match in the rest of the brain: no outline of a
-    bleed or a ventricle is left."""
+    """The slice's own noise where there is plain tissue, matched noise in the rest of the brain: no outline of a bleed
+    or a ventricle is left."""
     tissue = eroded(anatomy.tissue, 1)
     own, made = residual(anatomy.picture, tissue)[0], grain(anatomy, rng)
     return finished(MID_GREY + np.where(tissue, own, np.where(anatomy.brain, made, np.float32(0))))
@@ -62,17 +62,17 @@ PROBES: dict[str, tuple[str, Probe, Goal | None]] = {
     "noise": ("the noise of the brain", noise_inside, None),
     "noise_alone": ("noise of the same spectrum, without any shape", noise_alone, None),
 }
-"""What is left, how it is made, what its AUC is held to. Where nothing is promised, 0.5 is what to hope for."""
+"""What is left, how it is made, and the goal for its AUC. Where there is no goal, 0.5 is what to hope for."""
 
 
 def run(
     subject: Subject, slices: Pictures, anatomies: Sequence[Anatomy], seed: int, folder: Path, tell: Tell
 ) -> Section:
-    """Raises UnusableData where no slice shows brain."""
+    """Raises UnusableData if no slice shows brain."""
     total, brainy = len(slices), np.array([shows_brain(anatomy) for anatomy in anatomies], bool)
     if not brainy.any():
         raise UnusableData(f"none of the {total} slices {LACKS_BRAIN}")
-    # Of patients, also where none of the slices with blood shows brain.
+    # By patient, so that it holds even if none of the slices with blood shows brain.
     bleeds = np.isin(slices.patient, slices.patient[slices.presence == 1])[brainy]
     # Where the inside is not found it cannot be blanked, and blood would stay.
     slices, anatomies = slices.take(brainy), [anatomies[int(i)] for i in np.flatnonzero(brainy)]
@@ -83,7 +83,7 @@ def run(
         return [
             Row(f"{key}.slice_auc", f"{what}: AUC of slices", area(scores, ich, patients, seed), goal),
             Row(f"{key}.patient_auc", f"{what}: AUC of patients", patient_area(scores, bleeds, patients, seed), goal),
-            Row(f"{key}.gap", f"{what}: bleeding less normal, mean probability", gap(scores, ich, patients, seed)),
+            Row(f"{key}.gap", f"{what}: mean probability, bleeding less normal", gap(scores, ich, patients, seed)),
         ]
 
     known = subject.presence(slices.pictures)
@@ -106,7 +106,7 @@ def run(
         "Shortcut probes",
         "Pictures without blood, in which one other thing is left. A model that looks at blood cannot tell the two "
         "kinds of patients apart here: AUC near 0.5. The AUC of patients is by the mean over their slices. An AUC "
-        "counts the order of the probabilities alone; how far they lie apart is the row below it.",
+        "depends only on the order of the probabilities; how far apart they lie is in the row below it.",
         tuple(rows),
         (Plate(plate, "Six slices (three of bleeding patients above) in each probe, with the model's probability."),),
         (

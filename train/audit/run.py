@@ -48,11 +48,11 @@ from train.splits import Split
 
 FORMAT = 1
 TAUGHT = (
-    "It was trained on this very manifest: unless the patients audited here were kept out of training, what it makes "
-    "of them tells little."
+    "It was trained on this very manifest: unless the patients audited here were kept out of training, its results on "
+    "them mean little."
 )
-FEWEST = 60  # slices to implant into, where patients are few
-TOLD = 50  # slices between two words on how far it is
+FEWEST = 60  # slices to implant into, if patients are few
+TOLD = 50  # slices between two reports of progress
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Order:
     seed: int = 0
     parts: tuple[str, ...] = PARTS
     split: Path | None = None
-    """A file of `train.splits`; its test part alone is used."""
+    """A file of `train.splits`; only its test part is used."""
     heads: Path | None = None
     """Folder in which synthetic heads are kept; None: OUTPUT/phantoms."""
 
@@ -105,7 +105,7 @@ def loaded(checkpoint: Path, device: str, threads: int | None) -> Classifier:
 def audit(model: Model, order: Order, tell: Tell) -> Path:
     """The path of audit.html; audit.json, pictures and a cache of phantoms lie beside it.
 
-    Raises UnusableData, UnusableOutput, and OSError where the disk is full.
+    Raises UnusableData, UnusableOutput, and OSError if the disk is full.
     """
     tell("reading the manifest", 0, 1)
     manifest = manifests.read(order.data, both=not order.without_bleeding)
@@ -122,7 +122,7 @@ def audit(model: Model, order: Order, tell: Tell) -> Path:
         ("Trained on", metadata.training_data),
         ("Patients seen in training", metadata.patients_seen),
         ("Manifest", f"{order.data.name}, SHA-256 {manifest.digest}"),
-        ("Call", f"hemorrhage from a probability of {bench.subject.cut:.3f} on"),
+        ("Call", f"hemorrhage at a probability of {bench.subject.cut:.3f} or more"),
         ("Seed", str(order.seed)),
         ("Size", ", ".join(f"{name} {value}" for name, value in asdict(order.sizes).items())),
     ]
@@ -148,7 +148,7 @@ class _Bench:
 
     @cached_property
     def split(self) -> Split:
-        """Whose test part is audited."""
+        """The split whose test part is audited."""
         if self.order.split is not None:
             return splits.read(self.order.split, self.manifest)
         split = splits.whole(self.manifest)
@@ -159,7 +159,7 @@ class _Bench:
 
     @property
     def taught(self) -> bool:
-        """Whether the model may have learned from those who are audited, as far as its checkpoint tells."""
+        """Whether the model may have learned from those being audited, as far as its checkpoint tells."""
         metadata = self.subject.model.checkpoint.metadata
         apart = trained_on(metadata, self.split.digest) and not self.split.leaky
         return trained_on(metadata, self.manifest.digest) and not apart
@@ -168,7 +168,7 @@ class _Bench:
     def slices(self) -> Pictures:
         sizes = self.order.sizes
         each, needed = sizes.per_patient, {0, 1}
-        if self.order.without_bleeding:  # likely one's own few patients
+        if self.order.without_bleeding:  # probably just a few patients of one's own
             each, needed = max(each, -(-FEWEST // len({row.patient_id for row in self.manifest.rows}))), {0}
         return gather(self.manifest, self.split, sizes.patients, each, self.order.seed, needed)
 

@@ -1,4 +1,4 @@
-"""Pictures for a person to look at: sheets of slices with their probability, and bars with intervals. PNG, in DIR only.
+"""Pictures for a person to look at: sheets of slices with their probability, and bars with intervals. As PNG.
 
 A sheet of patients' slices is as confidential as the slices are.
 """
@@ -44,12 +44,12 @@ def write(path: Path, columns: Mapping[str, Sequence[tuple[Picture, str]]]) -> P
 
 
 def few(rows: Any, most: int = 8) -> Any:
-    """At most so many of them, evenly spaced, to be shown; an array or a sequence."""
+    """At most `most` of them, evenly spaced, to be shown; an array or a sequence."""
     return rows[:: max(1, -(-len(rows) // most))]
 
 
 def changed(shown: Iterable[Any], made: Mapping[Any, tuple[Picture, float]]) -> list[tuple[Picture, str]]:
-    """A column: each of `shown` as it was `made`, its head filling the tile, with its probability then; an empty tile
+    """A column: each of `shown` as it was `made`, its head filling the tile, with its new probability; an empty tile
     for one that could not be made."""
     tiles = []
     for each in shown:
@@ -66,7 +66,7 @@ def outlined(picture: Picture, mask: NDArray[np.bool_]) -> Picture:
 
 
 def warmed(picture: Picture, relevance: NDArray[np.float32]) -> Picture:
-    """In colour, the more red the more relevant (0..1)."""
+    """In colour, redder where more relevant (0..1)."""
     heat = np.clip(relevance, 0, 1)[..., None]
     return np.asarray(picture[..., None] * (1 - 0.6 * heat) + heat * 0.6 * np.array((255, 40, 0)), np.uint8)
 

@@ -1,6 +1,6 @@
 """How much the output moves when a slice is changed in ways that change no diagnosis.
 
-Each kind at three strengths; direction (and the noise itself) is drawn for each slice. Outside of the head stays 0, as
+Each kind at three strengths; the direction (and the noise itself) is drawn for each slice. Outside the head stays 0, as
 brace removal leaves it.
 """
 
@@ -37,7 +37,7 @@ def _warped(picture: Picture, scale: float, degrees: float, shift: tuple[float, 
 
 
 def _scale(picture: Picture, share: float, rng: np.random.Generator) -> Picture:
-    """Smaller where the larger head would not fit the middle 224 pixels, which are all that a model sees."""
+    """Smaller if the larger head would not fit the middle 224 pixels, which are all that a model sees."""
     larger = _warped(picture, 1 + share, 0.0, (0.0, 0.0))
     edge = np.ones(picture.shape, bool)
     edge[MARGIN:-MARGIN, MARGIN:-MARGIN] = False
@@ -50,7 +50,7 @@ def _rotation(picture: Picture, degrees: float, rng: np.random.Generator) -> Pic
 
 
 def _shift(picture: Picture, share: float, rng: np.random.Generator) -> Picture:
-    """By whole pixels, which blurs nothing, and no further than the head stays in the middle 224."""
+    """By whole pixels, which blurs nothing, and only so far that the head stays in the middle 224."""
     angle, length = rng.uniform(0, 2 * math.pi), share * FRAME
     across, down = (_within(picture, axis, length * f) for axis, f in ((0, math.cos(angle)), (1, math.sin(angle))))
     return _warped(picture, 1.0, 0.0, (across, down))
@@ -82,7 +82,7 @@ def _resampling(picture: Picture, share: float, _rng: np.random.Generator) -> Pi
 
 
 def _window(picture: Picture, hu: float, rng: np.random.Generator) -> Picture:
-    """Level moved by `hu`, width changed by as many percent."""
+    """Level moved by `hu`, width changed by the same number of percent."""
     gain = 1 + _sign(rng) * hu / 100
     return finished(np.where(picture > 0, picture * gain + _sign(rng) * hu * GREY_PER_HU, 0))
 

@@ -1,6 +1,6 @@
 """The model under audit: pictures in, probability of hemorrhage out, and the one line between yes and no.
 
-There is one way to a probability, `dtvit.inference.Classifier`, the same as the node's.
+There is one way to a probability, `dtvit.inference.Classifier`, as in the node.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Subject:
         self.geometry = preprocess.geometry_of(model.checkpoint.metadata.preprocessing)
         thresholds = model.checkpoint.metadata.slice_thresholds
         self.cut = float(np.clip(0.5, thresholds.absent_below, thresholds.present_at))
-        """Yes from here on: even odds, or the nearer of the checkpoint's two thresholds where these lie on one side."""
+        """Yes from here on: even odds, or the nearer of the checkpoint's two thresholds if both lie on one side."""
         self.absent_below = thresholds.absent_below
 
     def presence(self, pictures: NDArray[np.uint8]) -> Floats:
@@ -52,9 +52,9 @@ class Subject:
         return Predictions(np.concatenate([p.presence for p in parts]), np.concatenate([p.location for p in parts]))
 
     def relevance(self, pictures: NDArray[np.uint8], masks: NDArray[np.bool_]) -> tuple[Maps, Maps, NDArray[np.bool_]]:
-        """What the model was given (n, 224, 224), its relevance, and the masks as it was given them.
+        """The model's inputs (n, 224, 224), their relevance, and the masks in the same geometry.
 
-        Raises NoAttention where the encoder has none.
+        Raises NoAttention if the encoder has none.
         """
         inputs = self.inputs(pictures)
         seen = [preprocess.view_of(picture, self.geometry) for picture in pictures]

@@ -1,7 +1,7 @@
-"""One slice taken apart: inside of the skull, blood, plain tissue, and its noise, which can be made anew.
+"""One slice taken apart: inside of the skull, blood, plain tissue, and its noise, of which more can be made.
 
-Pictures are (row, column) with 255 for 80 HU. The noise is made again by its spectrum (amplitude by frequency, random
-phases), so that what is filled in has the grain of its surroundings and none of their shapes.
+Pictures are (row, column) with 255 for 80 HU. Noise is made from its spectrum (amplitude by frequency, random phases),
+so that what is filled in has the grain of its surroundings and none of their shapes.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from train.bleeds import inside_skull, segment
 
 GREY_PER_HU = 255 / 80
-BONE = 250  # all but saturated
+BONE = 250  # nearly saturated
 TISSUE = (12 * GREY_PER_HU, 55 * GREY_PER_HU)  # 12..55 HU: neither fluid nor dense blood
 SMOOTH = 2.5  # pixels; wider than the grain of a slice of 256 pixels, narrower than a ventricle
-SPREADS = 3.0  # further out than this many standard deviations is no noise but an edge
+SPREADS = 3.0  # more than this many standard deviations out is not noise but an edge
 
 Picture = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
@@ -34,7 +34,7 @@ class Anatomy:
     inside: Mask
     """Everything within the skull."""
     blood: Mask
-    """The segmented bleed; empty where there is none."""
+    """The segmented bleed; empty if there is none."""
 
     @cached_property
     def brain(self) -> Mask:
@@ -49,7 +49,7 @@ class Anatomy:
 
 
 def look(picture: Picture) -> Anatomy:
-    # What brain encloses is inside too: a clot beyond the end of the window looks like bone.
+    # What brain encloses is inside too: a clot brighter than the window looks like bone.
     return Anatomy(picture, filled(inside_skull(picture)), segment(picture))
 
 
@@ -82,13 +82,13 @@ def blurred(picture: Floats, sigma: float) -> Floats:
 
 
 def blurred_within(picture: Floats, where: Mask, sigma: float) -> Floats:
-    """Smoothed by the pixels of `where` alone; elsewhere the nearest of these, as far as the filter reaches."""
+    """Smoothed using only the pixels of `where`; elsewhere the nearest of these, as far as the filter reaches."""
     weight = blurred(where.astype(np.float32), sigma)
     return np.asarray(blurred(np.where(where, picture, np.float32(0)), sigma) / np.maximum(weight, 1e-4), np.float32)
 
 
 def residual(picture: Picture, where: Mask) -> tuple[Floats, float]:
-    """The picture less its smoothed self within `where`, edges cut off, 0 elsewhere; and the noise's spread."""
+    """The picture less its smoothed self within `where`, edges clipped, 0 elsewhere; and the noise's spread."""
     grey = picture.astype(np.float32)
     rest = np.where(where, grey - blurred_within(grey, where, SMOOTH), np.float32(0))
     found = rest[where]
@@ -97,7 +97,7 @@ def residual(picture: Picture, where: Mask) -> tuple[Floats, float]:
 
 
 def grain(anatomy: Anatomy, rng: np.random.Generator) -> Floats:
-    """Noise over the whole frame, like that of this slice's tissue in spread and in spectrum, of no shape."""
+    """Noise over the whole frame, like that of this slice's tissue in spread and in spectrum, without any shape."""
     rest, spread = residual(anatomy.picture, anatomy.tissue)
     power = np.abs(np.fft.rfft2(rest)) ** 2
     rows, columns = rest.shape

@@ -34,9 +34,9 @@ from train.audit.tissue import (
 )
 
 RIM = 4  # pixels of tissue around a bleed that go with it in `poisson`
-SIZES = (0.6, 1.6)  # a head may be so much larger or smaller in its picture than the donor's
+SIZES = (0.6, 1.6)  # a head may be this much smaller or larger in its picture than the donor's
 FLUID_HU = 18.0  # less is ventricle or sulcus
-PLACES = 8  # of the donor's tissue, of which a sham takes the driest
+PLACES = 8  # in the donor's tissue, of which a sham takes the one with least fluid
 FROM_BONE = 3  # pixels that a graft keeps from the skull
 
 
@@ -47,13 +47,13 @@ class Graft:
     picture: Floats
     """The donor's whole slice in the recipient's frame."""
     mask: Mask
-    """What of it is to be seen."""
+    """The part of it to be seen."""
     plain: Mask
     """Tissue of the donor without blood, in the same frame."""
 
 
 def graft(donor: Anatomy, mask: Mask, recipient: Anatomy, at: Mask | None = None) -> Graft | None:
-    """`mask` of the donor at the same place of the recipient's brain, or where `at` is; None: there is no room."""
+    """`mask` of the donor at the same place in the recipient's brain, or at `at`; None: there is no room."""
     size = float(np.sqrt(recipient.inside.sum() / max(1, donor.inside.sum())))
     if not SIZES[0] <= size <= SIZES[1]:
         return None
@@ -117,7 +117,7 @@ BLENDERS: dict[str, Blender] = {"poisson": poisson, "opaque": opaque}
 
 
 def sham(donor: Anatomy, mask: Mask, recipient: Anatomy, at: Mask, rng: np.random.Generator) -> Graft | None:
-    """As much of the donor's tissue without blood, and with little fluid, for the very place where the bleed went."""
+    """The same amount of the donor's tissue, without blood and with little fluid, for the place the bleed went to."""
     fluid = blurred(donor.picture.astype(np.float32), 1.0) < FLUID_HU * GREY_PER_HU
     allowed = donor.brain & ~dilated(donor.blood, 4)
     tried = [elsewhere(mask, allowed, rng) for _ in range(PLACES)]

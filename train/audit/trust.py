@@ -1,7 +1,7 @@
-"""Which segmented bleeds may enter the counterfactuals: those that nobody would doubt, and whose loss leaves no blood.
+"""Which segmented bleeds may enter the counterfactuals: those that nobody would doubt, whose removal leaves no blood.
 
 A healed slice that still shows blood must be called hemorrhage, and a "bleed" that is a calcification need not be; both
-would be held against a model that is right. So a doubt leaves a slice out, and is counted.
+would be held against a model that is right. So a doubtful slice is left out, and counted.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ LARGEST = 0.2  # of the inside; more leaves too little brain to heal with
 CONTRAST_HU = 10.0  # of the bleed over what surrounds it
 SATURATED = 0.35  # of the bleed at 80 HU or more: calcification, or bone
 AT_BONE = 0.3  # of the bleed's border in bone or air: its edge is the skull's, and the segmentation a guess
-AIR = 8  # grey level, 2.5 HU: darker than any fluid of the brain but for its noise
-LEFT_HU = 12.0  # over the brain around: what stands out so after healing may be blood
+AIR = 8  # grey level, 2.5 HU: darker than any fluid of the brain, noise aside
+LEFT_HU = 12.0  # above the brain around: what stands out this much after healing may be blood
 LEFT_PX = 12  # in one piece
-BESIDE_PX, DEEP_PX = 4, 12  # what begins so near the skull and ends so near may be a sinus, or bone
+BESIDE_PX, DEEP_PX = 4, 12  # what begins this near the skull and reaches no deeper may be a sinus, or bone
 
 GOOD = "trusted"
 LACKS_BRAIN = (
     "shows brain inside a skull; an audit needs 8-bit pictures of heads, 0..255 for 0..80 HU, as dicom-node prepare "
     "makes them"
 )
-"""Behind "none of the slices", for whoever gave the pictures."""
+"""Continues "none of the slices", for whoever supplied the pictures."""
 
 
 def verdict(anatomy: Anatomy) -> str:
-    """GOOD, or the reason why this slice is left out."""
+    """GOOD, or the reason for leaving this slice out."""
     blood, inside = anatomy.blood, anatomy.inside
     size = int(blood.sum())
     if not shows_brain(anatomy):
@@ -52,7 +52,7 @@ def verdict(anatomy: Anatomy) -> str:
 
 
 def _doubt(anatomy: Anatomy, part: Mask) -> str:
-    """Why this piece of the segmentation may be something other than blood; empty where nothing says so."""
+    """Why this piece of the segmentation may be something other than blood; empty if nothing says so."""
     picture, inside = anatomy.picture, anatomy.inside
     around = dilated(part, 8) & ~dilated(anatomy.blood, 3) & eroded(inside, 2)
     if around.sum() < SMALLEST_PX:

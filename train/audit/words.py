@@ -1,6 +1,6 @@
-"""What the figures say, in plain words, by rules that stand here and in docs/audit.md. No figure, no sentence.
+"""What the figures say, in plain words, by the rules here and in docs/audit.md. No figure, no sentence.
 
-The wording follows from the figures alone: the same figures give the same words, whoever's model it is.
+The wording follows from the figures alone: the same figures give the same words, whosever model it is.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from train.digits import of_hundred, shown
 
 TELLS = 0.7  # AUC; below, there is little that could be a shortcut
 APART = 0.05  # between the mean probabilities of the two kinds; less decides few calls, whatever the AUC
-TURNED = 0.4  # AUC; below, the two are told apart as above 0.6, the wrong way round
+TURNED = 0.4  # AUC; below, the two are told apart as well as above 0.6, but the wrong way round
 HALF = 0.5  # of the calls follow the blood
 SENSITIVE = 0.1  # of the calls flipped at the middle strength
 ALARM = 0.1  # more false alarms with a look-alike than without it
@@ -74,9 +74,9 @@ def _probes(figures: Figures) -> list[str]:
     known = _known(figures, "probes.untouched.patient_auc")
     if known is None:
         return []
-    said = [f"Of the patients as they are it has an AUC of {_area(known, TELLS)}."]
+    said = [f"On the patients as they are it has an AUC of {_area(known, TELLS)}."]
     if known.value < TELLS:
-        said.append("That is little, so there is little that a shortcut could have given it.")
+        said.append("That is low, so there is little that a shortcut could have given it.")
     worst = _probed(figures)
     if worst is None:
         return said
@@ -85,9 +85,9 @@ def _probes(figures: Figures) -> list[str]:
     least = _least(figures, [f"probes.{name}.slice_auc" for name in probes.PROBES])
     turned = least is not None and least.value < TURNED
     if worst.value <= probes.GOAL.bound and not turned:
-        said.append(f"Without blood it cannot tell them apart: the most of any probe is {most} ({what}).")
+        said.append(f"Without blood it cannot tell them apart: the highest AUC of any probe is {most} ({what}).")
     elif worst.value > probes.GOAL.bound:
-        said.append(f"It can tell them apart without blood: only {what} gives an AUC of {most} per slice.")
+        said.append(f"It can tell them apart without blood: {what} alone gives an AUC of {most} per slice.")
     used = [probes.PROBES[probe][0] for probe in probes.PROBES if _uses(figures, probe)]
     if used:
         said.append(f"Its probabilities move by {100 * APART:.0f} points or more with: {', '.join(used)}.")
@@ -114,8 +114,8 @@ def _healed(figures: Figures) -> list[str]:
         + {
             (True, True): "its call follows the blood.",
             (True, False): "its call follows the blood, but the treatment itself moves it too.",
-            (False, True): "part of its calls stand on something other than the segmented bleed.",
-            (False, False): "the treatment moves it, and part of its calls stand without the bleed.",
+            (False, True): "some of its calls rest on something other than the segmented bleed.",
+            (False, False): "the treatment moves it, and some of its calls stand without the bleed.",
         }[enough, quiet]
     ]
     areas = _worst(figures, [f"{k}.vs_normal_auc" for k in keys])
@@ -152,9 +152,9 @@ def _phantoms(figures: Figures) -> list[str]:
         return []
     enough = large.value >= phantoms.GOAL.bound
     said = [
-        "Synthetic heads with a bleed over 5 ml and without it, it tells apart with an AUC of "
+        "It tells synthetic heads with a bleed over 5 ml from the same heads without it with an AUC of "
         + _area(large, phantoms.GOAL.bound)
-        + ("." if enough else f", less than the {phantoms.GOAL.bound:.2f} that are wanted.")
+        + ("." if enough else f", less than the {phantoms.GOAL.bound:.2f} wanted.")
     ]
     alarms = []
     for key, figure in figures.items():
@@ -165,7 +165,7 @@ def _phantoms(figures: Figures) -> list[str]:
                 alarms.append((more, key.split(".")[2].replace("_", " ")))
     if alarms:
         named = ", ".join(f"{what} ({100 * more:+.0f} %)" for more, what in sorted(alarms, reverse=True))
-        said.append(f"It takes for blood what is none: {named}.")
+        said.append(f"It takes for blood what is not: {named}.")
     else:
         said.append("No look-alike adds a tenth or more to its false alarms.")
     return said
@@ -179,7 +179,7 @@ def _implants(figures: Figures) -> list[str]:
         return []
     large = _least(figures, [f"{key}.called_over_15_ml" for key in keys])
     said = (
-        f"Of synthetic bleeds implanted in heads without hemorrhage {_percent(called)} are called (the lesser of two "
+        f"Of synthetic bleeds implanted in heads without hemorrhage, {_percent(called)} are called (the lesser of two "
     )
     said += "blenders)" + ("" if large is None else f", of those over 15 ml {_percent(large)}")
     return [said + f"; of the same heads' slices as they are, {_percent(alarms)}."]
@@ -199,9 +199,7 @@ def _stability(figures: Figures) -> list[str]:
         if share >= SENSITIVE
     ]
     if shaky:
-        return [
-            f"Of the harmless changes at middle strength these flip a tenth of its calls or more: {', '.join(shaky)}."
-        ]
+        return [f"At middle strength, these harmless changes flip a tenth of its calls or more: {', '.join(shaky)}."]
     kind = max(flipped, key=lambda each: flipped[each])
     most = of_hundred(flipped[kind], _side(SENSITIVE))
     return [f"No harmless change at middle strength flips a tenth of its calls (most: {kind}, {most} %)."]
@@ -243,7 +241,7 @@ def _least(figures: Figures, keys: Sequence[str]) -> Figure | None:
 
 
 def _percent(figure: Figure, *bounds: float) -> str:
-    """`bounds`: which the sentence holds the figure to; it is not told as one that lies beyond."""
+    """`bounds`: those that the sentence holds the figure to; rounding never moves it across one."""
     return f"{of_hundred(figure.value, _side(*bounds))} %"
 
 

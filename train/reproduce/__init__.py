@@ -1,5 +1,5 @@
 """Both papers' experiments, with the truth beside them (`dicom-node reproduce`; docs/reproduce.md).
 
-`planned` says which rows there are, `rows` makes one and keeps it, `papers` holds what the papers say, `tables` and
+`planned` lists the rows, `rows` makes one and keeps it, `papers` holds what the papers say, `tables` and
 `curves` show it; `reproducing` puts them together, as a `train.document`.
 """

@@ -1,4 +1,4 @@
-"""Figures: how training went, and what is taken for what."""
+"""Figures: how training went, and what was mistaken for what."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Made = Mapping[str, Any]
 
 
 def training(rows: Sequence[tuple[Row, Made]]) -> bytes | None:
-    """Loss by step, of the training and of the validation part; None where nothing was trained. PNG."""
+    """Loss by step, of the training and of the validation part; None if nothing was trained. PNG."""
     figure = drawn(rows)
     return None if figure is None else _png(figure)
 
@@ -50,7 +50,7 @@ def drawn(rows: Sequence[tuple[Row, Made]]) -> Figure | None:
 
 
 def confusions(rows: Sequence[tuple[Row, Made]]) -> bytes | None:
-    """What is taken for what, all seeds together, slices mixed above patients apart; None without rows. PNG."""
+    """Confusion matrices, all seeds together, slices mixed above patients apart; None without rows. PNG."""
     if not rows:
         return None
     figure = Figure(figsize=(7.5, 6.6), dpi=DPI, layout="constrained")

@@ -17,16 +17,16 @@ DTVIT, WITHOUT = "dtvit", "dtvit without augmentation"
 TO_KNOW = {
     "Splits": "The papers replicate slices first and then deal out slices, 8:1:1: the same patients train and test, "
     "and in the replicated classes the very same slices do. Numbers from such a split are marked 'slices mixed'; they "
-    "say how well a model knows again what it has seen. 'Patients apart' is what a new patient can expect.",
-    "Counts": "The papers have 12,651 slices, and 30,222 after replication. Copies of this data set that are passed on "
-    "have fewer, so no count here need agree with theirs.",
-    "Tables": "Which table of a paper asks what is told here as far as it is known; their own numbers stand beside "
-    "ours where they are at hand, with their source. --papers FILE adds those that you have.",
-    "Recall": "The first version divides true positives by TP + TN. Here recall is TP / (TP + FN); by their formula it "
-    "stands beside.",
+    "say how well a model recognises what it has seen. 'Patients apart' is what a new patient can expect.",
+    "Counts": "The papers have 12,651 slices, and 30,222 after replication. Copies of this data set in circulation "
+    "have fewer, so counts here need not agree with theirs.",
+    "Tables": "Headings name the papers' tables that ours repeat, as far as they are known; the papers' own numbers "
+    "stand beside ours where they are at hand, with their source. --papers FILE takes the numbers that you have.",
+    "Recall": "The first version divides true positives by TP + TN. Here recall is TP / (TP + FN); recall by their "
+    "formula stands beside it.",
     "Specificity": "The later version has its ratio upside down. Here specificity is TN / (TN + FP).",
     "Headline": "The 0.9988 of the later version is the mean of the accuracies of the two heads: here 'both heads', of "
-    "which the second is over slices with hemorrhage alone. Theirs counts normals as located, too: no like for like.",
+    "which the second is over slices with hemorrhage alone. Theirs counts normals as located, too: not like for like.",
     "Location": "The released code has a fourth class, 'none', for slices without hemorrhage, which an accuracy over "
     "all slices counts as located. Here location is scored on slices with hemorrhage, over three classes.",
     "Best": "What the released code keeps as the best epoch is the last one. Here the best by validation loss is kept.",
@@ -45,7 +45,7 @@ class Papers:
     sources: tuple[str, ...] = field(default=())
 
     def number(self, chapter: str, line: str, figure: str) -> float:
-        """Not a number where it is not at hand."""
+        """NaN if it is not at hand."""
         return self.numbers.get((chapter, line, figure), math.nan)
 
 
@@ -59,11 +59,11 @@ def read(path: Path | None = None) -> Papers:
             key = str(each["chapter"]), str(each["line"]), str(each["figure"])
             if key[0] not in (V1, V2) or key[2] not in FIGURES:
                 raise ValueError(
-                    f"chapter is v1 or v2 and figure one of {', '.join(FIGURES)}, not {key[0]} and {key[2]}"
+                    f"chapter must be v1 or v2 and figure one of {', '.join(FIGURES)}, not {key[0]} and {key[2]}"
                 )
             numbers[key] = float(each["value"])
         counts = {str(each["what"]): (int(each["before"]), int(each["after"])) for each in content.get("count", [])}
         everything = [*content.get("number", []), *content.get("count", []), *content.get("size", [])]
         return Papers(numbers, counts, tuple(dict.fromkeys(str(each["source"]) for each in everything)))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, KeyError, TypeError, ValueError) as exc:
-        raise UnusableData(f"{path} holds no numbers of the papers ({exc}); see {SHIPPED.name} for the form") from exc
+        raise UnusableData(f"{path} holds no numbers of the papers ({exc}); see {SHIPPED.name} for the format") from exc

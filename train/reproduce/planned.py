@@ -11,7 +11,7 @@ from typing import Literal
 
 V1, V2, YARDSTICKS = "v1", "v2", "yardsticks"
 CHAPTERS = (YARDSTICKS, V1, V2)
-"""In the order in which they are made: what is cheap comes first."""
+"""In the order in which they are made, the cheap ones first."""
 CONVOLUTIONAL = ("resnet18", "resnet34", "vgg16_bn", "densenet161", "alexnet", "squeezenet1_0")
 DTVIT = {V1: "vit_base_patch16_224", V2: "vit_large_patch16_224"}
 OTHERS = {V1: CONVOLUTIONAL, V2: (*CONVOLUTIONAL, "vit_base_patch16_224", "vit_huge_patch14_224")}
@@ -56,17 +56,17 @@ class Row:
 
     @property
     def line(self) -> tuple[str, str, bool]:
-        """Rows that differ in split and seed alone stand together."""
+        """Rows that differ only in split and seed stand together."""
         return self.chapter, self.subject, self.replicate
 
     @property
     def name(self) -> str:
-        """Of its file."""
+        """Name of its file."""
         augmented = "replicated" if self.replicate else "plain"
         return f"{self.chapter}-{self.subject}-{augmented}-{self.split}-{self.seed}"
 
     def told(self, dtvit: str) -> str:
-        """What stands at the beginning of its line in a table; `dtvit`: the encoder that goes by this name."""
+        """The beginning of its line in a table; `dtvit`: the encoder that goes by this name."""
         name = NAMES.get(self.subject, self.subject)
         if self.chapter == YARDSTICKS:
             return name

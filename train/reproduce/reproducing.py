@@ -1,4 +1,4 @@
-"""All rows, one after the other, and the page that shows them; what is there is not made again."""
+"""All rows, one after another, and the page that shows them; existing rows are not made again."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from train.state import UnusableRun, claimed
 
 TITLE = "Dual-task Vision Transformer: both papers' experiments again"
 SUBSET = "subset.csv"
-PAGE_EVERY_S = 60.0  # so that there is one, should this be killed
+PAGE_EVERY_S = 60.0  # so that there is one if this is killed
 WHAT = {
     V1: ("Fan et al., arXiv 2405.06814 v1", "v1 Tables 2 and 3", "v1 Figure 3", "v1 Figure 4"),
     V2: ("Fan et al., the later version", "v2 Tables 3 and 4", "v2 Figure 5", "v2 Figure 6"),
@@ -31,7 +31,7 @@ WHAT = {
 def data_of(path: Path, output: Path, *, quick: bool) -> Manifest:
     """The manifest to work on; with `quick` a small one made from it, in `output`.
 
-    Raises UnusableData, also where `output` holds rows of other data: hours of work are not made again unasked.
+    Raises UnusableData, also if `output` holds rows of other data: hours of work are not repeated unasked.
     """
     found = manifest.read(path)
     content = subset.as_csv(found) if quick else found.path.read_bytes()
@@ -48,9 +48,9 @@ def data_of(path: Path, output: Path, *, quick: bool) -> Manifest:
 
 
 def reproduce(work: Reproduction, plan: Sequence[Row], papers: Papers, command: str, say: Say) -> list[str]:
-    """Make the rows that are not there yet, and write the page; names of rows that could not be made.
+    """Make the missing rows, and write the page; returns names of rows that could not be made.
 
-    Stopped at any moment, the page shows what is there; the same command goes on. Raises UnusableData, UnusableRun.
+    If this is stopped, the page shows what is there; the same command continues. Raises UnusableData, UnusableRun.
     """
     failed: dict[str, str] = {}
     written = time.monotonic()
@@ -62,7 +62,7 @@ def reproduce(work: Reproduction, plan: Sequence[Row], papers: Papers, command: 
                 say(f"row {number} of {len(plan)}: {row.name}")
                 try:
                     rows.make(work, row, lambda text, name=row.name: say(f"{name}: {text}"))  # type: ignore[misc]
-                except UnusableRun as exc:  # a training that diverged, or a folder that is full: the others may go
+                except UnusableRun as exc:  # a training that diverged, or a full disk: others may work
                     failed[row.name] = str(exc)
                     say(f"{row.name} could not be made: {exc}")
                 if time.monotonic() - written > PAGE_EVERY_S:
@@ -102,11 +102,11 @@ def _blocks(
     ]
     if work.quick:
         blocks.append(
-            "QUICK: small encoders, few slices, short training. This shows that everything runs, and how far slices "
-            "mixed and patients apart lie from each other; it is no measure of either paper."
+            "QUICK: small encoders, few slices, short training. This shows that everything runs, and how far 'slices "
+            "mixed' and 'patients apart' differ; it is not a measure of either paper."
         )
-    blocks += [Heading(2, "To know before reading"), Items(tuple(TO_KNOW.items()))]
-    blocks.append("Figures are of the test part, slice by slice: mean ± standard deviation over seeds (their number).")
+    blocks += [Heading(2, "Before you read"), Items(tuple(TO_KNOW.items()))]
+    blocks.append("Figures are of the test part, slice by slice: mean ± standard deviation over seeds (how many).")
     if failed:
         blocks += [Heading(2, "Rows that could not be made"), Items(tuple(failed.items()))]
     blocks += [Heading(2, "The data (v1 Table 1, v2 Table 1)"), tables.data(work.data, papers)]
@@ -136,7 +136,7 @@ def _chapter(
     ]
     for png, name, caption in (
         (curves.training(full), f"{chapter}-training.png", f"{first}: how the training of DTViT went"),
-        (curves.confusions(full), f"{chapter}-confusion.png", f"{second}: what DTViT takes for what"),
+        (curves.confusions(full), f"{chapter}-confusion.png", f"{second}: what DTViT mistakes for what"),
     ):
         if png is not None:
             blocks.append(Image(name, png, caption))

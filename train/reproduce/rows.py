@@ -1,7 +1,7 @@
 """One row of the tables: train and measure, or ask a yardstick; kept as a file of its own, whole or not at all.
 
-A row that is there is not made again. What a training run leaves beside its numbers goes when they are kept, since the
-weights of all rows would fill a disk.
+An existing row is not made again. What a training run leaves beside its numbers is removed once they are kept, since
+the weights of all rows would fill a disk.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ SCRATCH = {
     "batch": "32",
     "epochs": "60",
 }
-"""For an encoder that starts from nothing: the papers' rates are made for one that has seen ImageNet. AdamW,
+"""For an encoder that starts from scratch: the papers' rates are meant for one that has seen ImageNet. AdamW,
 weight decay 0.05, warm-up and a cosine as in Touvron et al. 2021 (DeiT), which has no more data than ImageNet."""
 QUICK_EPOCHS = {True: "2", False: "6"}
 """With replication an epoch is more than three times as long."""
@@ -62,7 +62,7 @@ class Reproduction:
     output: Path
     quick: bool
     pretrained: str = "auto"
-    """`auto`: from the encoder's hub where that can be reached; `none`; or a folder of ENCODER.safetensors or .pth."""
+    """`auto`: from the encoder's hub if that can be reached; `none`; or a folder of ENCODER.safetensors or .pth."""
     device: str = "auto"
     threads: int | None = None
     max_time: float | None = None
@@ -88,7 +88,7 @@ Made = dict[str, Any]
 
 
 def known(work: Reproduction, row: Row) -> Made | None:
-    """A row that was made before, of this data and in this way."""
+    """A row that was made before, from this data and in this way."""
     try:
         made: Made = json.loads(work.file(row).read_bytes())
     except (FileNotFoundError, ValueError):
@@ -97,7 +97,7 @@ def known(work: Reproduction, row: Row) -> Made | None:
 
 
 def digests(output: Path) -> set[str]:
-    """SHA-256 of the manifests that the rows in a folder are of."""
+    """SHA-256 of the manifests that the rows in a folder were made from."""
     found = set()
     for path in (output / "rows").glob("*.json"):
         with contextlib.suppress(ValueError, KeyError):  # a row that cannot be read is made again
@@ -146,7 +146,7 @@ def _split_file(work: Reproduction, row: Row) -> Path:
 
 
 def _model(work: Reproduction, row: Row, split: Split, say: Say) -> Made:
-    """Train from ImageNet weights where they can be had, else from scratch by a schedule of its own."""
+    """Train from ImageNet weights if they can be had, else from scratch on a schedule of its own."""
     weights = _weights(work, row.subject)
     if weights != "none":
         try:
@@ -169,7 +169,7 @@ def planned(work: Reproduction, row: Row, weights: str) -> Recipe:
     if weights == "none":
         changes |= SCRATCH
         if row.subject.startswith(("alexnet", "squeezenet")):
-            changes["learning_rate"] = "1e-4"  # they have no norms, and stay where they are at a higher rate
+            changes["learning_rate"] = "1e-4"  # they have no norms, and learn nothing at a higher rate
     if work.quick:
         changes |= {"epochs": QUICK_EPOCHS[row.replicate]}
     return chosen.changed(changes)
@@ -218,7 +218,7 @@ def _trained(work: Reproduction, row: Row, chosen: Recipe, start: str, say: Say)
 
 
 def _yardstick(work: Reproduction, row: Row, split: Split) -> Made:
-    """The same figures, from a yardstick that learns on the training part and is calibrated on the validation part."""
+    """The same figures, from a yardstick that learns from the training part, calibrated on the validation part."""
     seen = work.seen
     train, validation, test = (seen.part(split, part) for part in PARTS)
     logits = _answers(seen, row, train)
@@ -228,7 +228,7 @@ def _yardstick(work: Reproduction, row: Row, split: Split) -> Made:
 
 
 def _answers(seen: Seen, row: Row, train: NDArray[np.intp]) -> Callable[[NDArray[np.intp]], Logits]:
-    """From the places of pictures to logits, as learned from those at `train`."""
+    """A function from places of pictures to logits, as learned from those at `train`."""
     known = seen.pictures.take(train)
     if row.subject == "nearest":
         small = seen.thumbnails

@@ -46,7 +46,7 @@ class Seen:
         return kept
 
     def part(self, split: Split, part: Part) -> NDArray[np.intp]:
-        """Where the pictures of a part are in `pictures`; one may be there several times."""
+        """Where the pictures of a part are in `pictures`; one may occur several times."""
         place = np.argsort(filed.arrangement(self._data, splits.whole(self._data))[0])
         rows, parts = filed.arrangement(self._data, split)
         return np.asarray(place[rows[parts == PARTS.index(part)]])

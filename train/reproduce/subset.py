@@ -1,4 +1,4 @@
-"""Little data for `--quick`: some patients of each kind, some slices of each, as a manifest of their own."""
+"""A little data for `--quick`: some patients of each kind, some slices of each, as a manifest of their own."""
 
 from __future__ import annotations
 

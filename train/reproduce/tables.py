@@ -123,7 +123,7 @@ def models(
 
 
 def yardsticks(rows: Sequence[tuple[Row, Made]]) -> Table:
-    """What is had without learning hemorrhage; the models' own figures are in the tables above."""
+    """What can be reached without learning hemorrhage; the models' own figures are in the tables above."""
     body = []
     for subject in dict.fromkeys(row.subject for row, _ in rows if row.chapter == YARDSTICKS):
         told = Row(YARDSTICKS, subject, False, "apart", 0).told("")
@@ -132,7 +132,7 @@ def yardsticks(rows: Sequence[tuple[Row, Made]]) -> Table:
             body.append((told, label, *(_cell(figure.of, some) for figure in OF_YARDSTICKS)))
             told = ""
     header = ("", "split", *(figure.title for figure in OF_YARDSTICKS))
-    note = "None of these learns what blood is: boosting gets no grey value of the brain, the neighbour 32 x 32 means."
+    note = "None of these learns what blood is: boosting sees no grey value of the brain, nearest only 32 x 32 means."
     return Table("Yardsticks: no hemorrhage is learned", header, body, note, "yardsticks")
 
 
@@ -152,7 +152,7 @@ def per_row(rows: Iterable[tuple[Row, Made]]) -> bytes:
 
 
 def _cell(of: Of, made: Sequence[Made]) -> str:
-    """Mean over seeds, their standard deviation, and how many there are, which goes without saying of one alone."""
+    """Mean over seeds, their standard deviation, and how many there are (left out if only one was made)."""
     values = np.array([of(each) for each in made])
     values = values[np.isfinite(values)]
     if not len(values):
