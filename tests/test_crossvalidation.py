@@ -210,7 +210,7 @@ def test_the_command_says_what_is_wrong_before_it_trains(tmp_path: Path, capsys:
         assert main([*data, *SCRATCH, "--set", change], "crossvalidate") == 1
         assert said in capsys.readouterr().err
     assert main([*data, *SCRATCH, "--final"], "crossvalidate") == 1
-    assert "synthetic heads alone can validate it" in capsys.readouterr().err
+    assert "only synthetic heads can validate it" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main([*options, "--at-once", "0"], "crossvalidate")
     assert "--at-once: must be at least 1" in capsys.readouterr().err

@@ -95,7 +95,7 @@ def test_a_run_that_is_stopped_goes_on_bit_for_bit(tmp_path, data, changes):
     fit(given, settings(tmp_path / "stopped"), data, SOURCE, said.append)
     fit(given, settings(tmp_path / "whole"), data, SOURCE, quiet)
 
-    assert "going on from step 5" in said
+    assert "continuing from step 5" in said
     for name in ("drawn", "best", "last"):
         assert same_weights(tmp_path / "stopped" / f"{name}.safetensors", tmp_path / "whole" / f"{name}.safetensors")
     mine, other = (state.read(tmp_path / name / "state.pt", torch.device("cpu")) for name in ("stopped", "whole"))
@@ -133,7 +133,7 @@ def test_a_run_goes_on_without_the_weights_it_began_with(tmp_path, monkeypatch, 
         run(plain.changed({key: str(tmp_path / "other.pth")}), given, quiet)
     said = []
     ended = describe(run(begun, given, said.append)).metadata
-    assert "going on from step 2" in said
+    assert "continuing from step 2" in said
     assert (ended.training["start"], ended.licence) == (whole.training["start"], whole.licence)
     assert weights.name in ended.licence or "started from drawn (" in ended.licence
     assert ended.training["recipe"] == whole.training["recipe"]
@@ -189,7 +189,8 @@ def test_a_full_disk_leaves_the_state_before_whole(tmp_path, small_disk):
     before = path.read_bytes()
     small_disk(5000)
     with pytest.raises(
-        UnusableRun, match=r"state\.pt cannot be saved \(.*too large\).*make room, and the same command goes on"
+        UnusableRun,
+        match=r"state\.pt cannot be saved \(.*too large\).*make room, and the same command continues from there",
     ):
         state.save(path, {"step": 2, "weights": torch.ones(100_000)})
     small_disk(-1)  # before pytest itself writes on: its output may be a longer file
@@ -385,8 +386,8 @@ def test_a_state_that_is_damaged_is_told(tmp_path, data):
 @pytest.mark.parametrize(
     ("other", "said"),
     [
-        (lambda saved: [saved], r"state\.pt cannot be read \(no state of a run\)"),
-        (lambda saved: {key: value for key, value in saved.items() if key != "run"}, "no state of a run"),
+        (lambda saved: [saved], r"state\.pt cannot be read \(not the state of a run\)"),
+        (lambda saved: {key: value for key, value in saved.items() if key != "run"}, "not the state of a run"),
         (lambda saved: {key: value for key, value in saved.items() if key != "scaler"}, "by another version .*scaler"),
         (lambda saved: saved | {"learner": {}}, "by another version .*Missing key.* go on with that one"),
     ],
@@ -407,7 +408,7 @@ def test_a_run_does_not_go_on_with_pictures_that_have_changed(tmp_path):
     picture = next(each for each in sorted((tmp_path / "heads").rglob("*.png")))
     with Image.open(picture) as image:
         image.point(lambda value: value // 2).save(picture)
-    with pytest.raises(UnusableRun, match="whose manifest is the same and whose pictures are not"):
+    with pytest.raises(UnusableRun, match="with the same manifest and other pictures"):
         run(plain, given, quiet)
 
 
@@ -427,7 +428,7 @@ def test_a_run_from_before_a_key_was_there_goes_on(tmp_path, data):
     state.save(tmp_path / "state.pt", older)
     said = []
     fit(given, settings(tmp_path), data, SOURCE, said.append)
-    assert "going on from step 1" in said
+    assert "continuing from step 1" in said
     first, second = rows(tmp_path)
     told = [[bool(row[name]) for name in ("a figure of then", "location_balanced")] for row in (first, second)]
     assert told == [[True, False], [False, True]]
@@ -448,9 +449,9 @@ def test_data_that_cannot_teach_are_refused_before_training(data, kept, said):
 
 
 def test_shares_that_leave_a_class_out_are_refused(data):
-    with pytest.raises(UnusableData, match="gives nothing to any healthy slice"):
+    with pytest.raises(UnusableData, match="leaves out every healthy slice"):
         check(recipe(shares={"phantom_bleeding": 1.0}), data, SOURCE)
-    with pytest.raises(UnusableData, match=r"\[replication\] .* gives nothing to any healthy slice"):
+    with pytest.raises(UnusableData, match=r"\[replication\] .* leaves out every healthy slice"):
         check(recipe(sampling="replicate", replication={"normal": 0}), data, SOURCE)
 
 
@@ -491,7 +492,7 @@ def test_layers_further_from_the_heads_learn_slower():
         > blocks[0]
         > rate[id(learner.model.encoder.cls_token)]
     )
-    with pytest.raises(UnusableRecipe, match="layer_decay needs an encoder of timm"):
+    with pytest.raises(UnusableRecipe, match="layer_decay needs a timm encoder"):
         optimiser(Learner(DTViT("squeezenet1_0")), recipe(layer_decay=0.5, encoder="squeezenet1_0"))
 
 

@@ -47,12 +47,12 @@ def test_every_problem_is_told_in_one_error_by_row_and_column(tmp_path):
         "  row 2, path: gone.png is not there",
         "  row 3, ich: 'yes' is neither 0 (no hemorrhage) nor 1",
         "  row 4, location: 'lobar' in a row without hemorrhage (ich is 0); leave it empty",
-        "  row 5, path: the picture of row 4 once more; a row per picture",
-        "  row 6, location: 'Lober' is none of deep, lobar, subtentorial; is it 'lobar'?",
+        "  row 5, path: the same picture as in row 4; list each picture once",
+        "  row 6, location: 'Lober' is none of deep, lobar, subtentorial; did you mean 'lobar'?",
         "  row 7, patient_id: empty",
-        "  row 8, slice: 'third' is no whole number (the order within the series)",
-        f"  row 8, path: {rows[6]['path']} is no picture that can be read",
-        "  row 9, ich: empty; say 0 or 1, or leave the row out",
+        "  row 8, slice: 'third' is not a whole number (the order within the series)",
+        f"  row 8, path: {rows[6]['path']} is not a readable picture",
+        "  row 9, ich: empty; enter 0 or 1, or leave the row out",
     ]
 
 
@@ -60,8 +60,8 @@ def test_a_part_that_is_missing_or_misspelt_is_told(tmp_path):
     parts = ("train", "Test", "", "train")
     rows = [row | {"split": part} for row, part in zip(entries(TWO, slices=2), parts, strict=True)]
     assert refused(table(tmp_path, rows)).splitlines()[1:] == [
-        "  row 3, split: 'Test' is none of train, validation, test; is it 'test'?",
-        "  row 4, split: empty; every row needs one of train, validation, test, or none does",
+        "  row 3, split: 'Test' is none of train, validation, test; did you mean 'test'?",
+        "  row 4, split: empty; either every row has one of train, validation, test, or none has",
     ]
 
 
@@ -81,7 +81,7 @@ def test_a_patient_in_two_parts_is_named_by_rows_and_not_by_identity(tmp_path):
     rows[3]["split"] = ""
     text = refused(table(tmp_path, rows))
     assert "row 3, split: 'test', but the same patient is in 'train' in row 2" in text
-    assert "row 5, split: empty; every row needs one of train, validation, test" in text
+    assert "row 5, split: empty; either every row has one of train, validation, test" in text
     assert not any("Doe" in line.replace("Doe^Jane-", "") for line in text.splitlines())
 
 
@@ -109,9 +109,9 @@ def test_labels_may_be_missing_where_they_are_not_needed(tmp_path):
     ("header", "told"),
     [
         ("path,ich,location", "row 1, patient_id: this column is missing; the header is path, ich, location"),
-        ("path,PatientID,ich,location", "row 1, PatientID: no such column; is it 'patient_id'?"),
-        ("path,patient_id,ich,Location", "row 1, Location: no such column; is it 'location'?"),
-        ("path,patient_id,ich,ich", "row 1, ich: this column stands there twice"),
+        ("path,PatientID,ich,location", "row 1, PatientID: no such column; if it is 'patient_id', name it so"),
+        ("path,patient_id,ich,Location", "row 1, Location: no such column; if it is 'location', name it so"),
+        ("path,patient_id,ich,ich", "row 1, ich: there are two columns of this name"),
         ("path;patient_id;ich;location", "row 1: its columns are not separated by commas"),
         ("path,patient_id,ich,", "row 1: column 4 has no name; name it, or delete it"),
     ],
@@ -142,7 +142,7 @@ def test_a_row_of_another_length_is_named(tmp_path):
         ("path,patient_id,ich\n".encode("utf-16-le"), "holds zero bytes, as UTF-16"),
         (b"", "is empty"),
         (b"path,patient_id,ich\n", "lists no picture"),
-        (b'path,patient_id,ich\n"a.png,b,1\n', "row 2: is no CSV"),
+        (b'path,patient_id,ich\n"a.png,b,1\n', "row 2: is not valid CSV"),
     ],
 )
 def test_what_is_no_table_in_utf8_is_told(tmp_path, content, told):
@@ -170,7 +170,7 @@ def test_what_spreadsheets_leave_behind_is_forgiven(tmp_path):
 def test_a_patient_spelt_in_two_ways_is_not_taken_for_two(tmp_path, one, other):
     rows = [row | {"patient_id": spelt} for row, spelt in zip(entries(TWO, slices=1), (one, other), strict=True)]
     text = refused(table(tmp_path, rows))
-    assert "row 3, patient_id: as in row 2 but for case, spaces or leading zeros" in text
+    assert "row 3, patient_id: as in row 2 except for case, spaces or leading zeros" in text
     assert one not in text
     assert other not in text
 
@@ -185,7 +185,7 @@ def test_a_path_with_backslashes_is_told_how_it_is_written(tmp_path):
     rows = entries(TWO, slices=1)
     path = table(tmp_path, rows)
     path.write_text(path.read_text().replace("a-0.png", "images\\a-0.png"))
-    assert "row 2, path: images\\a-0.png is not there; between folders stands / on every system" in refused(path)
+    assert "row 2, path: images\\a-0.png is not there; separate folders by / on every system" in refused(path)
 
 
 def test_a_word_for_no_location_is_told_to_be_left_out(tmp_path):
@@ -219,13 +219,13 @@ def several(path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "draw", "told"),
     [
-        ("deep.png", deep_grey, "has more than 8 bits a pixel"),
-        ("deep.tif", deep_grey, "has more than 8 bits a pixel"),
-        ("float.tif", lambda path: Image.new("F", (40, 40)).save(path), "has more than 8 bits a pixel"),
+        ("deep.png", deep_grey, "has more than 8 bits per pixel"),
+        ("deep.tif", deep_grey, "has more than 8 bits per pixel"),
+        ("float.tif", lambda path: Image.new("F", (40, 40)).save(path), "has more than 8 bits per pixel"),
         ("cmyk.jpg", lambda path: Image.new("CMYK", (40, 40)).save(path), "is in colour (mode CMYK)"),
         ("several.tif", several, "holds more than one picture"),
         ("tiny.png", lambda path: grey(path, size=(40, 8)), "is 40 x 8 pixels"),
-        ("folder.png", lambda path: path.mkdir(), "is no picture that can be read (Is a directory)"),
+        ("folder.png", lambda path: path.mkdir(), "is not a readable picture (Is a directory)"),
     ],
 )
 def test_what_is_no_8_bit_picture_is_told_with_the_manifest(tmp_path, name, draw, told):

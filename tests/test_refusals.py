@@ -50,7 +50,7 @@ def heads(tmp_path_factory):
         ({"start_from": "gone.safetensors"}, {}, UnusableCheckpoint, r"gone\.safetensors"),
         ({}, {"device": "cuda:99"}, UnavailableDevice, "device 'cuda:99' is not available"),
         ({}, {"device": "gpu"}, UnavailableDevice, "device 'gpu' is not available"),
-        ({"encoder": "alexnet", "checkpointing": True}, {}, UnusableRecipe, "nothing that alexnet can do"),
+        ({"encoder": "alexnet", "checkpointing": True}, {}, UnusableRecipe, "alexnet does not support checkpointing"),
         ({"split": "all"}, {}, UnusableData, "no validation rows in manifest.csv"),
     ],
     ids=str,
@@ -104,7 +104,7 @@ def test_the_folder_of_a_run_keeps_its_split_when_another_is_refused(tmp_path, h
     before = files_of(output)
     other = filed_heads(tmp_path / "other", heads=40)
     for changes, data, said in (
-        ({}, other, rf"holds a run on other data: its split\.csv is not how .*{other.name} is split now"),
+        ({}, other, rf"holds a run on other data: its split\.csv differs from how .*{other.name} is split now"),
         ({"split": "patient"}, heads, r"another split \(given, not patient\)"),
         ({"steps": 2}, heads, r"another steps \(1, not 2\)"),
         ({"encoder": "resnet18"}, heads, r"another encoder \(test_vit, not resnet18\)"),
@@ -203,7 +203,7 @@ def test_a_column_split_that_a_recipe_does_not_go_by_is_told(tmp_path, heads):
     said = []
     machine = Settings(output=tmp_path / "run", data=heads, device="cpu")
     run(recipe(**PLAIN, steps=1, split="patient"), machine, said.append)
-    assert "manifest.csv has a column split, which is left alone; --split given goes by it" in said
+    assert "manifest.csv has a column split, which is not used; --split given uses it" in said
     said.clear()
     run(
         recipe(**PLAIN, steps=1, split="given"),
@@ -215,5 +215,5 @@ def test_a_column_split_that_a_recipe_does_not_go_by_is_told(tmp_path, heads):
 
 def test_too_few_synthetic_heads_to_measure_on_are_told_before_the_first_is_drawn(tmp_path, unread):
     given = Settings(output=tmp_path / "run", device="cpu")
-    with pytest.raises(UnusableData, match=r"of 19 synthetic heads none .* set phantom_heads to 20 or more"):
+    with pytest.raises(UnusableData, match=r"19 synthetic heads are too few .* set phantom_heads to 20 or more"):
         run(recipe(phantom_heads=19), given, quiet)

@@ -125,18 +125,18 @@ def test_a_split_of_another_state_of_the_manifest_is_refused(tmp_path):
     found = listed(tmp_path)
     splits.write(tmp_path / "split.csv", splits.by_patient(found, 0), found)
     found.path.write_text(found.path.read_text() + "\n")
-    with pytest.raises(UnusableData, match="splits another manifest"):
+    with pytest.raises(UnusableData, match="is a split of another manifest"):
         splits.read(tmp_path / "split.csv", manifest.read(found.path))
 
 
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
-        ("\n2,normal0-0.png,", "\n99999,normal0-0.png,", "row 5, row: '99999' is no row of the manifest"),
+        ("\n2,normal0-0.png,", "\n99999,normal0-0.png,", "row 5, row: '99999' is not a row of the manifest"),
         (",train\n", ",training\n", "row 5, part: 'training', of manifest row 2, is none of train, validation, test"),
-        (",train\n", "\n", "row 5, row: '' is no row of the manifest"),
-        ("row,path,part", "row,part", "is no split as"),
-        ("# seed: 0", "# seed: zero", "is no split as"),
+        (",train\n", "\n", "row 5, row: '' is not a row of the manifest"),
+        ("row,path,part", "row,part", "is not a split file as"),
+        ("# seed: 0", "# seed: zero", "is not a split file as"),
     ],
 )
 def test_a_damaged_split_is_refused(tmp_path, old, new, told):
@@ -155,7 +155,7 @@ def test_a_split_that_broke_off_in_its_head_is_refused(tmp_path, lines):
     path = tmp_path / "split.csv"
     whole = splits.as_csv(splits.by_patient(found, 0), found)
     path.write_bytes(b"".join(whole.splitlines(keepends=True)[:lines]))
-    with pytest.raises(UnusableData, match="is no split as"):
+    with pytest.raises(UnusableData, match="is not a split file as"):
         splits.read(path, found)
 
 

@@ -99,7 +99,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(tmp_path, drawn):
     assert not (tmp_path / "killed" / "metrics.json").exists()
     said = []
     run(small, given, said.append)
-    assert any("going on from step" in each for each in said)
+    assert any("continuing from step" in each for each in said)
     run(small, dataclasses.replace(given, output=tmp_path / "whole"), quiet)
 
     name = "dtvit-tiny-phantom.safetensors"
@@ -246,7 +246,7 @@ def test_pictures_made_otherwise_are_refused(tmp_path):
 def test_heads_of_another_seed_are_told_by_that_alone_and_fewer_than_asked_for_as_such(tmp_path):
     said = []
     synthetic.make(tmp_path, 20, 0, "paper", quiet, processes=1, maker=drawn_as_made)
-    with pytest.raises(UnusableData, match=r"pictures made otherwise \(seed 0, not 1\)"):
+    with pytest.raises(UnusableData, match=r"pictures made differently \(seed 0, not 1\)"):
         synthetic.make(tmp_path, 20, 1, "paper", quiet, maker=drawn_as_made)
     synthetic.make(tmp_path, 320, 0, "paper", said.append, maker=drawn_as_made)
     assert said == [f"{tmp_path} holds 20 finished heads, fewer than 320: name another folder for more"]
@@ -270,7 +270,9 @@ def test_a_phantom_that_fails_costs_no_other(tmp_path):
 def test_too_few_phantoms_in_the_time_given_are_told_at_once_and_kept(tmp_path):
     """Before the patients' bleeds are traced for a quarter of an hour; and not as if the making were over."""
     made = []
-    with pytest.raises(UnusableData, match=r"\d+ of 24 heads .*none to validate or to test .*--phantom-minutes"):
+    with pytest.raises(
+        UnusableData, match=r"\d+ of 24 heads .*too few to validate and to test with.*--phantom-minutes"
+    ):
         synthetic.make(tmp_path, 24, 0, "paper", quiet, processes=1, minutes=1e-6, maker=drawn_as_made)
     synthetic.make(tmp_path, 24, 0, "paper", made.append, processes=1, maker=drawn_as_made)
 

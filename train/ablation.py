@@ -1,8 +1,8 @@
 """What each ingredient of the `robust` recipe is worth: the recipe without it, trained and audited, over seeds.
 
-Every row has the same patients apart, time and encoder; what it says is its audit (`train.audit`) on the patients that
-test, beside their AUC, which proves little. The first row is the papers' v2, with its patients kept apart. A row that
-is there is not made again.
+Every row has the same split by patient and the same time, and but for two the same encoder. What counts in it is its
+audit (`train.audit`) on the patients that test, beside their AUC, which proves little. The first row is the papers' v2,
+with patients kept apart. An existing row is not made again.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Column:
 
     title: str
     places: tuple[str, ...]
-    """Where it stands in what was measured, `*` for any name; several make a mean."""
+    """Where it stands in what was measured, `*` for any name; several are averaged."""
     goal: str = ""
 
 
@@ -83,7 +83,7 @@ COLUMNS: tuple[Column, ...] = (
 
 
 def ablate(work: Work, rows: Sequence[Without], seeds: int, command: str, say: Say, make: Maker = trained) -> list[str]:
-    """Make the rows that are not there, seed by seed, and the table after each; names of those that failed.
+    """Make the missing rows, seed by seed, and the table after each; returns the names of those that failed.
 
     Raises UnusableData, UnusableRecipe, UnavailableDevice, UnusableRun (another run has the folder).
     """
@@ -96,7 +96,7 @@ def ablate(work: Work, rows: Sequence[Without], seeds: int, command: str, say: S
             for name, (row, seed) in plan.items()
             if known(work, row, seed) is None
         ]
-        say(f"{len(missing)} of {len(plan)} rows are to be made, {work.at_once} at once")
+        say(f"{len(missing)} of {len(plan)} rows to make, {work.at_once} at a time")
         for trial, found in made(work, missing, say, make):
             if isinstance(found, UnusableRun):
                 failed.append(trial.name)
@@ -109,14 +109,14 @@ def ablate(work: Work, rows: Sequence[Without], seeds: int, command: str, say: S
 
 
 def planned(row: Without, seed: int, changes: Mapping[str, str] | None = None) -> Recipe:
-    """The recipe of a row; `changes` of all rows alike come before its own. Raises UnusableRecipe."""
+    """The recipe of a row; `changes` common to all rows come before its own. Raises UnusableRecipe."""
     whole = recipe.read("robust").changed(changes or {})
     alike = {key: str(getattr(whole, key)) for key in STEPS_OF_ALL} if row.recipe != "robust" else {}
     return recipe.read(row.recipe).changed({**(changes or {}), **row.changes, **alike, "seed": str(seed)})
 
 
 def known(work: Work, row: Without, seed: int) -> Made | None:
-    """A row that was made before, of this data and in this way."""
+    """A row that was made before, from this data and in this way."""
     try:
         found: Made = json.loads(_file(work, row, seed).read_bytes())
     except (FileNotFoundError, ValueError):
@@ -133,14 +133,14 @@ def _file(work: Work, row: Without, seed: int) -> Path:
 
 
 def write(work: Work, rows: Sequence[Without], seeds: int, command: str) -> None:
-    """ablation.md and ablation.csv of what is there."""
+    """Write ablation.md and ablation.csv from the rows made so far."""
     found = {row.name: [one for seed in range(seeds) if (one := known(work, row, seed))] for row in rows}
     table = Table(
         name="ablation",
-        title="Without one ingredient at a time",
+        title="One ingredient left out at a time",
         header=("recipe", "seeds", *(f"{each.title} ({each.goal})" if each.goal else each.title for each in COLUMNS)),
         lines=tuple(_line(row, found[row.name]) for row in rows),
-        note="Mean, ± the standard deviation over seeds. Figures of patients, and phantoms, that trained nothing.",
+        note="Mean ± standard deviation over seeds, on patients and phantoms that were not trained on.",
     )
     there = sum(map(len, found.values()))
     length = "" if work.minutes is None else f", {work.minutes:g} minutes of training each"
@@ -159,7 +159,7 @@ def _line(row: Without, found: Sequence[Made]) -> tuple[str, ...]:
 
 
 def value_of(one: Made, column: Column) -> float:
-    """The mean over the places of a column; not a number where none was measured."""
+    """The mean over the places of a column; NaN if none was measured."""
     values = [value for place in column.places for value in _at(one, place.split("."))]
     numbers = [float(each) for each in values if isinstance(each, int | float) and math.isfinite(each)]
     return statistics.fmean(numbers) if numbers else math.nan
@@ -175,7 +175,7 @@ def _at(tree: object, path: Sequence[str]) -> list[object]:
 
 
 def told(values: Sequence[float]) -> str:
-    """Mean, ± the standard deviation where there are several, and how many there are where some are missing."""
+    """Mean, ± the standard deviation if there are several, and how many there are if some are missing."""
     measured = [each for each in values if math.isfinite(each)]
     if not measured:
         return "-"

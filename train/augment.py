@@ -1,6 +1,6 @@
 """Augmentation on the device, a batch at a time: every picture gets its own geometry, scanner and compression.
 
-What a bleed is must survive all of it, and what a scanner does must not tell a bleed: size, place and angle in the
+What makes a bleed must survive all of it, and what a scanner does must not point to one: size, place and angle in the
 picture, noise and its grain, sharpness, resolution, calibration, cupping and JPEG are varied for all pictures alike.
 Amounts are given in HU or in pixels of the 224 x 224 picture; pictures run from 0 (0 HU or less, or outside of the
 head) to 1 (80 HU or more).
@@ -40,14 +40,14 @@ class Change:
     """What a scanner does to some pictures."""
 
     share: float
-    """Of the pictures: the chance of each."""
+    """Share of the pictures changed: the chance of each."""
     amounts: Callable[[int], torch.Tensor]
-    """For so many pictures: (A, n), on the host."""
+    """For that many pictures: (A, n), on the host."""
     apply: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
     """Pictures (n, 1, S, S) by their amounts (A, n, 1, 1, 1)."""
 
     def drawn(self, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """The numbers (n,) of those pictures out of `count` that it happens to, and the amounts."""
+        """The numbers (n,) of those out of `count` pictures that are changed, and the amounts."""
         rows = (torch.rand(count) < self.share).nonzero()[:, 0]
         return rows, self.amounts(len(rows))[:, :, None, None, None]
 
@@ -65,7 +65,7 @@ def augment(pictures: torch.Tensor, blood: torch.Tensor) -> tuple[torch.Tensor, 
     for change, rows, amounts in zip(CHANGES, drawn[::2], drawn[1::2], strict=True):
         if len(rows):
             pictures[rows] = change.apply(pictures[rows], amounts)
-    # Outside of the head is 0, as brace removal leaves it; without this, noise there would tell how it was made.
+    # Outside of the head is 0, as brace removal leaves it; otherwise noise there would show how it was made.
     return (pictures * inside).clamp_(0, 1), blood
 
 
@@ -84,7 +84,7 @@ def _geometry(count: int) -> torch.Tensor:
 
 
 def _grains(count: int) -> torch.Tensor:
-    """Of white noise and of coarse, so that any mixture is as strong: up to 7 HU."""
+    """Amounts of white and of coarse noise, such that every mixture is equally strong: up to 7 HU."""
     white, strength = torch.rand(2, count)
     each = strength * 7 * HU / (white.square() + (1 - white).square()).sqrt()
     return torch.stack((white * each, (1 - white) * each * 1.6))  # interpolation leaves 1 / 1.6 of the spread
@@ -197,5 +197,5 @@ def _enlarged(small: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
 
 
 def _spread(reach: float, *shape: int) -> torch.Tensor:
-    """Even between -reach and reach, on the host."""
+    """Uniform between -reach and reach, on the host."""
     return (torch.rand(shape) * 2 - 1) * reach

@@ -22,7 +22,7 @@ CHANCE = 0.5
 def augment(pictures: torch.Tensor, blood: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """`pictures`: (B, 1, S, S) in 0..1; `blood`: (B, 1, s, s), share of each cell. Both, changed.
 
-    Draws from the host's global generator, so that nobody waits for the device to say which pictures are sharpened.
+    Draws from the host's global generator, so that nothing waits for the device to say which pictures are sharpened.
     """
     count = len(pictures)
     angle = (torch.rand(count) * 2 - 1) * TURN
@@ -34,13 +34,13 @@ def augment(pictures: torch.Tensor, blood: torch.Tensor) -> tuple[torch.Tensor, 
 
 
 def turn(angle: torch.Tensor) -> torch.Tensor:
-    """(B, 2, 3), for `warped`: about the middle by each angle (B,), in radians."""
+    """(B, 2, 3), for `warped`: rotations about the middle by each angle (B,), in radians."""
     cosine, sine, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
     return torch.stack((torch.stack((cosine, -sine, zero), 1), torch.stack((sine, cosine, zero), 1)), 1)
 
 
 def sharpened(pictures: torch.Tensor) -> torch.Tensor:
-    """What lies `SHARPER` times as far from the smoothed picture; smoothing weighs the middle 5, its neighbours 1."""
+    """Pictures `SHARPER` times as far from their smoothed selves; smoothing weighs the middle 5, its neighbours 1."""
     inner = 4 * pictures[..., 1:-1, 1:-1]
     for row in range(3):
         for column in range(3):

@@ -29,7 +29,7 @@ NONE_CLASS = len(LOCATIONS)
 
 @dataclass(frozen=True)
 class Totals:
-    """How many of the whole batch, on all ranks, have each label: what a masked sum is divided by."""
+    """How many slices of the whole batch, on all ranks, have each label: what a masked sum is divided by."""
 
     presence: int
     location: int
@@ -46,7 +46,7 @@ class Batch:
     """(B,) bool"""
     presence: torch.Tensor
     location: torch.Tensor
-    """(B,) int64, -1 where it is not taught."""
+    """(B,) int64, as presence; -1 where it is not taught."""
     totals: Totals
 
 
@@ -76,7 +76,7 @@ class Batches:
             yield self._gathered(part, totals)
 
     def traced_middles(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """What the first lessons are given: pictures (M, 224, 224) and blood (M, 56, 56), uint8, on the device."""
+        """What the first lessons use: pictures (M, 224, 224) and blood (M, 56, 56), uint8, on the device."""
         rows = torch.from_numpy(np.flatnonzero(self.traced)).to(self.pictures.device)
         pictures = _middle(self.pictures[rows], CROP).contiguous()
         return pictures.to(self.device), self.blood[rows].to(self.device)

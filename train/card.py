@@ -19,11 +19,11 @@ NOT_ASSESSED = (
 OF_PHANTOMS = "scanners, kernels and protocols of the real world, of which a phantom is a guess"
 OF_PATIENTS = "other scanners, kernels and protocols than those of its training data"
 NO_PERSON = "none"
-SHORT = 12  # digits of a digest, as a checkpoint tells where its training pictures came from
+SHORT = 12  # digits of a digest, as a checkpoint quotes it for where its training pictures came from
 
 
 def model_card(checkpoint: Checkpoint) -> str:
-    """Markdown. Every figure comes from the checkpoint's metadata; what is missing there is left out."""
+    """In Markdown. Every figure comes from the checkpoint's metadata; what is missing there is left out."""
     metadata = checkpoint.metadata
     parts = [
         f"# {metadata.name}\n\n**{metadata.notice}.** Licence: {metadata.licence}.\n",
@@ -54,7 +54,7 @@ def _reading(metadata: Metadata) -> str:
     return f"""## How outputs are read
 
 Temperatures and thresholds were fitted on {_fitted_on(metadata.training)}.
-A probability below the first threshold means absent, from the second on present, between them undetermined.
+A probability below the first threshold means absent, at or above the second present, in between undetermined.
 
 | | absent below | present at | temperature |
 | --- | --- | --- | --- |
@@ -70,7 +70,7 @@ def _limits(metadata: Metadata) -> str:
     limits += metadata.limits
     if unseen:
         limits.append(
-            "It has seen no patient. The figures say how well it tells phantoms apart, and nothing about patients."
+            "It has seen no patient. The figures show how well it tells phantoms apart, and nothing about patients."
         )
     return "## What it cannot do\n\n" + "".join(f"- {each}\n" for each in limits)
 
@@ -83,7 +83,7 @@ def learned_from(metadata: Metadata) -> str:
 
 
 def trained_on(metadata: Metadata, digest: str) -> bool:
-    """Whether a checkpoint says that it learned from this manifest, or by this split of one; by SHA-256."""
+    """Whether a checkpoint says that it learned from this manifest, or from this split of one; by SHA-256."""
     learned = {key: value for key, value in metadata.training.items() if not key.startswith("calibrated")}
     return digest[:SHORT] in metadata.training_data + json.dumps(learned, default=str)
 
@@ -102,7 +102,7 @@ def _fitted_on(training: Mapping[str, Any]) -> str:
 
 
 def _training(training: Mapping[str, Any]) -> str:
-    if not {"recipe", "split", "steps_done"} <= training.keys():  # made by hand, or by an earlier program
+    if not {"recipe", "split", "steps_done"} <= training.keys():  # made by hand, or by an older version
         return ""
     recipe, split = training["recipe"], training["split"]
     counts = ", ".join(
@@ -119,7 +119,7 @@ def _training(training: Mapping[str, Any]) -> str:
 
 
 def _measured(metrics: Mapping[str, Any]) -> str:
-    """`metrics` as `train.evaluation.measure` gives them; a row of which nothing is there is left out."""
+    """`metrics` as `train.evaluation.measure` gives them; a row without any figure is left out."""
     presence, location = metrics["presence"], metrics["location"]
     rows = [
         _row("AUC, hemorrhage", presence, "auc"),

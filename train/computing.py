@@ -20,15 +20,15 @@ Built = tuple[Learner, Start]
 
 
 def built(recipe: Recipe, output: Path) -> Built:
-    """`learner` of the run in this folder. Raises as `learner`, and UnusableRun."""
+    """`learner`, for the run in this folder. Raises as `learner`, and UnusableRun."""
     begun = state.begun_with(output / STATE)
     return learner(recipe, None if begun is None else Start(**begun))
 
 
 def learner(recipe: Recipe, begun: Start | None = None) -> Built:
-    """On the CPU, and what its weights are; random weights follow from the recipe's seed.
+    """The learner, on the CPU, and what its weights are; random weights follow from the recipe's seed.
 
-    `begun`: what the weights of a run were that goes on. Its state replaces them all, so none are fetched or read.
+    `begun`: what a run that continues began with. Its state replaces all weights, so none are fetched or read.
     Raises UnusableRecipe, UnusableCheckpoint, UnavailableWeights, UnknownEncoder.
     """
     torch.manual_seed(recipe.seed)
@@ -58,13 +58,13 @@ def learner(recipe: Recipe, begun: Start | None = None) -> Built:
         start_well(model.encoder)
     if recipe.checkpointing:
         if not hasattr(model.encoder, "set_grad_checkpointing"):
-            raise UnusableRecipe(f"checkpointing is nothing that {recipe.encoder} can do; set it to false")
+            raise UnusableRecipe(f"{recipe.encoder} does not support checkpointing; set it to false")
         model.encoder.set_grad_checkpointing(True)  # type: ignore[operator]
     return Learner(model, blood_head=recipe.blood_loss > 0, mean_std=recipe.mean_std), start
 
 
 def precision(wanted: str, device: torch.device) -> str:
-    """fp32, bf16 or fp16; `auto` is bf16 where the device is fast in it: torch runs it anywhere."""
+    """fp32, bf16 or fp16; `auto` is bf16 only where the device is fast at it, since torch runs it anywhere."""
     return choose_precision("auto", device) if wanted == "auto" else wanted
 
 
@@ -80,7 +80,7 @@ def memory_format(recipe: Recipe, learner: Learner) -> torch.memory_format:
 
 
 def can_be_graphed(recipe: Recipe, learner: Learner, device: torch.device, ranks: int) -> bool:
-    """Whether `train.graphed` may launch it: not what computes activations again, compiles, or sums over parts, and
-    not batch normalisation, whose statistics the capture would move."""
+    """Whether `train.graphed` may launch it: not if it recomputes activations, compiles, or sums over parts, nor with
+    batch normalisation, whose statistics the capture would move."""
     plain = not (recipe.compile or recipe.checkpointing) and recipe.accumulation == ranks == 1
     return recipe.graphs and plain and device.type == "cuda" and learner.patchwise

@@ -1,8 +1,8 @@
 """What a recipe is worth on every patient: folds with patients apart, each trained and audited; then one model on all.
 
-Each patient tests one model and validates the next. The last training, `final`, sees every patient, so nothing of what
-it is worth can be measured on them: its figures are those of the folds, five models of the same recipe, and its
-temperatures and thresholds are fitted on what those said of the patients who validated them.
+Each patient tests one model and validates another. The last training, `final`, sees every patient, so its worth cannot
+be measured on them: its figures are those of the folds, models of the same recipe, and its temperatures and thresholds
+are fitted on what those said of the patients who validated them.
 """
 
 from __future__ import annotations
@@ -61,15 +61,15 @@ def crossvalidate(
     finish: Recipe | None = None,
     make: Maker = trained,
 ) -> list[str]:
-    """Make the folds that are not there, the tables, and with `final` the model of all patients; names that failed.
+    """Make the missing folds, the tables, and with `final` the model of all patients; returns names of what failed.
 
     `finish`: a second course for that model.
 
-    Raises `train.run.REFUSALS`; UnusableRun where another run has the folder, or other folds are in it.
+    Raises `train.run.REFUSALS`; UnusableRun if another run has the folder, or other folds are in it.
     """
     if final and not recipe.phantom_heads:
         raise UnusableRecipe(
-            f"the last model of {recipe.name} trains on all patients, so synthetic heads alone can validate it, and "
+            f"the last model of {recipe.name} trains on all patients, so only synthetic heads can validate it, and "
             "its recipe has none: set phantom_heads, or leave --final out"
         )
     with claimed(work.output):
@@ -93,9 +93,9 @@ def crossvalidate(
 
 
 def _made(work: Work, wanted: Sequence[Trial], say: Say, make: Maker) -> list[str]:
-    """Make those that are not there; names of those that failed."""
+    """Make those that are missing; returns the names of those that failed."""
     missing = [trial for trial in wanted if _known(work, trial) is None]
-    say(f"{len(missing)} of {len(wanted)} trainings are to be made, {work.at_once} at once")
+    say(f"{len(missing)} of {len(wanted)} trainings to make, {work.at_once} at a time")
     failed = []
     for trial, found in made(work, missing, say, make):
         if isinstance(found, UnusableRun):
@@ -109,8 +109,8 @@ def _made(work: Work, wanted: Sequence[Trial], say: Say, make: Maker) -> list[st
 def planned(work: Work, recipe: Recipe, folds: int, repeats: int) -> list[Trial]:
     """A trial for each fold, its split in a file of its own.
 
-    Raises UnusableData, and UnusableRun where the folder holds folds that were dealt otherwise: these are not to be
-    put together with those.
+    Raises UnusableData, and UnusableRun if the folder holds folds that were dealt differently: the two must not be
+    mixed.
     """
     listed = manifest.read(work.data)
     found = []
@@ -119,7 +119,7 @@ def planned(work: Work, recipe: Recipe, folds: int, repeats: int) -> list[Trial]
         path = work.output / "splits" / f"{name}.csv"
         if path.exists() and path.read_bytes() != splits.as_csv(split, listed):
             raise UnusableRun(
-                f"{work.output} holds folds of another number, seed or manifest (splits/{path.name} is not how "
+                f"{work.output} holds folds of another number, seed or manifest (splits/{path.name} differs from how "
                 f"{work.data.name} is dealt out now); name another folder with --output"
             )
         splits.write(path, split, listed)
@@ -128,10 +128,10 @@ def planned(work: Work, recipe: Recipe, folds: int, repeats: int) -> list[Trial]
 
 
 def summary(folds: Sequence[HeldOut], seed: int) -> dict[str, Any]:
-    """metrics.json of all folds together: patients drawn again for intervals, each slice with its own fold's model.
+    """metrics.json of all folds together: each slice by its own fold's model, patients resampled for intervals.
 
-    Logits are divided by their own model's temperatures; answers are those of each model's own thresholds, and stand
-    in the table of the folds.
+    Logits are divided by their own model's temperatures. Answers depend on each model's own thresholds, and stand in
+    the table of the folds.
     """
     tested = []
     for fold in folds:
@@ -150,7 +150,7 @@ def summary(folds: Sequence[HeldOut], seed: int) -> dict[str, Any]:
 
 
 def _without_answers(figures: Mapping[str, Any]) -> dict[str, Any]:
-    """Without what hangs on thresholds: those here are nobody's."""
+    """Without what depends on thresholds: those used here are no model's."""
     return {
         key: _without_answers(value) if isinstance(value, Mapping) else value
         for key, value in figures.items()
@@ -159,19 +159,19 @@ def _without_answers(figures: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _calibration(fold: HeldOut) -> Calibration:
-    """What its checkpoint carries: fitted on all that validated it, synthetic heads too."""
+    """That of its checkpoint: fitted on all that validated it, synthetic heads too."""
     validated = fold.take(fold.truth.part == PARTS.index("validation"))
     return calibrate(validated.logits, validated.truth)
 
 
 def pooled_calibration(folds: Sequence[HeldOut]) -> Calibration:
-    """From what each model said of its own validation patients, whom nothing chose it by."""
+    """Fitted on what each model said of its own validation patients."""
     pooled = _apart([fold.of_patients("validation") for fold in folds])
     return calibrate(pooled.logits, pooled.truth)
 
 
 def _apart(parts: Sequence[HeldOut]) -> HeldOut:
-    """Joined, each fold's series under numbers of their own: repeated folds have every patient several times.
+    """Joined, each fold's series renumbered: repeated folds have every patient several times.
 
     Patients keep theirs, since intervals are drawn over people.
     """
@@ -241,7 +241,7 @@ def _words(metrics: Mapping[str, Any]) -> list[str]:
 def _with_interval(name: str, found: Mapping[str, Any], key: str) -> str:
     value, (low, high) = found.get(key), found.get(f"{key}_ci", (None, None))
     if value is None:
-        return f"{name} not to be told"
+        return f"{name} not known"
     if low is None:
         return f"{name} {shown(value)} (no interval: {found.get(f'{key}_ci_why', 'not measured')})"
     return f"{name} {shown(value)} ({shown(low)} to {shown(high)})"

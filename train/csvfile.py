@@ -11,7 +11,7 @@ from typing import Any
 
 from train.data import UnusableData
 
-TOLD = 20  # problems in one message; whoever has more has one cause
+TOLD = 20  # problems in one message; more than that usually have one cause
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,11 @@ class Problem:
 
 
 class UnusableTable(UnusableData):
-    """A table cannot be used; `problems` tells each reason."""
+    """A table cannot be used; `problems` gives each reason."""
 
     def __init__(self, path: Path, problems: Sequence[Problem]) -> None:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        lines = [f"{path}: {count}; nothing was done with it. Correct what stands here and run again:"]
+        lines = [f"{path}: {count}; nothing was done with it. Correct the following and run again:"]
         lines += [f"  {problem}" for problem in problems[:TOLD]]
         if len(problems) > TOLD:
             lines.append(f"  and {len(problems) - TOLD} more")
@@ -40,7 +40,7 @@ class UnusableTable(UnusableData):
         self.path, self.problems = path, tuple(problems)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """From a process that trains beside others it comes back as it was."""
+        """So that it survives the way back from a process that trains beside others."""
         return UnusableTable, (self.path, self.problems)
 
 
@@ -53,10 +53,10 @@ def content(path: Path) -> bytes:
 
 
 def table(path: Path, content: bytes) -> list[list[str]]:
-    """Records, their cells stripped, and [] for what holds nothing, which spreadsheets leave behind; what is no UTF-8
-    stays as lone surrogates, for `not_utf8` to name by row and column.
+    """Records, their cells stripped, and [] for empty ones, which spreadsheets leave behind; what is not UTF-8 stays as
+    lone surrogates, for `not_utf8` to name by row and column.
 
-    Raises UnusableData where there is no table at all.
+    Raises UnusableData if there is no table at all.
     """
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise UnusableData(f"{path} is UTF-16; save it as CSV in UTF-8")
@@ -71,7 +71,7 @@ def table(path: Path, content: bytes) -> list[list[str]]:
         # One by one, so that the row of a fault is known. A space around a patient's id would make two patients of one.
         records.extend(cells if any(cells := [cell.strip() for cell in record]) else [] for record in reader)
     except csv.Error as exc:
-        raise UnusableTable(path, [Problem(len(records) + 1, None, f"is no CSV ({exc})")]) from exc
+        raise UnusableTable(path, [Problem(len(records) + 1, None, f"is not valid CSV ({exc})")]) from exc
     if not records or not records[0]:
         raise UnusableData(f"{path} is empty, or its first line is; a table begins with the names of its columns")
     if len(records[0]) == 1 and any(mark in records[0][0] for mark in ";\t"):

@@ -1,7 +1,7 @@
 """Pictures to learn from and to measure on, as arrays in memory; and phantoms on disk, one file per synthetic head.
 
-A patient is in one part only (training, validation or test), with all his series, unless a split was made otherwise on
-purpose. A phantom's part follows from its number alone, so that more heads never move those that are there.
+A patient is in one part only (training, validation or test), with all their series, unless a split was made otherwise
+on purpose. A phantom's part follows from its number alone, so that adding heads never moves those already there.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
 ORIGINS = ("phantom", "patient", "healed", "transplanted", "sham", "blanked", "decoy")
 """Where a picture comes from; after `patient`, what `train.counterfactual` and `train.lookalikes` make of those."""
-UNCLEAR = -1  # presence: too little blood to call either way; location: none to be told
+UNCLEAR = -1  # presence: too little blood to call either way; location: none known
 BLOOD_CELLS = 56  # the map of visible blood has cells of 4 x 4 pixels
 CROP = BLOOD_CELLS * 4  # pixels of the middle that a model sees
 MADE = "made.json"
@@ -59,9 +59,9 @@ class Pictures:
     origin: NDArray[np.int8]
     """(N,): index into ORIGINS."""
     volume_ml: NDArray[np.float32]
-    """(N,): of the bleed of the series, 0 without one, not a number where unknown."""
+    """(N,): of the bleed of the series, 0 without one, NaN where unknown."""
     area_mm2: NDArray[np.float32]
-    """(N,): visible blood in the slice, not a number where unknown."""
+    """(N,): visible blood in the slice, NaN where unknown."""
 
     def __post_init__(self) -> None:
         for each in fields(self):
@@ -72,7 +72,7 @@ class Pictures:
         return len(self.pictures)
 
     def take(self, chosen: NDArray[Any]) -> Pictures:
-        """The rows of a mask or of an index."""
+        """The rows that a mask or an index selects."""
         return Pictures(**{each.name: getattr(self, each.name)[chosen] for each in fields(self)})
 
     def of_part(self, part: Part) -> Pictures:
@@ -80,7 +80,7 @@ class Pictures:
 
 
 def stack(parts: Sequence[Pictures]) -> Pictures:
-    """One under the other, patients and series numbered as they are: a number means the same in all of them.
+    """Concatenated, patients and series keeping their numbers: a number means the same in all of them.
 
     Smaller pictures get a black margin on all sides, so that the middle stays the middle.
     """
@@ -90,7 +90,7 @@ def stack(parts: Sequence[Pictures]) -> Pictures:
 
 
 def join(parts: Sequence[Pictures]) -> Pictures:
-    """As `stack`, for sets that know nothing of each other: numbers are shifted, so that no two patients become one."""
+    """As `stack`, for unrelated sets: numbers are shifted, so that no two patients become one."""
     apart, patients, series = [], 0, 0
     for each in parts:
         apart.append(replace(each, patient=each.patient + patients, series=each.series + series))
@@ -125,11 +125,11 @@ def read_shard(path: Path) -> Pictures:
         with np.load(path) as arrays:
             return Pictures(**{each.name: arrays[each.name] for each in fields(Pictures)})
     except (OSError, ValueError, KeyError) as exc:
-        raise UnusableData(f"{path} is no file of training pictures ({exc}); remove it and run again") from exc
+        raise UnusableData(f"{path} is not a file of training pictures ({exc}); remove it and run again") from exc
 
 
 def freeze(folder: Path, heads: Sequence[int], source: dict[str, Any]) -> None:
-    """Say that the making is over: these heads, made so, are the data of every run on this folder from now on."""
+    """Mark the folder as finished: from now on these heads, made this way, are the data of every run on it."""
     write_whole(folder / MADE, json.dumps({"source": source, "heads": sorted(heads)}, indent=1).encode())
 
 
@@ -144,7 +144,7 @@ def frozen(folder: Path) -> dict[str, Any] | None:
 
 
 def load(folder: Path) -> tuple[Pictures, dict[str, Any]]:
-    """All pictures of a folder whose making is over, and where they come from."""
+    """All pictures of a finished folder, and where they come from."""
     made = frozen(folder)
     if made is None or not made["heads"]:
         raise UnusableData(

@@ -1,15 +1,15 @@
-"""Numbers as text: few digits, and more where few would say something else than the number does."""
+"""Numbers as text: few digits, and more where few would say something other than the number does."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-MORE = 2  # digits at most: 0.999996 may be 1.00000, whose zeros say that it is no plain 1
+MORE = 2  # digits at most: 0.999996 may become 1.00000, whose zeros show that it is not exactly 1
 
 
 def shown(value: float, digits: int = 3, side: Callable[[float], object] = lambda value: None) -> str:
-    """With `digits` behind the point, or as many more as keep 0.9996 from being a 1, 0.0004 from being a 0, and either
-    from changing its `side` of a bound: 0.6003, which is above 0.6, is not told as 0.600."""
+    """With `digits` decimals, or as many more as keep 0.9996 from becoming 1, 0.0004 from becoming 0, and either from
+    changing its `side` of a bound: 0.6003, which is above 0.6, is not shown as 0.600."""
     for digits_here in range(digits, digits + MORE + 1):
         text = f"{value:z.{digits_here}f}"  # z: no -0.000
         told = float(text)
@@ -19,5 +19,5 @@ def shown(value: float, digits: int = 3, side: Callable[[float], object] = lambd
 
 
 def of_hundred(share: float, side: Callable[[float], object] = lambda value: None) -> str:
-    """A share of 1 as a number of 100: whole, and with digits as `shown` has them."""
+    """A share of 1 as a number out of 100: whole, or with decimals where `shown` needs them."""
     return f"{100 * float(shown(share, 2, side)):.4g}"

@@ -1,6 +1,6 @@
 """A page as self-contained HTML, and as Markdown, from the same blocks. All escaping for HTML is done here.
 
-No script, no link, nothing beside it but pictures that are in it: a page can be mailed, kept and printed.
+No script, no link, no other files, pictures embedded: a page can be mailed, kept and printed.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Text:
-    """A paragraph, or a cell of a table, that is more than its words."""
+    """A paragraph, or a cell of a table, with a look of its own."""
 
     text: str
     look: str = ""
-    """Its class in `STYLE`: `notice`, `verdict`, `soft`; of cells `words` (to the left), `good`, `bad`, `why`."""
+    """Its class in `STYLE`: `notice`, `verdict`, `soft`; for cells `words` (left-aligned), `good`, `bad`, `why`."""
     beside: str = ""
-    """In small print after it; of cells alone."""
+    """Small print after it; cells only."""
 
     def __str__(self) -> str:
         return f"{self.text} {self.beside}".rstrip()
@@ -39,7 +39,7 @@ class Heading:
 
 @dataclass(frozen=True)
 class Items:
-    """A list; each entry with a word before it that is set off, or none."""
+    """A list; each entry with a highlighted word before it, or none."""
 
     entries: Sequence[tuple[str, str]]
     boxed: bool = False
@@ -47,7 +47,7 @@ class Items:
 
 @dataclass(frozen=True)
 class Tiles:
-    """Figures for the first glance, and what each is."""
+    """Figures to take in at a glance, and what each is."""
 
     entries: Sequence[tuple[Text, str]]
 
@@ -58,7 +58,7 @@ class Image:
     png: bytes
     caption: str
     small: bool = False
-    """Several beside each other."""
+    """Small ones stand side by side."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Table:
     lines: Sequence[Sequence[Cell]]
     note: str = ""
     name: str = ""
-    """Of its CSV file, where it has one."""
+    """Name of its CSV file, if it has one."""
 
     def to_csv(self) -> bytes:
         file = io.StringIO(newline="")
@@ -77,8 +77,8 @@ class Table:
 
 
 Block = Heading | Items | Tiles | Image | Table | Cell
-"""A text is a paragraph."""
-EVEN, WIDE = 3, 8  # columns: of a table whose figures have equal columns, and of the widest that needs no wider page
+"""A plain string is a paragraph."""
+EVEN, WIDE = 3, 8  # columns: of a table set in equal widths, and the most that need no wider page
 
 
 def markdown(blocks: Sequence[Block]) -> bytes:

@@ -25,7 +25,7 @@ presence, location = program.module()(pictures)  # uint8 (slices, 224, 224)""",
 
 
 def told(checkpoint: Checkpoint) -> dict[str, Any]:
-    """What whoever runs the file has to know, in the file."""
+    """What whoever runs the file must know, kept in the file."""
     metadata = checkpoint.metadata
     slices, series = metadata.slice_thresholds, metadata.series_thresholds
     return {
@@ -61,8 +61,8 @@ def readme(checkpoint: Checkpoint, kind: Format, name: str, difference: float, s
 ```
 
 In the file: scaling to the encoder's mean and standard deviation, the encoder, both heads, temperatures, softmax.
-Not in it: HU, the removal of the head holder, the geometry (`dtvit.preprocess` makes such pictures), the thresholds,
-and the rule that leads from slices to a series (`dtvit.findings.conclude`).
+Not in it: conversion to HU, removal of the head holder and the geometry (`dtvit.preprocess` makes such pictures), the
+thresholds, and the rule that leads from slices to a series (`dtvit.findings.conclude`).
 
 | in the file's metadata | |
 | --- | --- |

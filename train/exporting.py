@@ -1,9 +1,10 @@
 """A checkpoint for other programs: ONNX or torch.export, from pictures to calibrated probabilities.
 
 What is exported takes pictures as `dtvit.preprocess` makes them, uint8, so that nobody has to repeat the scaling, and
-gives probabilities after temperature, without "none" among the locations: the numbers of `dtvit.inference`, which are
-held against them before anything is written. What comes before (HU, removal of the holder, geometry) and after
-(thresholds, the rule for a series) is told in the file's metadata and in the README beside it, and is not in the graph.
+gives probabilities after temperature, without "none" among the locations. They are compared with the numbers of
+`dtvit.inference` before anything is written. What comes before (HU, removal of the holder, geometry) and after
+(thresholds, the rule for a series) is described in the file's metadata and in the README beside it, and is not in the
+graph.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from train.card import model_card
 from train.evaluation.cases import geometry_of
 from train.exportedtext import Format, as_text, readme, told
 
-TOLERANCE = 1e-3  # of a probability; both give 1e-6 where all is well
+TOLERANCE = 1e-3  # of a probability; both formats come within 1e-6 when all is well
 OPSET = 18
 ONE_FILE = 2_000_000_000  # bytes; protobuf ends at 2 GiB
 INPUT, OUTPUTS = "pictures", ("presence", "location")
@@ -40,7 +41,7 @@ Run = Callable[[NDArray[np.uint8]], tuple[NDArray[np.float32], NDArray[np.float3
 
 
 class NotExportable(Exception):
-    """There is no such file to be had from this checkpoint, or it gives other numbers; nothing was written."""
+    """This checkpoint cannot be exported so, or the export gives other numbers; nothing was written."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,9 @@ class Exported:
     beside: Path
     """The README."""
     difference: float
-    """Largest, of any probability."""
+    """The largest, of any probability."""
     slices: int
-    """On as many."""
+    """How many it was measured on."""
 
 
 class Portable(nn.Module):
@@ -75,7 +76,7 @@ class Portable(nn.Module):
 
 
 def export(source: Path, kind: Format, path: Path) -> Exported:
-    """Write `path`, and a README beside it. Raises UnusableCheckpoint, NotExportable, OSError; then nothing is left."""
+    """Write `path`, and a README beside it. Raises UnusableCheckpoint, NotExportable, OSError, leaving nothing."""
     model, checkpoint = load(source)
     pictures = phantom_slices(checkpoint)
     portable = Portable(model, checkpoint).eval()
@@ -105,7 +106,7 @@ def export_card(source: Path, path: Path) -> None:
 
 
 def phantom_slices(checkpoint: Checkpoint) -> NDArray[np.uint8]:
-    """(N, 224, 224): slices of phantoms with a bleed in each location, as this checkpoint wants them."""
+    """(N, 224, 224): slices of phantoms with a bleed in each location, as this checkpoint takes them."""
     geometry = geometry_of(checkpoint)
     made = []
     for seed, location in enumerate(LOCATIONS):
@@ -123,7 +124,7 @@ def _difference(run: Run, model: DTViT, checkpoint: Checkpoint, pictures: NDArra
     wanted = Classifier(model, checkpoint, torch.device("cpu")).predict(pictures)
     presence, location = run(pictures)
     apart = np.abs(presence - wanted.presence).max(), np.abs(location - wanted.location).max()
-    return float(np.max(apart))  # not a number where one of them is none
+    return float(np.max(apart))  # NaN if one of them is
 
 
 def _torch_export(portable: Portable, checkpoint: Checkpoint, pictures: NDArray[np.uint8]) -> tuple[bytes, Run]:
@@ -153,7 +154,7 @@ def _onnx(portable: Portable, checkpoint: Checkpoint, pictures: NDArray[np.uint8
         raise NotExportable(f"{size / 1e9:.1f} GB of weights do not fit one ONNX file; use --format torch-export")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of torch to its own developers
+            warnings.simplefilter("ignore")  # torch's, to its own developers
             made = torch.onnx.export(
                 _program(portable, pictures),
                 dynamo=True,

@@ -1,7 +1,7 @@
 """The pictures of a manifest as arrays in memory, divided by a split. A cache of the decoded ones is optional.
 
 Two geometries (`dtvit.preprocess`): in "resize-256-crop-224" training moves and turns pictures before it crops, so they
-are handed out 256 x 256; any other geometry is handed out as the model sees it.
+are returned 256 x 256; in any other geometry they are returned as the model sees them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from train.turns import in_turn
 CROPPED_LATER = preprocess.PAPER_GEOMETRY
 CACHE_FORMAT = 1  # goes up when `_fitted` gives other pictures
 Tell = Callable[[int, int], None]
-"""Called with how many pictures are read, and of how many."""
+"""Called with how many pictures have been read, and out of how many."""
 
 
 def load(
@@ -51,13 +51,13 @@ def load(
     if geometry not in preprocess.GEOMETRIES:
         raise ValueError(f"a geometry is one of {', '.join(preprocess.GEOMETRIES)}, not {geometry!r}")
     if split.manifest != manifest.digest:
-        raise UnusableData(f"the split was made for another state of {manifest.path}; split anew")
+        raise UnusableData(f"the split was made for another state of {manifest.path}; split again")
     rows, parts = arrangement(manifest, split)
     if cache is None:
         wanted, places = np.unique(rows, return_inverse=True)
         decoded = np.empty((len(wanted), *_shape(geometry)), np.uint8)
         _decode(manifest, wanted, decoded, geometry, tell)
-        # Nothing to copy where each row is wanted once and in the manifest's order, which is the rule.
+        # Nothing to copy where each row is wanted once and in the manifest's order, which is the usual case.
         pictures = decoded if np.array_equal(places, np.arange(len(wanted))) else decoded[places]
     else:
         pictures = np.asarray(_cached(manifest, geometry, cache, tell)[rows])  # from the file straight into place
@@ -102,7 +102,7 @@ def _shape(geometry: str) -> tuple[int, int]:
 
 
 def _fitted(picture: NDArray[np.uint8], geometry: str) -> NDArray[np.uint8]:
-    """A picture of any size in its geometry; of "resize-256-crop-224" with the margin, whose middle is the model's."""
+    """A picture of any size in the geometry; in "resize-256-crop-224" with the margin around what the model sees."""
     if geometry != CROPPED_LATER:
         return preprocess.model_input(picture, geometry)
     rows, columns = picture.shape
@@ -143,7 +143,7 @@ def _decode(
 
 
 def _cached(manifest: Manifest, geometry: str, folder: Path, tell: Tell) -> NDArray[np.uint8]:
-    """All rows decoded, as a file in `folder`, mapped; made there where it is not, whole or not at all."""
+    """All rows decoded, mapped from a file in `folder`; made there if it is missing, whole or not at all."""
     path = folder / f"pictures-{_key(manifest, geometry)[:32]}.npy"
     shape = (len(manifest.rows), *_shape(geometry))
     with in_turn(path):
@@ -163,12 +163,12 @@ def _made(path: Path, shape: tuple[int, ...], manifest: Manifest, geometry: str,
         os.replace(temporary, path)
     made = _mapped(path, shape)
     if made is None:
-        raise UnusableData(f"{path} was written and cannot be read back; is the disk full or failing?")
+        raise UnusableData(f"{path} was written but cannot be read back; is the disk full or failing?")
     return made
 
 
 def _reserve(path: Path) -> None:
-    """All of a file's room on disk; a mapped file that finds none when it is written to ends the process."""
+    """Reserve all of a file's room on disk: writing to a mapped file without room ends the process."""
     handle = os.open(path, os.O_RDWR)
     try:
         os.posix_fallocate(handle, 0, os.fstat(handle).st_size)
@@ -184,7 +184,7 @@ def _reserve(path: Path) -> None:
 
 @contextlib.contextmanager
 def _temporary(path: Path) -> Iterator[Path]:
-    """A name beside `path`, for its owner alone (these are pictures of patients); gone afterwards."""
+    """A file beside `path`, for its owner alone (these are pictures of patients); gone afterwards."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)
     try:
@@ -195,7 +195,7 @@ def _temporary(path: Path) -> Iterator[Path]:
 
 
 def _mapped(path: Path, shape: Sequence[int]) -> NDArray[np.uint8] | None:
-    """A file of the cache, or None where there is none that is whole."""
+    """A file of the cache, or None if it is missing or not whole."""
     try:
         array = np.load(path, mmap_mode="r")
     except (OSError, ValueError, EOFError):
@@ -204,7 +204,7 @@ def _mapped(path: Path, shape: Sequence[int]) -> NDArray[np.uint8] | None:
 
 
 def _key(manifest: Manifest, geometry: str) -> str:
-    """SHA-256 over everything that the decoded pictures depend on, as far as files tell without being read."""
+    """SHA-256 over everything that the decoded pictures depend on, as far as can be told without reading the files."""
     stream = hashlib.sha256(f"{CACHE_FORMAT} {manifest.digest} {manifest.path.parent} {geometry}".encode())
     for row in manifest.rows:
         stat = row.path.stat()

@@ -1,6 +1,6 @@
 """All pictures of a run in memory: the patients' of its manifest, some of them changed, and synthetic heads.
 
-What a person may have got wrong is looked at before what takes minutes to make: the patients' pictures are read before
+What a person may have got wrong is checked before anything that takes minutes: the patients' pictures are read before
 synthetic heads are drawn, and those before slices are traced and changed.
 """
 
@@ -34,7 +34,7 @@ class Gathered:
     told: str
     digest: str
     patients: str = ""
-    """How many people, where there are any."""
+    """How many people, if there are any."""
     shown: str = ""
     """SHA-256 of the pictures of people: a picture may change while its path does not."""
 
@@ -42,9 +42,9 @@ class Gathered:
 def gather(
     recipe: Recipe, settings: Settings, listed: Manifest | None, split: Split | None, say: Say
 ) -> tuple[Pictures, Source]:
-    """All pictures of a run, and where they come from; `listed` and its `split`: None where phantoms are all there is.
+    """All pictures of a run, and where they come from; `listed` and its `split`: None if there are only phantoms.
 
-    What is made on the way is kept, and is only read by who comes second. Raises UnusableData, OSError.
+    What is made on the way is kept, and whoever comes second only reads it. Raises UnusableData, OSError.
     """
     parts: list[Gathered] = []
     if listed is not None and split is not None:
@@ -81,10 +81,10 @@ def _patients(recipe: Recipe, settings: Settings, listed: Manifest, split: Split
 
 
 def _phantoms(recipe: Recipe, settings: Settings, say: Say) -> Gathered:
-    """The synthetic heads that the recipe asks for, those made that are not there yet. Raises UnusableData."""
+    """The synthetic heads that the recipe asks for; makes those that are missing. Raises UnusableData."""
     if not data.frozen(settings.phantom_folder) and {data.part_of(n) for n in range(recipe.phantom_heads)} < set(PARTS):
         raise UnusableData(
-            f"of {recipe.phantom_heads} synthetic heads none is to validate or to test with: of every 20 one does "
+            f"{recipe.phantom_heads} synthetic heads are too few to validate and to test with: of every 20, one does "
             "each; set phantom_heads to 20 or more"
         )
     synthetic.make(
@@ -109,10 +109,10 @@ def _phantoms(recipe: Recipe, settings: Settings, say: Say) -> Gathered:
 def _enriched(
     patients: Gathered, recipe: Recipe, settings: Settings, listed: Manifest, split: Split, say: Say
 ) -> Gathered:
-    """All slices, those that train and validate traced, and those that train once more, changed.
+    """All slices, those that train and validate traced; and changed copies of those that train.
 
-    What takes minutes to make is kept, once for all splits. Of slices of bleeding patients that show no blood,
-    validation would learn a threshold that calls all slices like them; those that test stay as they are labelled.
+    What takes minutes to make is kept, once for all splits. From slices of bleeding patients that show no blood,
+    validation would learn a threshold that calls all slices like them; those that test keep their labels.
     """
     pictures = patients.pictures
     key = f"{listed.digest} {patients.shown}"
@@ -136,14 +136,14 @@ def _enriched(
 
 
 def _kept(settings: Settings, key: str, name: str) -> Path:
-    """In the run's folder; where there is a cache, in that, for all runs on the same patients."""
+    """In the run's folder; or, if there is a cache, in that, for all runs on the same patients."""
     if settings.cache is None:
         return settings.output / f"{name}.npz"
     return settings.cache / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}.npz"
 
 
 def _apart(changed: Sequence[Pictures], first: int) -> list[Pictures]:
-    """Each slice a series of its own, numbered from `first`: what was changed belongs to none that is measured."""
+    """Each slice a series of its own, numbered from `first`: changed slices belong to no series that is measured."""
     starts = np.cumsum([first, *(len(each) for each in changed)])
     return [
         replace(each, series=np.arange(start, start + len(each), dtype=np.int32))
@@ -152,7 +152,7 @@ def _apart(changed: Sequence[Pictures], first: int) -> list[Pictures]:
 
 
 def _judged(recipe: Recipe, pictures: Pictures) -> Pictures:
-    """Only slices of whom the recipe names validate and test; the others of those parts are left out."""
+    """Only slices of the origin that the recipe names validate and test; others in those parts are left out."""
     if recipe.judged_by == "all":
         return pictures
     judges = pictures.origin == ORIGINS.index(recipe.judged_by)

@@ -2,12 +2,12 @@
 
 A ViT-S keeps a GPU busy for a fifth of the time that its host needs to launch a thousand small kernels; what was
 launched once can be launched again with one call, in the same order over the same memory, on weights that the optimiser
-changes in their place (https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs). Random numbers in it follow
-torch's generator, as they do outside.
+changes in place (https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs). Random numbers in it follow torch's
+generator, as they do outside.
 
-Not torch.cuda.make_graphed_callables: for a second shape of input it takes up what autograd keeps of the parameters for
-the first, on another stream, which a capture may not touch; and each backward pass ends in as many small calls as
-there are parameters. Here gradients are put where they belong without autograd.
+Not torch.cuda.make_graphed_callables: for a second input shape it reuses what autograd keeps of the parameters for the
+first, on another stream, which a capture may not touch; and each backward pass ends in as many small calls as there are
+parameters. Here gradients are put where they belong without autograd.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ T = TypeVar("T")
 
 
 class Graphed:
-    """Called as the learner is, outside of autocast, and for one batch at a time: its gradients lie where the last
-    ones lay, so that they cannot be added up over the parts of a batch.
+    """Called as the learner is, outside of autocast, and for one batch at a time: its gradients overwrite the last
+    ones, so they cannot be added up over the parts of a batch.
     """
 
     def __init__(self, learner: Learner, autocast: torch.autocast) -> None:
@@ -35,14 +35,13 @@ class Graphed:
         device = next(learner.parameters()).device
         self._recorder = Recorder(device)
         self._gpus = [device] if device.type == "cuda" else []
-        self._anchor = torch.zeros((), device=device, requires_grad=True)  # what brings autograd here on its way back
+        self._anchor = torch.zeros((), device=device, requires_grad=True)  # leads autograd here on its way back
 
     def __call__(self, pictures: torch.Tensor, kept: torch.Tensor | None = None) -> Outputs:
         given = (pictures,) if kept is None else (pictures, kept)
         shapes = tuple(each.shape for each in given)
         if shapes not in self._passes:
-            # Random numbers are left as they were: a run that goes on captures at another step than one that never
-            # stopped.
+            # Random numbers are left as they were: a resumed run captures at another step than one never stopped.
             with torch.random.fork_rng(self._gpus):
                 self._passes[shapes] = Passes(self._learner, self._autocast, given, self._recorder)
         presence, location, *blood = _Launched.apply(self._anchor, self._passes[shapes], *given)  # type: ignore[no-untyped-call]
@@ -58,7 +57,7 @@ class Recorder:
         self._pool = torch.cuda.graph_pool_handle()
 
     def tried(self, work: Callable[[], object]) -> None:
-        """On the stream of the captures, but for real."""
+        """Run `work` for real, on the stream of the captures."""
         now = torch.cuda.current_stream(self._device)
         self._stream.wait_stream(now)
         with torch.cuda.stream(self._stream):
@@ -92,14 +91,14 @@ class Passes:
         self._gradients, self._launch_backward = recorder.captured(lambda: self._backward(self._outputs, self._wanted))
 
     def forward(self, given: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        """Presence, location and, where there is that head, blood; good until the next call."""
+        """Presence, location and, if there is that head, blood; valid until the next call."""
         for mine, its in zip(self._given, given, strict=True):
             mine.copy_(its)
         self._launch_forward()
         return tuple(each.detach() for each in self._outputs)
 
     def backward(self, wanted: Sequence[torch.Tensor]) -> None:
-        """From the gradients of the outputs to those of the parameters, whatever those were."""
+        """From the gradients of the outputs to those of the parameters, which are replaced."""
         for mine, its in zip(self._wanted, wanted, strict=True):
             mine.copy_(its)
         self._launch_backward()
@@ -124,7 +123,7 @@ class Passes:
 
 
 class _Launched(torch.autograd.Function):
-    """Passes as a node of autograd, which reaches the parameters behind its back."""
+    """Passes as one node of autograd; the parameters' gradients are set behind its back."""
 
     @staticmethod
     def forward(ctx: Any, _anchor: torch.Tensor, passes: Passes, *given: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -139,7 +138,7 @@ class _Launched(torch.autograd.Function):
 
 
 def _laid_out(gradient: torch.Tensor | None, leaf: torch.Tensor) -> torch.Tensor | None:
-    """In memory as the leaf, which autograd sees to where it accumulates, and which fused optimisers count on."""
+    """With the leaf's memory layout, which autograd ensures where it accumulates, and which fused optimisers expect."""
     if gradient is None or gradient.stride() == leaf.stride():
         return gradient
     return torch.empty_like(leaf).copy_(gradient)

@@ -21,7 +21,7 @@ Kept = TypeVar("Kept")
 
 
 def once(path: Path, stamp: str, kind: type[Kept], make: Callable[[], Kept]) -> Kept:
-    """What `make` gives, from `path` if it was made there for the same `stamp`. Raises OSError, and as `make`."""
+    """What `make` gives, from `path` if it is kept there under the same `stamp`. Raises OSError, and as `make`."""
     with in_turn(path):
         kept = _read(path, stamp, kind)
         if kept is None:
@@ -31,7 +31,7 @@ def once(path: Path, stamp: str, kind: type[Kept], make: Callable[[], Kept]) -> 
 
 
 def version(*modules: ModuleType) -> str:
-    """Changes with the programs that make them."""
+    """Twelve digits that change with the source of these modules."""
     return hashlib.sha256(b"".join(Path(str(each.__file__)).read_bytes() for each in modules)).hexdigest()[:12]
 
 
@@ -60,6 +60,6 @@ def _columns(kept: object, at: str) -> Iterator[tuple[str, NDArray[Any]]]:
 
 
 def _write(path: Path, stamp: str, kept: object) -> None:
-    # what pictures of patients were changed to is theirs too: for the owner alone
+    # changed pictures of patients are still of patients: for the owner alone
     with replacing(path, mode=0o600) as file:
         np.savez(file, **{"stamp": np.array(stamp), **dict(_columns(kept, ""))})  # type: ignore[arg-type]

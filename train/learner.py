@@ -1,9 +1,9 @@
 """DTViT while it learns: a third head that says for each patch whether it shows blood, and fewer patches to look at.
 
-A ViT that starts from random weights learns slowly from two labels per picture. Where the blood is, is known for a
-phantom; asked for at every patch, it teaches 196 times per picture, and the location head and the presence head find
-the patches that matter. The third head is thrown away afterwards. Patches of plain background are mostly left out,
-which halves the work; towards the end all are shown, as in use.
+A ViT that starts from random weights learns slowly from two labels per picture. For a phantom it is known where the
+blood is: asking at every patch teaches 196 times per picture, and the location head and the presence head find the
+patches that matter. The third head is thrown away afterwards. Patches of plain background are mostly left out, which
+halves the work; towards the end all are shown, as in use.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def choose_patches(pictures: torch.Tensor, blood: torch.Tensor, count: int) -> t
 
 
 def patch_means(pictures: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
-    """(B, 1, H, W) as means per patch, (B, N); patches may cut pixels, as of a map of blood."""
+    """(B, 1, H, W) as means per patch, (B, N); patches may cut through pixels, as in a map of blood."""
     height, width = (side // patches for side, patches in zip(pictures.shape[2:], grid, strict=True))
     if (height * grid[0], width * grid[1]) != tuple(pictures.shape[2:]):
         return F.adaptive_avg_pool2d(pictures, grid).flatten(1)
@@ -96,7 +96,7 @@ def loss(outputs: Outputs, batch: Batch, patch_blood: torch.Tensor | None, recip
     total = total + recipe.location_loss * _masked(outputs[1], batch.location, totals.location, smoothing)
     if outputs[2] is not None and patch_blood is not None:
         target = (patch_blood / FULL_AT).clamp(max=1)
-        weight = target.new_full((), BLOOD_WEIGHT)  # filled where it is: one sent to a GPU would be waited for
+        weight = target.new_full((), BLOOD_WEIGHT)  # made on the device: the host would wait while sending it there
         each = F.binary_cross_entropy_with_logits(outputs[2].float(), target, pos_weight=weight, reduction="none")
         total = total + recipe.blood_loss * (each.mean(1) * batch.traced).sum() / max(totals.traced, 1)
     return total

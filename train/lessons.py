@@ -26,7 +26,7 @@ def first_lessons(
     learner: Learner, pictures: torch.Tensor, blood: torch.Tensor, steps: int, autocast: torch.autocast
 ) -> float:
     """Teach patches for `steps` steps; `pictures` (N, 224, 224) and `blood` (N, 56, 56), uint8, of slices whose
-    blood is traced. The last mean loss. Draws from torch's global generators of host and device.
+    blood is traced. Returns the last mean loss. Draws from torch's global generators of host and device.
 
     Does nothing, and returns 0, for an encoder without patches and for pictures that show no blood.
     """
@@ -47,7 +47,7 @@ def first_lessons(
     ]
     fused = pictures.device.type in FUSED
     optimiser = torch.optim.AdamW(parameters, lr=RATE, weight_decay=0.01, betas=(0.9, 0.98), fused=fused)
-    losses: list[torch.Tensor] = []  # on the device, which nobody waits for before the end
+    losses: list[torch.Tensor] = []  # on the device, for which nothing waits before the end
     for step in range(steps):
         for group in optimiser.param_groups:
             group["lr"] = RATE * min(1.0, (step + 1) / 20, 2 * (1 - step / steps))
@@ -68,7 +68,7 @@ def first_lessons(
 
 @torch.no_grad()
 def _quiet(encoder: VisionTransformer) -> None:
-    """No layer says anything through attention, the later ones nothing at all; their gradients are not zero."""
+    """Silence attention in every layer, and the later layers altogether; their gradients are not zero."""
     for number, block in enumerate(encoder.blocks):
         silent = [block.attn.proj] + ([block.mlp.fc2] if number >= DEPTH else [])  # type: ignore[union-attr]
         for layer in silent:
@@ -79,7 +79,7 @@ def _quiet(encoder: VisionTransformer) -> None:
 def _alone(
     learner: Learner, encoder: VisionTransformer, patches: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor
 ) -> torch.Tensor:
-    """Blood logits (B,) of patches (B, 1, p, p), each of its row and column (B,), that see nothing but themselves."""
+    """Blood logits (B,) of patches (B, 1, p, p) at their rows and columns (B,), each seeing nothing but itself."""
     assert learner.blood is not None
     tokens = encoder.patch_embed.proj(learner.normalised(patches)).flatten(1)  # (B, D)
     if encoder.pos_embed is not None:
@@ -92,14 +92,14 @@ def _alone(
 
 
 def _means(pictures: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
-    """Per patch, (N, rows, columns), of (N, H, W) uint8: as floats only so many at a time."""
+    """Means per patch, (N, rows, columns), of (N, H, W) uint8; only some at a time are turned into floats."""
     return torch.cat([patch_means(part[:, None].float(), grid).view(-1, *grid) for part in torch.split(pictures, 256)])
 
 
 def _cut(
     pictures: torch.Tensor, slices: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor, grid: tuple[int, int]
 ) -> torch.Tensor:
-    """The patches (B, 1, p, p), in 0..1, of these places (B,)."""
+    """The patches (B, 1, p, p), in 0..1, at these places (B,)."""
     count, height, width = pictures.shape
     cells = pictures.view(count, grid[0], height // grid[0], grid[1], width // grid[1])
     return cells[slices, rows, :, columns][:, None] / 255

@@ -16,7 +16,7 @@ from train.recipe import Recipe
 
 
 def some(validation: Pictures, recipe: Recipe) -> Pictures:
-    """Whole patients by lot until there are `validation_slices`, of both classes; a list may be sorted by label."""
+    """Whole patients at random until there are `validation_slices`, of both classes; a list may be sorted by label."""
     limit = recipe.validation_slices
     if not limit or len(validation) <= limit:
         return validation
@@ -29,7 +29,7 @@ def some(validation: Pictures, recipe: Recipe) -> Pictures:
 
 
 def logits(model: DTViT, pictures: Pictures, recipe: Recipe, precision: str) -> Logits:
-    """In the training's own precision where that is bf16. Raises NotFinite."""
+    """In bf16 if the training is. Raises NotFinite."""
     mean, std = recipe.mean_std
     return predict(model, pictures, mean=mean, std=std, precision="bf16" if precision == "bf16" else "node")
 
@@ -45,7 +45,7 @@ def cost(found: Logits, truth: Pictures) -> float:
 
 
 def figures(found: Logits, truth: Pictures) -> dict[str, float]:
-    """AUC of slices and of series, and the mean recall over the locations; all that a log needs, without intervals."""
+    """AUC of slices and of series, and mean recall over the locations, without intervals: all that a log needs."""
     calibration = calibrate(found, truth)
     slices = of_slices(found, truth, calibration)
     series = of_series(slices, truth.series, calibration)

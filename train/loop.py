@@ -1,9 +1,9 @@
 """The training loop: from pictures in memory to a checkpoint that the node can run.
 
 A step's slices, augmentation and dropout follow from (seed, step, rank) alone, so there is no state of a random
-generator to keep, and a run that was killed goes on from its last saved state exactly as it would have gone. Only
+generator to keep, and a run that was killed continues from its last saved state exactly as it would have gone on. Only
 `--max-time` breaks this: then the schedule follows the clock. Files in the output folder, each whole at any moment:
-`state.pt` to go on from, `best.safetensors` and `last.safetensors`, `log.csv`, `tensorboard/`; at the end what
+`state.pt` to continue from, `best.safetensors` and `last.safetensors`, `log.csv`, `tensorboard/`; at the end what
 `train.result` writes.
 """
 
@@ -40,7 +40,7 @@ from train.sampling import order
 from train.state import STATE, UnusableRun
 
 ALL_PATCHES_FROM = 0.88  # of the schedule: from here on the model sees what it will see in use
-ALL_PATCHES_SHARE = 0.1  # of the steps before, so that background is nothing new then
+ALL_PATCHES_SHARE = 0.1  # of the steps before that, so that background is not new by then
 DIVERGED = "the training has diverged: begin again in another folder with a lower learning_rate, with clip, or in fp32"
 
 
@@ -53,10 +53,10 @@ def fit(
     ranks: Ranks | None = None,
     built: Built | None = None,
 ) -> Path:
-    """Train, choose, calibrate, measure; path of the checkpoint.
+    """Train, choose, calibrate, measure; returns the path of the checkpoint.
 
-    `settings.output` is there and belongs to this run (`train.state.claimed`); `data` has passed `train.run.check`.
-    `built`: the learner, where it was made to see whether it can be.
+    `settings.output` exists and belongs to this run (`train.state.claimed`); `data` has passed `train.run.check`.
+    `built`: the learner, if it was already built to see whether it can be.
     Raises UnusableRun, UnusableRecipe, UnusableCheckpoint, UnavailableWeights, UnavailableDevice, UnknownEncoder.
     """
     ranks = ranks or Ranks()
@@ -72,8 +72,8 @@ def fit(
             path = result.finish(settings.output, recipe, data, source, ended, say)
     except OSError as exc:
         raise UnusableRun(
-            f"{settings.output} cannot be written to ({exc}); what was saved before is whole: "
-            "make room, and the same command goes on"
+            f"{settings.output} cannot be written to ({exc}); what was saved before is intact: "
+            "make room, and the same command continues from there"
         ) from exc
     return ranks.same(path)
 
@@ -118,15 +118,15 @@ class Run:
         )
 
     def begin(self) -> None:
-        """Go on from the saved state, or start anew with the first lessons."""
+        """Continue from the saved state, or start with the first lessons."""
         saved = state.read(self.settings.output / STATE, self.device)
         if saved is not None:
             state.same_run(self.settings.output, self._identity(), {**defaults(), **saved["run"]})
-            if saved.get("shown", self.source.shown) != self.source.shown:  # an earlier program saved none
+            if saved.get("shown", self.source.shown) != self.source.shown:  # older versions saved none
                 raise UnusableRun(
-                    f"{self.settings.output} holds a run whose manifest is the same and whose pictures are not: they "
-                    "have changed since, or other versions of Pillow or OpenCV read them; put them back, or choose "
-                    "another output folder"
+                    f"{self.settings.output} holds a run with the same manifest and other pictures: they have changed "
+                    "since, or were read by other versions of Pillow or OpenCV; restore them, or choose another "
+                    "output folder"
                 )
             try:
                 self._restore(saved)
@@ -135,9 +135,9 @@ class Run:
                     raise
                 raise UnusableRun(
                     f"{self.settings.output / STATE} was saved by another version of this program, of torch or of timm "
-                    f"({' '.join(str(exc).split())[:200]}); go on with that one, or remove the file to begin again"
+                    f"({' '.join(str(exc).split())[:200]}); continue with that one, or remove the file to begin again"
                 ) from exc
-            self.say(f"going on from step {self.step}")
+            self.say(f"continuing from step {self.step}")
             return
         started = time.monotonic()
         torch.manual_seed(self.recipe.seed)
@@ -153,7 +153,7 @@ class Run:
             self.say(f"first lessons: loss {cost:.3f} after {self.elapsed_s:.0f} s")
 
     def _together(self) -> torch.nn.Module | Graphed:
-        """What is called in training: the learner, and with more ranks its gradients' mean; all begin as the first."""
+        """What training calls: the learner; with several ranks, all begin as the first and average their gradients."""
         if computing.can_be_graphed(self.recipe, self.learner, self.device, self.ranks.count):
             return Graphed(self.learner, self.autocast)
         if self.recipe.compile:
@@ -196,13 +196,13 @@ class Run:
         state.save(self.settings.output / STATE, kept)
 
     def progress(self) -> float:
-        """Share of the schedule that is done: by steps, or by time where that is spent faster."""
+        """Share of the schedule that is done: by steps, or by time if that runs out sooner."""
         limit = self.settings.max_time
         by_time = self.ranks.same(self.elapsed_s) / (limit * 60) if limit else 0.0
         return min(1.0, max(self.step / self.steps, by_time))
 
     def train(self) -> None:
-        """To the end of the schedule, or until patience is at its end."""
+        """Train to the end of the schedule, or until patience runs out."""
         self.called = self._together()
         with contextlib.ExitStack() as stack:
             bar = Bar(self.ranks.first)
@@ -244,15 +244,15 @@ class Run:
     def _patience_is_over(self) -> bool:
         over = bool(self.recipe.patience) and self.ranks.same(self.worse) >= self.recipe.patience
         if over:
-            self.say(f"no better for {self.worse} looks; the run ends at step {self.step}")
+            self.say(f"no improvement for {self.worse} looks; the run ends at step {self.step}")
         return over
 
     def take_step(self, done: float) -> torch.Tensor:
-        """One step of the optimiser; this rank's part of the mean loss of the batch, on the device.
+        """One step of the optimiser; returns this rank's part of the batch's mean loss, on the device.
 
-        On a GPU nothing of it waits for the device, but for what fp16 asks of its gradients: the host is steps ahead.
+        On a GPU nothing here waits for the device, except for fp16's check of its gradients: the host runs steps ahead.
         """
-        lot = np.random.default_rng(seed_of(self.recipe.seed, self.step, 0)).random()  # on all ranks alike
+        lot = np.random.default_rng(seed_of(self.recipe.seed, self.step, 0)).random()  # the same on all ranks
         some = done < ALL_PATCHES_FROM and lot >= ALL_PATCHES_SHARE
         torch.manual_seed(seed_of(self.recipe.seed, self.step, 1 + self.ranks.number))  # all below follows from this
         set_rate(self.optimiser, self.recipe, done)
@@ -260,7 +260,7 @@ class Run:
         total = torch.zeros((), device=self.device)
         parts = list(range(self.recipe.accumulation))
         for number, batch in zip(parts, self.batches.at(self.step), strict=True):
-            with self._not_yet_told(number < parts[-1]):
+            with self._not_yet_shared(number < parts[-1]):
                 total += self._learn(batch, some)
         if self.recipe.clip:
             self.scaler.unscale_(self.optimiser)
@@ -285,14 +285,14 @@ class Run:
         self.scaler.scale(cost * self.ranks.count).backward()  # type: ignore[no-untyped-call]
         return cost.detach()
 
-    def _not_yet_told(self, unfinished: bool) -> contextlib.AbstractContextManager[Any]:
+    def _not_yet_shared(self, unfinished: bool) -> contextlib.AbstractContextManager[Any]:
         """Gradients of an unfinished batch stay on their rank."""
         if unfinished and isinstance(self.called, DistributedDataParallel):
             return self.called.no_sync()
         return contextlib.nullcontext()
 
     def _look(self, journal: Journal | None, training_loss: float) -> None:
-        """How well the validation part is told; keeps the weights, and those that are the best so far."""
+        """Evaluate on the validation part; keeps the weights, and the best so far."""
         if journal is None:
             return
         if not math.isfinite(training_loss):
@@ -322,7 +322,7 @@ class Run:
 
 
 def seed_of(seed: int, step: int, stream: int) -> int:
-    """32 bits that differ for each of the three; torch's generator on the CPU takes no more of a seed than that."""
+    """32 bits that differ with each of the three; torch's CPU generator uses no more of a seed than that."""
     return int(np.random.SeedSequence((seed, step, stream)).generate_state(1)[0])
 
 

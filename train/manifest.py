@@ -1,7 +1,7 @@
 """The manifest: a CSV that names pictures and what is known of each. Format: docs/data.md. Knows nothing of torch.
 
-Everything that is wrong with one is found before anything is trained and told in one error, by row and column: the
-header is row 1, as a spreadsheet counts. No message names a patient.
+Everything wrong with one is found before anything is trained and reported in one error, by row and column: the header
+is row 1, as a spreadsheet counts. No message names a patient.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ READERS = 8
 
 @dataclass(frozen=True)
 class Row:
-    """One picture, and what is known of it; an empty text or None where that is not said."""
+    """One picture, and what is known of it; an empty string or None where the table says nothing."""
 
     line: int
     """Row of the table, the header being row 1."""
@@ -38,7 +38,7 @@ class Row:
     patient_id: str
     ich: int | None
     location: str | None
-    """One of `LOCATIONS`; only where `ich` is 1, and None there too where nobody told."""
+    """One of `LOCATIONS`; only where `ich` is 1, and None there too if it is not given."""
     study: str = ""
     series: str = ""
     slice: int | None = None
@@ -46,7 +46,7 @@ class Row:
     site: str = ""
     scanner: str = ""
     split: str | None = None
-    """One of `PARTS`, where the manifest itself says which part each picture is in."""
+    """One of `PARTS`, if the manifest itself says which part each picture is in."""
 
 
 @dataclass(frozen=True)
@@ -56,18 +56,18 @@ class Manifest:
     digest: str
     """SHA-256 of the file's bytes."""
     columns: tuple[str, ...]
-    """Of `COLUMNS`, those it has."""
+    """Those of `COLUMNS` that it has."""
 
 
 def read(path: Path, *, labels_needed: bool = True, both: bool = True) -> Manifest:
-    """The manifest at `path`, looked over whole: cells, rows against each other, and that each picture is one.
+    """The manifest at `path`, checked whole: cells, rows against each other, and that each picture is one.
 
     `labels_needed`: every row says 0 or 1 under `ich`; and, unless `both` is false, both occur.
     Raises UnusableData.
     """
     path = Path(
         os.path.abspath(path)
-    )  # without "..": the same pictures have the same names from wherever they are named
+    )  # without "..", so that pictures have the same names whichever folder the command runs in
     content = csvfile.content(path)
     records = csvfile.table(path, content)
     columns = _header(path, records, labels_needed)
@@ -75,7 +75,7 @@ def read(path: Path, *, labels_needed: bool = True, both: bool = True) -> Manife
     problems: list[Problem] = []
     for number, record in enumerate(records[1:], start=2):
         if not record:
-            continue  # a row of which nothing is left
+            continue  # an empty row
         row, wrong = _row(path.parent, number, record, columns, labels_needed)
         problems += wrong
         if row is not None:
@@ -94,7 +94,7 @@ def _header(path: Path, records: Sequence[Sequence[str]], labels_needed: bool) -
     """Names of the columns in their order. Raises UnusableTable."""
     names = list(records[0])
     problems = [
-        Problem(1, name, "this column stands there twice")
+        Problem(1, name, "there are two columns of this name")
         for name in dict.fromkeys(names)
         if name and names.count(name) > 1
     ]
@@ -111,7 +111,7 @@ def _header(path: Path, records: Sequence[Sequence[str]], labels_needed: bool) -
             alike = difflib.get_close_matches(name.lower().replace(" ", "_"), missing, 1, ALIKE)
             mistaken.update(dict.fromkeys(alike, name))
     problems += [
-        Problem(1, mistaken[m], f"no such column; is it {m!r}? Then name it so") for m in missing if m in mistaken
+        Problem(1, mistaken[m], f"no such column; if it is {m!r}, name it so") for m in missing if m in mistaken
     ]
     problems += [
         Problem(1, m, f"this column is missing; the header is {', '.join(map(printable, names))}")
@@ -126,7 +126,7 @@ def _header(path: Path, records: Sequence[Sequence[str]], labels_needed: bool) -
 def _row(
     folder: Path, number: int, record: Sequence[str], columns: Sequence[str], labels_needed: bool
 ) -> tuple[Row | None, list[Problem]]:
-    """One record read; without a row where not even its picture and patient are known."""
+    """One record as a row; None in its place if not even picture and patient are known."""
     if len(record) != len(columns):
         return None, [Problem(number, None, f"{len(record)} cells where the header has {len(columns)}")]
     cells = dict(zip(columns, record, strict=True))
@@ -141,7 +141,7 @@ def _row(
     part = cells.get("split") or None
     wrong += wrong_position
     if "split" in cells and part not in PARTS:
-        told = _unknown(part, PARTS) if part else f"empty; every row needs one of {', '.join(PARTS)}, or none does"
+        told = _unknown(part, PARTS) if part else f"empty; either every row has one of {', '.join(PARTS)}, or none has"
         wrong.append(Problem(number, "split", told))
     row = Row(
         line=number,
@@ -160,15 +160,15 @@ def _row(
 
 
 def labels(number: int, cells: Mapping[str, str], needed: bool) -> tuple[int | None, str | None, list[Problem]]:
-    """Hemorrhage and location of a row, and what is wrong with them; a location may be unknown where there is one."""
+    """Hemorrhage and location of a row, and what is wrong with them; the location of a hemorrhage may be unknown."""
     said, place = cells.get("ich", ""), cells.get("location", "")
-    known = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}  # a column with gaps comes out of pandas as numbers with a point
+    known = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}  # pandas writes a column with gaps as decimals
     problems = []
     ich = known.get(said)
     if said and ich is None:
         problems.append(Problem(number, "ich", f"{said!r} is neither 0 (no hemorrhage) nor 1"))
     if not said and needed:
-        problems.append(Problem(number, "ich", "empty; say 0 or 1, or leave the row out"))
+        problems.append(Problem(number, "ich", "empty; enter 0 or 1, or leave the row out"))
     if place and place not in LOCATIONS:
         hint = "; without hemorrhage (ich is 0) leave it empty" if ich == 0 else ""
         problems.append(Problem(number, "location", _unknown(place, LOCATIONS) + hint))
@@ -177,7 +177,7 @@ def labels(number: int, cells: Mapping[str, str], needed: bool) -> tuple[int | N
             Problem(number, "location", f"{place!r} in a row without hemorrhage (ich is 0); leave it empty")
         )
     elif place and not said:
-        problems.append(Problem(number, "location", f"{place!r}, and nothing under ich; say 1 there"))
+        problems.append(Problem(number, "location", f"{place!r}, but ich is empty; enter 1 there"))
     return ich, place if place in LOCATIONS else None, problems
 
 
@@ -186,7 +186,7 @@ def _position(number: int, cell: str) -> tuple[int | None, list[Problem]]:
         return None, []
     whole = re.fullmatch(r"([+-]?\d{1,18})(\.0*)?", cell)  # as under ich, pandas adds the point
     if whole is None:
-        return None, [Problem(number, "slice", f"{cell!r} is no whole number (the order within the series)")]
+        return None, [Problem(number, "slice", f"{cell!r} is not a whole number (the order within the series)")]
     return int(whole[1]), []
 
 
@@ -196,13 +196,13 @@ def _duplicates(rows: Iterable[Row]) -> list[Problem]:
     for row in rows:
         before = first.setdefault(row.path.resolve(), row.line)
         if before != row.line:
-            problems.append(Problem(row.line, "path", f"the picture of row {before} once more; a row per picture"))
+            problems.append(Problem(row.line, "path", f"the same picture as in row {before}; list each picture once"))
     return problems
 
 
 def _doubles(rows: Iterable[Row]) -> list[Problem]:
-    """Patients who may be one under two spellings, of whom one could train and the other test: a spreadsheet takes
-    00123 for 123. Told at the first row of the later spelling."""
+    """Patients who may be one under two spellings, of which one could train and the other test: a spreadsheet turns
+    00123 into 123. Reported at the first row of the later spelling."""
     alike: dict[str, list[tuple[str, int]]] = {}
     seen: set[str] = set()
     problems = []
@@ -212,17 +212,17 @@ def _doubles(rows: Iterable[Row]) -> list[Problem]:
         seen.add(row.patient_id)
         plain = _plain(row.patient_id)
         others = alike.setdefault(re.sub(r"(?<!\d)0+(?=\d)", "", plain), [])
-        # Zeros that are lost shorten an id: of ids of one length, as hexadecimal ones are, a01b1 and a1b01 are two.
+        # Lost zeros shorten an id: among ids of one length, such as hexadecimal ones, a01b1 and a1b01 are two.
         before = next((line for text, line in others if text == plain or len(text) != len(plain)), None)
         if before is not None:
-            text = f"as in row {before} but for case, spaces or leading zeros; spell one patient in one way, "
-            problems.append(Problem(row.line, "patient_id", text + "and name two so that they differ in more"))
+            text = f"as in row {before} except for case, spaces or leading zeros; spell one patient one way, "
+            problems.append(Problem(row.line, "patient_id", text + "and let the ids of two differ in more"))
         others.append((plain, row.line))
     return problems
 
 
 def _plain(patient_id: str) -> str:
-    """Without case and spaces, but for one space between two digits: 1 23 and 12 3 are two patients of two sites."""
+    """Without case and spaces, except one space between two digits: 1 23 and 12 3 are two patients of two sites."""
     letters = unicodedata.normalize("NFKC", patient_id).casefold()
     return re.sub(r"\s+", " ", re.sub(r"(?<!\d)\s+|\s+(?!\d)", "", letters))
 
@@ -240,13 +240,13 @@ def _strays(rows: Iterable[Row]) -> list[Problem]:
 
 
 def _unusable(folder: Path, rows: Sequence[Row]) -> list[Problem]:
-    """Files that are not there, or by their first bytes are no 8-bit picture; what lies behind, `filed.load` sees."""
+    """Files that are missing, or by their first bytes are not 8-bit pictures; `filed.load` sees the rest."""
 
     def look(row: Row) -> Problem | None:
         try:
             look_at(row.path)
         except UnusablePicture as exc:
-            hint = "; between folders stands / on every system" if "\\" in str(row.path) else ""
+            hint = "; separate folders by / on every system" if "\\" in str(row.path) else ""
             return Problem(row.line, "path", f"{_shown(row.path, folder)} {exc}{hint}")
         return None
 
@@ -259,7 +259,7 @@ def _one_class(rows: Sequence[Row]) -> list[Problem]:
     if len(found) != 1:
         return []
     only, lacking = ("1", "0") if found == {1} else ("0", "1")
-    text = f"only {only} occurs in {len(rows)} rows; there is nothing to tell apart without pictures of {lacking}"
+    text = f"only {only} occurs in {len(rows)} rows; without pictures of {lacking} there is nothing to tell apart"
     return [Problem(rows[0].line, "ich", text)]
 
 
@@ -270,5 +270,5 @@ def _shown(path: Path, folder: Path) -> str:
 
 def _unknown(value: str, known: Sequence[str]) -> str:
     near = difflib.get_close_matches(value.lower(), known, 1)
-    hint = f"; is it {near[0]!r}?" if near else ""
+    hint = f"; did you mean {near[0]!r}?" if near else ""
     return f"{value!r} is none of {', '.join(known)}{hint}"

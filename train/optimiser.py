@@ -17,8 +17,8 @@ from dtvit.model import DTViT
 from train.learner import Learner
 from train.recipe import Recipe, UnusableRecipe
 
-EMBEDDINGS = ("pos_embed", "cls_token")  # of an encoder of one's own, which may have no `no_weight_decay`
-FUSED = ("cpu", "cuda")  # where AdamW has one pass over memory instead of ten
+EMBEDDINGS = ("pos_embed", "cls_token")  # of custom encoders, which may have no `no_weight_decay`
+FUSED = ("cpu", "cuda")  # where AdamW makes one pass over memory instead of ten
 LEAST = 0.01  # of the learning rate, at the first step of a warm-up
 
 
@@ -35,7 +35,7 @@ def optimiser(learner: Learner, recipe: Recipe) -> torch.optim.Optimizer:
 
 
 def set_rate(optimiser: torch.optim.Optimizer, recipe: Recipe, done: float) -> float:
-    """The learning rate for when the share `done` of the run is over."""
+    """Set, and return, the learning rate for when the share `done` of the run is over."""
     rate = recipe.learning_rate * factor(recipe, done)
     for group in optimiser.param_groups:
         group["lr"] = rate * group["lr_scale"]
@@ -77,7 +77,7 @@ def _embeddings(encoder: nn.Module) -> dict[str, nn.Parameter]:
 def _by_layer(learner: Learner, recipe: Recipe) -> list[dict[str, Any]]:
     encoder = learner.model.encoder
     if not hasattr(encoder, "group_matcher"):
-        raise UnusableRecipe(f"layer_decay needs an encoder of timm, and {recipe.encoder} is none; set it to 1")
+        raise UnusableRecipe(f"layer_decay needs a timm encoder, which {recipe.encoder} is not; set it to 1")
     groups: list[dict[str, Any]] = param_groups_layer_decay(
         encoder,
         recipe.weight_decay,
@@ -107,13 +107,13 @@ class Average:
         self._counts = [pair for pair in pairs if not pair[0].is_floating_point()]
 
     def start(self) -> None:
-        """Forget what was before: from here on the mean begins."""
+        """Begin the mean here, forgetting what came before."""
         if self.decay:
             self.model.load_state_dict(self._of.state_dict())
 
     @torch.no_grad()
     def follow(self, step: int) -> None:
-        """After optimiser step `step`, the first being 0; early on the mean is over fewer steps."""
+        """Update after optimiser step `step`, counted from 0; early on the mean is over fewer steps."""
         if not self.decay:
             return
         decay = min(self.decay, (1 + step) / (10 + step))
@@ -124,5 +124,5 @@ class Average:
 
 
 def _tensors(model: nn.Module) -> list[torch.Tensor]:
-    """Of a model that stays where it is: the weights themselves, not copies."""
+    """The weights themselves, not copies; for a model that stays on its device."""
     return list(model.state_dict().values())

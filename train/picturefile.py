@@ -1,7 +1,7 @@
 """One picture of a manifest, from its file: 8-bit grey of any size, whatever container and mode it comes in.
 
 Lossless WebP, and much else, has no grey mode and comes as RGB with equal channels; that is grey too. Colour, 16 bit
-(whose scale nobody knows) and transparency are not what a head in the brain window looks like, and are refused.
+(whose scale nobody knows) and transparency do not belong in a brain-window picture of a head, and are refused.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ SMALLEST = 32  # pixels; nothing can be seen of a head in fewer
 
 
 class UnusablePicture(Exception):
-    """A file is no picture that can be used; the text goes on after the file's name."""
+    """A file is not a usable picture; the text continues after the file's name."""
 
 
 def look_at(path: Path) -> None:
-    """See by its first bytes whether a file is an 8-bit picture. Raises UnusablePicture."""
+    """Check by its first bytes that a file is an 8-bit picture. Raises UnusablePicture."""
     _open(path).close()
 
 
@@ -58,7 +58,7 @@ def _open(path: Path) -> Image.Image:
         raise UnusablePicture(f"is too large ({exc})") from exc
     except Exception as exc:  # see above; IsADirectoryError and PermissionError too
         reason = f" ({exc.strerror})" if isinstance(exc, OSError) and exc.strerror else ""
-        raise UnusablePicture(f"is no picture that can be read{reason}") from exc
+        raise UnusablePicture(f"is not a readable picture{reason}") from exc
     wrong = _wrong(image)
     if wrong is not None:
         image.close()
@@ -67,10 +67,10 @@ def _open(path: Path) -> Image.Image:
 
 
 def _wrong(image: Image.Image) -> str | None:
-    """What stands against an opened picture before its pixels are read."""
+    """What rules out an opened picture before its pixels are read."""
     deep = image.mode.startswith(("I", "F")) or any(";16" in str(tile) for tile in getattr(image, "tile", ()))
     if deep:
-        return "has more than 8 bits a pixel; save it as 8 bit, 0..255 for 0..80 HU"
+        return "has more than 8 bits per pixel; save it as 8 bit, 0..255 for 0..80 HU"
     if image.mode not in GREY_ONLY | IN_CHANNELS:
         return f"is in colour (mode {image.mode}); save the slice as a grey picture"
     if getattr(image, "n_frames", 1) != 1:

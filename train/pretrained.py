@@ -1,4 +1,4 @@
-"""ImageNet weights to start from: by the encoder's own hub, from a file, or none; and whose they are."""
+"""ImageNet weights to start from: from the encoder's own hub, from a file, or none; and whose they are."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ SCRATCH = "from scratch"
 
 
 class UnavailableWeights(Exception):
-    """The pretrained weights cannot be had; the text says which, why, and what to do instead."""
+    """The pretrained weights cannot be obtained; the text says which, why, and what to do instead."""
 
 
 @dataclass(frozen=True)
 class Start:
-    """The weights that a run begins with, as its checkpoint tells it."""
+    """The weights that a run begins with, as its checkpoint describes them."""
 
     told: str
     """Where they come from."""
     licence: str = ""
-    """What is known of theirs, a clause; empty where chance drew them."""
+    """What is known of theirs, a clause; empty if they are random."""
     before: str = ""
     """What they have learned from, in the words of their checkpoint and of those before it; empty without one."""
     patients_seen: str = ""
@@ -76,7 +76,7 @@ def published(encoder: str) -> str:
 
 
 def source(encoder: str) -> str:
-    """Where the weights of an encoder are kept, for who has to carry them to a machine without network."""
+    """Where the weights of an encoder are kept, for whoever must carry them to a machine without network."""
     if encoder in FROM_TORCHVISION:
         return f"torchvision {encoder}"
     config = timm.get_pretrained_cfg(encoder)
@@ -85,9 +85,9 @@ def source(encoder: str) -> str:
 
 @contextlib.contextmanager
 def _missing_weights() -> Iterator[set[str]]:
-    """Names of what is in no file, of the modules that are made meanwhile and given weights: timm passes over them.
+    """Names of weights that no file had, of modules made and filled meanwhile: timm passes over them silently.
 
-    A module can be asked once it is there, and timm fills it before it hands it out; so each is asked when it gets its
+    A module can be hooked once it exists, and timm fills it before returning it; so each is hooked when it gets its
     first child.
     """
     missing: set[str] = set()
@@ -110,7 +110,7 @@ def _missing_weights() -> Iterator[set[str]]:
 
 
 def _all_came(recipe: Recipe, made: DTViT, file: Path, missing: set[str]) -> None:
-    """A matrix that was in no file is still what chance gave it; norms and biases may begin as they do without one."""
+    """A matrix that no file had is still random; norms and biases may begin as they do without a file."""
     lost = [name for name, p in made.encoder.named_parameters() if p.ndim > 1 and name in missing]
     if lost:
         raise UnavailableWeights(_remedy(recipe, file, KeyError(f"{len(lost)} are missing, such as {lost[0]}")))
@@ -118,12 +118,12 @@ def _all_came(recipe: Recipe, made: DTViT, file: Path, missing: set[str]) -> Non
 
 def _remedy(recipe: Recipe, wanted: bool | Path, problem: Exception) -> str:
     first_line = (str(problem).splitlines() or [type(problem).__name__])[0]
-    if "weights_only" in first_line:  # torch's advice to trust the file is none that can be followed here
+    if "weights_only" in first_line:  # torch's advice to trust the file cannot be followed here
         first_line = "neither safetensors nor a pth file of weights alone"
     if isinstance(wanted, Path):
         return (
             f"{wanted} gives no weights for {recipe.encoder} ({first_line}); "
-            f"name a whole file made for that encoder ({source(recipe.encoder)}), or train with --pretrained none"
+            f"name a complete file for that encoder ({source(recipe.encoder)}), or train with --pretrained none"
         )
     return (
         f"ImageNet weights for {recipe.encoder} cannot be fetched ({first_line}); fetch {source(recipe.encoder)} where "

@@ -14,7 +14,7 @@ from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Any, TypeVar
 
 from train.progress import SAY_EVERY_S
-from train.progress import Say as Say  # handed on, with what is called with it
+from train.progress import Say as Say  # exported again, beside the functions that take it
 
 WORKER = "train-worker"
 UNGUARDED = 78  # exit status of a worker that found itself doing its parent's work; EX_CONFIG of sysexits.h
@@ -24,7 +24,7 @@ Found = TypeVar("Found")
 
 
 class UnguardedScript(RuntimeError):
-    """A script does its work while it is imported, which each process that it starts does first."""
+    """A script does its work while it is imported, and each process that it starts begins by importing it."""
 
 
 class LostProcess(RuntimeError):
@@ -34,9 +34,10 @@ class LostProcess(RuntimeError):
 def in_processes(
     work: Callable[[Job], Found], jobs: Iterable[Job], processes: int | None, say: Say, done: str
 ) -> list[Found]:
-    """What `work` makes of each, in order; in this process where there is to be but one. `done`: what is said of them.
+    """What `work` makes of each job, in order; in this process if there is to be only one.
 
-    `processes`: None for one a core. Raises what `work` raises, UnguardedScript and LostProcess.
+    `processes`: None for one per core. `done`: what progress lines say of the slices, such as "traced". Raises what
+    `work` raises, UnguardedScript and LostProcess.
     """
     count = processes or multiprocessing.cpu_count()
     if count == 1:
@@ -54,10 +55,10 @@ def in_processes(
 
 @contextlib.contextmanager
 def pool(count: int, **options: Any) -> Iterator[ProcessPoolExecutor]:
-    """Processes begun anew: a forked child would inherit torch's threads in a state that hangs. At the end what was not
-    begun is left, and what was is waited for.
+    """Spawned processes: a forked child would inherit torch's threads in a state that hangs. At the end, jobs not yet
+    begun are dropped, and those begun are waited for.
 
-    `options`: of ProcessPoolExecutor. Raises UnguardedScript, and LostProcess where a process died of something else.
+    `options`: of ProcessPoolExecutor. Raises UnguardedScript, and LostProcess if a process died of something else.
     """
     not_while_imported()
     spawn = _Remembering()
@@ -79,16 +80,17 @@ def pool(count: int, **options: Any) -> Iterator[ProcessPoolExecutor]:
 
 
 def not_while_imported() -> None:
-    """End a worker of `pool` that still imports its parent's script: it would do, and wait for, what the parent does.
+    """End a worker of `pool` that is still importing its parent's script: it would repeat, and wait for, the parent's
+    work.
 
-    Called before whatever a parent may hold while it has workers; the parent says why they ended.
+    Called before taking anything that a parent may hold while it has workers; the parent says why they ended.
     """
     if multiprocessing.current_process().name.startswith(WORKER) and multiprocessing.parent_process() is None:
         sys.exit(UNGUARDED)
 
 
 def _how_it_ended(statuses: Sequence[int | None]) -> str:
-    """Of the one that ended by itself: the executor ends those that are left, by SIGTERM, when it has lost one."""
+    """Of the one that ended by itself: when the executor has lost one, it ends the rest by SIGTERM."""
     by_itself = [status for status in statuses if status not in (None, 0, -signal.SIGTERM)]
     status = by_itself[0] if by_itself else -signal.SIGTERM
     if status == -signal.SIGKILL:
@@ -99,14 +101,14 @@ def _how_it_ended(statuses: Sequence[int | None]) -> str:
 
 
 class _Remembering(SpawnContext):
-    """Knows which processes it has begun, so that it can be told how they ended."""
+    """Remembers which processes it began, to find out how they ended."""
 
     def __init__(self) -> None:
         super().__init__()
         self.begun: list[SpawnProcess] = []
 
     def Process(self, *given: Any, **named: Any) -> SpawnProcess:  # type: ignore[override]  # noqa: N802
-        """As the class that stands here otherwise; the name is known to the child before it imports anything."""
+        """In place of the class usually found here; the child knows its name before it imports anything."""
         begun = SpawnProcess(*given, **{**named, "name": f"{WORKER}-{len(self.begun) + 1}"})
         self.begun.append(begun)
         return begun

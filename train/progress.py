@@ -1,4 +1,4 @@
-"""What is seen of a run: lines, or a bar on a terminal; and what is kept of it: log.csv and TensorBoard, always."""
+"""What a run shows: lines, or a bar on a terminal; and what it keeps: log.csv, and TensorBoard if that is installed."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def say_to_stderr(text: str) -> None:
 
 
 def silent(_text: str) -> None:
-    """What the ranks beside the first say."""
+    """What ranks other than the first say."""
 
 
 class Journal:
     """One row for each look at the validation part, in log.csv and as TensorBoard scalars."""
 
     def __init__(self, output: Path, rows: list[dict[str, Any]], say: Say) -> None:
-        """`rows`: those before this run was stopped; events beyond them are told anew."""
+        """`rows`: those from before the run was stopped; events beyond them are written again."""
         self.output, self.rows = output, rows
         self._events: Any = None
         try:
@@ -46,7 +46,7 @@ class Journal:
         """`row`: figures by name, and `step`."""
         self.rows.append(row)
         buffer = io.StringIO()
-        names = dict.fromkeys(name for each in self.rows for name in each)  # an earlier program may have named others
+        names = dict.fromkeys(name for each in self.rows for name in each)  # an older version may have named others
         writer = csv.DictWriter(buffer, list(names), lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)
@@ -63,7 +63,7 @@ class Journal:
 
 
 class Bar:
-    """A bar of rich where standard error is a terminal and rich is there; else nothing, and lines are said instead."""
+    """A rich progress bar if standard error is a terminal and rich is installed; else nothing, and lines are said."""
 
     def __init__(self, wanted: bool) -> None:
         self._progress: Any = None

@@ -18,13 +18,13 @@ from train.recipe import Recipe, UnusableRecipe
 PATIENCE = datetime.timedelta(hours=3)  # the others wait while the first rank makes phantoms, or measures
 
 GRACE_S = 2.0  # torchrun ends all ranks when one has ended: the one that failed may still be writing why
-LOST = ("gloo", "nccl", "connection")  # in what torch says of a rank that does not answer; it has no class of its own
+LOST = ("gloo", "nccl", "connection")  # in torch's message about a rank that does not answer; it has no class for it
 
 T = TypeVar("T")
 
 
 class LostRank(Exception):
-    """Another rank has ended; the text says so, and that its own words come before these."""
+    """Another rank has ended; the text says so, and that the other rank itself says why."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Ranks:
     number: int = 0
     count: int = 1
     device: str | None = None
-    """Of this rank where torchrun gives each a GPU."""
+    """Of this rank, if torchrun gives each a GPU."""
 
     @property
     def first(self) -> bool:
@@ -40,14 +40,14 @@ class Ranks:
         return self.number == 0
 
     def check_batch(self, recipe: Recipe) -> None:
-        """Raises UnusableRecipe where a batch cannot be dealt out evenly."""
+        """Raises UnusableRecipe if a batch cannot be dealt out evenly."""
         if recipe.batch % (self.count * recipe.accumulation):
             raise UnusableRecipe(
                 f"a batch of {recipe.batch} cannot be shared by {self.count} ranks in {recipe.accumulation} parts each"
             )
 
     def same(self, value: T) -> T:
-        """The first rank's value, on all of them; every rank has to ask."""
+        """The first rank's value, on all of them; every rank must call this."""
         if self.count == 1:
             return value
         box = [value]
@@ -55,7 +55,7 @@ class Ranks:
         return box[0]
 
     def sum(self, value: float) -> float:
-        """Over all ranks; every rank has to ask."""
+        """Over all ranks; every rank must call this."""
         if self.count == 1:
             return value
         total = torch.tensor(value, dtype=torch.float64)
@@ -77,7 +77,7 @@ def joined(device: str) -> Iterator[Ranks]:
     on_gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
     if on_gpu:
         torch.cuda.set_device(local)
-    # gloo beside nccl: what is said between ranks is Python objects on the CPU
+    # gloo beside nccl: ranks send each other Python objects on the CPU
     dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=PATIENCE)
     try:
         yield Ranks(number, count, f"cuda:{local}" if on_gpu else None)
@@ -85,6 +85,6 @@ def joined(device: str) -> Iterator[Ranks]:
         if not any(each in str(exc).lower() for each in LOST):
             raise
         time.sleep(GRACE_S)
-        raise LostRank(f"rank {number} has lost another one, which says why it ended ({str(exc)[:200]})") from exc
+        raise LostRank(f"rank {number} has lost another rank, which itself says why ({str(exc)[:200]})") from exc
     finally:
         dist.destroy_process_group()

@@ -1,6 +1,6 @@
 """A recipe: everything that makes two training runs the same run, read from TOML; see train/recipes for those shipped.
 
-What a machine decides (folders, device, threads, time limits) is no part of it: `train.options.Settings`.
+What depends on the machine (folders, device, threads, time limits) is not part of it: `train.options.Settings`.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
 class UnusableRecipe(ValueError):
-    """The recipe is not there, or says what cannot be meant; the text names the key and what is possible."""
+    """The recipe is missing, or says something impossible; the text names the key and what is allowed."""
 
 
 @dataclass(frozen=True)
 class Recipe:
     name: str
-    """Of the checkpoint, and of its file."""
+    """Name of the checkpoint, and of its file."""
 
     # model
     encoder: str
@@ -45,18 +45,18 @@ class Recipe:
     location_outputs: int = 3
     """4: with "none" for slices without hemorrhage, as in the papers' code; 3: those slices teach no location."""
     normalisation: Literal["imagenet", "half"] = "half"
-    """Mean and standard deviation that pictures are brought to: ImageNet's, or 0.5."""
+    """Mean and standard deviation that pictures are normalised by: ImageNet's, or 0.5."""
     pretrained: str = "none"
-    """`auto`: ImageNet weights by the encoder's own hub; `none`; or a file (safetensors, pth)."""
+    """`auto`: ImageNet weights from the encoder's own hub; `none`; or a file (safetensors, pth)."""
     start_from: str = ""
-    """A checkpoint of this project to go on from."""
+    """A checkpoint of this project to start from."""
     drop_path: float = 0.0
     """Stochastic depth."""
 
     # data
     geometry: str = "resize-256-crop-224"
     preprocessing: Literal["mixed", "robust", "paper"] = "robust"
-    """Brace removal behind the pictures; phantoms are made with it (mixed: half of the heads each)."""
+    """Brace removal that the pictures went through; phantoms are made with it (mixed: half of the heads with each)."""
     split: str = "patient"
     """`patient`, `paper` (slices mixed), `given` (the manifest's column), `all` (every patient trains; phantoms
     validate and test), or a file of `train.splits`."""
@@ -69,57 +69,57 @@ class Recipe:
     judged_by: Literal["all", "patient", "phantom"] = "all"
     """Whose slices validate and test."""
     seed: int = 0
-    """Of split, phantoms, weights, order and augmentation."""
+    """Seed of split, phantoms, weights, order and augmentation."""
 
     # batches
     batch: int = 32
-    """Pictures a step, of all ranks together."""
+    """Pictures per step, over all ranks together."""
     batch_without_augmentation: int = 0
-    """The same under `--augment none`; 0: no other."""
+    """The same under `--augment none`; 0: as above."""
     sampling: Literal["plain", "replicate", "shares"] = "plain"
-    """An epoch shows each training slice once, `replication` times, or batches are drawn by `shares`."""
+    """An epoch shows each training slice once, or `replication` times; or batches are drawn by `shares`."""
     replication: Mapping[str, int] = field(default_factory=dict)
     """How often an epoch shows a slice: by location, and `normal`."""
     shares: Mapping[str, float] = field(default_factory=dict)
-    """Of a batch, by origin and kind (`patient_bleeding`); within "bleeding" locations come equally often."""
+    """Shares of a batch, by origin and kind (`patient_bleeding`); within "bleeding", locations are equally frequent."""
     augmentation: Literal["none", "paper", "scanner"] = "none"
     """`paper`: train.augment_paper; `scanner`: train.augment."""
     tokens: int = 0
     """Patches of a picture that a ViT sees in training, those of the head first; 0: all."""
     first_lessons: int = 0
-    """Steps on single patches before the first on whole pictures (a ViT that starts from nothing)."""
+    """Steps on single patches before the first on whole pictures (for a ViT that starts from scratch)."""
 
     # loss
     presence_loss: float = 1.0
     location_loss: float = 1.0
     """Factors of the two heads' mean cross entropy."""
     blood_loss: float = 0.0
-    """Factor of the patches' own loss, where blood is traced (ViT alone); 0: without that head."""
+    """Factor of the patches' own loss, where blood is traced (ViTs only); 0: without that head."""
     smoothing: float = 0.0
     """Label smoothing of both heads."""
 
     # optimisation
     epochs: float = 0.0
     steps: int = 0
-    """One of the two says how long."""
+    """One of the two sets the length of the training."""
     optimiser: Literal["adamw", "sgd"] = "adamw"
     learning_rate: float = 1e-4
     momentum: float = 0.9
-    """Of SGD; the first of AdamW's betas."""
+    """Momentum of SGD; the first of AdamW's betas."""
     second_momentum: float = 0.999
     """The second of AdamW's betas."""
     weight_decay: float = 0.0
     decay_everything: bool = False
-    """Weight decay on biases, norms and embeddings, too, as torch does when it is not told otherwise."""
+    """Weight decay on biases, norms and embeddings, too, as torch does by default."""
     layer_decay: float = 1.0
     """Each layer further from the heads learns slower by this factor (timm encoders)."""
     schedule: Literal["constant", "cosine"] = "cosine"
     warm_up: float = 0.0
-    """Share of the run in which the learning rate rises from nothing."""
+    """Share of the run over which the learning rate rises from nearly nothing."""
     clip: float = 0.0
-    """Highest norm of the gradient; 0: any."""
+    """Highest norm of the gradient; 0: no limit."""
     accumulation: int = 1
-    """Parts in which a batch is computed, where memory holds no whole one."""
+    """Parts in which a batch is computed, if memory cannot hold a whole one."""
     checkpointing: bool = False
     """Compute activations again instead of keeping them: less memory, a third more time."""
     ema: float = 0.0
@@ -127,11 +127,11 @@ class Recipe:
 
     # how it is computed
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """auto: bf16 where the device is fast in it."""
+    """auto: bf16 where the device is fast at it."""
     compile: bool = False
-    """torch.compile; pays on a GPU for runs of an hour and more."""
+    """torch.compile; pays off on a GPU for runs of an hour or more."""
     graphs: bool = True
-    """Launch a ViT's passes at once (CUDA graphs), where one rank computes whole batches on a GPU."""
+    """Launch each pass of a ViT as a CUDA graph, where one rank computes whole batches on a GPU."""
     memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
     """auto: channels_last for convolutional encoders."""
 
@@ -139,13 +139,13 @@ class Recipe:
     evaluate_every: int = 0
     """Steps between two looks at the validation part; 0: once an epoch."""
     validation_slices: int = 500
-    """Looked at then; all of them at the end. 0: all."""
+    """How many slices each look takes; the end takes all. 0: all."""
     patience: int = 0
-    """Looks without a better one after which the run ends; 0: it never ends early."""
+    """The run ends after this many looks without improvement; 0: it never ends early."""
     choose: Literal["best", "last"] = "best"
     """Which weights are the result: lowest validation loss, or the last."""
     licence: str = ""
-    """Of the checkpoint, in the words of whoever trained it; empty: its card says that the choice is open."""
+    """Licence of the checkpoint, in the words of whoever trained it; empty: its card says that the choice is open."""
 
     def __post_init__(self) -> None:
         _check_choices(self)
@@ -165,16 +165,16 @@ class Recipe:
         if self.lookalikes and not self.counterfactuals:
             raise UnusableRecipe("lookalikes = true needs counterfactuals = true, which traces the blood to keep")
         if (self.epochs > 0) == (self.steps > 0):
-            raise UnusableRecipe("a recipe says how long with one of epochs and steps, above 0")
+            raise UnusableRecipe("a recipe sets its length by either epochs or steps, above 0")
 
     @property
     def mean_std(self) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
         return IMAGENET if self.normalisation == "imagenet" else HALF
 
     def recorded(self) -> dict[str, Any]:
-        """As JSON would give it back; files by their name alone, so that a moved folder is the same run.
+        """As JSON would give it back; files by name only, so that a moved folder is still the same run.
 
-        Without the licence: a run that is over may be given another.
+        Without the licence: a finished run may be given another.
         """
         fields = dataclasses.asdict(self)
         del fields["licence"]
@@ -184,7 +184,7 @@ class Recipe:
         return recorded
 
     def without_augmentation(self) -> Recipe:
-        """Each picture as it is, as often as there is one; in the batches that the papers used then."""
+        """Pictures as they are, not replicated; in the batches that the papers used for this."""
         return dataclasses.replace(
             self,
             augmentation="none",
@@ -198,14 +198,17 @@ class Recipe:
         return dataclasses.replace(self, sampling="replicate")
 
     def changed(self, assignments: Mapping[str, str]) -> Recipe:
-        """Values as a person types them; `shares.patient_bleeding` sets one entry. Raises UnusableRecipe."""
+        """The recipe with these values, as a person types them; `shares.patient_bleeding` sets one entry.
+
+        Raises UnusableRecipe.
+        """
         fields: dict[str, Any] = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
         for key, text in assignments.items():
             table, _, entry = key.partition(".")
             _known(table)
             if entry:
                 if not isinstance(fields[table], Mapping):
-                    raise UnusableRecipe(f"{table} is no table; set it as {table}=...")
+                    raise UnusableRecipe(f"{table} is not a table; set it as {table}=...")
                 fields[table] = {**fields[table], entry: _typed(key, _number(text), float)}
             else:
                 fields[key] = _typed(key, _from_text(text, TYPES[key]), TYPES[key])
@@ -219,7 +222,7 @@ SHARE = ("drop_path", "smoothing", "warm_up", "ema", "momentum", "second_momentu
 
 
 def defaults() -> dict[str, Any]:
-    """What a key means for a run that was begun before the key was there."""
+    """The values of keys in a run that was begun before they existed."""
     bare = Recipe(name="", encoder="", steps=1).recorded()
     return {key: value for key, value in bare.items() if key not in ("name", "encoder", "steps")}
 
@@ -229,17 +232,17 @@ def shipped() -> list[str]:
 
 
 def read(named: str) -> Recipe:
-    """One of those shipped by its name, or a file. Raises UnusableRecipe."""
+    """A shipped recipe by its name, or one from a file. Raises UnusableRecipe."""
     path = SHIPPED / f"{named}.toml" if named in shipped() else Path(named)
     try:
         with path.open("rb") as file:
             content = tomllib.load(file)
     except OSError as exc:
         raise UnusableRecipe(
-            f"no recipe {named!r} ({exc.strerror}); there are {', '.join(shipped())}, or name a TOML file"
+            f"no recipe {named!r} ({exc.strerror}); use one of {', '.join(shipped())}, or name a TOML file"
         ) from exc
     except tomllib.TOMLDecodeError as exc:
-        raise UnusableRecipe(f"{path} is no TOML ({exc})") from exc
+        raise UnusableRecipe(f"{path} is not valid TOML ({exc})") from exc
     try:
         for key in content:
             _known(key)
@@ -257,7 +260,7 @@ def _known(key: str) -> None:
 
 def nearest(key: str, known: tuple[str, ...]) -> str:
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.3)
-    return f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(known)}"
+    return f"; did you mean {near[0]!r}?" if near else f"; choose from {', '.join(known)}"
 
 
 def _typed(key: str, value: Any, wanted: Any) -> Any:
@@ -298,7 +301,7 @@ def _check_choices(recipe: Recipe) -> None:
         if typing.get_origin(wanted) is Literal and getattr(recipe, key) not in (known := typing.get_args(wanted)):
             raise UnusableRecipe(f"{key} must be one of {', '.join(known)}, got {getattr(recipe, key)!r}")
     if recipe.name != Path(recipe.name).name or recipe.name.startswith("."):
-        raise UnusableRecipe(f"name must do as the name of a file, got {recipe.name!r}")
+        raise UnusableRecipe(f"name must be usable as a file name, got {recipe.name!r}")
     if recipe.geometry not in GEOMETRIES:
         raise UnusableRecipe(f"geometry must be one of {', '.join(GEOMETRIES)}, got {recipe.geometry!r}")
     if recipe.location_outputs not in (3, 4):

@@ -34,19 +34,19 @@ GENTLER = "begin again in another folder with a lower learning_rate, or with cli
 
 @dataclass(frozen=True)
 class Source:
-    """Where the pictures come from, as the checkpoint will tell it."""
+    """Where the pictures come from, as the checkpoint will state it."""
 
     training_data: str
     patients_seen: str
     preprocessing: tuple[str, ...]
     digest: str = ""
-    """Of everything that decided which pictures there are; a run goes on only with the same."""
+    """Of everything that decided which pictures there are; a run continues only with the same."""
     shown: str = ""
     """SHA-256 of the pictures of people as they were read; likewise."""
     split: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """`kind` and `digest` of `train.splits.Split`; empty for phantoms alone."""
     label: str = APART
-    """What has to stand beside every number of this run."""
+    """What must stand beside every number of this run."""
     replicated: bool = False
     """Whether the split has replicated slices already."""
 
@@ -65,7 +65,7 @@ class Ended:
 def keep(
     path: Path, recipe: Recipe, source: Source, start: Start, weights: Mapping[str, torch.Tensor], step: int
 ) -> None:
-    """Weights as they are now, not calibrated; whole at any moment. Raises UnusableRun where float16 is too small."""
+    """Save the weights as they are now, uncalibrated; always whole. Raises UnusableRun where float16 is too small."""
     try:
         save(path, weights, _metadata(recipe, source, start, training={"step": step}))
     except ValueError as exc:
@@ -73,15 +73,15 @@ def keep(
 
 
 def finish(output: Path, recipe: Recipe, data: Pictures, source: Source, ended: Ended, say: Say) -> Path:
-    """Calibrate the chosen weights, as stored, on the validation part; measure them on the test part. Their path.
+    """Calibrate the chosen weights, as stored, on the validation part, and measure them on the test part. Their path.
 
-    Raises UnusableRun where no weights were kept, or these give no finite number for a slice that no look has seen.
+    Raises UnusableRun if no weights were kept, or if they give no finite number for a slice that no look has seen.
     """
     chosen = output / (BEST if recipe.choose == "best" else LAST)
     if not chosen.exists():
         raise UnusableRun(
-            f"{output}: no step was taken, since what comes before the first took {ended.minutes:.1f} minutes, all of "
-            "--max-time; give it more"
+            f"{output}: no step was taken: what comes before the first took {ended.minutes:.1f} minutes, all of "
+            "--max-time; allow more"
         )
     model, kept = load(chosen)
     model.to(ended.device)
@@ -138,7 +138,7 @@ def _told(recipe: Recipe, data: Pictures, source: Source, ended: Ended, step: in
 
 
 def licence(recipe: Recipe, start: Start) -> str:
-    """Of a checkpoint: whoever trained it chooses; what is known of the weights it started from stands beside it."""
+    """Of a checkpoint: as chosen by whoever trained it; then what is known of the weights that it started from."""
     chosen = recipe.licence or OPEN
     return f"{chosen}; {start.licence}" if start.licence else chosen
 

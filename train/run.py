@@ -1,4 +1,4 @@
-"""One training run from the beginning: what is to be refused, pictures, training, checkpoint.
+"""One training run from the beginning: refusals, pictures, training, checkpoint.
 
     if __name__ == "__main__":  # the script is imported again by each process that makes phantoms or changes slices
         recipe = train.recipe.read("robust").changed({"steps": "2000"})
@@ -47,18 +47,18 @@ REFUSALS = (
     UnusableRecipe,
     UnusableRun,
 )
-"""What `run` raises for a person to mend; the text says how."""
+"""What `run` raises for a person to put right; the text says how."""
 
 
 def run(recipe: Recipe, settings: Settings, say: Say = say_to_stderr) -> Path:
-    """The path of the checkpoint. May be stopped at any moment and run again: it goes on from there.
+    """The path of the checkpoint. May be stopped at any moment and run again: it continues from there.
 
-    Raises REFUSALS (UnusableCheckpoint of `start_from`), LostRank and UnguardedScript; of the first all but UnusableRun
-    before anything is trained, and what can be told without pictures before the first is read.
+    Raises REFUSALS (UnusableCheckpoint for `start_from`), LostRank and UnguardedScript. REFUSALS other than UnusableRun
+    come before anything is trained, and those that need no pictures before the first is read.
     """
     with joined(settings.device) as ranks, _enough_memory(recipe):
         if not ranks.first:
-            ranks.same(None)  # the first rank has the folder, refuses, and makes phantoms and changed slices
+            ranks.same(None)  # the first rank owns the folder, refuses, and makes phantoms and changed slices
             listed, split = divided(recipe, settings)
             pictures, source = gather(recipe, settings, listed, split, silent)
             return fit(recipe, settings, pictures, source, silent, ranks)
@@ -70,37 +70,37 @@ def run(recipe: Recipe, settings: Settings, say: Say = say_to_stderr) -> Path:
 
 @contextlib.contextmanager
 def _enough_memory(recipe: Recipe) -> Iterator[None]:
-    """Raises UnusableRun where there is not."""
+    """Raises UnusableRun if memory runs out."""
     try:
         yield
     except LostProcess as exc:
         raise UnusableRun(
-            f"a process that traces and changes slices {exc}, and nothing is trained yet; call again with fewer "
+            f"a process that traces and changes slices {exc}, and nothing is trained yet; run again with fewer "
             "--processes, so that each has more memory"
         ) from exc
     except RuntimeError as exc:
         if not state.lacks_memory(exc):
             raise
         raise UnusableRun(
-            f"there is too little memory for {recipe.encoder} with a batch of {recipe.batch}: end what else takes "
-            f"it and call again, or begin again in another folder with --set accumulation={2 * recipe.accumulation}, "
+            f"there is too little memory for {recipe.encoder} with a batch of {recipe.batch}: end what else uses "
+            f"it and run again, or begin again in another folder with --set accumulation={2 * recipe.accumulation}, "
             "which computes the same gradient in smaller parts, with --set checkpointing=true, or with a smaller batch"
         ) from exc
 
 
 def _begun(recipe: Recipe, settings: Settings, say: Say, ranks: Ranks) -> tuple[Built, Pictures, Source]:
-    """Everything up to the first step, in an order in which what can be refused in seconds is."""
+    """Everything up to the first step, ordered so that what can be refused within seconds is."""
     try:
         check_names(recipe, settings, ranks)
         listed, split = divided(recipe, settings)
-        if listed is not None and split is not None and not recipe.phantom_heads:  # those show both, in every part
+        if listed is not None and split is not None and not recipe.phantom_heads:  # phantoms show both, in every part
             labels = np.array([UNCLEAR if row.ich is None else row.ich for row in listed.rows], np.int8)
             check_classes(split.parts, labels[split.rows], f"{listed.path.name}.")
         if listed is not None and split is not None:
             check_start(recipe, settings, listed, split)
             if "split" in listed.columns and split.kind != "given":
-                say(f"{listed.path.name} has a column split, which is left alone; --split given goes by it")
-        built = computing.built(recipe, settings.output)  # weights are seconds, pictures minutes
+                say(f"{listed.path.name} has a column split, which is not used; --split given uses it")
+        built = computing.built(recipe, settings.output)  # weights take seconds, pictures minutes
         if listed is not None and split is not None:
             keep_split(settings.output, split, listed)
         pictures, source = gather(recipe, settings, listed, split, say)
@@ -115,7 +115,7 @@ def _begun(recipe: Recipe, settings: Settings, say: Say, ranks: Ranks) -> tuple[
 
 
 def check_names(recipe: Recipe, settings: Settings, ranks: Ranks) -> None:
-    """What is told at once, no file of the data looked at: device, batch, whose folder it is, encoder.
+    """What can be refused at once, without looking at the data: device, batch, whose folder it is, encoder.
 
     Raises UnavailableDevice, UnusableRecipe, UnusableRun, UnknownEncoder.
     """
@@ -129,19 +129,19 @@ def check_names(recipe: Recipe, settings: Settings, ranks: Ranks) -> None:
 
 
 def check_start(recipe: Recipe, settings: Settings, listed: Manifest, split: Split) -> None:
-    """Who tests here must not have trained the checkpoint that a run starts from. Raises as `run`."""
+    """Patients who test here must not have trained the checkpoint that the run starts from. Raises as `run`."""
     if not recipe.start_from or split.leaky or split.kind == "all" or (settings.output / STATE).exists():
         return
     before = describe(Path(recipe.start_from)).metadata
     if trained_on(before, listed.digest) and not trained_on(before, split.digest):
         raise UnusableRecipe(
             f"start_from: {Path(recipe.start_from).name} was trained on {listed.path.name} under another split, so "
-            "patients who test here trained it; name its own with --split (the split.csv beside it), or all"
+            "patients who test here trained it; name its own split with --split (the split.csv beside it), or all"
         )
 
 
 def divided(recipe: Recipe, settings: Settings) -> tuple[Manifest, Split] | tuple[None, None]:
-    """The manifest, where there is one, and the split that the recipe names. Raises UnusableData."""
+    """The manifest, if there is one, and the split that the recipe names. Raises UnusableData."""
     if settings.data is None:
         return None, None
     listed = manifest.read(settings.data)
@@ -157,37 +157,37 @@ def divided(recipe: Recipe, settings: Settings) -> tuple[Manifest, Split] | tupl
 
 
 def keep_split(output: Path, split: Split, listed: Manifest) -> None:
-    """The split beside what it trains; a run that has begun keeps its own. Raises UnusableRun, OSError."""
+    """Save the split beside what it trains; a run that has begun keeps its own. Raises UnusableRun, OSError."""
     path, content = output / SPLIT, splits.as_csv(split, listed)
     if not (output / STATE).exists():
         splits.write(path, split, listed)
     elif path.exists() and path.read_bytes() != content:
         raise UnusableRun(
-            f"{output} holds a run on other data: its {SPLIT} is not how {listed.path} is split now; give it the same "
-            "manifest and split, or choose another output folder"
+            f"{output} holds a run on other data: its {SPLIT} differs from how {listed.path} is split now; use the "
+            "same manifest and split, or choose another output folder"
         )
 
 
 def check(recipe: Recipe, pictures: Pictures, source: Source) -> None:
-    """What would make a training senseless is said before it begins. Raises UnusableData."""
+    """Refuse what would make training pointless, before it begins. Raises UnusableData."""
     check_classes(pictures.part, pictures.presence, source.training_data)
     training = pictures.of_part("train")
     shown = shares_of(recipe, training, replicated=source.replicated) > 0
     for value, name in ((1, "bleeding"), (0, "healthy")):
         if not shown[training.presence == value].any():
             table = "shares" if recipe.sampling == "shares" else "replication"
-            raise UnusableData(f"[{table}] of recipe {recipe.name} gives nothing to any {name} slice there is")
+            raise UnusableData(f"[{table}] of recipe {recipe.name} leaves out every {name} slice there is")
 
 
 def check_classes(parts: NDArray[np.int8], presence: NDArray[np.int8], told: str) -> None:
-    """(N,) index into PARTS and (N,) labels: slices train and validate, and both show both. Raises UnusableData."""
+    """(N,) index into PARTS and (N,) labels: training and validation both need both classes. Raises UnusableData."""
     for part in ("train", "validation"):
         labels = presence[parts == PARTS.index(part)]  # type: ignore[arg-type]
         if not len(labels):
-            raise UnusableData(f"no {part} rows in {told} Name another --split, or more data")
+            raise UnusableData(f"no {part} rows in {told} Name another --split, or add data")
         for value, name in ((1, "with"), (0, "without")):
             if not (labels == value).any():
                 raise UnusableData(
                     f"no {part} slice {name} hemorrhage in {told} "
-                    "Both classes are needed there; name another --split, or more data"
+                    "Both classes are needed there; name another --split, or add data"
                 )

@@ -17,10 +17,10 @@ from train.recipe import KINDS, Recipe
 
 @dataclass(frozen=True, eq=False)
 class Epochs:
-    """Each slice as often as its count says in an epoch, in an order that every epoch has anew."""
+    """Each slice as often per epoch as its count says, in a new order every epoch."""
 
     rows: NDArray[np.int64]
-    """(M,): an index as often as an epoch shows the slice."""
+    """(M,): each index as often as an epoch shows the slice."""
     batch: int
     seed: int
 
@@ -51,7 +51,7 @@ class Shares:
         """(B,) rows."""
         ends = self._ends
         drawn = np.random.default_rng((self.seed, 1, step)).random(self.batch) * ends[-1]
-        below_the_end = np.minimum(drawn, np.nextafter(ends[-1], 0))  # which rounding may have reached
+        below_the_end = np.minimum(drawn, np.nextafter(ends[-1], 0))  # which rounding could have reached
         rows: NDArray[np.int64] = np.searchsorted(ends, below_the_end, side="right")
         return rows
 
@@ -65,7 +65,7 @@ Order = Epochs | Shares
 
 
 def order(recipe: Recipe, training: Pictures, *, replicated: bool = False) -> Order:
-    """`replicated`: the split has replicated the slices already, as the papers' does."""
+    """`replicated`: the split has already replicated the slices, as the papers' does."""
     shares = shares_of(recipe, training, replicated=replicated)
     if recipe.sampling == "shares":
         return Shares(shares, recipe.batch, recipe.seed)
@@ -85,7 +85,7 @@ def shares_of(recipe: Recipe, training: Pictures, *, replicated: bool = False) -
 
 
 def chances(recipe: Recipe, training: Pictures) -> NDArray[np.float64]:
-    """(N,): the share of each origin and kind, spread over its slices; of those bleeding, first over the locations."""
+    """(N,): the share of each origin and kind, spread over its slices; for bleeding ones, first over the locations."""
     found = np.zeros(len(training))
     kind = np.select([training.presence == 1, training.presence == 0], [0, 1], 2)
     for name, share in recipe.shares.items():

@@ -1,7 +1,7 @@
-"""Numbers that the host has made, on a GPU: in one transfer, and nobody waits for it.
+"""Numbers made on the host, sent to a GPU: in one transfer, which nothing waits for.
 
-An ordinary copy to a GPU makes the host wait until the GPU has done all that it was asked to before, so that it has
-nothing to do while the host asks for the next. From pinned memory a copy only takes its place in the queue.
+An ordinary copy to a GPU makes the host wait until the GPU has done all that was asked of it before, so the GPU is idle
+while the host prepares the next request. A copy from pinned memory only takes its place in the queue.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ ALIGNED = 16  # bytes; where a tensor of any type may begin, and be read in the 
 
 
 def sent(tensors: Sequence[torch.Tensor], device: torch.device) -> list[torch.Tensor]:
-    """The same numbers on the device; those given, where the device is the host."""
+    """The same numbers on the device; the given tensors themselves if the device is the host."""
     if device.type != "cuda":
         return [each.to(device) for each in tensors]
     box = packed(tensors, pinned=True)
@@ -22,7 +22,7 @@ def sent(tensors: Sequence[torch.Tensor], device: torch.device) -> list[torch.Te
 
 
 def packed(tensors: Sequence[torch.Tensor], *, pinned: bool = False) -> torch.Tensor:
-    """(bytes,) uint8: one after the other. Torch reuses pinned memory only after the copy out of it is done."""
+    """(bytes,) uint8: the tensors end to end. Torch reuses pinned memory only after the copy out of it is done."""
     box = torch.empty(sum(_room(each) for each in tensors), dtype=torch.uint8, pin_memory=pinned)
     for place, each in zip(unpacked(box, tensors), tensors, strict=True):
         place.copy_(each)

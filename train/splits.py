@@ -1,8 +1,8 @@
-"""Which picture of a manifest trains, which validates, which tests: by patient, stratified, seeded, kept on disk.
+"""Which pictures of a manifest train, which validate, which test: by patient, stratified, seeded, kept on disk.
 
-A patient is in one part, with every slice, whatever labels they have. The one exception is `paper`: the split of Fan et
-al. 2024, section 2.2, which replicates slices and then deals out slices, so that near copies of what is tested were
-trained on. It is there to repeat the papers' numbers; whatever it yields is to be labelled `LEAKY`.
+A patient is in one part, with every slice, whatever its labels. The one exception is `paper`: the split of Fan et al.
+2024, section 2.2, which replicates slices and then deals out slices, so that near copies of what is tested were trained
+on. It is there to repeat the papers' numbers; whatever it yields must be labelled `LEAKY`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from train.data import PARTS, UnusableData
 from train.manifest import Manifest, Row
 
 SHARES = (0.8, 0.1, 0.1)
-"""Of the training, the validation and the test part; Fan et al. 2024, section 2.2."""
+"""Shares of the training, the validation and the test part; Fan et al. 2024, section 2.2."""
 REPLICAS = {"normal": 3, "deep": 1, "lobar": 3, "subtentorial": 12, "unknown": 1, "unlabelled": 1}
 """Copies of a slice in `paper`, by what it shows; from Fan et al. 2024, whose slices all have a location."""
 LEAKY = "slices mixed: the same patients train and test"
@@ -53,12 +53,12 @@ class Split:
 
     @property
     def label(self) -> str:
-        """What has to stand beside every number that this split yields."""
+        """What must stand beside every number that this split yields."""
         return LEAKY if self.leaky else "patients apart"
 
     @property
     def digest(self) -> str:
-        """SHA-256 of manifest and division: the same for the same division, whichever seed or name led there."""
+        """SHA-256 of manifest and division: the same for the same division, whatever seed or name led to it."""
         stream = hashlib.sha256(self.manifest.encode())
         stream.update(self.rows.astype("<i4").tobytes())
         stream.update(self.parts.astype("i1").tobytes())
@@ -69,8 +69,8 @@ class Split:
 
 
 def by_patient(manifest: Manifest, seed: int) -> Split:
-    """Patients dealt out so that each part has its share of every kind of patient, and at least one where there are
-    three. Raises UnusableData where a part is left without patients of one class."""
+    """Patients dealt out so that each part has its share of every kind of patient, and at least one if there are three.
+    Raises UnusableData if a part is left without patients of one class."""
     random = np.random.default_rng((seed, 1))
     part_of: dict[str, int] = {}
     for patients in _strata(manifest).values():
@@ -108,7 +108,7 @@ def repeated(manifest: Manifest, count: int, repeats: int, seed: int) -> list[Sp
 
 
 def given(manifest: Manifest) -> Split:
-    """The manifest's own column `split`. Raises UnusableData where it has none, or a part lacks a class."""
+    """The manifest's own column `split`. Raises UnusableData if it has none, or a part lacks a class."""
     if "split" not in manifest.columns:
         raise UnusableData(f"{manifest.path} has no column split; add one ({', '.join(PARTS)}), or let it be split")
     problems = _one_sided(manifest)
@@ -125,14 +125,14 @@ def whole(manifest: Manifest) -> Split:
 
 
 def all_train(manifest: Manifest) -> Split:
-    """Every picture in the training part: the last training, when what it is worth was measured in others."""
+    """Every picture in the training part: for the last training, whose worth was measured in others."""
     return replace(whole(manifest), kind="all", parts=np.zeros(len(manifest.rows), np.int8))
 
 
 def paper(manifest: Manifest, seed: int, *, replicate: bool = True) -> Split:
     """Slices replicated, shuffled and dealt out 8:1:1, patients mixed; LEAKY on purpose.
 
-    Without `replicate` the papers' runs "without augmentation", of kind `slices`: no copies of what is tested are
+    Without `replicate`, the papers' runs "without augmentation", of kind `slices`: no copies of what is tested are
     trained on, but its neighbours are.
     """
     times = [REPLICAS[kind(row)] if replicate else 1 for row in manifest.rows]
@@ -178,15 +178,17 @@ def read(path: Path, manifest: Manifest) -> Split:
         or records[3] != HEADER
         or not head["seed"].isdigit()
     ):
-        raise UnusableData(f"{path} is no split as `train.splits.write` writes them; let one be made")
+        raise UnusableData(f"{path} is not a split file as a training run writes it; let a run make one")
     if head["manifest"] != manifest.digest:
-        raise UnusableData(f"{path} splits another manifest than {manifest.path}, or an older state of it; split anew")
+        raise UnusableData(
+            f"{path} is a split of another manifest than {manifest.path}, or of an older state of it; split again"
+        )
     index_of = {row.line: index for index, row in enumerate(manifest.rows)}
     rows, parts, problems = [], [], []
     for number, record in enumerate(records[4:], start=5):
         line, _, part = record if len(record) == 3 else ("", "", "")
         if not line.isdigit() or int(line) not in index_of:
-            problems.append(Problem(number, "row", f"{line!r} is no row of the manifest"))
+            problems.append(Problem(number, "row", f"{line!r} is not a row of the manifest"))
         elif part not in PARTS:
             problems.append(Problem(number, "part", f"{part!r}, of manifest row {line}, is none of {', '.join(PARTS)}"))
         else:
@@ -198,7 +200,7 @@ def read(path: Path, manifest: Manifest) -> Split:
     if problems:
         raise UnusableTable(path, problems)
     if not split.leaky and sorted(rows) != list(range(len(manifest.rows))):
-        raise UnusableData(f"{path} has not every row of {manifest.path} once: it was cut short or edited; split anew")
+        raise UnusableData(f"{path} lacks or repeats rows of {manifest.path}: it was cut short or edited; split again")
     return split
 
 
@@ -237,12 +239,12 @@ def _shared(manifest: Manifest, split: Split, first: int) -> list[Problem]:
 
 
 def _strata(manifest: Manifest) -> dict[str, list[str]]:
-    """Patients, each under the rarest thing that its slices show; the rarest stratum first."""
+    """Patients, each under the rarest thing that their slices show; the rarest stratum first."""
     shows: dict[str, set[str]] = {}
     for row in manifest.rows:
         shows.setdefault(row.patient_id, set()).add(kind(row))
     strata: dict[str, list[str]] = {name: [] for name in RARER_FIRST}
-    for patient in sorted(shows):  # not the file's order: whoever sorts the manifest otherwise gets the same split
+    for patient in sorted(shows):  # not in file order: a manifest sorted differently gets the same split
         strata[next(name for name in RARER_FIRST if name in shows[patient])].append(patient)
     return strata
 
@@ -262,7 +264,7 @@ def _sizes(count: int, random: np.random.Generator) -> NDArray[np.intp]:
 
 
 def _of_patients(manifest: Manifest, kind_of_split: str, seed: int, part_of: dict[str, int]) -> Split:
-    """The split in the manifest's order. Raises UnusableData where a part lacks slices of a class that others have."""
+    """The split in the manifest's order. Raises UnusableData if a part lacks slices of a class that others have."""
     parts = np.array([part_of[row.patient_id] for row in manifest.rows], np.int8)
     ich = np.array([-1 if row.ich is None else row.ich for row in manifest.rows])
     for index, part in enumerate(PARTS):

@@ -1,4 +1,4 @@
-"""Where a ViT that starts from nothing should start, so that thousands of pictures do instead of millions.
+"""Where a ViT without pretrained weights should start, so that thousands of pictures suffice instead of millions.
 
 Two facts are otherwise learned slowly. A patch keeps its brightness through layer normalisation only beside something
 constant: at first the bias of the patch embedding is nearly nothing, so dense blood and bone look alike once they are
@@ -33,8 +33,8 @@ def start_well(encoder: nn.Module) -> None:
 
 def waves(rows: int, columns: int, width: int) -> torch.Tensor:
     """(rows * columns, width): sine and cosine of row and column at rising frequencies (Vaswani et al. 2017), variance
-    1; half of the width tells the row, half the column. Channels are shuffled so that no head of attention gets only
-    the one.
+    1; half of the width encodes the row, half the column. Channels are shuffled so that no attention head gets only
+    one of them.
     """
     quarter = width // 4
     frequency = math.pi / max(rows, columns) * 2.0 ** torch.linspace(0, math.log2(max(rows, columns)), quarter)

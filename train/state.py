@@ -1,4 +1,4 @@
-"""The state of a run on disk: whole at any moment, and enough to go on exactly as the run would have gone."""
+"""The state of a run on disk: whole at any moment, and enough to continue exactly as the run would have gone on."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NO_MEMORY = "DefaultCPUAllocator"  # in what torch says of a CPU's; a GPU's is a
 
 
 class UnusableRun(Exception):
-    """The output folder cannot hold this run, or the run cannot go on; the text says why and what to do."""
+    """The output folder cannot hold this run, or the run cannot continue; the text says why and what to do."""
 
 
 @contextlib.contextmanager
@@ -32,7 +32,7 @@ def claimed(output: Path) -> Iterator[None]:
     not_while_imported()
     try:
         output.mkdir(parents=True, exist_ok=True)
-        lock = (output / LOCK).open("wb", buffering=0)  # what a full disk refused would be written again at the close
+        lock = (output / LOCK).open("wb", buffering=0)  # what a full disk refused would be rewritten on close
     except OSError as exc:
         raise UnusableRun(f"{output} cannot be written to ({exc.strerror}); name another folder with --output") from exc
     with lock:
@@ -49,29 +49,30 @@ def claimed(output: Path) -> Iterator[None]:
 
 
 def _sweep(output: Path) -> None:
-    """Remove what a process that was killed while it saved left half-written: gigabytes a time for a large encoder."""
+    """Remove what a process killed while saving left half-written: gigabytes each time for a large encoder."""
     for pattern in HALF_WRITTEN:
         for path in output.glob(pattern):
             path.unlink(missing_ok=True)
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Replace the state by a newer one in one step. Raises UnusableRun, and then the older one is whole."""
+    """Replace the state by a newer one in one step. Raises UnusableRun; the older one is then intact."""
     try:
         with replacing(path, mode=0o600) as file:
             torch.save(state, file)
     except (OSError, RuntimeError) as exc:
-        # torch's writer makes a RuntimeError of its own of what the system said
+        # torch's writer turns the system's error into a RuntimeError of its own
         said = exc.__context__ if isinstance(exc.__context__, OSError) else exc
         raise UnusableRun(
-            f"{path} cannot be saved ({said}); what was saved before is whole: make room, and the same command goes on"
+            f"{path} cannot be saved ({said}); what was saved before is intact: make room, and the same command "
+            "continues from there"
         ) from exc
 
 
 def read(path: Path, device: torch.device, *, mapped: bool = False) -> dict[str, Any] | None:
-    """None where no run has saved anything; `mapped`: weights are read when they are looked at.
+    """None if no run has saved anything; `mapped`: weights are read when they are used.
 
-    Raises UnusableRun; what torch raises where memory is short (`lacks_memory`) stays as it is.
+    Raises UnusableRun; what torch raises when memory is short (`lacks_memory`) passes through.
     """
     if not path.exists():
         return None
@@ -80,20 +81,20 @@ def read(path: Path, device: torch.device, *, mapped: bool = False) -> dict[str,
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as exc:
         if lacks_memory(exc):
             raise
-        reason = exc.strerror if isinstance(exc, OSError) else "damaged, or no state of a run"
+        reason = exc.strerror if isinstance(exc, OSError) else "damaged, or not the state of a run"
         raise UnusableRun(f"{path} cannot be read ({reason}); remove it to begin again") from exc
     if not isinstance(state, dict) or not isinstance(state.get("run"), dict):
-        raise UnusableRun(f"{path} cannot be read (no state of a run); remove it to begin again")
+        raise UnusableRun(f"{path} cannot be read (not the state of a run); remove it to begin again")
     return state
 
 
 def lacks_memory(exc: Exception) -> bool:
-    """Whether torch says so, on a CPU or on a GPU."""
+    """Whether torch ran out of memory, on a CPU or on a GPU."""
     return isinstance(exc, torch.OutOfMemoryError) or NO_MEMORY in str(exc)
 
 
 def identity(path: Path) -> dict[str, Any] | None:
-    """What names the run whose state this is (`same_run`), without reading its weights. None and raises as `read`."""
+    """What identifies the run whose state this is (`same_run`), without reading weights. None and raises as `read`."""
     saved = read(path, torch.device("cpu"), mapped=True)
     return None if saved is None else saved["run"]
 
@@ -101,7 +102,7 @@ def identity(path: Path) -> dict[str, Any] | None:
 def begun_with(path: Path) -> dict[str, str] | None:
     """The fields of `train.pretrained.Start` of the run whose state this is, without reading its weights.
 
-    None also where an earlier program saved it. Raises as `read`.
+    None also if an older version saved it. Raises as `read`.
     """
     saved = read(path, torch.device("cpu"), mapped=True)
     return None if saved is None else saved.get("start")
@@ -114,13 +115,13 @@ def same_run(output: Path, mine: dict[str, Any], other: dict[str, Any]) -> None:
         raise UnusableRun(
             f"{output} holds a run with another "
             + ", ".join(f"{key} ({other.get(key)}, not {mine.get(key)})" for key in differing)
-            + "; give it the same options, or choose another output folder"
+            + "; use the same options, or choose another output folder"
         )
 
 
 def _room_for(file: FileIO, content: bytes) -> None:
     rest = memoryview(content)
-    while rest:  # as much is written as there is room for, before that is an error
+    while rest:  # a write takes what there is room for; only the next one is an error
         rest = rest[file.write(rest) :]
     os.fsync(file.fileno())
     file.truncate(0)

@@ -1,8 +1,8 @@
 """Training pictures of heads that never lived: phantoms through the node's own preprocessing, truth known.
 
 Each head comes with its bleed and without, in the same scanner down to the noise, so that only blood tells the two
-apart. A slice counts as showing blood by what can be seen in it: an area where blood stands out from what would be
-there without it. Slices with less than that are neither one thing nor the other, and train no presence.
+apart. A slice counts as showing blood by what can be seen in it: a large enough area where blood stands out from what
+would be there without it. Slices with a smaller one count as neither, and do not train presence.
 """
 
 from __future__ import annotations
@@ -62,9 +62,9 @@ class Way:
 
 
 Maker = Callable[[int, int, Way], Pictures]
-"""Number of the head, seed of the run; runs in a process of its own."""
+"""Takes the number of the head and the seed of the run; runs in a process of its own."""
 _Job = tuple[Maker, Path, int, int, Way]
-"""Who makes which head, for which folder: the arguments of `_make_and_write`."""
+"""What makes which head, for which folder: the arguments of `_make_and_write`."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,8 @@ def make(
 ) -> None:
     """Make heads 0 .. `heads` - 1, or as many as the time allows; those already in the folder are kept.
 
-    Raises UnusableData when the folder holds other data, when heads fail one after the other, or when the time allows
-    so few that a part has none; those made stay for the next call. Raises UnguardedScript.
+    Raises UnusableData if the folder holds other data, if too many heads fail, or if the time allows so few that a part
+    has none; those made are kept for the next call. Raises UnguardedScript.
     """
     versions = [preprocess.preprocessing(each, geometry) for each in (brace.MODES if mode == MIXED else (mode,))]
     source = {"phantom": phantom_version(), "preprocessing": versions, "mode": mode, "seed": seed}
@@ -109,19 +109,19 @@ def make(
             for number in range(heads)
             if number not in have
         ]
-        say(f"making {len(jobs)} synthetic heads, {len(have)} are there")
+        say(f"making {len(jobs)} synthetic heads; {len(have)} are there already")
         have |= _made(jobs, heads, processes, minutes, say)
         if minutes is not None and {part_of(number) for number in have} < set(PARTS):
             raise UnusableData(
-                f"{len(have)} of {heads} heads are made, none to validate or to test with among them; they are kept: "
-                "give more --phantom-minutes"
+                f"only {len(have)} of {heads} heads are made, too few to validate and to test with; they are kept: "
+                "allow more --phantom-minutes"
             )
         freeze(folder, sorted(have), source)
         say(f"{len(have)} heads in {(time.monotonic() - started) / 60:.1f} minutes")
 
 
 def _finished(folder: Path, source: Mapping[str, Any]) -> int | None:
-    """How many heads a finished folder holds; None for one that is not. Raises UnusableData where they are others."""
+    """How many heads a finished folder holds; None for an unfinished one. Raises UnusableData if they are others."""
     done = frozen(folder)
     if done is None:
         return None
@@ -131,15 +131,15 @@ def _finished(folder: Path, source: Mapping[str, Any]) -> int | None:
             f"{key} {before.get(key)!r}, not {wanted!r}" for key, wanted in source.items() if before.get(key) != wanted
         )
         raise UnusableData(
-            f"{folder} holds pictures made otherwise ({differing}); choose another folder with --phantoms"
+            f"{folder} holds pictures made differently ({differing}); choose another folder with --phantoms"
         )
     return len(done["heads"])
 
 
 def _made(jobs: Sequence[_Job], heads: int, processes: int | None, minutes: float | None, say: Say) -> set[int]:
-    """Numbers of the heads that came out, those that did not being told; `heads`: with those that were there before.
+    """Numbers of the heads that succeeded; reports those that failed. `heads`: with those that were there before.
 
-    Raises UnusableData where too many fail.
+    Raises UnusableData if too many fail.
     """
     started = said_at = time.monotonic()
     made: set[int] = set()
@@ -148,13 +148,13 @@ def _made(jobs: Sequence[_Job], heads: int, processes: int | None, minutes: floa
         if problem:
             failed.append(f"head {number}: {problem}")
             if len(failed) > max(3, FAILURES * heads):
-                raise UnusableData("phantoms fail: " + "; ".join(failed[:3]))
+                raise UnusableData("too many phantoms fail: " + "; ".join(failed[:3]))
         else:
             made.add(number)
         if time.monotonic() - said_at > SAY_EVERY_S:
             said_at = time.monotonic()
             there = heads - len(jobs) + len(made)
-            say(f"{there} of {heads} heads, {len(made) / (said_at - started):.2f} a second")
+            say(f"{there} of {heads} heads, {len(made) / (said_at - started):.2f} per second")
     for each in failed:
         say(f"left out {each}")
     return made
@@ -163,7 +163,7 @@ def _made(jobs: Sequence[_Job], heads: int, processes: int | None, minutes: floa
 def _in_processes(
     jobs: Sequence[_Job], processes: int | None, minutes: float | None
 ) -> Iterator[tuple[int, str | None]]:
-    """Each head as it is done, with what went wrong; stops asking for more when the time is over."""
+    """Each head as it is done, with what went wrong; stops asking for more when the time is up."""
     deadline = time.monotonic() + minutes * 60 if minutes else None
     count = processes or multiprocessing.cpu_count()
     try:
@@ -175,7 +175,7 @@ def _in_processes(
                     return
     except LostProcess as exc:
         raise UnusableData(
-            f"a process that makes synthetic heads {exc}; those made are kept: call again with fewer --processes"
+            f"a process that makes synthetic heads {exc}; those made are kept: run again with fewer --processes"
         ) from exc
 
 
@@ -254,7 +254,7 @@ def _whole_series(spec: phantom.PhantomSpec, way: Way) -> tuple[list[_Row], list
 
 
 def _some_slices(spec: phantom.PhantomSpec, rng: np.random.Generator, way: Way) -> tuple[list[_Row], list[_Row]]:
-    """Slices with blood, the same ones without it, and others, from feet to head; as few rendered as will do."""
+    """Slices with blood, the same ones without it, and others, from feet to head; renders as few as will do."""
     positions = [position for position in spec.positions_mm if position > _neck_mm(spec)]
     seen: dict[int, _Row] = {}
     healed: dict[int, _Row] = {}
@@ -282,14 +282,14 @@ def _neck_mm(spec: phantom.PhantomSpec) -> float:
 
 
 def _spread_out(count: int, rng: np.random.Generator) -> list[int]:
-    """Every index once, each as far as can be from those before it, from a random start."""
+    """Every index once, each as far as possible from those before it, from a random start."""
     start = int(rng.integers(count))
     order = sorted(range(count), key=lambda i: int(f"{i:010b}"[::-1], 2))
     return [(i + start) % count for i in order]
 
 
 def _pair(spec: phantom.PhantomSpec, position_mm: float, way: Way) -> tuple[_Row, _Row | None]:
-    """The slice with its bleed, and without; None where it shows no blood, and the two would be the same."""
+    """The slice with its bleed, and without; None if it shows no blood, and the two would be the same."""
     bleeding = phantom.render_slice(spec, position_mm)
     if bleeding.blood_mm3 <= 0.0:
         return _row(bleeding, spec, way, None), None

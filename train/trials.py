@@ -1,7 +1,7 @@
 """Trials: a recipe trained in a folder of its own, measured and audited on the patients that test; several at once.
 
 What `train.ablation` and `train.crossvalidation` have in common. Several at once, so that a GPU trains one while others
-start, measure or audit, which is the processor's work.
+start, measure or audit, which the CPU does.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ class Work:
     data: Path
     output: Path
     minutes: float | None = None
-    """Of training, each; None: as many steps as the recipe says."""
+    """Of each training; None: as many steps as the recipe says."""
     changes: Mapping[str, str] = field(default_factory=dict)
-    """Of the recipe, for all trials alike."""
+    """To the recipe, the same for all trials."""
     phantoms: Path | None = None
     """Where synthetic heads are kept, a folder for each seed; None: in `output`."""
     phantom_minutes: float | None = None
@@ -43,14 +43,14 @@ class Work:
     device: str = "auto"
     threads: int | None = None
     processes: int | None = None
-    """That make phantoms and change slices, each trial; one a core."""
+    """How many make phantoms and change slices, in each trial; None: one per core."""
     at_once: int = 1
 
     def folder(self, trial: Trial) -> Path:
         return self.output / "runs" / trial.name
 
     def key(self, form: int) -> str:
-        """What a result was made of and how; results under another key do not stand beside each other."""
+        """What a result was made from and how; results with different keys must not be compared."""
         length = "the recipe's steps" if self.minutes is None else f"{self.minutes:g} min"
         changed = "".join(f" {key}={value}" for key, value in sorted(self.changes.items()))
         return f"{form} {manifest.read(self.data).digest} {length} {self.audit}{changed}"
@@ -62,14 +62,14 @@ class Trial:
     """Of its folder below OUTPUT/runs."""
     recipe: Recipe
     audited: bool = True
-    """False where no patient is left to audit it on."""
+    """False if no patient is left to audit it on."""
 
 
 Maker = Callable[[Work, Trial, Say], Made]
 
 
 def trained(work: Work, trial: Trial, say: Say) -> Made:
-    """Train it, measure it, audit it. Raises what `train.run.run` raises, and UnusableRun without an audit."""
+    """Train it, measure it, audit it. Raises what `train.run.run` raises, and UnusableRun if it cannot be audited."""
     from dtvit.checkpoint import describe
     from train.run import run
 
@@ -94,9 +94,9 @@ def trained(work: Work, trial: Trial, say: Say) -> Made:
 
 
 def audited(work: Work, path: Path, seed: int) -> dict[str, Any]:
-    """The parts of its audit on the patients that test. Its synthetic heads are those of all trials.
+    """The parts of its audit on the patients that test. All trials share the synthetic heads.
 
-    Raises UnusableRun where it cannot be audited.
+    Raises UnusableRun if it cannot be audited.
     """
     from dtvit.checkpoint import UnusableCheckpoint
     from dtvit.inference import NotFinite, UnavailableDevice
@@ -125,27 +125,29 @@ def audited(work: Work, path: Path, seed: int) -> dict[str, Any]:
 def made(
     work: Work, trials: Sequence[Trial], say: Say, make: Maker = trained
 ) -> Iterator[tuple[Trial, Made | UnusableRun]]:
-    """Each as it is done; a training that fails costs the others nothing.
+    """Each as it is done; a training that fails does not affect the others.
 
-    Raises what `trained` raises besides UnusableRun, and UnusableRun where a process was ended from outside.
+    Raises what `trained` raises besides UnusableRun, and UnusableRun if a process was ended from outside.
     """
     if work.at_once == 1:
         for trial in trials:
             yield trial, _one(make, work, trial, say)
         return
-    # Each in a process of its own, begun anew: what it held of the GPU goes with it.
+    # Each in a fresh process of its own: what it held of the GPU is freed with it.
     try:
         with pool(work.at_once, max_tasks_per_child=1) as executor:
             waiting = {executor.submit(_one, make, work, trial, Named(trial.name)): trial for trial in trials}
             for future in as_completed(waiting):
                 yield waiting[future], future.result()
     except LostProcess as exc:
-        raise UnusableRun(f"a process that trains {exc}; the same command goes on, with a lower --at-once too") from exc
+        raise UnusableRun(
+            f"a process that trains {exc}; the same command continues from there, also with a lower --at-once"
+        ) from exc
 
 
 @dataclass(frozen=True)
 class Named:
-    """Says whose words they are, where several speak."""
+    """Says which trial a line comes from, where several speak."""
 
     name: str
 

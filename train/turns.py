@@ -1,4 +1,4 @@
-"""One process at a time: what takes minutes to make is made by the first that comes, and read by those that waited."""
+"""One process at a time: what takes minutes is made by the first to come, and read by those that waited."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from train.processes import not_while_imported
 
 @contextlib.contextmanager
 def in_turn(path: Path) -> Iterator[None]:
-    """While no other process makes `path`, a file or a folder; a killed process holds up nobody. Raises OSError.
+    """Wait until no other process makes `path`, a file or a folder; a killed process blocks nobody. Raises OSError.
 
     An empty file beside it, `.NAME.turn`, stays.
     """

@@ -1,7 +1,7 @@
-"""What can be had without learning hemorrhage: the measure of any number that comes from a data set like the papers'.
+"""What can be reached without learning hemorrhage: the yardstick for any number from a data set like the papers'.
 
-`nearest` answers with the label of the likeliest twin, by thumbnails of 32 x 32. `boosted` sees how a head lies, how it
-is formed and how noisy the scan is, and no grey value of the brain. Where these do well, doing well proves nothing.
+`nearest` answers with the label of the most similar picture, by thumbnails of 32 x 32. `boosted` sees how a head lies,
+its shape and how noisy the scan is, but no grey value of the brain. Where these do well, doing well proves nothing.
 Both give logits, so that they are scored as a model is (`train.evaluation`).
 """
 
@@ -22,9 +22,9 @@ from train.evaluation import Logits
 
 Floats = NDArray[np.float64]
 
-FORMAT = 1  # goes up when a feature is computed otherwise
+FORMAT = 1  # goes up when a feature is computed differently
 THUMBNAIL = 32
-SURE = 6.0  # logit of an answer that knows no doubt: 0.9975
+SURE = 6.0  # logit of an answer given without doubt: 0.9975
 WAVES = 12  # of the outline's radius; more follow ears and scalp folds
 RAYS = 96
 AWAY = 3  # pixels from anything else; more than the filters below reach
@@ -32,9 +32,9 @@ SOFT = (26, 179)  # 8..56 HU in grey values of 0..255 for 0..80 HU: brain withou
 
 
 def nearest(there: NDArray[np.float32], known: Pictures, here: NDArray[np.float32]) -> Logits:
-    """One nearest neighbour by `thumbnails` (N, 1024), of which `there` are those of the pictures `known`.
+    """One nearest neighbour by `thumbnails` (N, 1024); `there` are those of the pictures `known`.
 
-    For the location among the slices with hemorrhage alone.
+    The location is that of the nearest slice with a known one.
     """
     labelled, placed = np.flatnonzero(known.presence >= 0), np.flatnonzero(known.location >= 0)
     presence = known.presence[labelled][_closest(there[labelled], here)]
@@ -59,7 +59,7 @@ def columns(groups: Sequence[str] = ()) -> list[int]:
 
 
 def _fitted(there: Floats, labels: NDArray[np.int8], classes: int, seed: int) -> Callable[[Floats], Floats]:
-    """From features to (N, classes) log-probabilities; a class that nothing is known of is never likely."""
+    """From features to (N, classes) log-probabilities; a class without examples is never likely."""
     from sklearn.ensemble import HistGradientBoostingClassifier
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
@@ -90,7 +90,7 @@ def thumbnails(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def _closest(there: NDArray[np.float32], here: NDArray[np.float32]) -> NDArray[np.intp]:
-    """For each row of `here` the nearest row of `there`, by Euclid; the first of equals."""
+    """For each row of `here` the nearest row of `there`, by Euclidean distance; the first of equals."""
     squares = np.einsum("ij,ij->i", there, there)
     batches = (here[i : i + 512] for i in range(0, len(here), 512))
     found = [np.argmin(squares - 2.0 * (batch @ there.T), 1) for batch in batches]
@@ -104,7 +104,7 @@ def _one_hot(labels: NDArray[np.int8], classes: int) -> Floats:
 def features(pictures: NDArray[np.uint8], groups: Sequence[str] = ()) -> Floats:
     """(N, F): the features of `groups` (keys of GROUPS; none: all), side by side.
 
-    Not a number where a picture shows too little.
+    NaN where a picture shows too little.
     """
     chosen = [GROUPS[name] for name in groups or GROUPS]
 
@@ -136,7 +136,7 @@ def silhouette(picture: NDArray[np.uint8]) -> list[float]:
 
 
 def shape(picture: NDArray[np.uint8]) -> list[float]:
-    """The form of the outline, freed of size, place and turn."""
+    """The shape of the outline, independent of size, place and rotation."""
     head = _head(picture[::2, ::2])
     if head.sum() < THUMBNAIL:
         return [math.nan] * (WAVES + 2)
@@ -154,7 +154,7 @@ def shape(picture: NDArray[np.uint8]) -> list[float]:
 
 
 def noise(picture: NDArray[np.uint8]) -> list[float]:
-    """How rough soft tissue is from pixel to pixel, how the roughness reaches, and whether it falls in blocks of 8.
+    """How rough soft tissue is from pixel to pixel, how far the roughness reaches, and whether it has blocks of 8.
 
     Only far from all that is brighter or darker than brain, so that no edge of a bleed is roughness.
     """
@@ -189,7 +189,7 @@ WIDTHS = {"silhouette": 11, "shape": WAVES + 2, "noise": 6}
 
 
 def _head(picture: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """The largest connected piece of what is not background, without the holes that liquor, air and fat make in it."""
+    """The largest connected piece of what is not background, with the holes of CSF, air and fat filled in."""
     labels, count = ndimage.label(picture > 0)
     if count == 0:
         return np.zeros(picture.shape, np.bool_)
@@ -197,7 +197,7 @@ def _head(picture: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 
 def _axes(head: NDArray[np.bool_]) -> tuple[Floats, Floats, float]:
-    """Centre (row, column), spread along the long and the short axis, and the turn of the long one from upright."""
+    """Centre (row, column), spread along the long and the short axis, and the angle of the long one from upright."""
     at = np.argwhere(head).astype(np.float64)
     middle = at.mean(0)
     values, vectors = np.linalg.eigh(np.cov((at - middle).T))

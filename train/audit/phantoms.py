@@ -106,11 +106,11 @@ def classes(values: NDArray[Any], edges: Sequence[float], unit: str) -> Iterator
 
 def _places(bleeds: Pairs, location: Floats, seed: int) -> list[Row]:
     hits = location.argmax(1) == bleeds.kind
-    rows = [Row("location.accuracy", "Location correct, slices with blood", mean(hits, bleeds.head, seed))]
+    rows = [Row("location.accuracy", "Location right, slices with blood", mean(hits, bleeds.head, seed))]
     for number, name in enumerate(LOCATIONS):
         own = bleeds.kind == number
         share = mean(hits[own], bleeds.head[own], seed)
-        rows.append(Row(f"location.{name}", f"Location correct, {name} bleeds", share))
+        rows.append(Row(f"location.{name}", f"Location right, {name} bleeds", share))
     return rows
 
 

@@ -42,7 +42,7 @@ def main(arguments: Sequence[str], program: str) -> int:
         return 130
     for head, name, words in (
         ("presence", "auc", "AUC of hemorrhage"),
-        ("location", "accuracy", "location correct, of those with hemorrhage"),
+        ("location", "accuracy", "location right, of those with hemorrhage"),
     ):
         for level, units in (("slice", "slices"), ("patient", "series")):
             sys.stdout.write(f"{words}, {units}: {_figure(found[head][level], name)}\n")

@@ -98,7 +98,7 @@ def _tiles(metrics: Mapping[str, Any]) -> Tiles:
         ("AUC, hemorrhage or none", presence, "auc"),
         ("called present, of those with hemorrhage", presence["answers"]["hemorrhage"], "present"),
         ("called absent, of those without", presence["answers"]["none"], "absent"),
-        ("location correct, of those with hemorrhage", metrics["location"]["patient"], "accuracy"),
+        ("location right, of those with hemorrhage", metrics["location"]["patient"], "accuracy"),
     )
     return Tiles([(measured(figures, name), words) for words, figures, name in chosen])
 
