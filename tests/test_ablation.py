@@ -48,7 +48,7 @@ def lines(work: Work) -> dict[str, list[str]]:
     return {cell[0]: cell[1:] for cell in cells}
 
 
-def test_every_row_is_the_whole_recipe_but_what_it_is_named_for():
+def test_every_row_is_the_whole_recipe_except_what_it_is_named_for():
     whole = planned(ROWS[1], 3)
     assert whole == recipe.read("robust").changed({"seed": "3"})
     for row in ROWS[2:]:
@@ -92,13 +92,13 @@ def test_rows_are_made_once_and_the_table_has_their_mean_and_spread(work: Work):
     assert "4 of 4 rows are made" in (work.output / "ablation.md").read_text()
 
 
-def test_a_mean_of_some_says_of_how_many():
+def test_a_mean_over_some_seeds_says_over_how_many():
     assert told([0.5, math.nan, 0.7]) == "0.600 ± 0.141 (2 of 3)"
     assert told([0.5, math.nan]) == "0.500 (1 of 2)"
     assert told([0.5]) == "0.500"
 
 
-def test_a_row_that_fails_stops_no_other_and_is_tried_again(work: Work):
+def test_a_row_that_fails_does_not_stop_the_others_and_is_tried_again(work: Work):
     def make(_work, trial, _say):
         if trial.name == "v2-0":
             raise UnusableRun("the loss is no number")

@@ -83,7 +83,7 @@ def test_a_model_that_sees_the_silhouette_is_found_out(data, tmp_path):
     assert any("the head's silhouette" in sentence for sentence in said["words"])
 
 
-def test_who_bleeds_in_one_slice_is_no_normal(tmp_path):
+def test_a_patient_who_bleeds_in_one_slice_is_not_normal(tmp_path):
     """Of seven slices three with equal gaps are taken, and the fifth is none of them."""
     data = write_manifest(tmp_path, patients=4, slices=7, only=4)
     said = found(SeesBlood(), data, tmp_path / "audit", ("probes",))["parts"]["probes"]
@@ -109,7 +109,7 @@ def test_a_model_that_sees_noise_is_found_out(data, tmp_path):
     assert said["verdict"].startswith("It does not go by blood")
 
 
-def test_the_phantoms_tell_them_apart_too(data, phantoms):
+def test_phantoms_tell_the_two_models_apart(data, phantoms):
     sizes = Sizes(6, 2, 4, 4, 3, 1, 4)
     blood, silhouette = (
         found(model, data, phantoms, ("phantoms",), sizes)["parts"]["phantoms"]
@@ -147,7 +147,7 @@ def test_bleeds_are_implanted_where_nobody_bleeds(tmp_path, phantoms):
     }
 
 
-def test_what_needs_bleeding_patients_says_so_and_what_does_not(tmp_path):
+def test_parts_that_need_bleeding_patients_say_so(tmp_path):
     with pytest.raises(UnusableData, match="only 0 occurs"):
         found(SeesBlood(), write_manifest(tmp_path, patients=2, ill=False), tmp_path, ("probes", "implants"))
 
@@ -165,7 +165,7 @@ def test_a_model_without_maps_is_audited_without_them(data, phantoms):
     assert "a rule has no attention" in (phantoms / "audit.html").read_text()
 
 
-def test_what_a_change_does_is_told_by_its_kind(data, tmp_path):
+def test_the_effect_of_a_change_is_reported_by_its_kind(data, tmp_path):
     silhouette, noise = (
         found(model, data, tmp_path, ("stability",))["parts"]["stability"] for model in (SeesSilhouette(), SeesNoise())
     )
@@ -193,7 +193,7 @@ def test_the_page_needs_nothing_beside_it(blood):
     assert "P01" not in re.sub('base64,[^"]*', "", page)  # no patient
 
 
-def test_the_test_part_alone_is_audited(tmp_path):
+def test_only_the_test_part_is_audited(tmp_path):
     path = write_manifest(tmp_path, patients=6, slices=2)
     rows = path.read_text().splitlines()
     parts = ["split", *("test" if int(row[:2]) < 4 else "train" for row in rows[1:])]
@@ -223,7 +223,7 @@ def test_an_audit_on_what_the_model_was_trained_on_says_so(tmp_path, split, told
     assert (TAUGHT in said["words"]) is told
 
 
-def test_what_is_told_apart_the_wrong_way_round_is_told():
+def test_kinds_told_apart_the_wrong_way_round_are_reported():
     def figures(least, healed):
         rows = {f"{name}.slice_auc": 0.5 for name in PROBES} | {
             "blanked.slice_auc": least,
@@ -307,7 +307,7 @@ def test_pictures_of_something_else_are_refused(tmp_path):
         found(SeesBlood(), path, tmp_path / "out", sizes=SMALL)
 
 
-def test_an_output_that_is_a_file_is_told(checkpoint, data, tmp_path, capsys):
+def test_an_output_that_is_a_file_is_refused(checkpoint, data, tmp_path, capsys):
     (tmp_path / "out").write_text("")
     said = refused(capsys, checkpoint, "--data", data, "--output", tmp_path / "out", "--quick", "--patients", "4")
     assert "out" in said

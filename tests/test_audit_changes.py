@@ -58,7 +58,7 @@ def test_a_healed_phantom_is_nearer_to_the_head_before_it_bled(name, phantoms, r
         assert after < 0.3 * before
 
 
-def test_a_place_elsewhere_is_as_large_and_free(bleeding, rng):
+def test_a_place_elsewhere_is_as_large_and_free_of_blood(bleeding, rng):
     anatomy, blood = bleeding
     allowed = anatomy.brain & ~dilated(blood, 6)
     for _ in range(20):
@@ -149,7 +149,7 @@ def test_a_change_keeps_the_head_in_view_and_the_rest_black(name, bleeding, rng)
             assert not changed[~head_of(anatomy.picture)].any()
 
 
-def test_a_file_of_phantoms_that_is_cut_short_is_made_anew(tmp_path):
+def test_a_truncated_file_of_phantoms_is_made_again(tmp_path):
     made = []
 
     def make(number, _seed):
@@ -165,7 +165,7 @@ def test_a_file_of_phantoms_that_is_cut_short_is_made_anew(tmp_path):
     assert (first.with_it == again.with_it).all()
 
 
-def test_a_lookalike_changes_its_place_alone():
+def test_a_lookalike_changes_only_its_place():
     made = distractors.make(1, 0)
     assert set(made.kind.tolist()) >= set(range(5))
     for i in np.flatnonzero(made.kind < 5):  # lime; movement and hardening change everything

@@ -14,7 +14,7 @@ FOUR, TWO = np.repeat(np.arange(4), 5), np.repeat([0, 1], 10)  # patients of 20 
 BLEEDS = FOUR < 2
 
 
-def test_a_perfect_order_of_few_patients_is_no_certainty():
+def test_a_perfect_order_of_few_patients_is_not_certainty():
     """Two bleed and two do not: drawn again they are told apart each time, as two of two would be of most models."""
     figure = area(np.where(BLEEDS, 0.9, 0.1), BLEEDS, FOUR, 0)
     assert [figure.value, figure.low, figure.high] == [1.0, *at_the_limit(1.0, 2)]
@@ -105,7 +105,7 @@ def test_a_bound_belongs_to_what_meets_it():
         (np.nan, np.nan, np.nan, "not measured"),
     ],
 )
-def test_a_goal_that_is_met_by_a_value_and_not_by_its_interval_is_told_as_such(value, low, high, said):
+def test_a_goal_met_by_a_value_but_not_by_its_interval_says_so(value, low, high, said):
     row = Row("sham", "Sham flips", Figure(value, low, high, 20, 4), Goal(0.05, at_most=True))
     made = page("x", [], ["No verdict."], [Section("part", "Part", "How.", (row,))]).decode()
     assert re.findall(r">at most 0.05</td><td[^>]*>(.*?)</td>", made) == [

@@ -60,7 +60,7 @@ def test_each_change_happens_to_its_share_of_the_pictures_and_to_each_by_another
             assert len(each.unique()) > 0.95 * len(each)
 
 
-def test_noise_is_of_nothing_up_to_seven_hu_whatever_its_grain():
+def test_noise_has_up_to_seven_hu_whatever_its_grain():
     torch.manual_seed(7)
     grain = CHANGES[0]
     flat = torch.full((2000, 1, 16, 16), 0.5)

@@ -58,7 +58,7 @@ def test_shares_are_kept_whatever_there_is_of_each():
         assert (few.location[rows] == place).mean() == pytest.approx(1 / 6, abs=0.03)
 
 
-def test_what_is_not_there_leaves_its_share_to_the_others():
+def test_a_missing_kind_leaves_its_share_to_the_others():
     shares = {"phantom_healthy": 0.1, "phantom_bleeding": 0.1, "patient_healthy": 0.8}
     made = order(recipe(shares=shares, batch=1000), drawn(12))
     data = drawn(12)

@@ -39,14 +39,14 @@ class Read(HTMLParser):
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_what_comes_from_outside_is_words_in_every_block_and_never_markup(block, times):
+def test_outside_text_is_escaped_in_every_block(block, times):
     page = Read(rendered(HOSTILE, [block]))
     assert "".join(page.words).count(HOSTILE) == times + 1  # the title
     assert "script" not in {tag for tag, _ in page.tags}
     assert [each["alt"] for tag, each in page.tags if tag == "img"] == [HOSTILE] * isinstance(block, Image)
 
 
-def test_a_page_asks_nothing_of_the_world():
+def test_a_page_needs_no_network():
     page = rendered("x", [Image("x.png", b"PNG", "y"), Table("t", ("a",), [("b",)], name="t")])
     asked = [value for _, each in Read(page).tags for key, value in each.items() if key in ("src", "href")]
     assert asked == ["data:image/png;base64,UE5H"]

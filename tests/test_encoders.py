@@ -105,7 +105,7 @@ def test_weights_from_a_file_cost_one_encoder_and_leave_nothing_behind(tmp_path,
     assert not any(module._load_state_dict_post_hooks for module in model.modules())
 
 
-def test_a_file_that_lacks_one_matrix_is_told_by_its_name(tmp_path):
+def test_a_weight_file_that_lacks_one_matrix_is_refused_naming_it(tmp_path):
     path, whole = tmp_path / "weights.pth", timm.create_model("test_vit").state_dict()
     del whole["blocks.1.mlp.fc1.weight"]
     torch.save(whole, path)
@@ -114,7 +114,7 @@ def test_a_file_that_lacks_one_matrix_is_told_by_its_name(tmp_path):
 
 
 @pytest.mark.parametrize("content", [None, b"not weights"])
-def test_a_file_that_gives_no_weights_is_told(tmp_path, content):
+def test_a_file_without_weights_is_refused(tmp_path, content):
     path = tmp_path / "weights.pth"
     if content is not None:
         path.write_bytes(content)
@@ -122,7 +122,7 @@ def test_a_file_that_gives_no_weights_is_told(tmp_path, content):
         pretrained.model(recipe(encoder="resnet18", pretrained=str(path)))
 
 
-def test_weights_of_another_encoder_are_told(tmp_path):
+def test_weights_of_another_encoder_are_refused(tmp_path):
     path = tmp_path / "weights.pth"
     torch.save(timm.create_model("resnet18").state_dict(), path)
     with pytest.raises(UnavailableWeights, match="gives no weights for test_vit"):
@@ -140,7 +140,7 @@ def test_without_a_network_auto_says_what_to_do(tmp_path, monkeypatch, encoder):
     assert time.monotonic() - started < 20  # the hub's own client would try for three quarters of a minute
 
 
-def test_an_encoder_of_ones_own_trains_and_is_measured_by_the_script_of_the_docs(tmp_path, monkeypatch):
+def test_a_custom_encoder_trains_and_is_measured_by_the_script_of_the_docs(tmp_path, monkeypatch):
     script, listed = tmp_path / "mine.py", filed_heads(tmp_path / "pictures")
     script.write_text(written("training.md", '"""python mine.py'))
     spec = importlib.util.spec_from_file_location("mine", script)
@@ -162,7 +162,7 @@ def test_no_weights_are_from_scratch():
     assert pretrained.model(recipe())[1] == pretrained.Start("from scratch", licence="")
 
 
-def test_an_unknown_encoder_is_told_with_the_nearest():
+def test_an_unknown_encoder_is_refused_with_the_nearest_names():
     with pytest.raises(UnknownEncoder, match="squeezenet1_0"):
         pretrained.model(recipe(encoder="squeezenet1_1"))
 

@@ -115,7 +115,7 @@ def test_figures_follow_from_the_predictions_that_lie_beside_them(evaluated):
 
 
 @pytest.mark.filterwarnings("ignore:A single label", "ignore:`y1`")  # in some resamples of six patients
-def test_a_figure_of_ones_own_has_its_interval_as_the_docs_make_it(evaluated, monkeypatch, capsys):
+def test_a_custom_figure_gets_an_interval_as_the_docs_show(evaluated, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["kappa.py", str(evaluated)])
     exec(written("evaluation.md", '"""python kappa.py'), {})
     kappa, low, high = map(float, re.findall(r"-?\d\.\d+", capsys.readouterr().out))
@@ -164,7 +164,7 @@ def test_the_report_is_one_file_that_needs_nothing(evaluated):
         Image.open(evaluated / name).verify()
 
 
-def test_the_gallery_shows_real_errors_one_a_series(evaluated):
+def test_the_gallery_shows_real_errors_one_per_series(evaluated):
     rows = {row["row"]: row for row in rows_of(evaluated / "predictions.csv")}
     names = [path.stem for path in (evaluated / "gallery").iterdir()]
     shown = [re.fullmatch(r"(missed|false-alarm|wrong-place)-\d\d-row-(\d+)", name).groups() for name in names]
@@ -194,7 +194,7 @@ def test_relevance_is_there_as_arrays_in_the_order_of_the_predictions(evaluated)
 
 
 @pytest.mark.usefixtures("quick")
-def test_no_table_and_no_name_tells_a_patient(folder, checkpoint, tmp_path):
+def test_no_table_and_no_file_name_identifies_a_patient(folder, checkpoint, tmp_path):
     rows = [row | {"patient_id": f"Zebedee^{row['patient_id']}"} for row in entries(PATIENTS)]
     assert run(checkpoint, listing(folder, rows, "named.csv"), tmp_path) == 0
 
@@ -247,7 +247,7 @@ def test_masks_may_be_named_by_a_column(folder, checkpoint, tmp_path):
         ("misspelt", "row {row}, mask: lesoin.png is not there"),
     ],
 )
-def test_masks_that_are_not_there_are_told_before_a_picture_is_read(
+def test_missing_masks_are_reported_before_a_picture_is_read(
     folder, checkpoint, tmp_path, monkeypatch, capsys, masks, said
 ):
     def read(*_args, **_keywords):
@@ -264,7 +264,7 @@ def test_masks_that_are_not_there_are_told_before_a_picture_is_read(
     assert said.format(**names) in capsys.readouterr().err
 
 
-def test_masks_where_nothing_bleeds_are_told(folder, checkpoint, tmp_path, capsys):
+def test_masks_without_any_hemorrhage_are_refused(folder, checkpoint, tmp_path, capsys):
     healthy = listing(folder, [row for row in entries(PATIENTS) if row["ich"] == "0"], "healthy.csv")
     assert run(checkpoint, healthy, tmp_path / "out", "--masks", str(folder)) == 1
     assert "no picture with hemorrhage is evaluated" in capsys.readouterr().err
@@ -290,7 +290,7 @@ def test_what_a_manifest_from_elsewhere_lacks_is_null_with_the_reason(folder, ch
     assert (tmp_path / "report.html").stat().st_size > 1000
 
 
-def test_answers_are_told_where_there_are_no_labels(folder, checkpoint, tmp_path):
+def test_answers_are_given_without_labels(folder, checkpoint, tmp_path):
     rows = [{"path": row["path"], "patient_id": row["patient_id"]} for row in entries(PATIENTS)]
 
     assert run(checkpoint, listing(folder, rows, "unlabelled.csv"), tmp_path, *FAST) == 0
@@ -372,7 +372,7 @@ def test_calibration_makes_a_new_checkpoint_and_is_used_at_once(folder, checkpoi
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize(("fitted", "same"), [("validation", False), ("test", True), ("all", True)])
-def test_thresholds_fitted_on_who_is_measured_are_told(folder, checkpoint, tmp_path, fitted, same):
+def test_thresholds_fitted_on_measured_patients_are_noted(folder, checkpoint, tmp_path, fitted, same):
     """And a checkpoint that only had its thresholds fitted on a manifest was not trained on it."""
     parts = {"a": "train", "b": "test", "c": "train", "d": "test", "e": "validation", "f": "validation"}
     rows = [row | {"split": parts[row["patient_id"]]} for row in entries([*PATIENTS[:5], ("f", "")])]
@@ -477,7 +477,7 @@ def test_an_encoder_without_attention_gets_a_gallery_without_maps(folder, tmp_pa
     assert run(path, folder / "resnet.csv", tmp_path / "maps", "--relevance") == 1
 
 
-def test_bad_input_is_told_in_one_line_and_nothing_is_written(folder, checkpoint, tmp_path, capsys):
+def test_bad_input_is_reported_in_one_line_and_nothing_is_written(folder, checkpoint, tmp_path, capsys):
     data = listing(folder, entries(PATIENTS), "good.csv")
     (tmp_path / "file").write_text("no folder")
     elsewhere = untrained_checkpoint(tmp_path / "odd.safetensors")  # preprocessing of no known geometry
@@ -506,7 +506,7 @@ def test_bad_input_is_told_in_one_line_and_nothing_is_written(folder, checkpoint
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_full_disk_is_told_and_the_old_figures_stay(folder, checkpoint, tmp_path, monkeypatch, capsys):
+def test_a_full_disk_is_reported_and_the_old_figures_stay(folder, checkpoint, tmp_path, monkeypatch, capsys):
     data = listing(folder, entries(PATIENTS), "full.csv")
     (tmp_path / "metrics.json").write_bytes(before := b"figures of an earlier run")
 

@@ -120,7 +120,7 @@ def test_a_perfect_model_measures_perfect_and_a_blind_one_does_not():
     assert good["strata"]["patient"]["volume_ml"]["5-15"]["auc"] == 1
 
 
-def test_slices_and_series_that_cannot_be_told_do_not_count():
+def test_unclear_slices_and_series_do_not_count():
     labels = truth([0, 1, -1, -1], [-1, 0, -1, -1], series=[0, 1, 2, 2])
     wrong_where_unclear = Logits(np.array([[5.0, -5], [-5, 5], [-5, 5], [-5, 5]]), np.tile([9.0, 0, 0], (4, 1)))
 
@@ -240,7 +240,7 @@ def test_slices_of_one_patient_that_are_copies_make_an_interval_no_narrower():
 
 
 @pytest.mark.parametrize(("presence", "why"), [([0] * 20, "nothing with hemorrhage"), ([1] * 20, "nothing without")])
-def test_what_cannot_be_told_is_null_with_the_reason(presence, why):
+def test_unknown_figures_are_null_with_the_reason(presence, why):
     labels = truth(presence)
     logits = Logits(np.random.default_rng(7).normal(size=(20, 2)), np.zeros((20, 3)))
 
@@ -270,7 +270,7 @@ def every_null_has_a_reason(figures):
 EVEN = Calibration(1.0, 1.0, Thresholds(0.5, 0.5), Thresholds(0.5, 0.5))
 
 
-def test_all_positives_before_all_others_is_no_certainty_in_either_area():
+def test_perfect_ranking_is_not_certainty_in_either_area():
     """scikit-learn's average precision is 0.9999999999999998 here."""
     labels = truth([1] * 7 + [0] * 7, series=range(14))
     logits = Logits(np.stack((np.zeros(14), np.arange(14)[::-1]), 1), np.zeros((14, 3)))
@@ -281,7 +281,7 @@ def test_all_positives_before_all_others_is_no_certainty_in_either_area():
     assert found["average_precision_ci"] == found["auc_ci"] == [pytest.approx(0.5904, abs=1e-4), 1]
 
 
-def test_a_mean_over_locations_that_no_resample_varies_is_no_certainty():
+def test_a_mean_over_locations_that_no_resample_varies_is_not_certainty():
     """Who always answers deep has a recall of 1, 0 and 0 in each resample."""
     labels = truth([1] * 300, np.arange(300) // 100)
     logits = Logits(np.zeros((300, 2)), np.tile([9.0, 0, 0], (300, 1)))
@@ -295,7 +295,7 @@ def test_a_mean_over_locations_that_no_resample_varies_is_no_certainty():
     assert found["balanced_accuracy_ci"] == pytest.approx([low / 3, (1 + 2 * high) / 3])
 
 
-def test_few_patients_are_few_however_many_series_they_have():
+def test_few_patients_with_many_series_count_as_few():
     """Four series each of ten patients who bleed, and one each of forty who do not."""
     patients = np.r_[np.arange(40) // 4, np.arange(10, 50)].astype(np.int32)
     labels = replace(truth([1] * 40 + [0] * 40, [0] * 40 + [-1] * 40, series=range(80)), patient=patients)
@@ -304,7 +304,7 @@ def test_few_patients_are_few_however_many_series_they_have():
 
     found = measure(logits, labels, EVEN, resamples=20)
 
-    assert "Only 10 of the patients are of the smaller class" in " ".join(summary(cases, found))
+    assert "Only 10 patients are in the smaller class" in " ".join(summary(cases, found))
 
 
 def test_the_area_below_the_drawn_precision_is_the_average_precision(monkeypatch):
@@ -349,7 +349,7 @@ def test_a_place_in_which_one_patient_bleeds_has_no_interval_and_its_mean_none_e
     assert np.isfinite(found["accuracy_ci"]).all()
 
 
-def test_a_model_that_calls_all_the_wrong_ones_has_an_f1_of_zero_that_is_no_certainty():
+def test_an_f1_of_zero_has_an_interval():
     bleeds = np.arange(20) < 10
     wrong = np.where(bleeds, -5.0, 5.0)
     labels = truth(bleeds.astype(int), series=np.arange(20))
@@ -409,7 +409,7 @@ def test_prevalence_turns_sensitivity_and_specificity_into_trust():
     assert believed["ppv_ci"] == pytest.approx(interval(0.05 * right / (0.05 * right + 0.95 * wrong)))
 
 
-def test_trust_in_a_model_that_was_never_wrong_is_no_certainty():
+def test_trust_in_a_model_that_was_never_wrong_is_not_certainty():
     """Its bounds are had from those of the two shares: 10 of 10 bleeding patients, and none of 20 others."""
     bleeds = np.arange(30) < 10
     sharp = np.where(bleeds, 10.0, -10.0)
@@ -461,7 +461,7 @@ def test_strata_hold_each_kind_of_hemorrhage_against_all_without():
     assert {name: each["positives"] for name, each in found["site"].items()} == {"north": 20, "south": 10}
 
 
-def test_strata_tell_how_many_are_in_none_of_them():
+def test_strata_count_what_is_in_none_of_them():
     """No mask, an empty one, no location, no site: left out, a table would seem to hold all."""
     presence = np.tile([1, 0], 20)
     place = np.where((presence == 1) & (np.arange(40) < 30), 0, -1)
@@ -485,7 +485,7 @@ def test_strata_tell_how_many_are_in_none_of_them():
     }
 
 
-def test_a_card_tells_the_bleeds_of_which_nobody_knows_the_volume():
+def test_a_card_counts_bleeds_of_unknown_volume():
     presence = np.tile([1, 0], 20)
     labels = replace(
         truth(presence, series=np.arange(40)), volume_ml=np.repeat([9.0, 90.0, np.nan], [20, 10, 10]).astype(np.float32)
@@ -513,7 +513,7 @@ def test_a_calibrated_model_has_hardly_any_calibration_error_and_a_boasting_one_
     assert errors[1] > 0.1
 
 
-def test_what_is_kept_of_pictures_is_in_the_units_that_it_is_told_in():
+def test_kept_statistics_are_in_the_units_they_are_reported_in():
     """A head of 100 x 100 pixels off the middle, its bone 10 thick, within it columns of 100 and 110 grey."""
     picture = np.zeros((224, 224), np.uint8)
     picture[20:120, 50:150] = 255

@@ -136,7 +136,7 @@ def test_a_full_disk_leaves_the_older_file_and_no_readme(checkpoint, tmp_path, m
 
 
 @pytest.mark.parametrize("kind", ["onnx", "torch-export", "card"])
-def test_what_is_no_checkpoint_is_told(kind, tmp_path, capsys):
+def test_a_file_that_is_not_a_checkpoint_is_refused(kind, tmp_path, capsys):
     assert run(tmp_path / "none.safetensors", kind, tmp_path / "out") == 1
     assert run(tmp_path, kind, tmp_path / "out") == 1
 
@@ -146,7 +146,7 @@ def test_what_is_no_checkpoint_is_told(kind, tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_cannot_be_written_to_is_told(checkpoint, tmp_path, capsys):
+def test_a_folder_that_cannot_be_written_to_is_refused(checkpoint, tmp_path, capsys):
     (tmp_path / "file").write_text("no folder")
 
     assert run(checkpoint, "card", tmp_path / "file" / "card.md") == 1
@@ -167,7 +167,7 @@ def test_weights_too_large_for_one_onnx_file_are_refused(checkpoint, tmp_path, m
     assert "use --format torch-export" in capsys.readouterr().err
 
 
-def test_a_card_is_had_from_any_checkpoint(checkpoint, tmp_path):
+def test_any_checkpoint_gives_a_card(checkpoint, tmp_path):
     odd = untrained_checkpoint(
         tmp_path / "odd.safetensors", training={"steps_done": 3}, metrics={"made": "by hand"}, limits=("Sees nothing.",)
     )

@@ -66,7 +66,7 @@ def test_two_series_of_a_patient_have_numbers_of_their_own(tmp_path):
 
 
 @pytest.mark.parametrize("size", [(512, 512), (256, 256), (200, 300), (512, 436), (301, 77)])
-def test_the_middle_of_what_is_handed_out_is_what_the_model_sees(tmp_path, size):
+def test_the_middle_of_the_returned_picture_is_what_the_model_sees(tmp_path, size):
     content = noise(1, *size)
     rows = entries([("a", "deep"), ("b", "")], slices=1)
     pictures = loaded(manifest.read(table(tmp_path, rows, draw=lambda path: Image.fromarray(content).save(path))))
@@ -75,7 +75,7 @@ def test_the_middle_of_what_is_handed_out_is_what_the_model_sees(tmp_path, size)
     assert (middle == preprocess.model_input(content)).all()
 
 
-def test_the_heads_own_box_is_handed_out_as_the_model_sees_it(tmp_path):
+def test_the_heads_own_box_is_returned_as_the_model_sees_it(tmp_path):
     content = np.zeros((200, 300), np.uint8)
     content[30:150, 90:180] = noise(4, 120, 90) | 1
     rows = entries([("a", "deep"), ("b", "")], slices=1)
@@ -115,7 +115,7 @@ def cut_off(path: Path) -> None:
 
 
 @pytest.mark.parametrize("cached", [False, True])
-def test_every_picture_that_cannot_be_used_is_told_by_row_and_column(tmp_path, cached):
+def test_every_unusable_picture_is_reported_by_row_and_column(tmp_path, cached):
     rows = entries([("a", "deep"), ("b", "")], slices=2)
     for row, draw in zip(rows, (colour, cut_off, see_through), strict=False):
         draw(tmp_path / row["path"])
@@ -135,7 +135,7 @@ def test_a_split_of_another_manifest_is_refused(tmp_path):
         filed.load(found, splits.whole(other))
 
 
-def test_the_papers_split_hands_out_replicas_in_every_part(tmp_path):
+def test_the_papers_split_has_replicas_in_every_part(tmp_path):
     found = listed(tmp_path)
     split = splits.paper(found, 0)
     for cache in (None, tmp_path / "cache"):
@@ -156,7 +156,7 @@ def test_the_cache_gives_the_same_pictures_without_reading_them_again(tmp_path):
     assert (first.pictures == loaded(found).pictures).all()
 
 
-def test_a_full_disk_is_told_and_leaves_nothing(tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_and_leaves_nothing(tmp_path, monkeypatch):
     found = listed(tmp_path / "data", [("a", "deep"), ("b", "")], slices=1)
 
     def full(*_):
@@ -168,7 +168,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path, monkeypatch):
     assert not kept(tmp_path / "cache")
 
 
-def test_a_changed_picture_is_read_anew(tmp_path):
+def test_a_changed_picture_is_read_again(tmp_path):
     found = listed(tmp_path / "data", [("a", "deep"), ("b", "")], slices=1)
     loaded(found, cache=tmp_path / "cache")
     grey(found.rows[0].path, 201, size=(33, 33))

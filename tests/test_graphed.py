@@ -75,7 +75,7 @@ def test_it_is_captured_once_for_each_shape_and_learns_the_same(tmp_path, data, 
     assert losses(tmp_path / "graphed") == losses(tmp_path / "plain")
 
 
-def test_a_run_that_goes_on_captures_anew_and_ends_the_same(tmp_path, data, monkeypatch):
+def test_a_resumed_run_captures_again_and_ends_the_same(tmp_path, data, monkeypatch):
     on_the_cpu(monkeypatch)
     with pytest.raises(Stopped):
         fit(recipe(**SOME_PATCHES), settings(tmp_path / "stopped", save_every_s=0), data, SOURCE, stopping_at(4))
@@ -122,7 +122,7 @@ def test_gradients_are_those_of_the_learner_and_lie_as_its_parameters_do(monkeyp
         ({"encoder": "resnet18"}, 1, "cuda", False),
     ],
 )
-def test_what_can_be_launched_at_once(changes, ranks, device, can):
+def test_which_models_can_be_launched_as_graphs(changes, ranks, device, can):
     given = Recipe(**{"name": "drawn", "encoder": "test_vit", "steps": 1, **changes})
     learner, _ = computing.learner(given)
     assert computing.can_be_graphed(given, learner, torch.device(device), ranks) is can

@@ -87,7 +87,7 @@ def stopping_at(step):
     ],
     ids=["adamw-ema-shares-tokens", "sgd-epochs-fp16-accumulated"],
 )
-def test_a_run_that_is_stopped_goes_on_bit_for_bit(tmp_path, data, changes):
+def test_a_stopped_run_continues_bit_for_bit(tmp_path, data, changes):
     given = recipe(**{"evaluate_every": 3, **changes})
     with pytest.raises(Stopped):
         fit(given, settings(tmp_path / "stopped", save_every_s=0), data, SOURCE, stopping_at(6))
@@ -105,7 +105,7 @@ def test_a_run_that_is_stopped_goes_on_bit_for_bit(tmp_path, data, changes):
 
 
 @pytest.mark.parametrize("key", ["pretrained", "start_from"])
-def test_a_run_goes_on_without_the_weights_it_began_with(tmp_path, monkeypatch, key):
+def test_a_run_continues_without_the_weights_it_began_with(tmp_path, monkeypatch, key):
     """They may be gone, but not be others; the checkpoint tells of them as it would have."""
     plain = recipe(**PLAIN, phantom_heads=0, split="given", steps=4, evaluate_every=4)
     given = settings(tmp_path / "run", data=filed_heads(tmp_path / "heads"), save_every_s=0)
@@ -140,7 +140,7 @@ def test_a_run_goes_on_without_the_weights_it_began_with(tmp_path, monkeypatch, 
     assert same_weights(tmp_path / "run" / "drawn.safetensors", tmp_path / "whole" / "drawn.safetensors")
 
 
-def test_a_run_that_an_earlier_program_began_wants_its_weights(tmp_path, data):
+def test_a_run_begun_by_an_older_version_needs_its_weights(tmp_path, data):
     weights = tmp_path / "weights.pth"
     torch.save(timm.create_model("test_vit").state_dict(), weights)
     given = recipe(steps=1, pretrained=str(weights))
@@ -183,7 +183,7 @@ def small_disk():
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_full_disk_leaves_the_state_before_whole(tmp_path, small_disk):
+def test_a_full_disk_leaves_the_previous_state_intact(tmp_path, small_disk):
     path = tmp_path / "state.pt"
     state.save(path, {"step": 1, "weights": torch.ones(10_000)})
     before = path.read_bytes()
@@ -198,7 +198,7 @@ def test_a_full_disk_leaves_the_state_before_whole(tmp_path, small_disk):
     assert [each.name for each in tmp_path.iterdir()] == ["state.pt"]
 
 
-def test_a_folder_on_a_full_disk_is_told_and_nothing_begun(tmp_path, small_disk):
+def test_a_folder_on_a_full_disk_is_refused_and_nothing_begun(tmp_path, small_disk):
     small_disk(1000)
     with (
         pytest.raises(UnusableRun, match=r"run cannot be written to \(File too large\); make room"),
@@ -208,7 +208,7 @@ def test_a_folder_on_a_full_disk_is_told_and_nothing_begun(tmp_path, small_disk)
     small_disk(-1)
 
 
-def test_a_run_whose_disk_was_full_goes_on_when_there_is_room(tmp_path, data, small_disk):
+def test_a_run_whose_disk_was_full_continues_when_there_is_room(tmp_path, data, small_disk):
     given = recipe(steps=6, evaluate_every=2)
 
     def filling(text):
@@ -270,7 +270,7 @@ def test_two_ranks_have_the_loss_of_one(tmp_path):
     assert all(torch.allclose(mine[key].float(), other[key].float(), atol=2e-3) for key in other)
 
 
-def test_ranks_that_lose_the_first_leave_its_error_to_be_read(tmp_path):
+def test_ranks_that_lose_the_first_leave_its_error_readable(tmp_path):
     (tmp_path / "manifest.csv").write_text("path,patient_id,ich\ngone.png,a,1\n")
     ended = ran("--recipe=v1", f"--data={tmp_path / 'manifest.csv'}", f"--output={tmp_path / 'run'}", ranks=2)
     assert ended.returncode != 0
@@ -325,11 +325,11 @@ def test_every_look_is_in_log_and_tensorboard(tmp_path, data):
     assert told == pytest.approx([float(row["validation_loss"]) for row in rows(tmp_path)])
 
 
-def test_a_run_that_gets_no_better_ends_early(tmp_path, data):
+def test_a_run_that_does_not_improve_ends_early(tmp_path, data):
     said = []
     given = recipe(**{**PLAIN, "steps": 50, "evaluate_every": 1, "patience": 2, "learning_rate": 1e-30, "ema": 0.0})
     fit(given, settings(tmp_path), data, SOURCE, said.append)
-    assert any("no better for 2 looks; the run ends at step 3" in text for text in said)
+    assert any("no improvement for 2 looks; the run ends at step 3" in text for text in said)
     assert describe(tmp_path / "drawn.safetensors").metadata.training["chosen_step"] == 1
 
 
@@ -368,7 +368,7 @@ def test_a_folder_belongs_to_one_run_at_a_time(tmp_path):
         pass
 
 
-def test_what_a_killed_run_left_half_written_goes(tmp_path):
+def test_files_left_half_written_by_a_killed_run_are_removed(tmp_path):
     kept = {"state.pt", "best.safetensors", ".phantoms.turn", "notes.safetensors.txt"}
     for name in (*kept, ".state.pt.q1w2e3r4", ".best.safetensors.a_b1c2d3"):
         (tmp_path / name).write_bytes(b"")
@@ -377,7 +377,7 @@ def test_what_a_killed_run_left_half_written_goes(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {*kept, "run.lock"}
 
 
-def test_a_state_that_is_damaged_is_told(tmp_path, data):
+def test_a_damaged_state_is_refused(tmp_path, data):
     (tmp_path / "state.pt").write_bytes(b"PK not really")
     with pytest.raises(UnusableRun, match=r"state\.pt cannot be read .*remove it to begin again"):
         fit(recipe(), settings(tmp_path), data, SOURCE, quiet)
@@ -389,10 +389,10 @@ def test_a_state_that_is_damaged_is_told(tmp_path, data):
         (lambda saved: [saved], r"state\.pt cannot be read \(not the state of a run\)"),
         (lambda saved: {key: value for key, value in saved.items() if key != "run"}, "not the state of a run"),
         (lambda saved: {key: value for key, value in saved.items() if key != "scaler"}, "by another version .*scaler"),
-        (lambda saved: saved | {"learner": {}}, "by another version .*Missing key.* go on with that one"),
+        (lambda saved: saved | {"learner": {}}, "by another version .*Missing key.* continue with that one"),
     ],
 )
-def test_a_state_of_another_version_is_told(tmp_path, data, other, said):
+def test_a_state_saved_by_another_version_is_refused(tmp_path, data, other, said):
     fit(recipe(steps=1), settings(tmp_path), data, SOURCE, quiet)
     saved = torch.load(tmp_path / "state.pt")
     torch.save(other(saved), tmp_path / "state.pt")
@@ -400,7 +400,7 @@ def test_a_state_of_another_version_is_told(tmp_path, data, other, said):
         fit(recipe(steps=1), settings(tmp_path), data, SOURCE, quiet)
 
 
-def test_a_run_does_not_go_on_with_pictures_that_have_changed(tmp_path):
+def test_a_run_does_not_continue_with_changed_pictures(tmp_path):
     given = settings(tmp_path / "run", data=filed_heads(tmp_path / "heads"))
     plain = recipe(**PLAIN, phantom_heads=0, split="given", steps=1)
     run(plain, given, quiet)
@@ -418,7 +418,7 @@ def test_other_data_are_another_run(tmp_path, data):
         fit(recipe(steps=1), settings(tmp_path), data, dataclasses.replace(SOURCE, digest="other"), quiet)
 
 
-def test_a_run_from_before_a_key_was_there_goes_on(tmp_path, data):
+def test_a_run_from_before_a_key_existed_continues(tmp_path, data):
     given = recipe(steps=2, evaluate_every=1)
     with pytest.raises(Stopped):
         fit(given, settings(tmp_path), data, SOURCE, stopping_at(2))
@@ -455,14 +455,14 @@ def test_shares_that_leave_a_class_out_are_refused(data):
         check(recipe(sampling="replicate", replication={"normal": 0}), data, SOURCE)
 
 
-def test_only_those_named_judge(tmp_path):
+def test_only_the_named_origin_validates_and_tests(tmp_path):
     listed = filed_heads(tmp_path / "pictures")
     given, machine = recipe(phantom_heads=0, split="given", judged_by="phantom"), settings(tmp_path, data=listed)
     pictures, _ = gather(given, machine, *divided(given, machine), quiet)
     assert set(pictures.part.tolist()) == {0}
 
 
-def test_the_command_tells_errors_in_one_line(tmp_path):
+def test_the_command_reports_errors_in_one_line(tmp_path):
     ended = ran("--recipe", "v1", "--pretrained", "none", "--data", str(tmp_path / "no.csv"), "--output", str(tmp_path))
     assert ended.returncode == 1
     assert ended.stderr.splitlines()[-1].startswith("error: ")
@@ -557,12 +557,12 @@ def test_a_time_limit_ends_the_whole_schedule(tmp_path, data):
     assert float(rows(tmp_path)[-1]["learning_rate"]) < 1e-4 < math.inf
 
 
-def test_a_time_limit_that_the_first_lessons_spend_is_told(tmp_path, data):
+def test_a_time_limit_used_up_by_the_first_lessons_is_reported(tmp_path, data):
     with pytest.raises(UnusableRun, match=r"no step .*--max-time"):
         fit(recipe(first_lessons=10), settings(tmp_path, max_time=1e-6), data, SOURCE, quiet)
 
 
-def test_a_look_sees_whole_patients_of_both_classes_though_the_list_is_sorted(data):
+def test_a_look_sees_whole_patients_of_both_classes_even_if_the_list_is_sorted(data):
     by_label = data.take(np.argsort(data.presence, kind="stable"))
     chosen = looking.some(by_label, recipe(validation_slices=12))
     assert 12 <= len(chosen) < len(data)
@@ -572,7 +572,7 @@ def test_a_look_sees_whole_patients_of_both_classes_though_the_list_is_sorted(da
     assert looking.some(by_label, recipe(validation_slices=0)) is by_label
 
 
-def test_a_checkpoint_of_another_shape_is_no_start(tmp_path, data):
+def test_a_run_cannot_start_from_a_checkpoint_of_another_shape(tmp_path, data):
     first = fit(recipe(steps=1), settings(tmp_path / "first"), data, SOURCE, quiet)
     other = recipe(steps=1, start_from=str(first), location_outputs=4)
     with pytest.raises(UnusableRecipe, match=r"start_from: drawn\.safetensors is test_vit.*3 location outputs"):

@@ -28,7 +28,7 @@ def test_a_sound_manifest_is_read_with_paths_beside_it(tmp_path):
     assert len(found.digest) == 64
 
 
-def test_every_problem_is_told_in_one_error_by_row_and_column(tmp_path):
+def test_every_problem_is_reported_in_one_error_by_row_and_column(tmp_path):
     rows = entries([("a", "deep"), ("b", ""), ("c", "lobar"), ("d", "")], slices=2)
     rows[0]["path"] = "gone.png"
     rows[1]["ich"] = "yes"
@@ -56,7 +56,7 @@ def test_every_problem_is_told_in_one_error_by_row_and_column(tmp_path):
     ]
 
 
-def test_a_part_that_is_missing_or_misspelt_is_told(tmp_path):
+def test_a_missing_or_misspelt_part_is_reported(tmp_path):
     parts = ("train", "Test", "", "train")
     rows = [row | {"split": part} for row, part in zip(entries(TWO, slices=2), parts, strict=True)]
     assert refused(table(tmp_path, rows)).splitlines()[1:] == [
@@ -122,7 +122,7 @@ def test_a_wrong_header_is_named(tmp_path, header, told):
     assert told in refused(path)
 
 
-def test_columns_of_somebodys_own_do_no_harm(tmp_path):
+def test_extra_columns_do_no_harm(tmp_path):
     rows = [row | {"age": "70", "side": "left", "series_id": "1"} for row in entries(TWO)]
     assert len(manifest.read(table(tmp_path, rows)).rows) == 6
 
@@ -145,7 +145,7 @@ def test_a_row_of_another_length_is_named(tmp_path):
         (b'path,patient_id,ich\n"a.png,b,1\n', "row 2: is not valid CSV"),
     ],
 )
-def test_what_is_no_table_in_utf8_is_told(tmp_path, content, told):
+def test_a_file_that_is_not_a_utf8_table_is_refused(tmp_path, content, told):
     path = tmp_path / "manifest.csv"
     path.write_bytes(content)
     assert told in refused(path)
@@ -181,14 +181,14 @@ def test_patients_who_differ_in_more_are_two(tmp_path):
     assert len(found.rows) == 3 * len(ids)
 
 
-def test_a_path_with_backslashes_is_told_how_it_is_written(tmp_path):
+def test_a_path_with_backslashes_gets_a_hint(tmp_path):
     rows = entries(TWO, slices=1)
     path = table(tmp_path, rows)
     path.write_text(path.read_text().replace("a-0.png", "images\\a-0.png"))
     assert "row 2, path: images\\a-0.png is not there; separate folders by / on every system" in refused(path)
 
 
-def test_a_word_for_no_location_is_told_to_be_left_out(tmp_path):
+def test_a_word_for_no_location_gets_a_hint(tmp_path):
     rows = entries(TWO, slices=1)
     rows[1]["location"] = "none"
     assert "'none' is none of deep, lobar, subtentorial; without hemorrhage (ich is 0) leave it empty" in refused(
@@ -196,14 +196,14 @@ def test_a_word_for_no_location_is_told_to_be_left_out(tmp_path):
     )
 
 
-def test_what_was_wrong_comes_back_from_another_process(tmp_path):
+def test_problems_come_back_from_another_process(tmp_path):
     with pytest.raises(UnusableData) as caught:
         manifest.read(table(tmp_path, entries([("a", "Deep")])))
     again = pickle.loads(pickle.dumps(caught.value))
     assert (str(again), again.problems) == (str(caught.value), caught.value.problems)
 
 
-def test_no_file_is_no_traceback(tmp_path):
+def test_a_missing_file_gives_no_traceback(tmp_path):
     assert "cannot be read (No such file or directory)" in refused(tmp_path / "manifest.csv")
 
 
@@ -228,7 +228,7 @@ def several(path: Path) -> None:
         ("folder.png", lambda path: path.mkdir(), "is not a readable picture (Is a directory)"),
     ],
 )
-def test_what_is_no_8_bit_picture_is_told_with_the_manifest(tmp_path, name, draw, told):
+def test_a_file_that_is_not_an_8_bit_picture_is_refused_with_the_manifest(tmp_path, name, draw, told):
     rows = entries(TWO, slices=1)
     rows[1]["path"] = name
     draw(tmp_path / name)

@@ -70,7 +70,7 @@ def killed(_job):
         (killed, r"^was killed \(SIGKILL\), as the system does when memory runs out$"),
     ],
 )
-def test_how_a_process_ended_is_told_where_the_script_is_not_at_fault(work, told):
+def test_how_a_process_ended_is_reported_if_the_script_is_not_at_fault(work, told):
     with pytest.raises(LostProcess, match=told):
         in_processes(work, range(1, 41), 2, quiet, "")
 

@@ -79,12 +79,12 @@ def test_a_recipe_of_ones_own_needs_only_what_differs(tmp_path):
         ("encoder =", "is not valid TOML"),
     ],
 )
-def test_what_cannot_be_meant_is_told_with_its_key(tmp_path, text, said):
+def test_an_impossible_value_is_reported_with_its_key(tmp_path, text, said):
     with pytest.raises(UnusableRecipe, match=said):
         read(written(tmp_path, text))
 
 
-def test_a_recipe_that_is_not_there_is_told_with_those_that_are():
+def test_a_missing_recipe_is_reported_with_those_that_exist():
     with pytest.raises(UnusableRecipe, match=r"no recipe 'robst'.*phantom, robust, robust-finish, v1, v2"):
         read("robst")
 
@@ -142,6 +142,6 @@ def test_a_command_line_becomes_recipe_and_settings(tmp_path, capsys):
         assert said in capsys.readouterr().err
 
 
-def test_a_checkpoint_is_a_file_or_the_word_for_the_projects_own():
+def test_a_checkpoint_is_a_file_or_the_word_shipped():
     assert checkpoint("shipped") == checkpoints.SHIPPED
     assert [checkpoint(text) for text in ("./shipped", "runs/shipped")] == [Path("shipped"), Path("runs/shipped")]

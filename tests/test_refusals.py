@@ -62,14 +62,14 @@ def test_what_needs_no_picture_is_refused_before_the_first(tmp_path, heads, unre
     assert set(files_of(tmp_path / "run")) <= {"run.lock"}
 
 
-def test_weights_that_no_hub_gives_are_told_before_a_picture_is_read(tmp_path, heads, unread, monkeypatch):
+def test_unavailable_weights_are_reported_before_a_picture_is_read(tmp_path, heads, unread, monkeypatch):
     without_network(monkeypatch, tmp_path)
     given = recipe(**PLAIN, encoder="resnet18", pretrained="auto")
     with pytest.raises(UnavailableWeights, match=r"resnet18 cannot be fetched.*--pretrained FILE"):
         run(given, Settings(output=tmp_path / "run", data=heads, device="cpu"), quiet)
 
 
-def test_names_are_told_before_a_manifest_is_looked_at(tmp_path):
+def test_wrong_names_are_reported_before_a_manifest_is_read(tmp_path):
     given = Settings(output=tmp_path / "run", data=tmp_path / "gone.csv", device="cpu")
     with pytest.raises(UnknownEncoder):
         run(recipe(encoder="resnet19", pretrained="auto"), given, quiet)
@@ -83,7 +83,7 @@ def test_a_manifest_is_refused_before_synthetic_heads_are_drawn(tmp_path, unread
         run(recipe(), Settings(output=tmp_path / "run", data=tmp_path / "manifest.csv", device="cpu"), quiet)
 
 
-def test_a_damaged_picture_is_told_before_synthetic_heads_are_drawn(tmp_path, monkeypatch):
+def test_a_damaged_picture_is_reported_before_synthetic_heads_are_drawn(tmp_path, monkeypatch):
     def drawn(*_args, **_keywords):
         raise AssertionError("heads were drawn first")
 
@@ -126,7 +126,7 @@ NO_MEMORY = pytest.mark.parametrize(
 
 
 @NO_MEMORY
-def test_too_little_memory_is_told_with_what_to_do(tmp_path, heads, monkeypatch, failure):
+def test_too_little_memory_is_reported_with_what_to_do(tmp_path, heads, monkeypatch, failure):
     def step(*_args):
         raise failure
 
@@ -137,7 +137,7 @@ def test_too_little_memory_is_told_with_what_to_do(tmp_path, heads, monkeypatch,
 
 
 @NO_MEMORY
-def test_a_run_that_finds_too_little_memory_to_go_on_is_not_called_damaged(tmp_path, heads, monkeypatch, failure):
+def test_a_run_without_memory_to_continue_is_not_called_damaged(tmp_path, heads, monkeypatch, failure):
     """Whoever believed it would remove the state, and with it the training."""
     machine = Settings(output=tmp_path / "run", data=heads, device="cpu", threads=1)
     run(recipe(**PLAIN, split="given", steps=1), machine, quiet)
@@ -154,12 +154,12 @@ def test_a_run_that_finds_too_little_memory_to_go_on_is_not_called_damaged(tmp_p
     for name, instead in (("torch.load", loaded), ("train.loop.Run._restore", restored)):
         with monkeypatch.context() as patched:
             patched.setattr(name, instead)
-            with pytest.raises(UnusableRun, match=r"too little memory for test_vit .*call again"):
+            with pytest.raises(UnusableRun, match=r"too little memory for test_vit .*run again"):
                 run(recipe(**PLAIN, split="given", steps=1), machine, quiet)
 
 
 @pytest.mark.parametrize("option", ["cache", "phantoms"])
-def test_a_folder_that_is_a_file_is_told(tmp_path, heads, option):
+def test_a_folder_that_is_a_file_is_refused(tmp_path, heads, option):
     (tmp_path / "file").write_text("")
     given = recipe(**{**PLAIN, "split": "given", "phantom_heads": 20})
     machine = Settings(output=tmp_path / "run", data=heads, device="cpu", **{option: tmp_path / "file" / "kept"})
@@ -167,7 +167,7 @@ def test_a_folder_that_is_a_file_is_told(tmp_path, heads, option):
         run(given, machine, quiet)
 
 
-def test_a_start_that_those_who_test_have_trained_is_refused(tmp_path, heads):
+def test_a_start_that_test_patients_have_trained_is_refused(tmp_path, heads):
     """Their figures would stand under "patients apart"."""
     plain, machine = recipe(**PLAIN, steps=1, split="given"), {"data": heads, "device": "cpu"}
     first = run(plain, Settings(output=tmp_path / "first", **machine), quiet)
@@ -199,7 +199,7 @@ def test_a_checkpoint_of_patients_that_learned_on_from_phantoms_has_seen_them(tm
     ).exists()
 
 
-def test_a_column_split_that_a_recipe_does_not_go_by_is_told(tmp_path, heads):
+def test_an_unused_split_column_is_reported(tmp_path, heads):
     said = []
     machine = Settings(output=tmp_path / "run", data=heads, device="cpu")
     run(recipe(**PLAIN, steps=1, split="patient"), machine, said.append)
@@ -213,7 +213,7 @@ def test_a_column_split_that_a_recipe_does_not_go_by_is_told(tmp_path, heads):
     assert not any("column split" in each for each in said)
 
 
-def test_too_few_synthetic_heads_to_measure_on_are_told_before_the_first_is_drawn(tmp_path, unread):
+def test_too_few_synthetic_heads_to_measure_on_are_refused_before_the_first_is_drawn(tmp_path, unread):
     given = Settings(output=tmp_path / "run", device="cpu")
     with pytest.raises(UnusableData, match=r"19 synthetic heads are too few .* set phantom_heads to 20 or more"):
         run(recipe(phantom_heads=19), given, quiet)

@@ -87,7 +87,7 @@ def test_a_yardstick_sees_its_twins_only_where_slices_are_mixed(work):
     assert made["paper"]["metrics"]["presence"]["slice"]["accuracy"] > 0.95
 
 
-def test_rows_that_are_there_are_not_made_again(work, monkeypatch):
+def test_existing_rows_are_not_made_again(work, monkeypatch):
     plan = [row for row in of_yardsticks() if row.subject in ("nearest", "noise")]
     assert reproducing.reproduce(work, plan, papers.read(), "reproduce", quiet) == []
     monkeypatch.setattr(rows, "make", lambda *_: pytest.fail("made again"))
@@ -103,7 +103,7 @@ def test_a_row_of_other_data_or_another_way_is_made_again(work, data, tmp_path):
     assert rows.known(work, row) is None
 
 
-def test_a_stop_leaves_a_page_of_what_is_there(work, monkeypatch):
+def test_a_stop_leaves_a_page_of_the_rows_so_far(work, monkeypatch):
     make, plan = rows.make, of_yardsticks()[:3]
 
     def stopped(work, row, say):
@@ -117,7 +117,7 @@ def test_a_stop_leaves_a_page_of_what_is_there(work, monkeypatch):
     assert "2 of 3 rows are made" in (work.output / "reproduce.md").read_text()
 
 
-def test_a_row_that_cannot_be_made_is_told_and_costs_no_other(work, monkeypatch):
+def test_a_row_that_cannot_be_made_is_reported_and_does_not_stop_the_others(work, monkeypatch):
     make, plan = rows.make, of_yardsticks()[:3]
 
     def failing(work, row, say):
@@ -139,7 +139,7 @@ def test_two_at_once_are_not_let_into_one_folder(work):
         reproducing.reproduce(work, [], papers.read(), "reproduce", quiet)
 
 
-def test_a_model_is_trained_measured_shown_and_its_weights_go(work):
+def test_a_model_is_trained_measured_and_shown_and_its_weights_are_removed(work):
     work = dataclasses.replace(work, max_time=0.01)
     plan = [Row("v2", SMALL, True, split, 0) for split in ("paper", "apart")]
     assert reproducing.reproduce(work, plan, papers.read(), "reproduce", quiet) == []
@@ -187,7 +187,7 @@ def test_tables_put_the_papers_the_mixed_and_the_honest_number_side_by_side():
     assert columns["recall by v1's formula"][1] == f"{55 / 85:.3f}"
 
 
-def test_a_figure_that_one_of_two_seeds_has_is_no_mean_of_two():
+def test_a_figure_of_one_of_two_seeds_is_not_a_mean_of_two():
     line = ("v2", "vit_large_patch16_224", True)
     pairs = [(Row(*line, "apart", seed), made_by_hand(0.7)) for seed in (0, 1)]
     pairs[1][1]["metrics"]["location"]["slice"]["balanced_accuracy"] = 0.4
@@ -195,7 +195,7 @@ def test_a_figure_that_one_of_two_seeds_has_is_no_mean_of_two():
     assert dict(zip(found.header, found.lines[-1], strict=True))["location, balanced"] == "0.400 (1)"
 
 
-def test_curves_show_every_point_though_losses_of_the_parts_have_other_scales():
+def test_curves_show_every_point_though_the_losses_have_different_scales():
     """v2 halves its training loss; the validation loss is the plain sum, and lay above the axes."""
     points = [{"step": step, "training_loss": 0.9 - step / 100, "validation_loss": 1.9} for step in (5, 10)]
     made = [(Row("v2", SMALL, True, split, 0), made_by_hand(0.5) | {"curve": points}) for split in ("paper", "apart")]
@@ -222,7 +222,7 @@ def test_a_number_without_a_source_or_of_an_unknown_figure_is_refused(tmp_path):
     with pytest.raises(UnusableData, match="source"):
         papers.read(path)
     path.write_text('[[number]]\nchapter="v3"\nline="dtvit"\nfigure="accuracy"\nvalue=0.9\nsource="x"\n')
-    with pytest.raises(UnusableData, match="chapter is v1 or v2"):
+    with pytest.raises(UnusableData, match="chapter must be v1 or v2"):
         papers.read(path)
 
 
@@ -234,7 +234,7 @@ def test_a_subset_keeps_whole_kinds_and_few_slices(data, tmp_path):
     assert {(row.path, row.ich, row.location) for row in small.rows} == {(r.path, r.ich, r.location) for r in data.rows}
 
 
-def test_the_command_tells_bad_data_and_makes_nothing(tmp_path, capsys):
+def test_the_command_reports_bad_data_and_makes_nothing(tmp_path, capsys):
     (tmp_path / "manifest.csv").write_text("path,patient_id,ich\na.png,a,1\n")
     assert main(["--data", str(tmp_path / "manifest.csv"), "--output", str(tmp_path / "out")], "reproduce") == 1
     assert "row 2, path: a.png is not there" in capsys.readouterr().err
@@ -267,7 +267,7 @@ def test_rows_of_other_data_are_not_mixed_with_new_ones(data, tmp_path, quick):
     ],
     ids=str,
 )
-def test_a_wrong_option_is_told_before_the_first_row(data, tmp_path, capsys, option, told):
+def test_a_wrong_option_is_reported_before_the_first_row(data, tmp_path, capsys, option, told):
     try:
         code = main(["--data", str(data.path), "--output", str(tmp_path / "out"), "--quick", *option], "reproduce")
     except SystemExit as exc:
@@ -277,7 +277,7 @@ def test_a_wrong_option_is_told_before_the_first_row(data, tmp_path, capsys, opt
     assert not (tmp_path / "out").exists()
 
 
-def test_the_command_writes_one_page_with_what_has_to_be_known(data, tmp_path, capsys):
+def test_the_command_writes_one_page_with_what_readers_must_know(data, tmp_path, capsys):
     out = tmp_path / "my out"
     arguments = ["--data", str(data.path), "--output", str(out), "--quick", "--only", "yardsticks", "--seeds", "1"]
     assert main(arguments, "reproduce") == 0

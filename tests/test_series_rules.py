@@ -80,7 +80,7 @@ def test_the_doubt_about_the_cut_is_in_the_interval() -> None:
     assert found["highest"]["sensitivity_ci"] == pytest.approx(interval(np.array(drawn)))
 
 
-def test_series_without_a_label_are_left_out_and_one_class_alone_is_told() -> None:
+def test_series_without_a_label_are_left_out_and_one_class_alone_is_reported() -> None:
     found = compared(*units([[0.9], [0.9]], [[0.1], [0.2]], unknown=1), seed=0, resamples=50)
     assert found["highest"]["auc"] == 1.0
     found = compared(*units([[0.9], [0.9]], [], unknown=0), seed=0, resamples=50)

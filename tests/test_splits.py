@@ -71,12 +71,12 @@ def test_in_folds_every_patient_tests_once_and_validates_once(tmp_path):
     assert [split.kind for split in made] == [f"fold {n}/5" for n in range(1, 6)]
 
 
-def test_repeated_folds_are_dealt_anew(tmp_path):
+def test_repeated_folds_are_dealt_differently(tmp_path):
     found = listed(tmp_path)
     assert len({split.digest for split in splits.repeated(found, 5, 3, seed=0)}) == 15
 
 
-def test_too_few_patients_are_told_before_anything_is_trained(tmp_path):
+def test_too_few_patients_are_refused_before_anything_is_trained(tmp_path):
     found = listed(tmp_path, many(5, 2, 0, 0))
     with pytest.raises(UnusableData, match=r"no patient with hemorrhage is left for the (validation|test) part"):
         splits.by_patient(found, 0)
@@ -150,7 +150,7 @@ def test_a_damaged_split_is_refused(tmp_path, old, new, told):
 
 
 @pytest.mark.parametrize("lines", range(1, 4))
-def test_a_split_that_broke_off_in_its_head_is_refused(tmp_path, lines):
+def test_a_split_cut_off_in_its_header_is_refused(tmp_path, lines):
     found = listed(tmp_path)
     path = tmp_path / "split.csv"
     whole = splits.as_csv(splits.by_patient(found, 0), found)
@@ -160,12 +160,12 @@ def test_a_split_that_broke_off_in_its_head_is_refused(tmp_path, lines):
 
 
 @pytest.mark.parametrize("times", [0, 2])
-def test_a_split_that_has_not_every_row_once_is_refused(tmp_path, times):
+def test_a_split_that_lacks_or_repeats_a_row_is_refused(tmp_path, times):
     found = listed(tmp_path)
     path = tmp_path / "split.csv"
     lines = splits.as_csv(splits.by_patient(found, 0), found).splitlines(keepends=True)
     path.write_bytes(b"".join([*lines[:-1], *lines[-1:] * times]))
-    with pytest.raises(UnusableData, match="not every row"):
+    with pytest.raises(UnusableData, match="lacks or repeats rows"):
         splits.read(path, found)
 
 

@@ -43,7 +43,7 @@ class Copies(TorchDispatchMode):
 
 @pytest.mark.parametrize("augmentation", ["none", "paper", "scanner"])
 @pytest.mark.parametrize("done", [0.3, 0.95])
-def test_a_step_asks_the_device_nothing_and_all_from_the_host_goes_in_one_way(tmp_path, augmentation, done):
+def test_a_step_never_waits_for_the_device_and_sends_to_it_in_one_way(tmp_path, augmentation, done):
     one = recipe(augmentation=augmentation, precision="fp32", ema=0.9, clip=1.0, drop_path=0.1, batch=32)
     data = drawn(12)
     run = Run(one, settings(tmp_path), data, SOURCE, quiet, Ranks())

@@ -68,7 +68,7 @@ def test_a_run_leaves_checkpoint_metrics_log_and_card(tmp_path, drawn):
     assert "Licence: for whoever trained it to choose.\n" in card
 
 
-def test_a_killed_run_goes_on_as_if_nothing_had_been(tmp_path, drawn):
+def test_a_killed_run_continues_as_if_nothing_had_happened(tmp_path, drawn):
     """Kill -9 in the middle of a real process; the weights are those of a run that was left alone."""
     data = tmp_path / "data"
     for number in range(60):
@@ -237,13 +237,13 @@ def test_validation_heads_are_whole_series():
     assert (without.presence == 0).all()
 
 
-def test_pictures_made_otherwise_are_refused(tmp_path):
+def test_pictures_made_differently_are_refused(tmp_path):
     freeze(tmp_path, [], {"phantom": "older", "preprocessing": "x", "mode": "paper", "seed": 0})
     with pytest.raises(UnusableData, match=r"phantom 'older'"):
         synthetic.make(tmp_path, 1, 0, "paper", quiet)
 
 
-def test_heads_of_another_seed_are_told_by_that_alone_and_fewer_than_asked_for_as_such(tmp_path):
+def test_heads_of_another_seed_are_refused_and_fewer_than_asked_for_are_reported(tmp_path):
     said = []
     synthetic.make(tmp_path, 20, 0, "paper", quiet, processes=1, maker=drawn_as_made)
     with pytest.raises(UnusableData, match=r"pictures made differently \(seed 0, not 1\)"):
@@ -257,7 +257,7 @@ def test_phantoms_that_all_fail_end_the_run(tmp_path):
         synthetic.make(tmp_path, 8, 0, "paper", quiet, processes=1, maker=failing)
 
 
-def test_a_phantom_that_fails_costs_no_other(tmp_path):
+def test_a_phantom_that_fails_does_not_stop_the_others(tmp_path):
     said = []
     synthetic.make(tmp_path, 24, 0, "mixed", said.append, processes=1, maker=failing_once)
 
@@ -267,7 +267,7 @@ def test_a_phantom_that_fails_costs_no_other(tmp_path):
     assert any("head 3" in each and "no place for bleed" in each for each in said)
 
 
-def test_too_few_phantoms_in_the_time_given_are_told_at_once_and_kept(tmp_path):
+def test_too_few_phantoms_in_the_time_given_are_reported_at_once_and_kept(tmp_path):
     """Before the patients' bleeds are traced for a quarter of an hour; and not as if the making were over."""
     made = []
     with pytest.raises(

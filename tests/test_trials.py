@@ -35,7 +35,7 @@ def pid_of(_work: Work, trial: Trial, _say: trials.Say) -> trials.Made:
 
 
 @pytest.mark.parametrize("at_once", [1, 2])
-def test_a_training_that_fails_costs_no_other(tmp_path: Path, at_once: int) -> None:
+def test_a_training_that_fails_does_not_stop_the_others(tmp_path: Path, at_once: int) -> None:
     data = table(tmp_path / "data", entries(many(2, 1, 1, 1), slices=1))
     work = Work(data=data, output=tmp_path, at_once=at_once)
     wanted = [Trial(name, ROBUST) for name in ("first", "diverging", "last")]
@@ -143,7 +143,7 @@ def ended(_work: Work, _trial: Trial, _say: object) -> trials.Made:
     os._exit(1)
 
 
-def test_a_training_process_that_was_ended_is_told(tmp_path: Path) -> None:
+def test_a_training_process_that_was_ended_is_reported(tmp_path: Path) -> None:
     work = Work(data=tmp_path / "x.csv", output=tmp_path / "out", at_once=2)
     with pytest.raises(UnusableRun, match=r"a process that trains ended by itself with status 1; .*--at-once"):
         list(trials.made(work, [Trial(name, ROBUST) for name in "abc"], silent, make=ended))

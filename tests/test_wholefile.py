@@ -28,7 +28,7 @@ def _what_the_umask_leaves(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_what_the_umask_leaves")
-def test_results_are_for_everybody_and_what_pictures_of_patients_became_is_its_owners(tmp_path: Path) -> None:
+def test_results_are_readable_by_all_and_changed_patient_pictures_by_their_owner(tmp_path: Path) -> None:
     """A node runs as a user of its own, and is to read what was trained."""
     write_whole(tmp_path / "made" / "report.html", b"page")
     write_whole(tmp_path / "made" / "secret", b"key", mode=0o600)
