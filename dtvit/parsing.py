@@ -59,7 +59,7 @@ def parse(source: Path | bytes | BinaryIO) -> pydicom.Dataset:
         return plain
     file = io.BytesIO(source) if isinstance(source, bytes) else source
     _refuse_inflation(file)
-    ds = pydicom.dcmread(file, force=True)  # a missing preamble alone is no reason to lose a slice
+    ds = pydicom.dcmread(file, force=True)  # a missing preamble alone is not a reason to lose a slice
     if not ds.get("SOPClassUID"):
         raise UnreadableSlice("this is not a DICOM object")
     if "TransferSyntaxUID" not in ds.file_meta:

@@ -1,7 +1,7 @@
 """RLE Lossless frames of 16 bits a pixel (PS3.5 Annex G), by Pillow: a segment is PackBits, as TIFF has it.
 
-pydicom's own decoder is Python: 7 ms for 512 x 512 pixels, where this takes 1.3. It stays the one that judges: whatever
-is out of the ordinary is left to it.
+pydicom's own decoder is Python: 7 ms for 512 x 512 pixels, where this takes 1.3. It remains the judge: whatever is out
+of the ordinary is left to it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ HEADER = struct.Struct("<16L")
 
 
 def unpack(frame: bytes, rows: int, columns: int) -> npt.NDArray[np.uint16] | None:
-    """(row, column) of a frame in two segments, upper bytes first; None where it is no such frame, or broken."""
+    """(row, column) of a frame in two segments, upper bytes first; None if it is not such a frame, or broken."""
     if len(frame) < HEADER.size:
         return None
     count, upper, lower, *_ = HEADER.unpack_from(frame)

@@ -75,7 +75,7 @@ class Decision:
 @dataclass(frozen=True, eq=False)
 class _Parts:
     labels: npt.NDArray[np.uint8]
-    """(row, column) 1.. in falling weight; 0 elsewhere and for what is too small."""
+    """(row, column): 1.. by falling weight; 0 elsewhere and for what is too small."""
     area_cm2: npt.NDArray[np.float64]
     depth_mm: npt.NDArray[np.float64]
     weight: npt.NDArray[np.float64]
@@ -107,7 +107,7 @@ def decide(
     grown = _grown(parts, chosen, pixel_mm, by)
     if chosen and outline.any():
         arms = shells.protruding(hu, grown, outline, pixel_mm, by)
-        if arms.any() and 3 * arms.sum() < grown.sum():  # else it is no arm of it
+        if arms.any() and 3 * arms.sum() < grown.sum():  # else it is not an arm
             flags.append(CUT)
             visible &= ~arms
             parts = _parts(visible, pixel_mm, by)

@@ -1,8 +1,8 @@
 """What each ingredient of the `robust` recipe is worth: the recipe without it, trained and audited, over seeds.
 
-Every row has the same split by patient and the same time, and but for two the same encoder. What counts in it is its
-audit (`train.audit`) on the patients that test, beside their AUC, which proves little. The first row is the papers' v2,
-with patients kept apart. An existing row is not made again.
+Every row has the same split by patient, the same time and (except two) the same encoder. What counts in it is its audit
+(`train.audit`) on the patients that test, beside their AUC, which proves little. The first row is the papers' v2, with
+patients kept apart. An existing row is not made again.
 """
 
 from __future__ import annotations

@@ -64,8 +64,8 @@ def _by_decay(learner: Learner, recipe: Recipe) -> list[dict[str, Any]]:
 
 
 def _embeddings(encoder: nn.Module) -> dict[str, nn.Parameter]:
-    """What has no weight decay though it is no vector: positions, class and register tokens, and whatever else an
-    encoder of timm lists (`no_weight_decay`, names or patterns)."""
+    """What has no weight decay though it is not a vector: positions, class and register tokens, and whatever else a
+    timm encoder lists (`no_weight_decay`, names or patterns)."""
     listed: Collection[str] = getattr(encoder, "no_weight_decay", tuple)()
     return {
         name: parameter

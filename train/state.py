@@ -32,7 +32,7 @@ def claimed(output: Path) -> Iterator[None]:
     not_while_imported()
     try:
         output.mkdir(parents=True, exist_ok=True)
-        lock = (output / LOCK).open("wb", buffering=0)  # what a full disk refused would be rewritten on close
+        lock = (output / LOCK).open("wb", buffering=0)  # a buffer would retry on close what a full disk refused
     except OSError as exc:
         raise UnusableRun(f"{output} cannot be written to ({exc.strerror}); name another folder with --output") from exc
     with lock:

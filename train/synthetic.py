@@ -298,7 +298,7 @@ def _pair(spec: phantom.PhantomSpec, position_mm: float, way: Way) -> tuple[_Row
 
 
 def _row(made: phantom.PhantomSlice, spec: phantom.PhantomSpec, way: Way, change: NDArray[Any] | None) -> _Row:
-    """`change`: HU that the bleed added, same noise; None where there is no blood."""
+    """`change`: HU that the bleed added, same noise; None if there is no blood."""
     pixel_mm = (spec.scan.pixel_mm, spec.scan.pixel_mm)
     head = brace.find_head(made.hu, pixel_mm, way.mode)
     whole = preprocess.picture(made.hu, head.mask)

@@ -11,7 +11,7 @@ import torch.nn.functional as F  # noqa: N812 - the field's own name for it
 def warped(pictures: torch.Tensor, theta: torch.Tensor, mode: str = "bilinear") -> torch.Tensor:
     """(B, 1, H, W) sampled where `theta` (B, 2, 3) puts each pixel, in -1..1 of width and height; black beyond.
 
-    As `F.affine_grid` without `align_corners`, which would make the pixels' places anew each time: on a GPU eight
+    As `F.affine_grid` without `align_corners`, which would compute the pixels' places again each time: on a GPU eight
     small operations.
     """
     count, _, height, width = pictures.shape
