@@ -15,7 +15,7 @@ from made import FakeClassifier, Made, Predictions, changed, grey_series, made_n
 from pydicom import uid
 from pydicom.dataset import Dataset
 
-from dicom_node import reading
+from dicom_node import reading, slices
 from dicom_node.errors import ModelFailed
 from dicom_node.slices import SliceReader
 from dicom_node.store import series
@@ -140,6 +140,14 @@ def test_frames_of_an_image_come_together_though_batches_divide_them(node: Made,
     for part in parts:
         assert {len([r for r in part if r.instance_id == one]) for one in {r.instance_id for r in part}} == {6}
     reader.close()
+
+
+def test_of_slices_without_end_so_many_are_remembered(node: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slices, "REMEMBERED", 3)
+    node.accept(*grey_series(14))
+    reader, instances = reader_of(node, FakeClassifier())
+    assert sum(map(len, reader.read(iter([instances]), lambda: None))) == 14
+    assert [*reader._traces] == [(i.id, 0) for i in instances[-3:]]
 
 
 def test_what_fails_beside_fails_here(node: Made) -> None:

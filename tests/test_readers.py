@@ -269,6 +269,23 @@ def test_a_reader_that_takes_long_ends_neither_the_worker_nor_its_lease(
     assert len(found) == len(wanted)
 
 
+def test_nothing_of_a_read_that_made_way_is_left_to_the_next(
+    node: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with node.database.read() as connection:
+        poison, *others = series.instances_of(connection, 1)
+    in_processes(DIES.format(name=poison.file), tmp_path / "site", monkeypatch)
+    with closing(SliceReader(FakeClassifier(), node.spool, brace_removal="paper", batch=2, readers=1)) as reader:
+        begun = reader.read(iter([[poison, *others[:8]]]), patience())
+        next(begun)
+        assert reader.ended == {poison.id}
+        begun.close()
+        assert reader._readers is not None
+        assert reader._readers._answers == {}
+        assert sum(map(len, reader.read(iter([others[8:9]]), patience()))) == 1
+        assert reader.ended == set()
+
+
 def test_a_worker_whose_readers_are_ahead_of_its_model_gives_signs_of_life(node: Made) -> None:
     class Slow(FakeClassifier):
         """Takes so long that all that was asked for has been read."""

@@ -7,17 +7,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
-from made import FakeClassifier, Made, head_series, made_node, peer
+from made import FakeClassifier, Made, Predictions, changed, head_series, made_node, peer
 from pydicom.dataset import Dataset
+from test_anatomy import enhanced
 
-from dicom_node import scanner
+from dicom_node import anatomy, scanner
 from dicom_node.config import Model
 from dicom_node.slices import SliceReader
 from dicom_node.store import results, series
 from dicom_node.tables import jobs as jobs_table
 from dicom_node.tables import slice_results
-from dtvit import ct, phantom, preprocess
+from dtvit import brace, ct, phantom, preprocess
 
 
 @pytest.fixture(scope="module")
@@ -135,3 +137,52 @@ def test_the_map_of_a_slice_is_of_what_was_judged(
         reader.show(files[one.instance_id], one.frame, with_relevance=True, parts=one.parts)
         assert (asked[-1] == wanted[one.instance_number or 0].input).all()
     assert refined
+
+
+class Seeing(FakeClassifier):
+    """Says of each slice how bright it is shown to the model."""
+
+    def predict(self, inputs: npt.NDArray[np.uint8]) -> Predictions:
+        found = super().predict(inputs)
+        found.presence = brightness(inputs)
+        return found
+
+
+def brightness(inputs: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+    return inputs.mean(axis=(1, 2)) / 255
+
+
+def test_the_second_look_is_at_each_frame_that_has_a_place_and_only_where_its_neighbours_tell_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = robust_node(tmp_path)
+    heads = head_series()
+    placeless = changed(heads[10], ImagePositionPatient=None)
+    unreadable = changed(heads[11], BitsAllocated=12, BitsStored=12, HighBit=11)
+    node.accept(enhanced(heads[6:10]), placeless, unreadable)
+    with node.database.read() as connection:
+        known = {i.id: i for i in series.instances_of(connection, 1)}
+    image = ct.CTObject(node.spool.read(known[1].file))
+    frames = [image.slice(index) for index in range(4)]
+
+    def look(found: list[results.SliceResult], told: frozenset[int] | None) -> list[results.SliceResult]:
+        """Again, where the neighbours tell this of each; with nothing remembered."""
+        monkeypatch.setattr(brace, "retrace", lambda those: [told] * len(those))
+        reader = SliceReader(Seeing(), node.spool, brace_removal="robust", batch=3)
+        return reader.refine(anatomy.in_order(found), known, lambda: None)
+
+    reader = SliceReader(Seeing(), node.spool, brace_removal="robust", batch=3)
+    found = [one for rows in reader.read(iter([list(known.values())]), lambda: None) for one in rows]
+    assert len(found) == 6
+    assert look(found, None) == []
+    refined = look(found, frozenset({1}))
+    assert [(one.instance_id, one.frame, one.parts) for one in refined] == [(1, n, (1,)) for n in range(1, 5)]
+    seen = brightness(np.stack([preprocess.prepare(one, "robust", frozenset({1})).input for one in frames]))
+    assert [one.presence for one in refined] == list(seen)
+    assert len({*seen}) == 4
+    others = [one for one in found if one.instance_id != 1]
+    assert look([*refined, *others], frozenset({1})) == []
+    taken_back = look([*refined, *others], None)  # as where a late slice tells them otherwise
+    assert anatomy.in_order(taken_back) == anatomy.in_order([one for one in found if one.instance_id == 1])
+    for number, one in enumerate(frames, 1):
+        assert (reader.show(known[1].file, number, with_relevance=False).hu == one.hu).all()

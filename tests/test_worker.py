@@ -414,10 +414,19 @@ def test_a_model_that_recovers_evaluates_every_slice(node: Made) -> None:
     assert [r.left_out for r in node.rows(slice_results) if r.left_out] == []
 
 
-def test_a_probability_that_is_no_number_is_never_reported(node: Made) -> None:
+@pytest.mark.parametrize("which", ["presence", "location"])
+def test_a_probability_that_is_no_number_is_never_reported(node: Made, which: str) -> None:
+    class Once(FakeClassifier):
+        """Of the first slice alone."""
+
+        def predict(self, inputs: Any) -> Any:
+            found = super().predict(inputs)
+            getattr(found, which)[0] = float("nan")
+            return found
+
     complete(node)
     with pytest.raises(ModelFailed):
-        node.worker(FakeClassifier(float("nan"))).step()
+        node.worker(Once()).step()
     assert node.rows(slice_results) == []
     assert node.rows(objects) == []
 
