@@ -89,6 +89,36 @@ def test_of_too_many_silent_connections_those_that_waited_longest_are_ended(monk
         assert echo(port) > 0
 
 
+def test_those_who_wait_at_many_addresses_are_bounded_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has a thread, and no address has more than its share."""
+    monkeypatch.setattr(admission, "MAX_WAITING", 4)
+    known = admission.Connections(admission.Rules("X", frozenset({"CT1"})))
+    with contextlib.ExitStack() as stack:
+        pairs = [[stack.enter_context(end) for end in socket.socketpair()] for _ in range(7)]
+        came = [known.arrived(ours, admission.address(f"192.0.2.{n}")) for n, (ours, _) in enumerate(pairs)]
+        ended = [None if oldest is None else oldest.number for _, oldest in came]
+        assert ended == [None] * 4 + [one.number for one, _ in came[:3]]
+        assert all(is_closed(theirs) for _, theirs in pairs[:3])
+        assert len(still_open([theirs for _, theirs in pairs[3:]])) == 4
+        assert known.associate(came[-1][0], "CT1") is None  # who has an association waits no longer
+        ours, _ = (stack.enter_context(end) for end in socket.socketpair())
+        assert known.arrived(ours, admission.address("192.0.2.99"))[1] is None
+
+
+def test_each_address_has_its_own_share_of_the_associations() -> None:
+    known = admission.Connections(admission.Rules("X", frozenset({"CT1"}), max_associations=5, max_per_address=2))
+    with contextlib.ExitStack() as stack:
+
+        def associated(host: str, calling: str) -> bool:
+            ours, _ = (stack.enter_context(end) for end in socket.socketpair())
+            return known.associate(known.arrived(ours, admission.address(host))[0], calling) is None
+
+        assert [associated("192.0.2.1", "CT1") for _ in range(3)] == [True, True, False]
+        assert [associated("192.0.2.2", "CT1") for _ in range(3)] == [True, True, False]
+        assert [associated("192.0.2.2", "STRANGER") for _ in range(3)] == [True, True, False]
+        assert [associated(f"192.0.2.{n}", "CT1") for n in (3, 4)] == [True, False]
+
+
 def test_a_request_that_does_not_come_to_its_end_is_not_waited_for() -> None:
     whole = request()
     with listening(request_s=0.5) as port, socket.create_connection(("127.0.0.1", port)) as slow:
@@ -113,20 +143,22 @@ def test_an_address_list_that_cannot_be_read_is_refused_at_the_start() -> None:
             NodeSection(allowed_addresses=(wrong,))
 
 
-def test_running_out_of_file_handles_is_told_and_over_when_there_are_some_again(
+def test_where_file_handles_run_out_one_who_waits_makes_room_and_that_is_told(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    accept, refused = AssociationServer.get_request, iter(range(3))
+    accept, held = AssociationServer.get_request, list[socket.socket]()
 
     def out_of_handles(server: AssociationServer) -> object:
-        if next(refused, None) is None:
-            return accept(server)
-        raise OSError(errno.EMFILE, "Too many open files")
+        if held and still_open(held):
+            raise OSError(errno.EMFILE, "Too many open files")
+        accepted = accept(server)
+        held.extend(mute)
+        return accepted
 
     monkeypatch.setattr(AssociationServer, "get_request", out_of_handles)
-    with caplog.at_level(logging.WARNING), listening() as port:
+    with caplog.at_level(logging.WARNING), listening(request_s=120.0) as port, silent(port, 1) as mute:
         assert echo(port) > 0
-    assert sum("no_more_connections" in record.getMessage() for record in caplog.records) == 3
+    assert any("no_more_connections" in record.getMessage() for record in caplog.records)
 
 
 def test_an_ipv4_address_is_known_again_at_an_ipv6_socket() -> None:
