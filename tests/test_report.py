@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -413,21 +414,48 @@ def test_frames_of_a_multi_frame_image_are_named_and_listed_once() -> None:
     assert in_evidence(ds) == [uid]
 
 
+def one_changed(found: SeriesFindings, index: int, **values: Any) -> SeriesFindings:
+    """The findings with other values of one slice."""
+    slices = list(found.slices)
+    slices[index] = dataclasses.replace(slices[index], **values)
+    return dataclasses.replace(found, slices=tuple(slices))
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -0.1, 1.5])
 def test_an_output_that_is_no_probability_is_refused(bad: float) -> None:
     found = findings("deep")
-    slices = (*found.slices[:5], dataclasses.replace(found.slices[5], presence=bad), *found.slices[6:])
-    with pytest.raises(sr.UnusableFindings, match="between 0 and 1"):
-        sr.build(headers(), dataclasses.replace(found, slices=slices), context())
-    with pytest.raises(sr.UnusableFindings, match="between 0 and 1"):
-        sr.build(headers(), dataclasses.replace(found, presence=bad), context())
+    for broken in (
+        one_changed(found, 5, presence=bad),
+        one_changed(found, 5, location=(0.5, 0.5, bad)),
+        dataclasses.replace(found, presence=bad),
+        dataclasses.replace(found, location_probabilities=(bad, 0.5, 0.5)),
+    ):
+        with pytest.raises(sr.UnusableFindings, match="between 0 and 1"):
+            sr.build(headers(), broken, context())
 
 
-def test_an_image_left_out_that_has_an_output_is_refused() -> None:
-    found = findings("absent")
-    slices = (dataclasses.replace(found.slices[0], presence=0.5), *found.slices[1:])
+@pytest.mark.parametrize("certain", [0.0, 1.0])
+def test_an_output_of_which_the_model_is_certain_is_reported(certain: float) -> None:
+    told = sr.parse(sr.build(headers(), one_changed(findings("deep"), 5, presence=certain), context()))
+    assert told.slices[5].output == certain
+
+
+CONTRADICTIONS = {
+    "an image left out has an output": one_changed(findings("absent"), 0, presence=0.5),
+    "an image left out has an outcome": one_changed(findings("absent"), 0, outcome=Outcome.ABSENT),
+    "an evaluated image has no output": one_changed(findings("absent"), 5, presence=None),
+    "an evaluated image has no outcome": one_changed(findings("absent"), 5, outcome=Outcome.NOT_EVALUATED),
+    "a series has an outcome without output": dataclasses.replace(findings("absent"), presence=None),
+    "a series not evaluated has an output": dataclasses.replace(findings("not evaluated"), presence=0.5),
+    "what is absent has a place": dataclasses.replace(findings("absent"), location="deep"),
+    "what is undetermined has a place": dataclasses.replace(findings("undetermined"), location="deep"),
+}
+
+
+@pytest.mark.parametrize("found", CONTRADICTIONS.values(), ids=CONTRADICTIONS)
+def test_findings_that_contradict_themselves_are_refused(found: SeriesFindings) -> None:
     with pytest.raises(sr.UnusableFindings):
-        sr.build(headers(), dataclasses.replace(found, slices=slices), context())
+        sr.build(headers(), found, context())
 
 
 def test_our_times_stand_in_the_time_zone_of_the_images() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -89,7 +88,7 @@ def check_findings(findings: SeriesFindings) -> None:
             raise UnusableFindings("a slice has an output exactly where it was evaluated, and one of these does not")
         if s.evaluated == (s.outcome is Outcome.NOT_EVALUATED):
             raise UnusableFindings("the outcome of a slice contradicts whether it was evaluated")
-    if any(n is not None and not (math.isfinite(n) and 0.0 <= n <= 1.0) for n in numbers):
+    if any(n is not None and not 0.0 <= n <= 1.0 for n in numbers):  # nor is NaN
         raise UnusableFindings("an output is not a number between 0 and 1; nothing may be reported from it")
     if (findings.presence is None) != (findings.outcome is Outcome.NOT_EVALUATED):
         raise UnusableFindings("a series has an output exactly where something was evaluated")
