@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made import Made, changed, ct, encoded, grey_series, made_node, received
+from made import NOW, Made, changed, ct, encoded, grey_series, made_node, received
 from pydicom import uid
 from pydicom.dataset import Dataset
 
@@ -319,3 +319,60 @@ def test_a_correction_that_is_taken_back_counts_again(node: Made) -> None:
     assert current(node) == [False, True, True]
     node.accept(before)
     assert current(node) == [True, True, False]
+
+
+@pytest.mark.parametrize(("verb", "left"), [("complete", "running"), ("hold", "cancelled")])
+def test_what_is_done_stays_done_and_what_waits_is_not_begun(node: Made, verb: str, left: str) -> None:
+    """And what is under way has no lease any more where its result must not come."""
+    node.accept(ct(1))
+    with node.database.write() as connection:
+        for run, state in enumerate(("delivered", "running", "ready"), 1):
+            leased = {"lease_owner": "w1", "lease_until": NOW + 60} if state == "running" else {}
+            job = {"series_id": 1, "run": run, "state": state, "priority": 0, "not_before": NOW, "tries": 1}
+            connection.execute(jobs_table.insert().values(job | {"created_at": NOW} | leased))
+        connection.execute(series_table.update().values(run=3))
+        if verb == "hold":
+            series.hold(connection, 1, "because", now=NOW)
+        else:
+            series.complete(connection, 1, rule="silence", whole=True, now=NOW, priority=0)
+    found = [(row.state, row.lease_owner) for row in node.rows(jobs_table)[:3]]
+    assert found == [("delivered", None), (left, "w1" if left == "running" else None), ("cancelled", None)]
+
+
+def test_an_image_that_another_began_to_read_meanwhile_is_left_to_it(node: Made) -> None:
+    """Else two that read it, each alive, would count as two that it ended."""
+    node.accept(ct(1), ct(2))
+    with node.database.write() as connection:
+        assert series.begin_reading(connection, [1], tries=0) == {1}
+        assert series.begin_reading(connection, [1, 2], tries=0) == {2}
+    assert [row.tries for row in node.rows(instances)] == [1, 1]
+
+
+def test_a_try_that_ended_well_takes_back_itself_alone(node: Made) -> None:
+    node.accept(ct(1))
+    with node.database.write() as connection:
+        series.begin_reading(connection, [1], tries=0)  # of this one nobody came back
+        series.begin_reading(connection, [1], tries=1)
+        series.end_reading(connection, [1])
+    assert node.rows(instances)[0].tries == 1
+
+
+@pytest.mark.parametrize(("keep", "counts"), [("first", [False, True, False]), ("last", [False, False, True])])
+def test_the_first_of_two_that_contradict_each_other_is_not_what_was_corrected_before(
+    node: Made, keep: str, counts: list[bool]
+) -> None:
+    corrected = changed(ct(1), PatientID="CORRECTED")
+    node.accept(ct(1), corrected, changed(corrected, PixelData=bytes(512)))
+    assert current(node) == [False, True, True]
+    with node.database.write() as connection:
+        assert len(series.contradicted(connection, 1)) == 1
+        series.decide_for(connection, 1, keep)
+    assert current(node) == counts
+
+
+def test_one_that_was_passed_over_is_a_candidate_again_in_its_own_study_alone(node: Made) -> None:
+    node.accept(*(ct(1, series=f"{study}.1", study=study, PatientID=study) for study in ("1.2.8", "1.2.9")))
+    with node.database.write() as connection:
+        connection.execute(series_table.update().values(state="not chosen"))
+        series.choose_again(connection, "1.2.9", now=NOW)
+    assert [row.state for row in node.rows(series_table)] == ["not chosen", "receiving"]
