@@ -29,7 +29,7 @@ from dicom_node.network.memory import NO_OBJECT
 from dicom_node.network.stand_in import free_port
 from dicom_node.network.syntaxes import VERIFICATION
 from dicom_node.status import CommitmentStatus
-from dicom_node.store import commitment, outbox
+from dicom_node.store import commitment, outbox, purge
 from dicom_node.tables import commitments, deliveries, instances, jobs, objects, series
 
 CONTEXTS = ["1.2.840.10008.1.2.1", "1.2.840.10008.1.2"]
@@ -512,25 +512,70 @@ def test_we_commit_to_what_is_here_and_whole_and_say_why_not_to_the_rest(
     tmp_path: Path, other: Callable[..., Other], receiver: Callable[..., int]
 ) -> None:
     there = other()
-    node = node_with(tmp_path, peer(there.port))
-    whole, cut, changed, other_class, absent = (ct(number) for number in range(1, 6))
-    node.accept(whole, cut, changed, other_class)
+    node = node_with(tmp_path, peer(free_port(), name="PACS2", ae_title="OTHER"), peer(there.port))
+    whole, cut, changed, other_class, lost, twice, absent = (ct(number) for number in range(1, 8))
+    node.accept(whole, cut, changed, other_class, lost, twice)
     files = [node.spool.path(row.file) for row in node.rows(instances)]
     files[1].write_bytes(files[1].read_bytes()[:-10])
     content = bytearray(files[2].read_bytes())
     content[-1] ^= 1
     files[2].write_bytes(content)
-    asked = references(whole, cut, changed, other_class, absent)
+    files[4].unlink()
+    node.accept(ct(6, PixelData=bytes(512)))  # a person has to decide between the two
+    asked = references(whole, cut, changed, other_class, lost, twice, absent)
     asked[3] = ("1.2.840.10008.5.1.4.1.1.4", asked[3][1])
     us = keeper(node)
-    assert ask_us(receiver(lambda _: None, us.asked), asked) == CommitmentStatus.SUCCESS
+    port = receiver(lambda _: None, us.asked)
+    assert ask_us(port, asked) == CommitmentStatus.SUCCESS
     assert us.tick() == 1
     ((kind, told),) = there.told
     assert kind == network.FAILURES_EXIST
     assert told.TransactionUID == "2.25.77"
     assert [item.ReferencedSOPInstanceUID for item in told.ReferencedSOPSequence] == [whole.SOPInstanceUID]
-    assert [item.FailureReason for item in told.FailedSOPSequence] == [0x0110, 0x0110, 0x0119, 0x0112]
+    reasons = {item.ReferencedSOPInstanceUID: item.FailureReason for item in told.FailedSOPSequence}
+    assert reasons == {
+        **{ds.SOPInstanceUID: 0x0110 for ds in (cut, changed, lost, twice)},
+        other_class.SOPInstanceUID: 0x0119,
+        absent.SOPInstanceUID: 0x0112,
+    }
+    assert [row.id for row in node.rows(instances) if row.committed_at is not None] == [1]
     assert us.tick() == 0
+
+
+def test_what_goes_while_it_is_looked_at_is_not_committed_to(
+    tmp_path: Path, other: Callable[..., Other], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = other()
+    node = node_with(tmp_path, peer(there.port))
+    node.accept(ct(1))
+    read = node.spool.read
+
+    def reads(file: str) -> bytes:
+        content = read(file)
+        with node.database.write() as connection:
+            purge.delete_rows(connection, 1)
+        return content
+
+    us = keeper(node)
+    us.asked("PACS", "2.25.77", references(ct(1)))
+    monkeypatch.setattr(node.spool, "read", reads)
+    us.tick()
+    assert there.told[0][0] == network.FAILURES_EXIST
+
+
+def test_what_cannot_be_answered_is_given_up_at_last_and_then_forgotten(tmp_path: Path) -> None:
+    node = node_with(tmp_path, peer(104))
+    keeper(node).asked("PACS", "2.25.77", references(ct(1)))
+    gone = node.config.model_copy(update={"peers": ()})
+    us = Keeper(node.database, node.spool, gone, clock=node.clock, jitter=lambda: 0.0)
+    keep_s = node.config.retention.keep_days * 86400.0
+    node.clock.advance(keep_s)
+    assert us.tick() == 1
+    assert node.rows(commitments)[0].state == "waiting"
+    node.clock.advance(60)
+    keeper(node).asked("PACS", "2.25.78", references(ct(1)))
+    assert us.tick() == 2  # of which the first is done with, and old
+    assert [(row.transaction_uid, row.state) for row in node.rows(commitments)] == [("2.25.78", "waiting")]
 
 
 def test_what_we_committed_to_outlives_its_retention_until_it_is_released(
@@ -597,7 +642,7 @@ def test_no_request_is_taken_where_the_disk_is_full(
 
 
 def test_who_cannot_be_answered_is_refused(tmp_path: Path, receiver: Callable[..., int]) -> None:
-    node = node_with(tmp_path)
+    node = node_with(tmp_path, peer(104, ae_title="OTHER"))
     assert ask_us(receiver(lambda _: None, keeper(node).asked), references(ct(1))) == CommitmentStatus.NOT_AUTHORIZED
     assert node.rows(commitments) == []
 

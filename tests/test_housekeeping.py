@@ -112,6 +112,15 @@ def test_a_series_to_which_something_comes_while_it_is_about_to_go_stays(node: M
     assert len(node.rows(instances)) == len(head_series()) + 1
 
 
+def test_what_comes_or_goes_while_it_is_tidied_ends_nothing(node: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    node.accept(*grey_series(3))
+    node.tick_after(31)
+    monkeypatch.setattr(purge, "deletable", lambda *_, **__: [1])  # until an image came to it
+    monkeypatch.setattr(node.spool, "stored", lambda: iter(["aa/gone.dcm"]))
+    assert tidy(node) == (0, 0)
+    assert len(node.rows(instances)) == 3
+
+
 def test_refused_and_failed_series_go_too(node: Made) -> None:
     node.accept(*grey_series(3))
     node.tick_after(31)
@@ -178,6 +187,8 @@ def test_names_that_a_killed_process_made_for_files_to_come_are_removed_and_no_w
 ) -> None:
     node.accept(ct(1), ct(2))
     (spare,) = [file for file in node.spool.folder.glob("??/*") if not file.stat().st_size]
+    tidy(node)
+    assert spare.exists()  # the next image is to be written to it
     os.utime(spare, (time.time() - 7200,) * 2)
     assert tidy(node) == (0, 0)
     assert not spare.exists()
