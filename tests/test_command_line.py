@@ -10,13 +10,16 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from made import ct, received
+from made import ct, made_node, received
+from receiving import listening
 from untrained import untrained_checkpoint
 
 from dicom_node.cli import main
 from dicom_node.config import load
+from dicom_node.received import Received
+from dicom_node.status import StoreStatus
 from dicom_node.store.opening import open_store
-from dicom_node.tables import series
+from dicom_node.tables import instances, series
 
 HEAVY = (
     "torch",
@@ -237,12 +240,63 @@ def test_sending_that_ends_in_the_middle_says_how_far_it_came(folder: Path):
     assert "0 of 1 stored" in said
 
 
+def test_what_a_peer_refuses_is_not_counted_as_stored(folder: Path):
+    """Who sends a folder on may delete it afterwards."""
+    refused = ct(2).SOPInstanceUID
+    for number in (1, 2):
+        got = received(ct(number))
+        (folder / f"{number}.dcm").write_bytes(got.meta + got.data_set)
+
+    def accept(got: Received) -> StoreStatus:
+        return StoreStatus.CANNOT_UNDERSTAND if got.sop_instance_uid == refused else StoreStatus.SUCCESS
+
+    with listening(accept) as port:
+        peer = f'[[peers]]\nname = "PACS"\nhost = "127.0.0.1"\nport = {port}\nae_title = "DICOM_NODE"\n'
+        (folder / "config.toml").write_text(f'[node]\nae_title = "CT1"\n{peer}')
+        code, said = run(folder, "send", str(folder), "--to", "PACS")
+        assert (code, "1 of 2 stored" in said, str(folder / "2.dcm") in said) == (1, True, True)
+        code, said = run(folder, "send", str(folder / "1.dcm"), "--to", "PACS")
+        assert (code, "1 of 1 stored" in said) == (0, True)
+        assert run(folder, "echo", "PACS")[0] == 0
+
+
 def test_a_node_that_takes_tls_alone_is_not_sent_to_in_clear(folder: Path):
     tls = 'tls = true\ntls_certificate = "a.pem"\ntls_key = "b.key"\ntls_clients = "none"\n'
     (folder / "config.toml").write_text(f"[node]\n{tls}")
     code, said = run(folder, "send", str(folder))
     assert code == 1
     assert "this node takes TLS alone" in said
+
+
+@pytest.mark.parametrize("named", [[], ["--patient", ""], ["--study", ""], ["--patient", "P-1", "--study", "1.2"]])
+def test_who_is_to_be_forgotten_is_named_in_one_way(folder: Path, named: list[str]):
+    """No name is no patient: those who sent none are not one."""
+    node = made_node(folder)
+    node.accept(ct(1, PatientID=""))
+    code, said = run(folder, "forget", "--yes", *named)
+    assert code == 1
+    assert "name one of the two" in said
+    assert len(node.rows(instances)) == len(node.files()) == 1
+
+
+def test_a_no_forgets_nobody_and_a_yes_one_alone(folder: Path):
+    node = made_node(folder)
+    node.accept(ct(1), ct(1, series="1.2.9.1", study="1.2.9", PatientID="P-2"))
+    arguments = ["forget", "--patient", "P-1", "--config", str(folder / "config.toml")]
+    no = CliRunner().invoke(main, arguments, input="n\n")
+    assert no.exit_code == 1
+    assert "Erase 1 series with all images and reports, for good?" in no.output
+    assert len(node.rows(instances)) == 2
+    assert CliRunner().invoke(main, arguments, input="y\n").exit_code == 0
+    assert [row.study_uid for row in node.rows(series)] == ["1.2.9"]
+
+
+def test_a_study_of_several_series_is_to_be_named_by_the_number_of_one(folder: Path):
+    node = made_node(folder)
+    node.accept(ct(1, series="1.2.9.1", study="1.2.9"), ct(1, series="1.2.9.2", study="1.2.9"))
+    code, said = run(folder, "retry", "1.2.9")
+    assert (code, "several series here: 1, 2;" in said) == (1, True)
+    assert json.loads(run(folder, "show", "1.2.9.2", "--json")[1])["series"]["id"] == 2
 
 
 def test_of_whom_nothing_is_known_is_asked_in_other_words(folder: Path):

@@ -5,21 +5,27 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pydicom
 import pytest
 from click.testing import CliRunner
-from made import FakeClassifier, Made, changed, head_series, made_node, peer
+from made import FakeClassifier, Made, Predictions, changed, head_series, made_node, peer
+from test_anatomy import enhanced
 from untrained import metadata
 
 from dicom_node import extras, reporting, spooled
 from dicom_node.cli import main
+from dicom_node.cli.common import newest_report
 from dicom_node.errors import NotPossible, StoreFull
+from dicom_node.slices import Shown
 from dicom_node.store import commitment, jobs, outbox, overview, series
 from dicom_node.tables import deliveries, instances, objects, slice_results
 from dicom_node.tables import jobs as jobs_table
 from dicom_node.tables import series as series_table
 from dicom_node.withdrawing import withdraw
 from dicom_node.worker import Worker
+from dtvit import ct
 
 EVERYTHING = ("report", "picture", "document", "key_objects")
 PRESENT, ABSENT = 0.95, 0.02
@@ -95,6 +101,41 @@ def test_the_picture_shows_the_result_and_names_nobody(tmp_path: Path) -> None:
     assert ds.StudyInstanceUID == head_series()[0].StudyInstanceUID
     assert ds.SeriesDescription.startswith("AI: ICH PRESENT")
     assert len(ds.pixel_array.reshape(-1, 3).max(0).nonzero()[0]) == 3  # something is drawn, in colour
+
+
+class BloodInTwo(FakeClassifier):
+    """Sees it in the tenth and the eleventh of the slices that it is asked for."""
+
+    def predict(self, inputs: npt.NDArray[np.uint8]) -> Predictions:
+        numbers = sum(self.asked) + np.arange(len(inputs))
+        found = super().predict(inputs)
+        found.presence = np.where(np.isin(numbers, (9, 10)), PRESENT, ABSENT)
+        return found
+
+
+def test_the_picture_shows_the_frames_that_the_result_names_and_maps_of_those_with_blood(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: dict[int, Shown] = {}
+    draw = reporting.summary_picture
+
+    def drawn(*given: Any) -> reporting.Built:
+        *_, found, pictures = given
+        shown.update({found.slices[index].frame: one for index, one in pictures.items()})
+        return draw(*given)
+
+    monkeypatch.setattr(reporting, "summary_picture", drawn)
+    node = made_node(tmp_path, peers=[peer(104, objects=("report", "picture"))])
+    node.accept(enhanced(head_series()))
+    node.tick_after(31)
+    worker = node.worker(BloodInTwo())
+    while worker.step():
+        node.clock.advance(1.0)
+    image = ct.CTObject(node.spool.read(node.rows(instances)[0].file))
+    assert {10, 11} < set(shown)
+    for frame, one in shown.items():
+        assert (one.hu == image.slice(frame - 1).hu).all()
+        assert (one.relevance is not None) == (frame in (10, 11))
 
 
 def test_a_picture_that_cannot_be_made_holds_up_no_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,6 +243,8 @@ def test_with_a_result_go_those_that_it_superseded(tmp_path: Path) -> None:
         finish(node)
         deliver(node, "PACS1")
     first, second = node.rows(objects)
+    (tmp_path / "config.toml").write_text("[node]\nmin_free_mib = 0\n")
+    assert newest_report("1", tmp_path / "config.toml") == node.spool.read(second.file)
     assert "PACS1 is told" in take_back(node)
     named = str(pydicom.dcmread(node.spool.path(node.rows(objects)[2].file)).CurrentRequestedProcedureEvidenceSequence)
     assert first.sop_instance_uid in named

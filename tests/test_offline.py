@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pydicom
 import pytest
+from click.testing import CliRunner
 from made import FakeClassifier, ct, grey_series, head_series, received
 from pydicom.dataset import Dataset
 from untrained import untrained_checkpoint
 
 from dicom_node import offline
+from dicom_node.cli import main
 from dicom_node.config import Config
 from dicom_node.report import sr
 from dtvit.preprocess import preprocessing
@@ -118,3 +120,25 @@ def test_nothing_is_left_behind(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     offline.classify(paths)
     assert list((tmp_path / "tmp").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("reports", "exit_code", "written"),
+    [([None], 1, None), ([None, b"one"], 0, b"one"), ([b"one", b"two"], 1, None)],
+    ids=["none", "one", "two"],
+)
+def test_the_command_writes_the_report_of_one_series_alone_and_ends_with_1_without_any(
+    write: Callable[..., list[Path]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    reports: list[bytes | None],
+    exit_code: int,
+    written: bytes | None,
+) -> None:
+    found = [offline.Classified(f"1.2.{n}", "a state", None, None, each) for n, each in enumerate(reports)]
+    monkeypatch.setattr(offline, "classify", lambda *_, **__: found)
+    (file,), sr_file = write([ct(1)]), tmp_path / "report"
+    assert CliRunner().invoke(main, ["classify", "--json", str(file)]).exit_code == (1 if reports == [None] else 0)
+    ran = CliRunner().invoke(main, ["classify", "--json", "--sr", str(sr_file), str(file)])
+    assert ran.exit_code == exit_code
+    assert (sr_file.read_bytes() if sr_file.exists() else None) == written

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import ssl
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from made import peer
+from made import made_node, peer
 from pydantic import ValidationError
 from pynetdicom import AE
 from pynetdicom.sop_class import Verification
@@ -22,6 +23,7 @@ from dicom_node.cli import main
 from dicom_node.config import Peer, load
 from dicom_node.errors import PeerUnreachable
 from dicom_node.network import scu, tls
+from dicom_node.store import heartbeats
 
 pytestmark = pytest.mark.skipif(
     shutil.which("openssl") is None, reason="needs the openssl command to make certificates"
@@ -104,6 +106,12 @@ def test_a_certificate_of_this_node_that_is_nearly_over_is_told(
     ran = CliRunner().invoke(main, ["check-config", "--config", str(tmp_path / "config.toml")])
     assert ran.exit_code == 0
     assert ("but " in ran.output and "certificate " in ran.output.partition("\nbut ")[2]) or said is None
+    node = made_node(tmp_path)
+    with node.database.write() as connection:
+        heartbeats.beat(connection, "1-1", started_at=time.time(), now=time.time())
+    (tmp_path / "config.toml").write_text((tmp_path / "config.toml").read_text() + "min_free_mib = 0\n")
+    ran = CliRunner().invoke(main, ["status", "--check", "--json", "--config", str(tmp_path / "config.toml")])
+    assert (ran.exit_code, json.loads(ran.output)["wrong"]) == ((0, []) if said is None else (1, [f"{again}: {said}"]))
 
 
 def test_the_end_of_a_certificate_is_told_too_where_the_machine_has_no_tls_1_3(
