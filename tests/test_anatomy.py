@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made import FakeClassifier, Made, changed, head_series, made_node, peer, received
+from made import FakeClassifier, Made, changed, grey_series, head_series, made_node, peer, received
 from pydicom import uid
 from pydicom.dataset import Dataset
 
@@ -267,3 +267,17 @@ def test_images_that_came_twice_at_one_place_are_no_harm(node: Made) -> None:
         changed(ds, SOPInstanceUID=f"{ds.SOPInstanceUID}.2", InstanceNumber=100 + i) for i, ds in enumerate(datasets)
     ]
     assert concluded(node, [*datasets, *again[9:13]]) == ("absent", "")
+
+
+@pytest.mark.parametrize(("unreadable", "state"), [(2, "refused"), (3, "reported")])
+def test_as_many_images_as_a_head_needs_may_hide_one_where_they_cannot_be_read(
+    node: Made, unreadable: int, state: str
+) -> None:
+    datasets = grey_series(10)
+    hidden = [changed(ds, BitsAllocated=12, BitsStored=12, HighBit=11) for ds in datasets[:unreadable]]
+    node.accept(*hidden, *datasets[unreadable:])
+    node.tick_after(31)
+    worker = node.worker(HEALTHY)
+    while worker.step():
+        node.clock.advance(1.0)
+    assert [job.state for job in node.rows(jobs)] == [state]
