@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from untrained import metadata
 from dicom_node import extras, reporting, spooled
 from dicom_node.cli import main
 from dicom_node.cli.common import newest_report
-from dicom_node.errors import NotPossible, StoreFull
+from dicom_node.errors import NotPossible, StoreFull, StoreUnavailable
 from dicom_node.slices import Shown
 from dicom_node.store import commitment, jobs, outbox, overview, series
+from dicom_node.store.spool import Spool
 from dicom_node.tables import deliveries, instances, objects, slice_results
 from dicom_node.tables import jobs as jobs_table
 from dicom_node.tables import series as series_table
@@ -214,17 +216,44 @@ def test_what_is_sent_while_a_withdrawal_is_built_is_named_by_it_too(
     assert len(list(node.spool.stored())) == kept + 1
 
 
-def test_of_a_result_that_was_withdrawn_no_picture_is_made(tmp_path: Path) -> None:
+@pytest.mark.parametrize("drawing", [False, True], ids=["before it is drawn", "while it is drawn"])
+def test_of_a_result_that_was_withdrawn_no_picture_is_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, drawing: bool
+) -> None:
     node = made_node(tmp_path, peers=[peer(104, objects=("report", "picture"))])
     node.accept(*head_series())
     node.tick_after(31)
     worker = node.worker()
     while not node.rows(objects):
         worker.step()
-    take_back(node)
+    draw = reporting.summary_picture
+
+    def drawn(*given: Any) -> reporting.Built:
+        take_back(node)
+        return draw(*given)
+
+    if drawing:
+        monkeypatch.setattr(reporting, "summary_picture", drawn)
+    else:
+        take_back(node)
     finish(node)
     assert [o.kind for o in node.rows(objects)] == ["report"]
     assert owed(node) == set()
+
+
+def test_no_picture_is_made_of_a_report_by_another_model_and_nothing_waits_for_it(tmp_path: Path) -> None:
+    node = made_node(tmp_path, peers=[peer(104, objects=("report", "picture"))])
+    node.accept(*head_series())
+    node.tick_after(31)
+    worker = node.worker()
+    while not node.rows(objects):
+        worker.step()
+    deliver(node, "PACS1")
+    newer = FakeClassifier(ABSENT)
+    newer.checkpoint = replace(newer.checkpoint, digest="e" * 64)
+    assert node.worker(newer).step()
+    assert [o.kind for o in node.rows(objects)] == ["report"]
+    assert [job.state for job in node.rows(jobs_table)] == ["delivered"]
 
 
 def test_withdrawing_says_who_must_be_told_by_other_means(tmp_path: Path) -> None:
@@ -586,7 +615,14 @@ def test_who_was_told_of_hemorrhage_is_told_that_it_is_not_there_after_all(tmp_p
     assert owed(node) == {("PACS1", "report")}
 
 
-def test_a_full_disk_postpones_pictures_and_costs_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("fails", "how"),
+    [("keep", StoreFull("the disk of the spool is full")), ("read", StoreUnavailable("the spool is away"))],
+    ids=["full", "away"],
+)
+def test_a_disk_that_is_full_or_away_postpones_pictures_and_costs_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str, how: Exception
+) -> None:
     node = made_node(tmp_path, peers=[peer(104, objects=("report", "picture"))])
     node.accept(*head_series())
     node.tick_after(31)
@@ -594,13 +630,13 @@ def test_a_full_disk_postpones_pictures_and_costs_none(tmp_path: Path, monkeypat
     while not node.rows(objects):
         worker.step()
 
-    def full(*_: object) -> str:
-        raise StoreFull("the disk of the spool is full")
+    def failing(*_: object) -> None:
+        raise how
 
     with monkeypatch.context() as disk:
-        disk.setattr("dicom_node.store.spool.Spool.keep", full)
+        disk.setattr(Spool, fails, failing)
         for _ in range(extras.EXTRAS_TRIES + 1):
-            with pytest.raises(StoreFull):
+            with pytest.raises(type(how)):
                 worker.step()
     while worker.step():
         pass
