@@ -12,6 +12,7 @@ from made import FakeClassifier, Made, changed, grey_series, head_series, made_n
 from pydicom import uid
 from pydicom.dataset import Dataset
 
+from dicom_node.store.series import set_ruled_out
 from dicom_node.tables import jobs
 from dtvit import ct, preprocess, robust
 
@@ -92,11 +93,12 @@ def test_a_field_of_view_that_cuts_the_brain_is_not_absent(node: Made) -> None:
     assert "beyond what the network is shown" in reasons
 
 
-def test_slices_that_are_not_parallel_are_not_absent(node: Made) -> None:
+@pytest.mark.parametrize(("degrees", "expected"), [(25.0, "undetermined"), (2.0, "undetermined"), (0.5, "absent")])
+def test_slices_that_are_not_parallel_are_not_absent(node: Made, degrees: float, expected: str) -> None:
     datasets = head_series()
-    outcome, reasons = concluded(node, [tilted(ds, 25.0) for ds in datasets[:10]] + datasets[10:])
-    assert outcome == "undetermined"
-    assert "not parallel" in reasons
+    outcome, reasons = concluded(node, [tilted(ds, degrees) for ds in datasets[:10]] + datasets[10:])
+    assert outcome == expected
+    assert ("not parallel" in reasons) == (expected == "undetermined")
 
 
 def test_slices_of_two_coordinate_systems_are_no_volume(node: Made) -> None:
@@ -281,3 +283,22 @@ def test_as_many_images_as_a_head_needs_may_hide_one_where_they_cannot_be_read(
     while worker.step():
         node.clock.advance(1.0)
     assert [job.state for job in node.rows(jobs)] == [state]
+
+
+def test_what_was_looked_at_before_it_was_ruled_out_is_left_out_once_and_does_not_count(node: Made) -> None:
+    """As where the rules were changed, and the series is judged again."""
+    datasets = head_series()
+    node.accept(*datasets)
+    worker = node.worker(FakeClassifier(0.95))
+    while worker.step():
+        node.clock.advance(0.1)
+    with node.database.write() as connection:
+        for number in range(6, 14):
+            set_ruled_out(connection, number, "a rule")
+    node.tick_after(31)
+    while worker.step():
+        node.clock.advance(1.0)
+    found = node.rows(jobs)[-1].findings
+    left_out = {s["sop_instance_uid"]: s["left_out"] for s in found["slices"] if s["outcome"] == "not evaluated"}
+    assert [left_out.get(ds.SOPInstanceUID) for ds in datasets[5:13]] == ["a rule"] * 8
+    assert len(found["slices"]) == len(datasets)
