@@ -505,6 +505,8 @@ def test_a_file_lost_from_the_spool_costs_its_slice_alone(node: Made) -> None:
         ("reported", "undetermined", "1 slice inside the brain left out")
     ]
     assert str(lost.sop_instance_uid) in str(report(node))
+    (left_out,) = [one for one in node.rows(jobs_table)[0].findings["slices"] if one["left_out"] == result.left_out]
+    assert left_out["instance_number"] == head_series()[8].InstanceNumber  # by which a reader finds it
 
 
 def test_a_series_whose_files_are_all_gone_fails_at_once_and_says_what_to_do(node: Made) -> None:
