@@ -100,6 +100,16 @@ def test_delimiters_at_the_end_of_a_name_make_no_other_patient(spelled: str) -> 
     assert read(ct(PatientName="Doe^^Jane")).identity != read(ct()).identity
 
 
+@pytest.mark.parametrize("name", ["Yamada^Tarou=\u5c71\u7530^\u592a\u90ce", "\u5c71\u7530^\u592a\u90ce"])
+def test_a_name_is_the_same_in_whatever_character_set_it_comes(name: str) -> None:
+    """One that changes sets by escape sequences is all ASCII, byte by byte."""
+    escaped = ct(PatientName=name, SpecificCharacterSet=["", "ISO 2022 IR 87"])
+    assert encoded(escaped).count(b"\x1b") > 1
+    one, other = read(escaped), read(ct(PatientName=name, SpecificCharacterSet="ISO_IR 192"))
+    assert (one.identity, one.patient) == (other.identity, other.patient)
+    assert one.identity != read(ct(PatientName="Yamada^Tarou")).identity
+
+
 def test_what_cannot_be_read_counts_as_absent_and_costs_no_slice() -> None:
     ds = ct()
     for keyword, vr, value in (
@@ -128,6 +138,8 @@ def test_a_place_that_no_patient_lies_at_or_lacks_its_direction_is_none() -> Non
     far = read(ct(ImagePositionPatient=[0, 0, "2e5"])).facts
     assert (far.position, far.tilt_deg) == (None, 0.0)
     assert read(ct(ImageOrientationPatient=["1.5", 0, 0, 0, "1.5", 0])).facts.orientation is None
+    assert read(ct(ImageOrientationPatient=[1, 0, 0, 0, 1, 0, 0])).facts.orientation is None
+    assert read(ct(ImagePositionPatient=[0, 0, 5, 9])).facts.position is None
     undirected = read(ct(ImageOrientationPatient=None)).facts
     assert (undirected.position_mm, undirected.tilt_deg) == (None, None)
 
