@@ -408,6 +408,19 @@ def test_a_text_where_a_sequence_belongs_holds_no_items(odd: bytes) -> None:
     assert not read(ds).facts.contrast
 
 
+@pytest.mark.parametrize("undefined", [False, True], ids=["defined length", "undefined length"])
+@pytest.mark.parametrize("said", ["", "X"])
+def test_an_agent_sequence_names_an_agent_if_its_item_holds_anything(said: str, undefined: bool) -> None:
+    """The shortest that can be: a code of two bytes."""
+    ds, item = ct(3), Dataset()
+    if said:
+        item.CodeValue = said
+    item.is_undefined_length_sequence_item = undefined
+    setattr(ds, SEQUENCE, [item])
+    ds[SEQUENCE].is_undefined_length = undefined
+    assert read(ds).facts.contrast is bool(said)
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("syntax", [IMPLICIT, EXPLICIT])
 def test_what_is_read_without_pydicom_is_what_pydicom_reads(syntax: str, monkeypatch: pytest.MonkeyPatch) -> None:
