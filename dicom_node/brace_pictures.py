@@ -1,7 +1,7 @@
 """Before and after: what brace removal does to a folder of CT, for people (`dicom-node brace FOLDER --out DIR`).
 
-One PNG a slice, numbered from feet to head in one folder a series: the slice in the brain window, beside it the picture
-that the model would see before it is scaled. Names hold no identity, but a face can be known from pictures: mind DIR.
+One PNG per slice, numbered from feet to head, one folder per series: the slice in the brain window, and beside it what
+the model would see, before scaling. File names hold no identity, but pictures can show a recognizable face: guard DIR.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ class Pictured:
     series: int
     pictures: int
     flagged: int
-    """Slices whose mask went another way than usual; the words stand in the picture."""
+    """Slices whose mask was not found in the usual way; the picture says how."""
     unreadable: dict[str, str] = field(default_factory=dict)
     """File (relative to the folder) and reason."""
 
 
 def write(folder: Path, out: Path, mode: str = "robust", tell: Callable[[str], None] = lambda _: None) -> Pictured:
-    """Picture every CT slice below `folder` into `out`, which is made; `tell` gets one line a series.
+    """Draw every CT slice below `folder` into `out`, which is created; `tell` gets one line per series.
 
-    Raises NotADirectoryError where there is no folder; a file that cannot be used costs itself and is named.
+    Raises NotADirectoryError where there is no folder; a file that cannot be used is skipped and named.
     """
     from dtvit import ct, preprocess
 
     if not folder.is_dir():
-        raise NotADirectoryError(f"{folder} is no folder")
+        raise NotADirectoryError(f"{folder} is not a folder")
     members: dict[str, list[CTSlice]] = {}
     unreadable = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
@@ -62,7 +62,7 @@ def write(folder: Path, out: Path, mode: str = "robust", tell: Callable[[str], N
 
 
 def _series(path: Path) -> str:
-    """Series Instance UID, or nothing where there is none to read; `ct.read` says what is wrong with such a file."""
+    """Series Instance UID, empty where it cannot be read; `ct.read` says what is wrong with such a file."""
     try:
         header = pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"])
         return str(header.get("SeriesInstanceUID", ""))

@@ -1,7 +1,7 @@
-"""Storage commitment, both sides: asking destinations for it, and answering who asks us. No SQL here, no DIMSE.
+"""Storage commitment, both sides: asking destinations for it, and answering those who ask us. No SQL here, no DIMSE.
 
-An answer of ours rests on existence, size and digest of the file, looked at when it is given; what we commit to is
-kept from housekeeping first, and only then the answer goes out.
+Our answer rests on the existence, size and digest of the file, checked when the answer is given; what we commit to is
+first protected from housekeeping, and only then does the answer go out.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from dicom_node.store.spool import Spool
 
 log = logging.getLogger("dicom_node.commitment")
 
-AT_ONCE = 100  # objects in one question of ours
+AT_ONCE = 100  # objects in one request of ours
 DAY_S = 86400.0
-LONGEST_WAIT = 24  # times commitment_wait_s: a day, where that is its hour
+LONGEST_WAIT = 24  # times commitment_wait_s: a day, with the default of an hour
 
 
 class Reports:
-    """Takes what destinations answer, on whichever association it comes."""
+    """Takes the answers of destinations, on whichever association they come."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class Reports:
         self._jitter = jitter
 
     def take(self, report: Report) -> None:
-        """Durable when it returns. One for a transaction that was asked anew since is of no use and no harm."""
+        """Durable when it returns. An answer to a transaction that was asked anew since is ignored."""
         now = self._clock()
         with self._database.write() as connection:
             kept, lost = commitment.settle(
@@ -88,10 +88,10 @@ class Asker:
         self._jitter = jitter
         self._linger_s = linger_s
         self._not_asked = 0
-        """How often in a row the peer could not be asked: that makes no object's answer late."""
+        """How often in a row the peer could not be asked: that makes no object's answer overdue."""
 
     def tick(self) -> int:
-        """Ask for what is due in one transaction; returns how many objects it names."""
+        """Ask about what is due in one transaction; returns how many objects it names."""
         now = self._clock()
         settings = self._config.results
         longest_s = max(settings.retry_longest_s, LONGEST_WAIT * settings.commitment_wait_s)
@@ -99,7 +99,7 @@ class Asker:
             owed = commitment.due(connection, self._peer.name, now=now, longest_wait_s=longest_s, limit=AT_ONCE)
         if not owed:
             return 0
-        owed = [one for one in owed if one.tries == owed[0].tries]  # the others at the next tick: their wait is another
+        owed = [one for one in owed if one.tries == owed[0].tries]  # the others at the next tick: their wait differs
         transaction_uid = uids.fresh()
         with self._database.write() as connection:
             again_at = now + _patience_s(owed[0].tries, settings)
@@ -126,16 +126,16 @@ class Asker:
 
 
 def _patience_s(tries: int, settings: Results) -> float:
-    """How long an answer may take, after so many questions without one: twice as long each time, up to 24 times.
+    """How long to wait for an answer after `tries` requests without one: twice as long each time, up to 24 times.
 
-    An answer counts for the newest question alone, and there are archives that answer when they write their tapes, at
-    night: asked again each hour, such a one would never be in time.
+    Only an answer to the newest request counts, and some archives answer when they write their tapes, at night: asked
+    again every hour, such an archive would never be in time.
     """
     return settings.commitment_wait_s * min(2.0 ** min(tries, 30), LONGEST_WAIT)
 
 
 class Keeper:
-    """Takes requests to commit, durably, and answers them on associations of our own."""
+    """Records requests to commit, durably, and answers them on associations of our own."""
 
     def __init__(
         self,
@@ -153,18 +153,19 @@ class Keeper:
         self._jitter = jitter
 
     def asked(self, calling_aet: str, transaction_uid: str, references: Sequence[Reference]) -> CommitmentStatus:
-        """Success once the request is on disk; an answer must go somewhere. Raises StoreFull, StoreUnavailable."""
+        """Success once the request is on disk; refused where no peer is known to answer to. Raises StoreFull,
+        StoreUnavailable."""
         if self._peer_of(calling_aet) is None:
             hint = "a peer with this AE title, its host and port"
             log.warning("commitment_refused %s", fields(calling=calling_aet, reason="no way to answer", needs=hint))
             return CommitmentStatus.NOT_AUTHORIZED
-        self._spool.check_room()  # a request may take six megabytes, and nothing bounds their number
+        self._spool.check_room()  # a request may take six megabytes, and their number is not limited
         with self._database.write() as connection:
             commitment.keep(connection, transaction_uid, calling_aet, references, now=self._clock())
         return CommitmentStatus.SUCCESS
 
     def tick(self) -> int:
-        """Answer what is due; returns how many requests that were."""
+        """Answer the requests that are due; returns how many."""
         now = self._clock()
         longest_s = self._config.results.retry_longest_s
         with self._database.read() as connection:
@@ -182,7 +183,7 @@ class Keeper:
         failed = sum(reason is not None for _, _, reason in answers)
         try:
             if peer is None:
-                raise PeerError(f"no peer has the AE title {request.calling_aet} any more")
+                raise PeerError(f"no peer has the AE title {request.calling_aet} any longer")
             network.report(peer, self._config.node.ae_title, request.transaction_uid, answers)
         except PeerError as exc:
             give_up = now - request.received_at > self._config.retention.keep_days * DAY_S
@@ -202,7 +203,7 @@ class Keeper:
         if not rows:
             return FailureReason.NO_SUCH_OBJECT_INSTANCE
         if len(rows) > 1:
-            return FailureReason.PROCESSING_FAILURE  # two that contradict each other: a person decides
+            return FailureReason.PROCESSING_FAILURE  # two contradict each other: a person decides
         row = rows[0]
         if row.sop_class_uid != sop_class_uid:
             return FailureReason.CLASS_INSTANCE_CONFLICT

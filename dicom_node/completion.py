@@ -1,4 +1,4 @@
-"""When is a series complete? No prefix of it proves its end, so the first of three rules that fires:
+"""When is a series complete? No prefix of it proves its end, so the first of three rules to fire decides:
 
     count     as many instances as a PACS said there are
     covered   quiet for a short while, no association open, and contiguous slices show the brain from end to end
@@ -26,7 +26,7 @@ class Rule(StrEnum):
 class Decision:
     rule: Rule
     whole: bool
-    """False where fewer instances came than were announced; what the geometry says is judged with the slices."""
+    """False where fewer instances arrived than announced; what the geometry says is judged with the slices."""
 
 
 def decide(
@@ -39,7 +39,7 @@ def decide(
     coverage: Coverage | None,
     waits: Completion,
 ) -> Decision | None:
-    """The rule that fires now, or None. `coverage` is None as long as a received slice has not been looked at."""
+    """The rule that fires now, or None. `coverage` is None while a received slice has not been looked at."""
     quiet_s = now - last_at
     if expected is not None and received >= expected:
         return Decision(Rule.COUNT, whole=True)

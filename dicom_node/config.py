@@ -1,6 +1,6 @@
-"""config.toml: read, checked whole, and frozen. Every key stands in the shipped config.toml with its meaning.
+"""config.toml: read, checked as a whole, and frozen. The shipped config.toml lists and explains every key.
 
-An error names the key, the value, and what is allowed; an unknown key names the nearest known one.
+An error names the key, its value, and what is allowed; for an unknown key it names the nearest known one.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from dicom_node.errors import ConfigError
 
 
 def _ae_title(value: str) -> str:
-    """PS3.5 6.2, VR AE: 1..16 characters of the default repertoire, no backslash; spaces at the ends do not count."""
+    """PS3.5 6.2, VR AE: 1..16 characters of the default repertoire, no backslash; outer spaces do not count."""
     title = value.strip(" ")
     if not 1 <= len(title) <= 16 or not re.fullmatch(r"[ -\[\]-~]+", title):
         raise ValueError("an AE title has 1 to 16 printable ASCII characters and no backslash")
@@ -55,25 +55,25 @@ def _network(value: str) -> str:
     try:
         ipaddress.ip_network(value.strip())
     except ValueError as exc:
-        raise ValueError(f"an address or network is meant, as 192.0.2.7 or 192.0.2.0/24: {exc}") from exc
+        raise ValueError(f"must be an address or network, such as 192.0.2.7 or 192.0.2.0/24: {exc}") from exc
     return value
 
 
 def _host(value: str) -> str:
-    """A name or an address alone; what is no host fails in the resolver, each time anew."""
+    """A name or an address alone; anything else would fail in the resolver on every attempt."""
     labels = value.removesuffix(".").split(".")
     is_name = all(re.fullmatch(r"[\w-]{1,63}", label) for label in labels) and len(value) <= 253
     if not is_name:
         try:
             ipaddress.ip_address(value.partition("%")[0])
         except ValueError as exc:
-            raise ValueError("a name or an address alone is meant, as pacs.example.org or 192.0.2.10") from exc
+            raise ValueError("must be a name or an address alone, such as pacs.example.org or 192.0.2.10") from exc
     return value
 
 
 def _readers(value: object) -> object:
     if value != "auto" and (not isinstance(value, int) or value < 0):
-        raise ValueError('a number of processes is meant, 0 or more, or "auto"')
+        raise ValueError('must be a number of processes, 0 or more, or "auto"')
     return value
 
 
@@ -121,9 +121,11 @@ class NodeSection(Section):
                 raise ValueError("tls_certificate, tls_key and tls_ca have no effect without tls = true")
             return self
         if self.tls_certificate is None or self.tls_key is None:
-            raise ValueError("tls = true needs tls_certificate and tls_key, what this node shows those who connect")
+            raise ValueError("tls = true needs tls_certificate and tls_key, which this node presents to its clients")
         if self.tls_ca is None and self.tls_clients != "none":
-            raise ValueError(f'tls_clients = "{self.tls_clients}" needs tls_ca, the authority of their certificates')
+            raise ValueError(
+                f'tls_clients = "{self.tls_clients}" needs tls_ca, the authority that signed their certificates'
+            )
         return self
 
 
@@ -149,15 +151,15 @@ class Peer(Section):
         if not self.tls and (self.tls_ca or self.tls_certificate or self.tls_key):
             raise ValueError("tls_ca, tls_certificate and tls_key have no effect without tls = true")
         if (self.tls_certificate is None) != (self.tls_key is None):
-            raise ValueError("tls_certificate and tls_key are given together, or neither")
+            raise ValueError("tls_certificate and tls_key must be given together or not at all")
         return self
 
     @model_validator(mode="after")
     def _check_objects(self) -> Peer:
         if self.results and not self.objects:
-            raise ValueError("objects is empty, it would get nothing; results = false says that of a peer")
+            raise ValueError("objects is empty, so the peer would get nothing; to send it nothing, set results = false")
         if len(set(self.objects)) < len(self.objects):
-            raise ValueError("objects names one twice")
+            raise ValueError("objects names one kind twice")
         return self
 
 
@@ -170,7 +172,7 @@ class Backlog(Section):
     def _check_senders(self) -> Backlog:
         both = sorted({*self.senders} & {*self.live_senders})
         if both:
-            raise ValueError(f"{both[0]!r} stands in senders and in live_senders; it is one of the two")
+            raise ValueError(f"{both[0]!r} is in both senders and live_senders; it can only be in one")
         return self
 
 
@@ -197,7 +199,7 @@ class Eligibility(Section):
     )
     refused_image_types: tuple[str, ...] = (
         *("LOCALIZER", "MIP", "MIN IP", "MAX IP", "PROJECTION IMAGE", "DOSE INFO", "SCREEN SAVE"),
-        *("MAXIMUM", "MINIMUM", "SAMPLED", "DISTORTED"),  # as an Enhanced CT says it, PS3.3 C.8.16.1 and C.8.16.2
+        *("MAXIMUM", "MINIMUM", "SAMPLED", "DISTORTED"),  # the terms of Enhanced CT, PS3.3 C.8.16.1 and C.8.16.2
         *("SUBTRACTION", "DIVISION", "MULTIPLICATION", "MASKED", "STD DEVIATION", "QUANTITY"),
         *("PERFUSION", "DYNAMIC", "VPCT"),
         *("VMI", "MAT SPECIFIC", "MAT REMOVED", "MAT MODIFIED", "MAT FRACTIONAL", "MAT VALUE BASED"),  # C.8.2.1.1.1
@@ -230,7 +232,7 @@ class Model(Section):
 
 class Results(Section):
     title: Literal["viewer", "imaging-measurement-report"] = "viewer"
-    series_number: Annotated[int, Field(ge=1, le=99990)] = 9001  # behind every series of a scanner
+    series_number: Annotated[int, Field(ge=1, le=99990)] = 9001  # after every series of a scanner
     retry_first_s: PositiveFloat = 10.0
     retry_longest_s: PositiveFloat = 3600.0
     commitment_wait_s: PositiveFloat = 3600.0
@@ -238,9 +240,9 @@ class Results(Section):
     lease_s: PositiveFloat = 60.0
 
     def wait_s(self, tries: int, chance: float) -> float:
-        """Before the next try after `tries` earlier ones: twice as long each time, up to the longest.
+        """The wait after `tries` earlier tries: twice as long each time, up to the longest.
 
-        `chance`, 0..1, takes up to a quarter off, so that what failed together does not come back in step.
+        `chance`, 0..1, takes up to a quarter off, so that what failed together is not retried in step.
         """
         doubled = self.retry_first_s * 2.0 ** min(tries, 30)
         return min(doubled, self.retry_longest_s) * (1.0 - 0.25 * chance)
@@ -280,10 +282,10 @@ class Config(Section):
         names = [peer.name for peer in self.peers]
         doubled = {name for name in names if names.count(name) > 1}
         if doubled:
-            raise ValueError(f"peers: the name {min(doubled)!r} stands twice; each peer needs its own")
+            raise ValueError(f"peers: the name {min(doubled)!r} is used twice; each peer needs its own")
         if self.completion.count_from and self.completion.count_from not in names:
             known = ", ".join(names) or "none"
-            raise ValueError(f"completion.count_from = {self.completion.count_from!r} is no peer; known: {known}")
+            raise ValueError(f"completion.count_from = {self.completion.count_from!r} is not a peer; known: {known}")
         if self.completion.silence_s < self.completion.settle_s:
             raise ValueError(
                 f"completion.silence_s = {self.completion.silence_s:g} must not be shorter than "
@@ -302,18 +304,18 @@ class Config(Section):
         return self.node.database_url or f"sqlite:///{self.node.data_folder / 'node.sqlite'}"
 
     def shown_certificates(self) -> set[tuple[Path, Path]]:
-        """What this node shows those who connect to it, and its peers: files of certificate and key."""
+        """What this node presents to its clients and to its peers: pairs of certificate file and key file."""
         pairs = [(self.node.tls_certificate, self.node.tls_key)]
         pairs += [(peer.tls_certificate, peer.tls_key) for peer in self.peers]
         return {(certificate, key) for certificate, key in pairs if certificate is not None and key is not None}
 
     def gaps(self) -> list[str]:
-        """What is allowed, and may not be meant."""
+        """What is allowed, but may not be intended."""
         said = []
         if not self.destinations:
-            said.append("no peer is configured with results = true: reports are made, and sent to nobody")
+            said.append("no peer is configured with results = true: reports are made but sent to nobody")
         said += [
-            f"{peer.name} gets positive results only: silence there means absent, or not looked at"
+            f"{peer.name} gets positive results only: no report there may mean absent, or not looked at"
             for peer in self.destinations
             if peer.only_positive
         ]
@@ -330,18 +332,18 @@ class Config(Section):
 
 
 def load(path: Path) -> Config:
-    """Read and check `path`; paths in it are relative to its folder. Raises ConfigError with all faults found."""
+    """Read and check `path`; paths in it are relative to its folder. Raises ConfigError, listing every fault found."""
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as exc:
         raise ConfigError(
-            f"{path}: cannot be read: {exc.strerror}; name the configuration by --config or DICOM_NODE_CONFIG"
+            f"{path}: cannot be read: {exc.strerror}; give the configuration file with --config or DICOM_NODE_CONFIG"
         ) from exc
     except UnicodeDecodeError as exc:
         raise ConfigError(f"{path}: is not UTF-8 (byte {exc.start}); save it in that encoding") from exc
     except tomllib.TOMLDecodeError as exc:
         raise ConfigError(f"{path}: is not valid TOML: {exc}") from exc
-    try:  # by way of JSON, as strictness has lists for tuples there; TOML says itself what is text and what a number
+    try:  # by way of JSON, where strict mode takes lists for tuples; TOML itself tells text from numbers
         config = Config.model_validate_json(json.dumps(raw, default=str), strict=True)
     except ValidationError as exc:
         faults = "\n".join(f"  {_explain(error)}" for error in exc.errors())
@@ -373,13 +375,13 @@ def from_line(line: bytes) -> Config:
 
 
 def _beside(section: S, folder: Path, *names: str) -> S:
-    """The same with these paths, where they are given, relative to `folder` made absolute."""
+    """A copy in which these paths, where given, are resolved against `folder`."""
     given = {name: getattr(section, name) for name in names if getattr(section, name) is not None}
     return section.model_copy(update={name: folder / path.expanduser() for name, path in given.items()})
 
 
 def _explain(error: Any) -> str:
-    """One line for one fault: the key, what is wrong, the value given."""
+    """One line per fault: the key, what is wrong, the value given."""
     where = ".".join(f"[{part + 1}]" if isinstance(part, int) else str(part) for part in error["loc"]).replace(
         ".[", "["
     )
@@ -400,7 +402,7 @@ def _explain(error: Any) -> str:
         return f"{where}: should be {'blocks that begin' if where == 'peers' else 'a section that begins'} with " + (
             "[[peers]]" if where.startswith("peers") else f"[{where}]"
         )
-    if isinstance(error["input"], dict):  # what a section says as a whole
+    if isinstance(error["input"], dict):  # raised by a section's own validator
         return f"{where}: {message}"
     return f"{where} = {error['input']!r}: {message[0].lower()}{message[1:]}"
 

@@ -1,7 +1,7 @@
-"""How many images has a series? A PACS that knows is asked (C-FIND), so that the series need not wait out its silence.
+"""How many images does a series have? A PACS that knows is asked (C-FIND), which spares the series its silent wait.
 
-Asked only of series that are quiet, and again after each further image: what the PACS itself is still receiving counts
-as it grows. A PACS that does not answer changes nothing; the other completion rules decide. No SQL here, no DIMSE.
+Asked only about quiet series, and again after each further image: the PACS may still be receiving, and its count
+grows. A PACS that does not answer changes nothing; the other completion rules decide. No SQL here, no DIMSE.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dicom_node.store.database import Database
 log = logging.getLogger("dicom_node.counts")
 
 AGAIN_S = 5.0
-"""Between two questions about the same quiet series."""
+"""Time between two questions about the same quiet series."""
 
 Ask = Callable[[str, str], int | None]
 """Study and Series Instance UID -> Number of Series Related Instances, None where the PACS does not know the series."""

@@ -1,6 +1,6 @@
 """`dicom-node demo`: four synthetic patients, a real node, a stand-in PACS, real associations; minutes on two cores.
 
-Nothing is staged: the node is `dicom-node serve` in a process of its own, and the table is read from the reports that
+Nothing is staged: the node is `dicom-node serve` in its own process, and the table is read from the reports that
 arrived, not from what was sent.
 """
 
@@ -74,7 +74,7 @@ class Patient:
 
 
 def run(output: Path, seed: int, checkpoint: Path | None = None) -> int:
-    """Returns the exit status: 0 only if every report arrived and was parsed."""
+    """Returns the exit status: 0 only if every report arrived and could be parsed."""
     console = Console()
     _make_room(output)
     with tempfile.TemporaryDirectory(prefix="dicom-node-demo-") as temporary:
@@ -95,7 +95,7 @@ def run(output: Path, seed: int, checkpoint: Path | None = None) -> int:
 
 
 def _make_room(output: Path) -> None:
-    """An empty output folder; only what an earlier demo left there is removed."""
+    """Create the output folder; only what an earlier demo left there is removed."""
     for old in (*output.glob("[1-4]-*"), output / "node.log"):
         shutil.rmtree(old) if old.is_dir() else old.unlink(missing_ok=True)
     output.mkdir(parents=True, exist_ok=True)
@@ -103,7 +103,7 @@ def _make_room(output: Path) -> None:
 
 @contextmanager
 def _node(folder: Path, port: int, pacs: StandInPacs, log: Path, checkpoint: Path | None) -> Iterator[None]:
-    """`dicom-node serve` in a process of its own, listening; ended in order afterwards."""
+    """`dicom-node serve` in its own process, listening; stopped cleanly afterwards."""
     config = folder / "config.toml"
     content = CONFIG.format(
         node_aet=NODE_AET, node_port=port, scanner_aet=SCANNER_AET, pacs_port=pacs.port, pacs_aet=pacs.ae_title
@@ -134,11 +134,11 @@ def _wait_until_listening(process: subprocess.Popen[bytes], port: int, log: Path
             time.sleep(0.2)
         else:
             return
-    raise NodeError(f"the node did not start; its last words, from {log}: {log.read_text()[-600:]}")
+    raise NodeError(f"the node did not start; the end of its log {log}: {log.read_text()[-600:]}")
 
 
 def _scan_and_send(node_port: int, seed: int, progress: Progress) -> tuple[list[Patient], dict[str, float]]:
-    """Make the patients, one process each as far as there are cores, and send each as soon as it is made."""
+    """Make the patients in two processes, and send each as soon as it is made."""
     making = progress.add_task("making synthetic patients", total=len(TRUTHS))
     sending = progress.add_task("sending slices", total=None)
     patients: list[Patient] = []
@@ -172,7 +172,7 @@ def _make(truth: str | None, number: int, seed: int) -> Patient:
 
 
 def _usual(truth: str | None) -> dict[str, object]:
-    """What makes a case that shows something: adult heads, ordinary slices, a bleed of usual size."""
+    """What makes an instructive case: adult heads, ordinary slices, a bleed of usual size."""
     usual: dict[str, object] = {"matrix": 512, "thickness_mm": 5.0, "spacing_mm": 5.0}
     if truth is not None:
         usual |= {"volume_ml": SITE_ML[truth]}
@@ -206,7 +206,7 @@ def _wait_for_results(pacs: StandInPacs, count: int, progress: Progress) -> list
 def _tell(
     console: Console, output: Path, patients: list[Patient], sent_at: dict[str, float], arrived: list[Stored]
 ) -> int:
-    """Print what came back, by the reports' own content, and leave the files; the exit status."""
+    """Print what came back, as the reports themselves say it, and leave the files; returns the exit status."""
     reports: dict[str, tuple[sr.ParsedReport, Stored]] = {}
     pictures: dict[str, Stored] = {}
     for stored in arrived:
@@ -216,7 +216,7 @@ def _tell(
         try:
             parsed = sr.parse(stored.path)
         except sr.NotAReport as exc:
-            console.print(f"[bold red]an object arrived that cannot be read as a report:[/] {exc}")
+            console.print(f"[bold red]an object that arrived cannot be read as a report:[/] {exc}")
         else:
             reports[parsed.study_instance_uid] = parsed, stored
     table = Table("patient", "truth", "hemorrhage", "location", "output", "seconds", title="What came back")
@@ -235,9 +235,9 @@ def _tell(
             f"{stored.at - sent_at[patient.study_uid]:.1f}",
         )
     console.print(table)
-    console.print("seconds: from the last slice sent to the report stored in the stand-in PACS, settling time included")
+    console.print("seconds: from sending the last slice to the report stored in the stand-in PACS, settling included")
     console.print(f"{output}/1-no-hemorrhage .. 4-subtentorial: report.dcm, report.txt and montage.png of each patient")
-    console.print(f"{output}/node.log: what the node said")
+    console.print(f"{output}/node.log: the node's log")
     console.print(
         "[yellow]NOT FOR CLINICAL USE: synthetic patients show that the node works, not that the model does[/]"
     )

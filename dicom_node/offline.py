@@ -1,7 +1,7 @@
-"""`dicom-node classify`: the node's own pipeline without the network, in a folder that is gone afterwards.
+"""`dicom-node classify`: the node's own pipeline without the network, in a temporary folder.
 
 Files are accepted, series completed, judged, classified and reported by the very code that `serve` runs; only the clock
-is moved on, as nothing more will come. The temporary node has a Device UID of its own, so the UIDs are new each time.
+is moved on, as nothing more will come. The temporary node has its own Device UID, so the UIDs are new each time.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ class Classified:
 
 
 def classify(paths: Sequence[Path], *, checkpoint: Path | None = None, device: str = "auto") -> list[Classified]:
-    """Classify all series among the files; one result a series, in order of arrival. Raises NodeError.
+    """Classify all series among the files; one result per series, in order of arrival. Raises NodeError.
 
-    The head holder is removed in the way that the checkpoint was trained with: there is no configuration to say it.
+    The head holder is removed as the checkpoint was trained for: there is no configuration to say so.
     """
     with tempfile.TemporaryDirectory(prefix="dicom-node-") as folder:
         config = Config(
@@ -74,7 +74,7 @@ def classify(paths: Sequence[Path], *, checkpoint: Path | None = None, device: s
 
 
 def _take_in_and_work(config: Config, database: Database, spool: Spool, paths: Sequence[Path]) -> None:
-    """All files, and then whatever follows from them, as if the time had passed that a node would have waited."""
+    """Accept all files, then do whatever follows, as if the time that a node waits had passed."""
     ahead_s = 0.0
 
     def clock() -> float:
@@ -95,10 +95,10 @@ def _take_in_and_work(config: Config, database: Database, spool: Spool, paths: S
     for path in paths:
         _accept(arrivals, path)
     ahead_s = 2.0 * config.completion.silence_s
-    # A series that turns out no head makes those passed over candidates again: until nothing changes any more.
+    # A series that turns out not to be a head makes those passed over candidates again: repeat until nothing changes.
     for _ in range(1 + len(paths)):
         arrivals.tick()
-        arrivals.tick()  # one passed over in favour of a better series is settled once that has its job
+        arrivals.tick()  # one passed over for a better series is settled once that has its job
         if not _work(worker):
             return
         ahead_s += 2.0 * jobs.LONGEST_WAIT_S
@@ -110,14 +110,14 @@ def _model(checkpoint: Path | None, device: str) -> Model:
 
     chosen = Model(checkpoint=checkpoint, device=device)  # type: ignore[arg-type]
     if checkpoint is not None:
-        with contextlib.suppress(UnusableCheckpoint):  # which loading it will tell
+        with contextlib.suppress(UnusableCheckpoint):  # loading it will report that
             mode = mode_for(describe(checkpoint).metadata.preprocessing)
             return chosen.model_copy(update={"brace_removal": mode or chosen.brace_removal})
     return chosen
 
 
 def _accept(arrivals: Arrivals, path: Path) -> None:
-    """A file that is no whole object is told of and costs the others nothing."""
+    """A file that is not a whole object is logged and skipped."""
     try:
         one = received.from_file(path, calling_aet=AE_TITLE)
     except Exception as exc:  # noqa: BLE001 - outermost line of one file; the library promises no class of exception
@@ -127,7 +127,7 @@ def _accept(arrivals: Arrivals, path: Path) -> None:
 
 
 def _work(worker: Worker) -> bool:
-    """Do what there is to do now; whether there was anything."""
+    """Do what there is to do now; returns whether there was anything."""
     busy = False
     try:
         while worker.step():

@@ -1,4 +1,4 @@
-"""What commands print for people: tables of plain values, by rich. Machines get JSON from the same values."""
+"""What commands print for people: tables of plain values, drawn by rich. Machines get the same values as JSON."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ def overview(console: Console, found: Overview, *, free_mib: int | None, now: fl
     console.print(f"last new image: {age(found.last_image_s)}{' ago' if found.last_image_s is not None else ''}")
     console.print(
         f"oldest not yet reported: {age(found.oldest_waiting_s)}; "
-        f"received or in work: {found.waiting_live} live, {found.waiting_backlog} backlog; "
-        f"last image of the live series that waits longest: {age(found.oldest_live_s)}"
+        f"received or in progress: {found.waiting_live} live, {found.waiting_backlog} backlog; "
+        f"last image of the longest-waiting live series: {age(found.oldest_live_s)}"
     )
     console.print(
         f"undelivered: {found.undelivered} (oldest {age(found.oldest_undelivered_s)}, "
         f"oldest positive {age(found.oldest_undelivered_positive_s)}; refused for good: {found.failed_deliveries})"
     )
     if found.uncommitted:
-        console.print(f"delivered, and their safekeeping not confirmed yet: {found.uncommitted}")
+        console.print(f"delivered, storage commitment not yet confirmed: {found.uncommitted}")
     console.print("free disk: unknown" if free_mib is None else f"free disk: {free_mib} MiB")
     if found.newest:
         newest = Table("id", "state", "images", "run", "outcome", "last image", "reason", title="Newest series")
@@ -75,14 +75,14 @@ def forgotten(echo: Callable[[str], None], done: Forgotten) -> None:
     echo(f"erased: {len(erased.series)} series, {erased.images} images, {erased.objects} objects made of them")
     if erased.former:
         numbers = ", ".join(map(str, erased.former))
-        echo(f"kept: series {numbers}, as their images are another patient's by now, but what bore this number is gone")
+        echo(f"kept: series {numbers}, whose images now belong to another patient; what had this ID in them is gone")
     if done.orphans:
-        echo(f"and {done.orphans} files that a crash had left without a row")
+        echo(f"erased: {done.orphans} files that a crash had left without a database row")
     for held in done.held:
         sure = "has" if held.certain else "may have"
         echo(f"{held.destination} {sure} a {held.kind}: study {held.study_uid}, SOP instance {held.sop_instance_uid}")
     if done.came:
-        echo(f"{done.came} series of the same came in meanwhile: stop their sender, then run this again")
+        echo(f"{done.came} series of the same arrived meanwhile: stop their sender, then run this again")
     echo("not erased: what destinations hold, backups of this machine, and what scanners send from now on")
 
 
@@ -93,7 +93,7 @@ def history(console: Console, known: Mapping[str, Any]) -> None:
     )
     if one["priority"]:
         console.print(
-            "backlog: it makes way for all that is live; why, and how to change it: [backlog] in config.toml",
+            "backlog: live series go first; for the rule and how to change it, see [backlog] in config.toml",
             markup=False,
         )
     if one["reason"]:
@@ -164,7 +164,7 @@ def mapping(console: Console, known: Mapping[str, Any]) -> None:
 
 def classified(console: Console, results: Sequence[Classified]) -> None:
     for result in results:
-        ended = "" if result.findings is not None else f": {result.state}"  # else "delivered", to nobody
+        ended = "" if result.findings is not None else f": {result.state}"  # else it would say "delivered", to nobody
         console.print(f"\n[bold]series {result.series_uid}[/]{ended}")
         if result.findings is not None:
             findings(console, result.findings)

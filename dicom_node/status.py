@@ -6,7 +6,7 @@ from enum import IntEnum
 
 
 class StoreStatus(IntEnum):
-    """Answers to C-STORE. Temporary trouble of ours is A7xx, so that the sender keeps its copy and tries again."""
+    """Answers to C-STORE. Temporary trouble on our side is A7xx, so that the sender keeps its copy and tries again."""
 
     SUCCESS = 0x0000
     PROCESSING_FAILURE = 0x0110
@@ -30,7 +30,7 @@ class CommitmentStatus(IntEnum):
 
 
 class FailureReason(IntEnum):
-    """Why an instance is not committed to (PS3.3 C.14.1.1)."""
+    """Why we do not commit to an instance (PS3.3 C.14.1.1)."""
 
     PROCESSING_FAILURE = 0x0110
     NO_SUCH_OBJECT_INSTANCE = 0x0112
@@ -43,7 +43,7 @@ PENDING = frozenset({0xFF00, 0xFF01})
 
 _MEANINGS = {
     StoreStatus.PROCESSING_FAILURE: "processing failure",
-    StoreStatus.DUPLICATE_SOP_INSTANCE: "it has an object of this UID",
+    StoreStatus.DUPLICATE_SOP_INSTANCE: "it already has an object with this UID",
     0x0117: "invalid SOP instance",
     StoreStatus.SOP_CLASS_NOT_SUPPORTED: "SOP class not supported",
     0x0124: "not authorized",
@@ -52,7 +52,7 @@ _MEANINGS_OF_RANGES = {0xA7: "out of resources", 0xA9: "data set does not match 
 
 
 def in_words(status: int) -> str:
-    """`A700 (out of resources)`: the number, and what the standard says of it."""
+    """`A700 (out of resources)`: the number, and what the standard calls it."""
     said = _MEANINGS.get(status) or _MEANINGS_OF_RANGES.get(status >> 8)
     if said is None and status >> 12 == 0xC:
         said = "cannot understand"
@@ -65,5 +65,5 @@ def is_stored(status: int) -> bool:
 
 
 def is_temporary(status: int) -> bool:
-    """Whether the same object may be taken later: out of resources (A7xx), or trouble inside the peer (0110)."""
+    """Whether the peer may take the same object later: out of resources (A7xx), or trouble inside the peer (0110)."""
     return status & 0xFF00 == 0xA700 or status == StoreStatus.PROCESSING_FAILURE

@@ -71,7 +71,7 @@ def test_a_scanner_whose_clock_is_wrong_need_not_wait(day: str, sender: str, exp
 
 
 def test_a_sender_is_live_or_backlog() -> None:
-    with pytest.raises(ValueError, match="'CT1' stands in senders and in live_senders"):
+    with pytest.raises(ValueError, match="'CT1' is in both senders and live_senders"):
         Backlog(senders=("CT1",), live_senders=("CT0", "CT1"))
 
 

@@ -52,5 +52,5 @@ def test_every_slice_gets_a_picture_and_what_cannot_be_read_is_named(phantom: Ph
 
 
 def test_a_folder_that_is_none_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(NotADirectoryError, match="no folder"):
+    with pytest.raises(NotADirectoryError, match="not a folder"):
         write(tmp_path / "nowhere", tmp_path / "out")

@@ -178,7 +178,7 @@ def test_help_tells_every_command_in_a_whole_sentence():
 
 
 @pytest.mark.parametrize(
-    ("trained_for", "remedy"), [("paper", "set it to 'paper'"), ("another", "no setting does: retrain it")]
+    ("trained_for", "remedy"), [("paper", "set it to 'paper'"), ("another", "no setting suits it: retrain it")]
 )
 def test_a_checkpoint_for_another_brace_removal_is_told_with_the_setting(folder: Path, trained_for: str, remedy: str):
     from dtvit.preprocess import preprocessing
@@ -187,7 +187,7 @@ def test_a_checkpoint_for_another_brace_removal_is_told_with_the_setting(folder:
     untrained_checkpoint(folder / "model.safetensors", preprocessing=(version,))
     code, said = run(folder, "check-config")
     assert code == 1
-    assert "which is not what model.brace_removal = 'robust' makes" in said
+    assert "which is not what model.brace_removal = 'robust' produces" in said
     assert remedy in said
 
 
@@ -265,7 +265,7 @@ def test_a_node_that_takes_tls_alone_is_not_sent_to_in_clear(folder: Path):
     (folder / "config.toml").write_text(f"[node]\n{tls}")
     code, said = run(folder, "send", str(folder))
     assert code == 1
-    assert "this node takes TLS alone" in said
+    assert "this node accepts only TLS" in said
 
 
 @pytest.mark.parametrize("named", [[], ["--patient", ""], ["--study", ""], ["--patient", "P-1", "--study", "1.2"]])
@@ -303,7 +303,7 @@ def test_of_whom_nothing_is_known_is_asked_in_other_words(folder: Path):
     begun(folder)
     arguments = ["forget", "--patient", "NOBODY", "--config", str(folder / "config.toml")]
     said = CliRunner().invoke(main, arguments, input="n\n").output
-    assert "No series of it is known" in said
+    assert "It has no series here" in said
     arguments.remove("NOBODY")
     asked = CliRunner().invoke(main, arguments, input="NOBODY\ny\n")
     assert "Patient ID: NOBODY" in asked.output

@@ -63,14 +63,20 @@ def test_what_is_handed_over_in_one_line_is_the_same_on_the_other_side(tmp_path:
         ('[node]\nport = "11112"', "node.port = '11112': input should be a valid integer"),
         ("[peers]\nname = 'A'", "peers: should be blocks that begin with [[peers]]"),
         ("node = 1", "node: should be a section that begins with [node]"),
-        ("[model]\nreaders = 'many'", "model.readers = 'many': a number of processes is meant, 0 or more, or \"auto\""),
-        ("[model]\nreaders = -1", "model.readers = -1: a number of processes is meant"),
-        (PEER.format("A").replace('"h"', '"http://pacs"'), "peers[1].host = 'http://pacs': a name or an address alone"),
+        ("[model]\nreaders = 'many'", "model.readers = 'many': must be a number of processes, 0 or more, or \"auto\""),
+        ("[model]\nreaders = -1", "model.readers = -1: must be a number of processes"),
+        (
+            PEER.format("A").replace('"h"', '"http://pacs"'),
+            "peers[1].host = 'http://pacs': must be a name or an address alone",
+        ),
         (PEER.format("A").replace('"h"', '"pacs..local"'), "peers[1].host = 'pacs..local'"),
         (PEER.format("A").replace('"h"', '"pacs:104"'), "peers[1].host = 'pacs:104'"),
-        (PEER.format("A") + "objects = []", "peers[1]: objects is empty, it would get nothing"),
-        (PEER.format("A") + 'objects = ["report", "report"]', "peers[1]: objects names one twice"),
-        (PEER.format("A") + 'tls = true\ntls_key = "k"', "peers[1]: tls_certificate and tls_key are given together"),
+        (PEER.format("A") + "objects = []", "peers[1]: objects is empty, so the peer would get nothing"),
+        (PEER.format("A") + 'objects = ["report", "report"]', "peers[1]: objects names one kind twice"),
+        (
+            PEER.format("A") + 'tls = true\ntls_key = "k"',
+            "peers[1]: tls_certificate and tls_key must be given together",
+        ),
     ],
 )
 def test_a_value_of_the_wrong_kind_is_told_by_its_key_alone(tmp_path: Path, text: str, said: str) -> None:
@@ -150,7 +156,7 @@ def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
 
 
 def test_two_peers_of_one_name_are_refused(tmp_path: Path) -> None:
-    assert "'PACS1' stands twice" in error(tmp_path, PEER.format("PACS1") * 2)
+    assert "'PACS1' is used twice" in error(tmp_path, PEER.format("PACS1") * 2)
 
 
 def test_paths_are_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,4 +208,4 @@ def test_what_is_allowed_and_may_not_be_meant_is_told(tmp_path: Path) -> None:
         loaded(tmp_path, text).gaps() for text in ("", f"{PEER.format('PACS1')}only_positive = true\n")
     )
     assert ["sent to nobody" in nobody[0], "every sender is rejected" in nobody[1]] == [True, True]
-    assert positives == ["PACS1 gets positive results only: silence there means absent, or not looked at"]
+    assert positives == ["PACS1 gets positive results only: no report there may mean absent, or not looked at"]

@@ -139,7 +139,7 @@ def test_a_connection_from_an_allowed_network_is_served() -> None:
 
 def test_an_address_list_that_cannot_be_read_is_refused_at_the_start() -> None:
     for wrong in ("192.0.2.7/24", "scanner.example", "300.1.1.1"):
-        with pytest.raises(ValidationError, match="an address or network is meant"):
+        with pytest.raises(ValidationError, match="must be an address or network"):
             NodeSection(allowed_addresses=(wrong,))
 
 

@@ -178,7 +178,7 @@ def test_withdrawing_cancels_what_is_undelivered_and_tells_who_has_it(tmp_path: 
     assert owed(node) == {("PACS1", "withdrawal")}
     (tmp_path / "config.toml").write_text("")
     shown = CliRunner().invoke(main, ["report", "show", "1", "--config", str(tmp_path / "config.toml")])
-    assert "WITHDRAWN, it holds no longer: wrong patient" in shown.output
+    assert "WITHDRAWN, no longer valid: wrong patient" in shown.output
     assert "INTRACEREBRAL HEMORRHAGE: PRESENT" in shown.output
     report, rejection = node.rows(objects)
     ds = pydicom.dcmread(node.spool.path(rejection.file))

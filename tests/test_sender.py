@@ -207,7 +207,7 @@ def test_an_object_that_a_pacs_says_to_have_though_it_was_never_sent_is_refused(
     sender(node, peer(pacs(answer=lambda _: StoreStatus.DUPLICATE_SOP_INSTANCE).port)).tick()
     row = node.rows(deliveries)[0]
     assert (row.state, row.last_status) == ("failed", StoreStatus.DUPLICATE_SOP_INSTANCE)
-    assert "0111 (it has an object of this UID)" in row.last_error
+    assert "0111 (it already has an object with this UID)" in row.last_error
 
 
 def test_the_log_of_a_delivery_names_the_series_that_commands_take(

@@ -12,7 +12,7 @@ from dicom_node.cli.common import Commands
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 def main() -> None:
-    """Receives head CT, looks for intracerebral hemorrhage, sends a DICOM Structured Report back.
+    """Receive head CT, look for intracerebral hemorrhage, send a DICOM Structured Report back.
 
     NOT FOR CLINICAL USE.
     """

@@ -31,15 +31,15 @@ CONFIG = click.option(
     show_default=True,
     help="Configuration file.",
 )
-MOST_DIGITS = 9  # of the number of a series; what is longer is a piece of a UID, and no integer of a database
+MOST_DIGITS = 9  # of a series number; anything longer is part of a UID, and too large for a database integer
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 
 
 class Commands(click.Group):
-    """Shows what the node raises on purpose as one error, without a traceback; exit status 1."""
+    """Shows what the node raises on purpose as an error without a traceback; exit status 1."""
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Each with its whole first sentence, where the library cuts it off at the width of the terminal."""
+        """Each with its whole first sentence; click itself cuts it off at the width of the terminal."""
         commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
         rows = [(name, one.get_short_help_str(limit=200)) for name, one in commands if one and not one.hidden]
         with formatter.section("Commands"):
@@ -47,7 +47,7 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         for stream in (sys.stdout, sys.stderr):
-            if isinstance(stream, io.TextIOWrapper):  # a name must not end a command where the locale lacks a letter
+            if isinstance(stream, io.TextIOWrapper):  # a letter that the locale lacks must not end a command
                 stream.reconfigure(errors="backslashreplace")
         try:
             return super().invoke(ctx)
@@ -57,7 +57,7 @@ class Commands(click.Group):
 
 
 def dicom_files(paths: tuple[Path, ...] | list[Path]) -> list[Path]:
-    """All files under `paths` that bear the DICOM prefix (PS3.10 7.1), in order."""
+    """All files under `paths` that have the DICOM prefix (PS3.10 7.1), in order."""
     files = [file for path in paths for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
     return [file for file in files if file.is_file() and _has_prefix(file)]
 
@@ -91,7 +91,7 @@ def check_address(config: Config) -> None:
             probe.bind(address)
     except OSError as exc:
         raise ConfigError(
-            f"node.bind = {bind!r}: not an address of this machine ({exc.strerror}); 0.0.0.0 stands for all of them"
+            f"node.bind = {bind!r}: not an address of this machine ({exc.strerror}); 0.0.0.0 means all of them"
         ) from exc
 
 
@@ -108,7 +108,7 @@ def check_tls(config: Config) -> None:
 
 
 def dying_certificates(config: Config, *, now: float) -> list[str]:
-    """In words, of those that this node shows, what is over or nearly so."""
+    """A sentence for each certificate presented by this node that has expired or soon will."""
     from dicom_node.network import tls
 
     said = (tls.running_out(certificate, key, now=now) for certificate, key in sorted(config.shown_certificates()))
@@ -116,7 +116,7 @@ def dying_certificates(config: Config, *, now: float) -> list[str]:
 
 
 def check_device(config: Config) -> None:
-    """Raises ConfigError where the worker would find no such device; torch is loaded for one that may be missing."""
+    """Raises ConfigError where the worker would find no such device; loads torch only for one that may be missing."""
     if config.model.device in ("auto", "cpu"):
         return
     from dtvit.inference import UnavailableDevice, choose_device
@@ -128,7 +128,7 @@ def check_device(config: Config) -> None:
 
 
 def version_of(config: Config) -> Version:
-    """What results will depend on; refuses a checkpoint that was not trained for the configured preprocessing."""
+    """What results will depend on; rejects a checkpoint that was not trained for the configured preprocessing."""
     from dicom_node.store.results import Version
     from dtvit.preprocess import mode_for
     from dtvit.preprocess import offered as offered_by
@@ -138,17 +138,17 @@ def version_of(config: Config) -> Version:
     offered = [version for version in offered_by(config.model.brace_removal) if version in trained_for]
     if not offered:
         right = mode_for(trained_for)
-        remedy = f"set it to {right!r}" if right else "no setting does: retrain it with dicom-node train"
+        remedy = f"set it to {right!r}" if right else "no setting suits it: retrain it with dicom-node train"
         raise ConfigError(
             f"the checkpoint was trained for {', '.join(trained_for)}, which is not what "
-            f"model.brace_removal = {config.model.brace_removal!r} makes; {remedy}"
+            f"model.brace_removal = {config.model.brace_removal!r} produces; {remedy}"
         )
     return Version(described.digest, offered[0])
 
 
 @contextmanager
 def opened(config_path: Path, *, with_files: bool = True) -> Iterator[tuple[Config, Database, Spool]]:
-    """The node's memory, for a command beside a running (or a stopped) service; `with_files`: and its files."""
+    """The node's database, for a command beside a running (or stopped) service, and `with_files` its spool too."""
     from dicom_node.store.opening import open_existing
 
     config = load_config(config_path)
@@ -161,7 +161,7 @@ def opened(config_path: Path, *, with_files: bool = True) -> Iterator[tuple[Conf
 
 
 def newest_report(named: str, config_path: Path) -> bytes:
-    """Of the series that is named; one that was taken back is given with a word on that, on the error stream."""
+    """The newest report of the named series; if it was withdrawn, standard error says so."""
     from dicom_node.store.overview import history
     from dicom_node.tables import JobState, ObjectKind
 
@@ -171,20 +171,20 @@ def newest_report(named: str, config_path: Path) -> bytes:
             known = history(connection, one.id)
         reports = [row for row in known["deliveries"] if row["kind"] == ObjectKind.REPORT]
         if not reports:
-            raise NotFound(f"no report was made of series {one.id}; see dicom-node show {one.id}")
+            raise NotFound(f"series {one.id} has no report; see dicom-node show {one.id}")
         made_by = next(run for run in known["runs"] if run["id"] == reports[-1]["job_id"])
         if made_by["state"] == JobState.WITHDRAWN:
-            click.echo(f"WITHDRAWN, it holds no longer: {made_by['reason']}", err=True)
+            click.echo(f"WITHDRAWN, no longer valid: {made_by['reason']}", err=True)
         try:
             return spool.read(reports[-1]["file"])
         except FileNotFoundError as exc:
             raise NotFound(
-                f"the report of series {one.id} is gone from the spool; make it anew by retry --again"
+                f"the report of series {one.id} is gone from the spool; make a new one with retry --again"
             ) from exc
 
 
 def find_series(connection: Any, named: str) -> Series:
-    """The series that a person means. Raises NotFound, also where a UID names several."""
+    """The series that a person means. Raises NotFound, also where a UID matches several."""
     from dicom_node.store import series
 
     if named.isdecimal():
@@ -197,5 +197,5 @@ def find_series(connection: Any, named: str) -> Series:
         raise NotFound(f"no series or study has the UID {named}")
     if len(found) > 1:
         numbers = ", ".join(str(one.id) for one in found)
-        raise NotFound(f"this study has several series here: {numbers}; name one by its number")
+        raise NotFound(f"this node has several series of this study: {numbers}; give the number of one")
     return found[0]

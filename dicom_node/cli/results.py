@@ -10,12 +10,12 @@ import click
 from dicom_node.cli.common import CONFIG, describe_checkpoint, find_series, load_config, newest_report, opened
 from dicom_node.errors import NotFound, NotPossible, StoreUnavailable
 
-ASK = "\0"  # stands in no Patient ID
+ASK = "\0"  # occurs in no Patient ID
 
 
 @click.group()
 def report() -> None:
-    """Structured Reports, made here or elsewhere by this program."""
+    """Show a Structured Report made by this node or another."""
 
 
 @report.command("show")
@@ -23,7 +23,7 @@ def report() -> None:
 @click.option("--html", "as_html", is_flag=True, help="Print HTML instead of text.")
 @CONFIG
 def report_show(named: str, as_html: bool, config_path: Path) -> None:
-    """Print a report as a person reads it: of a FILE, or the newest one of SERIES (see `show`)."""
+    """Print a report for a person to read: a FILE, or the newest one of SERIES (see `show`)."""
     from rich.console import Console
 
     from dicom_node.report import screen, text
@@ -32,7 +32,7 @@ def report_show(named: str, as_html: bool, config_path: Path) -> None:
 
     is_file = Path(named).is_file()
     if not (is_file or named.isdecimal() or is_valid(named)):
-        raise NotFound(f"{named}: there is no such file, and it is neither number nor UID of a series")
+        raise NotFound(f"{named}: not a file, and neither the number nor the UID of a series")
     try:
         ds = load(Path(named) if is_file else newest_report(named, config_path))
     except NotAReport as exc:
@@ -48,10 +48,10 @@ def report_show(named: str, as_html: bool, config_path: Path) -> None:
 
 @click.command()
 @click.argument("series")
-@click.option("--why", required=True, help="The reason, in plain ASCII; it stands in the object that is sent.")
+@click.option("--why", required=True, help="The reason, in plain ASCII; it is part of the object that is sent.")
 @CONFIG
 def withdraw(series: str, why: str, config_path: Path) -> None:
-    """Take the newest result of SERIES back: cancel what is undelivered, tell those who have it."""
+    """Take back the newest result of SERIES: cancel what is undelivered, tell the destinations that have it."""
     from dicom_node.withdrawing import withdraw as take_back
 
     metadata = describe_checkpoint(load_config(config_path).model.checkpoint).metadata
@@ -70,15 +70,15 @@ def withdraw(series: str, why: str, config_path: Path) -> None:
     "--patient",
     is_flag=False,
     flag_value=ASK,
-    help="Patient ID, as the scanner sent it; alone, it is asked for, and is in no list of processes and no history.",
+    help="Patient ID as the scanner sent it; without a value you are asked, so it shows in no process list or history.",
 )
 @click.option("--study", help="Study Instance UID.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @CONFIG
 def forget(patient: str | None, study: str | None, yes: bool, config_path: Path) -> None:
-    """Erase one patient, or one study, from this node for good, and say what the PACS still holds.
+    """Erase one patient, or one study, from this node for good, and list what the PACS still holds.
 
-    Work on it is cancelled. What was delivered stays where it is, and so do backups of this machine.
+    Work in progress on it is cancelled. What was delivered stays where it is, and so do backups of this machine.
     """
     from dicom_node import present
     from dicom_node.forgetting import Whom, erase, search
@@ -86,18 +86,18 @@ def forget(patient: str | None, study: str | None, yes: bool, config_path: Path)
     if patient == ASK:
         patient = click.prompt("Patient ID")
     if (patient is None) == (study is None) or not (patient or study):
-        raise NotPossible("name one of the two: --patient ID, or --study UID")
+        raise NotPossible("give one of the two: --patient ID or --study UID")
     whom = Whom(patient, study)
     with opened(config_path) as (_, database, spool):
         found = search(database, whom)
         if not yes:
-            others = f", and what bears this number in {len(found.former)} of other patients" if found.former else ""
+            others = f", and what has this ID in {len(found.former)} series of other patients" if found.former else ""
             if found.series or found.former:
                 what = f"Erase {len(found.series)} series with all images and reports{others}, for good?"
             else:
-                what = "No series of it is known. Erase files of it that a crash left without a row, for good?"
+                what = "It has no series here. Erase files of it that a crash left without a database row, for good?"
             click.confirm(what, abort=True)
         done = erase(database, spool, whom, now=time.time())
         present.forgotten(click.echo, done)
         if done.trouble:
-            raise StoreUnavailable(f"not everything is erased: {'; '.join(done.trouble)}; run this again")
+            raise StoreUnavailable(f"not everything was erased: {'; '.join(done.trouble)}; run this again")

@@ -1,4 +1,4 @@
-"""Commands that run the node, or say whether it could run."""
+"""Commands that run the node, or check whether it could run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from dicom_node.cli.common import (
 @click.command()
 @CONFIG
 def serve(config_path: Path) -> None:
-    """Receive, classify, report, deliver; until SIGTERM or Ctrl-C."""
+    """Receive, classify, report and deliver until SIGTERM or Ctrl-C."""
     from dicom_node import logs
     from dicom_node.service import Service
 
@@ -51,9 +51,11 @@ def worker(owner: str) -> None:
     type=click.Path(file_okay=False, path_type=Path),
     default=Path("demo-output"),
     show_default=True,
-    help="Folder for reports and pictures.",
+    help="Folder for the reports and pictures.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=7, show_default=True, help="Of the synthetic patients.")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=7, show_default=True, help="Seed of the synthetic patients."
+)
 @click.option("--checkpoint", type=click.Path(exists=True, path_type=Path), help="Instead of the shipped one.")
 def demo(output: Path, seed: int, checkpoint: Path | None) -> None:
     """Send four synthetic patients through a node and a stand-in PACS on this machine, and show the reports."""
@@ -65,7 +67,7 @@ def demo(output: Path, seed: int, checkpoint: Path | None) -> None:
 @click.command("check-config")
 @CONFIG
 def check_config(config_path: Path) -> None:
-    """Read the configuration and the checkpoint it names; say what is wrong, or that nothing is."""
+    """Check the configuration and the checkpoint it names; say what is wrong, or that all is well."""
     from dicom_node.store.opening import check
 
     config = load_config(config_path)

@@ -1,4 +1,4 @@
-"""Commands that talk to a peer at once, without the node's memory."""
+"""Commands that talk to a peer directly, without the node's database."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dicom_node.errors import NotFound, NotPossible, PeerError
 @click.argument("peer")
 @CONFIG
 def echo(peer: str, config_path: Path) -> None:
-    """Ask PEER of the configuration whether it is there (C-ECHO)."""
+    """Ask PEER, a peer of the configuration, whether it answers (C-ECHO)."""
     from dicom_node.network import scu
 
     config = load_config(config_path)
@@ -38,7 +38,7 @@ def send(folder: Path, peer: str | None, config_path: Path) -> None:
     node = config.node
     if peer is None and node.tls:
         raise NotPossible(
-            "this node takes TLS alone: give it a [[peers]] block with tls and results = false, send --to it"
+            "this node accepts only TLS: give it a [[peers]] block with tls and results = false, then send --to it"
         )
     host = "127.0.0.1" if node.bind in ("0.0.0.0", "::", "") else node.bind
     myself = Peer(name="this-node", host=host, port=node.port or 11112, ae_title=node.ae_title)

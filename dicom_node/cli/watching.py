@@ -1,4 +1,4 @@
-"""Commands beside a running node: what it has, what became of a series, and trying that again."""
+"""Commands beside a running node: what it holds, what became of a series, and trying that again."""
 
 from __future__ import annotations
 
@@ -16,16 +16,18 @@ from dicom_node.errors import NotFound, NotPossible, StoreUnavailable
 @click.command()
 @CONFIG
 @JSON
-@click.option("--check", is_flag=True, help="For monitoring: exit 0 if all is well, 1 for a warning, 2 for an alarm.")
+@click.option(
+    "--check", is_flag=True, help="For monitoring: exit with 0 if all is well, 1 for a warning, 2 for an alarm."
+)
 def status(config_path: Path, as_json: bool, check: bool) -> None:
-    """Whether the node is at work, how many series are in which state, what waits how long, what is owed.
+    """Show whether the node is running, how many series are in each state, how long they wait, and what is undelivered.
 
-    With --check an alarm is: no `serve` gives a sign of life, a positive result is undelivered for ten minutes, a live
-    series has no result ten minutes after its last image, the disk is too full to receive or not there, the database
-    cannot be read; a warning: a delivery was refused for good, a series failed within the last day, something is owed
-    to a peer that is no destination any more, a correction of the last day left a result under another patient or
-    study, a TLS certificate of this node runs out within two weeks, or, where monitoring.silent_h is set, no new image
-    came for so long.
+    With --check these are alarms: no `serve` shows signs of life; a positive result has been undelivered for ten
+    minutes; a live series has no result ten minutes after its last image; the disk is missing or too full to receive;
+    the database cannot be read. These are warnings: a delivery was refused for good; a series failed within the last
+    day; something is owed to a peer that is no longer a destination; a correction within the last day left a result
+    under another patient or study; a TLS certificate of this node expires within two weeks; or, if
+    monitoring.silent_h is set, no new image has arrived for so long.
     """
     try:
         level = _status(config_path, as_json)
@@ -74,7 +76,7 @@ def _status(config_path: Path, as_json: bool) -> int:
 @CONFIG
 @JSON
 def show(series: str, config_path: Path, as_json: bool) -> None:
-    """Everything known of SERIES: its number in `status`, or a Study or Series Instance UID."""
+    """Show all that is known about SERIES: its number in `status`, or a Study or Series Instance UID."""
     from rich.console import Console
 
     from dicom_node import present
@@ -90,21 +92,21 @@ def show(series: str, config_path: Path, as_json: bool) -> None:
 
 @click.command()
 @click.argument("series", required=False)
-@click.option("--refused", is_flag=True, help="Instead of one SERIES: all that destinations refused for good.")
-@click.option("--again", is_flag=True, help="Also make a new report where one was delivered; it supersedes the first.")
+@click.option("--refused", is_flag=True, help="Instead of one SERIES: everything that destinations refused for good.")
+@click.option("--again", is_flag=True, help="Make a new report even if one was delivered; it supersedes that one.")
 @click.option(
     "--keep",
     type=click.Choice(["first", "last"]),
-    help="Of two objects with one SOP Instance UID and different pixels, the one to go by.",
+    help="Which of two objects with the same SOP Instance UID but different pixels to use.",
 )
 @CONFIG
 def retry(series: str | None, refused: bool, again: bool, keep: str | None, config_path: Path) -> None:
-    """Try SERIES again: a delivery that was refused, a series that failed, was refused or not chosen."""
+    """Try SERIES again: a delivery that was refused, or a series that failed, was refused or was not chosen."""
     from dicom_node.retrying import retry as try_again
     from dicom_node.retrying import retry_refused
 
     if refused == (series is not None) or (refused and (again or keep)):
-        raise NotPossible("name one SERIES, or say --refused, and that alone")
+        raise NotPossible("give either one SERIES or --refused alone")
     with opened(config_path) as (config, database, _), database.write() as connection:
         if series is None:
             click.echo(retry_refused(connection, now=time.time()))
@@ -119,20 +121,18 @@ def retry(series: str | None, refused: bool, again: bool, keep: str | None, conf
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @CONFIG
 def cancel(peer: str, yes: bool, config_path: Path) -> None:
-    """Owe PEER nothing more: a destination that is gone for good, and is taken out of the configuration."""
+    """Cancel all that is owed to PEER, a destination that is gone for good and no longer in the configuration."""
     from dicom_node.store import settling
 
     with opened(config_path, with_files=False) as (config, database, _):
         if peer in {one.name for one in config.destinations}:
-            raise NotPossible(
-                f"{peer} is a destination in {config_path}; take it out there, restart serve, then cancel"
-            )
+            raise NotPossible(f"{peer} is a destination in {config_path}; remove it there, restart serve, then cancel")
         with database.read() as connection:
             owed = settling.owed(connection).get(peer, 0)
         if not owed:
             raise NotFound(f"nothing is owed to {peer}")
         if not yes:
-            click.confirm(f"Never send {peer} the {owed} objects that it is owed?", abort=True)
+            click.confirm(f"Never send {peer} the {owed} objects still owed to it?", abort=True)
         with database.write() as connection:
             cancelled = settling.cancel_for(connection, peer, now=time.time())
     click.echo(f"{cancelled} deliveries to {peer} cancelled")
@@ -142,7 +142,7 @@ def cancel(peer: str, yes: bool, config_path: Path) -> None:
 @click.argument("series")
 @CONFIG
 def release(series: str, config_path: Path) -> None:
-    """Let the images of SERIES be deleted by age, although the node has committed to their safekeeping."""
+    """Let the images of SERIES be deleted by age although this node has committed to keeping them."""
     from dicom_node.store import commitment
 
     with opened(config_path) as (_, database, _spool), database.write() as connection:
