@@ -177,7 +177,7 @@ def test_an_answer_to_another_message_does_not_count_as_stored(tmp_path: Path) -
     response = command(AffectedSOPClassUID=CT, CommandField=0x8001, MessageIDBeingRespondedTo=99, Status=0x0000)
     with (
         peer_that_says(acceptance(accepted(1, EXPLICIT), LONGEST_PDU), response) as port,
-        pytest.raises(scu.AssociationBroken, match="under another number") as caught,
+        pytest.raises(scu.AssociationBroken, match="with another message number") as caught,
     ):
         list(scu.send(peer(port), "NODE", [item]))
     assert caught.value.item is item

@@ -83,14 +83,14 @@ def test_a_peer_that_speaks_no_tls_or_does_not_trust_us_is_told_so(
     pacs: tuple[int, Path], own: tuple[Path, Path]
 ) -> None:
     port, authority = pacs
-    with pytest.raises(PeerUnreachable, match="does it take the certificate of this node"):
+    with pytest.raises(PeerUnreachable, match="does it accept this node.s certificate"):
         scu.echo(peer(port, tls=True, tls_ca=authority), "NODE")
     with pytest.raises(PeerUnreachable, match="is it a DICOM port without TLS"):
         scu.echo(peer(port), "NODE")
 
 
 @pytest.mark.parametrize(
-    ("days", "said"), [(400, None), (13, "certificate runs out in 13 days"), (-1, "certificate has expired")]
+    ("days", "said"), [(400, None), (13, "certificate expires in 13 days"), (-1, "certificate has expired")]
 )
 def test_a_certificate_of_this_node_that_is_nearly_over_is_told(
     own: tuple[Path, Path], tmp_path: Path, days: int, said: str | None
@@ -128,7 +128,7 @@ def test_the_end_of_a_certificate_is_told_too_where_the_machine_has_no_tls_1_3(
     ran = subprocess.run(
         command, env=os.environ | {"OPENSSL_CONF": str(settings)}, capture_output=True, text=True, check=True
     )
-    assert "certificate runs out in" in ran.stdout
+    assert "certificate expires in" in ran.stdout
 
 
 def test_files_that_cannot_be_used_are_named_before_anything_is_sent(tmp_path: Path) -> None:

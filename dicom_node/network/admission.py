@@ -1,7 +1,7 @@
 """Who may connect and ask for what, and how many at once; values and counting, no sockets are read here.
 
-A connection first waits for its association request. Those that wait never shut anybody out: beyond `MAX_WAITING` the
-one that has waited longest is ended for the new one, and a real sender asks within milliseconds.
+A connection first waits for its association request. Waiting connections never shut anybody out: beyond `MAX_WAITING`
+the one that has waited longest is ended for the new one, and a real sender asks within milliseconds.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from dicom_node.network.tls import TlsFiles
 ANYONE = "*"
 MAX_WAITING = 256  # a thread each
 MAX_WAITING_PER_ADDRESS = 64
-MAX_STRANGERS = 8  # associations of those who may only echo; beside those of the senders, from whom they take none
+MAX_STRANGERS = 8  # associations of those who may only echo; counted apart from the senders', so they take none away
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What the receiver lets in; the keys of [node] in config.toml of these names say more."""
+    """What the receiver lets in; config.toml explains the keys of [node] with these names."""
 
     ae_title: str
     senders: frozenset[str]
@@ -43,7 +43,7 @@ class Rules:
     own_loop: bool = True
     tls: TlsFiles | None = None
     has_room: Callable[[], bool] = lambda: True
-    """Whether there is room to store anything; without, who wants to store is told so before any data flows."""
+    """Whether there is room to store anything; if not, associations for storage are rejected before any data flows."""
 
     def admits(self, address: Address) -> bool:
         return not self.addresses or any(address in network for network in self.addresses)
@@ -54,7 +54,7 @@ class Rules:
 
 @dataclass(frozen=True)
 class Refusal:
-    """A-ASSOCIATE-RJ: result, source, reason (PS3.8 9.3.4), and what a person reads."""
+    """A-ASSOCIATE-RJ: result, source, reason (PS3.8 9.3.4), and text for a person."""
 
     answer: tuple[int, int, int]
     reason: str
@@ -62,14 +62,12 @@ class Refusal:
 
 
 def refusal(rules: Rules, request: Request) -> Refusal | None:
-    """Why this association is rejected, for good or until there is room; None if it may come about."""
+    """Why this association is rejected, permanently or until there is room; None if it is not."""
     if request.called != rules.ae_title:
-        return Refusal((1, 1, 7), "called AE title is not ours", f"this node is {rules.ae_title}, see node.ae_title")
+        return Refusal((1, 1, 7), "called AE title is not ours", f"this node is {rules.ae_title}: see node.ae_title")
     if rules.knows(request.calling) or (rules.echo_from_anyone and echo_alone(request)):
         if any(map(syntaxes.is_storage, request.abstract_syntaxes)) and not rules.has_room():
-            return Refusal(
-                (2, 3, 2), "nothing can be stored", "see dicom-node status: full, or a disk that is not there?"
-            )
+            return Refusal((2, 3, 2), "nothing can be stored", "see dicom-node status: is the disk full, or missing?")
         return None
     return Refusal((1, 1, 3), "calling AE title is not allowed", "to let it in, add it to node.allowed_senders")
 
@@ -80,7 +78,7 @@ def echo_alone(request: Request) -> bool:
 
 
 def address(host: str) -> Address:
-    """The peer's address; one of IPv4 that arrives at an IPv6 socket is one of IPv4."""
+    """The peer's address; an IPv4 address mapped into IPv6 becomes IPv4 again."""
     found = ipaddress.ip_address(host)
     mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
     return mapped or found
@@ -99,17 +97,17 @@ class Connection:
     stranger: bool = False
     """Its association is for C-ECHO alone, by somebody who is not on the list."""
     end: Callable[[], None] = lambda: None
-    """Asks the association to end in order."""
+    """Asks the association to end cleanly."""
     ended: threading.Event = field(default_factory=threading.Event)
 
     def cut(self) -> None:
-        """End it at once; whoever reads from it finds the end of its input."""
+        """End it at once; whoever reads from it sees the end of input."""
         with contextlib.suppress(OSError, ValueError):
             socket.socket.shutdown(self.socket, socket.SHUT_RDWR)  # past TLS, which another thread may be reading
 
 
 class Connections:
-    """All that are open, and the bounds on their number. Called by many threads."""
+    """All open connections, and the limits on their number. Called by many threads."""
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
@@ -118,7 +116,7 @@ class Connections:
         self._numbers = itertools.count(1)
 
     def arrived(self, sock: socket.socket, address: Address) -> tuple[Connection, Connection | None]:
-        """The new connection, and the one that was ended for it, if any."""
+        """Returns the new connection, and the one that was ended for it, if any."""
         with self._lock:
             new = Connection(next(self._numbers), sock, address)
             waiting = [c for c in self._open.values() if c.calling is None]
@@ -133,24 +131,24 @@ class Connections:
         return new, oldest
 
     def associate(self, connection: Connection, calling: str) -> Refusal | None:
-        """Count it among the associations, or say why it must come again later."""
+        """Count it among the associations, or say why it must try again later."""
         with self._lock:
             stranger = not self._rules.knows(calling)
             alike = [c for c in self._open.values() if c.calling is not None and c.stranger == stranger]
             from_there = sum(c.address == connection.address for c in alike)
             if stranger and len(alike) >= MAX_STRANGERS:
-                return Refusal((2, 3, 2), "too many strangers who echo", "add it to node.allowed_senders")
+                return Refusal((2, 3, 2), "too many echoes from strangers", "add it to node.allowed_senders")
             if len(alike) >= self._rules.max_associations:
                 return Refusal((2, 3, 2), "too many associations", "see node.max_associations")
             if from_there >= self._rules.max_per_address:
-                return Refusal((2, 3, 2), "too many associations from there", "see node.max_associations_per_address")
+                return Refusal((2, 3, 2), "too many from this address", "see node.max_associations_per_address")
             connection.stranger = stranger
             connection.calling = calling
             self._open[connection.number] = connection
         return None
 
     def left(self, connection: Connection) -> None:
-        """It counts no longer; said once or more often."""
+        """It no longer counts; may be called more than once."""
         with self._lock:
             self._open.pop(connection.number, None)
 

@@ -1,8 +1,8 @@
-"""What becomes of a request for an association, where the library does not tell, or fails over it.
+"""What becomes of an association request, where the library does not say, or fails over it.
 
-It keeps to itself why no connection came about; and an answer with a number that stands in no table of PS3.8 ends its
-thread, after which whoever asked waits for the whole timeout (seen with pynetdicom 3.0.4). Nor does it bound what a
-peer that was asked may send.
+The library does not say why a connection failed; an answer with a number that is in no table of PS3.8 ends its thread,
+so that the requestor waits for the whole timeout (seen with pynetdicom 3.0.4); and it does not limit what the peer may
+send.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from dicom_node.network.judgedsocket import JudgedSocket
 from dicom_node.network.memory import NO_OBJECT
 from dicom_node.network.upperlayer import BadPdu
 
-PERMANENT = 1  # Result of an A-ASSOCIATE-RJ (PS3.8 9.3.4); any other is one for now
+PERMANENT = 1  # Result of an A-ASSOCIATE-RJ (PS3.8 9.3.4); any other is transient
 _NO_REASON_GIVEN = 1
 _SERVICE_USER = 0  # Source of an A-ABORT (PS3.8 9.3.8)
-_FRAGMENT_HEADER = 7  # the library's own bound: with less, no byte of a message fits (PS3.8 9.3.5.1 has six, then one)
+_FRAGMENT_HEADER = 7  # the library's own limit: with less, no byte of a message fits (six by PS3.8 9.3.5.1, then one)
 
 
 class Rejection(NamedTuple):
@@ -48,7 +48,7 @@ class Rejection(NamedTuple):
 
 
 class Heard:
-    """What a peer answered to one request, or why it could not be asked."""
+    """What a peer answered to one association request, or why it could not be asked."""
 
     def __init__(self) -> None:
         self.rejection: Rejection | None = None
@@ -56,13 +56,13 @@ class Heard:
         self._asked_at: float | None = None
         self._aborted = self._broken = False
         self._unfinished = 0
-        """Bytes of the message that is coming."""
+        """Bytes so far of the incoming message."""
 
     def handlers(self) -> list[tuple[Any, ...]]:
         return [(evt.EVT_CONN_OPEN, self._connected), (evt.EVT_PDU_RECV, self._take)]
 
     def is_broken(self, association: Association) -> bool:
-        """Whether the peer accepted in a way that the library stumbles over, now or with the first message."""
+        """Whether the peer accepted in a way that trips the library up, now or at the first message."""
         if not association.is_established:
             return self._broken
         longest = association.acceptor.maximum_length
@@ -74,32 +74,32 @@ class Heard:
         if self._asked_at is None:
             return f"cannot be reached: {_in_words(self.no_connection)}"
         if time.monotonic() - self._asked_at >= peer.timeout_s:
-            return f"took the connection, and gave no answer within peers.timeout_s = {peer.timeout_s:g} seconds"
+            return f"accepted the connection but gave no answer within peers.timeout_s = {peer.timeout_s:g} seconds"
         how = "aborted the association" if self._aborted else "ended the connection"
         doubt = (
-            "does it take the certificate of this node?"
+            "does it accept this node's certificate?"
             if peer.tls
-            else "is it a DICOM port without TLS, and lets this machine in?"
+            else "is it a DICOM port without TLS, and does it let this machine in?"
         )
-        return f"{how} at once, without an answer to the request; {doubt}"
+        return f"{how} at once, without answering the request; {doubt}"
 
     def _connected(self, event: evt.Event) -> None:
         self._asked_at = time.monotonic()
         connection = event.assoc.dul.socket
         if connection is not None and connection.socket is not None:
-            # Small messages wait for each other's acknowledgement otherwise (Nagle): 89 ms instead of 4 for a report.
+            # Otherwise small messages wait for each other's acknowledgement (Nagle): 89 ms instead of 4 for a report.
             connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            # A peer that hangs in the middle of a PDU, ours or its own, holds the library's thread for ever otherwise,
-            # and then whoever asked, whom no timeout of the library frees.
+            # Otherwise a peer that hangs in the middle of a PDU, ours or its own, holds the library's thread for ever,
+            # and with it the requestor, whom no timeout of the library frees.
             connection.longest_s = event.assoc.network_timeout
             connection.socket.settimeout(connection.longest_s)
 
     def _take(self, event: evt.Event) -> None:
-        """Keep what the peer said, and leave to the library what it can bear."""
+        """Keep what the peer said, and leave the library only what it can handle."""
         pdu = event.pdu
         if isinstance(pdu, A_ASSOCIATE_RJ):
-            # The library's own word (`is_rejected`) is not enough. A rejection closes the connection; where it is read
-            # before the thread that asked has looked whether there is one, that takes the peer for one not reached.
+            # The library's own `is_rejected` is not enough. A rejection closes the connection; if it is read before the
+            # requesting thread has checked for a connection, that thread takes the peer for unreachable.
             self.rejection = Rejection(int(pdu.result or 0), int(pdu.source or 0), int(pdu.reason_diagnostic or 0))
             pdu.result, pdu.source, pdu.reason_diagnostic = PERMANENT, 1, _NO_REASON_GIVEN
         elif isinstance(pdu, A_ABORT_RQ):
@@ -116,7 +116,7 @@ class Heard:
             self._count(event.assoc, pdu)
 
     def _count(self, association: Association, pdu: P_DATA_TF) -> None:
-        """End an association with a message that grows without end, which the library would hold."""
+        """End an association whose message grows without end; the library would hold it all."""
         for item in pdu.presentation_data_value_items:
             value = item.presentation_data_value
             self._unfinished += len(value)
@@ -128,15 +128,15 @@ class Heard:
 
 
 def _as_proposed(accepted: A_ASSOCIATE, association: Association) -> bool:
-    """Whether no transfer syntax is accepted that was not proposed (PS3.8 9.3.3.2), as a deflated one, in which the
-    peer could then say a thousand times as much as it sends."""
+    """Whether every accepted transfer syntax was proposed (PS3.8 9.3.3.2): in a deflated one, for example, the peer's
+    data could grow a thousandfold."""
     proposed = {uid for c in association.requestor.requested_contexts for uid in c.transfer_syntax}
     taken = [c for c in accepted.presentation_context_definition_results_list if c.result == 0]
     return proposed.issuperset(uid for c in taken for uid in c.transfer_syntax[:1])
 
 
 class Caller(AE):  # type: ignore[misc]
-    """The library's application entity, that says why a connection did not come about."""
+    """The library's application entity, which also says why a connection failed."""
 
     def __init__(self, ae_title: str, heard: Heard) -> None:
         super().__init__(ae_title)
@@ -150,7 +150,7 @@ class Caller(AE):  # type: ignore[misc]
 
 
 class _Connection(JudgedSocket):
-    """What is too long ends it as if the peer had: were it aborted, who waits for an answer would wait on."""
+    """Too long a message ends it as if the peer had: after an abort, whoever awaits an answer would go on waiting."""
 
     heard: Heard
     over = False
@@ -164,7 +164,7 @@ class _Connection(JudgedSocket):
         raise ConnectionAbortedError(str(why))
 
     def _shutdown_socket(self) -> None:
-        """The library calls this while it handles the error of connecting, which it then drops."""
+        """The library calls this while it handles the connection error, which it then drops."""
         if not self._is_connected:
             self.heard.no_connection = self.heard.no_connection or sys.exception()
         super()._shutdown_socket()
@@ -174,9 +174,9 @@ def _in_words(error: BaseException | None) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not trusted: {error.verify_message}; see peers.tls_ca"
     if isinstance(error, ssl.SSLError):
-        return f"no TLS with it: {str(error.reason or error).replace('_', ' ').lower()}"
+        return f"TLS failed: {str(error.reason or error).replace('_', ' ').lower()}"
     if isinstance(error, TimeoutError):
-        return "no answer to the connection; is it switched on, and does a firewall let this machine through?"
+        return "connection timed out; is it switched on, and does the firewall let this machine through?"
     if isinstance(error, ConnectionRefusedError):
-        return "connection refused; is the port right, and does it run?"
+        return "connection refused; is the port right, and is it running?"
     return str(getattr(error, "strerror", None) or error or "for an unknown reason")

@@ -1,4 +1,4 @@
-"""Command sets of the two services that are served here: C-STORE and C-ECHO. Source: PS3.7 6.3.1, 9.3.1, 9.3.5, E.1."""
+"""Command sets of the two services served here, C-STORE and C-ECHO. Source: PS3.7 6.3.1, 9.3.1, 9.3.5, E.1."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from enum import IntEnum
 from dicom_node.network.upperlayer import AbortReason, BadPdu, PduType
 
 COMMAND, LAST = 1, 2  # bits of a message control header: of a command set, its last fragment (PS3.8 E.2)
-MAX_COMMAND = 64 * 1024  # bytes of a command set; that of a C-STORE request has some 300
+MAX_COMMAND = 64 * 1024  # bytes of a command set; a C-STORE request's has some 300
 
 _NO_DATA_SET = 0x0101
 _RESPONSE = 0x8000
@@ -42,12 +42,12 @@ class Command:
     message_id: int
     has_data_set: bool
     sop_class: bytes
-    """As it came, without padding; empty where there is none."""
+    """As received, without padding; empty where there is none."""
     sop_instance: bytes
 
 
 def parse(command_set: bytes | bytearray) -> Command:
-    """Raises BadPdu where elements overrun it or what every request needs is missing."""
+    """Raises BadPdu where an element overruns the command set, or one that every request needs is missing."""
     elements: dict[int, bytes] = {}
     at = 0
     while at < len(command_set):
@@ -56,7 +56,7 @@ def parse(command_set: bytes | bytearray) -> Command:
         group, tag, length = struct.unpack_from("<HHI", command_set, at)
         at += 8 + length
         if group != 0 or at > len(command_set):
-            raise _bad("a command set with an element that is none of its own")
+            raise _bad("a command set with an element that does not belong in it")
         elements[tag] = bytes(command_set[at - length : at])
     return Command(
         field=_number(elements, _Tag.COMMAND_FIELD),
@@ -68,7 +68,7 @@ def parse(command_set: bytes | bytearray) -> Command:
 
 
 def response(to: Command, context: int, status: int, longest: int) -> bytes:
-    """The P-DATA that answers `to`, in fragments where the peer takes no more than `longest` bytes at once."""
+    """The P-DATA that answers `to`, in fragments of at most `longest` bytes; 0 means unlimited."""
     elements = [
         _element(_Tag.AFFECTED_SOP_CLASS_UID, to.sop_class),
         _element(_Tag.COMMAND_FIELD, _us(to.field | _RESPONSE)),

@@ -1,7 +1,7 @@
 """Storage Commitment, Push Model (PS3.4 annex J): asking a peer to commit to what we sent, and being asked.
 
-Either way the answer, N-EVENT-REPORT, may come on the association of the question or on another that the answering side
-opens. We take both, and answer on a new one. What a question or an answer means for the node is the callbacks' word.
+Either way the answer, N-EVENT-REPORT, may come on the requesting association or on another that the answering side
+opens. We accept both, and answer on a new one. What a request or an answer means for the node is for the callbacks.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def ask(
     *,
     linger_s: float = 1.0,
 ) -> None:
-    """N-ACTION; an answer that comes within `linger_s` on the same association is taken. Raises PeerError."""
+    """N-ACTION; waits `linger_s` for an answer on the same association. Raises PeerError."""
     came = threading.Event()
 
     def take(report: Report) -> None:
@@ -67,7 +67,7 @@ def ask(
     handlers = [(evt.EVT_N_EVENT_REPORT, _on_report, [take])]
     with requestor.association(peer, calling_aet, _CONTEXTS, handlers=handlers) as open_:
         if open_ is None:
-            raise NoContext(f"{peer.name} offers no storage commitment; take peers.commitment away, or enable it there")
+            raise NoContext(f"{peer.name} offers no storage commitment; enable it there, or remove peers.commitment")
         asked = Dataset()
         asked.TransactionUID = transaction_uid
         asked.ReferencedSOPSequence = [_item(*reference) for reference in references]
@@ -91,7 +91,7 @@ def report(peer: Peer, calling_aet: str, transaction_uid: str, answers: Sequence
         told.FailedSOPSequence = failed
     with requestor.association(peer, calling_aet, _CONTEXTS, as_scp=SOP_CLASS) as open_:
         if open_ is None:
-            raise NoContext(f"{peer.name} takes no N-EVENT-REPORT for storage commitment from us")
+            raise NoContext(f"{peer.name} accepts no N-EVENT-REPORT for storage commitment from us")
         try:
             answer, _ = open_.send_n_event_report(
                 told, FAILURES_EXIST if failed else ALL_COMMITTED, SOP_CLASS, SOP_INSTANCE
@@ -107,7 +107,7 @@ def service(
 ) -> tuple[str, list[tuple[Any, ...]]]:
     """What the receiver offers besides storage; `on_request`: calling AE title, transaction, references -> status.
 
-    Without `on_request` nobody may ask us for commitment, and reports on what we asked are taken all the same.
+    Without `on_request` nobody may ask us for commitment; reports on what we asked are still taken.
     """
     return SOP_CLASS, [
         (evt.EVT_N_EVENT_REPORT, _on_report, [on_report]),
@@ -116,7 +116,7 @@ def service(
 
 
 def _is_for_commitment(event: evt.Event) -> bool:
-    """The library goes by the class that the message names; what was negotiated is the context it came in."""
+    """The library goes by the class that the message names; what was negotiated is the context it arrived in."""
     return bool(event.context.abstract_syntax == SOP_CLASS)
 
 
@@ -192,4 +192,4 @@ def _check(peer: Peer, message: str, answer: Dataset) -> None:
         raise PeerUnreachable(f"{peer.name} did not answer {message}")
     if answer.Status != CommitmentStatus.SUCCESS:
         reason = f"{peer.name} answered {message} with status {answer.Status:04X}"
-        raise PeerUnreachable(reason, int(answer.Status))  # asked again later: nothing is lost by it
+        raise PeerUnreachable(reason, int(answer.Status))  # asked again later: nothing is lost

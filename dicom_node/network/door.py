@@ -1,7 +1,7 @@
-"""The listening socket: accepts, asks the rules, and leaves all that may take time to the connection's own thread.
+"""The listening socket: accepts, consults the rules, and leaves anything that may take time to the connection's thread.
 
 The library would do the TLS handshake in the accept loop, where one silent client holds up everybody, and would build
-an association with two threads for each connection before a byte is read. Its hook for another way is
+an association with two threads for each connection before a byte is read. Its hook for doing otherwise is
 `AE.make_server(server_class=...)`.
 """
 
@@ -29,7 +29,7 @@ _OUT_OF_HANDLES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.EN
 
 
 class Serve(Protocol):
-    """Serves one association from the request that was read to its end; returns the last PDU to be sent, if any."""
+    """Serves one association whose request has been read, to its end; returns the last PDU to send, if any."""
 
     def __call__(self, handler: RequestHandler, connection: Connection, asked: Request, first: bytes) -> bytes: ...
 
@@ -66,7 +66,7 @@ class Server(ThreadedAssociationServer):  # type: ignore[misc]
         return False
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """The library prints a trace to stderr, with whatever values stand in it."""
+        """The library would print a traceback to stderr, with whatever values are in it."""
         self.tally.warn("connection_failed", reason="fault of this program")
 
     def service_actions(self) -> None:
@@ -75,7 +75,7 @@ class Server(ThreadedAssociationServer):  # type: ignore[misc]
 
 
 class _Handler(RequestHandler):  # type: ignore[misc]
-    """One connection in its own thread: handshake, request, association, farewell."""
+    """One connection in its own thread: handshake, request, association, close."""
 
     server: Server
 
@@ -83,7 +83,9 @@ class _Handler(RequestHandler):  # type: ignore[misc]
         address = admission.address(self.client_address[0])
         connection, ended = self.server.connections.arrived(self.request, address)
         if ended is not None:
-            self.server.tally.warn("connection_ended", address=ended.address, reason="waited longest, others came")
+            self.server.tally.warn(
+                "connection_ended", address=ended.address, reason="too many waiting, this one longest"
+            )
         last_word = b""
         try:
             connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -91,12 +93,12 @@ class _Handler(RequestHandler):  # type: ignore[misc]
         except Exception as exc:  # noqa: BLE001 - outermost line of the connection's thread
             self.server.tally.warn("connection_failed", association=connection.number, error=trace(exc))
         finally:
-            self.server.connections.left(connection)  # before the last word: its peer may come again at once
+            self.server.connections.left(connection)  # before the last PDU: its peer may connect again at once
             upperlayer.farewell(connection.socket, last_word)
             connection.ended.set()
 
     def _serve(self, connection: Connection) -> bytes:
-        """Returns what is left to be said before the connection is closed."""
+        """Returns what is left to send before the connection is closed."""
         try:
             first = request.padded_with_spaces(self._request(connection))
             asked = request.parse(first)
@@ -105,15 +107,15 @@ class _Handler(RequestHandler):  # type: ignore[misc]
             return upperlayer.abort(exc.reason)
         except Closed as exc:
             if exc.begun:
-                self._warn(connection, "closed in the middle of its first PDU")
-            else:  # a load balancer that looks whether the port is open
+                self._warn(connection, "closed by the peer in the middle of its first PDU")
+            else:  # a load balancer that checks whether the port is open
                 self.server.tally.mention("connection_closed", address=connection.address)
             return b""
         except TimeoutError:
             self._warn(connection, f"no association request within {self.server.rules.request_s:g} s")
             return b""
         except OSError as exc:
-            how = "TLS handshake failed" if isinstance(exc, ssl.SSLError) else "broken off"
+            how = "TLS handshake failed" if isinstance(exc, ssl.SSLError) else "connection lost"
             self._warn(connection, f"{how} ({getattr(exc, 'reason', None) or exc.strerror})")
             return b""
         refusal = admission.refusal(self.server.rules, asked)
@@ -138,7 +140,7 @@ class _Handler(RequestHandler):  # type: ignore[misc]
         plain.settimeout(self.server.rules.request_s)
         connection.socket = context.wrap_socket(plain, server_side=True, do_handshake_on_connect=False)
         self.request = connection.socket
-        connection.socket.do_handshake()  # the socket's timeout is that of the whole handshake
+        connection.socket.do_handshake()  # the socket's timeout applies to the whole handshake
 
     def _warn(self, connection: Connection, reason: str) -> None:
         self.server.tally.warn(
@@ -157,7 +159,7 @@ class _Handler(RequestHandler):  # type: ignore[misc]
 
 
 def stop(server: Server, grace_s: float, abort_s: float) -> None:
-    """Accept nothing new, let associations end by themselves, end what is left in order, cut what then remains."""
+    """Accept nothing new, let associations end by themselves, end the rest cleanly, cut what then remains."""
     socketserver.BaseServer.shutdown(server)
     server.server_close()
     for waiting in server.connections.waiting():

@@ -1,7 +1,7 @@
-"""An association served by pynetdicom, within bounds that it does not set itself.
+"""An association served by pynetdicom, within limits that it does not set itself.
 
 Its transport reads whatever length a PDU claims and waits for ever for the rest; its messages grow without end. Here
-each PDU is judged before it is read and has a time to be whole, and what is held of messages not yet answered is
+each PDU is judged before it is read and must be complete in time, and the bytes held for messages not yet answered are
 counted.
 """
 
@@ -24,11 +24,11 @@ from dicom_node.network.judgedsocket import JudgedSocket
 from dicom_node.network.memory import NO_OBJECT, Memory
 from dicom_node.network.upperlayer import CALM_S, BadPdu
 
-_END_S = 10.0  # for the library to end an association that it has given up
+_END_S = 10.0  # time for the library to end an association that it has given up
 
 
 class Wire(JudgedSocket):
-    """One whose association request was read already."""
+    """One whose association request has already been read."""
 
     def __init__(
         self, association: Association, connection: socket.socket, first: bytes, complain: Callable[[str], None]
@@ -55,7 +55,7 @@ class Wire(JudgedSocket):
 
 
 class Bounds:
-    """What one association holds in memory of messages that are not answered yet; beyond its bounds it is ended."""
+    """Counts what one association holds in memory for messages not yet answered; ends it beyond its limits."""
 
     def __init__(self, memory: Memory, max_object: int, complain: Callable[[str], None]) -> None:
         self._memory = memory
@@ -91,12 +91,12 @@ class Bounds:
             if self._held + size > longest:
                 return f"more than {longest} bytes of data before an answer"
             if not self._memory.lend(size, held=self._held):
-                return "too many large objects at once, see node.max_object_mib"
+                return "too many large objects at once: see node.max_object_mib"
             self._held += size
         return None
 
     def answered(self, size: int) -> None:
-        """A message whose data set had this many bytes is done with."""
+        """A message whose data set had this many bytes has been dealt with."""
         with self._lock:
             size = min(size, self._held)
             self._held -= size
@@ -107,15 +107,15 @@ class Bounds:
 
 
 def _brings_objects(association: Association, context_id: int) -> bool:
-    """Whether what comes in this presentation context may be an object to be stored."""
+    """Whether messages in this presentation context may carry an object to be stored."""
     accepted = (c for c in association.accepted_contexts if c.context_id == context_id)
     return any(syntaxes.is_storage(str(c.abstract_syntax)) for c in accepted)
 
 
 def run(association: Association, connection: socket.socket, wire: Wire, complain: Callable[[str], None]) -> None:
-    """Serve until the association has ended, whichever way, and see to it that it does end."""
+    """Serve until the association has ended, one way or another, and make sure that it does."""
     association.dul.socket = None
-    association.dul.event_queue.queue.clear()  # the library's own view of the connection announced itself already
+    association.dul.event_queue.queue.clear()  # the library has already announced the connection itself
     association.set_socket(wire)
     wire.event_queue.put("Evt5")  # transport connection indication (PS3.8 9.2.3)
     association.run = _quietly(association.run, complain)
@@ -128,7 +128,7 @@ def run(association: Association, connection: socket.socket, wire: Wire, complai
         association.join(0.5 if ending_since is None else 0.1)
         if association._kill or not association.dul.is_alive():
             ending_since = ending_since or time.monotonic()
-            if time.monotonic() - ending_since > _END_S:  # its peer goes on sending, and the library goes on reading
+            if time.monotonic() - ending_since > _END_S:  # the peer keeps sending, and the library keeps reading
                 with contextlib.suppress(OSError, ValueError):
                     socket.socket.shutdown(connection, socket.SHUT_RDWR)
     association.dul.kill_dul()
@@ -137,7 +137,7 @@ def run(association: Association, connection: socket.socket, wire: Wire, complai
 def _quietly(
     act: Callable[..., None], complain: Callable[[str], None], then: Callable[[], None] = lambda: None
 ) -> Callable[..., None]:
-    """What ends a thread of the library, as a PDU in a state where none can come, must not print a trace to stderr."""
+    """What ends a thread of the library, such as a PDU in the wrong state, must not print a traceback to stderr."""
 
     def guarded(*given: object) -> None:
         try:

@@ -1,4 +1,4 @@
-"""The answer to an association request, worked out by pynetdicom, as bytes. Source: PS3.8 9.3.3, PS3.7 D.3.3."""
+"""The answer to an association request, as bytes; pynetdicom works it out. Source: PS3.8 9.3.3, PS3.7 D.3.3."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class Negotiated:
     contexts: dict[int, tuple[str, str]] | None
     """Accepted presentation context -> its abstract and transfer syntax."""
     longest: int
-    """What the peer takes in one P-DATA (Maximum Length Received); 0 is without bound."""
+    """What the peer takes in one P-DATA (Maximum Length Received); 0 means unlimited."""
 
 
 def negotiate(first: bytes, supported: Sequence[PresentationContext]) -> Negotiated:
-    """`first`: the A-ASSOCIATE-RQ. Raises BadPdu where the library can make nothing of it."""
+    """`first`: the A-ASSOCIATE-RQ. Raises BadPdu where the library cannot decode it."""
     try:
         pdu = A_ASSOCIATE_RQ()
         pdu.decode(first)

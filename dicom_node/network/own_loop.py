@@ -1,8 +1,8 @@
 """An established association served by a loop of our own: P-DATA in, C-STORE and C-ECHO answered, in one thread.
 
-pynetdicom negotiates; its way of serving (two threads that poll, an object a PDU, a data set a response) costs more
-than half of what receiving costs. Whoever asks for other services is served by `library_loop`, and so is everybody
-where node.receive_loop says so. Sources: PS3.8 9.2, 9.3.5, annex E (P-DATA), PS3.7 9.3.1 (C-STORE), 9.3.5 (C-ECHO).
+pynetdicom negotiates; its way of serving (two polling threads, an object per PDU, a data set per response) accounts for
+more than half the cost of receiving. `library_loop` serves those who ask for other services, and everybody where
+node.receive_loop says so. Sources: PS3.8 9.2, 9.3.5, annex E (P-DATA), PS3.7 9.3.1 (C-STORE), 9.3.5 (C-ECHO).
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from dicom_node.network.upperlayer import CALM_S, HEADER, LONGEST, AbortReason, 
 from dicom_node.status import StoreStatus
 
 _BUFFER = 2 * (HEADER + LONGEST[PduType.P_DATA])
-_AT_ONCE = LONGEST[PduType.P_DATA]  # what is read at once is copied and digested while the processor's cache holds it
+_AT_ONCE = LONGEST[PduType.P_DATA]  # one read is copied and digested while still in the processor's cache
 _WHOLE = socket.MSG_WAITALL if sys.platform == "linux" else 0
-_QUICKACK = getattr(socket, "TCP_QUICKACK", None)  # Linux; senders with Nagle's algorithm on wait for our ACK otherwise
+_QUICKACK = getattr(socket, "TCP_QUICKACK", None)  # Linux; otherwise senders with Nagle's algorithm wait for our ACK
 
 Store = Callable[[Command, str, bytearray, str], StoreStatus]
 """Request, transfer syntax, data set, its SHA-256 -> status."""
 
 
 def _timed_by_the_kernel(connection: socket.socket, longest_s: float) -> bool:
-    """Bound every wait for the peer; whether it is the kernel that does, which spares a system call for each read.
+    """Limit every wait for the peer; returns whether the kernel does so, which saves a system call per read.
 
-    A wait that took too long is then a BlockingIOError. TLS waits by Python, which knows what is left in its records.
+    A wait that takes too long then raises BlockingIOError. Under TLS Python waits, as it knows what its records hold.
     """
     if sys.platform != "linux" or isinstance(connection, ssl.SSLSocket):
         connection.settimeout(longest_s)
         return False
-    timeval = struct.pack("ll", int(longest_s), max(1, int(longest_s % 1 * 1e6)))  # all zeros mean for ever
+    timeval = struct.pack("ll", int(longest_s), max(1, int(longest_s % 1 * 1e6)))  # all zeros would mean for ever
     for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
         connection.setsockopt(socket.SOL_SOCKET, option, timeval)
     connection.settimeout(None)
@@ -50,7 +50,7 @@ def _timed_by_the_kernel(connection: socket.socket, longest_s: float) -> bool:
 
 @dataclass
 class _Message:
-    """One DIMSE message on its way in."""
+    """One incoming DIMSE message."""
 
     context: int | None = None
     command_set: bytearray = field(default_factory=bytearray)
@@ -61,7 +61,7 @@ class _Message:
     held: int = 0
     """Bytes of the data set that `memory` has lent."""
     refused: str | None = None
-    """Why its data set is not kept; the rest of it is read past."""
+    """Why its data set is not kept; the rest of it is skipped."""
 
 
 class Loop:
@@ -77,7 +77,7 @@ class Loop:
         idle_s: float,
         complain: Callable[[str], None],
     ) -> None:
-        """`contexts`: abstract and transfer syntax of the accepted ones; `longest`: Maximum Length of the peer."""
+        """`contexts`: abstract and transfer syntax of the accepted ones; `longest`: the peer's Maximum Length."""
         self._socket = connection
         self._contexts = contexts
         self._longest = longest
@@ -94,13 +94,13 @@ class Loop:
         self._whole = 0
 
     def end(self) -> None:
-        """End the association in order, once what was begun is answered; called by another thread."""
+        """End the association cleanly, once what has begun is answered; called by another thread."""
         self._ending = True
         with contextlib.suppress(OSError, ValueError):
             socket.socket.shutdown(self._socket, socket.SHUT_RD)
 
     def run(self) -> bytes:
-        """Serve until the end; returns the last PDU to be sent, if any. Raises OSError."""
+        """Serve until the end; returns the last PDU to send, if any. Raises OSError."""
         self._whole = _WHOLE if _timed_by_the_kernel(self._socket, min(CALM_S, self._idle_s)) else 0
         try:
             while True:
@@ -136,7 +136,7 @@ class Loop:
         return b""
 
     def _have(self, size: int) -> bool:
-        """Read until `size` bytes stand in the buffer; False where the peer ends the connection before."""
+        """Read until the buffer holds `size` bytes; False where the peer ends the connection first."""
         if self._end - self._begin >= size:
             return True
         if self._begin + size > _BUFFER:
@@ -152,7 +152,7 @@ class Loop:
             try:
                 if size == HEADER or missing > _AT_ONCE or not self._whole:
                     count = self._socket.recv_into(self._view[self._end : self._end + _AT_ONCE])
-                else:  # one wait for what is left of a PDU, and not one for each segment of it
+                else:  # one wait for the rest of a PDU, not one for each of its segments
                     count = self._socket.recv_into(self._view[self._end : self._end + missing], missing, self._whole)
             except (TimeoutError, BlockingIOError):
                 count = -1
@@ -206,11 +206,11 @@ class Loop:
             return
         size = len(content)
         if message.context is not None and self._contexts[message.context][0] == VERIFICATION:
-            message.refused = "it came in the context of Verification"  # where a stranger would take a sender's memory
+            message.refused = "it came in the context of Verification"  # a stranger must not take the senders' memory
         elif message.held + size > self._max_object:
             message.refused = "larger than node.max_object_mib"
         elif not self._memory.lend(size, held=message.held):
-            message.refused = "too many large objects at once, see node.max_object_mib"
+            message.refused = "too many large objects at once: see node.max_object_mib"
         else:
             message.held += size
             message.data_set += content  # one piece: a list of small fragments would hold many times what was lent
@@ -227,7 +227,7 @@ class Loop:
             if not asked.sop_class or not asked.sop_instance:
                 raise BadPdu("C-STORE without SOP Class or Instance UID", AbortReason.INVALID_PARAMETER)
             abstract_syntax, transfer_syntax = self._contexts[context]
-            if abstract_syntax == VERIFICATION:  # all that a stranger has
+            if abstract_syntax == VERIFICATION:  # the only context that a stranger has
                 status = StoreStatus.SOP_CLASS_NOT_SUPPORTED
             elif message.refused is not None:
                 status = StoreStatus.OUT_OF_RESOURCES

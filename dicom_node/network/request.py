@@ -1,6 +1,6 @@
-"""An association request, looked at before anything is built from it. Source: PS3.8 9.3.2, PS3.7 annex D.3.3.
+"""An association request, examined before anything is built from it. Source: PS3.8 9.3.2, PS3.7 annex D.3.3.
 
-The lists in it are bounded: each item becomes objects later, and 512 KiB hold a hundred thousand empty ones.
+The lists in it are limited: each item becomes objects later, and 512 KiB hold a hundred thousand empty ones.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from dicom_node.network.upperlayer import HEADER, AbortReason, BadPdu
 
 MAX_CONTEXTS = 128  # context IDs are odd and below 256
-MAX_TRANSFER_SYNTAXES = 100  # of one context; the standard names some fifty
+MAX_TRANSFER_SYNTAXES = 100  # per context; the standard names some fifty
 MAX_USER_ITEMS = 3 * 128 + 16  # roles and both kinds of extended negotiation for each context, and the single ones
 
 _FIXED = HEADER + 68  # up to the variable items
@@ -28,7 +28,7 @@ class Request:
 
 
 def padded_with_spaces(pdu: bytes) -> bytes:
-    """The same A-ASSOCIATE-RQ where its titles were padded with NUL, as some devices do, which the library refuses."""
+    """The A-ASSOCIATE-RQ with its AE titles padded with spaces: some devices use NUL, which the library refuses."""
     return pdu[:10] + pdu[10:42].replace(b"\0", b" ") + pdu[42:]
 
 
@@ -65,13 +65,13 @@ def _items(data: bytes) -> Iterator[tuple[int, bytes]]:
     while at < len(data):
         end = at + 4 + int.from_bytes(data[at + 2 : at + 4])
         if end > len(data):
-            raise _bad("an association request with an item that is longer than it")
+            raise _bad("an association request with an item longer than the request")
         yield data[at], data[at + 4 : end]
         at = end
 
 
 def _title(field: bytes) -> str:
-    """PS3.8 9.3.2: spaces at the ends do not count."""
+    """PS3.8 9.3.2: leading and trailing spaces do not count."""
     return field.decode("ascii", "replace").strip(" \0")
 
 

@@ -1,7 +1,7 @@
 """Associations that this node opens, as their requestor (PS3.8 7.1): for C-STORE, C-ECHO, C-FIND, storage commitment.
 
-Whatever keeps one from coming about is told as what a person would mend: the address, TLS, the peer's own rejection.
-What the library does with an answer on a busy machine is set right here; what it does not tell, `calling` hears.
+If one fails, the error names what a person would mend: the address, TLS, the peer's own rejection. What the library
+does with an answer on a busy machine is put right here; what it does not report, `calling` picks up.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ class NoContext(PeerRefused):
 
 
 class NoAssociation(PeerRefused):
-    """The peer rejects our associations: a matter of its configuration, which may be mended there at any time."""
+    """The peer rejects our associations because of its configuration, which may be changed there at any time."""
 
 
 def named(peer: Peer) -> str:
-    """As messages call it."""
+    """How messages name the peer."""
     return f"{peer.name} ({peer.host}:{peer.port})"
 
 
@@ -45,10 +45,10 @@ def association(
     handlers: Sequence[tuple[Any, ...]] = (),
     as_scp: str | None = None,
 ) -> Iterator[Association | None]:
-    """An established association; None where the peer accepts associations, but none of the proposed contexts.
+    """An established association; None where the peer accepts the association, but none of the proposed contexts.
 
-    `contexts`: abstract and transfer syntax. Raises NoAssociation and PeerUnreachable. It is released at the end of the
-    block, and aborted where that ends by an exception.
+    `contexts`: abstract and transfer syntax. Raises NoAssociation and PeerUnreachable. The association is released at
+    the end of the block, or aborted if the block ends with an exception.
 
     `handlers`: the library's, for what the peer may ask on it; `as_scp`: an abstract syntax of which we are the SCP
     although we open the association (PS3.7 D.3.3.4).
@@ -75,7 +75,7 @@ def _asked_for(
     handlers: Sequence[tuple[Any, ...]],
     as_scp: str | None,
 ) -> Association:
-    """Whatever came of it, which `heard` knows. Raises PeerUnreachable."""
+    """The association, whatever became of it; `heard` knows. Raises PeerUnreachable."""
     ae = calling.Caller(calling_aet, heard)
     ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
     ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
@@ -90,7 +90,7 @@ def _asked_for(
             evt_handlers=[*heard.handlers(), *handlers],
             tls_args=(tls_of(peer), peer.host) if peer.tls else None,
         )
-    except OSError as exc:  # the host's name is not known, now or at all
+    except OSError as exc:  # the host's name cannot be resolved, now or ever
         raise PeerUnreachable(f"{named(peer)} cannot be reached: {exc.strerror}") from exc
 
 
@@ -99,7 +99,7 @@ def _has_a_context(peer: Peer, calling_aet: str, heard: calling.Heard, opened: A
     if heard.rejection is not None:
         hint = _HINTS.get(heard.rejection[1:], "").format(calling_aet=calling_aet)
         reason = f"{named(peer)} rejected the association: {heard.rejection}{hint}"
-        # Rejected for good is a matter of configuration on either side, for now of load (PS3.8 9.3.4).
+        # A permanent rejection is a matter of configuration on either side, a transient one of load (PS3.8 9.3.4).
         raise (NoAssociation if heard.rejection.result == calling.PERMANENT else PeerUnreachable)(reason)
     if heard.is_broken(opened):
         opened.abort()
@@ -120,14 +120,14 @@ def tls_of(peer: Peer) -> ssl.SSLContext:
         if peer.tls_certificate is not None:
             context.load_cert_chain(peer.tls_certificate, peer.tls_key)
     except (OSError, ssl.SSLError) as exc:
-        raise PeerUnreachable(f"{named(peer)}: the TLS files of its configuration cannot be used: {exc}") from exc
+        raise PeerUnreachable(f"{named(peer)}: the TLS files configured for it cannot be used: {exc}") from exc
     return context
 
 
 def _keep_answers_for_the_sender(association: Association) -> None:
-    """Let the library's own thread give back an answer that it took by mistake.
+    """Make the library's own thread give back an answer that it took by mistake.
 
-    Each association has a thread that looks for requests of the peer. A sender pauses it, but on a busy machine it may
+    Each association has a thread that looks for the peer's requests. A sender pauses it, but on a busy machine it may
     already be past the point where it pauses, take the answer for a stray message and drop it (seen with pynetdicom
     3.0.4); the sender then waits for its whole timeout although the object was stored.
     """

@@ -1,7 +1,7 @@
-"""The receiver: C-ECHO and C-STORE as SCP (PS3.7 9.1.1, 9.1.5). What becomes of an object is the callback's word.
+"""The receiver: C-ECHO and C-STORE as SCP (PS3.7 9.1.1, 9.1.5). What becomes of an object is up to the callback.
 
-`door` lets connections in and reads their association request; what was asked for is then served by one of two loops.
-Nothing of what a peer sends is logged but AE titles, addresses and the node's own association numbers.
+`door` lets connections in and reads their association request; one of two loops then serves what was asked for.
+Only AE titles, addresses and the node's own association numbers are logged, nothing else that a peer sends.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ from dicom_node.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAM
 
 log = logging.getLogger("dicom_node.scp")
 
-_config.LOG_HANDLER_LEVEL = "none"  # the library's own logging quotes data sets, and costs time with every PDU
-GRACE_S = 10.0  # for all open associations to end by themselves
-_ABORT_S = 1.0  # for A-ABORT to be sent to those that did not
-_OBJECTS_AT_ONCE = 2  # of the largest size, in memory over all associations
+_config.LOG_HANDLER_LEVEL = "none"  # the library's own logging quotes data sets, and costs time on every PDU
+GRACE_S = 10.0  # time for all open associations to end by themselves
+_ABORT_S = 1.0  # time for A-ABORT to be sent to those that did not
+_OBJECTS_AT_ONCE = 2  # of the largest size, in memory for all associations together
 
 Accept = Callable[[Received], StoreStatus]
 
@@ -71,7 +71,7 @@ def _size_of(request: Any) -> int:
 
 
 def _in_either_role(abstract_syntax: str) -> PresentationContext:
-    """Who opens the association may be the SCP: PS3.7 D.3.3.4, as with reports on storage commitment."""
+    """The association's requestor may be the SCP (PS3.7 D.3.3.4), as for reports on storage commitment."""
     context = build_context(abstract_syntax, syntaxes.UNCOMPRESSED)
     context.scu_role = context.scp_role = True
     return context
@@ -87,7 +87,7 @@ class Receiver:
         port: int,
         services: Sequence[tuple[str, Sequence[tuple[Any, ...]]]] = (),
     ) -> None:
-        """`services`: further abstract syntaxes, and the library's handlers, with arguments, for what is asked."""
+        """`services`: further abstract syntaxes, each with the library's handlers and their arguments."""
         self._accept = accept
         self._rules = rules
         self._address = (bind, port)
@@ -103,7 +103,7 @@ class Receiver:
         ]
 
     def start(self) -> int:
-        """Listen; returns the port, of interest where 0 was asked for. Raises NodeError if it is taken."""
+        """Listen; returns the port, which matters where 0 was asked for. Raises NodeError if it is taken."""
         ae = AE(self._rules.ae_title)
         ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
         ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
@@ -128,7 +128,7 @@ class Receiver:
             bind, port = self._address
             raise NodeError(
                 f"cannot listen on {bind} port {port}: {exc.strerror}; "
-                "change node.bind or node.port, or stop what holds it"
+                "change node.bind or node.port, or stop the program that uses it"
             ) from exc
         threading.Thread(target=self._server.serve_forever, name="receiver", daemon=True).start()
         return int(self._server.server_address[1])
@@ -183,7 +183,7 @@ class Receiver:
         try:
             return loop.run()
         except OSError as exc:
-            self._complain(connection, f"broken off ({exc.strerror})")
+            self._complain(connection, f"connection lost ({exc.strerror})")
             return b""
 
     def _by_library(self, handler: RequestHandler, connection: Connection, asked: Request, first: bytes) -> None:
@@ -203,7 +203,7 @@ class Receiver:
             names = [str(uid or "").encode() for uid in (request.AffectedSOPClassUID, request.AffectedSOPInstanceUID)]
             command = Command(Field.C_STORE, request.MessageID, True, *names)
             try:
-                if event.context.abstract_syntax == syntaxes.VERIFICATION:  # all that a stranger has
+                if event.context.abstract_syntax == syntaxes.VERIFICATION:  # the only context that a stranger has
                     return StoreStatus.SOP_CLASS_NOT_SUPPORTED
                 digest = hashlib.sha256(data_set).hexdigest()
                 return self._store(connection, command, str(event.context.transfer_syntax), data_set, digest)
@@ -211,7 +211,7 @@ class Receiver:
                 bounds.answered(len(data_set))
 
         def on_other(event: evt.Event, serve: Callable[..., object], given: Sequence[object]) -> object:
-            """One at a time: what takes 8 MiB takes forty times as much once the library has parsed it."""
+            """One at a time: 8 MiB become forty times as much once the library has parsed them."""
             if bounds.broken:
                 return CommitmentStatus.RESOURCE_LIMITATION, None
             with self._serving_others:
@@ -242,7 +242,7 @@ class Receiver:
         data_set: bytes | bytearray,
         sha256: str,
     ) -> StoreStatus:
-        """What became of the object is the callback's word; a fault of ours is never answered as Success."""
+        """The callback decides what becomes of the object; an error of ours is never answered with Success."""
         sop_class, sop_instance = (uid.decode("ascii", "replace") for uid in (command.sop_class, command.sop_instance))
         received = Received(
             sop_class_uid=sop_class,

@@ -1,7 +1,7 @@
 """The sender's side of DIMSE: C-STORE, C-FIND and C-ECHO as SCU (PS3.7 9.1.1, 9.1.2, 9.1.5).
 
 A file goes out byte for byte where the peer takes its transfer syntax; only where it does not, and the object is
-uncompressed, is it encoded anew, as every peer may ask for Implicit VR Little Endian (PS3.5 10.1).
+uncompressed, is it encoded anew, as any peer may ask for Implicit VR Little Endian (PS3.5 10.1).
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from dicom_node.network import requestor, syntaxes
 from dicom_node.network.requestor import NoContext, named
 from dicom_node.status import PENDING, StoreStatus, in_words, is_stored, is_temporary
 
-_config.STORE_SEND_CHUNKED_DATASET = True  # files are sent as they are, and not through memory
+_config.STORE_SEND_CHUNKED_DATASET = True  # files are sent as they are, not read into memory
 _MESSAGE_IDS = 65535  # PS3.7 9.3.1.1: unsigned, of 16 bits
-_MOST_DIGITS = 9  # of a number of images; more are none, and no integer of a database
+_MOST_DIGITS = 9  # in a number of images; anything longer is not one, and too large for a database integer
 _MOST_ANSWERS = 1000  # to a C-FIND for one series
 _MAX_CONTEXTS = 128  # PS3.8 9.3.2.2: context IDs are odd and below 256
 
@@ -43,7 +43,7 @@ class Outgoing:
 
 @dataclass(frozen=True)
 class Sent:
-    """What a peer answered to one object: stored (`error` is None, `status` Success or a warning), or why not."""
+    """What a peer answered for one object: stored (`error` is None, `status` Success or a warning), or why not."""
 
     item: Outgoing
     status: int | None
@@ -59,7 +59,7 @@ class AssociationBroken(PeerUnreachable):
 
 
 def outgoing(path: Path) -> Outgoing:
-    """Read what negotiation needs from a Part 10 file. Raises pydicom's InvalidDicomError if it is none."""
+    """Read what negotiation needs from a Part 10 file. Raises pydicom's InvalidDicomError if it is not one."""
     meta = pydicom.dcmread(path, specific_tags=["SOPClassUID", "SOPInstanceUID"], stop_before_pixels=True)
     return Outgoing(
         path,
@@ -86,7 +86,7 @@ def echo(peer: Peer, calling_aet: str) -> float:
 
 
 def count_instances(peer: Peer, calling_aet: str, study_uid: str, series_uid: str) -> int | None:
-    """Number of Series Related Instances (C-FIND, Study Root, PS3.4 C.6.2); None if the peer does not tell.
+    """Number of Series Related Instances (C-FIND, Study Root, PS3.4 C.6.2); None if the peer does not say.
 
     Raises PeerError.
     """
@@ -120,11 +120,11 @@ def send(
     *,
     still: Callable[[Outgoing], bool] = lambda _: True,
 ) -> Iterator[Sent]:
-    """Store the items, over as few associations as negotiation allows; yields one answer an item, in order.
+    """Store the items, over as few associations as negotiation allows; yields one answer per item, in order.
 
-    `still`: whether to send it after all, asked right before it goes out; for one that is not sent nothing is yielded.
-    Raises AssociationBroken where the peer left in the middle of an item, those after it were not tried then, and
-    PeerUnreachable or NoAssociation where no association comes about. What was not yielded by then was not answered.
+    `still`: whether an item is still to be sent, asked just before it goes out; nothing is yielded for one that is not.
+    Raises AssociationBroken where the peer left in the middle of an item (those after it were not tried), and
+    PeerUnreachable or NoAssociation where no association is established. Items not yielded by then were not answered.
     """
     for batch in _batches(items):
         contexts = sorted({pair for item in batch for pair in _contexts_for(item)})
@@ -147,12 +147,12 @@ def _no_context(peer: Peer, item: Outgoing) -> NoContext:
 
 
 def _numbers_answered(association: Association) -> list[int | None]:
-    """Holds the number of the message that the answer taken last is to, as the library does not compare them."""
+    """Holds the number of the message that the last answer refers to, which the library does not check."""
     take, answered = association.dimse.get_msg, list[int | None]()
 
     def take_and_note(block: bool = False) -> Any:
         context_id, message = take(block)
-        if block:  # as the sender does; the library's own thread looks without waiting
+        if block:  # as the sender calls it; the library's own thread looks without waiting
             answered[:] = [getattr(message, "MessageIDBeingRespondedTo", None)]
         return context_id, message
 
@@ -191,10 +191,10 @@ def _send_one(
         raise AssociationBroken(f"{named(peer)} ended the association", item) from exc
     if "Status" not in answer:
         in_time = time.monotonic() - begun < peer.timeout_s
-        how = "left, or answered what is no response" if in_time else f"gave no answer for {peer.timeout_s:g} seconds"
+        how = "left, or sent no valid response" if in_time else f"gave no answer for {peer.timeout_s:g} seconds"
         raise AssociationBroken(f"{named(peer)} {how} in the middle of C-STORE", item)
     if answered != [message_id]:  # an answer to another object must not make this one count as stored
-        raise AssociationBroken(f"{named(peer)} answered C-STORE {message_id} under another number", item)
+        raise AssociationBroken(f"{named(peer)} answered C-STORE {message_id} with another message number", item)
     status = int(answer.Status)
     if is_stored(status):
         return Sent(item, status)
@@ -203,7 +203,7 @@ def _send_one(
 
 
 def _contexts_for(item: Outgoing) -> list[tuple[str, str]]:
-    """Presentation contexts to propose: the file's own syntax, and what it can be encoded to without loss."""
+    """Presentation contexts to propose: the file's own syntax, and those it can be encoded in without loss."""
     own = item.transfer_syntax_uid
     others = [str(uid) for uid in syntaxes.UNCOMPRESSED[:2]] if own in map(str, syntaxes.UNCOMPRESSED) else []
     return [(item.sop_class_uid, uid) for uid in dict.fromkeys([own, *others])]

@@ -1,7 +1,7 @@
 """A stand-in PACS for demo and tests: a real Storage SCP on a loopback port that keeps what it is sent in a folder.
 
-It accepts only what it is told to accept and answers what it is told to answer, so that a test can make it an awkward
-PACS; it is no part of the node.
+It accepts only what it is told to accept and answers as it is told to answer, so that a test can make it an awkward
+PACS; it is not part of the node.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class StandInPacs:
         storage_classes: Collection[str] = tuple(syntaxes.STORAGE_CLASSES),
         answer: Callable[[str], int] = lambda _sop_class_uid: StoreStatus.SUCCESS,
     ) -> None:
-        """`answer`: SOP Class UID -> status for a C-STORE request; what is not stored by it is not kept."""
+        """`answer`: SOP Class UID -> status for a C-STORE request; only what is answered with Success is kept."""
         self.folder = folder
         self.ae_title = ae_title
         self.port = 0
@@ -57,7 +57,7 @@ class StandInPacs:
             self._ae.add_supported_context(storage_class, syntaxes.ACCEPTED)
 
     def start(self, port: int = 0) -> int:
-        """Listen on loopback; returns the port, a free one where 0 is asked for. May be stopped and started again."""
+        """Listen on loopback; returns the port. 0 means the previous one, at first a free one. May be restarted."""
         self.folder.mkdir(parents=True, exist_ok=True)
         handlers = [(evt.EVT_C_STORE, self._on_store)]
         self._server = self._ae.start_server(("127.0.0.1", port or self.port), block=False, evt_handlers=handlers)
@@ -71,7 +71,7 @@ class StandInPacs:
             self._server = None
 
     def wait_for(self, count: int, timeout_s: float) -> list[Stored]:
-        """What is stored, as soon as it is `count` objects, or when the time is over."""
+        """What is stored, as soon as there are `count` objects or the time is up."""
         with self._arrived:
             self._arrived.wait_for(lambda: len(self.stored) >= count, timeout_s)
             return list(self.stored)
@@ -91,10 +91,10 @@ class StandInPacs:
 
 
 def free_port() -> int:
-    """A loopback port nobody listens on now; somebody may in a moment, so ask right before use.
+    """A loopback port that nobody listens on now; somebody may in a moment, so ask just before use.
 
-    By chance from below those that systems hand out themselves (from 32768 or 49152 on), so that nothing takes it but
-    who asks for it by number.
+    Chosen at random below the ports that systems assign themselves (from 32768 or 49152 on), so that only a program
+    that asks for it by number takes it.
     """
     while True:
         port = random.SystemRandom().randrange(10_000, 32_000)

@@ -1,8 +1,8 @@
 """What this node negotiates: storage classes and transfer syntaxes. Source: PS3.4 annex B, PS3.5 annex A.
 
-Deflated syntaxes are not offered for anything, as the library does where it is not told what to offer: a few hundred
-kilobytes can unpack into as many megabytes. A scanner's private classes, as of raw data, are taken as storage: a PACS
-that routes whole studies would send what is refused for ever.
+Deflated syntaxes, which the library would offer by default, are offered for nothing: a few hundred kilobytes can unpack
+into as many megabytes. A scanner's private classes, such as raw data, count as storage: a PACS that routes whole
+studies would otherwise send them again for ever.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Log lines about strangers, bounded: the first of a kind in full, the others of the same minute as one number.
+"""Log lines about strangers, limited: the first of a kind in full, the rest of the same minute as one number.
 
 A port scanner can knock ten thousand times a minute; its knocks must neither fill the disk nor hide what else happens.
 """
@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from dicom_node.logs import fields
 
-IN_FULL = 5  # of each kind a window: enough to see who and why
+IN_FULL = 5  # of each kind per window: enough to see who and why
 WINDOW_S = 60.0
 
 
@@ -28,7 +28,7 @@ class Tally:
         self._note(logging.WARNING, event, values)
 
     def mention(self, event: str, **values: object) -> None:
-        """For what is no trouble, as a load balancer that looks whether the port is open."""
+        """For what is harmless, such as a load balancer that checks whether the port is open."""
         self._note(logging.DEBUG, event, values)
 
     def _note(self, level: int, event: str, values: dict[str, object]) -> None:
@@ -39,7 +39,7 @@ class Tally:
             self._log.log(level, "%s %s", event, fields(**values))
 
     def flush(self) -> None:
-        """Say how many there were beyond those told in full, once the window is over; called now and then."""
+        """Log how many there were beyond those logged in full, once the window is over; called now and then."""
         now = self._clock()
         with self._lock:
             since_s = now - self._begun

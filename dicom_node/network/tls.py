@@ -1,8 +1,8 @@
 """TLS for the receiver: PS3.15 B.10 (Non-Downgrading BCP 195), which is TLS 1.2 or newer and nothing older.
 
-Of the suites that profile names, those with ephemeral elliptic-curve keys are offered, as RFC 9325 4.2 recommends;
-those with finite-field Diffie-Hellman are not. Certificates are renewed by replacing the files: they are looked at
-again before a handshake, and a new file that cannot be used leaves the old one in force and says so.
+Of that profile's suites, those with ephemeral elliptic-curve keys are offered, as RFC 9325 4.2 recommends; those with
+finite-field Diffie-Hellman are not. Certificates are renewed by replacing the files: they are checked before each
+handshake, and if a new file cannot be used, the old one stays in force and the log says so.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dicom_node.logs import fields
 
 log = logging.getLogger("dicom_node.scp")
 
-SUITES = "ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2; those of 1.3 are all fit and OpenSSL's own choice
+SUITES = "ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2; those of 1.3 are all suitable, and OpenSSL's own choice
 SOON_S = 14 * 86400.0  # time enough to have one renewed
 _DATES_WRONG = (9, 10)  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED
 Clients = Literal["required", "optional", "none"]
@@ -49,7 +49,7 @@ class ServerTls:
             raise ConfigError(f"{_named(files)} cannot be used: {exc}") from exc
 
     def context(self) -> ssl.SSLContext:
-        """What the next handshake goes by."""
+        """The context for the next handshake."""
         with self._lock:
             now = self._look()
             if now != self._seen:
@@ -73,7 +73,7 @@ def _context(files: TlsFiles) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(SUITES)
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION | ssl.OP_CIPHER_SERVER_PREFERENCE
-    context.num_tickets = 0  # associations are long, resuming would gain nothing
+    context.num_tickets = 0  # associations are long; resuming would gain nothing
     context.load_cert_chain(files.certificate, files.key, password=_no_password)
     context.verify_mode = _DEMANDS[files.clients]
     if files.authority is not None:
@@ -82,9 +82,9 @@ def _context(files: TlsFiles) -> ssl.SSLContext:
 
 
 def running_out(certificate: Path, key: Path, *, now: float) -> str | None:
-    """In words, if the certificate is over, soon will be, or is not valid yet; None also where that cannot be told.
+    """A sentence if the certificate has expired, soon will, or is not valid yet; None also where that cannot be told.
 
-    The standard library reads the dates of a peer's certificate alone: so it is shown to ourselves.
+    The standard library reads only the dates of a peer's certificate, so we present it to ourselves.
     """
     shows, sees = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -103,7 +103,7 @@ def running_out(certificate: Path, key: Path, *, now: float) -> str | None:
     except (OSError, ssl.SSLError):
         return None
     left_s = ssl.cert_time_to_seconds(str(seen["notAfter"])) - now
-    return f"{certificate}: certificate runs out in {left_s / 86400:.0f} days" if left_s < SOON_S else None
+    return f"{certificate}: certificate expires in {left_s / 86400:.0f} days" if left_s < SOON_S else None
 
 
 def must_be_readable(*files: Path | None) -> None:
@@ -114,8 +114,8 @@ def must_be_readable(*files: Path | None) -> None:
 
 
 def _no_password() -> str:
-    """An encrypted key would have OpenSSL ask at the terminal, and wait."""
-    raise ssl.SSLError("the key is encrypted; give one without a pass phrase, readable by the node's user alone")
+    """For an encrypted key OpenSSL would ask at the terminal, and wait."""
+    raise ssl.SSLError("the key is encrypted; use one without a pass phrase, readable by the node's user alone")
 
 
 def _identity(path: Path) -> tuple[int, int, int] | None:

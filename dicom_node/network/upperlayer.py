@@ -1,6 +1,6 @@
-"""The Upper Layer as bytes: PDUs read with their length judged before memory is taken, and the short answers.
+"""The Upper Layer as bytes: PDUs, whose length is judged before memory is taken, and the short answers.
 
-Source: PS3.8 9.3. A PDU says its length in 32 bits, and nothing obliges a peer to tell the truth.
+Source: PS3.8 9.3. A PDU states its length in 32 bits, and nothing forces a peer to tell the truth.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ import socket
 import time
 from enum import IntEnum
 
-MAX_PDU = 128 * 1024  # what is offered as Maximum Length Received; larger ones gave nothing, measured
+MAX_PDU = 128 * 1024  # offered as Maximum Length Received; larger ones measured no faster
 HEADER = 6  # type, reserved, length
-FAREWELL_S = 1.0  # for the peer to take the last word
-CALM_S = 60.0  # a PDU that has begun must be whole by then: 2 KiB/s for the longest
+FAREWELL_S = 1.0  # time for the peer to take the last PDU
+CALM_S = 60.0  # a PDU that has begun must be complete by then: 2 KiB/s for the longest
 
 
 class PduType(IntEnum):
@@ -51,7 +51,7 @@ class Closed(Exception):
 
 
 class BadPdu(Exception):
-    """What came is no PDU that can be taken."""
+    """What arrived is not an acceptable PDU."""
 
     def __init__(self, text: str, reason: AbortReason) -> None:
         super().__init__(text)
@@ -114,7 +114,7 @@ def abort(reason: AbortReason) -> bytes:
 
 
 def farewell(connection: socket.socket, last_word: bytes) -> None:
-    """Send the last word and close so that it arrives: closing over unread bytes would reset the connection first."""
+    """Send the last PDU and close so that it arrives: closing with bytes unread would reset the connection first."""
     deadline = time.monotonic() + FAREWELL_S
     try:
         connection.settimeout(FAREWELL_S)
