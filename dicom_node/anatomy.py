@@ -1,7 +1,7 @@
-"""What the slices of a series show together: their order, their regions, the coverage, and so the findings.
+"""What the slices of a series show together: their order, regions and coverage, and from these the findings.
 
-The slices are judged one by one while they arrive (`store.results`); everything that needs the whole series is here,
-as functions of values, and `dtvit` does the judging.
+Slices are judged one by one as they arrive (`store.results`); everything that needs the whole series is here, as
+functions of values, and `dtvit` does the judging.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Cuts:
 
 
 def in_order(found: Sequence[SliceResult]) -> list[SliceResult]:
-    """From feet to head; those without a position last, by number. None is dropped."""
+    """From feet to head; slices without a position come last, by number. None is dropped."""
 
     def key(r: SliceResult) -> tuple[bool, float, int, int, int]:
         number = 2**31 if r.instance_number is None else r.instance_number
@@ -39,19 +39,19 @@ def in_order(found: Sequence[SliceResult]) -> list[SliceResult]:
 
 
 def regions(ordered: Sequence[SliceResult]) -> list[Region]:
-    """What each shows. Where those without a position belong is not known: they say nothing of their neighbours."""
+    """What each slice shows. Where one without a position belongs is unknown: it says nothing about its neighbours."""
     known = _with_position(ordered)
     groups = ordered[:known], ordered[known:]
     return [region for group in groups for region in selection.assign_regions([_content(r) for r in group])]
 
 
 def _with_position(ordered: Sequence[SliceResult]) -> int:
-    """How many of them, which come first, have one."""
+    """How many have a position; these come first."""
     return sum(r.position_mm is not None for r in ordered)
 
 
 def why_no_head(found: Sequence[SliceResult]) -> str | None:
-    """Why this is no head to look at, in words; None if it is one, or if what could not be read may hide one."""
+    """Why this is not a head to look at, in words; None if it is one, or if what could not be read may hide one."""
     read = [r for r in in_order(found) if r.content is not None]
     hidden = len(found) - len(read)
     if hidden >= min(judging.HEAD_SLICES, len(found)):
@@ -60,7 +60,7 @@ def why_no_head(found: Sequence[SliceResult]) -> str | None:
 
 
 def coverage(found: Sequence[SliceResult], instances: Sequence[Instance]) -> Coverage:
-    """How much of the brain these slices show, provided that they are all there is."""
+    """How much of the brain these slices show, assuming that they are all there is."""
     ordered = in_order(found)
     names = [_name(r) for r in _numbered_apart(ordered)]
     shown = regions(ordered)
@@ -89,7 +89,7 @@ def conclude(
     cuts: Cuts,
     whole: bool,
 ) -> SeriesFindings:
-    """The findings of a series; `ruled_out` names the instances (by id) that are no slices of it, and why."""
+    """The findings for a series; `ruled_out`: instances (by id) that are not slices of it, and why."""
     of_id = {i.id: i for i in instances}
     ordered = in_order([r for r in found if r.instance_id not in ruled_out])
     slices = [
@@ -101,14 +101,14 @@ def conclude(
 
 
 def _numbered_apart(found: Sequence[SliceResult]) -> list[SliceResult]:
-    """Without the numbers that several share: they name none. Some senders give all images the same, and the parts of
-    a concatenation (PS3.3 7.5.1) may have one, while each counts its own frames."""
+    """Without the numbers that several share, which identify none. Some senders give all images the same one, and the
+    parts of a concatenation (PS3.3 7.5.1) may share one while each counts its own frames."""
     often = Counter((r.instance_number, r.frame) for r in found)
     return [r if often[r.instance_number, r.frame] == 1 else replace(r, instance_number=None) for r in found]
 
 
 def _name(result: SliceResult) -> str | None:
-    """As the report calls the image, so that a reader finds it."""
+    """What the report calls the image, so that a reader can find it."""
     if result.instance_number is None:
         return None
     return f"{result.instance_number}/{result.frame}" if result.frame else str(result.instance_number)
@@ -117,17 +117,17 @@ def _name(result: SliceResult) -> str | None:
 def _fanned(found: Sequence[SliceResult], instances: Sequence[Instance]) -> list[str]:
     """Slices that are not parallel leave wedges between them, which positions along a normal do not show.
 
-    A slice that could not be read has no normal of its own, a multi-frame image none in its header.
+    A slice that could not be read has no normal of its own; a multi-frame image has none in its header.
     """
     of_header = {i.id: i.facts.normal for i in instances}
     normals = [n for r in found if (n := r.normal or of_header.get(r.instance_id)) is not None]
     if not normals or all(math.dist(normals[0], n) < PARALLEL for n in normals):
         return []
-    return ["the slices are not parallel: what lies between them is not known to be seen"]
+    return ["the slices are not parallel, so brain between them may not be shown"]
 
 
 def _apart(found: Sequence[SliceResult], instances: Sequence[Instance]) -> list[str]:
-    """A series has one frame of reference (PS3.3 C.7.4.1.1.1): between two, as where the patient was laid anew, equal
+    """A series has one frame of reference (PS3.3 C.7.4.1.1.1). Between two, as when the patient was repositioned, equal
     positions are not the same place, and what lies between neighbours is not known."""
     of_header = {i.id: i.facts.frame_of_reference for i in instances}
     named = {of_header.get(r.instance_id) for r in found} - {None}
@@ -137,8 +137,8 @@ def _apart(found: Sequence[SliceResult], instances: Sequence[Instance]) -> list[
 
 
 def _repeated(ordered: Sequence[SliceResult], shown: Sequence[Region], names: Sequence[str | None]) -> list[str]:
-    """Brain that measures the same to the last digit at two places is one picture, and what lies at the other is not
-    seen: no two slices have the same noise."""
+    """Brain that measures the same to the last digit at two places is one picture, and one of the places is not shown:
+    no two slices have the same noise."""
     alike: dict[tuple[object, ...], list[int]] = {}
     for i, (result, region) in enumerate(zip(ordered, shown, strict=True)):
         if region is Region.BRAIN and result.content is not None and result.position_mm is not None:
@@ -148,11 +148,11 @@ def _repeated(ordered: Sequence[SliceResult], shown: Sequence[Region], names: Se
     if not found:
         return []
     at = sorted(i for same in found for i in same)
-    return [f"{len(at)} slices hold the same picture as another, elsewhere{judging.images(at, names)}"]
+    return [f"{len(at)} slices hold the same picture as a slice at another position{judging.images(at, names)}"]
 
 
 def nothing_evaluated(instances: Sequence[Instance], reason: str) -> SeriesFindings:
-    """Findings for a series that could not be processed: every slice left out, for the one reason."""
+    """Findings for a series that could not be processed: every slice is left out for the same reason."""
     none = Coverage(complete=False, extent_mm=0.0, lower_end_seen=False, upper_end_seen=False)
     slices = tuple(_left_out(i, reason) for i in instances)
     return SeriesFindings(Outcome.NOT_EVALUATED, None, None, None, slices, none, (reason,))

@@ -103,7 +103,7 @@ def assess(
     seen = [one.mm for one in within if one.evaluated]
     extent = max(seen) - min(seen) if seen else 0.0
     if extent < LEAST_EXTENT_MM:
-        gaps.append(f"the evaluated slices span {extent:.0f} mm, a brain at least {LEAST_EXTENT_MM:.0f}")
+        gaps.append(f"the evaluated slices span {extent:.0f} mm, but a brain spans at least {LEAST_EXTENT_MM:.0f}")
     gaps += doubts
     return Coverage(not gaps, extent, lower_end, upper_end, tuple(gaps))
 

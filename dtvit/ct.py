@@ -145,11 +145,11 @@ class CTObject:
         self.frames = values.integer(ds, "NumberOfFrames", 1)
         for name, value, limit in (("Rows", self.rows, MAX_SIDE), ("Columns", self.columns, MAX_SIDE)):
             if not 16 <= value <= limit:
-                raise UnreadableSlice(f"{name} is {value}, a CT slice has 16 to {limit}")
+                raise UnreadableSlice(f"{name} is {value}, but a CT slice has 16 to {limit}")
         if not 1 <= self.frames <= MAX_FRAMES or (self.frames > 1 and not self._multi):
             raise UnreadableSlice(f"Number of Frames is {self.frames}, which this kind of object cannot have")
         if values.integer(ds, "SamplesPerPixel", 1) != 1:
-            raise UnreadableSlice("the pixels are in colour, CT has one sample per pixel")
+            raise UnreadableSlice("the pixels are in colour, but CT has one sample per pixel")
         allocated, stored = values.integer(ds, "BitsAllocated"), values.integer(ds, "BitsStored")
         if allocated not in (8, 16, 32) or not 1 <= stored <= allocated:
             raise UnreadableSlice(f"{stored} bits stored in {allocated} allocated is not a CT encoding")
@@ -158,7 +158,7 @@ class CTObject:
         if not self._syntax.is_compressed:
             needed, there = self.frames * self.rows * self.columns * (allocated // 8), len(ds.PixelData)
             if there < needed:
-                raise UnreadableSlice(f"pixels are cut short: {needed} bytes announced, {there} there")
+                raise UnreadableSlice(f"pixels are cut short: {needed} bytes announced, {there} present")
 
     def slice(self, index: int) -> CTSlice:
         """Decode the frame with this 0-based index; raises UnreadableSlice for this frame alone."""
@@ -273,7 +273,7 @@ class CTObject:
             raise UnreadableSlice(f"the pixels hold no {self._syntax.name} stream")
         if (found.rows, found.columns) != (self.rows, self.columns):
             raise UnreadableSlice(
-                f"the compressed pixels are {found.rows} x {found.columns}, announced were {self.rows} x {self.columns}"
+                f"the compressed pixels are {found.rows} x {found.columns}, not {self.rows} x {self.columns} as stated"
             )
         if found.components != 1 or found.bits > 16 or found.tiles > MAX_TILES:
             raise UnreadableSlice("the compressed pixels are not a single grey image of at most 16 bits")

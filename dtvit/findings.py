@@ -191,7 +191,7 @@ def conclude(
     if output is None:
         why = list(dict.fromkeys(s.left_out for s in ordered if s.left_out)) or ["no slice was received"]
         if len(why) > REASONS_TOLD:  # as when each states a different number of bytes
-            why[REASONS_TOLD - 1 :] = [f"{len(why) - REASONS_TOLD + 1} further reasons, told with each image"]
+            why[REASONS_TOLD - 1 :] = [f"{len(why) - REASONS_TOLD + 1} further reasons, given with each image"]
         return SeriesFindings(Outcome.NOT_EVALUATED, None, None, None, ordered, coverage, tuple(why))
     outcome = thresholds.judge(output)
     reasons: list[str] = []
@@ -201,12 +201,12 @@ def conclude(
     if not coverage.complete and not limits:
         limits.append("the brain was not covered from skull base to vertex")
     if not whole:
-        limits.append("the series is not known to be whole")
+        limits.append("the series is not known to be complete")
     if outcome is Outcome.ABSENT and limits:
         outcome = Outcome.UNDETERMINED
     if outcome is Outcome.ABSENT and any(s.outcome is Outcome.PRESENT for s in ordered):
         outcome = Outcome.UNDETERMINED
-        reasons.append("one image by itself reaches the threshold for present, its neighbours do not")
+        reasons.append("one image alone reaches the threshold for present, but its neighbours do not")
     reasons += limits
     if outcome is not Outcome.PRESENT:
         return SeriesFindings(outcome, output, None, None, ordered, coverage, tuple(reasons))

@@ -65,15 +65,15 @@ def doubts(
     elif (step := _abrupt(contents, at)) is not None:
         which = [name for i in step if named and (name := named[i])]
         where = f" (between images {which[0]} and {which[1]})" if len(which) == 2 else ""
-        found.append(f"much of the head is gone from one slice to the next{where}")
+        found.append(f"much of the head disappears from one slice to the next{where}")
     hidden = [i for i in at if (content := contents[i]) is not None and content.unseen_cm2 > UNSEEN_CM2]
     if hidden:
         some = _counted(hidden, "slice has", "slices have")
-        found.append(f"{some} brain beyond what the network is shown{images(hidden, named)}")
+        found.append(f"{some} brain outside the area shown to the network{images(hidden, named)}")
     cut_off = [i for i in at if i >= base and i not in hidden and (content := contents[i]) and content.cut_mm]
     if cut_off:
         some = _counted(cut_off, "slice ends", "slices end")
-        found.append(f"{some} within the head, as if a part were cut off{images(cut_off, named)}")
+        found.append(f"{some} inside the head, as if part of it were cut off{images(cut_off, named)}")
     shifted = {i: content for i in at if (content := contents[i]) and content.shifted_hu}
     if shifted:
         some, wrong = _counted(shifted, "slice", "slices"), _shift_in_words(list(shifted.values()))
@@ -122,8 +122,8 @@ def _counted(which: Sized, one: str, several: str) -> str:
 
 def _shift_in_words(contents: Sequence[SliceContent]) -> str:
     if sum(content.shifted_hu for content in contents) > 0:
-        return f"about {INTERCEPT_HU:.0f} HU too high, like stored values whose Rescale Intercept was lost"
-    return f"about {INTERCEPT_HU:.0f} HU too low, like values to which Rescale Intercept was added twice"
+        return f"about {INTERCEPT_HU:.0f} HU too high, as if Rescale Intercept had been lost"
+    return f"about {INTERCEPT_HU:.0f} HU too low, as if Rescale Intercept had been added twice"
 
 
 def why_no_head(contents: Sequence[SliceContent | None]) -> str | None:
@@ -132,12 +132,12 @@ def why_no_head(contents: Sequence[SliceContent | None]) -> str | None:
     shifted = [content for content in read if content.shifted_hu]
     right = sum(content.surely_brain for content in read if not content.shifted_hu)
     if len(shifted) >= _enough(contents) and len(shifted) > right:
-        return f"its values are {_shift_in_words(shifted)}; correct that at the sender and send it again"
+        return f"its values are {_shift_in_words(shifted)}; correct this at the sender and send it again"
     if is_head(contents):
         return None
     cut = sum(content.cut_mm > 0.0 for content in read)
-    hint = f"; {cut} of {len(contents)} slices end within a head, as if a part were cut off" if cut else ""
-    return f"no head by its content: no brain inside a closed skull was found{hint}"
+    hint = f"; {cut} of {len(contents)} slices end inside a head, as if part of it were cut off" if cut else ""
+    return f"not a head by content: no brain was found inside a closed skull{hint}"
 
 
 def is_head(contents: Sequence[SliceContent | None]) -> bool:

@@ -48,8 +48,8 @@ DEEPEST_MM = 100.0  # no head is 20 cm thick in every direction; a slice of one 
 NO_HEAD = "no head found in this slice"
 ONLY_A_SHELL = "only a shell was found: holder or empty skull"
 SEVERAL = "the head is in several parts"
-CUT = "what stands out from the head and is thin was cut away: a holder that touches it, or an ear"
-LYING = "something soft that lies on the skin was kept: padding, or a swelling"
+CUT = "something thin that stands out from the head was cut away: a holder that touches it, or an ear"
+LYING = "something soft on the skin was kept: padding, or a swelling"
 FOLLOWED = "decided by the neighbouring slices"
 
 

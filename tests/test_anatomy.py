@@ -90,7 +90,7 @@ def test_a_field_of_view_that_cuts_the_brain_is_not_absent(node: Made) -> None:
     middle = slice(32, 96)
     outcome, reasons = concluded(node, [repictured(ds, pixels_of(ds)[middle, middle]) for ds in head_series()])
     assert outcome == "undetermined"
-    assert "beyond what the network is shown" in reasons
+    assert "outside the area shown to the network" in reasons
 
 
 @pytest.mark.parametrize(("degrees", "expected"), [(25.0, "undetermined"), (2.0, "undetermined"), (0.5, "absent")])
@@ -167,7 +167,7 @@ def test_a_frame_that_is_not_axial_is_left_out_by_name(node: Made) -> None:
     outcome, _ = concluded(node, [enhanced([*datasets[:8], coronal, *datasets[9:]])])
     assert outcome == "undetermined"
     slices = node.rows(jobs)[-1].findings["slices"]
-    assert [(s["frame"], s["left_out"]) for s in slices if s["region"] == "unknown"] == [(9, "it is not axial")]
+    assert [(s["frame"], s["left_out"]) for s in slices if s["region"] == "unknown"] == [(9, "not axial")]
 
 
 def test_what_was_doubtful_about_a_slice_is_kept_with_it(node: Made) -> None:
@@ -223,7 +223,7 @@ def test_a_field_of_view_that_cuts_every_slice_on_one_side_is_not_absent(node: M
 
     outcome, reasons = concluded(node, [cut(ds) for ds in head_series()])
     assert outcome == "undetermined"
-    assert "slices end within the head" in reasons
+    assert "slices end inside the head" in reasons
 
 
 def test_neighbouring_slices_of_which_the_last_rows_did_not_come_are_not_absent(node: Made) -> None:
@@ -235,11 +235,12 @@ def test_neighbouring_slices_of_which_the_last_rows_did_not_come_are_not_absent(
     datasets = head_series()
     outcome, reasons = concluded(node, [*datasets[:11], *map(torn, datasets[11:13]), *datasets[13:]])
     assert outcome == "undetermined"
-    assert "2 slices end within the head, as if a part were cut off (images 12, 13)" in reasons
+    assert "2 slices end inside the head, as if part of it were cut off (images 12, 13)" in reasons
 
 
 @pytest.mark.parametrize(
-    ("intercept", "said"), [(1024, "Rescale Intercept was lost"), (-1024, "Rescale Intercept was added twice")]
+    ("intercept", "said"),
+    [(1024, "Rescale Intercept had been lost"), (-1024, "Rescale Intercept had been added twice")],
 )
 def test_shifted_values_are_refused_with_the_cause(node: Made, intercept: int, said: str) -> None:
     assert set(node.accept(*head_series(RescaleIntercept=intercept))) == {0}
@@ -259,7 +260,7 @@ def test_one_picture_at_two_places_is_not_absent(node: Made, frozen: Sequence[in
         datasets[i] = changed(datasets[i], PixelData=datasets[frozen[0]].PixelData)
     outcome, reasons = concluded(node, datasets)
     assert outcome == "undetermined"
-    assert f"{len(frozen)} slices hold the same picture as another, elsewhere" in reasons
+    assert f"{len(frozen)} slices hold the same picture as a slice at another position" in reasons
     assert f"(images {', '.join(str(i + 1) for i in frozen)})" in reasons
 
 

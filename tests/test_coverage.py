@@ -125,7 +125,7 @@ def test_the_extent_is_that_of_the_evaluated_slices() -> None:
     assert coverage.extent_mm == 70.0
     assert coverage.gaps == (
         "9 slices inside the brain left out",
-        "the evaluated slices span 70 mm, a brain at least 80",
+        "the evaluated slices span 70 mm, but a brain spans at least 80",
     )
 
 

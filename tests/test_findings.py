@@ -34,14 +34,14 @@ def test_absent_needs_coverage():
 def test_absent_needs_a_series_known_to_be_whole():
     findings = conclude([evaluated(0.05)] * 5, WHOLE, CUTS, whole=False)
     assert findings.outcome is Outcome.UNDETERMINED
-    assert "not known to be whole" in findings.reasons[0]
+    assert "not known to be complete" in findings.reasons[0]
 
 
 def test_of_many_reasons_the_first_are_told():
     findings = conclude([left_out(f"{n} bytes are missing") for n in range(40)], WHOLE, CUTS)
     assert findings.reasons == (
         *(f"{n} bytes are missing" for n in range(3)),
-        "37 further reasons, told with each image",
+        "37 further reasons, given with each image",
     )
     assert len(conclude([left_out(f"reason {n}") for n in range(4)], WHOLE, CUTS).reasons) == 4
 
@@ -136,4 +136,4 @@ def test_one_positive_image_amid_negative_ones_is_never_absent():
     one = SliceFinding("1.2", "1.2.3", 1, 0.0, Region.BRAIN, Outcome.PRESENT, 0.65, (0.2, 0.7, 0.1))
     findings = conclude([evaluated(0.02), evaluated(0.02), one, evaluated(0.02)], WHOLE, cuts)
     assert findings.outcome is Outcome.UNDETERMINED
-    assert any("one image by itself" in reason for reason in findings.reasons)
+    assert any("one image alone" in reason for reason in findings.reasons)

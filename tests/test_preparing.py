@@ -244,7 +244,7 @@ def test_what_cannot_be_used_is_named_and_costs_itself_alone(tmp_path: Path) -> 
     assert done.unreadable.keys() == {broken.name, "notes.txt"}
     assert done.refused.keys() == {"grey/1.2.7-000.dcm", "few/1.2.8-000.dcm"}
     assert done.made == 1  # nothing was made of what was looked at and left out
-    assert "no head by its content" in done.refused["grey/1.2.7-000.dcm"]
+    assert "not a head by content" in done.refused["grey/1.2.7-000.dcm"]
     assert "only 3 slices" in done.refused["few/1.2.8-000.dcm"]
 
 

@@ -480,7 +480,7 @@ def test_another_sr_class_is_an_object_of_its_own_with_the_same_content() -> Non
     )
     assert told.slices == before.slices
     assert before.sop_instance_uid == "2.25.200"
-    with pytest.raises(ValueError, match="none of the SR classes"):
+    with pytest.raises(ValueError, match="not one of the SR classes"):
         sr.as_sop_class(ds, CT, "2.25.7", "2.25.8")
 
 

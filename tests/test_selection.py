@@ -257,7 +257,7 @@ def test_a_head_that_is_half_from_one_slice_to_the_end_is_doubted() -> None:
     """No slice beyond is whole, so that none is less than those on both sides."""
     half = [replace(one, head_cm2=0.5 * one.head_cm2, brain_cm2=0.5 * one.brain_cm2) for one in WHOLE]
     named = [str(n) for n in range(1, 20)]
-    gone = "much of the head is gone from one slice to the next"
+    gone = "much of the head disappears from one slice to the next"
     for spoilt, where in (([*WHOLE[:5], *half[5:]], "5 and 6"), ([*half[:4], *WHOLE[4:]], "4 and 5")):
         assert doubts_of(spoilt) == (gone,)
         assert doubts(spoilt, assign_regions(spoilt), named=named) == (f"{gone} (between images {where})",)
@@ -276,7 +276,7 @@ def test_a_craniectomy_over_several_slices_is_not_doubted() -> None:
 
 def test_brain_that_the_model_is_not_shown_is_doubted() -> None:
     cut = replace(WHOLE[4], unseen_cm2=3.0)
-    assert doubts_of([*WHOLE[:4], cut, *WHOLE[5:]]) == ("1 slice has brain beyond what the network is shown",)
+    assert doubts_of([*WHOLE[:4], cut, *WHOLE[5:]]) == ("1 slice has brain outside the area shown to the network",)
 
 
 def test_brain_outside_what_is_shown_is_measured() -> None:
@@ -391,7 +391,7 @@ def test_slices_that_end_within_the_head_are_doubted_and_named() -> None:
     torn = replace(WHOLE[4], cut_mm=60.0)
     two = [*WHOLE[:4], torn, torn, *WHOLE[5:]]
     named = [str(n) for n in range(1, 20)]
-    said = "2 slices end within the head, as if a part were cut off"
+    said = "2 slices end inside the head, as if part of it were cut off"
     assert doubts_of(two) == (said,)
     assert doubts(two, assign_regions(two), named=named) == (f"{said} (images 5, 6)",)
     below = replace(WHOLE[0], cut_mm=60.0)
@@ -400,7 +400,7 @@ def test_slices_that_end_within_the_head_are_doubted_and_named() -> None:
 
 def test_a_field_of_view_that_cuts_the_brain_is_told_once() -> None:
     cut = replace(WHOLE[4], cut_mm=60.0, unseen_cm2=3.0)
-    assert doubts_of([*WHOLE[:4], cut, *WHOLE[5:]]) == ("1 slice has brain beyond what the network is shown",)
+    assert doubts_of([*WHOLE[:4], cut, *WHOLE[5:]]) == ("1 slice has brain outside the area shown to the network",)
 
 
 @pytest.mark.parametrize("padded", [True, False])
@@ -435,18 +435,18 @@ def test_the_air_over_a_head_is_no_brain_that_is_shifted(padded: bool) -> None:
 
 def test_a_series_of_shifted_values_is_refused_as_what_it_is() -> None:
     stored, twice = (replace(content(0, 300), shifted_hu=hu) for hu in (1024.0, -1024.0))
-    assert "Rescale Intercept was lost" in (why_no_head([*WHOLE[:2], *[stored] * 7]) or "")
+    assert "Rescale Intercept had been lost" in (why_no_head([*WHOLE[:2], *[stored] * 7]) or "")
     assert "1024 HU too low" in (why_no_head([twice] * 9) or "")
     assert why_no_head(WHOLE) is None
     assert why_no_head([*WHOLE[:4], *[stored] * 3, *WHOLE[4:]]) is None, "as many are right"
     assert "1024 HU too low" in (why_no_head([None, None, *[twice] * 3]) or "")
-    said = "in 2 slices the values are about 1024 HU too high, like stored values whose Rescale Intercept was lost"
+    said = "in 2 slices the values are about 1024 HU too high, as if Rescale Intercept had been lost"
     assert said in doubts_of([*WHOLE[:4], stored, stored, *WHOLE[4:]])
 
 
 def test_a_refusal_tells_that_the_slices_are_cut() -> None:
-    nothing = "no head by its content: no brain inside a closed skull was found"
+    nothing = "not a head by content: no brain was found inside a closed skull"
     assert why_no_head([content(0)] * 9) == nothing
     cut = replace(content(0), cut_mm=80.0)
-    assert (why_no_head([content(0), *[cut] * 8]) or "").startswith(f"{nothing}; 8 of 9 slices end within a head")
+    assert (why_no_head([content(0), *[cut] * 8]) or "").startswith(f"{nothing}; 8 of 9 slices end inside a head")
     assert why_no_head([None] * 9) == nothing

@@ -173,7 +173,7 @@ def test_a_refusal_by_content_tells_what_was_not_looked_at(node: Made) -> None:
     complete(node, bone)
     work(node)
     reason = node.rows(jobs_table)[0].reason
-    assert "no head by its content" in reason
+    assert "not a head by content" in reason
     assert reason.endswith("; 10 of 22 images were not looked at: not a soft-tissue kernel: BONE")
 
 

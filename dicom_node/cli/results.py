@@ -32,7 +32,7 @@ def report_show(named: str, as_html: bool, config_path: Path) -> None:
 
     is_file = Path(named).is_file()
     if not (is_file or named.isdecimal() or is_valid(named)):
-        raise NotFound(f"{named}: not a file, and neither the number nor the UID of a series")
+        raise NotFound(f"{named}: no such file, and neither the number nor the UID of a series")
     try:
         ds = load(Path(named) if is_file else newest_report(named, config_path))
     except NotAReport as exc:

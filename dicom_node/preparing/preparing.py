@@ -170,7 +170,7 @@ def _of_series(records: Records, one: Series, labels: Labels | None, mode: str) 
         refused = (
             "none of its slices could be read"
             if len(unreadable) == len(one.instances)
-            else "no head by its content: no brain within a closed skull was found"
+            else "not a head by content: no brain was found inside a closed skull"
         )
     return _Pictured(file, refused, unreadable, is_new, slices)
 

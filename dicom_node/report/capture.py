@@ -1,4 +1,4 @@
-"""The summary picture as a DICOM object, for whoever looks at no SR: RGB Secondary Capture (PS3.3 A.8), or a PDF."""
+"""The summary picture as a DICOM object, for those who read no SR: RGB Secondary Capture (PS3.3 A.8), or a PDF."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def build(
 ) -> Dataset:
     """`page` (RGB, from `picture.compose`) filed under the patient and study of `headers`.
 
-    `drawn`: the slices that can be seen in it. UIDs and series number of `context` are those of this object, not of
-    the SR. Raises `InconsistentSeries` and `UnusableFindings` as `sr.build` does.
+    `drawn`: the slices shown in it. UIDs and series number of `context` are those of this object, not of the SR.
+    Raises `InconsistentSeries` and `UnusableFindings` as `sr.build` does.
     """
     ds = _filed(SecondaryCaptureImageStorage, "OT", "picture", headers, findings, context)
     ds.ImageType = ["DERIVED", "SECONDARY"]
@@ -47,7 +47,7 @@ def document(
     ds = _filed(EncapsulatedPDFStorage, "DOC", "document", headers, findings, context)
     ds.AcquisitionDateTime = ""
     ds.VerificationFlag = "UNVERIFIED"
-    classes = {s.sop_instance_uid: s.sop_class_uid for s in findings.slices}  # one an image, however many frames
+    classes = {s.sop_instance_uid: s.sop_class_uid for s in findings.slices}  # one per image, however many frames
     ds.SourceInstanceSequence = [
         _reference(sop_class, instance, codes.SOURCE_OF_DOCUMENT) for instance, sop_class in classes.items()
     ]
@@ -72,7 +72,7 @@ def _filed(
     findings: SeriesFindings,
     context: ReportContext,
 ) -> Dataset:
-    """What all objects made of a page have in common."""
+    """What all objects made from a page have in common."""
     check_findings(findings)
     with disable_value_validation():  # its warnings quote values, which may be names
         header.check_one_series(headers)

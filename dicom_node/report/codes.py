@@ -1,4 +1,4 @@
-"""Every coded concept that a report uses, once, with where it comes from. docs/codes.md is this module printed.
+"""Every coded concept that a report uses, once, with its source. docs/codes.md is this module printed.
 
     python -m dicom_node.report.codes > docs/codes.md
 
@@ -168,7 +168,7 @@ EVALUABILITIES = {
 
 
 def every() -> tuple[Concept, ...]:
-    """All concepts of this module, in the order in which they stand in it."""
+    """All concepts of this module, in the order of their definition."""
     return tuple(value for value in globals().values() if isinstance(value, Concept))
 
 

@@ -1,4 +1,4 @@
-"""What a report says besides the findings: who made it, when, with what, and which series it stands in. Plain data."""
+"""What a report says besides the findings: who made it, when, with what, and which series it is in. Plain data."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from dtvit.findings import Outcome, SeriesFindings
 
 
 class Title(StrEnum):
-    """The root title. A viewer's text pane needs `VIEWER`; IHE AIR to the letter asks for `MEASUREMENT_REPORT`."""
+    """The root title. A viewer's text pane needs `VIEWER`; IHE AIR, strictly, asks for `MEASUREMENT_REPORT`."""
 
     VIEWER = "viewer"
     MEASUREMENT_REPORT = "imaging-measurement-report"
 
 
 class UnusableFindings(ValueError):
-    """The findings hold no number, or contradict themselves: the job has failed and there is nothing to report."""
+    """A value in the findings is not a number, or they contradict themselves: the job failed, nothing to report."""
 
 
 @dataclass(frozen=True)
 class Algorithm:
-    """TID 4019 and Contributing Equipment say the same strings: what it takes to repeat the result."""
+    """Strings for both TID 4019 and Contributing Equipment: what it takes to repeat the result."""
 
     name: str
     version: str
     manufacturer: str
     parameters: Mapping[str, str] = field(default_factory=dict)
-    """Weights digest, thresholds, window, preprocessing and the like, in the order in which they are reported."""
+    """Weights digest, thresholds, window, preprocessing and the like, in reporting order."""
 
     def parameter_lines(self) -> tuple[str, ...]:
         return tuple(f"{key} = {value}" for key, value in self.parameters.items())
@@ -47,7 +47,7 @@ class Predecessor:
 
 @dataclass(frozen=True)
 class ReportContext:
-    """All that `build` needs to know besides headers and findings; the same context builds the same bytes."""
+    """All that `build` needs besides headers and findings; the same context gives the same bytes."""
 
     device_uid: str
     """UID of this node, made at its first start."""
@@ -60,7 +60,7 @@ class ReportContext:
     """When the result was made; with a time zone."""
     algorithm: Algorithm
     completion_rule: str
-    """Why the node took the series as complete, in words."""
+    """Why the node considered the series complete, in words."""
     series_number: int
     whole: bool = True
     partial_because: str | None = None
@@ -68,14 +68,14 @@ class ReportContext:
     run: int = 1
     predecessor: Predecessor | None = None
     notice: str | None = None
-    """Said right after the conclusion, such as NOT FOR CLINICAL USE and why."""
+    """Placed right after the conclusion, such as NOT FOR CLINICAL USE and why."""
     title: Title | str = Title.VIEWER
 
     def __post_init__(self) -> None:
         if self.content_datetime.utcoffset() is None:
             raise ValueError("content_datetime needs a time zone")
         if not self.whole and not self.partial_because:
-            raise ValueError("a partial report says why it is partial")
+            raise ValueError("a partial report must say why it is partial")
         Title(self.title)
 
 
@@ -85,12 +85,12 @@ def check_findings(findings: SeriesFindings) -> None:
     for s in findings.slices:
         numbers += [s.presence, *(s.location or ())]
         if s.evaluated != (s.presence is not None):
-            raise UnusableFindings("a slice has an output exactly where it was evaluated, and one of these does not")
+            raise UnusableFindings("a slice must have an output if it was evaluated, and only then")
         if s.evaluated == (s.outcome is Outcome.NOT_EVALUATED):
             raise UnusableFindings("the outcome of a slice contradicts whether it was evaluated")
     if any(n is not None and not 0.0 <= n <= 1.0 for n in numbers):  # nor is NaN
         raise UnusableFindings("an output is not a number between 0 and 1; nothing may be reported from it")
     if (findings.presence is None) != (findings.outcome is Outcome.NOT_EVALUATED):
-        raise UnusableFindings("a series has an output exactly where something was evaluated")
+        raise UnusableFindings("a series must have an output if anything was evaluated, and only then")
     if findings.outcome is not Outcome.PRESENT and findings.location is not None:
-        raise UnusableFindings("a location is given only where hemorrhage is present")
+        raise UnusableFindings("a location may be given only where hemorrhage is present")

@@ -1,8 +1,8 @@
 """Patient, study and evidence of a report, taken from the headers of the images it is about.
 
 Sources are odd in every way (missing Type 2 attributes, values too long, undeclared character sets, wrong VRs). What
-identifies the patient and the study is carried exactly as it came; any other attribute that cannot be carried legally
-is left out and named in the log, by keyword and never by value. The report itself is always UTF-8.
+identifies the patient and the study is carried exactly as received; any other attribute that cannot be carried legally
+is left out and logged by keyword, never by value. The report itself is always UTF-8.
 PS3.3 C.7.1.1 Patient, C.7.2.1 General Study, C.7.2.2 Patient Study, C.17.2 SR Document General.
 """
 
@@ -33,7 +33,7 @@ UNREADABLE = (
     RecursionError, BytesLengthException, InvalidDicomError, struct.error,
 )  # fmt: skip
 """What pydicom raises on reading an element whose bytes do not fit its VR or its character set; OSError and EOFError
-come of a sequence that is cut short."""
+come from a sequence that is cut short."""
 
 for _term in ("ISO_IR 203", "ISO 2022 IR 203"):  # PS3.3 tables C.12-2 and C.12-3; pydicom 3.0 takes both for Latin-1
     python_encoding.setdefault(_term, "iso8859_15")
@@ -44,8 +44,8 @@ IDENTITY = ("PatientID", "PatientName", "PatientBirthDate", "IssuerOfPatientID")
 STUDY_IDENTITY = ("StudyInstanceUID", "SeriesInstanceUID", "AccessionNumber")
 
 EXACT = ("PatientName", "PatientID", "IssuerOfPatientID", "AccessionNumber", "StudyID")
-"""Carried even where longer than their VR allows, or with the return that a bar code reader put behind them: a
-shortened Patient ID is another patient, and an empty one is nobody."""
+"""Carried even where longer than their VR allows, or with the line end that a bar code reader appended: a shortened
+Patient ID is another patient, and an empty one is nobody."""
 TYPE_2 = (
     "PatientName", "PatientID", "PatientBirthDate", "PatientSex",
     "StudyDate", "StudyTime", "ReferringPhysicianName", "StudyID", "AccessionNumber",
@@ -63,11 +63,11 @@ LOOKED_AT = (
     "RequestedProcedureCodeSequence", "PlacerOrderNumberImagingServiceRequest",
     "FillerOrderNumberImagingServiceRequest",
 )  # fmt: skip
-"""All that an object of ours is made from. Parsed, a header takes up to forty times its size, a long value two hundred
-times; and those of a whole series are held at once."""
+"""All that our objects are made from. Parsed, a header takes up to forty times its size, a long value two hundred
+times; and those of a whole series are in memory at once."""
 _LOSSY = frozenset({JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless})
-_MOSTLY_LOSSY = frozenset({JPEG2000, HTJ2K})  # for what keeps every value there is a syntax of its own
-LONGEST = 1 << 16  # bytes of a value: no text of explicit VR has more (PS3.5 7.1.2)
+_MOSTLY_LOSSY = frozenset({JPEG2000, HTJ2K})  # the lossless forms have a syntax of their own
+LONGEST = 1 << 16  # bytes of a value: no text in explicit VR is longer (PS3.5 7.1.2)
 
 _DATE = re.compile(r"\d{4}(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])")
 _TIME = re.compile(r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?")
@@ -87,7 +87,7 @@ _LEGAL: dict[str, Callable[[str], object]] = {
 
 
 class InconsistentSeries(Exception):
-    """The instances do not belong to one patient, study and series: no report may be made from them."""
+    """The instances do not belong to one patient, study and series: no report may be made of them."""
 
 
 def read_text(ds: Dataset, keyword: str) -> str | None:
@@ -109,10 +109,10 @@ def read_text(ds: Dataset, keyword: str) -> str | None:
 
 
 def _as_meant(ds: Dataset, text: str) -> str:
-    """What pydicom decodes amiss, or guesses: without a character set that it knows, it takes any byte for Latin-1.
+    """Corrects what pydicom decodes wrongly, or guesses: with no character set that it knows, any byte is Latin-1.
 
-    Bytes that are UTF-8 throughout are hardly ever anything else, and many devices write it and do not say so. GB 2312
-    under a character set that has none of it was decoded as something else: its announcement stays, and tells so.
+    Bytes that are valid UTF-8 are hardly ever anything else, and many devices write UTF-8 without saying so. GB 2312
+    under a character set that does not include it was decoded as something else: its escape sequence stays as the sign.
     """
     character_sets = ds.original_character_set
     if _WITH_GB2312.intersection([character_sets] if isinstance(character_sets, str) else character_sets):
@@ -124,7 +124,7 @@ def _as_meant(ds: Dataset, text: str) -> str:
 
 
 def without_long_values(ds: Dataset) -> Dataset:
-    """The same without what was not parsed yet and is longer than any real value."""
+    """The same without unparsed values that are longer than any real one."""
     for tag, element in list(ds.items()):
         if isinstance(element, RawDataElement) and len(element.value or b"") > LONGEST:
             del ds[tag]
@@ -132,7 +132,7 @@ def without_long_values(ds: Dataset) -> Dataset:
 
 
 def check_one_series(headers: Sequence[Dataset]) -> None:
-    """Raises `InconsistentSeries` unless all headers name the same patient, study and series; it holds no value."""
+    """Raises `InconsistentSeries` (quoting no value) unless all headers name the same patient, study and series."""
     if not headers:
         raise InconsistentSeries("a report needs the header of at least one image")
     for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID"):
@@ -143,12 +143,12 @@ def check_one_series(headers: Sequence[Dataset]) -> None:
         if len(values) > 1:
             raise InconsistentSeries(
                 f"the images of this series disagree about {keyword} ({len(values)} different values); "
-                "a report could be filed under the wrong patient or study, so none is made"
+                "no report is made, as it could be filed under the wrong patient or study"
             )
 
 
 def _comparable(keyword: str, text: str | None) -> str:
-    """Spelling that is the same value in DICOM: trailing name delimiters and padding mean nothing (PS3.5 6.2.1)."""
+    """One spelling for equal DICOM values: trailing name delimiters and padding mean nothing (PS3.5 6.2.1)."""
     text = text or ""
     if keyword == "PatientName":
         return "=".join(group.rstrip("^ ") for group in text.split("=")).rstrip("=")
@@ -156,7 +156,7 @@ def _comparable(keyword: str, text: str | None) -> str:
 
 
 def patient_and_study(source: Dataset) -> Dataset:
-    """Attributes to merge into the report: every Type 2 one is there, empty where the source gives nothing legal."""
+    """Attributes to merge into the report: every Type 2 one is present, empty where the source has no legal value."""
     header = Dataset()
     header.SpecificCharacterSet = "ISO_IR 192"
     header.StudyInstanceUID = read_text(source, "StudyInstanceUID")
@@ -173,12 +173,12 @@ def patient_and_study(source: Dataset) -> Dataset:
             setattr(header, keyword, issuers[:1])
     offset = read_text(source, "TimezoneOffsetFromUTC")
     if offset and zone(offset) is not None:
-        header.TimezoneOffsetFromUTC = offset  # without it the copied times would change their meaning
+        header.TimezoneOffsetFromUTC = offset  # without it the copied times would mean something else
     return header
 
 
 def zone(offset: str | None) -> timezone | None:
-    """The time zone that `+0100` stands for (PS3.3 C.12.1.1.8), None where there is none or it is not one."""
+    """The time zone that `+0100` stands for (PS3.3 C.12.1.1.8); None where it is missing or invalid."""
     match = re.fullmatch(r"([+-])(\d\d)([0-5]\d)", offset or "")
     if not match:
         return None
@@ -189,7 +189,7 @@ def zone(offset: str | None) -> timezone | None:
 
 
 def evidence(headers: Sequence[Dataset]) -> list[Dataset]:
-    """The least that names each image; highdicom builds the evidence sequence from it and copies nothing else."""
+    """The least that identifies each image; highdicom builds the evidence sequence from it and copies nothing else."""
     stubs = []
     for source in headers:
         stub = Dataset()
@@ -202,19 +202,19 @@ def evidence(headers: Sequence[Dataset]) -> list[Dataset]:
 
 
 def series_number(source: Dataset) -> str | None:
-    """Of the images, as a viewer shows it; None where it is missing or no number. PS3.3 C.7.3.1."""
+    """Series Number of the images, as a viewer shows it; None where missing or not a number. PS3.3 C.7.3.1."""
     text = read_text(source, "SeriesNumber") or ""
     return str(int(text)) if _INTEGER.fullmatch(text) else None
 
 
 def lossy_ratios(headers: Sequence[Dataset]) -> dict[str, float | None]:
-    """By SOP Instance UID, of the images that were lossily compressed at any time (PS3.3 C.7.6.1.1.5): how much, as far
-    as it is told; of several times the most."""
+    """For each image that was ever lossily compressed (PS3.3 C.7.6.1.1.5), by SOP Instance UID: the ratio, if stated; the
+    highest if it was compressed more than once."""
     return {read_text(ds, "SOPInstanceUID") or "": _ratio(ds) for ds in headers if _is_lossy(ds)}
 
 
 def _is_lossy(ds: Dataset) -> bool:
-    """Once lossy, always lossy; some compress and do not write it down."""
+    """Once lossy, always lossy; some compress without recording it."""
     told = read_text(ds, "LossyImageCompression")
     syntax = getattr(ds, "file_meta", {}).get("TransferSyntaxUID")
     return told == "01" or syntax in _LOSSY or (syntax in _MOSTLY_LOSSY and told != "00")
@@ -229,7 +229,7 @@ def _ratio(ds: Dataset) -> float | None:
 
 
 def procedure_codes(source: Dataset, keyword: str = "ProcedureCodeSequence") -> list[tuple[str, str, str]]:
-    """(value, scheme, meaning) of the imaging procedure, or of what else `keyword` names; legal codes alone."""
+    """(value, scheme, meaning) of the imaging procedure, or of another sequence `keyword`; only legal codes."""
     found = []
     for item in items(source, keyword):
         triple = tuple(read_text(item, k) or "" for k in ("CodeValue", "CodingSchemeDesignator", "CodeMeaning"))
@@ -241,7 +241,7 @@ def procedure_codes(source: Dataset, keyword: str = "ProcedureCodeSequence") -> 
 
 
 def is_carriable(keyword: str, text: str) -> bool:
-    """Whether the value may stand in the report: legal by its VR, or needed exactly as it is."""
+    """Whether the report may carry the value: it is legal by its VR, or needed exactly as it is."""
     if keyword in EXACT:
         return not _NOT_DECODED.search(text)
     if _CONTROL.search(text):
@@ -264,7 +264,7 @@ def put(ds: Dataset, keyword: str, text: str) -> None:
 
 
 def items(source: Dataset, keyword: str) -> list[Dataset]:
-    """Of a sequence; none where it is missing or cannot be read."""
+    """The items of a sequence; none where it is missing or cannot be read."""
     try:
         value: Any = source.get(keyword) or []
         return [item for item in value if isinstance(item, Dataset)]
@@ -274,7 +274,7 @@ def items(source: Dataset, keyword: str) -> list[Dataset]:
 
 
 def _issuer(item: Dataset) -> Dataset | None:
-    """HL7v2 Hierarchic Designator (PS3.3 table 10-17), None where it says nothing usable."""
+    """HL7v2 Hierarchic Designator (PS3.3 table 10-17); None where it says nothing usable."""
     issuer = Dataset()
     local, universal, kind = (
         read_text(item, k) for k in ("LocalNamespaceEntityID", "UniversalEntityID", "UniversalEntityIDType")

@@ -38,7 +38,7 @@ IMAGE_CLASSES = frozenset(
 
 
 class Rejection(StrEnum):
-    """Which title a PACS acts on."""
+    """The titles that a PACS may act on."""
 
     QUALITY = "113001"
     PATIENT_SAFETY = "113037"
@@ -63,7 +63,7 @@ def positive(headers: Sequence[Dataset], findings: SeriesFindings, context: Repo
     for item in ds.ContentSequence:
         for image in item.get("ReferencedSOPSequence") or []:
             frames = [s.frame for s in findings.positive if s.sop_instance_uid == image.ReferencedSOPInstanceUID]
-            if None not in frames:  # of a multi-frame image, which would be flagged from neck to vertex otherwise
+            if None not in frames:  # a multi-frame image, which would otherwise be flagged from neck to vertex
                 image.ReferencedFrameNumber = sorted(frame for frame in frames if frame is not None)
     return ds
 
@@ -77,9 +77,9 @@ def rejection(
     *,
     superseded: bool = False,
 ) -> Dataset:
-    """Says that the objects `withdrawn`, sent before by this node, hold no longer. `source`: a header of the images.
+    """Says that the objects `withdrawn`, sent earlier by this node, are no longer valid. `source`: an image's header.
 
-    `superseded`: they are of an earlier version than that of `context`, which stands.
+    `superseded`: they belong to an earlier version than that of `context`, which remains valid.
     """
     objects = []
     for earlier in withdrawn:
@@ -104,7 +104,7 @@ def _document(
         for keyword in header.TYPE_2:
             stub.setdefault(keyword, "")
         if stub.SOPClassUID in IMAGE_CLASSES:
-            stub.Rows = stub.Columns = 1  # how highdicom tells an image from another object; not written
+            stub.Rows = stub.Columns = 1  # how highdicom tells an image from other objects; not written
     content: Any = KeyObjectSelection(
         Code(title.value, title.scheme, title.meaning), objects, description=wording.plain(text)
     )

@@ -1,7 +1,7 @@
-"""Which order the images answer, as far as they say so, in the two forms in which objects name it.
+"""The imaging order behind the images, as far as they name it, in the two forms that objects use.
 
 SR documents and key objects have a Referenced Request Sequence (PS3.3 table C.17-2), images and encapsulated documents
-a Request Attributes Sequence (table 10-9). Both are given as a dataset with that one attribute, empty where there is
+a Request Attributes Sequence (table 10-9). Both are returned as a dataset with that one attribute, empty where there is
 nothing to say.
 """
 
@@ -27,7 +27,7 @@ _OF_IMAGES = (
 
 
 def of_document(source: Dataset, filed: Dataset) -> Dataset:
-    """`source`: header of an image; `filed`: what `header.patient_and_study` made of it."""
+    """`source`: header of an image; `filed`: what `header.patient_and_study` made from it."""
     found = Dataset()
     request = _request(source, filed)
     if request is not None:
@@ -36,7 +36,7 @@ def of_document(source: Dataset, filed: Dataset) -> Dataset:
 
 
 def of_image(source: Dataset, filed: Dataset) -> Dataset:
-    """The same for a picture or a PDF; nothing without an ID, as the item would say less than the study does."""
+    """The same for a picture or PDF; empty without a procedure ID, as the item would then say less than the study."""
     found = Dataset()
     request = _request(source, filed)
     if request is not None and request.RequestedProcedureID:
@@ -72,7 +72,7 @@ def _request(source: Dataset, filed: Dataset) -> Dataset | None:
 
 
 def _studies(source: Dataset) -> list[Dataset]:
-    """Referenced Study Sequence with its two UIDs alone; a RIS may know the order by them."""
+    """Referenced Study Sequence with only its two UIDs, by which a RIS may know the order."""
     found = []
     for item in header.items(source, "ReferencedStudySequence"):
         keywords = ("ReferencedSOPClassUID", "ReferencedSOPInstanceUID")

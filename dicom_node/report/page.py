@@ -1,4 +1,4 @@
-"""A page to draw on: text that breaks into lines, in the font that comes with Pillow, and the colours of the ground."""
+"""A page to draw on: text broken into lines, in the font that comes with Pillow, and the basic colours."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dicom_node.report.wording import plain
 
 WIDTH = 1024
 MARGIN = 24
-TALLEST = 4000  # room for reasons of any length; what is left over is cut off
+TALLEST = 4000  # room for reasons of any length; the unused rest is cut off
 
 INK, DIM, GROUND, PANEL = (238, 238, 238), (170, 170, 170), (14, 14, 16), (44, 44, 48)
 
@@ -30,7 +30,7 @@ class Page:
     def text(
         self, text: str, size: int, colour: Colour = INK, x: int = MARGIN, width: int = WIDTH - 2 * MARGIN
     ) -> None:
-        """Lines broken at `width` pixels, below one another."""
+        """Draw lines broken at `width` pixels, one below the other."""
         for line in wrapped(text, size, width):
             self.draw.text((x, self.y), line, font=font(size), fill=colour)
             self.y += round(1.35 * size)
@@ -38,12 +38,12 @@ class Page:
 
 @lru_cache(maxsize=32)
 def font(size: int) -> Any:
-    """The font in pixels; ASCII is sure to be in it."""
+    """The font at a size in pixels; it is sure to contain ASCII."""
     return ImageFont.load_default(size)
 
 
 def wrapped(text: str, size: int, width: int) -> list[str]:
-    """Lines of at most `width` pixels, in ASCII; a word longer than that stands alone."""
+    """Lines of at most `width` pixels, in ASCII; a longer word gets a line of its own."""
     lines: list[str] = []
     for word in plain(text).split():
         longer = f"{lines[-1]} {word}" if lines else word

@@ -1,6 +1,6 @@
-"""The result as one picture, made to be looked at: the answer, the slices that speak for it, and every slice's output.
+"""The result as one picture, made to be looked at: the answer, the slices that support it, and every slice's output.
 
-Nothing in it names the patient, and no colour says anything that words, height or hatching do not say too.
+Nothing in it names the patient, and whatever a colour says is also said by words, height or hatching.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ WINDOW_HU = (0.0, 80.0)
 
 WARNING = COLOURS[Outcome.UNDETERMINED]
 
-WORD = 76  # the answer's height in pixels
+WORD = 76  # height of the answer in pixels
 # OHIF lays its player over the middle of the top: seen there from 380 to 642 across and down to 136 on a tall page.
 BESIDE_PLAYER, BELOW_PLAYER = 380, 138
 DARKENED = 0.3  # dark enough for the faintest purple of a map to show on bone
@@ -57,9 +57,9 @@ def compose(
     """The page as RGB.
 
     `pictures`: index in `findings.slices` (those of `shown`) -> (row, column), HU as floats, or 0..255 as uint8.
-    `relevance`: the same index -> (row, column) 0..1, shown under the untouched slice, never over it.
-    `orientations`: the same index -> direction cosines, of which the letters at the edges are made. `series_number`: of
-    the images. `thresholds`: those for slices, drawn as lines. `run`: from the second on, the version stands on top.
+    `relevance`: the same index -> (row, column) 0..1, shown below the untouched slice, never over it.
+    `orientations`: the same index -> direction cosines, from which the letters at the edges are made. `series_number`:
+    of the images. `thresholds`: those for slices, drawn as lines. `run`: from the second on, the version is on top.
     Raises `UnusableFindings` as `sr.build` does.
     """
     check_findings(findings)
@@ -67,7 +67,7 @@ def compose(
     page = Page(image, ImageDraw.Draw(image))
     _banner(page, findings, run)
     if run > 1:
-        page.text(f"Version {run}: it replaces the earlier result of this series.", 21)
+        page.text(f"Version {run}: replaces the earlier result of this series.", 21)
     for line in wording.conclusion(findings, series_number=series_number)[1:]:
         page.text(line, 21)
     page.text(wording.NOT_ASSESSED, 19, DIM)
@@ -135,7 +135,7 @@ def _slices(
     if rows == 2:
         page.text(
             "Lower row: where the network looked (bright), over the same image darkened, each on its own scale; "
-            "it is no outline of a hemorrhage.",
+            "this is not the outline of a hemorrhage.",
             17,
             DIM,
         )
@@ -150,7 +150,7 @@ def _tile(page: Page, picture: Image.Image | None, cut: Box | None, corner: tupl
 
 
 def _mark_sides(page: Page, orientation: Orientation | None, corner: tuple[int, int], side: int) -> None:
-    """R and L where the patient's right and left are, as a viewer marks them: a picture may be mirrored, or prone."""
+    """R and L at the patient's right and left, as viewers mark them: an image may be mirrored, or the patient prone."""
     x, y = corner
     if orientation is None:
         page.draw.text((x + 6, y + side - 26), "left and right unknown", font=font(18), fill=WARNING)
@@ -165,13 +165,13 @@ def _mark_sides(page: Page, orientation: Orientation | None, corner: tuple[int, 
 
 
 def edge(direction: Sequence[float]) -> str:
-    """The letter at the edge that a direction of the patient (x, y, z) leads to: PS3.3 C.7.6.1.1.1."""
+    """The letter for the edge that a patient direction (x, y, z) points to: PS3.3 C.7.6.1.1.1."""
     axis = max(range(3), key=lambda i: abs(direction[i]))
     return ("LPH" if direction[axis] > 0 else "RAF")[axis]
 
 
 def _looked(relevance: Array, picture: Image.Image | None, cut: Box | None) -> Image.Image:
-    """The map over its slice, darkened, so that one sees what it lies in; the untouched slice stands above it."""
+    """The map over its darkened slice, to show where in the slice it lies; the untouched slice is above it."""
     heat = Image.fromarray(_heat(relevance))
     if picture is None:
         return heat
@@ -182,9 +182,9 @@ def _looked(relevance: Array, picture: Image.Image | None, cut: Box | None) -> I
 
 
 def _cut(pictures: Sequence[Array]) -> Box | None:
-    """(left, top, right, bottom) of what is not air in any of the slices, with a rim; None where they differ in size.
+    """(left, top, right, bottom) of all that is not air in any slice, with a rim; None where they differ in size.
 
-    One cut for all, so that they keep the same scale beside one another.
+    One cut for all, so that they have the same scale side by side.
     """
     if not pictures or len({p.shape for p in pictures}) != 1:
         return None
@@ -203,7 +203,7 @@ def _cut(pictures: Sequence[Array]) -> Box | None:
 
 
 def _paste(page: Page, picture: Image.Image, corner: tuple[int, int], side: int) -> None:
-    """The whole picture in a square of `side`, its shape kept."""
+    """Fit the whole picture into a square of `side`, keeping its shape."""
     scale = side / max(picture.size)
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
     page.draw.rectangle((*corner, corner[0] + side - 1, corner[1] + side - 1), fill=(0, 0, 0))
@@ -212,7 +212,7 @@ def _paste(page: Page, picture: Image.Image, corner: tuple[int, int], side: int)
 
 
 def _brain_window(picture: Array) -> npt.NDArray[np.uint8]:
-    """(row, column) 0..255; HU are windowed, eight-bit pictures are taken as they are."""
+    """(row, column) 0..255; HU are windowed, eight-bit pictures are kept as they are."""
     if picture.dtype == np.uint8:
         return picture
     low, high = WINDOW_HU
@@ -222,7 +222,7 @@ def _brain_window(picture: Array) -> npt.NDArray[np.uint8]:
 
 
 def _heat(relevance: Array) -> npt.NDArray[np.uint8]:
-    """(row, column, 3): black over purple and orange to white, ever brighter, so that it reads in grey too."""
+    """(row, column, 3): from black through purple and orange to white, ever brighter, so that it reads in grey too."""
     stops = np.array([[0, 0, 0], [87, 16, 110], [213, 94, 0], [255, 250, 200]], dtype=np.float32)
     place = np.clip(np.nan_to_num(relevance.astype(np.float32)), 0.0, 1.0) * (len(stops) - 1)
     grid = np.arange(len(stops), dtype=np.float32)

@@ -1,4 +1,4 @@
-"""What the node says of itself in every object that it makes: file meta, equipment, times. PS3.3 C.7.5, C.12.1."""
+"""What the node says about itself in every object that it makes: file meta, equipment, times. PS3.3 C.7.5, C.12.1."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def file_meta(sop_class_uid: str, sop_instance_uid: str) -> FileMetaDataset:
 
 
 def sign(ds: Dataset, context: ReportContext) -> None:
-    """Who made `ds` and when. Patient and study must be in it already: our times follow the zone of the copied ones."""
+    """Add who made `ds`, and when. Patient and study must already be in it: our times use the time zone of theirs."""
     algorithm = context.algorithm
     ds.Manufacturer = algorithm.manufacturer
     ds.ManufacturerModelName = algorithm.name
@@ -79,7 +79,7 @@ def coding_scheme() -> Dataset:
 
 
 def _equipment(context: ReportContext) -> Dataset:
-    """AIR asks that the maker of a result stands here, with its Device UID and the strings of TID 4019."""
+    """AIR asks for the maker of a result here, with its Device UID and the strings of TID 4019."""
     item = Dataset()
     item.PurposeOfReferenceCodeSequence = [code_item(codes.PROCESSING_EQUIPMENT)]
     item.Manufacturer = context.algorithm.manufacturer

@@ -1,6 +1,6 @@
-"""Reads a report back by its own content, whoever made it: what it says is what was sent.
+"""Reads a report back from its own content, whoever made it: what it says is what was sent.
 
-Needs pydicom alone. Codes decide, meanings do not (PS3.16 section 8.3).
+Needs only pydicom. Codes decide, meanings do not (PS3.16 section 8.3).
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ LEFT_OUT = {concept.key: region.value for region, concept in codes.EVALUABILITIE
 
 
 class NotAReport(ValueError):
-    """The object is no Structured Report of this project, or one whose statements cannot be read."""
+    """The object is not a Structured Report of this project, or its statements cannot be read."""
 
 
 @dataclass(frozen=True)
 class ParsedSlice:
-    """One slice as the report tells it: evaluated (`output` is set), or left out (`left_out` says why)."""
+    """One slice as the report gives it: evaluated (`output` is set), or left out (`left_out` says why)."""
 
     name: str
     """As in the report, such as `Image 14`."""
@@ -44,7 +44,7 @@ class ParsedSlice:
     location_outputs: Mapping[str, float]
     left_out: str | None
     doubts: tuple[str, ...]
-    """What was doubtful about finding the head in it."""
+    """What was doubtful about finding the head in this slice."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class ParsedReport:
     complete: bool
     outcome: Outcome
     conclusion: tuple[str, ...]
-    """One sentence a line; the first is the answer."""
+    """One sentence per line; the first is the answer."""
     output: float | None
     highest_output: float | None
     location: str | None
@@ -82,32 +82,32 @@ class ParsedReport:
 
     @property
     def left_out(self) -> dict[str, tuple[str, ...]]:
-        """Reason -> names of the slices that were not evaluated for it."""
+        """Reason -> names of the slices that were not evaluated for that reason."""
         reasons = dict.fromkeys(s.left_out for s in self.slices if s.left_out is not None)
         return {reason: tuple(s.name for s in self.slices if s.left_out == reason) for reason in reasons}
 
 
 def parse(source: bytes | Path | str | Dataset) -> ParsedReport:
-    """Raises `NotAReport` where `source` is no DICOM, no SR, none of ours, or contradicts itself (cut short, say)."""
+    """Raises `NotAReport` where `source` is not DICOM, not an SR, not ours, or contradicts itself (cut short, say)."""
     ds = load(source)
     try:
         report = _report(ds)
     except NotAReport:
         raise
     except UNREADABLE as exc:
-        raise NotAReport(f"the Structured Report lacks what a report of this node holds: {exc}") from exc
+        raise NotAReport(f"the Structured Report lacks something that a report of this node has: {exc}") from exc
     counted = (
         len(report.slices),
         sum(s.left_out is None for s in report.slices),
         sum(s.outcome is Outcome.PRESENT for s in report.slices),
     )
     if counted != (report.images_received, report.images_evaluated, report.images_positive):
-        raise NotAReport("the Structured Report does not hold as many images as it says")
+        raise NotAReport("the Structured Report does not contain as many images as it states")
     return report
 
 
 def load(source: bytes | Path | str | Dataset) -> Dataset:
-    """The dataset of a report; raises `NotAReport` for what is no SR."""
+    """The dataset of a report; raises `NotAReport` for anything but an SR."""
     if isinstance(source, Dataset):
         ds = source
     else:
@@ -118,7 +118,7 @@ def load(source: bytes | Path | str | Dataset) -> Dataset:
             raise NotAReport(f"not a DICOM file: {exc}") from exc
         last = ds.get_item(max(ds.keys(), default=0))
         if isinstance(last, RawDataElement) and len(last.value or b"") < last.length < UNDEFINED_LENGTH:
-            raise NotAReport("the file was cut short")  # pydicom reads on without a word
+            raise NotAReport("the file was cut short")  # pydicom accepts it silently
     if ds.get("Modality") != "SR" or "ContentSequence" not in ds:
         raise NotAReport("not a Structured Report")
     return ds
@@ -188,7 +188,7 @@ def _slice(group: Dataset) -> ParsedSlice:
 
 
 def source_images(group: Dataset) -> Iterator[Dataset]:
-    """What names the image that a group is about; in older reports by the purpose that it has in a document."""
+    """The items that name a group's image; older reports use the purpose of reference of a document."""
     yield from _children(group, codes.SOURCE_IMAGE)
     yield from _children(group, codes.SOURCE_OF_DOCUMENT)
 
@@ -218,7 +218,7 @@ def _code_key(item: Dataset, name: Concept) -> tuple[str, str] | None:
 def _outcome(item: Dataset) -> Outcome:
     key = _code_key(item, codes.PRESENCE)
     if key is None or key not in OUTCOMES:
-        raise NotAReport("the Structured Report gives no answer to the question of hemorrhage")
+        raise NotAReport("the Structured Report does not say whether there is hemorrhage")
     return OUTCOMES[key]
 
 

@@ -21,7 +21,7 @@ INK = "black"  # legible on every colour of `wording.COLOURS`
 
 
 def show(console: Console, ds: Dataset) -> None:
-    """A report of this project; any other SR as plain text. Nothing of it is taken for markup."""
+    """Show a report of this project; any other SR as plain text. Nothing in it is treated as markup."""
     try:
         told = parse(ds)
     except NotAReport:

@@ -2,7 +2,7 @@
 
 `build` makes it, `to_bytes` writes it, `as_sop_class` makes the same report for a PACS that takes no Comprehensive 3D
 SR, `parse` reads it back. The tree is in `tree`, patient and study in `header`, the sentences in `wording`.
-highdicom is imported inside `build` alone: importing this module is quick.
+highdicom is only imported inside `build`, so importing this module is quick.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ SR_CLASSES = (Comprehensive3DSRStorage, ComprehensiveSRStorage, EnhancedSRStorag
 def build(headers: Sequence[Dataset], findings: SeriesFindings, context: ReportContext) -> Dataset:
     """The report on `findings`, filed under the patient and study of `headers` (one per received instance, no pixels).
 
-    Raises `InconsistentSeries` where the headers disagree about patient, study or series or do not hold every image of
-    the findings, and `UnusableFindings` where an output is no number. Odd or missing attributes never stop it.
+    Raises `InconsistentSeries` where the headers disagree about patient, study or series or lack an image of the
+    findings, and `UnusableFindings` where an output is not a number. Odd or missing attributes never stop it.
     """
     check_findings(findings)
     with disable_value_validation():  # its warnings quote values, which may be names
@@ -71,7 +71,7 @@ def _build(headers: Sequence[Dataset], findings: SeriesFindings, context: Report
     header.check_one_series(headers)
     known = {header.read_text(ds, "SOPInstanceUID") for ds in headers}
     if any(s.sop_instance_uid not in known for s in findings.slices):
-        raise InconsistentSeries("the findings speak of an image whose header was not given")
+        raise InconsistentSeries("the findings name an image whose header was not given")
 
     from highdicom.sr import Comprehensive3DSR
 
@@ -102,7 +102,7 @@ def _build(headers: Sequence[Dataset], findings: SeriesFindings, context: Report
     sign(report, context)
     report.CodingSchemeIdentificationSequence = [coding_scheme()]
     if not context.whole:
-        # LO: one line of 64 characters, in which a backslash would begin a second value; the tree has it whole
+        # LO: one line of 64 characters, where a backslash would begin a second value; the tree has the full text
         why = wording.plain(context.partial_because or "").replace("\\", "/")
         report.CompletionFlagDescription = textwrap.shorten(why, 64, placeholder=" ...")
     if context.predecessor is not None:
@@ -111,10 +111,10 @@ def _build(headers: Sequence[Dataset], findings: SeriesFindings, context: Report
 
 
 def as_sop_class(ds: Dataset, sop_class_uid: str, sop_instance_uid: str, series_instance_uid: str) -> Dataset:
-    """The same report in another SR class (one of `SR_CLASSES`): an object of its own, in a series of its own."""
+    """The same report in another SR class (one of `SR_CLASSES`): a separate object in a separate series."""
     if sop_class_uid not in SR_CLASSES:
         raise ValueError(
-            f"{sop_class_uid} is none of the SR classes a report can be written in: {', '.join(SR_CLASSES)}"
+            f"{sop_class_uid} is not one of the SR classes a report can be written in: {', '.join(SR_CLASSES)}"
         )
     other = deepcopy(ds)
     other.SOPClassUID = other.file_meta.MediaStorageSOPClassUID = sop_class_uid

@@ -1,4 +1,4 @@
-"""The strip of a summary picture: every slice of the series from feet to head, its output or that it was left out."""
+"""The strip of a summary picture: every slice of the series from feet to head, with its output or as left out."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""An SR as a person reads it: plain text for a terminal, HTML for a browser.
+"""An SR for a person to read: plain text for a terminal, HTML for a browser.
 
-A report of this project gets its slices as one table with a bar for each; of any other SR the whole tree is shown.
+A report of this project shows its slices as one table with a bar each; any other SR is shown as its whole tree.
 What nobody reads first (language, observer) comes last, and UIDs are left out.
 """
 
@@ -54,12 +54,12 @@ def render(ds: Dataset) -> str:
 
 
 def printable(text: str) -> str:
-    """Without what would steer a terminal: an SR that somebody else made may hold anything."""
+    """Without control characters, which would act on a terminal: a foreign SR may hold anything."""
     return "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in text)
 
 
 def html(ds: Dataset) -> str:
-    """One page without scripts or outside files; readable on a dark and on a light screen."""
+    """One page without scripts or external files; readable on a dark and a light screen."""
     try:
         told = parse(ds)
     except NotAReport:
@@ -104,7 +104,7 @@ def _css(outcome: Outcome) -> str:
 
 
 def words(s: ParsedSlice) -> str:
-    """What the report says of one slice, in one line."""
+    """What the report says about one slice, in one line."""
     if s.left_out is not None:
         said = f"not evaluated: {s.left_out}"
     else:
@@ -113,7 +113,7 @@ def words(s: ParsedSlice) -> str:
 
 
 def _slices(ds: Dataset) -> tuple[ParsedSlice, ...]:
-    """The slices of a report of ours; nothing for an SR that somebody else made."""
+    """The slices of one of our reports; nothing for an SR that somebody else made."""
     try:
         return parse(ds).slices
     except NotAReport:
@@ -121,7 +121,7 @@ def _slices(ds: Dataset) -> tuple[ParsedSlice, ...]:
 
 
 def lines(ds: Dataset, *, with_slices: bool) -> Iterator[Line]:
-    """All content items; the groups of single images only `with_slices`."""
+    """All content items; the groups for single images only `with_slices`."""
     top: list[Dataset] = list(ds.get("ContentSequence") or [])
     containers = [item for item in top if item.get("ValueType") == "CONTAINER"]
     names = _image_names(ds)
@@ -170,7 +170,7 @@ def title(ds: Dataset) -> str:
 
 
 def header(ds: Dataset) -> list[tuple[str, str]]:
-    """Whom and what the report is about: names and values."""
+    """Patient, study and status of the report: names and values."""
     shown = [
         ("Patient", f"{ds.get('PatientName', '')} ({ds.get('PatientID', '')})"),
         ("Study", f"{ds.get('StudyDescription', '')} {ds.get('StudyDate', '')}".strip()),
@@ -185,7 +185,7 @@ def header(ds: Dataset) -> list[tuple[str, str]]:
 
 
 def _image_names(item: Dataset) -> dict[tuple[str, str], str]:
-    """(SOP Instance UID, frame) -> the name that the group about this image gives it."""
+    """(SOP Instance UID, frame) -> the name that the image's own group gives it."""
     names: dict[tuple[str, str], str] = {}
     for child in item.get("ContentSequence") or []:
         names.update(_image_names(child))

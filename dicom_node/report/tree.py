@@ -1,11 +1,11 @@
 """The content tree of a report: TID 1500 with one TID 1501 group for the series and one for every received slice.
 
-Departures from highdicom's own `MeasurementReport`, each for what real viewers do: every container is SEPARATE (with
-CONTINUOUS the names of the items vanish), every IMAGE item has a concept name (one without crashes a viewer), there is
-no Image Library (fifteen lines per slice before the first finding; the evidence sequence lists every image anyway).
+Departures from highdicom's own `MeasurementReport`, each because of what real viewers do: every container is SEPARATE
+(with CONTINUOUS the item names vanish), every IMAGE item has a concept name (one without crashes a viewer), there is no
+Image Library (fifteen lines per slice before the first finding; the evidence sequence lists every image anyway).
 
 TID 1501 is extensible and the order of its rows is not significant (says DCMTK, dcmsr/libcmr/tid1501.cc), so what a
-hurried reader needs may stand first in a group; the rows of TID 1500 stand in the template's order.
+hurried reader needs may come first in a group; the rows of TID 1500 are in the template's order.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ OBSERVED = sr.RelationshipTypeValues.HAS_OBS_CONTEXT
 
 
 def content(findings: SeriesFindings, context: ReportContext, source: Dataset) -> Dataset:
-    """The root container. `source` is the header of one image, read for the procedure that was imaged."""
+    """The root container. `source` is the header of one image, read for the imaging procedure."""
     title = codes.TITLE_VIEWER if Title(context.title) is Title.VIEWER else codes.TITLE_MEASUREMENT_REPORT
     measurements = _container(codes.IMAGING_MEASUREMENTS, None, [_conclusion(findings, context, source)])
     for s in findings.slices:
@@ -44,7 +44,7 @@ def content(findings: SeriesFindings, context: ReportContext, source: Dataset) -
 
 
 def observer(context: ReportContext) -> list[Dataset]:
-    """TID 1001/1004: the node is the observer, no person is."""
+    """TID 1001/1004: the observer is the node, not a person."""
     return [
         _coded(codes.OBSERVER_TYPE, codes.DEVICE, OBSERVED),
         _uid(codes.DEVICE_UID, context.device_uid, OBSERVED),
@@ -60,7 +60,7 @@ def _procedures(source: Dataset) -> list[Concept]:
 
 
 def _conclusion(findings: SeriesFindings, context: ReportContext, source: Dataset) -> Dataset:
-    """The group for the series; what a hurried reader needs stands first."""
+    """The group for the series; what a hurried reader needs comes first."""
     replaces = context.predecessor is not None
     standing = wording.standing(findings, run=context.run, replaces=replaces, partial_because=context.partial_because)
     number = series_number(source)
@@ -102,7 +102,7 @@ def _conclusion(findings: SeriesFindings, context: ReportContext, source: Datase
 
 
 def _summaries(findings: SeriesFindings) -> list[Concept]:
-    """The true statement of CID 6047; none for undetermined, where the algorithm ran and tells neither."""
+    """The true statement from CID 6047; none for undetermined, where the algorithm ran but says neither."""
     failed = any(not s.evaluated and s.region not in wording.OUTSIDE for s in findings.slices)
     if findings.outcome is Outcome.PRESENT:
         return [codes.CAD_PARTLY_WITH_FINDINGS if failed else codes.CAD_WITH_FINDINGS]
@@ -112,7 +112,7 @@ def _summaries(findings: SeriesFindings) -> list[Concept]:
 
 
 def _slice(s: SliceFinding, context: ReportContext) -> Dataset:
-    """The group for one slice. One that was left out says why, and says nothing about hemorrhage."""
+    """The group for one slice. For one that was left out it says why, and nothing about hemorrhage."""
     name = f"Image {wording.label(s)}"
     items = _tracking(name, context.device_uid, s.sop_instance_uid, str(s.frame or 0))
     if s.left_out is not None:
@@ -170,7 +170,7 @@ def _uid(name: Concept, value: str, relationship: Any) -> Dataset:
 
 
 def _percent(name: Concept, probability: float) -> Dataset:
-    """In % because viewers print a bare unit "1" behind the number."""
+    """In % because viewers print a bare unit "1" after the number."""
     return _number(name, round(100.0 * probability, 2), codes.PERCENT)
 
 
