@@ -1,4 +1,4 @@
-"""Memory that pictures and batches needed is kept for the next ones."""
+"""Keeps memory that pictures and batches needed for the next ones."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ _LARGEST = 32 << 20  # bytes; the upper limit of mallopt(3)
 
 
 def keep_memory() -> None:
-    """From now on, in this process, where its C library is glibc. By itself that gives what is large back to the kernel
-    at once and fetches it again: 1,500 page faults and 2 to 3 ms a slice read, 0.5 ms a slice in a batch of 64.
+    """From now on, in this process, if its C library is glibc. By default glibc returns large blocks to the kernel at
+    once and fetches them again: 1,500 page faults and 2 to 3 ms per slice read, 0.5 ms per slice in a batch of 64.
     """
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt

@@ -1,7 +1,7 @@
 """Arrivals: from a received object to a filed instance, and from a quiet series to a job or a refusal.
 
-`accept` is what the receiver calls for each object; when it returns, the object is durable. `tick` is called every
-moment; all that it goes by stands in the database, so that a restart changes nothing. No SQL here, no DIMSE.
+`accept` is what the receiver calls for each object; when it returns, the object is durable. `tick` is called several
+times a second; all that it relies on is in the database, so that a restart changes nothing. No SQL here, no DIMSE.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from dtvit.findings import Coverage
 log = logging.getLogger("dicom_node.arrivals")
 
 CLOCKS_WERE_SET = datetime(2001, 1, 1)  # noqa: DTZ001 - one that lost its battery starts in 1970, 1980, 1990 or 2000
-CLOCK_SLACK_S = 1.0  # an instance filed while `tick` reads, or by a receiver whose clock differs a little, is no leap
+CLOCK_SLACK_S = 1.0  # filing while `tick` reads, or by a receiver whose clock differs a little, is not a leap
 
 
 class Arrivals:
@@ -70,7 +70,7 @@ class Arrivals:
             reason = "other pixels under the same SOP Instance UID"
             log.error("contradiction %s", fields(series=kept.series_id, reason=reason))
         for left in kept.held:
-            log.error("failed %s", fields(series=left, reason="an image of it came again as another patient's"))
+            log.error("failed %s", fields(series=left, reason="an image of it arrived again as another patient's"))
         return StoreStatus.SUCCESS
 
     def _keep(self, received: Received) -> Filing:
@@ -96,7 +96,7 @@ class Arrivals:
         return self._filer.file(arrival)
 
     def tick(self) -> None:
-        """Complete what is complete; judge it; make jobs."""
+        """Find the series that are complete; judge them; make jobs."""
         now = self._clock()
         with self._database.read() as connection:
             open_series = series.receiving(connection)
@@ -108,13 +108,13 @@ class Arrivals:
                     self._look_at(one, now)
                 except NodeError:
                     raise
-                except Exception as exc:  # noqa: BLE001 - outermost line of one series: the others go on
+                except Exception as exc:  # noqa: BLE001 - outermost line of one series: the others continue
                     self._could_not_judge(one, exc, now)
 
     def _could_not_judge(self, one: Series, exc: Exception, now: float) -> None:
         log.error("judging_failed %s", fields(series=one.id, error=trace(exc)))
         with self._database.write() as connection:
-            reason = f"it could not be judged, a fault of this program ({trace(exc)}); then: dicom-node retry {one.id}"
+            reason = f"it could not be judged: fault of this program ({trace(exc)}); then: dicom-node retry {one.id}"
             series.fail(connection, one.id, reason, now=now)
 
     def _look_at(self, one: Series, now: float) -> None:
@@ -139,7 +139,7 @@ class Arrivals:
             if self._changed_meanwhile(connection, one, len(members)):
                 return
             tell = self._decide(connection, one, members, decision, hopeless, now)
-        tell()  # only now: of what could not be committed the log must not say that it is done
+        tell()  # only now: the log must not say that something is done before it is committed
 
     def _decide(
         self,
@@ -150,11 +150,11 @@ class Arrivals:
         hopeless: str | None,
         now: float,
     ) -> Callable[[], None]:
-        """What becomes of a series that nothing more is awaited of; returns what logs it."""
+        """Decide about a series from which nothing more is expected; returns a function that logs the decision."""
         if len({m.identity for m in members}) > 1:
             reason = (
-                "the instances disagree about the patient or the study; no report that could attach to the wrong "
-                "patient is made. Correct them at the sender and send them again"
+                "the instances disagree about the patient or the study; no report is made, as it could go to the wrong "
+                "patient. Correct them at the sender and send them again"
             )
             series.fail(connection, one.id, reason, now=now)
             return lambda: log.error(
@@ -162,14 +162,14 @@ class Arrivals:
             )
         if not hopeless and not one.forced and series.patients_of_study(connection, one.study_uid) > 1:
             if 0.0 <= now - series.last_of_study(connection, one.study_uid) < self._waits.silence_s:
-                return lambda: None  # a correction comes series by series: until the last, the others tell the old word
+                return lambda: None  # a correction comes series by series: until the last, the others have the old data
             reason = (
-                "images of two patients came under one Study Instance UID; no report that a PACS could file with "
-                f"the wrong one is made. Correct them at the sender; if it is right so: dicom-node retry {one.id}"
+                "images of two patients arrived under one Study Instance UID; no report is made, as a PACS could file "
+                f"it under the wrong one. Correct them at the sender; if this is right: dicom-node retry {one.id}"
             )
             series.fail(connection, one.id, reason, now=now)
             return lambda: log.error("failed %s", fields(series=one.id, reason="two patients under one study"))
-        if hopeless and outbox.stands(connection, one.id):  # a run that ends in a refusal says that it holds no longer
+        if hopeless and outbox.stands(connection, one.id):  # a run that ends in a refusal withdraws it
             return (lambda: None) if decision is None else self._complete(connection, one, members, decision, now)
         if hopeless:
             series.refuse(connection, one.id, hopeless, now=now)
@@ -187,7 +187,7 @@ class Arrivals:
         decision: completion.Decision,
         now: float,
     ) -> Callable[[], None]:
-        """One result a scan: make the job, or leave the word to another series of it; returns what logs it."""
+        """One result per scan: make the job, or leave it to another series; returns a function that logs the choice."""
         holders = [] if one.forced else self._holders(connection, one, members)
         if holders and one.id not in holders:
             chosen = holders[0]
@@ -214,7 +214,7 @@ class Arrivals:
         )
 
     def _holders(self, connection: Connection, one: Series, members: Sequence[series.Instance]) -> list[int]:
-        """Ids of the series that give the result of this one's scan."""
+        """Ids of the series that give the result for this one's scan."""
         mine = eligibility.members(members)
         return [
             holder
@@ -242,7 +242,7 @@ class Arrivals:
         return eligibility.choose(candidates, self._rules).series_id == one.id
 
     def _changed_meanwhile(self, connection: Connection, one: Series, received: int) -> bool:
-        """Whether something arrived between the look and the decision; then the next tick looks again."""
+        """Whether something arrived between reading and deciding; then the next tick looks again."""
         fresh = series.get(connection, one.id, lock=True)
         if fresh is None or fresh.state is not SeriesState.RECEIVING or fresh.last_at != one.last_at:
             return True
@@ -255,7 +255,7 @@ class Arrivals:
 
 
 def priority(taken_at: datetime | None, calling_aet: str, backlog: Backlog, *, now: float) -> int:
-    """Live or backlog. In doubt live: a comparison that is read too early costs nothing, a stroke read late does."""
+    """Live or backlog; in doubt live: an old comparison read too early costs nothing, a stroke read late does."""
     if calling_aet in backlog.senders:
         return jobs.BACKLOG
     if calling_aet in backlog.live_senders or taken_at is None or taken_at < CLOCKS_WERE_SET:
@@ -268,7 +268,7 @@ def priority(taken_at: datetime | None, calling_aet: str, backlog: Backlog, *, n
 
 
 def judge_again(connection: Connection, series_id: int, rules: Eligibility, *, now: float) -> None:
-    """Judge a series afresh because a person said so, under the rules as they are now."""
+    """Judge a series afresh because a person asked for it, under the current rules."""
     for instance in series.instances_of(connection, series_id):
         reason = eligibility.ruled_out(instance.sop_class_uid, instance.facts, rules)
         series.set_ruled_out(connection, instance.id, reason)

@@ -1,7 +1,7 @@
-"""What is classified next, and what is noted of it: slices without a result, of one job or of all that still arrives.
+"""What is classified next, and what is noted about it: slices without a result, of one job or of series still arriving.
 
-Before a slice is read, a try is counted: what ends the process is known to the next one by it, which reads that slice
-alone and, the second time, leaves it out. Live goes before backlog, of which few slices are done at a time.
+Before a slice is read, a try is counted: if reading it ends the process, the next one knows, reads that slice alone
+and, the second time, leaves it out. Live goes before backlog, of which only a few slices are done at a time.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dicom_node.store.database import Connection, Database
 from dicom_node.store.results import Version
 from dicom_node.store.series import Instance
 
-BACKLOG_BATCH = 4  # slices, a second or so without a GPU: as long as a live series waits for backlog under way
+BACKLOG_BATCH = 4  # slices, a second or so without a GPU: how long a live series waits for backlog in progress
 
 
 class Classifying:
@@ -39,7 +39,7 @@ class Classifying:
     def next_slices(self, series_id: int | None, alive: Callable[[], None], *, at_most: int) -> bool:
         """Read and classify the next slices without a result; False if there are none that urgent.
 
-        `series_id`: of a series that has a job; None: of those that only arrive. `alive` is called often. Raises
+        `series_id`: a series that has a job; None: all series still arriving. `alive` is called often. Raises
         ModelFailed, StoreFull, StoreUnavailable.
         """
         left: set[int] = set()
@@ -62,16 +62,16 @@ class Classifying:
         return True
 
     def _windows(self, series_id: int | None, at_most: int, left: set[int]) -> Iterator[list[Instance]]:
-        """What to read, a window at a time while there are full ones. A try is counted of each instance, which is among
-        those `left` from then on."""
+        """What to read, a window at a time while full ones are left. A try is counted for each instance, which is then
+        added to `left`."""
         window, first = self._reader.window, True
         while first or not self._makes_way(series_id, at_most):
             with self._database.read() as connection:
                 if not first and series_id is None and self._is_whole_one_due(connection, at_most):
-                    return  # it goes before slices of one that only arrives
+                    return  # it goes before slices of a series still arriving
                 unread = self._unread(connection, series_id, limit=window, at_most=at_most, begun=first)
             suspects = [i for i in unread if i.tries > 0]
-            batch = suspects[:1] or unread  # one that was being read when a process died is read alone
+            batch = suspects[:1] or unread  # a slice that was being read when a process died is read alone
             if not batch:
                 return
             with self._database.write() as connection:
@@ -83,14 +83,14 @@ class Classifying:
             first = False
 
     def is_something_live(self) -> bool:
-        """Whether a job, the extras of one, or a slice that only arrives is not backlog."""
+        """Whether any job, extras of a job, or slice of a series still arriving is not backlog."""
         with self._database.read() as connection:
             if self._is_whole_one_due(connection, jobs.LIVE):
                 return True
             return bool(self._unread(connection, None, limit=1, at_most=jobs.LIVE))
 
     def _is_whole_one_due(self, connection: Connection, at_most: int) -> bool:
-        """Whether there is a job, or the extras of one, no less urgent than `at_most`."""
+        """Whether there is a job, or extras of a job, at least as urgent as `at_most`."""
         now, lease_s = self._clock(), self._lease_s
         if jobs.is_due(connection, now=now, lease_s=lease_s, at_most=at_most):
             return True
@@ -99,24 +99,24 @@ class Classifying:
     def _unread(
         self, connection: Connection, series_id: int | None, *, limit: int, at_most: int, begun: bool = True
     ) -> list[Instance]:
-        """What to read next; `begun`: also what somebody began to read, where this process has nothing on hand.
+        """What to read next; `begun`: also what a process began to read, if this one is reading nothing.
 
-        Of slices that only arrive none that another worker may just be reading: what is tried by one after the other,
-        each alive, would look like what ends whoever reads it. Where there are other workers, what one of them left
-        unread waits for the job, which is one worker's alone.
+        Of series still arriving, nothing that another worker may be reading at this moment: a slice tried by several
+        living workers in turn would look like one that ends its reader. Where there are other workers, what one of them
+        left unread waits for the job, which belongs to one worker.
         """
         begun = begun and (series_id is not None or not self._database.is_shared)
         return results.unread(connection, self._version, limit=limit, series_id=series_id, at_most=at_most, begun=begun)
 
     def _not_read(self, left: set[int]) -> None:
-        """This process is alive: the try that was counted speaks against none of these, unless a reader ended."""
+        """This process is alive, so the try counted for these slices is taken back, unless their reader ended."""
         spared = left - self._reader.ended
         if spared:
             with self._database.write() as connection:
                 series.end_reading(connection, sorted(spared))
 
     def _makes_way(self, series_id: int | None, at_most: int) -> bool:
-        """Whether slices of a job (or, without one, that only arrive) are to wait: for an end, or what is urgent."""
+        """Whether slices of a job (or, without one, of arriving series) must wait: to stop, or for what is urgent."""
         if self._stopping() or at_most > jobs.LIVE:
             return self._stopping() or self.is_something_live()
         if series_id is not None:

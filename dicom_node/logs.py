@@ -1,6 +1,6 @@
-"""Logging: one line an event, `key=value`, in UTC; no identity. The node's own numbers name series and jobs.
+"""Logging: one line per event, `key=value`, in UTC; no identity. The node's own numbers name series and jobs.
 
-Libraries that would log what they receive (pynetdicom, pydicom, highdicom) are held to warnings without content.
+Libraries that would log what they receive (pynetdicom, pydicom, highdicom) are restricted to messages without content.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class KeyValueFormatter(logging.Formatter):
 
 
 def fields(**values: object) -> str:
-    """`job=4711 slices=34 took_s=6.1`; a value with spaces is quoted as in JSON, so that a line stays one."""
+    """`job=4711 slices=34 took_s=6.1`; a value with spaces is quoted as in JSON, so that a line stays one line."""
     parts = []
     for key, value in values.items():
         if value is None:
@@ -48,7 +48,7 @@ def fields(**values: object) -> str:
 
 
 def trace(exc: BaseException) -> str:
-    """Class and place of an unexpected error, without its text: libraries quote values there, which may be names."""
+    """Class and place of an unexpected error, without its text, in which libraries quote values that may be names."""
     frames = traceback.extract_tb(exc.__traceback__)[-4:]
     places = " < ".join(f"{Path(f.filename).name}:{f.lineno}" for f in reversed(frames))
     return f"{type(exc).__name__} at {places or 'unknown'}"

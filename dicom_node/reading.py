@@ -1,8 +1,8 @@
 """From a file in the spool to slices ready for the model: what is done with one object, in whatever process.
 
-A fault costs the slice, or the one frame, in which it lies, and is named; a decoder that wants memory without end is
-given none, so that the kernel need not pick whom to end. Imports neither torch nor the database, so that a process that
-only reads starts soon and stays small.
+A fault in a slice, or in one frame, costs only that one, and is named; a decoder that asks for endless memory gets
+none, so that the kernel need not choose a process to kill. Imports neither torch nor the database, so that a process
+that only reads starts quickly and stays small.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from dtvit.headervalues import UnreadableSlice
 from dtvit.selection import SliceContent
 
 MOST_MEMORY = 1 << 30  # bytes for one frame; one of 2048 x 2048 pixels takes a tenth of that
-COPIES = 4  # of the object itself on top: as it was read, as it was parsed, its pixels, and one to be sure
+COPIES = 4  # of the object itself on top: as read, as parsed, its pixels, and one for safety
 MISSING = "its file is missing from the spool"
 
 
@@ -47,7 +47,7 @@ class Way:
 
 @dataclass(frozen=True, eq=False)
 class Ready:
-    """A slice that was read and waits for the model; some 70 KiB, so that it may pass from process to process."""
+    """A slice that has been read and waits for the model; some 70 KiB, so that it can pass between processes."""
 
     frame: int
     """1-based frame of a multi-frame image, 0 for a single-frame one."""
@@ -59,9 +59,9 @@ class Ready:
     """(224, 224), see `preprocess.Prepared`."""
     content: SliceContent
     head: HeadMask
-    """Without the mask itself, which is large and not asked for again."""
+    """Without the mask itself, which is large and not needed again."""
     parts: frozenset[int] | None = None
-    """Of the head mask, as the neighbouring slices decided; None where the slice decided by itself."""
+    """Parts of the head mask, where the neighbouring slices decided them; None where the slice alone did."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,7 @@ def look_at(
 ) -> Iterator[Ready | LeftOut]:
     """Each frame of one object; a fault costs no more than it must. Raises StoreUnavailable.
 
-    What is done with the object's bytes is done within `bounded`, and getting them is not: a slow disk is no fault of
-    theirs.
+    The object's bytes are processed within `bounded` but fetched outside it: a slow disk is not their fault.
     """
     try:
         data = spool.read(file)
@@ -104,19 +103,19 @@ def _frames(data: bytes, way: Way) -> Iterator[Ready | LeftOut]:
 def _frame(image: ct.CTObject, index: int, way: Way) -> Ready | LeftOut:
     try:
         one = image.slice(index)
-        if one.axial is False:  # a frame of a multi-frame image; of a single one the header told it before
-            raise UnreadableSlice("it is not axial", one.frame)
+        if one.axial is False:  # a frame of a multi-frame image; for a single-frame one the header said so before
+            raise UnreadableSlice("not axial", one.frame)
         return ready(one, way)
     except UnreadableSlice as exc:
         return LeftOut(exc.frame or 0, str(exc))
     except Exception as exc:  # noqa: BLE001 - outermost line of one slice: the others are looked at
         frame = index + 1 if len(image) > 1 else 0
-        return LeftOut(frame, f"it could not be prepared for the model ({trace(exc)})")
+        return LeftOut(frame, f"could not be prepared for the model ({trace(exc)})")
 
 
 @contextmanager
 def _memory_bounded(more: int) -> Iterator[None]:
-    """At most so many bytes more than the process has now; where the kernel tells (Linux), else without a bound."""
+    """Allow at most so many bytes more than the process has now; only where the kernel tells (Linux)."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[5])  # data and stack, proc(5)
     except OSError:

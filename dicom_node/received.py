@@ -1,4 +1,4 @@
-"""What the receiver hands to the flow above it: one object as it came, before anybody has looked at it."""
+"""What the receiver hands to the flow above it: one object as received, before anything has looked at it."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ class Received:
     sop_instance_uid: str
     transfer_syntax_uid: str
     meta: bytes
-    """Preamble, prefix and File Meta Information (PS3.10 7.1), ready to stand before the data set in a file."""
+    """Preamble, prefix and File Meta Information (PS3.10 7.1), ready to precede the data set in a file."""
     data_set: bytes | bytearray
     sha256: str
-    """Digest of the data set; whoever receives it makes it as the data come."""
+    """Digest of the data set, computed while the data arrive."""
     calling_aet: str
     association: int
-    """The node's own number of the association, for the log."""
+    """The node's own number for the association, for the log."""
 
 
 def file_meta(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str) -> bytes:
-    """Preamble, prefix and File Meta Information for an object as it came; the UIDs stand in it unchecked."""
+    """Preamble, prefix and File Meta Information for an object as received; its UIDs are not checked."""
     elements = b"".join(
         (
             b"\x02\x00\x01\x00OB\0\0\x02\0\0\0\0\x01",  # File Meta Information Version
@@ -59,7 +59,7 @@ def _short(element: int, vr: bytes, value: bytes, pad: bytes) -> bytes:
 
 
 def data_set_in(content: bytes) -> bytes:
-    """The encoded data set of a file whose File Meta Information begins with its group length, as `file_meta` does."""
+    """The encoded data set of a file whose File Meta Information begins with its group length, as from `file_meta`."""
     return content[_data_set_at(content) :]
 
 
@@ -69,14 +69,14 @@ def _data_set_at(content: bytes) -> int:
 
 
 def is_acknowledged(content: bytes, size: int, sha256: str) -> bool:
-    """Whether a file of the spool is still what was acknowledged: as long, and its data set of this digest."""
+    """Whether a file of the spool is still what was acknowledged: of this size, and its data set with this digest."""
     if len(content) != size:
         return False
     return hashlib.sha256(memoryview(content)[_data_set_at(content) :]).hexdigest() == sha256  # no copy of a gigabyte
 
 
 def from_file(path: Path, *, calling_aet: str) -> Received:
-    """A Part 10 file as if it had come over an association. Raises InvalidDicomError if it is none (PS3.10 7.1)."""
+    """A Part 10 file as if received over an association. Raises InvalidDicomError if it is not one (PS3.10 7.1)."""
     meta = read_file_meta_info(path)
     content = path.read_bytes()
     length = meta.get("FileMetaInformationGroupLength")

@@ -1,8 +1,8 @@
 """A CT scanner for people who do not exist: turns a phantom into the series a modality would send.
 
-CT Image Storage (PS3.3 A.3), Explicit VR Little Endian, one object a slice, geometry as in PS3.3 C.7.6.2.1.1: the
-gantry tilt stands in Gantry/Detector Tilt and in Image Orientation (Patient), Image Position (Patient) is the centre
-of the first pixel. Serves demo and tests; nothing here is used for real patients.
+CT Image Storage (PS3.3 A.3), Explicit VR Little Endian, one object per slice, geometry as in PS3.3 C.7.6.2.1.1: the
+gantry tilt is in Gantry/Detector Tilt and in Image Orientation (Patient), Image Position (Patient) is the centre of
+the first pixel. For demo and tests; nothing here is used for real patients.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class SyntheticPatient:
     patient_id: str
     sex: str = "O"
     birth_date: date | None = None
-    """None: fitting the phantom's age on the day of the scan."""
+    """None: one that fits the phantom's age on the day of the scan."""
 
 
 def series(
@@ -52,7 +52,7 @@ def series(
 
     `encoding`: "signed" 16 bits; "padded" the same with Pixel Padding Value outside the circle of reconstruction;
     "unsigned" 12 bits in 16. `head_first` numbers the slices from the vertex down. UIDs not given are made; those of
-    the instances follow from the series', so that the same call makes the same objects.
+    the instances are derived from the series', so that the same call makes the same objects.
     """
     study_uid = study_uid or uids.fresh()
     series_uid = series_uid or uids.fresh()
@@ -77,7 +77,7 @@ def series(
 
 
 def write(datasets: Iterable[Dataset], folder: Path) -> list[Path]:
-    """One file per object, ``IM0001.dcm`` by instance number, in `folder`, which is made where it is missing."""
+    """One file per object, ``IM0001.dcm`` by instance number, in `folder`, which is created if missing."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for ds in datasets:

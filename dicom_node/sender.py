@@ -1,7 +1,7 @@
 """The sender: takes what the outbox owes to one destination and sends it until it is stored. No SQL here, no DIMSE.
 
-One sender a destination, so that a slow PACS holds up nobody else. A delivery that fails for a reason that may pass is
-tried again, each time later; one that the PACS refuses for good waits for a person.
+One sender per destination, so that a slow PACS delays nobody else. A delivery that fails for a reason that may pass is
+tried again, at growing intervals; one that the PACS refuses for good waits for a person.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ log = logging.getLogger("dicom_node.sender")
 
 EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
 SR_CLASSES = dict(zip(("comprehensive-3d", "comprehensive", "enhanced"), sr.SR_CLASSES, strict=True))
-"""Of `peers.sr_class`."""
+"""Values of `peers.sr_class`."""
 
 
 class Sender:
@@ -79,7 +79,7 @@ class Sender:
         try:
             for sent in scu.send(self._peer, self._ae_title, outgoing, still=still_owed):
                 self._settle(unanswered.pop(sent.item.sop_instance_uid), sent)
-        except scu.AssociationBroken as exc:  # those after it have lost nothing but time, and are due at once
+        except scu.AssociationBroken as exc:  # those after it were not tried, and are due at once
             self._failed(unanswered[exc.item.sop_instance_uid], exc)
         except PeerError as exc:
             for delivery in unanswered.values():
@@ -87,12 +87,12 @@ class Sender:
         return len(due)
 
     def _first_class(self, seen: str | None) -> str:
-        """The SR class to begin with: the one configured, or a later one that this destination was seen to take."""
+        """The SR class to begin with: the configured one, or a later one that this destination has taken."""
         chosen = SR_CLASSES[self._peer.sr_class]
         return seen if seen is not None and _comes_before(chosen, seen) else chosen
 
     def _whole(self, kept: Delivery | MadeObject) -> bytes | None:
-        """What was stored; None where it is gone or damaged: one lost file must not hold up all that come after."""
+        """The stored bytes; None if gone or damaged: one lost file must not hold up all that follow."""
         try:
             content = self._spool.read(kept.file)
         except FileNotFoundError:
@@ -100,9 +100,9 @@ class Sender:
         return content if hashlib.sha256(content).hexdigest() == kept.sha256 else None
 
     def _settle(self, delivery: Delivery, sent: scu.Sent) -> None:
-        # Some negotiate every class, and say only when they are sent an object that they do not take it.
+        # Some peers negotiate every class, and only refuse it when they are sent an object.
         if sent.status == StoreStatus.DUPLICATE_SOP_INSTANCE and delivery.begun_at is not None:
-            sent = scu.Sent(sent.item, sent.status)  # it came through before, when no answer did
+            sent = scu.Sent(sent.item, sent.status)  # it got through before, without an answer
         class_not_taken = isinstance(sent.error, NoContext) or sent.status == StoreStatus.SOP_CLASS_NOT_SUPPORTED
         if class_not_taken and self._offer_next_class(delivery):
             return
@@ -121,7 +121,7 @@ class Sender:
         log.info("stored %s", fields(**self._about(delivery), status=f"{sent.status:04X}", state=state))
 
     def _failed(self, delivery: Delivery, error: PeerError) -> None:
-        """What is owed no longer, as it was withdrawn or its patient forgotten meanwhile, fails without a word."""
+        """What is no longer owed, because it was withdrawn or its patient forgotten meanwhile, fails silently."""
         now, about = self._clock(), self._about(delivery)
         if isinstance(error, PeerRefused) and not isinstance(error, NoAssociation):
             with self._database.write() as connection:
@@ -138,7 +138,7 @@ class Sender:
             log.warning("delivery_waits %s", fields(**about, wait_s=wait_s, reason=error))
 
     def _offer_next_class(self, delivery: Delivery) -> bool:
-        """This destination takes no such SR class: owe it the report in the next one; False if there is none left."""
+        """This destination does not take this SR class: owe it the report in the next one; False if none is left."""
         if delivery.sop_class_uid not in sr.SR_CLASSES:
             return False
         following = sr.SR_CLASSES[sr.SR_CLASSES.index(delivery.sop_class_uid) + 1 :]
@@ -149,8 +149,8 @@ class Sender:
         return True
 
     def _replace(self, delivery: Delivery, sop_class_uid: str) -> None:
-        """Build the report in the other class, once: its UIDs follow from those of the first."""
-        from dicom_node import reporting  # it brings all that draws, a third of what the service takes to start
+        """Build the report in the other class, once: its UIDs are derived from those of the first."""
+        from dicom_node import reporting  # it imports everything that draws, a third of the service's start
 
         with self._database.read() as connection:
             first = reporting.first_built(outbox.objects_of(connection, delivery.job_id))
@@ -159,7 +159,7 @@ class Sender:
             self._failed(delivery, _not_whole())
             return
         built = reporting.in_other_class(pydicom.dcmread(BytesIO(content)), sop_class_uid)
-        with self._database.write() as connection:  # the file too: if its patient is forgotten, none is left behind
+        with self._database.write() as connection:  # the file too: if its patient is forgotten, none remains
             outbox.replace(
                 connection,
                 delivery,
@@ -169,7 +169,7 @@ class Sender:
             )
 
     def _about(self, delivery: Delivery) -> dict[str, object]:
-        """What a line of the log begins with; commands take the number of the series."""
+        """What each log line begins with; commands take the number of the series."""
         return {"series": delivery.series_id, "job": delivery.job_id, "to": self._peer.name}
 
     def _outgoing(self, delivery: Delivery) -> scu.Outgoing:
@@ -186,6 +186,6 @@ def _not_whole() -> PeerRefused:
 
 
 def _comes_before(sop_class_uid: str, taken: str) -> bool:
-    """Whether this is an SR class that the destination is to get, or was seen to take, a later one for."""
+    """Whether this SR class comes before `taken`, the one that the destination is to get."""
     classes = sr.SR_CLASSES
     return sop_class_uid in classes and taken in classes and classes.index(sop_class_uid) < classes.index(taken)

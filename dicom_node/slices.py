@@ -1,7 +1,7 @@
-"""Reading slices and asking the model: from files in the spool to one result a slice.
+"""Reading slices and asking the model: from files in the spool to one result per slice.
 
-A fault costs the slice, or the one frame, in which it lies, and is named; a fault of the model costs none, and ends the
-process, because what a GPU says after one error is worth nothing.
+A fault in a slice, or in one frame, costs only that one, and is named; a fault of the model costs none, and ends the
+process, because nothing a GPU says after an error can be trusted.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from dtvit.checkpoint import Checkpoint
 log = logging.getLogger("dicom_node.worker")
 
 READ_TRIES = 2
-WINDOW = 4  # batches: while the model has one, the readers are at the next ones
-WINDOW_ASIDE = 8  # for a GPU, beside which each look for further slices takes as long as a batch
+WINDOW = 4  # batches: while the model has one, the readers work on the next ones
+WINDOW_ASIDE = 8  # for a GPU, beside which each query for further slices takes as long as a batch
 REMEMBERED = 4096  # slices, some 16 KiB each
-UNDER_WAY = 2  # batches, while a third is gathered: a GPU that has one alone waits from its end to the next one's begin
-AHEAD_ASIDE = 4  # files a reader is given at a time beside a GPU: as long as this process may be busy with rows
+UNDER_WAY = 2  # batches, while a third is gathered: with only one, a GPU waits from its end to the next one's start
+AHEAD_ASIDE = 4  # files per reader at a time beside a GPU: they last while this process is busy with rows
 
 
 class Predictions(Protocol):
-    """What the worker needs of `dtvit.inference.Predictions`."""
+    """What the worker needs from `dtvit.inference.Predictions`."""
 
     @property
     def presence(self) -> npt.NDArray[np.float64]: ...
@@ -49,7 +49,7 @@ class Predictions(Protocol):
 
 
 class Classifier(Protocol):
-    """What the worker needs of `dtvit.inference.Classifier`."""
+    """What the worker needs from `dtvit.inference.Classifier`."""
 
     @property
     def checkpoint(self) -> Checkpoint: ...
@@ -78,7 +78,7 @@ class Shown:
 
 
 class SliceReader:
-    """Reads in processes beside this one where there are `readers`, else itself."""
+    """Reads in processes beside this one if there are `readers`, otherwise in this one."""
 
     def __init__(
         self, classifier: Classifier, spool: Spool, *, brace_removal: str, batch: int, readers: int = 0
@@ -87,19 +87,19 @@ class SliceReader:
         self._spool = spool
         self._way = Way(brace_removal, preprocess.geometry_of(classifier.checkpoint.metadata.preprocessing))
         self._batch = batch
-        # Where the model wants the same cores, readers rest while it computes: side by side they would take turns every
-        # few milliseconds, each time with cold caches, which costs a tenth of both.
+        # Where the model needs the same cores, readers rest while it computes: side by side they would take turns every
+        # few milliseconds, each time with cold caches, which costs both a tenth.
         ahead = AHEAD_ASIDE if classifier.aside else 1
         self._readers = Readers(readers, spool, self._way, ahead=ahead) if readers else None
-        # A GPU has its next batch before it is through with the last.
+        # A GPU gets its next batch before it has finished the last.
         self._aside = ThreadPoolExecutor(UNDER_WAY, "model") if classifier.aside else None
         self.ended: set[int] = set()
-        """Instances of the last `read` over which a reader ended."""
+        """Instances of the last `read` on which a reader ended."""
         self._traces: OrderedDict[tuple[int, int], HeadMask] = OrderedDict()
 
     @property
     def preprocessing(self) -> str:
-        """The version of what is done to a slice before the model sees it."""
+        """The version of the preprocessing of a slice."""
         return self._way.version
 
     @property
@@ -118,10 +118,10 @@ class SliceReader:
     def read(
         self, windows: Iterator[Sequence[Instance]], alive: Callable[[], None], *, at_once: int | None = None
     ) -> Iterator[list[SliceResult]]:
-        """A result for every frame of every instance, `at_once` slices a time, the next ones read meanwhile; all frames
-        of an instance come together. An instance over which its reader ended has none.
+        """A result for every frame of every instance, `at_once` slices at a time, while the next ones are read; all
+        frames of an instance come together. An instance on which its reader ended gets none.
 
-        `windows` of instances, which are asked for before the one before is at an end. `alive` is called often. Raises
+        `windows` of instances: each is asked for before the previous one is finished. `alive` is called often. Raises
         ModelFailed, StoreUnavailable, and what `windows` raises.
         """
         self.ended.clear()
@@ -135,12 +135,12 @@ class SliceReader:
                     line.add(instance, one)
             if found := line.whole():
                 yield found
-                alive()  # nor is anything waited for where the readers are ahead of the model
+                alive()  # where the readers are ahead of the model, nothing else calls it
         if found := line.rest():
             yield found
 
     def _asked(self, inputs: npt.NDArray[np.uint8]) -> Future[Predictions]:
-        """Begin to ask the model; done already where it computes on the processor."""
+        """Begin to ask the model; on a CPU the answer is already there."""
         if self._aside is not None:
             return self._aside.submit(self._predict, inputs)
         answered: Future[Predictions] = Future()
@@ -150,7 +150,7 @@ class SliceReader:
         return answered
 
     def _next_of(self, windows: Iterator[Sequence[Instance]]) -> Iterator[Instance]:
-        """One after the other, the reading of those that follow begun."""
+        """One after another, while the next ones are already being read."""
         begun: deque[Instance] = deque()
         more: Sequence[Instance] | None = ()
         while begun or more is not None:
@@ -190,10 +190,10 @@ class SliceReader:
     def refine(
         self, ordered: Sequence[SliceResult], instances: Mapping[int, Instance], alive: Callable[[], None]
     ) -> list[SliceResult]:
-        """New results for the slices, ordered along their series, whose head mask the neighbours tell otherwise.
+        """New results for those slices, ordered along their series, whose head mask their neighbours decide otherwise.
 
-        A slice is judged by itself while its series arrives; now that it is whole, `brace.retrace` may know better, as
-        at the vertex beside a thick holder. Raises ModelFailed, StoreUnavailable, UnreadableSlice.
+        A slice is judged alone while its series arrives; now that the series is complete, `brace.retrace` may know
+        better, as at the vertex beside a thick holder. Raises ModelFailed, StoreUnavailable, UnreadableSlice.
         """
         read = [r for r in ordered if r.content is not None and r.position_mm is not None]
         if self._way.brace_removal == "paper" or not read:
@@ -209,7 +209,7 @@ class SliceReader:
         return [r for batch in batches for r in _results(batch, self._predict(_inputs(batch)))]
 
     def show(self, file: str, frame: int | None, *, with_relevance: bool, parts: Sequence[int] | None = None) -> Shown:
-        """One slice for people; `parts` as its result has them, so that the map is of what was judged.
+        """One slice for people to see; `parts` as in its result, so that the map shows what was judged.
 
         Raises FileNotFoundError, UnreadableSlice, StoreUnavailable.
         """
@@ -228,7 +228,7 @@ class SliceReader:
         return Shown(one.hu, seen, one.orientation)
 
     def _head_of(self, result: SliceResult, instance: Instance, alive: Callable[[], None]) -> HeadMask:
-        """What the slice by itself says of its head; read again where another process has read it before."""
+        """What the slice alone says about its head; read again if another process read it before."""
         known = self._traces.get((result.instance_id, result.frame))
         if known is not None:
             return known
@@ -249,7 +249,7 @@ class SliceReader:
     def _predict(self, inputs: npt.NDArray[np.uint8]) -> Predictions:
         try:
             predictions = self._classifier.predict(inputs)
-        except Exception as exc:  # whatever a GPU, its driver or the model has to say
+        except Exception as exc:  # whatever a GPU, its driver or the model raises
             raise ModelFailed(f"the model failed on {len(inputs)} slices ({trace(exc)})") from exc
         if not (np.isfinite(predictions.presence).all() and np.isfinite(predictions.location).all()):
             raise ModelFailed("the model gave a probability that is not a finite number")
@@ -257,8 +257,8 @@ class SliceReader:
 
 
 class _Line:
-    """Slices on their way through the model: a batch is gathered while another is computed. What comes out is whole:
-    a row for one frame of an instance says that all have theirs, and a kill may come between any two.
+    """Slices on their way through the model: a batch is gathered while another is computed. Results come out for whole
+    instances: a row for one frame implies that all frames have theirs, and a kill may come between any two.
     """
 
     def __init__(self, ask: Callable[[npt.NDArray[np.uint8]], Future[Predictions]], at_once: int) -> None:
@@ -279,7 +279,7 @@ class _Line:
         self._found.append(result)
 
     def whole(self) -> list[SliceResult]:
-        """Results of the instances of which no frame is on its way; to be asked for between two instances."""
+        """Results of the instances with no frame still on its way; to be called between two instances."""
         while self._asked and self._asked[0][1].done():
             self._collect()
         if not self._found:
@@ -289,7 +289,7 @@ class _Line:
         return [r for r in found if r.instance_id not in under_way]
 
     def rest(self) -> list[SliceResult]:
-        """What is left, when no more comes."""
+        """The rest, when no more slices come."""
         if self._waiting:
             self._send()
         while self._asked:
@@ -306,7 +306,7 @@ class _Line:
 
 
 def _is_read_beside(instance: Instance) -> bool:
-    """A multi-frame image is not, but frame by frame: all its frames at once would be too much to hold."""
+    """Not a multi-frame image, which is read frame by frame: all its frames at once would be too much to hold."""
     return instance.tries < READ_TRIES and instance.sop_class_uid not in ct.MULTI_FRAME
 
 
@@ -323,7 +323,7 @@ def _results(batch: Sequence[tuple[Instance, Ready]], predictions: Predictions) 
             instance_number=one.instance_number,
             position_mm=one.position_mm,
             thickness_mm=one.thickness_mm,
-            content=dict(vars(one.content)),  # flat; asdict copies it deeply, and takes ten times as long
+            content=dict(vars(one.content)),  # flat; asdict makes a deep copy, which takes ten times as long
             presence=presence,
             location=(deep, lobar, subtentorial),
             parts=_sorted(one.parts),

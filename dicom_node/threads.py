@@ -1,6 +1,6 @@
-"""What the service does over and over, each in a thread of its own.
+"""What the service does over and over, each task in its own thread.
 
-Nothing is lost where one ends in between: what it works on stands in the database and is met again.
+Nothing is lost if one ends half-way: what it works on is in the database and comes up again.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from dicom_node.logs import fields, trace
 
 log = logging.getLogger("dicom_node.service")
 
-AFTER_A_FAULT_S = 5.0  # a full disk, a database that is down: a look a moment would fill the log
+AFTER_A_FAULT_S = 5.0  # a full disk, a database that is down: trying at every tick would fill the log
 
 
 class Hint:
-    """Wakes those who wait for it, so that what was done is taken up at once and not at their next look."""
+    """Wakes those who wait for it, so that new work is taken up at once and not at their next look."""
 
     def __init__(self) -> None:
         self._given = threading.Condition()
@@ -28,14 +28,14 @@ class Hint:
             self._given.notify_all()
 
     def wait(self, timeout_s: float) -> bool:
-        """Whether it was given before the time was over. One given while nobody waits is lost."""
+        """Whether it was given before the time was up. One given while nobody waits is lost."""
         with self._given:
             return self._given.wait(timeout_s)
 
 
 class Threads:
     def __init__(self, stopping: threading.Event) -> None:
-        """`stopping`: once it is set, each thread ends when what it is at is done."""
+        """`stopping`: once it is set, each thread ends when its current step is done."""
         self._stopping = stopping
         self._begun: list[threading.Thread] = []
 
@@ -53,7 +53,7 @@ class Threads:
         first_s: float | None = None,
         hint: Hint | None = None,
     ) -> None:
-        """Do it again and again, whatever comes of it. A `hint` shortens the pause, and nothing depends on it."""
+        """Do it again and again, whatever comes of it. A `hint` shortens the pause, but nothing depends on it."""
 
         def loop() -> None:
             wait_s = pause_s if first_s is None else first_s
@@ -63,7 +63,7 @@ class Threads:
         self.begin(name, loop)
 
     def join(self, timeout_s: float) -> None:
-        """Wait for each at most so long."""
+        """Wait for each thread at most this long."""
         for thread in self._begun:
             thread.join(timeout_s)
 

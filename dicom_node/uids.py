@@ -18,7 +18,7 @@ IMPLEMENTATION_VERSION_NAME = "DICOM_NODE_010"
 
 
 def is_valid(uid: str) -> bool:
-    """PS3.5 9.1, but for leading zeros in a component, which real devices write."""
+    """PS3.5 9.1, but allowing leading zeros in a component, which real devices write."""
     return len(uid) <= 64 and _UID.fullmatch(uid) is not None
 
 

@@ -179,7 +179,7 @@ def test_two_patients_under_one_study_are_never_mixed_nor_reported(node: Made) -
     node.accept(ct(1, series="1.2.1"), ct(1, series="1.2.2", PatientID="P-2"))
     node.tick_after(31)
     assert {row.state for row in node.rows(series_table)} == {"failed"}
-    assert "two patients came under one Study Instance UID" in node.rows(series_table)[0].reason
+    assert "two patients arrived under one Study Instance UID" in node.rows(series_table)[0].reason
     assert node.rows(jobs_table) == []
 
 

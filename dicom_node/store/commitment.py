@@ -1,4 +1,4 @@
-"""Storage commitment as the database knows it: what destinations owe us a word on, and what we promised to others.
+"""Storage commitment in the database: what destinations have yet to commit to, and what we promised to others.
 
 Ours:   delivered -> owed -> asked -> committed        asked -> waiting (failed there: sent again), or asked again
                                                        asked -> cancelled (failed there, and superseded or withdrawn)
@@ -33,7 +33,7 @@ from dicom_node.tables import (
 
 @dataclass(frozen=True)
 class Owed:
-    """A delivered object whose safekeeping is to be asked for."""
+    """A delivered object for which commitment is to be asked."""
 
     delivery_id: int
     tries: int
@@ -43,7 +43,7 @@ class Owed:
 
 @dataclass(frozen=True)
 class Request:
-    """What another node asked us to commit to."""
+    """What a peer asked us to commit to."""
 
     id: int
     transaction_uid: str
@@ -57,7 +57,7 @@ class Request:
 
 
 def due(connection: Connection, destination: str, *, now: float, longest_wait_s: float, limit: int) -> list[Owed]:
-    """What this destination is to be asked for now, the oldest first."""
+    """What this destination is to be asked about now, the oldest first."""
     again = passed(deliveries.c.commitment_at, now=now, longest_s=longest_wait_s)
     query = (
         sa.select(
@@ -81,7 +81,7 @@ def due(connection: Connection, destination: str, *, now: float, longest_wait_s:
 
 
 def ask(connection: Connection, owed: Sequence[Owed], transaction_uid: str, *, again_at: float) -> None:
-    """To be committed before the question goes out: the answer may come before the question is done."""
+    """To be committed before the request goes out: the answer may come before the request is done."""
     connection.execute(
         deliveries.update()
         .where(deliveries.c.id.in_([one.delivery_id for one in owed]))
@@ -95,7 +95,7 @@ def ask(connection: Connection, owed: Sequence[Owed], transaction_uid: str, *, a
 
 
 def postpone(connection: Connection, transaction_uid: str, *, until: float, error: str) -> None:
-    """The question could not be asked, and counts for none; what was answered all the same stays answered."""
+    """The request could not be made and does not count; anything answered nevertheless stays answered."""
     still = sa.and_(deliveries.c.transaction_uid == transaction_uid, deliveries.c.commitment == CommitmentState.ASKED)
     values = {"commitment_at": until, "commitment_tries": deliveries.c.commitment_tries - 1, "last_error": error}
     connection.execute(deliveries.update().where(still).values(values))
@@ -110,9 +110,9 @@ def settle(
     now: float,
     wait_s: Callable[[int], float],
 ) -> tuple[int, int]:
-    """What a destination answered; returns how many objects it committed to, and how many it has failed to keep.
+    """What a destination answered; returns how many objects it committed to, and how many it failed to keep.
 
-    `wait_s`: how long to wait, after so many questions, before what failed is sent again.
+    `wait_s`: how long to wait, after so many requests, before what failed is sent again.
     """
     query = (
         sa.select(
@@ -137,7 +137,7 @@ def settle(
             lost += 1
             reason = failed[row.sop_instance_uid]
             again = _send_again(connection, row, reason, at=now + wait_s(row.commitment_tries))
-            about += f" reason={reason:04X}" + ("" if again else ", not sent again: it holds no longer")
+            about += f" reason={reason:04X}" + ("" if again else ", not sent again: no longer valid")
             note(connection, "not committed", now=now, series_id=row.series_id, job_id=row.job_id, detail=about)
         elif row.sop_instance_uid in committed:
             kept += 1
@@ -148,14 +148,14 @@ def settle(
 
 
 def _send_again(connection: Connection, row: Any, reason: int, *, at: float) -> bool:
-    """Owe once more what the destination lost; False for what it should not show any more."""
+    """Owe once more what the destination lost; False for what it should no longer show."""
     again = row.kind == ObjectKind.WITHDRAWAL or not (
         row.job_state == JobState.WITHDRAWN or _is_superseded(connection, row)
     )
     values = {
         "state": DeliveryState.WAITING if again else DeliveryState.CANCELLED,
         "next_at": at,
-        "last_error": f"{row.destination} did not commit to it, reason {reason:04X}",
+        "last_error": f"{row.destination} did not commit to keeping it, reason {reason:04X}",
         "commitment": None,
         "delivered_at": None,
     }
@@ -169,7 +169,7 @@ def _send_again(connection: Connection, row: Any, reason: int, *, at: float) -> 
 def _is_superseded(connection: Connection, row: Any) -> bool:
     """Whether this destination has, or is owed, something of a newer run: an older object must not arrive after it.
 
-    A run that ends at this moment is waited for, or waits: its end is noted in the history of the series.
+    If a run is ending at this moment, one waits for the other: both lock the row of the series.
     """
     connection.execute(sa.select(series.c.id).where(series.c.id == row.series_id).with_for_update())
     newer = (
@@ -191,7 +191,7 @@ def _is_superseded(connection: Connection, row: Any) -> bool:
 def keep(
     connection: Connection, transaction_uid: str, calling_aet: str, asked: Sequence[tuple[str, str]], *, now: float
 ) -> None:
-    """A request, once: a repeat under the same transaction changes nothing."""
+    """Record a request once: a repeat under the same transaction changes nothing."""
     values = {
         "transaction_uid": transaction_uid,
         "calling_aet": calling_aet,
@@ -233,7 +233,7 @@ def current(connection: Connection, sop_instance_uid: str) -> list[sa.Row[Any]]:
 
 
 def promise(connection: Connection, instance_id: int, *, now: float) -> bool:
-    """It stays from now on; False if it has gone in the meantime."""
+    """It is kept from now on; False if it has gone in the meantime."""
     this = sa.and_(instances.c.id == instance_id, instances.c.current.is_(True))
     return bool(connection.execute(instances.update().where(this).values(committed_at=now)).rowcount)
 
@@ -251,13 +251,13 @@ def not_answered(connection: Connection, request: Request, *, until: float | Non
 
 
 def forget_answered(connection: Connection, *, before: float) -> None:
-    """Requests that are done with, and old; what they made us promise stands in the images' rows."""
+    """Delete old requests that are settled; what we promised is recorded in the images' rows."""
     done = sa.and_(commitments.c.state != DeliveryState.WAITING, commitments.c.received_at < before)
     connection.execute(commitments.delete().where(done))
 
 
 def release(connection: Connection, series_id: int, *, now: float) -> int:
-    """By a person's word: the images of the series may be deleted when their retention ends."""
+    """A person's decision: the images of the series may be deleted when their retention ends."""
     held = sa.and_(instances.c.series_id == series_id, instances.c.committed_at.is_not(None))
     released = connection.execute(instances.update().where(held).values(committed_at=None)).rowcount
     if released:

@@ -1,4 +1,4 @@
-"""Deadlines: times in rows, held against a clock that may have been put back since they were set."""
+"""Deadlines: times in rows, compared with a clock that may have been set back since they were written."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ SLACK_S = 1.0  # the clocks of two machines on one database differ a little
 
 
 def passed(deadline: sa.Column[float], *, now: float, longest_s: float) -> sa.ColumnElement[bool]:
-    """Whether it has come.
+    """Whether the deadline has passed.
 
-    One further away than `longest_s`, the longest that is ever set, was set before the clock was put back, and has too.
+    One further away than `longest_s`, the longest ever set, comes from before the clock was set back, and has passed.
     """
     return sa.or_(deadline <= now, deadline > now + longest_s + SLACK_S)

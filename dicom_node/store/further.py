@@ -1,9 +1,8 @@
-"""One more image of a series that is being received: what nearly every arrival is, in three statements.
+"""One more image of a series that is being received, as nearly every arrival is, in three statements.
 
-`filing` asks here first. Whatever is not as plain as that (a new series, one to be opened again or to be hurried, a UID
-that was there before) is its own to file: then nothing is changed here. The statements are made once and handed to the
-driver as text, because to have them looked up by what they are made of costs SQLAlchemy several times what they cost
-SQLite.
+`filing` asks here first. Anything less simple (a new series, one to be reopened or to become more urgent, a known UID)
+it files itself, and nothing is changed here. The statements are compiled once and handed to the driver as text, because
+SQLAlchemy's own lookup of compiled statements costs several times what they cost SQLite.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ _ROW = [column for column in instances.columns if column.name not in ("id", "com
 _earlier = instances.alias()
 _UID = sa.bindparam("sop_instance_uid", type_=instances.c.sop_instance_uid.type)
 
-# The row is locked: what comes to the series at once by another association waits (PostgreSQL).
+# The row is locked: what arrives for the series at the same time over another association waits (PostgreSQL).
 _SERIES = (
     sa.select(series.c.id)
     .where(series.c.series_uid == sa.bindparam("series_uid"), series.c.state == SeriesState.RECEIVING.value)
@@ -44,7 +43,7 @@ _ARRIVED = (
 
 
 def file(connection: Connection, row: Mapping[str, Any], *, series_uid: str, priority: int) -> int | None:
-    """File the instance of this row, its `series_id` aside; returns the series, or None where it is no such arrival."""
+    """File the instance of this row, which lacks `series_id`; returns the series, or None if it is not so simple."""
     found = _execute(connection, _SERIES, {"series_uid": series_uid, "priority": priority}).fetchone()
     if found is None:
         return None
@@ -65,6 +64,6 @@ def _execute(connection: Connection, statement: Any, values: Mapping[str, Any]) 
 
 @lru_cache(maxsize=16)
 def _compiled(statement: Any, dialect: sa.Dialect) -> tuple[str, Mapping[str, Any]]:
-    """As text with named parameters, and the values of those that never change."""
+    """The statement as text with named parameters, and the values of those that never change."""
     made = statement.compile(dialect=dialect)
     return str(made), {name: value for name, value in made.params.items() if value is not None}

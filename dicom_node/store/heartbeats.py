@@ -1,4 +1,4 @@
-"""Signs of life of `serve`: a row that it renews, so that a command elsewhere can tell whether anybody is at work."""
+"""Signs of life of `serve`: a row that it renews, so that a command elsewhere can tell whether any is running."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def beat(connection: Connection, owner: str, *, started_at: float, now: float) -
 
 
 def end(connection: Connection, owner: str | None = None) -> None:
-    """That one has ended in order; without a name: all of an earlier life, where there is never more than one."""
+    """That `serve` has ended cleanly; without a name: all earlier ones, where there is never more than one."""
     gone = sa.true() if owner is None else heartbeats.c.owner == owner
     connection.execute(heartbeats.delete().where(gone))
 
 
 def alive(connection: Connection, *, now: float) -> list[Alive]:
-    """Who gave a sign lately; the clock may have been put back a little since."""
+    """Those that showed a sign lately; the clock may have been set back a little since."""
     lately = heartbeats.c.at.between(now - DEAD_AFTER_S, now + DEAD_AFTER_S)
     rows = connection.execute(sa.select(heartbeats).where(lately).order_by(heartbeats.c.started_at))
     return [Alive(**row._asdict()) for row in rows]

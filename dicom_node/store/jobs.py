@@ -1,11 +1,11 @@
-"""The job queue: one row a run of a series, leased by a worker, never locked. Knows nothing of DICOM.
+"""The job queue: one row per run of a series, leased by a worker, never locked. Knows nothing of DICOM.
 
     ready -> running -> reported -> delivered        running -> ready (lease expired, a try failed, or put off)
     ready -> cancelled (superseded)                  running -> refused | failed | cancelled (overtaken)
 
-A lease is owner and deadline in the row: a worker that dies holding one loses it by time, wherever it ran. Every step
-by a worker names the owner, so that one who lost the job changes nothing any more. A run is overtaken once a later one
-of its series has been begun, while its worker was dead or slow: its result would come after the newer one.
+A lease is an owner and a deadline in the row: a worker that dies loses it when the time is up, wherever it ran. Every
+step of a worker names the owner, so that one that has lost the job can change nothing. A run is overtaken once a later
+run of its series has begun while its worker was dead or slow: its result would come after the newer one.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ LIVE, BACKLOG = 0, 10
 """Priorities; lower goes first, in the queue, in classifying what arrives, and in delivery."""
 
 LONGEST_WAIT_S = 300.0
-"""Between two tries of a job."""
+"""Longest wait between two tries of a job."""
 
 UNLEASED: dict[str, None] = {"lease_owner": None, "lease_until": None}
 
-OVERTAKEN = "a later run of the series was begun before this one was done"
+OVERTAKEN = "a later run of the series began before this one was done"
 
 
 @dataclass(frozen=True)
@@ -40,23 +40,23 @@ class Job:
     series_id: int
     run: int
     tries: int
-    """How often it was claimed since it last got any further, this time included."""
+    """How often it was claimed since it last made progress, this time included."""
     owner: str
     priority: int = LIVE
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a run came to, where it ended with a report."""
+    """The result of a run that ended with a report."""
 
     findings: dict[str, Any]
-    """`dataclasses.asdict` of SeriesFindings, as JSON has it."""
+    """`dataclasses.asdict` of SeriesFindings, in JSON form."""
     version: Version
 
 
 @dataclass(frozen=True)
 class Record:
-    """A job as its row has it, whoever has its lease."""
+    """A job as its row has it, whoever holds its lease."""
 
     id: int
     series_id: int
@@ -68,16 +68,15 @@ class Record:
 
 
 def is_due(connection: Connection, *, now: float, lease_s: float, at_most: int = BACKLOG) -> bool:
-    """Whether there is one to claim; asked often, and cheaper than the claim, which writes."""
+    """Whether there is a job to claim; asked often, and cheaper than the claim, which writes."""
     due = _due(now, lease_s, at_most)
     return connection.execute(sa.select(jobs.c.id).where(due).limit(1)).first() is not None
 
 
 def claim(connection: Connection, *, owner: str, now: float, lease_s: float, at_most: int = BACKLOG) -> Job | None:
-    """Lease the next job: one that is ready and due, or one whose lease ran out; none less urgent than `at_most`.
+    """Lease the next job that is ready and due, or whose lease has expired; none less urgent than `at_most`.
 
-    Runs of one series are begun and finished one at a time (the row of the series is locked); one that was overtaken
-    ends here.
+    Runs of one series begin and end one at a time (the row of the series is locked); one that was overtaken ends here.
     """
     order = (jobs.c.priority, jobs.c.not_before, jobs.c.id)
     due = _due(now, lease_s, at_most)
@@ -109,7 +108,7 @@ def _due(now: float, lease_s: float, at_most: int) -> sa.ColumnElement[bool]:
 
 
 def extend(connection: Connection, job: Job, *, now: float, lease_s: float, further: bool = False) -> None:
-    """The heartbeat; of a job that got `further` the tries are counted from here. Raises LeaseLost."""
+    """The heartbeat; if the job got `further`, its tries are counted from here. Raises LeaseLost."""
     _update(connection, job, lease_until=now + lease_s, **({"tries": 1} if further else {}))
 
 
@@ -126,7 +125,7 @@ def finish(
     preprocessing: str | None = None,
     extras_due: bool = False,
 ) -> None:
-    """The end of a run, in the same transaction as what it made. Raises LeaseLost, and then nothing is kept."""
+    """End a run, in the same transaction as what it made. Raises LeaseLost, and then nothing is kept."""
     connection.execute(sa.select(series.c.id).where(series.c.id == job.series_id).with_for_update())
     if _is_overtaken(connection, job.series_id, job.run):
         raise LeaseLost(f"job {job.id} ends without a result: {OVERTAKEN}")
@@ -163,8 +162,8 @@ def give_back(connection: Connection, job: Job, *, now: float, wait_s: float, re
 
 
 def put_off(connection: Connection, series_id: int, *, now: float) -> None:
-    """Take the run that is under way from its worker: what it has read holds no longer. It waits for the one that will
-    supersede it; where none comes, it is begun again after a while, and counts as no further try.
+    """Take the run in progress from its worker: what it has read is no longer valid. It waits for the run that will
+    supersede it; if none comes, it begins again after a while, and this does not count as another try.
     """
     under_way = sa.and_(jobs.c.series_id == series_id, jobs.c.state == JobState.RUNNING)
     values = {"state": JobState.READY, "not_before": now + LONGEST_WAIT_S, "tries": jobs.c.tries - 1, **UNLEASED}
@@ -172,7 +171,7 @@ def put_off(connection: Connection, series_id: int, *, now: float) -> None:
 
 
 def settle_delivered(connection: Connection, job_id: int, *, now: float) -> bool:
-    """Mark a reported job delivered once nothing it owes is open."""
+    """Mark a reported job as delivered once nothing it owes is open."""
     owed = (
         sa.select(deliveries.c.id)
         .join(objects)
@@ -190,9 +189,9 @@ def settle_delivered(connection: Connection, job_id: int, *, now: float) -> bool
 
 
 def free(connection: Connection, *, owner: str | None = None, now: float) -> int:
-    """Take leases away before they run out: of a worker known to be dead, or at start of all there were.
+    """Take leases away before they expire: those of a worker known to be dead or, at the start, all there are.
 
-    Safe even if the owner lives after all: what it does without the lease changes nothing.
+    Safe even if the owner is alive after all: what it does without the lease changes nothing.
     """
     held = sa.or_(jobs.c.state == JobState.RUNNING, jobs.c.extras_due.is_(True))
     if owner is not None:
@@ -202,9 +201,10 @@ def free(connection: Connection, *, owner: str | None = None, now: float) -> int
 
 
 def next_with_extras(connection: Connection, *, now: float, lease_s: float, at_most: int = BACKLOG) -> Record | None:
-    """A job whose report is on its way and whose picture or key objects are still to be made; urgent, then old.
+    """A job whose report is on its way and whose picture or key objects are still to be made; by urgency, then age.
 
-    None that another worker is just at: what several try, each alive, would look like what ends whoever tries it.
+    None that another worker has just begun: tried by several living workers in turn, it would look like one that ends
+    whoever tries it.
     """
     nobodys = sa.or_(jobs.c.lease_until.is_(None), passed(jobs.c.lease_until, now=now, longest_s=lease_s))
     due = sa.and_(jobs.c.extras_due.is_(True), jobs.c.priority <= at_most, nobodys)
@@ -216,7 +216,7 @@ def next_with_extras(connection: Connection, *, now: float, lease_s: float, at_m
 def begin_extras(connection: Connection, job_id: int, *, tries: int, owner: str, until: float) -> bool:
     """Count a try before they are made, as for reading a slice: what kills the process must not do so for ever.
 
-    False where another worker has begun them since they had so many tries, or they are not due any more.
+    False where another worker has begun them since they had so many tries, or they are no longer due.
     """
     still = sa.and_(jobs.c.id == job_id, jobs.c.extras_due.is_(True), jobs.c.extras_tries == tries)
     begun = jobs.update().where(still).values(extras_tries=tries + 1, lease_owner=owner, lease_until=until)
@@ -224,19 +224,19 @@ def begin_extras(connection: Connection, job_id: int, *, tries: int, owner: str,
 
 
 def end_extras(connection: Connection, job_id: int) -> None:
-    """The process that makes them is alive: whatever kept it from it, this try does not speak against them."""
+    """The process that makes them is alive: whatever stopped it, this try does not count against them."""
     this = sa.and_(jobs.c.id == job_id, jobs.c.extras_due.is_(True))
     connection.execute(jobs.update().where(this).values(extras_tries=jobs.c.extras_tries - 1, **UNLEASED))
 
 
 def extras_made(connection: Connection, job_id: int) -> bool:
-    """Note that they are; False if another worker was first, and then what was made is of no use."""
+    """Note that they are made; False if another worker was first, and then what was made is not needed."""
     this = sa.and_(jobs.c.id == job_id, jobs.c.extras_due.is_(True))
     return bool(connection.execute(jobs.update().where(this).values(extras_due=False, **UNLEASED)).rowcount)
 
 
 def withdraw(connection: Connection, job_id: int, *, reason: str, now: float) -> None:
-    """The result of this job holds no longer."""
+    """The result of this job is no longer valid."""
     connection.execute(
         jobs.update().where(jobs.c.id == job_id).values(state=JobState.WITHDRAWN, reason=reason, extras_due=False)
     )
@@ -256,11 +256,11 @@ def newest(connection: Connection, series_id: int) -> Record | None:
 
 def of_study_with_result(connection: Connection, study_uid: str) -> list[int]:
     """Ids of the series that give the study its result, or are about to; none while the choice is open. More than one
-    where a person wanted it so, or a correction brought one into the study.
+    where a person asked for it, or a correction brought one into the study.
 
-    One that says NOT EVALUATED leaves it open: another series may yet tell. So does one whose images are another
-    patient's by now, in another series, and one that was refused after a correction. A job that failed does not, as
-    whatever failed it would fail the next.
+    A NOT EVALUATED result leaves the choice open: another series may say more. So does a series whose images now belong
+    to another patient, in another series, and one that was refused after a correction. A failed job does not, as
+    whatever made it fail would make the next one fail.
     """
     live = (JobState.READY, JobState.RUNNING, JobState.REPORTED, JobState.DELIVERED, JobState.FAILED)
     tells_nothing = sa.and_(

@@ -1,8 +1,8 @@
-"""Names for files to come, made in advance: empty files in a folder that was synced after they were made.
+"""Names for future files, made in advance: empty files in a folder that was synced after they were made.
 
-A name outlives a power cut once its folder is synced. Made with its file, each name costs a wait for the disk, and a
-scanner that sends one image after the other waits for each; made in advance they share one. How many at once follows
-from how fast they are used. What is left of them when the process is killed are empty files, left to housekeeping.
+A name survives a power cut once its folder is synced. Made together with its file, each name costs a wait for the disk,
+and a scanner that sends one image after another waits for each; made in advance they share one wait. How many are made
+at once depends on how fast they are used. If the process is killed, unused ones stay as empty files for housekeeping.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-SHARDS = 256  # folders, so that none of them holds more files than a person or a file system likes to list
-MOST = 32  # at once: then the sync of the folder is a thirtieth of what the files themselves cost
+SHARDS = 256  # folders, so that none holds more files than a person or a file system likes to list
+MOST = 32  # at once: then syncing the folder costs a thirtieth of what the files themselves cost
 FRESH_S = 60.0  # far less than the hour after which housekeeping takes an empty file for the trace of a crash
 
 
@@ -30,10 +30,10 @@ class Names:
         self._spare: list[str] = []
         self._made_at = -FRESH_S
         self._next = 1
-        """How many are made when none is left."""
+        """How many to make when none is left."""
 
     def take(self) -> str:
-        """The name, relative to the folder, of an empty file that belongs to the caller alone. Raises OSError."""
+        """The name, relative to the folder, of an empty file that is the caller's alone. Raises OSError."""
         with self._lock:
             if self._clock() - self._made_at >= FRESH_S:
                 self._discard()
@@ -45,7 +45,7 @@ class Names:
             return self._spare.pop()
 
     def discard(self) -> None:
-        """Remove those that nobody took."""
+        """Remove the names that nobody took."""
         with self._lock:
             self._discard()
 
@@ -78,9 +78,9 @@ class Names:
 
 
 def _give_away(descriptor: int, folder: str) -> None:
-    """A file that root makes, by a command, is the folder's owner's: the service could not read it otherwise.
+    """Give a file that root makes, by a command, to the folder's owner: otherwise the service could not read it.
 
-    In a container root may be the service itself, and may not do this; it keeps the file then.
+    In a container root may be the service itself, and not allowed to do this; then it keeps the file.
     """
     if os.geteuid() == 0:
         owner = os.stat(folder)
@@ -89,7 +89,7 @@ def _give_away(descriptor: int, folder: str) -> None:
 
 
 def sync_folder(folder: str) -> None:
-    """Make its names durable. Raises OSError."""
+    """Make the names in it durable. Raises OSError."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

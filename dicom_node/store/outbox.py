@@ -1,10 +1,10 @@
-"""The outbox: objects this node made, and for each a delivery a destination; the same bytes until they are taken.
+"""The outbox: objects this node made, each with a delivery per destination; the same bytes until they are taken.
 
 waiting -> delivered          waiting -> failed (refused for good) -> waiting (`retry`)
 waiting -> cancelled          cancelled -> delivered (it was on the wire, and has arrived)
 
-`begun_at` is set before an object goes out, and taken back by a refusal alone: where it stands, the destination may
-have the object, whatever the state.
+`begun_at` is set before an object goes out, and only a refusal undoes that: where it is set, the destination may have
+the object, whatever the state.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from dicom_node.store.deadlines import passed
 from dicom_node.tables import CommitmentState, DeliveryState, JobState, ObjectKind, deliveries, jobs, objects
 from dtvit.findings import Outcome
 
-BACKLOG_LIMIT = 4  # deliveries of backlog over one association: the next live report waits for no more
+BACKLOG_LIMIT = 4  # backlog deliveries per association: the next live report waits for no more
 
 
 @dataclass(frozen=True)
 class MadeObject:
-    """An object that was made and is sent: stored in the spool under `file`, never built again."""
+    """An object to be sent: stored in the spool under `file`, never built again."""
 
     kind: ObjectKind
     sop_class_uid: str
@@ -49,7 +49,7 @@ class Delivery:
     tries: int
     """How often it was tried before."""
     begun_at: float | None
-    """When it went out before without a word on what became of it."""
+    """When it went out before, without an answer."""
     sop_class_uid: str
     sop_instance_uid: str
     file: str
@@ -61,7 +61,7 @@ _MADE_COLUMNS = [objects.c[name] for name in MadeObject.__dataclass_fields__]
 
 
 def put(connection: Connection, job_id: int, made: Sequence[MadeObject], to: Sequence[str], *, now: float) -> None:
-    """Store what a job made and what it owes; belongs into the transaction that ends the job."""
+    """Store what a job made and what it owes; belongs in the transaction that ends the job."""
     for item in made:
         object_id = _add(connection, job_id, item, now=now)
         for destination in to:
@@ -71,10 +71,10 @@ def put(connection: Connection, job_id: int, made: Sequence[MadeObject], to: Seq
 def due(
     connection: Connection, destination: str, *, now: float, longest_wait_s: float, limit: int = 50
 ) -> list[Delivery]:
-    """What this destination is owed now: live before backlog, what is present before what is not, then the oldest.
+    """What this destination is owed now: live before backlog, positive results before others, then the oldest.
 
-    Nothing overtakes a report of an earlier run, nor an object of its own kind. Of backlog only a few are returned, so
-    that the next live one need not wait for many.
+    Nothing overtakes a report of an earlier run of its series, nor an earlier object of its own kind. Only a few of
+    backlog are returned, so that the next live one need not wait for many.
     """
     is_due = passed(deliveries.c.next_at, now=now, longest_s=longest_wait_s)
     before, its_object, its_job = deliveries.alias("before"), objects.alias("its_object"), jobs.alias("its_job")
@@ -119,14 +119,14 @@ def due(
 
 
 def begin(connection: Connection, delivery: Delivery, *, now: float) -> bool:
-    """It goes out as soon as this is committed; False if it is not owed any more, and then it must not."""
+    """It goes out as soon as this is committed; False if it is no longer owed, and then it must not."""
     return _update(connection, delivery, {"begun_at": now})
 
 
 def delivered(connection: Connection, delivery: Delivery, status: int, *, now: float, commitment: bool = False) -> bool:
     """The destination has it. Returns whether this settled all that the job owed.
 
-    `commitment`: it is to be asked for a commitment to keep it. Not so of what was cancelled while it was on the wire.
+    `commitment`: it is to be asked to commit to keeping it, unless it was cancelled while on the wire.
     """
     values = {"state": DeliveryState.DELIVERED, "tries": delivery.tries + 1, "last_status": status, "last_error": None}
     values["delivered_at"] = now
@@ -134,16 +134,16 @@ def delivered(connection: Connection, delivery: Delivery, status: int, *, now: f
     if not _update(connection, delivery, values | asked):
         if _update(connection, delivery, values, of=DeliveryState.CANCELLED):
             _note(connection, "stored although cancelled", delivery, f"status={status:04X}", now=now)
-        return False  # else its patient was forgotten while it was sent
+        return False  # if neither, its patient was forgotten while it was being sent
     _note(connection, "stored", delivery, f"status={status:04X}", now=now)
     settling.outdate(connection, delivery.series_id, delivery.object_id, delivery.destination, now=now)
     return job_queue.settle_delivered(connection, delivery.job_id, now=now)
 
 
 def postpone(connection: Connection, delivery: Delivery, *, until: float, status: int | None, error: str) -> bool:
-    """Not taken this time; `status`: None where the destination did not say so itself, and may have it all the same.
+    """Not taken this time; `status`: None where the destination itself did not say so, and may have it after all.
 
-    False if it is not owed any more.
+    False if it is no longer owed.
     """
     values = {"tries": delivery.tries + 1, "next_at": until, "last_status": status, "last_error": error}
     if status is not None:
@@ -152,7 +152,7 @@ def postpone(connection: Connection, delivery: Delivery, *, until: float, status
 
 
 def hurry(connection: Connection, destination: str, *, now: float) -> None:
-    """The destination is there again: what waits only because it was not, is due now."""
+    """The destination can be reached again: what was waiting only for that is due now."""
     connection.execute(
         deliveries.update()
         .where(
@@ -166,7 +166,7 @@ def hurry(connection: Connection, destination: str, *, now: float) -> None:
 
 
 def give_up(connection: Connection, delivery: Delivery, *, now: float, status: int | None, error: str) -> bool:
-    """Refused for good: kept, shown, and tried again only when a person says so. False if it is not owed any more."""
+    """Refused for good: kept, shown, and tried again only when a person says so. False if it is no longer owed."""
     values = {"state": DeliveryState.FAILED, "tries": delivery.tries + 1, "begun_at": delivery.begun_at}
     owed = _update(connection, delivery, values | {"last_status": status, "last_error": error})
     if owed:
@@ -179,8 +179,8 @@ def replace(
 ) -> bool:
     """This destination takes the report only as another SR class: owe it that object instead, built once.
 
-    `store` is called for an object that is not there yet. False if the delivery is not owed any more: nothing is
-    stored then.
+    `store` is called for an object that does not exist yet. False if the delivery is no longer owed: then nothing is
+    stored.
     """
     if not _update(connection, delivery, {"state": DeliveryState.CANCELLED}):
         return False
@@ -192,9 +192,9 @@ def replace(
 
 
 def supersede(connection: Connection, series_id: int, run: int, *, now: float) -> None:
-    """A newer result is there: what earlier runs owe besides their reports and withdrawals would contradict it.
+    """A newer result exists: what earlier runs owe besides their reports and withdrawals would contradict it.
 
-    The newer one says then what they had no time to: that something lies with another patient, and holds no longer.
+    The newer run then says what they had no time to say: that something filed under another patient is no longer valid.
     """
     earlier = sa.and_(jobs.c.series_id == series_id, jobs.c.run < run)
     undone = jobs.update().where(earlier, jobs.c.extras_due.is_(True)).values(extras_due=False)
@@ -230,8 +230,8 @@ def not_taken_back() -> sa.ColumnElement[bool]:
 
 
 def stands(connection: Connection, series_id: int) -> bool:
-    """Whether some destination has, or is to get, a result of the series that says more than NOT EVALUATED, and that
-    nobody has withdrawn."""
+    """Whether some destination has, or is to get, a result of the series that says more than NOT EVALUATED and has not
+    been withdrawn."""
     newest = (
         sa.select(jobs.c.state, jobs.c.outcome)
         .join(objects, objects.c.job_id == jobs.c.id)
@@ -245,7 +245,7 @@ def stands(connection: Connection, series_id: int) -> bool:
 
 
 def told(connection: Connection, series_id: int, *, before_run: int) -> set[str]:
-    """Destinations that objects of the series' earlier runs went to, or may have gone to."""
+    """Destinations that have, may have, or are to get objects of the series' earlier runs."""
     query = (
         sa.select(deliveries.c.destination)
         .join(objects, objects.c.id == deliveries.c.object_id)
@@ -257,18 +257,18 @@ def told(connection: Connection, series_id: int, *, before_run: int) -> set[str]
 
 
 def cancel(connection: Connection, job_id: int) -> int:
-    """What the job still owes is owed no longer; returns how many deliveries that were."""
+    """The job no longer owes anything; returns how many deliveries are cancelled."""
     return _cancel(connection, sa.select(objects.c.id).where(objects.c.job_id == job_id))
 
 
 def objects_of(connection: Connection, job_id: int) -> list[MadeObject]:
-    """In the order in which they were made."""
+    """The job's objects, in the order in which they were made."""
     query = sa.select(*_MADE_COLUMNS).where(objects.c.job_id == job_id).order_by(objects.c.id)
     return [_made(row) for row in connection.execute(query)]
 
 
 def predecessor(connection: Connection, series_id: int, run: int) -> list[MadeObject]:
-    """The objects of the newest earlier run of which a destination has any, or is to get it."""
+    """The objects of the newest earlier run of which a destination has, or is to get, any."""
     earlier = (
         sa.select(jobs.c.id)
         .join(objects, objects.c.job_id == jobs.c.id)
@@ -282,9 +282,9 @@ def predecessor(connection: Connection, series_id: int, run: int) -> list[MadeOb
 
 
 def try_again(connection: Connection, series_id: int, *, now: float) -> int:
-    """Owe again what the newest run was refused, and at once what of it waits; returns how many deliveries that were.
+    """Owe again what was refused of the newest run, and make due what waits of it; returns how many deliveries.
 
-    Not what an earlier run was refused: an old report must not arrive after the one that supersedes it.
+    Not what was refused of an earlier run: an old report must not arrive after the one that supersedes it.
     """
     newest = sa.select(sa.func.max(jobs.c.run)).where(jobs.c.series_id == series_id).scalar_subquery()
     of_newest = sa.and_(jobs.c.series_id == series_id, jobs.c.run == newest)
@@ -333,7 +333,7 @@ def _update(
     *,
     of: DeliveryState = DeliveryState.WAITING,
 ) -> bool:
-    """False if it is not in this state, or not there any more."""
+    """False if it is not in this state, or no longer exists."""
     this = sa.and_(deliveries.c.id == delivery.id, deliveries.c.state == of)
     return bool(connection.execute(deliveries.update().where(this).values(dict(values))).rowcount)
 

@@ -1,4 +1,4 @@
-"""What a model said of each slice, kept by instance, frame, model and preprocessing; written early, read at the end.
+"""What a model said about each slice, by instance, frame, model and preprocessing; written early, read at the end.
 
 Nothing here needs a lease: two workers that classify the same slice write the same row, and the second changes nothing.
 """
@@ -41,11 +41,11 @@ class SliceResult:
     presence: float | None = None
     location: tuple[float, float, float] | None = None
     parts: tuple[int, ...] | None = None
-    """Of the head mask, as the neighbouring slices decided; None where the slice decided by itself."""
+    """Parts of the head mask, where the neighbouring slices decided them; None where the slice alone did."""
     normal: tuple[float, float, float] | None = None
     """Unit normal of the slice, towards the head; None without orientation."""
     doubts: tuple[str, ...] = ()
-    """Of the brace removal, in words."""
+    """Doubts about the brace removal, in words."""
 
 
 def keep(connection: Connection, found: Iterable[SliceResult], version: Version, *, now: float) -> None:
@@ -58,7 +58,7 @@ def keep(connection: Connection, found: Iterable[SliceResult], version: Version,
 
 
 def replace(connection: Connection, found: Iterable[SliceResult], version: Version, *, now: float) -> None:
-    """Keep these in the place of what was found before the series was whole."""
+    """Keep these in place of what was found before the series was complete."""
     for result in found:
         row = _row(result, version, now)
         same = sa.and_(*(slice_results.c[name] == row[name] for name in _KEY))
@@ -110,10 +110,10 @@ def unread(
     at_most: int | None = None,
     begun: bool = True,
 ) -> list[Instance]:
-    """Current instances to classify that have no result: of one series, or of all still arriving.
+    """Current instances to classify that have no result yet: of one series, or of all still arriving.
 
-    Those more urgent come first, then the oldest; `at_most`: none of a series less urgent than this (a larger number);
-    `begun`: also those that somebody began to read.
+    The more urgent come first, then the oldest; `at_most`: none of a series less urgent than this (a larger number);
+    `begun`: also those that a process began to read.
     """
     done = sa.exists().where(
         slice_results.c.instance_id == instances.c.id,

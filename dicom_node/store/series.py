@@ -1,6 +1,6 @@
-"""Series and their instances: what is kept of them, and what becomes of a series before it is a job.
+"""Series and their instances: what is kept about them, and what becomes of a series before it is a job.
 
-States and arrows: docs/architecture.md. Knows of UIDs, times and digests; nothing of pixels or associations.
+States and arrows: docs/architecture.md. Knows UIDs, times and digests; nothing of pixels or associations.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ _SERIES_COLUMNS = [series.c[name] for name in Series.__dataclass_fields__]
 
 
 def columns_of_instance() -> list[sa.Column[Any]]:
-    """What `instance_from` needs of a row."""
+    """The columns of a row that `instance_from` needs."""
     return [instances.c[name] for name in Instance.__dataclass_fields__]
 
 
@@ -84,7 +84,7 @@ def find(connection: Connection, uid: str) -> list[Series]:
 
 
 def instances_of(connection: Connection, series_id: int, *, current: bool = True) -> list[Instance]:
-    """The current instances, or those that are no more, in order of arrival."""
+    """The current instances, or the superseded ones, in order of arrival."""
     query = (
         sa.select(*columns_of_instance())
         .where(instances.c.series_id == series_id, instances.c.current.is_(current))
@@ -100,9 +100,9 @@ def count(connection: Connection, series_id: int) -> int:
 
 
 def begin_reading(connection: Connection, instance_ids: Sequence[int], *, tries: int) -> set[int]:
-    """Count a try before the pixels are touched: what kills the process that reads them is known to the next one.
+    """Count a try before the pixels are touched: if they kill the process, the next one knows.
 
-    Returns those of them that still had so many tries: others were begun meanwhile, by another worker.
+    Returns those that still had so many tries: another worker has begun the others meanwhile.
     """
     still = sa.and_(instances.c.id.in_(instance_ids), instances.c.tries == tries)
     begun = instances.update().where(still).values(tries=tries + 1).returning(instances.c.id)
@@ -110,16 +110,16 @@ def begin_reading(connection: Connection, instance_ids: Sequence[int], *, tries:
 
 
 def end_reading(connection: Connection, instance_ids: Sequence[int]) -> None:
-    """The process that read them is alive: whatever went wrong, this try does not speak against them."""
+    """The process that read them is alive: whatever went wrong, this try does not count against them."""
     connection.execute(instances.update().where(instances.c.id.in_(instance_ids)).values(tries=instances.c.tries - 1))
 
 
 def complete(connection: Connection, series_id: int, *, rule: str, whole: bool, now: float, priority: int) -> int:
-    """The series is whole as far as the rule can tell: make the next run's job; returns its id."""
+    """The series is complete as far as the rule can tell: make the next run's job; returns its id."""
     cancelled = (
         jobs.update()
         .where(jobs.c.series_id == series_id, jobs.c.state == JobState.READY)
-        .values(state=JobState.CANCELLED, reason="more instances arrived before it was begun", finished_at=now)
+        .values(state=JobState.CANCELLED, reason="more instances arrived before it began", finished_at=now)
     )
     connection.execute(cancelled)
     run = int(connection.scalar(sa.select(series.c.run).where(series.c.id == series_id)) or 0) + 1
@@ -147,13 +147,13 @@ def complete(connection: Connection, series_id: int, *, rule: str, whole: bool, 
 
 
 def expect(connection: Connection, asked: Series, count: int) -> None:
-    """The series has so many instances, as a PACS says; void if one more has arrived since it was `asked`."""
+    """The series has so many instances, says a PACS; ignored if one more has arrived since it was `asked`."""
     unchanged = sa.and_(series.c.id == asked.id, series.c.last_at == asked.last_at)
     connection.execute(series.update().where(unchanged).values(expected=count))
 
 
 def restart_wait(connection: Connection, series_id: int, *, now: float, reopen_wait_s: float) -> None:
-    """The clock was put back since the last instance came: count the waits from now."""
+    """The clock was set back since the last instance arrived: count the waits from now."""
     latest = now + reopen_wait_s
     not_before = sa.case((series.c.not_before > latest, latest), else_=series.c.not_before)
     connection.execute(series.update().where(series.c.id == series_id).values(last_at=now, not_before=not_before))
@@ -172,7 +172,7 @@ def not_chosen(connection: Connection, series_id: int, reason: str, *, now: floa
 
 
 def choose_again(connection: Connection, study_uid: str, *, now: float) -> None:
-    """The chosen series of the study turned out not to be one: those passed over are candidates again."""
+    """The chosen series of the study turned out to be unsuitable: those passed over are candidates again."""
     for series_id in passed_over(connection, study_uid):
         receive_again(connection, series_id, now=now, why="the chosen series was refused")
 
@@ -189,9 +189,9 @@ def fail(connection: Connection, series_id: int, reason: str, *, now: float) -> 
 
 
 def hold(connection: Connection, series_id: int, reason: str, *, now: float) -> None:
-    """Fail it until a person decides, and end the run that waits or is under way: its result must not come before that.
+    """Fail it until a person decides, and end the run that waits or is in progress: its result must not come before.
 
-    A worker that is at it has lost its lease.
+    A worker that is working on it loses its lease.
     """
     fail(connection, series_id, reason, now=now)
     begun = sa.and_(jobs.c.series_id == series_id, jobs.c.state.in_((JobState.READY, JobState.RUNNING)))
@@ -200,7 +200,7 @@ def hold(connection: Connection, series_id: int, reason: str, *, now: float) -> 
 
 
 def receive_again(connection: Connection, series_id: int, *, now: float, why: str, forced: bool = False) -> None:
-    """Judge the series afresh from what is there; `forced`: whatever else the study holds."""
+    """Judge the series afresh from what is there; `forced`: report it whatever else the study holds."""
     connection.execute(
         series.update()
         .where(series.c.id == series_id)
@@ -211,18 +211,18 @@ def receive_again(connection: Connection, series_id: int, *, now: float, why: st
     left_out = sa.and_(
         slice_results.c.left_out.is_not(None), slice_results.c.instance_id.in_(sa.select(instances.c.id).where(own))
     )
-    connection.execute(slice_results.delete().where(left_out))  # what was in the way may be gone
+    connection.execute(slice_results.delete().where(left_out))  # the cause may be gone
     note(connection, "retry", now=now, series_id=series_id, detail=why)
 
 
 def note_left_behind(connection: Connection, series_id: int, job_id: int, to: Collection[str], *, now: float) -> None:
-    """What these destinations have of earlier runs lies with another patient, or in another study, than the images."""
+    """These destinations have results of earlier runs under another patient or study than the images."""
     note(connection, LEFT_BEHIND, now=now, series_id=series_id, job_id=job_id, detail=", ".join(sorted(to)))
 
 
 def patients_of_study(connection: Connection, study_uid: str) -> int:
-    """How many different patients the objects under this Study Instance UID speak of; one that names nobody, as a dose
-    report may, speaks of none, but for an image that could be reported."""
+    """How many different patients the objects under this Study Instance UID name. An object that names nobody, as dose
+    reports may, does not count, unless it is an image that could be reported."""
     speaks = sa.or_(instances.c.patient != NOBODY, instances.c.ruled_out.is_(None))
     query = (
         sa.select(sa.func.count(instances.c.patient.distinct()))
@@ -233,13 +233,13 @@ def patients_of_study(connection: Connection, study_uid: str) -> int:
 
 
 def last_of_study(connection: Connection, study_uid: str) -> float:
-    """When the last object came to any series of it."""
+    """When the last object arrived for any series of the study."""
     query = sa.select(sa.func.max(series.c.last_at)).where(series.c.study_uid == study_uid)
     return float(connection.scalar(query) or 0.0)
 
 
 def contradicted(connection: Connection, series_id: int) -> list[str]:
-    """SOP Instance UIDs of its current instances under which one with other pixels came before, in whatever series."""
+    """SOP Instance UIDs of its current instances under which other pixels came before, in whatever series."""
     before = instances.alias("before")
     query = (
         sa.select(instances.c.sop_instance_uid)
@@ -254,7 +254,7 @@ def contradicted(connection: Connection, series_id: int) -> list[str]:
 def decide_for(connection: Connection, series_id: int, keep: str) -> list[int]:
     """Where instances contradict each other, let the one that came `first` or `last` count; the others stay on disk.
 
-    Returns the other series in which one counted until now.
+    Returns the other series in which one of them counted until now.
     """
     pick = min if keep == "first" else max
     lost: set[int] = set()

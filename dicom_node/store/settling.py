@@ -1,5 +1,5 @@
-"""Deliveries that are owed no more: what a newer report has outdated, what turned out to be about another patient, and
-what waits for a PACS that is gone."""
+"""Deliveries no longer owed: what a newer report has outdated, what turned out to be about another patient, and what
+waits for a PACS that is gone."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ _UNCONFIRMED = deliveries.c.commitment.in_((CommitmentState.OWED, CommitmentStat
 
 
 def owed(connection: Connection) -> dict[str, int]:
-    """How many deliveries wait for each destination, were refused by it, or still lack its word to keep them."""
+    """How many deliveries wait for each destination, were refused by it, or still lack its commitment."""
     open_ = sa.or_(_OPEN, _UNCONFIRMED)
     counted = sa.select(deliveries.c.destination, sa.func.count()).where(open_).group_by(deliveries.c.destination)
     return {str(name): int(count) for name, count in connection.execute(counted.order_by(deliveries.c.destination))}
 
 
 def refused(connection: Connection) -> list[int]:
-    """Series of which a destination refused something for good."""
+    """Series from which a destination refused something for good."""
     query = sa.select(jobs.c.series_id).join(objects, objects.c.job_id == jobs.c.id).join(deliveries).distinct()
     return list(connection.scalars(query.where(deliveries.c.state == DeliveryState.FAILED).order_by(jobs.c.series_id)))
 
 
 def cancel_for(connection: Connection, destination: str, *, now: float) -> int:
-    """Owe this destination nothing of what was made so far; returns how many deliveries that were.
+    """Owe this destination nothing of what was made so far; returns how many deliveries it was owed.
 
-    Nor is it asked to keep what it has: for its answer the images would wait, whatever their age.
+    Nor is it asked for commitment: the images would be kept for its answer, whatever their age.
     """
     its, count = deliveries.c.destination == destination, owed(connection).get(destination, 0)
     _cancel(connection, its, _OPEN, now=now)
@@ -38,11 +38,11 @@ def cancel_for(connection: Connection, destination: str, *, now: float) -> int:
 
 
 def keep_back(connection: Connection, series_id: int, *, now: float) -> None:
-    """Owe nothing of what was made of this series, or is being made, but the word that something holds no longer.
+    """Owe nothing made from this series, or being made, except withdrawals.
 
-    Nor is a destination asked to keep what it has: what it says that it lost would be sent again.
+    Nor is a destination asked for commitment: what it reported lost would be sent again.
     """
-    connection.execute(sa.select(series.c.id).where(series.c.id == series_id).with_for_update())  # as who ends a run
+    connection.execute(sa.select(series.c.id).where(series.c.id == series_id).with_for_update())  # as jobs.finish does
     job_queue.put_off(connection, series_id, now=now)
     its = jobs.c.series_id == series_id
     connection.execute(jobs.update().where(its).values(extras_due=False))
@@ -51,12 +51,12 @@ def keep_back(connection: Connection, series_id: int, *, now: float) -> None:
     _cancel(connection, _OPEN, deliveries.c.object_id.in_(made), now=now)
     unconfirmed = deliveries.update().where(deliveries.c.object_id.in_(made), _UNCONFIRMED)
     connection.execute(unconfirmed.values(commitment=None))
-    for job_id in connection.scalars(sa.select(jobs.c.id).where(its)).all():  # one that lacked its extras alone, too
+    for job_id in connection.scalars(sa.select(jobs.c.id).where(its)).all():  # also one that lacked only its extras
         job_queue.settle_delivered(connection, job_id, now=now)
 
 
 def outdate(connection: Connection, series_id: int, object_id: int, destination: str, *, now: float) -> None:
-    """The destination has this object. If it is a report, those of earlier runs that it refused are of no use to it."""
+    """The destination has this object. If it is a report, it no longer needs the earlier ones that it refused."""
     kind, run = connection.execute(
         sa.select(objects.c.kind, jobs.c.run).join(jobs, jobs.c.id == objects.c.job_id).where(objects.c.id == object_id)
     ).one()
@@ -72,7 +72,7 @@ def outdate(connection: Connection, series_id: int, object_id: int, destination:
 
 
 def _cancel(connection: Connection, *these: sa.ColumnElement[bool], now: float) -> None:
-    """A job that owes nothing more is delivered then."""
+    """Cancel these deliveries; a job that then owes nothing more is delivered."""
     query = sa.select(objects.c.job_id).join(deliveries, deliveries.c.object_id == objects.c.id).where(*these)
     job_ids = connection.scalars(query).all()
     connection.execute(deliveries.update().where(*these).values(state=DeliveryState.CANCELLED))
