@@ -12,11 +12,11 @@ from dicom_node.tables import JobState, SeriesState
 
 
 def retry_refused(connection: Connection, *, now: float) -> str:
-    """Owe again all that destinations refused for good; returns what was done, in words. Raises NotPossible."""
+    """Owe again everything that destinations refused for good; returns what was done, in words. Raises NotPossible."""
     tried = [outbox.try_again(connection, series_id, now=now) for series_id in settling.refused(connection)]
     owed = [count for count in tried if count]
     if not owed:
-        raise NotPossible("nothing is refused that a newer report has not replaced")
+        raise NotPossible("there is nothing refused that a newer report has not replaced")
     return f"{sum(owed)} deliveries of {len(owed)} series will be tried again"
 
 
@@ -28,7 +28,7 @@ def retry(connection: Connection, one: Series, rules: Eligibility, *, again: boo
         if keep is None:
             raise NotPossible(
                 f"{len(contradicted)} images came twice under one SOP Instance UID with different pixels; "
-                "say which to go by: --keep first, or --keep last"
+                "say which to use: --keep first or --keep last"
             )
         lost = series.decide_for(connection, one.id, keep)
         others = [_judge_without(connection, other, one.id, now) for other in lost]
@@ -53,11 +53,11 @@ def retry(connection: Connection, one: Series, rules: Eligibility, *, again: boo
 
 
 def _judge_without(connection: Connection, series_id: int, chosen_id: int, now: float) -> str:
-    """What was made of a series holds no longer: images of it were set aside for those of another. In words."""
+    """What was made of a series is no longer valid: images of it were set aside for those of another. In words."""
     other = series.get(connection, series_id)
     assert other is not None
     if not series.count(connection, series_id):
-        advice = f"what was reported of it is taken back by dicom-node withdraw {series_id}"
+        advice = f"to take back what was reported of it: dicom-node withdraw {series_id}"
         reason = f"all its images were set aside for those of series {chosen_id}; {advice}"
         series.hold(connection, series_id, reason, now=now)
         return f"series {series_id} has no image left: {advice}"
@@ -65,4 +65,4 @@ def _judge_without(connection: Connection, series_id: int, chosen_id: int, now: 
         return f"series {series_id} waits for a decision of its own"
     why = f"images of it were set aside for those of series {chosen_id}"
     series.receive_again(connection, series_id, now=now, why=why, forced=other.forced)
-    return f"series {series_id} will be, too, without the images that were set aside"
+    return f"so will series {series_id}, without the images that were set aside"

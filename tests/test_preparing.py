@@ -214,7 +214,7 @@ def test_wrong_labels_are_told_before_anything_is_read(two: Path, tmp_path: Path
 
 
 def test_labels_without_a_column_to_join_by_are_refused(two: Path, tmp_path: Path) -> None:
-    with pytest.raises(NotPossible, match="row 1: it takes ich, and one or more of SOPInstanceUID"):
+    with pytest.raises(NotPossible, match="row 1: needs ich and one or more of SOPInstanceUID"):
         prepare(two, tmp_path / "out", labels=labels(tmp_path / "labels.csv", "name,ich\nx,1\n"))
 
 
@@ -291,7 +291,7 @@ def test_the_command_fails_only_where_nothing_came_out(two: Path, tmp_path: Path
 
 
 def test_no_folder_is_an_error_and_not_a_traceback(tmp_path: Path) -> None:
-    with pytest.raises(NotFound, match="is no folder"):
+    with pytest.raises(NotFound, match="is not a folder"):
         prepare(tmp_path / "nowhere", tmp_path / "out")
 
 

@@ -59,7 +59,7 @@ def test_where_images_contradict_each_other_the_person_says_which_counts(node: M
     slices = grey_series(10)
     other = changed(slices[0], PixelData=bytes(512))
     node.accept(*slices, other)
-    with pytest.raises(NotPossible, match="--keep first, or --keep last"):
+    with pytest.raises(NotPossible, match="--keep first or --keep last"):
         decide(node)
     decide(node, keep="last")
     assert [row.current for row in node.rows(instances)] == [False] + [True] * 10

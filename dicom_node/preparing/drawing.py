@@ -1,4 +1,4 @@
-"""The slices of one series that show brain, as pictures: what the node would put to the model, before it is scaled."""
+"""The slices of one series that show brain, as pictures: what the node would give the model, before scaling."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Picture:
 @dataclass(frozen=True)
 class Drawn:
     pictures: tuple[Picture, ...]
-    """From feet to head; none where the series is no head."""
+    """From feet to head; none where the series is not a head."""
     unreadable: tuple[tuple[Instance, str], ...]
 
 
@@ -43,7 +43,7 @@ class _Read:
 
 
 def draw(instances: Sequence[Instance], mode: str) -> Drawn:
-    """Read, clean, put in order and choose the slices of a series; a fault costs the slice in which it lies."""
+    """Read, clean, sort and choose the slices of a series; a fault costs only the slice it is in."""
     read: dict[tuple[int, int], _Read] = {}
     results: list[SliceResult] = []
     unreadable: list[tuple[Instance, str]] = []
@@ -68,7 +68,7 @@ def draw(instances: Sequence[Instance], mode: str) -> Drawn:
 
 
 def _frames(instance: Instance, mode: str) -> tuple[list[_Read], list[str]]:
-    """Every frame that could be prepared, and the reasons of those that could not."""
+    """Every frame that could be prepared, and the reasons for those that could not."""
     try:
         image = ct.CTObject(instance.path)
     except UnreadableSlice as exc:
@@ -81,12 +81,12 @@ def _frames(instance: Instance, mode: str) -> tuple[list[_Read], list[str]]:
         except UnreadableSlice as exc:
             faults.append(str(exc))
         except Exception as exc:  # noqa: BLE001 - outermost line of one slice: the others are looked at
-            faults.append(f"it could not be prepared ({trace(exc)})")
+            faults.append(f"could not be prepared ({trace(exc)})")
     return found, faults
 
 
 def _refined(ordered: Sequence[SliceResult], read: dict[tuple[int, int], _Read], mode: str) -> list[SliceResult]:
-    """The finished series looked over once more (`preprocess.refine`); `read` gets what that changed."""
+    """Look over the complete series once more (`preprocess.refine`); `read` gets what that changes."""
     keys = [(r.instance_id, r.frame) for r in ordered if r.content is not None and r.position_mm is not None]
     if mode == "paper":
         return list(ordered)

@@ -1,4 +1,4 @@
-"""Which CT series lie in a folder, by their headers, and which of them the node would not look at."""
+"""Which CT series a folder holds, by their headers, and which of them the node would not look at."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class Instance:
     patient_id: str
     """As the object has it; empty where it has none."""
     person: str
-    """What tells this patient from others. Without the issuer of the id, which comes and goes: two patients taken for
-    one stay in one part of a split, one patient taken for two may train and test."""
+    """What tells this patient from others. Ignores the issuer of the id, which comes and goes: two patients taken for
+    one stay in one part of a split, but one patient taken for two may be in both training and test."""
     site: str
     scanner: str
 
@@ -38,18 +38,18 @@ class Instance:
 @dataclass(frozen=True)
 class Series:
     instances: tuple[Instance, ...]
-    """Those that may be slices to look at, in the order of their SOP Instance UIDs."""
+    """The instances that may be slices to look at, in the order of their SOP Instance UIDs."""
     refused: str | None = None
-    """Why the node would not look at it."""
+    """Why the node would not look at this series."""
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over its objects: another one, and the series is another."""
+        """SHA-256 over its objects; it changes when the series does."""
         return hashlib.sha256("".join(sorted(i.digest for i in self.instances)).encode()).hexdigest()
 
 
 def find(folder: Path, rules: Eligibility, without: Path) -> tuple[list[Series], dict[Path, str]]:
-    """The series below `folder`, but not below `without`, and why a file belongs to none."""
+    """The series below `folder`, but not below `without`; and for each file that belongs to none, why."""
     members: dict[str, list[Instance]] = {}
     unreadable: dict[Path, str] = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name.upper() != "DICOMDIR"):
@@ -74,7 +74,7 @@ def _read(path: Path) -> Instance:
     )
     ds = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=[*_WHO, *_WHERE])
     told = {keyword: _printable(str(ds.get(keyword) or "")) for keyword in (*_WHO, *_WHERE)}
-    # Where nothing names the patient, a study is the most that surely belongs together.
+    # Where nothing names the patient, only a study surely belongs together.
     named = (
         f"name {told['PatientName']} {told['PatientBirthDate']}" if told["PatientName"] else f"study {header.study_uid}"
     )
@@ -90,7 +90,7 @@ def _read(path: Path) -> Instance:
 
 
 def _printable(text: str) -> str:
-    """As it can stand in a table: a broken value may hold anything."""
+    """Text fit for a table: a broken value may hold anything."""
     return "".join(letter if letter.isprintable() else "?" for letter in text).strip()
 
 
@@ -98,7 +98,7 @@ def _reason(exc: Exception) -> str:
     if isinstance(exc, InvalidObject):
         return str(exc)
     if isinstance(exc, pydicom.errors.InvalidDicomError):
-        return "no DICOM file (PS3.10)"
+        return "not a DICOM file (PS3.10)"
     # Another exception's text may quote the object, and with it the patient.
     kind = type(exc).__name__
     return f"cannot be read ({(exc.strerror or kind) if isinstance(exc, OSError) else kind})"

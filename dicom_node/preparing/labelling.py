@@ -1,4 +1,4 @@
-"""A table of labels, joined to slices by the most exact thing that a row names: instance, series, study or patient."""
+"""A table of labels, joined to slices by the most specific thing a row names: instance, series, study or patient."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ KEYS = {
     "studyinstanceuid": "Study Instance UID",
     "patientid": "Patient ID",
 }
-"""Columns that name what a label is for, the most exact first; written as DICOM does, or with _ between the words."""
+"""Columns that name what a label is for, the most specific first; written as in DICOM, or with _ between the words."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Label:
     ich: int
     location: str | None
     row: int
-    """Of the table, the header being row 1."""
+    """Row in the table; the header is row 1."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,12 @@ class Labels:
     """By (one of KEYS, its value)."""
 
     def find(self, names: dict[str, str]) -> Label | None:
-        """The label of a slice, given its value for each of KEYS: that of the most exact row."""
+        """The label of a slice, given its value for each of KEYS: that of the most specific row."""
         return next((self.of[key, names[key]] for key in KEYS if (key, names[key]) in self.of), None)
 
 
 def read(path: Path) -> Labels:
-    """Raises NotPossible with every problem by row and column."""
+    """Raises NotPossible, naming every problem by row and column."""
     from train import csvfile
     from train.csvfile import Problem, UnusableTable
     from train.data import UnusableData
@@ -47,7 +47,7 @@ def read(path: Path) -> Labels:
         columns = [name.lower().replace("_", "").replace(" ", "") for name in records[0]]
         if not set(columns) & KEYS.keys() or "ich" not in columns or len(set(columns)) < len(columns):
             names = ", ".join(name.replace(" ", "") for name in KEYS.values())
-            raise UnusableTable(path, [Problem(1, None, f"it takes ich, and one or more of {names}; each once")])
+            raise UnusableTable(path, [Problem(1, None, f"needs ich and one or more of {names}, each once")])
         found: dict[tuple[str, str], Label] = {}
         problems: list[Problem] = []
         for row, record in enumerate(records[1:], start=2):
@@ -68,7 +68,7 @@ def read(path: Path) -> Labels:
             before = found.setdefault(key, Label(ich, location, row))
             if (before.ich, before.location) != (ich, location):
                 problems.append(
-                    Problem(row, "ich", f"another label than row {before.row} has for the same {KEYS[key[0]]}")
+                    Problem(row, "ich", f"differs from row {before.row}, which has the same {KEYS[key[0]]}")
                 )
         if problems:
             raise UnusableTable(path, problems)

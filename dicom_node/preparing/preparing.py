@@ -1,7 +1,7 @@
 """`dicom-node prepare FOLDER --out DIR`: pictures of every eligible head CT in FOLDER, and DIR/manifest.csv.
 
-A second call makes only what is new; another preprocessing makes all of it again. The manifest lists what is in FOLDER
-now and is written last, whole or not at all.
+A second call makes only what is new; a different preprocessing makes everything again. The manifest lists what is in
+FOLDER now and is written last, completely or not at all.
 """
 
 from __future__ import annotations
@@ -39,23 +39,23 @@ class Prepared:
     patients: int
     series: int
     made: int
-    """Series whose pictures were made now; the others were there."""
+    """Series whose pictures were made now; the others already existed."""
     unlabelled: int
     """Slices that the table of labels does not name; they are left out of the manifest."""
     unused_rows: tuple[int, ...]
-    """Rows of the table of labels that name nothing of this folder."""
+    """Rows of the table of labels that name nothing in this folder."""
     refused: Mapping[str, str] = field(default_factory=dict)
-    """One file of a series that is no head CT to look at (relative to the folder), and why."""
+    """One file (relative to the folder) of each series that is not a head CT to look at, and why."""
     unreadable: Mapping[str, str] = field(default_factory=dict)
     """File (relative to the folder) and reason."""
 
     @property
     def troubles(self) -> list[str]:
-        """What a person should know of that did not come out, line by line."""
+        """What could not be made, for a person to know, line by line."""
         lines = [f"{name}: {reason}" for name, reason in self.unreadable.items()]
         lines += [f"the series of {name} is left out: {reason}" for name, reason in self.refused.items()]
         if self.unlabelled:
-            lines.append(f"{self.unlabelled} slices have no label, and no line in the manifest")
+            lines.append(f"{self.unlabelled} slices have no label, and so no line in the manifest")
         if self.unused_rows:
             rows = ", ".join(map(str, self.unused_rows[:20])) + (" ..." if len(self.unused_rows) > 20 else "")
             lines.append(f"{len(self.unused_rows)} rows of the labels name nothing here: {rows}")
@@ -83,7 +83,7 @@ class _Slice:
 
 @dataclass(frozen=True)
 class _Pictured:
-    """What came of one series."""
+    """What became of one series."""
 
     file: Path
     """One of its files, by which it is named."""
@@ -91,7 +91,7 @@ class _Pictured:
     unreadable: Mapping[Path, str] = field(default_factory=dict)
     is_new: bool = False
     slices: tuple[_Slice, ...] = ()
-    """Those with a picture, whether the table of labels names them or not; none where it is refused."""
+    """Slices with a picture, whether the table of labels names them or not; none where the series is refused."""
 
 
 def prepare(
@@ -104,15 +104,15 @@ def prepare(
     mode: str = "robust",
     tell: Callable[[str], None] = lambda _: None,
 ) -> Prepared:
-    """Make pictures and manifest; `tell` hears what is being done, in lines without identity.
+    """Make pictures and manifest; `tell` gets the progress, in lines without identity.
 
-    Raises NotFound where there is no folder, NotPossible for labels or a key that cannot be, StoreUnavailable where
-    nothing can be written.
+    Raises NotFound where there is no folder, NotPossible for unusable labels or an unsuitable key file,
+    StoreUnavailable where nothing can be written.
     """
     if not folder.is_dir():
-        raise NotFound(f"{folder} is no folder")
+        raise NotFound(f"{folder} is not a folder")
     if key is not None and key.absolute().is_relative_to(out.absolute()):
-        raise NotPossible(f"{key} lies in {out}: the key tells whose pictures these are, keep it elsewhere")
+        raise NotPossible(f"{key} is inside {out}: the key tells whose pictures these are, so keep it elsewhere")
     known_labels = None if labels is None else labelling.read(labels)
     tell(f"reading headers below {folder}")
     found, unreadable = find(folder, rules or Eligibility(), without=out)
@@ -127,7 +127,7 @@ def prepare(
                 _write_key(key, records, listed, lines)
     except OSError as exc:
         raise StoreUnavailable(
-            f"{out} cannot be written to ({exc.strerror or exc}); what is there is whole, run again when it can"
+            f"{out} cannot be written to ({exc.strerror or exc}); what is there is intact: mend this and run again"
         ) from exc
     for each in done:
         unreadable |= each.unreadable
@@ -176,7 +176,7 @@ def _of_series(records: Records, one: Series, labels: Labels | None, mode: str) 
 
 
 def _record(records: Records, series: Series, mode: str) -> tuple[Record, bool]:
-    """What was made of a series before, or now; and whether now."""
+    """What was made of a series, earlier or now; and whether it was now."""
     from dicom_node.preparing.drawing import draw
     from dtvit.preprocess import preprocessing
 
@@ -229,7 +229,7 @@ def _line(records: Records, one: _Slice) -> dict[str, str]:
 
 
 def _write_key(path: Path, records: Records, listed: list[_Slice], lines: list[dict[str, str]]) -> None:
-    """Which id is whom: for the one person who must find the way back."""
+    """Which id belongs to whom: for the one person who must be able to trace it."""
     known = []
     for one, line in zip(listed, lines, strict=True):
         header = one.instance.header

@@ -1,8 +1,8 @@
 """What `prepare` remembers in its folder: the secret behind the opaque ids, and what was made of each series.
 
-Ids are HMACs of what stands in the object under a secret of this folder's own: nobody who lacks it can tell, by trying
-patient numbers, whose pictures these are. It lies in `.prepare`, for its owner alone; leave that out when the folder
-is passed on. No UID and no name of a person stands there in clear.
+Ids are HMACs of the object's own values under a secret of this folder: nobody without it can find out, by trying
+patient numbers, whose pictures these are. It is kept in `.prepare`, readable by its owner alone; leave that out when
+you pass the folder on. It holds no UID and no name of a person in clear.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from PIL import Image
 from dicom_node.errors import NotPossible
 from dtvit.wholefile import write_whole
 
-FORMAT = 1  # goes up when pictures or records are made otherwise; what an older one made is made again
+FORMAT = 1  # goes up when pictures or records are made differently; what an older one made is made again
 FOLDER = ".prepare"
 IMAGES = "images"
 FOR_ITS_OWNER = 0o600
@@ -46,7 +46,7 @@ class Kept:
 
 @dataclass(frozen=True)
 class Record:
-    """What was made of one series, and of what."""
+    """What was made of one series, and from what."""
 
     made_by: str
     fingerprint: str
@@ -63,14 +63,14 @@ class Records:
         self._secret = secret
 
     def opaque(self, kind: str, value: str) -> str:
-        """An id that tells nothing; `kind` (P patient, T study, S series, I instance, H hospital) stands before it."""
+        """An id that reveals nothing, preceded by `kind` (P patient, T study, S series, I instance, H hospital)."""
         return kind + hmac.new(self._secret, f"{kind}\0{value}".encode(), hashlib.sha256).hexdigest()[:12]
 
     def folder(self, patient: str, series: str) -> Path:
         return self.out / IMAGES / patient / series
 
     def known(self, patient: str, series: str, made_by: str, fingerprint: str) -> Record | None:
-        """What was made of this very series by this very preprocessing, where all of it is still there."""
+        """What was made of this very series by this very preprocessing, if all of it is still there."""
         try:
             values = json.loads(self._file(series).read_bytes())
             record = Record(
@@ -85,7 +85,7 @@ class Records:
         return record if whole and (record.made_by, record.fingerprint) == (made_by, fingerprint) else None
 
     def keep(self, patient: str, series: str, record: Record, pictures: Sequence[npt.NDArray[np.uint8]]) -> None:
-        """Write the pictures of a series, all or none, then say so; a stop in between has the series made again."""
+        """Write the pictures of a series, all or none, then record it; if stopped in between, it is made again."""
         self._file(series).unlink(missing_ok=True)
         target = self.folder(patient, series)
         if pictures:
@@ -112,7 +112,7 @@ class Records:
 
 @contextlib.contextmanager
 def open_records(out: Path) -> Iterator[Records]:
-    """The folder, made where it is not, and for one at a time. Raises NotPossible."""
+    """The folder, created if missing, for one process at a time. Raises NotPossible."""
     private = out / FOLDER
     private.mkdir(parents=True, exist_ok=True)
     private.chmod(0o700)
