@@ -1,9 +1,9 @@
 """What `dicom-node forget` does: erases one patient, or one study, from everything that this node keeps.
 
-Rows go first, in one transaction while nothing else is written: work on them has lost its lease then, and writes no
-file; what was to be sent is not owed any more. Then the files, also those without a row that a crash left, whole or
-half-written, then what the database keeps of deleted rows. What was delivered is the PACS's, and is named; backups and
-snapshots are beyond reach.
+Rows go first, in one transaction while nothing else is written: work on them then has no lease and writes no file, and
+what was to be sent is no longer owed. Then the files, including those without a row that a crash left, whole or
+half-written; then what the database keeps of deleted rows. What was delivered belongs to the PACS, and is listed;
+backups and snapshots are out of reach.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ log = logging.getLogger("dicom_node.forgetting")
 
 @dataclass(frozen=True)
 class Whom:
-    """By exactly one of the two."""
+    """Exactly one of the two is given."""
 
     patient_id: str | None = None
     study_uid: str | None = None
@@ -42,23 +42,23 @@ class Whom:
 class Forgotten:
     erased: Erased
     held: tuple[Held, ...]
-    """What destinations have stored of it, or may have."""
+    """What destinations have stored, or may have."""
     orphans: int
-    """Files without a row that were of the patient too."""
+    """Files without a row that also belonged to the patient or study."""
     came: int
-    """Series of the same that came in meanwhile; they are new, and kept."""
+    """Series of the same patient or study that arrived meanwhile; they are new, and kept."""
     trouble: tuple[str, ...]
-    """Why files or traces of rows are left; to be run again then."""
+    """Why files or traces of rows are left; then it must be run again."""
 
 
 def search(database: Database, whom: Whom) -> Found:
-    """The series of which something will go; none does not mean that there are no files without a row."""
+    """The series from which something will go; even if there are none, there may be files without a row."""
     with database.read() as connection:
         return forget.find(connection, patient=whom.patient, study_uid=whom.study_uid)
 
 
 def erase(database: Database, spool: Spool, whom: Whom, *, now: float) -> Forgotten:
-    """Erase for good, whatever is in work; what arrives later is new. Raises NotFound."""
+    """Erase for good, whatever is in progress; what arrives later is new. Raises NotFound."""
     with database.write_alone() as connection:
         found = forget.find(connection, patient=whom.patient, study_uid=whom.study_uid)
         former = forget.objects_of(connection, found.former)
@@ -86,7 +86,7 @@ def erase(database: Database, spool: Spool, whom: Whom, *, now: float) -> Forgot
 
 @contextmanager
 def _noted(trouble: list[str]) -> Iterator[None]:
-    """What cannot be erased keeps nothing else from being so, nor what destinations hold from being told."""
+    """What cannot be erased stops neither the rest from being erased nor what destinations hold from being listed."""
     try:
         yield
     except OSError as exc:
@@ -96,16 +96,16 @@ def _noted(trouble: list[str]) -> Iterator[None]:
 
 
 def _remove_orphans(database: Database, spool: Spool, whom: Whom, trouble: list[str]) -> Iterator[bool]:
-    """Files without a row of this patient, whole and half-written; yields for each whether it was removed."""
+    """This patient's or study's files without a row, whole or half-written; yields for each whether it was removed."""
     with _noted(trouble):
         for name in purge.without_rows(database, spool.stored()):
             with _noted(trouble):
-                if _is_of(spool, name, whom):  # if it is just being received, its sender hears that it is not stored
+                if _is_of(spool, name, whom):  # if it is just being received, its sender is told that it is not stored
                     yield _remove_orphan(database, spool, name)
 
 
 def _remove_orphan(database: Database, spool: Spool, name: str) -> bool:
-    """Unless its row was written meanwhile; who comes later finds the file gone and does not acknowledge it."""
+    """Unless its row was written meanwhile; a later writer finds the file gone and does not acknowledge it."""
     with database.write_alone() as connection:
         if purge.named_files(connection, [name]):
             return False
@@ -114,7 +114,7 @@ def _remove_orphan(database: Database, spool: Spool, name: str) -> bool:
 
 
 def _is_of(spool: Spool, name: str, whom: Whom) -> bool:
-    """By the file's own header; one that cannot be read is nobody's, and goes when its retention ends."""
+    """By the file's own header; an unreadable file is nobody's, and goes when its retention ends."""
     try:
         ds = pydicom.dcmread(spool.path(name), specific_tags=["PatientID", "StudyInstanceUID"], stop_before_pixels=True)
         patient_id, study_uid = str(ds.get("PatientID") or ""), str(ds.get("StudyInstanceUID") or "")
