@@ -53,9 +53,7 @@ def worker(owner: str) -> None:
     show_default=True,
     help="Folder for the reports and pictures.",
 )
-@click.option(
-    "--seed", type=click.IntRange(min=0), default=7, show_default=True, help="Seed of the synthetic patients."
-)
+@click.option("--seed", type=click.IntRange(min=0), default=7, show_default=True, help="For the synthetic patients.")
 @click.option("--checkpoint", type=click.Path(exists=True, path_type=Path), help="Instead of the shipped one.")
 def demo(output: Path, seed: int, checkpoint: Path | None) -> None:
     """Send four synthetic patients through a node and a stand-in PACS on this machine, and show the reports."""

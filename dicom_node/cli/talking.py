@@ -38,7 +38,7 @@ def send(folder: Path, peer: str | None, config_path: Path) -> None:
     node = config.node
     if peer is None and node.tls:
         raise NotPossible(
-            "this node accepts only TLS: give it a [[peers]] block with tls and results = false, then send --to it"
+            "this node accepts only TLS: give it a [[peers]] block (tls = true, results = false) and send --to that"
         )
     host = "127.0.0.1" if node.bind in ("0.0.0.0", "::", "") else node.bind
     myself = Peer(name="this-node", host=host, port=node.port or 11112, ae_title=node.ae_title)

@@ -16,9 +16,7 @@ from dicom_node.errors import NotFound, NotPossible, StoreUnavailable
 @click.command()
 @CONFIG
 @JSON
-@click.option(
-    "--check", is_flag=True, help="For monitoring: exit with 0 if all is well, 1 for a warning, 2 for an alarm."
-)
+@click.option("--check", is_flag=True, help="For monitoring: exit 0 if all is well, 1 for a warning, 2 for an alarm.")
 def status(config_path: Path, as_json: bool, check: bool) -> None:
     """Show whether the node is running, how many series are in each state, how long they wait, and what is undelivered.
 
@@ -97,7 +95,7 @@ def show(series: str, config_path: Path, as_json: bool) -> None:
 @click.option(
     "--keep",
     type=click.Choice(["first", "last"]),
-    help="Which of two objects with the same SOP Instance UID but different pixels to use.",
+    help="Which to use of two objects with the same SOP Instance UID but different pixels.",
 )
 @CONFIG
 def retry(series: str | None, refused: bool, again: bool, keep: str | None, config_path: Path) -> None:
