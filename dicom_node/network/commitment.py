@@ -57,7 +57,7 @@ def ask(
     *,
     linger_s: float = 1.0,
 ) -> None:
-    """N-ACTION; waits `linger_s` for an answer on the same association. Raises PeerError."""
+    """N-ACTION; waits up to `linger_s` for an answer on the same association. Raises PeerError."""
     came = threading.Event()
 
     def take(report: Report) -> None:
