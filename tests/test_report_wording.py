@@ -78,7 +78,7 @@ def test_as_many_reasons_as_images_are_not_listed() -> None:
         for i, s in enumerate([*found.slices] * 4)
     ]
     said = wording.counts(dataclasses.replace(found, slices=tuple(slices)))
-    assert "(each for the reason told with it)" in said
+    assert "(each for the reason given with it)" in said
     assert "short by" not in said
     assert "(below the brain)" in said
 

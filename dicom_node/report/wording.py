@@ -24,7 +24,7 @@ COLOURS = {
     Outcome.UNDETERMINED: (240, 228, 66),
     Outcome.NOT_EVALUATED: (187, 187, 187),
 }
-"""RGB, of Okabe and Ito (2008): told apart with any colour vision, and never the only thing that says it."""
+"""RGB, from Okabe and Ito (2008): distinguishable with any colour vision, and never the only sign."""
 
 OUTSIDE = (Region.BELOW_BRAIN, Region.ABOVE_BRAIN, Region.NO_HEAD)
 """Where leaving a slice out costs nothing."""
@@ -35,7 +35,7 @@ _CONTROL = re.compile(r"[\x00-\x09\x0b\x0c\x0e-\x1f\x7f]")
 
 
 def plain(text: str) -> str:
-    """ASCII: accents drawn off, anything else a question mark; every viewer shows it alike. Line ends stay."""
+    """ASCII: accents removed, anything else a question mark, so that all viewers show the same. Line ends stay."""
     drawn_off = unicodedata.normalize("NFKD", text)
     letters = "".join(letter for letter in drawn_off if not unicodedata.combining(letter))
     return _CONTROL.sub(" ", letters).encode("ascii", "replace").decode("ascii")
@@ -50,8 +50,8 @@ def percent(probability: float) -> str:
 
 
 def label(finding: SliceFinding) -> str:
-    """What a reader finds in the viewer: the instance number, and the frame of a multi-frame image; the position of one
-    without a number."""
+    """How a reader finds it in the viewer: the instance number, and the frame of a multi-frame image; the position of an
+    image without a number."""
     if finding.instance_number is None and finding.frame is None and finding.position_mm is not None:
         return f"at {finding.position_mm:.1f} mm"
     number = "?" if finding.instance_number is None else str(finding.instance_number)
@@ -59,7 +59,7 @@ def label(finding: SliceFinding) -> str:
 
 
 def labels(findings: Iterable[SliceFinding]) -> str:
-    """`12-17, 19`: instance numbers with runs drawn together; those of frames as `frames 3-5 of image 1`."""
+    """`12-17, 19`: instance numbers with runs joined; frames as `frames 3-5 of image 1`."""
     findings = list(findings)
     if findings and all(f.frame is not None for f in findings):
         of_image: dict[str, list[SliceFinding]] = {}
@@ -107,7 +107,7 @@ def highest(findings: SeriesFindings) -> SliceFinding | None:
 
 
 def best(findings: SeriesFindings) -> tuple[SliceFinding, ...]:
-    """The slices to look at first, highest output first; none where nothing speaks for hemorrhage."""
+    """The slices to look at first, highest output first; none where nothing suggests hemorrhage."""
     doubtful = [s for s in findings.evaluated if s.outcome is not Outcome.ABSENT]
     pool = (findings.positive or doubtful) if findings.outcome is not Outcome.ABSENT else ()
     return tuple(sorted(pool, key=lambda s: -(s.presence or 0.0))[:FIRST])
@@ -126,7 +126,7 @@ def headline(findings: SeriesFindings) -> str:
 
 
 def in_short(findings: SeriesFindings) -> str:
-    """What stands right under the word of the answer, in a few words; empty where the word says it all."""
+    """The few words right below the answer; empty where the answer says it all."""
     if findings.outcome is Outcome.UNDETERMINED:
         return "neither present nor absent"
     if findings.outcome is Outcome.NOT_EVALUATED:
@@ -135,7 +135,7 @@ def in_short(findings: SeriesFindings) -> str:
 
 
 def where(findings: SeriesFindings) -> str:
-    """`deep`, or `deep, also lobar`: another place than the likeliest counts from two images on."""
+    """`deep`, or `deep, also lobar`: a place other than the likeliest counts from two images on."""
     if not findings.location:
         return ""
     places = by_location(findings.positive)
@@ -144,7 +144,7 @@ def where(findings: SeriesFindings) -> str:
 
 
 def series_description(findings: SeriesFindings, run: int = 1) -> str:
-    """A list of series shows about 20 characters: the result stands in them, and which of two reports is the newer."""
+    """A list of series shows about 20 characters: they give the result, and show which of two reports is newer."""
     words = {
         Outcome.PRESENT: f"ICH PRESENT {findings.location or ''}".strip(),
         Outcome.ABSENT: "ICH ABSENT",
@@ -160,10 +160,10 @@ def version(run: int) -> str:
 
 
 def conclusion(findings: SeriesFindings, *standing: str, series_number: str | None = None) -> tuple[str, ...]:
-    """The whole answer, a sentence a line: what, how sure and where, why not more, what was looked at.
+    """The whole answer, one sentence per line: what, how sure and where, why not more, what was looked at.
 
-    `standing`: what is to be known of this report as such (see `standing`), said right after the answer.
-    `series_number`: of the images, whose numbers are those of that series.
+    `standing`: what to know about the report itself (see `standing`), said right after the answer. `series_number`: of
+    the images, whose numbers are those of that series.
     """
     looked_at = counts(findings, series_number)
     lines = (headline(findings), *standing, *_certainty(findings), *_limits(findings), looked_at)
@@ -243,7 +243,7 @@ def lossy(findings: SeriesFindings, ratios: Mapping[str, float | None]) -> tuple
 
 def counts(findings: SeriesFindings, series_number: str | None = None) -> str:
     """`23 of 28 images of series 2 evaluated; not evaluated: 13 (unreadable), 1-3 (below the brain)`; gaps in the brain
-    first. Without the series a reader looks for image 13 in another reconstruction of the study.
+    first. Without the series a reader might look for image 13 in another reconstruction of the study.
     """
     series = f" of series {series_number}" if series_number else ""
     said = f"{len(findings.evaluated)} of {len(findings.slices)} images{series} evaluated"
@@ -252,10 +252,10 @@ def counts(findings: SeriesFindings, series_number: str | None = None) -> str:
     out = sorted((s for s in findings.slices if not s.evaluated), key=lambda s: s.region in OUTSIDE)
     groups = [[s for s in out if s.left_out == reason] for reason in dict.fromkeys(s.left_out for s in out)]
     which = [f"{labels(group)} ({group[0].left_out})" for group in groups]
-    if len(which) > REASONS_TOLD + len(OUTSIDE):  # as where each tells another number of bytes
+    if len(which) > REASONS_TOLD + len(OUTSIDE):  # as where each gives a different number of bytes
         kept = [w for w, group in zip(which, groups, strict=True) if group[0].region in OUTSIDE]
         rest = [s for group in groups if group[0].region not in OUTSIDE for s in group]
-        which = [f"{labels(rest)} (each for the reason told with it)", *kept]
+        which = [f"{labels(rest)} (each for the reason given with it)", *kept]
     return f"{said}; not evaluated: {', '.join(which)}" if which else said
 
 
