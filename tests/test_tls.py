@@ -83,7 +83,7 @@ def test_a_peer_that_speaks_no_tls_or_does_not_trust_us_is_told_so(
     pacs: tuple[int, Path], own: tuple[Path, Path]
 ) -> None:
     port, authority = pacs
-    with pytest.raises(PeerUnreachable, match="does it accept this node.s certificate"):
+    with pytest.raises(PeerUnreachable, match="does it accept this node's certificate"):
         scu.echo(peer(port, tls=True, tls_ca=authority), "NODE")
     with pytest.raises(PeerUnreachable, match="is it a DICOM port without TLS"):
         scu.echo(peer(port), "NODE")

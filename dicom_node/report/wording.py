@@ -50,8 +50,8 @@ def percent(probability: float) -> str:
 
 
 def label(finding: SliceFinding) -> str:
-    """How a reader finds it in the viewer: the instance number, and the frame of a multi-frame image; the position of an
-    image without a number."""
+    """How a reader finds it in the viewer: the instance number, and the frame of a multi-frame image; the position of
+    one without a number."""
     if finding.instance_number is None and finding.frame is None and finding.position_mm is not None:
         return f"at {finding.position_mm:.1f} mm"
     number = "?" if finding.instance_number is None else str(finding.instance_number)
