@@ -169,7 +169,7 @@ class Arrivals:
             )
             series.fail(connection, one.id, reason, now=now)
             return lambda: log.error("failed %s", fields(series=one.id, reason="two patients under one study"))
-        if hopeless and outbox.stands(connection, one.id):  # a run that ends in a refusal withdraws it
+        if hopeless and outbox.stands(connection, one.id):  # a run that ends in a refusal supersedes it
             return (lambda: None) if decision is None else self._complete(connection, one, members, decision, now)
         if hopeless:
             series.refuse(connection, one.id, hopeless, now=now)
