@@ -360,17 +360,17 @@ def load(path: Path) -> Config:
 
 
 def to_line(config: Config) -> bytes:
-    """What `serve` goes by, as one line for its worker: paths are absolute by now."""
+    """The settings of `serve` as one line for its worker; paths are absolute by now."""
     return config.model_dump_json().encode() + b"\n"
 
 
 def from_line(line: bytes) -> Config:
-    """The same again. Raises ConfigError, which quotes none of it: there may be a password."""
+    """The reverse of `to_line`. Raises ConfigError, which quotes nothing: there may be a password."""
     try:
         return Config.model_validate_json(line, strict=True)
     except ValidationError as exc:
         raise ConfigError(
-            "the settings that serve hands over cannot be read: was another dicom-node installed meanwhile? restart it"
+            "the settings from serve cannot be read: was another dicom-node version installed meanwhile? restart serve"
         ) from exc
 
 

@@ -1,8 +1,8 @@
 """What a job owes besides its report: picture, PDF, key objects, the withdrawal of older ones. Made after the report.
 
-A note in the job (`extras_due`) says that they are still to be made, so that a worker that dies leaves them to the
-next; a try is counted first, and what ends the process twice is given up. Nothing here delays or costs a report, and
-no picture costs the word that an older result holds no longer.
+A flag in the job (`extras_due`) says that they are still to be made, so that a worker that dies leaves them to the
+next; a try is counted first, and what ends the process twice is given up. Nothing here delays a report or costs one,
+and no picture costs the withdrawal of an older result.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Extras:
     def wanted(self, kind: ObjectKind, outcome: Outcome, told: Collection[str]) -> list[str]:
         """Destinations that are owed such an object; `told`: those that an earlier result of the series went to.
 
-        Who was told of hemorrhage is told that it is not there after all, also where only positive results go.
+        A destination told of hemorrhage is also told that there is none after all, even if it gets only positive ones.
         """
         return [
             peer.name
@@ -68,7 +68,7 @@ class Extras:
         ]
 
     def make_next(self, *, at_most: int = jobs.BACKLOG) -> bool:
-        """Picture and key objects of a job whose report is on its way; False if there is none that urgent."""
+        """Make picture and key objects for a job whose report is on its way; False if there is none that urgent."""
         now, lease_s = self._clock(), self._config.results.lease_s
         with self._database.read() as connection:
             job = jobs.next_with_extras(connection, now=now, lease_s=lease_s, at_most=at_most)
@@ -92,10 +92,10 @@ class Extras:
         return True
 
     def _make(self, one: Series, job: Record, instances: Sequence[Instance], told: Collection[str]) -> None:
-        """And store them; what cannot be made is not sent. Raises StoreFull, StoreUnavailable."""
+        """Make and store them; what cannot be made is not sent. Raises StoreFull, StoreUnavailable."""
         built: list[tuple[reporting.Built, list[str]]] = []
         try:
-            assert job.result is not None  # else it would owe nothing
+            assert job.result is not None  # otherwise it would owe nothing
             found = SeriesFindings.from_json(job.result.findings)
             headers = spooled.headers(instances, self._spool)
             run = reporting.run_of(one, job, at=self._clock())
@@ -104,16 +104,16 @@ class Extras:
             if job.extras_tries >= EXTRAS_TRIES:
                 log.error("no_extras %s", fields(job=job.id, error="making them ended the worker"))
             elif job.result.version.model_digest != self._maker.version.model_digest:
-                log.warning("no_extras %s", fields(job=job.id, error="the model has been changed since the report"))
+                log.warning("no_extras %s", fields(job=job.id, error="the model has changed since the report"))
             else:
                 built += self._shown(one, run, headers, found, instances, told)
         except (StoreFull, StoreUnavailable):
             raise
-        except Exception as exc:  # noqa: BLE001 - outermost line of the extras: the report is what counts, and is out
+        except Exception as exc:  # noqa: BLE001 - outermost line of the extras: the report matters most, and is out
             log.error("no_extras %s", fields(job=job.id, error=trace(exc)))
         with self._database.write() as connection:
             now = self._clock()
-            if jobs.extras_made(connection, job.id):  # else another worker was first, or the patient is forgotten
+            if jobs.extras_made(connection, job.id):  # otherwise another worker was first, or the patient is forgotten
                 for item, to in built:
                     outbox.put(connection, job.id, [reporting.stored(item, self._spool)], to, now=now)
                 jobs.settle_delivered(connection, job.id, now=now)
@@ -143,11 +143,11 @@ class Extras:
     def _withdrawals(
         self, one: Series, run: reporting.Run, header: Dataset, found: SeriesFindings, version: Version
     ) -> list[tuple[reporting.Built, list[str]]]:
-        """Superseded pictures, documents and key objects go, where the destination has them and wants it said.
+        """Withdraw superseded pictures, documents and key objects where the destination has them and wants to be told.
 
-        Of all earlier runs: the one before may have been superseded before it came to withdraw anything. Once the
-        destination has the word on an object, that is not said again. A report is named by its successor, but where it
-        lies with another patient, or in another study, that one is not beside it.
+        Those of all earlier runs: the one before may have been superseded before it could withdraw anything. Once the
+        destination has the withdrawal of an object, it is not sent again. A report is named by its successor, but if it
+        is filed under another patient or study, the successor is not beside it.
         """
         built, maker = [], replace(self._maker, version=version)  # by whatever model, it is taken back
         for peer in self._config.destinations:
@@ -173,7 +173,7 @@ class Extras:
     def _outdated(
         self, taken: Sequence[MadeObject], header: Dataset
     ) -> Iterator[tuple[Dataset, list[MadeObject], str]]:
-        """For each study that has any: in whose name it is to be said, of which objects, and why."""
+        """For each study that has any: a header of the patient it is filed under, the objects, and why."""
         beside: list[MadeObject] = []
         elsewhere: dict[tuple[str, ...], tuple[Dataset, list[MadeObject]]] = {}
         for each in taken:
@@ -190,7 +190,7 @@ class Extras:
     def _pictures(self, series_id: int, found: SeriesFindings, instances: Sequence[Instance]) -> dict[int, Shown]:
         """The slices that the picture shows, by their index in the findings; one that is gone is not shown.
 
-        Where the model looked is told only of slices that speak for hemorrhage: a map is scaled to its own maximum, and
+        Where the model looked is shown only for slices that suggest hemorrhage: a map is scaled to its own maximum, and
         on a slice without blood its brightest spot would mean nothing.
         """
         known = {i.sop_instance_uid: i for i in instances}

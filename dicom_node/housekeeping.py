@@ -1,8 +1,8 @@
-"""Housekeeping: deletes what is older than its retention and owed to nobody, and files of that age that no row names;
-and names for files to come that nobody uses any more, left by a process that was killed.
+"""Housekeeping: deletes what is past its retention and owed to nobody, files of that age that no row names, and names
+for future files that a killed process left unused.
 
-Nothing still in work or undelivered is deleted, however old (promise 6). A file without a row is what a crash leaves,
-or an image that was acknowledged and whose row went with the database: a lost file, an older backup, another URL.
+Nothing still in progress or undelivered is deleted, however old (promise 6). A file without a row is what a crash
+leaves, or an acknowledged image whose row went with the database: a lost file, an older backup, another URL.
 """
 
 from __future__ import annotations
@@ -21,14 +21,15 @@ log = logging.getLogger("dicom_node.housekeeping")
 
 DAY_S = 86400.0
 COMMITTING_S = 3600.0  # a file without a row, or an empty one, may be one that is being received right now
-LEAP_S = 3600.0  # no clock drifts so far between two looks
-REST_S = 0.1  # after each series: as seldom as that SQLite asks anew, for those who wait, whether they may write
+LEAP_S = 3600.0  # no clock drifts so far between two checks
+REST_S = 0.1  # after each series: as rarely as that SQLite tries again for a waiting writer
 
 
 class Leaps:
-    """Whether the clock was put forward within the last day: by a wrong one everything would be old, and be deleted.
+    """Whether the clock was set forward within the last day: by a wrong clock everything would be old, and be deleted.
 
-    A day is for a person to notice. What is right after that, as where a machine starts without a battery, counts.
+    A day gives a person time to notice. After that the clock counts as right, as where a machine starts without a
+    battery.
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.time, steady: Callable[[], float] = time.monotonic) -> None:
@@ -38,7 +39,7 @@ class Leaps:
         self._until = steady()
 
     def lately(self) -> bool:
-        """To be asked again and again: a leap is seen between two questions."""
+        """To be called again and again: a leap is seen between two calls."""
         ahead_s = self._clock() - self._steady()
         leap_s, self._ahead_s = ahead_s - self._ahead_s, ahead_s
         if leap_s > LEAP_S:
@@ -57,11 +58,11 @@ def tidy(
 ) -> tuple[int, int]:
     """Returns how many series were deleted, and how many orphaned files.
 
-    `rest` waits so many seconds, so that thousands of series that go at once keep nobody from writing, and says whether
-    to leave what is left to the next time.
+    `rest` waits so many seconds, so that deleting thousands of series at once keeps nobody from writing, and says whether
+    to leave the rest to the next time.
     """
     now, keep_days = clock(), config.retention.keep_days
-    unasked = {peer.name for peer in config.destinations if not peer.commitment}  # any more: they may have been before
+    unasked = {peer.name for peer in config.destinations if not peer.commitment}  # now; they may have been asked before
     quiet_since = now - keep_days * DAY_S
     series = 0
     with database.read() as connection:
@@ -70,7 +71,7 @@ def tidy(
         with database.write() as connection:
             files = purge.delete(connection, series_id, quiet_since=quiet_since, unasked=unasked)
         if files is None:
-            continue  # something came to it in the meantime
+            continue  # something arrived for it in the meantime
         for name in files:  # only now: a file without a row is found later, a row without a file would be a loss
             spool.remove(name)
         series += 1

@@ -1,8 +1,8 @@
 """From findings to the objects that a job owes: the report, the picture, key objects, a withdrawal; each built once.
 
-UIDs follow from what an object is about, who makes it, and when: one that is made anew, as an older database that was
-restored knows nothing of the first, is another object. Only what the transaction stored that ends a step is ever sent.
-What the objects say is `report`'s business.
+UIDs are derived from what an object is about, who makes it, and when: one made anew, because a restored older database
+does not know the first, is another object. Only what was stored in the transaction that ends a step is ever sent. What
+the objects say is up to `report`.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ SERIES_AFTER_REPORT = {
 """Series Number less the report's, `results.series_number`; config.toml says the same."""
 REJECTIONS = {"quality": keyobjects.Rejection.QUALITY, "patient-safety": keyobjects.Rejection.PATIENT_SAFETY}
 RULES_IN_WORDS: Mapping[str | None, str] = {
-    Rule.COUNT: "as many images as the PACS holds",
-    Rule.COVERED: "the brain covered from end to end, then quiet",
-    Rule.SILENCE: "no further image for the configured time",
+    Rule.COUNT: "as many images arrived as the PACS holds",
+    Rule.COVERED: "the brain was covered from end to end, and no further image followed",
+    Rule.SILENCE: "no further image arrived within the configured time",
 }
 
 
@@ -61,7 +61,7 @@ class Maker:
     version: Version
     settings: Results
     precision: str | None = None
-    """Of the model's arithmetic; None where none was done."""
+    """Precision of the model's arithmetic; None where none was done."""
 
     @property
     def algorithm(self) -> Algorithm:
@@ -84,22 +84,22 @@ class Maker:
 
 @dataclass(frozen=True)
 class Run:
-    """Which result this is about."""
+    """The result that objects are about."""
 
     study_uid: str
     series_uid: str
     number: int
     rule: str | None
     whole: bool
-    """False where fewer images came than were announced."""
+    """False where fewer images arrived than were announced."""
     at: float
-    """When it is told: numbers of runs come again where a series was purged and comes back, or the database is an older
-    one that was restored, and what is told then is not what a PACS has under the UIDs of before."""
+    """When it is reported: run numbers repeat if a series was purged and comes back, or an older database was restored,
+    and what is reported then differs from what a PACS has under the earlier UIDs."""
 
 
 @dataclass(frozen=True)
 class Built:
-    """An object, encoded, not stored yet."""
+    """An encoded object, not yet stored."""
 
     kind: ObjectKind
     sop_class_uid: str
@@ -176,9 +176,9 @@ def withdrawal(
     to: str,
     superseded: bool = False,
 ) -> Built:
-    """Says that what was sent before holds no longer, in the form that a PACS acts on (IHE IOCM).
+    """Says that what was sent before is no longer valid, in the form that a PACS acts on (IHE IOCM).
 
-    `superseded`: it is of earlier runs, and this run's result stands.
+    `superseded`: it belongs to earlier runs, and this run's result stands.
     """
     about = (title, to, why, withdrawn[0].sop_instance_uid)
     context = _context(maker, run, findings, ObjectKind.WITHDRAWAL, KeyObjectSelectionDocumentStorage, *about)
@@ -187,7 +187,7 @@ def withdrawal(
 
 
 def stored(built: Built, spool: Spool) -> MadeObject:
-    """The object on disk, durably, and what the outbox needs to know of it. Raises StoreFull."""
+    """Store the object on disk, durably; returns what the outbox needs to know about it. Raises StoreFull."""
     return MadeObject(
         kind=built.kind,
         sop_class_uid=built.sop_class_uid,
@@ -206,7 +206,7 @@ def run_of(one: Series, job: Job | Record, *, at: float) -> Run:
 def _context(
     maker: Maker, run: Run, findings: SeriesFindings, kind: ObjectKind, sop_class_uid: str, *about: str
 ) -> ReportContext:
-    """`about`: what tells this object from others of its kind and run."""
+    """`about`: what distinguishes this object from others of its kind and run."""
     names = (
         maker.device_uid,
         run.series_uid,
@@ -218,9 +218,9 @@ def _context(
         " ".join((kind, *about)),
     )
     whole = run.whole and findings.coverage.complete
-    partial = "; ".join(findings.coverage.gaps) or "fewer images came than were announced"
+    partial = "; ".join(findings.coverage.gaps) or "fewer images arrived than were announced"
     if findings.outcome is Outcome.NOT_EVALUATED:
-        partial = "no image could be evaluated"  # what the images show, gaps too, is not known then
+        partial = "no image could be evaluated"  # what the images show, including gaps, is then unknown
     return ReportContext(
         device_uid=maker.device_uid,
         device_name=maker.ae_title,
@@ -239,16 +239,16 @@ def _context(
 
 
 def first_built(made: Sequence[MadeObject]) -> MadeObject | None:
-    """Of a run's objects, in the order in which they were made, its report in the class in which every report is built
+    """Of a run's objects, in the order in which they were made, the report in the SR class in which reports are built
     first."""
     return next((each for each in made if each.kind is ObjectKind.REPORT), None)
 
 
 def in_other_class(original: Dataset, sop_class_uid: str) -> Built:
-    """The report `original`, as it was first built, in another SR class, for whom takes no other.
+    """The report `original`, as first built, in another SR class, for destinations that take no other.
 
-    Its UIDs follow from the first's, and so do those of the predecessor that it names: whoever takes this class alone
-    has the earlier report in it as well.
+    Its UIDs are derived from the original's, and so are those of the predecessor that it names: a destination that only
+    takes this class has the earlier report in it as well.
     """
     instance_uid, series_uid = _in_class(str(original.SOPInstanceUID), sop_class_uid)
     ds = sr.as_sop_class(original, sop_class_uid, instance_uid, series_uid)
@@ -261,7 +261,7 @@ def in_other_class(original: Dataset, sop_class_uid: str) -> Built:
 
 
 def _in_class(first_instance_uid: str, sop_class_uid: str) -> tuple[str, str]:
-    """Instance and series UID of a report in another class than it was first built in."""
+    """Instance and series UID of a report in a class other than it was first built in."""
     names = (first_instance_uid, sop_class_uid)
     return uids.derived(*names, "instance"), uids.derived(*names, "series")
 

@@ -1,7 +1,7 @@
 """`dicom-node serve`: one process that receives, decides and sends, and a worker process beside it that it keeps alive.
 
-Everything of importance stands in the database and the spool, so that either process may be killed at any moment; what
-is here only starts the parts, keeps them going, and ends them in order.
+Everything important is in the database and the spool, so that either process may be killed at any moment; this module
+only starts the parts, keeps them running, and stops them cleanly.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ log = logging.getLogger("dicom_node.service")
 
 TICK_S = 0.25
 TIDY_S = 3600.0
-ASK_S = 2.0  # what was delivered meanwhile goes into one question
+ASK_S = 2.0  # what was delivered meanwhile goes into one request
 
 
 class Service:
@@ -53,7 +53,7 @@ class Service:
         self._owner = f"{os.getpid()}-{time.time_ns()}"
 
     def run(self) -> None:
-        """Serve until SIGTERM, SIGINT or SIGHUP (a terminal that is closed). Raises NodeError if it cannot start."""
+        """Serve until SIGTERM, SIGINT or SIGHUP (a closed terminal). Raises NodeError if it cannot start."""
         ending = [signal.SIGTERM, signal.SIGINT]
         if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as it is under nohup
             ending.append(signal.SIGHUP)
@@ -64,7 +64,7 @@ class Service:
         try:
             database, spool = open_store(self._config)
             if is_new:
-                hint = "if there was one, stop this and see whether its disk is mounted"
+                hint = "if there was one before, stop this and check that its disk is mounted"
                 log.warning("new_node %s", fields(data_folder=self._config.node.data_folder, hint=hint))
             try:
                 self._serve(database, spool)
@@ -75,13 +75,13 @@ class Service:
             lock.close()
 
     def _serve(self, database: Database, spool: Spool) -> None:
-        if not database.is_shared:  # then whatever is begun is of an earlier life of this node
+        if not database.is_shared:  # then whatever is in progress is from an earlier run of this node
             self._forget_earlier_life(database)
         reports = committing.Reports(database, self._config)
         keeper = committing.Keeper(database, spool, self._config) if self._config.commitment.accept else None
         arrivals, receiver = self._receiving(database, spool, reports, keeper)
         port = receiver.start()
-        gc.freeze()  # what was imported stays: to look through it takes 0.1 s, in which nothing is received
+        gc.freeze()  # what was imported stays: scanning it takes 0.1 s, in which nothing is received
         self._warn_of_gaps(database)
         log.info("ready %s", fields(ae_title=self._config.node.ae_title, port=port))
         self._threads.begin("worker", self._supervisor(database).run)
@@ -103,7 +103,7 @@ class Service:
     def _receiving(
         self, database: Database, spool: Spool, reports: committing.Reports, keeper: committing.Keeper | None
     ) -> tuple[Arrivals, Receiver]:
-        """Each asks the other: the one what becomes of an object, the other who may still be sending."""
+        """Each asks the other: the receiver what becomes of an object, arrivals who may still be sending."""
         arrivals = Arrivals(
             database,
             spool,
@@ -134,7 +134,7 @@ class Service:
         )
 
     def _talk_to_peers(self, database: Database, spool: Spool, reports: committing.Reports) -> None:
-        """A thread for each: what is slow at one peer holds up no other."""
+        """One thread each: a slow peer holds up no other."""
         ae_title = self._config.node.ae_title
         if self._config.completion.count_from:
             counting = self._config.peer(self._config.completion.count_from)
@@ -153,7 +153,7 @@ class Service:
                 self._threads.every(ASK_S, f"commitment-{peer.name}", asker.tick)
 
     def _forget_earlier_life(self, database: Database) -> None:
-        """Free its leases at once. On a full disk they run out by themselves: to refuse images it must come up."""
+        """Free its leases at once. On a full disk they expire by themselves: the node must start, to refuse images."""
         try:
             with database.write() as connection:
                 jobs.free(connection, now=time.time())
@@ -175,16 +175,16 @@ class Service:
         with contextlib.suppress(StoreFull, StoreUnavailable), database.read() as connection:
             for name, count in settling.owed(connection).items():
                 if name not in {peer.name for peer in self._config.destinations}:
-                    hint = f"name it in config.toml again; if it is gone for good, dicom-node cancel {name}"
+                    hint = f"add it to config.toml again; if it is gone for good, dicom-node cancel {name}"
                     log.warning("no_such_destination %s", fields(to=name, owed=count, hint=hint))
 
 
 def _only_one(config: Config) -> contextlib.ExitStack:
-    """One `serve` a data folder and one a database of SQLite, until what is returned is closed.
+    """One `serve` per data folder and one per SQLite database, until what is returned is closed.
 
-    Two would take each other's jobs for those of a dead one and each other's files for nobody's, and a newer one would
-    upgrade the schema under the first. The kernel holds the locks while this process lives; a crash leaves none.
-    PostgreSQL is shared by many.
+    Two would take each other's jobs for a dead one's and each other's files for nobody's, and a newer one would upgrade
+    the schema under the first. The kernel holds the locks while this process lives; a crash leaves none. PostgreSQL is
+    shared by many.
     """
     held = contextlib.ExitStack()
     database = Database.file(config.database_url)
@@ -192,7 +192,7 @@ def _only_one(config: Config) -> contextlib.ExitStack:
         return held
     with made_folder(config) as folder:
         _take(held, folder / "serve.lock", config.node.data_folder)
-    with contextlib.suppress(OSError):  # which opening it will tell
+    with contextlib.suppress(OSError):  # opening it will report that
         database.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         beside = database.resolve()
         _take(held, beside.with_name(f"{beside.name}-lock"), database)

@@ -24,11 +24,11 @@ log = logging.getLogger("dicom_node.worker")
 
 
 class NothingLeft(Exception):
-    """No file of a series can be read any more: whom a report would be about is not known."""
+    """No file of a series can be read any longer: the patient of a report is not known."""
 
 
 def headers(instances: Sequence[Instance], spool: Spool) -> list[Dataset]:
-    """Of every instance; one whose file is gone or damaged gets what its row and another's header tell of it.
+    """The header of every instance; one whose file is gone or damaged gets what its row and another's header say.
 
     Raises NothingLeft, StoreUnavailable.
     """
@@ -42,7 +42,7 @@ def headers(instances: Sequence[Instance], spool: Spool) -> list[Dataset]:
 
 
 def header_of(one: Instance, spool: Spool) -> Dataset | None:
-    """What reports look at; None where the file is gone, or is not what was filed any more. Raises StoreUnavailable."""
+    """What reports need; None where the file is gone, or no longer what was filed. Raises StoreUnavailable."""
     try:
         read = pydicom.dcmread(spool.path(one.file), specific_tags=list(LOOKED_AT), stop_before_pixels=True)
         ds = without_long_values(read)
@@ -60,14 +60,14 @@ def header_of(one: Instance, spool: Spool) -> Dataset | None:
 
 
 def _remembered(instance: Instance, like: Dataset) -> Dataset:
-    """The header of an instance whose own cannot be read: patient, study and series are those of `like`."""
+    """A header for an instance whose own cannot be read: patient, study and series are those of `like`."""
     ds = deepcopy(like)
     ds.SOPClassUID, ds.SOPInstanceUID = instance.sop_class_uid, instance.sop_instance_uid
     return ds
 
 
 def reference(one: Series, made: MadeObject, spool: Spool) -> Predecessor:
-    """An object of an earlier run, as later objects name it: in its own study, as that of the series may have been
+    """How later objects name an object of an earlier run: in its own study, as the study of the series may have been
     corrected since."""
     its = filed_as(made, spool)
     study_uid = None if its is None else read_text(its, "StudyInstanceUID")
@@ -82,7 +82,7 @@ def filed_as(made: MadeObject, spool: Spool) -> Dataset | None:
 
 
 def named_by(made: MadeObject, spool: Spool) -> set[str]:
-    """SOP Instance UIDs of what a Key Object Selection of an earlier run is about; of one that is gone, none."""
+    """SOP Instance UIDs that a Key Object Selection of an earlier run refers to; none if it is gone."""
     its = filed_as(made, spool)
     studies = [] if its is None else its.get("CurrentRequestedProcedureEvidenceSequence") or []
     of_series = [each for study in studies for each in study.ReferencedSeriesSequence]
@@ -90,13 +90,13 @@ def named_by(made: MadeObject, spool: Spool) -> set[str]:
 
 
 def place(ds: Dataset) -> tuple[str, ...]:
-    """Under which study and patient a PACS files an image, or what is made of it."""
+    """The study and patient under which a PACS files an image, or what is made of it."""
     texts = ((key, read_text(ds, key) or "") for key in ("StudyInstanceUID", "PatientID"))
     return tuple(text if is_carriable(key, text) else "" for key, text in texts)
 
 
 def is_elsewhere(made: MadeObject, header: Dataset, spool: Spool) -> bool:
-    """Whether an object of an earlier run lies with another patient, or in another study, than the images do by now:
-    who looks there sees nothing of a newer one."""
+    """Whether an object of an earlier run is filed under another patient or study than the images now are: whoever
+    looks there does not see a newer one."""
     its = filed_as(made, spool)
     return its is not None and place(its) != place(header)

@@ -1,9 +1,9 @@
-"""The service's side of the worker process: starts it, starts it again when it ends, ends it when it seems dead.
+"""The service's side of the worker process: starts it, restarts it when it ends, kills it when it seems dead.
 
-The first line of the worker's standard input is the settings that `serve` was started with, so that a worker that is
-started again goes by them, whatever config.toml says by then; they may hold a password, which no command line should.
-After that the two speak in single bytes. On its standard output the worker gives signs of life, ALIVE or DONE; the end
-of its standard input is the word to stop, which it also hears when this process dies.
+The first line of the worker's standard input holds the settings that `serve` was started with, so that a restarted
+worker uses them too, whatever config.toml says by then; they may hold a password, which no command line should.
+After that the two talk in single bytes. On its standard output the worker gives signs of life, ALIVE or DONE; the end
+of its standard input tells it to stop, which also happens when this process dies.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from dicom_node.store.database import Database
 log = logging.getLogger("dicom_node.service")
 
 ALIVE = b"."
-DONE = b"!"  # alive, and it has done something: there may be something to send
-START_S = 180.0  # importing torch and loading a large model from a slow disk
+DONE = b"!"  # alive, and has done something: there may be something to send
+START_S = 180.0  # for importing torch and loading a large model from a slow disk
 STOP_S = 30.0
 LONGEST_RESTART_WAIT_S = 30.0
-STEADY_S = 60.0  # a worker that lived so long did not die of its start: the waits begin anew
+STEADY_S = 60.0  # a worker that lived this long did not fail at its start: the waits begin anew
 
 
 class Supervisor:
@@ -42,10 +42,10 @@ class Supervisor:
         stopping: threading.Event,
         done: Callable[[], None],
     ) -> None:
-        """`command`: the worker's, for the name under which it is to lease jobs; `settings`: the line that it reads
-        first; `done`: called at each DONE.
+        """`command`: the worker's, given the name under which it leases jobs; `settings`: the line that it reads first;
+        `done`: called at each DONE.
 
-        A worker silent for `lease_s` has lost its job anyhow, and is ended.
+        A worker silent for `lease_s` has lost its job anyway, and is killed.
         """
         self._database = database
         self._command = command
@@ -57,7 +57,7 @@ class Supervisor:
         self._seen_alive = False
 
     def run(self) -> None:
-        """One worker after the other, until `stopping`; a wait between two that grows while they die young."""
+        """One worker after another until `stopping`; the wait between two grows while they die young."""
         failures = 0
         while not self._stopping.is_set():
             begun = time.monotonic()
@@ -73,7 +73,7 @@ class Supervisor:
             self._stopping.wait(wait_s)
 
     def _free(self, owner: str) -> None:
-        """Take its leases at once; where the database cannot be written to, they run out by themselves."""
+        """Free its leases at once; where the database cannot be written to, they expire by themselves."""
         try:
             with self._database.write() as connection:
                 jobs.free(connection, owner=owner, now=time.time())
@@ -81,8 +81,8 @@ class Supervisor:
             log.error("waits %s", fields(part="worker", reason=exc))
 
     def _run_once(self, owner: str) -> int | str:
-        """Until it ends; its exit status, or why it could not be started."""
-        # On shared cores, threads that spin while they wait starve the receiver.
+        """Run it until it ends; returns its exit status, or why it could not be started."""
+        # On shared cores, threads that spin while waiting would starve the receiver.
         environment = os.environ | {"OMP_WAIT_POLICY": "passive"}
         try:
             process = subprocess.Popen(
@@ -109,9 +109,9 @@ class Supervisor:
         return process.returncode
 
     def _hand_over(self, process: subprocess.Popen[bytes]) -> None:
-        """The settings, in a thread of its own: what a pipe does not hold waits for a worker that may never read it."""
+        """The settings, in a thread of their own: what does not fit the pipe waits for a worker that may never read."""
         assert process.stdin is not None
-        line = os.fdopen(os.dup(process.stdin.fileno()), "wb")  # so that the other may be closed meanwhile
+        line = os.fdopen(os.dup(process.stdin.fileno()), "wb")  # so that the original can be closed meanwhile
 
         def write() -> None:
             with suppress(OSError), line:  # the worker is gone already

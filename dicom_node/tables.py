@@ -1,8 +1,8 @@
 """The tables, valid on SQLite and PostgreSQL. Their meaning and the arrows between states: docs/architecture.md.
 
-Times are seconds since 1970 UTC (`*_at`): deadlines live here and not in timers, so that a restart forgets nothing.
-No column holds a patient's name or number; `identity` and `patient` are digests that tell whether two instances speak
-of the same patient and study. File names are relative to the data folder and our own.
+Times are seconds since 1970 UTC (`*_at`): deadlines are kept here and not in timers, so that a restart forgets nothing.
+No column holds a patient's name or ID; `identity` and `patient` are digests that tell whether two instances name the
+same patient and study. File names are our own, relative to the spool.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from sqlalchemy import (
 
 class SeriesState(StrEnum):
     RECEIVING = "receiving"
-    COMPLETE = "complete"  # its newest job says how far it is
+    COMPLETE = "complete"  # its newest job says how far it has got
     REFUSED = "refused"  # not an eligible head CT
     NOT_CHOSEN = "not chosen"  # eligible, but another series of the study gives the result
     FAILED = "failed"  # contradicts itself; a person decides
@@ -78,7 +78,7 @@ metadata = MetaData(
     }
 )
 
-# People and logs go by these numbers: SQLite must not give one a second time after the last row was deleted.
+# People and logs use these numbers: SQLite must not reuse one after the last row was deleted.
 _NUMBERED: dict[str, Any] = {"sqlite_autoincrement": True}
 
 node = Table(
@@ -86,7 +86,7 @@ node = Table(
     metadata,
     Column("id", Integer, primary_key=True),
     Column("device_uid", String(64), nullable=False),
-    Column("spool_uid", String(64)),  # of the one spool in which the files lie; Spool.uid
+    Column("spool_uid", String(64)),  # of the one spool that holds the files; Spool.uid
     Column("created_at", Float, nullable=False),
 )
 
@@ -102,11 +102,11 @@ series = Table(
     Column("run", Integer, nullable=False),  # number of the newest run, 0 before the first
     Column("rule", String(32)),  # which completion rule fired last
     Column("whole", Boolean),  # and whether it could vouch for the series
-    Column("expected", Integer),  # Number of Series Related Instances, where a PACS told it
+    Column("expected", Integer),  # Number of Series Related Instances, if a PACS said it
     Column("first_at", Float, nullable=False),
     Column("last_at", Float, nullable=False, index=True),
     Column("not_before", Float),  # a reopened series is not completed again before this
-    Column("forced", Boolean, nullable=False),  # a person wants it reported, whatever else the study holds
+    Column("forced", Boolean, nullable=False),  # a person asked for a report, whatever else the study holds
     Column("priority", Integer, nullable=False, default=0),  # live or backlog, lower first: store.jobs
     Index(None, "state", "run"),
     **_NUMBERED,
@@ -123,16 +123,16 @@ instances = Table(
     Column("file", String(128), nullable=False),
     Column("size", BigInteger, nullable=False),
     Column("sha256", String(64), nullable=False),  # of the encoded data set, without the file meta information
-    Column("pixel_sha256", String(64)),  # once it was compared with another of its UID; header.pixel_digest
+    Column("pixel_sha256", String(64)),  # once compared with another of its UID; header.pixel_digest
     Column("identity", String(64), nullable=False),
     Column("patient", String(64), nullable=False),  # header.patient_digest
     Column("facts", JSON, nullable=False),  # header.Facts
-    Column("ruled_out", Text),  # why its header says that it is no slice to classify
+    Column("ruled_out", Text),  # why, by its header, it is not a slice to classify
     Column("calling_aet", String(16), nullable=False),
     Column("received_at", Float, nullable=False),
     Column("current", Boolean, nullable=False),  # False once a corrected header replaced it
     Column("tries", Integer, nullable=False),  # how often a worker began to read it without finishing
-    Column("committed_at", Float),  # when we took responsibility for it (storage commitment); it stays from then on
+    Column("committed_at", Float),  # when we committed to keeping it (storage commitment); from then on it stays
     UniqueConstraint("sop_instance_uid", "sha256"),
     **_NUMBERED,
 )
@@ -173,7 +173,7 @@ slice_results = Table(
     Column("frame", Integer, nullable=False),  # 0 for a single-frame image
     Column("model_digest", String(64), nullable=False),
     Column("preprocessing", String(64), nullable=False),
-    Column("left_out", Text),  # why it was not put to the model
+    Column("left_out", Text),  # why it was not given to the model
     Column("content", JSON, nullable=False),  # geometry and what the slice shows: results.SliceResult
     Column("presence", Float),
     Column("deep", Float),
@@ -209,12 +209,12 @@ deliveries = Table(
     Column("next_at", Float, nullable=False),
     Column("last_status", Integer),
     Column("last_error", Text),
-    Column("begun_at", Float),  # when it went out without a word on what became of it: the destination may have it
+    Column("begun_at", Float),  # when it went out without an answer: the destination may have it
     Column("delivered_at", Float),
-    Column("commitment", String(16)),  # of what is delivered, where the destination offers it: CommitmentState
+    Column("commitment", String(16)),  # for delivered objects, if the destination is asked: CommitmentState
     Column("commitment_at", Float),  # when to ask for it (again); once committed, when that was said
     Column("commitment_tries", Integer, nullable=False, default=0),
-    Column("transaction_uid", String(64), index=True),  # under which the destination was asked last
+    Column("transaction_uid", String(64), index=True),  # of the last request to the destination
     UniqueConstraint("object_id", "destination"),
     Index(None, "state", "destination", "next_at"),
     Index(None, "commitment", "destination", "commitment_at"),
@@ -238,7 +238,7 @@ commitments = Table(
 )
 
 heartbeats = Table(
-    "heartbeats",  # one row a living `serve`; `dicom-node status` goes by it
+    "heartbeats",  # one row per living `serve`; `dicom-node status` relies on it
     metadata,
     Column("owner", String(64), primary_key=True),
     Column("started_at", Float, nullable=False),
@@ -249,7 +249,7 @@ destinations = Table(
     "destinations",
     metadata,
     Column("name", String(64), primary_key=True),
-    Column("sr_class_uid", String(64), nullable=False),  # the SR class this destination was seen to take
+    Column("sr_class_uid", String(64), nullable=False),  # the SR class that this destination has taken
     Column("noted_at", Float, nullable=False),
 )
 

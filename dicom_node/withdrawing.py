@@ -1,7 +1,7 @@
 """What `dicom-node withdraw` does: takes a result back, by a person's decision.
 
-What is not delivered yet is not delivered any more. Where the result is stored already, or may be as it was on the
-wire, a Key Object Selection says that it holds no longer (IHE Image Object Change Management), if the destination is
+What has not been delivered is no longer delivered. Where the result is already stored, or may be because it was on the
+wire, a Key Object Selection says that it is no longer valid (IHE Image Object Change Management), if the destination is
 configured to act on one.
 """
 
@@ -32,7 +32,7 @@ REPORTED = (JobState.REPORTED, JobState.DELIVERED, JobState.FAILED, JobState.REF
 
 @dataclass(frozen=True)
 class _Standing:
-    """What a withdrawal is about."""
+    """The results that a withdrawal takes back, and who has them."""
 
     told: list[tuple[Record, Result]]
     taken: dict[str, list[MadeObject]]
@@ -40,7 +40,7 @@ class _Standing:
 
 
 class _Changed(Exception):
-    """Something was sent, or made, since it was looked at."""
+    """Something was sent or made since the database was read."""
 
 
 def withdraw(
@@ -56,11 +56,11 @@ def withdraw(
 ) -> str:
     """Take back the result of the series; returns what was done, in words. Raises NotPossible.
 
-    Results that the newest superseded go with it: where it is gone, they would be the ones that stand. What is sent is
-    built beforehand, as nothing else is written, nor any image acknowledged, while that takes its time.
+    Results that the newest one superseded go with it: otherwise they would stand again. What is sent is built before
+    the transaction, during which nothing else is written and no image acknowledged.
     """
     if not wording.plain(why).strip(" ?"):
-        raise NotPossible("say why, in plain ASCII: the reason stands in what is sent")
+        raise NotPossible("say why, in plain ASCII: the reason is part of what is sent")
     while True:
         with database.read() as connection:
             standing = _standing(connection, one.id, config)
@@ -105,7 +105,7 @@ def _standing(connection: Connection, series_id: int, config: Config) -> _Standi
 
 
 def _with(standing: _Standing, config: Config) -> list[Peer]:
-    """Destinations that have something of it, or may have."""
+    """Destinations that have, or may have, something of it."""
     return [peer for peer in config.destinations if standing.taken[peer.name]]
 
 
@@ -113,11 +113,11 @@ def _told_of(peer: Peer, built: Collection[str]) -> str:
     if peer.name in built:
         return f"{peer.name} is told by a Key Object Selection"
     keeps = f"{peer.name} keeps what it has or was being sent"
-    return f"{keeps}: peers.withdraw_by is {peer.withdraw_by!r}, tell its users"
+    return f"{keeps}: peers.withdraw_by is {peer.withdraw_by!r}; tell its users"
 
 
 def _told(runs: Sequence[Record]) -> list[tuple[Record, Result]]:
-    """Those of a series that came to a result which still stands, in order. Raises NotPossible where there is none."""
+    """The runs of a series whose result still stands, in order. Raises NotPossible where there is none."""
     if not runs:
         raise NotPossible("there is no result to withdraw")
     found = [(run, run.result) for run in runs if run.state in REPORTED and run.result is not None]
@@ -127,9 +127,9 @@ def _told(runs: Sequence[Record]) -> list[tuple[Record, Result]]:
 
 
 def _a_header(instances: Sequence[Instance], spool: Spool) -> Dataset:
-    """Of any image whose file is there and whole: of one that counts, as they agree about patient and study, else there
-    were no result; of the last from before where all have gone to another series, with a correction."""
+    """The header of any image whose file exists and is intact. Those that count agree about patient and study, or there
+    would be no result; where all have moved to another series with a correction, the last one from before."""
     for one in instances:
         if (header := spooled.header_of(one, spool)) is not None:
             return header
-    raise NotPossible("every image of it is gone from the spool, and with them whom the result is about")
+    raise NotPossible("every image of it is gone from the spool, so the patient of the result is not known")

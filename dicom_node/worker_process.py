@@ -1,7 +1,7 @@
-"""The process around the worker: loads the model once, works until told to stop, gives a sign of life on stdout.
+"""The process around the worker: loads the model once, works until told to stop, gives signs of life on stdout.
 
-Its settings are the first line of its standard input. It stops when that ends, which is what happens when the service
-stops it and when the service dies.
+Its settings are the first line of its standard input. It stops when that ends, which happens when the service stops it
+and when the service dies.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ MOST_READERS = 16  # some 2,000 slices a second, as many as a GPU classifies wit
 
 
 def given_settings() -> Config | None:
-    """What `serve` was started with; None where it has gone before it said so. Raises ConfigError."""
+    """What `serve` was started with; None if it ended before it said so. Raises ConfigError."""
     line = b""
     while not line.endswith(b"\n"):  # nothing follows it
         if not (part := os.read(sys.stdin.fileno(), 1 << 16)):
@@ -43,7 +43,7 @@ def given_settings() -> Config | None:
 
 
 def work(config: Config, owner: str) -> NoReturn:
-    """Work until told to stop, and end the process. What ends it before, exit status 1, is a line of the log."""
+    """Work until told to stop, then end the process. If anything ends it before, exit status 1, the log says what."""
     stopping = threading.Event()
     working = threading.Event()
     threading.Thread(target=_wait_for_end_of_input, args=(stopping, working), daemon=True).start()
@@ -61,7 +61,7 @@ def work(config: Config, owner: str) -> NoReturn:
 def _work(config: Config, owner: str, stopping: threading.Event, working: threading.Event) -> None:
     """Until `stopping` is set. Raises ConfigError where the model cannot be used as configured, and ModelFailed."""
     with contextlib.suppress(OSError):
-        os.nice(19)  # receiving goes before classifying: a sender waits, a report does not mind a moment
+        os.nice(19)  # receiving goes before classifying: a sender is waiting, a report can wait a moment
     keep_memory()
     database, spool = open_store(config)
     classifier = load_classifier(config)
@@ -78,7 +78,7 @@ def _work(config: Config, owner: str, stopping: threading.Event, working: thread
         stopping=stopping.is_set,
     )
     about = {"device": classifier.device, "precision": classifier.precision}
-    gc.freeze()  # what was imported and loaded stays: to look through it takes 0.1 s each time
+    gc.freeze()  # what was imported and loaded stays: scanning it takes 0.1 s each time
     log.info("worker_ready %s", fields(pid=os.getpid(), **about, checkpoint=classifier.checkpoint.metadata.name))
     while not stopping.is_set():
         _sign_of_life()
@@ -135,7 +135,7 @@ def _sign_of_life(sign: bytes = ALIVE) -> None:
 
 def _wait_for_end_of_input(stopping: threading.Event, working: threading.Event) -> None:
     with contextlib.suppress(OSError, ValueError):
-        while os.read(sys.stdin.fileno(), 1):  # not by its buffer: that is locked while this waits, at the end too
+        while os.read(sys.stdin.fileno(), 1):  # not through its buffer, which is locked while this waits, even at exit
             pass
     stopping.set()
     if not working.is_set():  # still importing torch or loading weights: nothing is leased, nothing can be lost
@@ -143,6 +143,6 @@ def _wait_for_end_of_input(stopping: threading.Event, working: threading.Event) 
 
 
 def _end(code: int) -> NoReturn:
-    """Leave at once: taking torch apart costs seconds, and the database is what remembers."""
+    """Exit at once: tearing torch down takes seconds, and all that matters is in the database."""
     logging.shutdown()
     os._exit(code)

@@ -118,7 +118,7 @@ def test_a_wrong_key_is_named_with_the_nearest_known_one(folder: Path):
         ('bind = "203.0.113.7"', "node.bind = '203.0.113.7': not an address of this machine"),
         ('bind = "no such host"', "node.bind"),
         ('database_url = "sqlite://"', "nothing in memory survives"),
-        ('database_url = "nonsense"', "node.database_url names no database"),
+        ('database_url = "nonsense"', "node.database_url names no usable database"),
         ('database_url = "postgresql+psycopg://nobody@127.0.0.1:1/none"', "the database cannot be used"),
         ('data_folder = "config.toml/data"', "node.data_folder"),
     ],

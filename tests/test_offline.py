@@ -82,7 +82,7 @@ def test_a_series_passed_over_for_one_that_is_no_head_is_classified_after_all(wr
     )
     first, second = offline.classify(paths)
     assert (first.state, second.state) == ("refused", "delivered")
-    assert "no head" in (first.reason or "")
+    assert "not a head" in (first.reason or "")
 
 
 def test_every_series_is_accounted_for(write: Callable[..., list[Path]]) -> None:

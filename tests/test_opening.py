@@ -206,7 +206,7 @@ def test_the_state_of_a_node_is_told_without_its_spool(config: Path) -> None:
     shutil.rmtree(node.spool.folder)
     code, said = run(config, "status", "--check")
     assert code == 2
-    assert "nothing is received: the spool cannot be reached: No such file or directory" in " ".join(said.split())
+    assert "nothing can be received: the spool cannot be reached: No such file or directory" in " ".join(said.split())
     assert "free disk: unknown" in said
     assert run(config, "show", "1")[0] == 0
 
@@ -224,7 +224,7 @@ def test_what_serve_could_not_use_is_told_before(config: Path) -> None:
     assert "the database file is damaged" in said
     (config.parent / "data" / "node.sqlite").unlink()
     (config.parent / "data" / "node.sqlite").mkdir()
-    assert "must be a file that can be written to" in run(config, "check-config")[1]
+    assert "must be a writable file" in run(config, "check-config")[1]
     config.write_text("[node]\nmin_free_mib = 99999999\n")
     shutil.rmtree(config.parent / "data")
     assert "node.min_free_mib keeps 99999999" in run(config, "check-config")[1]

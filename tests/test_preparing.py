@@ -282,7 +282,7 @@ def test_the_command_fails_only_where_nothing_came_out(two: Path, tmp_path: Path
     (tmp_path / "empty" / "notes.txt").write_text("no CT")
     nothing = runner.invoke(main, ["prepare", str(tmp_path / "empty"), "--out", str(tmp_path / "none")])
     assert nothing.exit_code == 1
-    assert "notes.txt: no DICOM file" in nothing.output
+    assert "notes.txt: not a DICOM file" in nothing.output
     assert "nothing came out" in nothing.output
     some = runner.invoke(main, ["prepare", str(two), "--out", str(tmp_path / "out"), "--config", str(tmp_path / "no")])
     assert some.exit_code == 0

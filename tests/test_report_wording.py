@@ -99,10 +99,10 @@ def test_what_the_findings_say_already_is_not_said_twice() -> None:
     gap = findings("gap")
     said = wording.standing(gap, run=1, replaces=False, partial_because=gap.reasons[0])
     assert said == ()
-    said = wording.standing(gap, run=3, replaces=True, partial_because="fewer images came than were announced.")
+    said = wording.standing(gap, run=3, replaces=True, partial_because="fewer images arrived than were announced.")
     assert said == (
         "Version 3, replaces the earlier report of this series",
-        "Partial report: fewer images came than were announced",
+        "Partial report: fewer images arrived than were announced",
     )
 
 

@@ -141,7 +141,7 @@ def test_what_is_owed_to_a_peer_that_is_configured_no_more_is_told(node: Made, t
     beat(node, at=NOW)
     level, wrong = health(seen(node), no_room=None, destinations=["PACS2"])
     assert level is Health.WARNING
-    assert "1 deliveries are owed to PACS1, which is no destination" in wrong[0]
+    assert "1 deliveries are owed to PACS1, which is not a destination" in wrong[0]
     (tmp_path / "config.toml").write_text("[node]\nmin_free_mib = 0\n")
     arguments = ["cancel", "PACS1", "--config", str(tmp_path / "config.toml")]
     assert CliRunner().invoke(main, arguments, input="n\n").exit_code == 1
@@ -194,7 +194,7 @@ def test_what_is_wrong_is_told_with_the_series_to_look_at(node: Made) -> None:
     beat(node, at=node.clock())
     said = health(seen(node), no_room=None, destinations=["PACS1"])[1]
     assert "see dicom-node show 1" in said[0]
-    assert "of series 1; see why by show" in said[1]
+    assert "of series 1; show says why" in said[1]
 
 
 def test_a_series_that_failed_is_a_warning_for_a_day(node: Made) -> None:
@@ -253,7 +253,7 @@ def test_monitoring_reads_the_exit_status(tmp_path: Path) -> None:
     told = CliRunner().invoke(main, [*arguments, "--check"])
     assert told.exit_code == 2
     assert json.loads(told.stdout)["health"] == "critical"
-    assert "no dicom-node serve gives a sign of life" in json.loads(told.stdout)["wrong"]
+    assert "no dicom-node serve shows a sign of life" in json.loads(told.stdout)["wrong"]
     assert CliRunner().invoke(main, arguments).exit_code == 0
 
 

@@ -155,7 +155,7 @@ def ended_worker(settings: bytes) -> tuple[int, str]:
 def test_a_worker_of_another_release_quotes_nothing_of_what_it_cannot_read() -> None:
     code, said = ended_worker(b'{"node": {"database_url": "postgresql://node:secret@host/db", "was_removed": 1}}\n')
     assert code == 1
-    assert "was another dicom-node installed meanwhile? restart it" in said
+    assert "was another dicom-node version installed meanwhile? restart serve" in said
     assert "secret" not in said
 
 

@@ -164,7 +164,7 @@ def test_what_is_no_head_is_refused_and_nothing_is_sent(node: Made) -> None:
     work(node)
     job = node.rows(jobs_table)[0]
     assert job.state == "refused"
-    assert "no head" in job.reason
+    assert "not a head" in job.reason
     assert node.rows(objects) == []
 
 

@@ -34,7 +34,7 @@ def serve(config_path: Path) -> None:
 @click.command(hidden=True)
 @click.option("--owner", required=True)
 def worker(owner: str) -> None:
-    """The process beside `serve` that classifies; started by it, with its settings on standard input."""
+    """The process beside `serve` that classifies; `serve` starts it and gives it its settings on standard input."""
     from dicom_node import logs
     from dicom_node.worker_process import given_settings, work
 

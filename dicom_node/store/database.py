@@ -1,8 +1,8 @@
 """The database: opening it, bringing its schema up to date, and transactions.
 
 SQLite by default (WAL, synchronous=FULL: a committed row survives a power cut), PostgreSQL by `database_url`. Writing
-transactions on SQLite take the write lock at their start (BEGIN IMMEDIATE), so that they wait for each other instead of
-failing half-way.
+transactions on SQLite take the write lock when they begin (BEGIN IMMEDIATE), so that they wait for each other instead
+of failing half-way.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import Connection as Connection  # handed on: the flows above name it in signatures, and no more of SQL
+from sqlalchemy import Connection as Connection  # re-exported: the flows above only name it in signatures
 from sqlalchemy import Engine, event
 from sqlalchemy.exc import DatabaseError, OperationalError, SQLAlchemyError
 
 from dicom_node import tables, uids
 from dicom_node.errors import ConfigError, NotFound, StoreFull, StoreUnavailable
 
-BUSY_TIMEOUT_S = 30.0  # longer than the longest writing transaction by far
+BUSY_TIMEOUT_S = 30.0  # far longer than the longest writing transaction
 _BESIDE_OTHERS, _ALONE = (sa.text(f"SELECT pg_advisory_xact_lock{kind}(4712)") for kind in ("_shared", ""))
 _ONE_STARTS = sa.text("SELECT pg_advisory_xact_lock(4711)")
-_NOT_FOR_EVER = sa.text(f"SET LOCAL lock_timeout = '{BUSY_TIMEOUT_S:.0f}s'")  # new writers wait behind who waits alone
-IN_MEMORY = "node.database_url: the database must be a file, nothing in memory survives a restart"
+_NOT_FOR_EVER = sa.text(f"SET LOCAL lock_timeout = '{BUSY_TIMEOUT_S:.0f}s'")  # new writers wait behind a `write_alone`
+IN_MEMORY = "node.database_url: the database must be a file; nothing in memory survives a restart"
 NETWORK_FILE_SYSTEMS = frozenset(
     {
         *("nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "9p", "glusterfs", "ceph", "lustre", "beegfs", "gpfs"),
@@ -43,11 +43,11 @@ class Database:
             self.engine = self._open()
             self._writing = self.engine.execution_options(writes=True)
         self._idle: deque[Connection] = deque()
-        """Connections of SQLite that write, between their transactions."""
+        """SQLite connections for writing, between their transactions."""
 
     @staticmethod
     def check(url: str) -> None:
-        """Whether the database could be used; a file of SQLite is not made. Raises NodeError."""
+        """Raises NodeError if the database could not be used; does not create a file of SQLite."""
         with _explained():
             made = sa.make_url(url)
             if made.get_backend_name() != "sqlite":
@@ -59,13 +59,13 @@ class Database:
         there = next(parent for parent in path.parents if parent.exists())
         _check_file_system(there)
         if path.is_dir() or not all(os.access(one, os.W_OK) for one in (there, path) if one.exists()):
-            raise StoreUnavailable(f"the database {path} cannot be used: it must be a file that can be written to")
+            raise StoreUnavailable(f"the database {path} cannot be used: it must be a writable file")
         if path.exists():
             Database(url).look()
 
     @staticmethod
     def file(url: str) -> Path | None:
-        """SQLite's; None in memory, or on PostgreSQL. Raises ConfigError."""
+        """The file of SQLite; None in memory, or on PostgreSQL. Raises ConfigError."""
         with _explained():
             made = sa.make_url(url)
         is_file = made.get_backend_name() == "sqlite" and made.database not in (None, "", ":memory:")
@@ -73,7 +73,7 @@ class Database:
 
     @staticmethod
     def missing_file(url: str) -> Path | None:
-        """The file of SQLite that opening would make; None where it is there, or on PostgreSQL. Raises OSError."""
+        """The file of SQLite that opening would create; None if it exists, or on PostgreSQL. Raises OSError."""
         path = Database.file(url)
         return None if path is None or path.exists() else path
 
@@ -87,7 +87,7 @@ class Database:
 
     @contextmanager
     def write_alone(self) -> Iterator[Connection]:
-        """The same while no other `write` is under way anywhere: what began before is committed, what follows waits."""
+        """The same while no other `write` is in progress anywhere: earlier ones are committed, later ones wait."""
         with _translated(), self._writing.begin() as connection:
             if self.shares_commits:
                 connection.execute(_NOT_FOR_EVER)
@@ -96,7 +96,7 @@ class Database:
 
     @contextmanager
     def _writer(self) -> Iterator[Connection]:
-        """One kept from an earlier transaction, on SQLite: to take one from the pool costs more than to begin."""
+        """On SQLite, one kept from an earlier transaction: taking one from the pool costs more than beginning."""
         try:
             connection = self._idle.pop()
         except IndexError:
@@ -106,7 +106,7 @@ class Database:
         except BaseException:
             connection.close()
             raise
-        if self.is_shared:  # the pool knows which of them the server has closed meanwhile
+        if self.is_shared:  # the pool knows which connections the server has closed meanwhile
             connection.close()
         else:
             self._idle.append(connection)
@@ -118,12 +118,12 @@ class Database:
 
     @property
     def shares_commits(self) -> bool:
-        """Whether commits of several connections wait for the disk together; SQLite has them wait for each other."""
+        """Whether commits of several connections wait for the disk together; on SQLite they wait for each other."""
         return self.is_shared
 
     @property
     def is_shared(self) -> bool:
-        """Whether other nodes may work on it too; SQLite is one process tree's, with one worker."""
+        """Whether other nodes may use it too; SQLite belongs to one process tree, with one worker."""
         return self.url.get_backend_name() != "sqlite"
 
     def prepare(self) -> None:
@@ -139,7 +139,7 @@ class Database:
                 command.upgrade(settings, "head")
 
     def look(self) -> None:
-        """Raises StoreUnavailable where `prepare` would, and closes the database."""
+        """Raises StoreUnavailable where `prepare` would; closes the database."""
         try:
             with self.read() as connection:
                 _revision(connection, _migrations()[1])
@@ -147,20 +147,20 @@ class Database:
             self.close()
 
     def expect(self) -> None:
-        """Raise NotFound where `prepare` would have something to make or to upgrade: a command must not do that."""
+        """Raise NotFound where `prepare` would create or upgrade something: a command must not do that."""
         _, scripts = _migrations()
         with self.read() as connection:
             current = _revision(connection, scripts)
         if current is None:
-            raise NotFound("the database is empty: dicom-node serve fills it at its first start")
+            raise NotFound("the database is empty: dicom-node serve sets it up at its first start")
         if current != scripts.get_current_head():
             raise NotFound(
                 f"the database was made by an older dicom-node (its schema is {current}, this one's "
-                f"{scripts.get_current_head()}); a start of this version's serve upgrades it, there is no way back"
+                f"{scripts.get_current_head()}); starting this version's serve upgrades it, and there is no way back"
             )
 
     def device_uid(self) -> str:
-        """The UID of this node, made at first start and kept for ever."""
+        """The UID of this node, made at its first start and kept for ever."""
         find = sa.select(tables.node.c.device_uid)
         with self.write() as connection:
             known = connection.scalar(find)
@@ -171,12 +171,12 @@ class Database:
             return str(known)
 
     def spool_uid(self) -> str | None:
-        """Of the spool in which the files lie that this database names; None before it has any."""
+        """UID of the spool that holds the files this database names; None before it has any."""
         with self.read() as connection:
             return connection.scalar(sa.select(tables.node.c.spool_uid))
 
     def bind(self, mark: Callable[[], str]) -> None:
-        """Note whose files these are, where that is not known; `mark` tells, for one process after the other."""
+        """Record which spool this database's files are in, if not known yet; `mark` says, for one process at a time."""
         self.device_uid()
         with self.write() as connection:
             if connection.dialect.name == "postgresql":
@@ -185,7 +185,7 @@ class Database:
                 connection.execute(tables.node.update().values(spool_uid=mark()))
 
     def compact(self) -> None:
-        """Rewrite the database without what deleted rows left in free pages and in the log; waits for other work."""
+        """Rewrite the database without the traces of deleted rows in free pages and the log; waits for other work."""
         with _translated():
             raw = self.engine.execution_options(isolation_level="AUTOCOMMIT", raw=True)
             with raw.connect() as connection:
@@ -216,7 +216,7 @@ class Database:
             self.url,
             pool_size=10,
             max_overflow=100,
-            pool_use_lifo=True,  # the connection used last still has in its cache what the next one asks for
+            pool_use_lifo=True,  # the last-used connection still has in its cache what is asked for next
             connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False},
         )
         event.listen(engine, "connect", _set_up_sqlite)
@@ -235,14 +235,14 @@ def _migrations() -> tuple[Any, Any]:
 
 
 def _revision(connection: Connection, scripts: Any) -> str | None:
-    """Of the schema that is there; None if there is none. Raises StoreUnavailable where it is of the future."""
+    """Revision of the existing schema; None if there is none. Raises StoreUnavailable if newer than this program."""
     from alembic.runtime.migration import MigrationContext
 
     current = MigrationContext.configure(connection).get_current_revision()
     if current is not None and current not in {one.revision for one in scripts.walk_revisions()}:
         raise StoreUnavailable(
             f"the database was made by a newer dicom-node (its schema is {current}, this one's "
-            f"{scripts.get_current_head()}); install that version, or name another node.data_folder"
+            f"{scripts.get_current_head()}); install that version, or use another node.data_folder"
         )
     return current
 
@@ -252,12 +252,12 @@ def _check_file_system(folder: Path) -> None:
     if file_system in NETWORK_FILE_SYSTEMS:
         raise StoreUnavailable(
             f"SQLite loses data on a network file system, and {folder} is {file_system}; "
-            "use a local disk for node.data_folder, or PostgreSQL by node.database_url"
+            "use a local disk for node.data_folder, or PostgreSQL in node.database_url"
         )
 
 
 def insert_for(connection: Connection) -> Any:
-    """INSERT .. ON CONFLICT is spelled alike on both databases, but imported from each."""
+    """INSERT .. ON CONFLICT is spelled the same for both databases, but imported separately."""
     if connection.dialect.name == "postgresql":
         from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 
@@ -268,7 +268,7 @@ def insert_for(connection: Connection) -> Any:
 
 
 def _set_up_sqlite(connection: Any, _record: Any) -> None:
-    connection.isolation_level = None  # BEGIN is ours to say, see _begin_sqlite
+    connection.isolation_level = None  # we send BEGIN ourselves, see _begin_sqlite
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
 
@@ -281,9 +281,9 @@ def _begin_sqlite(connection: Connection) -> None:
 
 
 def by_driver(connection: Connection, statement: str, values: Mapping[str, Any] | None = None) -> Any:
-    """A statement, and its values by name, as the driver takes them; returns its cursor. Raises what SQLAlchemy does.
+    """Run a statement, with its values by name, on the driver itself; returns its cursor. Raises what SQLAlchemy does.
 
-    For those that run with every image: SQLAlchemy's own way there costs several times what they cost the database.
+    For those that run with every image: SQLAlchemy's own way costs several times what they cost the database.
     """
     cursor = connection.connection.cursor()
     try:
@@ -304,16 +304,16 @@ def by_driver(connection: Connection, statement: str, values: Mapping[str, Any] 
 def _explained() -> Iterator[None]:
     try:
         yield
-    except (sa.exc.ArgumentError, ModuleNotFoundError) as exc:  # not quoted: it may hold a password
+    except (sa.exc.ArgumentError, ModuleNotFoundError) as exc:  # the URL is not quoted: it may hold a password
         raise ConfigError(
-            "node.database_url names no database that can be used; empty for SQLite in the data folder, "
-            'or as in "postgresql+psycopg://user@host/dicom_node" (with psycopg installed)'
+            "node.database_url names no usable database; leave it empty for SQLite in the data folder, "
+            'or give one such as "postgresql+psycopg://user@host/dicom_node" (with psycopg installed)'
         ) from exc
 
 
 @contextmanager
 def _translated() -> Iterator[None]:
-    """Turn what the database says about itself into what the node does about it."""
+    """Turn the database's errors into the node's, which say what to do."""
     try:
         yield
     except (OperationalError, DatabaseError) as exc:
@@ -324,10 +324,10 @@ def _translated() -> Iterator[None]:
             raise StoreFull("the disk of the database is full") from exc
         if "not a database" in text or "malformed" in text:
             raise StoreUnavailable(
-                "the database file is damaged; restore it from a backup, or move it away, start afresh, "
+                "the database file is damaged; restore it from a backup, or move it away, start anew, "
                 "and send the images in the spool folder to the node again (dicom-node send)"
             ) from exc
-        if not isinstance(exc, OperationalError):  # its text may quote what was to be stored
+        if not isinstance(exc, OperationalError):  # its text may quote values that were to be stored
             text = type(exc.orig).__name__
         raise StoreUnavailable(f"the database cannot be used: {text}") from exc
     except SQLAlchemyError as exc:
@@ -337,7 +337,7 @@ def _translated() -> Iterator[None]:
 
 
 def _file_system_of(folder: Path) -> str | None:
-    """Type of the file system that holds `folder`, where the kernel tells (Linux); None elsewhere."""
+    """Type of the file system that holds `folder`, if the kernel says (Linux); otherwise None."""
     try:
         mounts = Path("/proc/mounts").read_text(encoding="utf-8").splitlines()
     except OSError:

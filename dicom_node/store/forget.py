@@ -1,7 +1,7 @@
 """Erasing a patient from the database: which series, what others hold of them, and the rows themselves.
 
-Whose a series is, its current images say. One that a correction moved to another patient is that one's; only what still
-bears the former patient's number goes then: superseded images, and objects that were made before the correction.
+A series belongs to the patient of its current images. If a correction moved it to another patient, it is that one's;
+then only what still has the former patient's ID goes: superseded images, and objects made before the correction.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ class Found:
     """Numbers of the series in which there is something to erase."""
 
     series: tuple[int, ...]
-    """All of them goes."""
+    """These go completely."""
     former: tuple[int, ...] = ()
-    """They are of another patient by now."""
+    """These now belong to another patient."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Held:
     study_uid: str
     sop_instance_uid: str
     certain: bool
-    """False where it went out without a word on what became of it."""
+    """False where it went out without an answer."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def find(connection: Connection, *, patient: str | None, study_uid: str | None) 
 
 
 def objects_of(connection: Connection, series_ids: Collection[int]) -> dict[int, str]:
-    """What was made of these series: numbers of the objects, and their files."""
+    """What was made from these series: numbers of the objects, and their files."""
     query = sa.select(objects.c.id, objects.c.file).join(jobs).where(jobs.c.series_id.in_(series_ids))
     return {int(row.id): str(row.file) for row in connection.execute(query)}
 
@@ -90,9 +90,9 @@ def held(connection: Connection, object_ids: Sequence[int]) -> list[Held]:
 def erase(
     connection: Connection, found: Found, *, patient: str | None, former_objects: Collection[int], now: float
 ) -> Erased:
-    """Delete rows; the history keeps one line that says how many they were, and no more.
+    """Delete rows; the history keeps one line that says how many, and nothing else.
 
-    `former_objects`: those of `found.former` that bear the number of this patient (a digest).
+    `former_objects`: those of `found.former` that have the ID of this patient (a digest).
     """
     former = sa.and_(instances.c.series_id.in_(found.former), instances.c.patient == patient)
     going = sa.or_(instances.c.series_id.in_(found.series), sa.and_(former, instances.c.current.is_(True)))
@@ -112,7 +112,7 @@ def erase(
 
 
 def _delete_objects(connection: Connection, object_ids: Collection[int], *, now: float) -> list[str]:
-    """What their jobs still owe may be nothing then."""
+    """Delete these objects; their jobs may then owe nothing more."""
     job_ids = connection.scalars(sa.select(objects.c.job_id).where(objects.c.id.in_(object_ids)).distinct()).all()
     files = purge.delete_objects(connection, objects.c.id.in_(object_ids))
     for job_id in job_ids:

@@ -1,4 +1,4 @@
-"""Opening what the node remembers, for the service, for the worker and for commands."""
+"""Opens database and spool, for the service, the worker and commands."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dicom_node.tables import instances
 
 
 def open_store(config: Config) -> tuple[Database, Spool]:
-    """The database, its schema up to date, and the spool; made where they are missing. Raises NodeError."""
+    """The database, with its schema up to date, and the spool; created if missing. Raises NodeError."""
     spool = _spool(config)
     with made_folder(config):
         database = Database(config.database_url)
@@ -26,13 +26,13 @@ def open_store(config: Config) -> tuple[Database, Spool]:
         _expect_its_spool(database, spool)
         spool.prepare()
         database.bind(spool.mark)
-        _expect_its_spool(database, spool)  # of nodes that start for the first time at once, one was first
+        _expect_its_spool(database, spool)  # if several nodes start for the first time at once, one was first
     return database, spool
 
 
 @contextmanager
 def made_folder(config: Config) -> Iterator[Path]:
-    """The data folder, made where it is missing; what is done in it and cannot be, is told as StoreUnavailable."""
+    """The data folder, created if missing; an OSError in the block becomes StoreUnavailable."""
     folder = config.node.data_folder
     with _usable(folder):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -40,21 +40,21 @@ def made_folder(config: Config) -> Iterator[Path]:
 
 
 def missing_database(config: Config) -> Path | None:
-    """The database's file, if it is one and not there. Raises StoreUnavailable."""
+    """The database's file, if it is a file and missing. Raises StoreUnavailable."""
     with _usable(config.node.data_folder):
         return Database.missing_file(config.database_url)
 
 
 def open_existing(config: Config, *, with_files: bool = True) -> tuple[Database, Spool]:
-    """The same for a command: it makes nothing, as another user than the node's may call it, and upgrades nothing.
+    """The same for a command: it creates nothing, as a user other than the node's may run it, and upgrades nothing.
 
-    `with_files`: whether the spool must be there too. Raises NodeError.
+    `with_files`: whether the spool must exist too. Raises NodeError.
     """
     spool = _spool(config)
     missing = missing_database(config)
     if missing is not None:
         raise NotFound(
-            f"no node has run here: {missing} is not there, dicom-node serve makes it at its first start; "
+            f"no node has run here: {missing} does not exist, and dicom-node serve creates it at its first start; "
             "if one has run, is its disk mounted, and is this its configuration?"
         )
     database = Database(config.database_url)
@@ -66,7 +66,7 @@ def open_existing(config: Config, *, with_files: bool = True) -> tuple[Database,
 
 
 def check(config: Config) -> None:
-    """Whether `open_store` would succeed, as far as can be told without leaving anything behind. Raises NodeError."""
+    """Raises NodeError if `open_store` would fail, as far as can be told without leaving anything behind."""
     folder = config.node.data_folder
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
@@ -89,8 +89,8 @@ def _usable(folder: Path) -> Iterator[None]:
 
 
 def _expect_its_spool(database: Database, spool: Spool) -> None:
-    """Another one would take in images, and those of the database would be lost in it: an empty folder whose disk is
-    away, or the local disk of a second node on a shared database.
+    """A wrong spool would take in images, and lack those of the database: an empty folder whose disk is not mounted, or
+    the local disk of a second node on a shared database.
     """
     uid = database.spool_uid()
     if uid is None:
@@ -104,13 +104,13 @@ def _expect_its_spool(database: Database, spool: Spool) -> None:
 
 
 def _expect_its_files(database: Database, spool: Spool) -> None:
-    """Of a database that was made before spools had UIDs."""
+    """For a database that was made before spools had UIDs."""
     if spool.is_there():
         return
     with database.read() as connection:
         if connection.scalar(sa.select(instances.c.id).limit(1)) is None:
             return
     raise StoreUnavailable(
-        f"the database names files, and {spool.folder} holds none: is its disk mounted? "
+        f"the database names files, but {spool.folder} holds none: is its disk mounted? "
         f"If they are lost for good, mkdir -p {spool.folder}/00 and start again"
     )

@@ -78,7 +78,7 @@ def due(
     """
     is_due = passed(deliveries.c.next_at, now=now, longest_s=longest_wait_s)
     before, its_object, its_job = deliveries.alias("before"), objects.alias("its_object"), jobs.alias("its_job")
-    # Nested, and not joined: SQLite would begin a join with all that waits there, for each of all that wait there.
+    # Nested, not joined: SQLite would start a join from all that waits there, for each one of these.
     owed = sa.exists().where(
         before.c.object_id == its_object.c.id,
         before.c.destination == destination,

@@ -1,4 +1,4 @@
-"""What `dicom-node status` and `show` tell: how much there is in which state, and the history of one series."""
+"""What `dicom-node status` and `show` report: how much is in each state, and the history of one series."""
 
 from __future__ import annotations
 
@@ -47,40 +47,40 @@ class Line:
 class Overview:
     by_state: dict[str, int]
     last_image_s: float | None
-    """Since the newest image came; None where there is none. One that came again does not count."""
+    """Time since the newest image arrived; None where there is none. A repeated image does not count."""
     oldest_waiting_s: float | None
-    """Age of the oldest series that is received or in work and not reported yet."""
+    """Age of the oldest series that is received or in progress and not reported yet."""
     undelivered: int
     oldest_undelivered_s: float | None
     oldest_undelivered_positive_s: float | None
     oldest_undelivered_positive: int | None
-    """The series that the oldest undelivered positive result is of."""
+    """The series of the oldest undelivered positive result."""
     failed_deliveries: int
     refused_series: tuple[int, ...]
     """Series of which a delivery was refused for good."""
     owed: dict[str, int]
-    """Open deliveries by destination, refused ones included, and those whose safekeeping it has not confirmed."""
+    """Open deliveries by destination, including refused ones, and those it has not yet committed to."""
     uncommitted: int
-    """Delivered objects whose safekeeping a destination was asked for and has not confirmed."""
+    """Delivered objects for which a destination's commitment is asked but not confirmed."""
     oldest_live_s: float | None
-    """Since the last image of the live series that waits longest for its result."""
+    """Time since the last image of the live series that waits longest for its result."""
     longest_waiting_live: int | None
     """That series."""
     failed_lately: tuple[int, ...]
     """Series of the last day that failed: without a report, or with one that says NOT EVALUATED."""
     left_behind: tuple[int, ...]
-    """Series of the last day of which a destination has an earlier result that lies with another patient, or in another
-    study, than their images do by now."""
+    """Series of the last day of which a destination has an earlier result under another patient or study than that of
+    their images now."""
     waiting_live: int
     waiting_backlog: int
-    """Series that are received or in work, by priority."""
+    """Series that are received or in progress, by priority."""
     serving_since: float | None
-    """When the oldest living `serve` was started; None where none gives a sign of life."""
+    """When the oldest living `serve` was started; None where none shows a sign of life."""
     newest: tuple[Line, ...]
 
 
 LATE_S = 600.0
-"""A positive result that is not delivered, or a live series that has no result, for so long is an alarm."""
+"""A positive result undelivered, or a live series without a result, for this long is an alarm."""
 LATELY_S = 86400.0
 NEWEST = 10
 """Series that `status` lists."""
@@ -89,7 +89,7 @@ LISTED = 10  # series named in one sentence
 
 
 class Health(IntEnum):
-    """Of the node as a whole, with the exit statuses that monitoring systems know."""
+    """The state of the node as a whole; the values are the exit statuses that monitoring systems know."""
 
     GOOD = 0
     WARNING = 1
@@ -101,50 +101,50 @@ def health(
 ) -> tuple[Health, list[str]]:
     """How it is, and what a person should look at.
 
-    `no_room`: why nothing can be stored, if nothing can; `destinations`: names of the configured ones; `silent_s`: for
-    how long at most no image need come, 0 where that is not asked.
+    `no_room`: why nothing can be stored, if so; `destinations`: names of the configured ones; `silent_s`: how long no
+    image need arrive, 0 where that is not checked.
     """
     critical, warnings = [], []
     if found.serving_since is None:
-        critical.append("no dicom-node serve gives a sign of life")
+        critical.append("no dicom-node serve shows a sign of life")
     if (found.oldest_undelivered_positive_s or 0.0) > LATE_S:
         critical.append(
-            f"a positive result is undelivered for {found.oldest_undelivered_positive_s:.0f} s; "
+            f"a positive result has been undelivered for {found.oldest_undelivered_positive_s:.0f} s; "
             f"see dicom-node show {found.oldest_undelivered_positive}"
         )
     if (found.oldest_live_s or 0.0) > LATE_S:
         critical.append(
-            f"live series {found.longest_waiting_live} waits for its result for {found.oldest_live_s:.0f} s; "
+            f"live series {found.longest_waiting_live} has waited {found.oldest_live_s:.0f} s for its result; "
             "does the worker start? See the log"
         )
     if no_room is not None:
-        critical.append(f"nothing is received: {no_room}")
+        critical.append(f"nothing can be received: {no_room}")
     if silent_s and found.last_image_s is None:
-        warnings.append("no image is here: does any sender reach this node?")
+        warnings.append("no image has arrived yet: can any sender reach this node?")
     elif silent_s and (found.last_image_s or 0.0) > silent_s:
         warnings.append(
-            f"no new image came for {(found.last_image_s or 0.0) / 3600.0:.1f} h: do the senders reach this node?"
+            f"no new image has come for {(found.last_image_s or 0.0) / 3600.0:.1f} h: can the senders reach this node?"
         )
     if found.failed_deliveries:
         warnings.append(
             f"{found.failed_deliveries} deliveries were refused for good, of series {_listed(found.refused_series)}; "
-            "see why by show, then retry one, or retry --refused"
+            "show says why; then retry one, or retry --refused"
         )
     if found.failed_lately:
         warnings.append(
             f"{len(found.failed_lately)} series of the last day failed: {_listed(found.failed_lately)}; "
-            "see why by show, then retry"
+            "show says why; then retry"
         )
     if found.left_behind:
         warnings.append(
             f"a result of series {_listed(found.left_behind)} was sent under another patient or study than its images "
-            "have by now: see where by show, and see that it is gone there"
+            "now have: show says where; make sure that it is removed there"
         )
     for name, count in found.owed.items():
         if name not in destinations:
             warnings.append(
-                f"{count} deliveries are owed to {name}, which is no destination in the configuration: name it there "
-                f"again, or, if it is gone for good, dicom-node cancel {name}"
+                f"{count} deliveries are owed to {name}, which is not a destination in the configuration: add it there "
+                f"again or, if it is gone for good, dicom-node cancel {name}"
             )
     level = Health.CRITICAL if critical else Health.WARNING if warnings else Health.GOOD
     return level, critical + warnings
@@ -156,7 +156,7 @@ def _listed(numbers: Sequence[int]) -> str:
 
 
 def _shown_state() -> sa.ColumnElement[str]:
-    """The state people see: that of the series, or once it is complete that of its newest job."""
+    """The state people see: that of the series or, once it is complete, that of its newest job."""
     return sa.case((series.c.state == SeriesState.COMPLETE, jobs.c.state), else_=series.c.state)
 
 
@@ -165,7 +165,7 @@ def _with_newest_job() -> sa.Join:
 
 
 def overview(connection: Connection, *, now: float) -> Overview:
-    """Reads what is open by its index, and counts the rest in indices alone: it is asked often, and all series stay."""
+    """Finds what is open by index, and counts the rest from indices alone: it is asked often, and all series stay."""
     owed = _of_deliveries(sa.func.count(), sa.func.min(objects.c.created_at))
     open_ = deliveries.c.state.in_((DeliveryState.WAITING, DeliveryState.FAILED))
     undelivered, oldest = connection.execute(owed.where(open_)).one()
@@ -207,7 +207,7 @@ def overview(connection: Connection, *, now: float) -> Overview:
 
 
 def last_series_from(connection: Connection) -> dict[str, float]:
-    """When each sender, by its calling AE title, last began a series. Looks at all series."""
+    """When each sender, by its calling AE title, last began a series. Reads all series."""
     begun = sa.select(series.c.calling_aet, sa.func.max(series.c.first_at)).group_by(series.c.calling_aet)
     return {str(sender): float(at) for sender, at in connection.execute(begun.order_by(series.c.calling_aet))}
 
@@ -242,19 +242,19 @@ class _Waiting:
 
 
 def _waiting(connection: Connection) -> list[_Waiting]:
-    """Priority and arrival of each series that is received or in work."""
+    """Priority and arrival of each series that is received or in progress."""
     shown = sa.select(series.c.id, series.c.priority, series.c.first_at, series.c.last_at, series.c.state)
     newest_in_work = jobs.c.state.in_((JobState.READY, JobState.RUNNING)), jobs.c.run == series.c.run
     in_work = connection.execute(shown.join(jobs, jobs.c.series_id == series.c.id).where(*newest_in_work)).all()
     received = connection.execute(shown.where(series.c.state == SeriesState.RECEIVING)).all()
-    # Asked for in SQL, the state would lead SQLite to read all complete series first.
+    # If the state were part of the SQL, SQLite would read all complete series first.
     rows = [*received, *(row for row in in_work if row.state == SeriesState.COMPLETE)]
     return [_Waiting(row.id, row.priority, row.first_at, row.last_at) for row in rows]
 
 
 def _by_state(connection: Connection) -> dict[str, int]:
-    """Series by the state that people see. Of a complete one that is its newest job's: of all jobs, those of earlier
-    runs and of series that are received again are taken away, which are few.
+    """Series by the state that people see. For a complete one that is its newest job's: from the count of all jobs,
+    those of earlier runs and of series being received again, which are few, are subtracted.
     """
     number = sa.func.count()
     counts: Counter[str] = Counter()
@@ -298,7 +298,7 @@ def lines(connection: Connection, *, limit: int) -> list[Line]:
 
 
 def history(connection: Connection, series_id: int) -> dict[str, Any]:
-    """Everything that is known of one series, as plain values."""
+    """Everything known about one series, as plain values."""
     one = connection.execute(sa.select(series).where(series.c.id == series_id)).one()
     runs = connection.execute(sa.select(jobs).where(jobs.c.series_id == series_id).order_by(jobs.c.run)).all()
     sent = connection.execute(

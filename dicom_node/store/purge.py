@@ -1,4 +1,4 @@
-"""Deleting for good: a series with all that belongs to it, when its time is over and nothing of it is owed."""
+"""Deleting for good: a series with all that belongs to it, once its retention has ended and nothing of it is owed."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from dicom_node.tables import (
     slice_results,
 )
 
-# Files looked up at once. No index holds their names, so each time all rows are read: a million files take ten seconds
-# of a processor, where five hundred at once took seven minutes. SQLite takes 32,766 parameters, PostgreSQL 65,535.
+# Files looked up at once. No index has their names, so each look-up reads all rows: a million files take ten seconds of
+# processor time; five hundred at once took seven minutes. SQLite takes 32,766 parameters, PostgreSQL 65,535.
 BATCH = 30_000
 
 
 def deletable(connection: Connection, *, quiet_since: float, unasked: Collection[str] = ()) -> list[int]:
     """Series to which nothing came or was made since then, not in work, with no delivery owed.
 
-    `unasked`: destinations whose word to keep what they have is not waited for, as they are asked for none any more.
+    `unasked`: destinations whose commitment is not waited for, as they are no longer asked for it.
     """
     return list(connection.scalars(sa.select(series.c.id).where(*_may_go(quiet_since, unasked))))
 
@@ -40,7 +40,7 @@ def _may_go(quiet_since: float, unasked: Collection[str]) -> tuple[sa.ColumnElem
     in_work = sa.exists().where(jobs.c.series_id == series.c.id, jobs.c.state.in_((JobState.READY, JobState.RUNNING)))
     owed = _has_object(_has_delivery(deliveries.c.state.in_((DeliveryState.WAITING, DeliveryState.FAILED))))
     young_report = _has_object(objects.c.created_at >= quiet_since)
-    uncommitted = _has_object(  # a destination may yet say that it has lost what we sent
+    uncommitted = _has_object(  # a destination may still say that it has lost what we sent
         _has_delivery(
             deliveries.c.commitment.in_((CommitmentState.OWED, CommitmentState.ASKED)),
             deliveries.c.destination.not_in(unasked),
@@ -53,8 +53,8 @@ def _may_go(quiet_since: float, unasked: Collection[str]) -> tuple[sa.ColumnElem
 
 
 def _has_object(which: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
-    """Whether such an object was made of the series. Nested, and not joined: SQLite would begin a join with all
-    deliveries of that state, anew for each series."""
+    """Whether such an object was made from the series. Nested, not joined: SQLite would start a join from all deliveries
+    in that state, anew for each series."""
     made = sa.exists().where(objects.c.job_id == jobs.c.id, which)
     return sa.exists().where(jobs.c.series_id == series.c.id, made)
 
@@ -66,7 +66,7 @@ def _has_delivery(*which: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
 def delete(
     connection: Connection, series_id: int, *, quiet_since: float, unasked: Collection[str] = ()
 ) -> list[str] | None:
-    """Delete all rows of a series that is deletable still; returns the files that belonged to it, or None if not."""
+    """Delete all rows of a series, if still deletable; returns the files that belonged to it, or None if it is not."""
     query = sa.select(series.c.id).where(series.c.id == series_id, *_may_go(quiet_since, unasked)).with_for_update()
     return None if connection.scalar(query) is None else delete_rows(connection, series_id)
 
@@ -83,7 +83,7 @@ def delete_rows(connection: Connection, series_id: int) -> list[str]:
 
 
 def delete_objects(connection: Connection, which: sa.ColumnElement[bool]) -> list[str]:
-    """With their deliveries; returns their files."""
+    """Delete objects with their deliveries; returns their files."""
     files = list(connection.scalars(sa.select(objects.c.file).where(which)))
     connection.execute(deliveries.delete().where(deliveries.c.object_id.in_(sa.select(objects.c.id).where(which))))
     connection.execute(objects.delete().where(which))
@@ -91,7 +91,7 @@ def delete_objects(connection: Connection, which: sa.ColumnElement[bool]) -> lis
 
 
 def delete_instances(connection: Connection, which: sa.ColumnElement[bool]) -> list[str]:
-    """With what was found in them; returns their files."""
+    """Delete instances with what was found in them; returns their files."""
     files = list(connection.scalars(sa.select(instances.c.file).where(which)))
     found_in = slice_results.c.instance_id.in_(sa.select(instances.c.id).where(which))
     connection.execute(slice_results.delete().where(found_in))

@@ -1,9 +1,9 @@
 """The spool: received objects and reports as files that survive a power cut. File names are our own, never a peer's.
 
-A file is written under a name whose folder was synced before (`names`), and synced; only then does `keep` return. What
-lies here without a row in the database is the trace of a crash before the commit, and nobody was told Success for it:
-a file counts by its row alone. Why it gets its name before its content: docs/decisions/0013. A UID of its own tells it
-from the spool of another database, and from the empty folder that its disk is mounted on.
+A file is written under a name whose folder has already been synced (`names`), and synced; only then does `keep` return.
+A file without a row in the database is the trace of a crash before the commit, and was never acknowledged: only its row
+makes it count. Why it gets its name before its content: docs/decisions/0013. A UID of its own tells the spool from that
+of another database, and from the empty folder that its disk is mounted on.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Spool:
         self._names = Names(folder, clock=clock)
 
     def is_there(self) -> bool:
-        """Whether it was made before; not so where its disk is not mounted."""
+        """Whether it has been made; not so where its disk is not mounted."""
         return any((self.folder / f"{shard:02x}").is_dir() for shard in range(SHARDS))
 
     def prepare(self) -> None:
@@ -41,14 +41,14 @@ class Spool:
         sync_folder(str(self.folder))
 
     def uid(self) -> str | None:
-        """None where it has none yet. Raises OSError."""
+        """Its UID; None where it has none yet. Raises OSError."""
         try:
             return (self.folder / UID_FILE).read_text(encoding="ascii", errors="replace").strip()
         except FileNotFoundError:
             return None
 
     def mark(self) -> str:
-        """Its UID, durable; made where it has none. By one process at a time. Raises OSError."""
+        """Its UID, durable; made where it has none. For one process at a time. Raises OSError."""
         known = self.uid()
         if known is not None:
             return known
@@ -61,7 +61,7 @@ class Spool:
         return made
 
     def close(self) -> None:
-        """Remove the names made in advance that were not used; more can be kept afterwards."""
+        """Remove unused names made in advance; `keep` still works afterwards."""
         self._names.discard()
 
     def keep(self, *chunks: bytes | bytearray) -> str:
@@ -92,14 +92,14 @@ class Spool:
         except OSError as exc:
             raise StoreUnavailable(f"the spool cannot be reached: {exc.strerror}") from exc
         if free - size < self.min_free_mib * 2**20:
-            raise StoreFull(f"{free >> 20} MiB are free and node.min_free_mib keeps {self.min_free_mib}")
+            raise StoreFull(f"only {free >> 20} MiB are free; node.min_free_mib reserves {self.min_free_mib}")
 
     def has_room(self) -> bool:
         """Whether an association may be accepted at all; False below the watermark, until there is room again."""
         return self.why_no_room() is None
 
     def why_no_room(self) -> str | None:
-        """In a person's words; None if there is room. None is in an empty folder, where a disk was mounted."""
+        """The reason in words; None if there is room. An empty folder, where a disk was mounted, has none."""
         try:
             self.check_room()
         except (StoreFull, StoreUnavailable) as exc:
@@ -107,7 +107,7 @@ class Spool:
         return None if self.is_there() else f"{self.folder} holds no spool: is its disk mounted?"
 
     def free_mib(self) -> int | None:
-        """None where the spool cannot be reached."""
+        """Free space; None where the spool cannot be reached."""
         try:
             return shutil.disk_usage(self.folder).free >> 20
         except OSError:
@@ -119,7 +119,8 @@ class Spool:
     def read(self, name: str) -> bytes:
         """Raises FileNotFoundError for this one file, StoreUnavailable where the spool itself cannot be read.
 
-        A bad sector is of one file too: to wait for it would be for ever. A disk that fails as a whole is waited for.
+        A bad sector concerns one file, too: waiting for it would last for ever. A disk that fails as a whole is waited
+        for.
         """
         try:
             return self.path(name).read_bytes()
@@ -132,16 +133,16 @@ class Spool:
             raise StoreUnavailable(f"the spool cannot be read: {exc.strerror}") from exc
 
     def check_disk(self) -> None:
-        """Raise StoreUnavailable where the disk fails: what it cannot read says nothing about one file then.
+        """Raise StoreUnavailable where the whole disk fails: then an unreadable file says nothing about that file.
 
-        It is asked to take a file. One that only has a bad sector does; one that is gone gives an I/O error there too,
-        or was made read-only by the kernel.
+        The disk is asked to take a file. One with only a bad sector does; one that is gone gives an I/O error again, or
+        the kernel has made it read-only.
         """
         with suppress(StoreFull):
-            self.remove(self._keep([b"?"]))  # also where no image would be taken any more
+            self.remove(self._keep([b"?"]))  # even where no further image would be taken
 
     def holds(self, name: str, size: int) -> bool:
-        """Whether the file is there and as long as it was written. Raises StoreUnavailable."""
+        """Whether the file exists and is as long as when it was written. Raises StoreUnavailable."""
         try:
             return os.stat(f"{self.folder}/{name}").st_size == size
         except FileNotFoundError:
@@ -158,20 +159,20 @@ class Spool:
             sync_folder(str(shard))
 
     def modified_at(self, name: str) -> float | None:
-        """When the file was written; None if it is gone already."""
+        """When the file was written; None if it has gone."""
         try:
             return self.path(name).stat().st_mtime
         except FileNotFoundError:
             return None
 
     def stored(self) -> Iterator[str]:
-        """Names of all files that hold something; used to find what a crash left without a row."""
+        """Names of all non-empty files; used to find what a crash left without a row."""
         for name, found in self._files():
             if found.st_size:
                 yield name
 
     def clear_unused(self, *, older_than_s: float) -> int:
-        """Remove empty files, names made in advance by a process that was killed; returns how many there were."""
+        """Remove empty files: names made in advance by a process that was killed; returns how many."""
         cleared = 0
         for name, found in self._files():
             if not found.st_size and time.time() - found.st_mtime >= older_than_s:
@@ -188,7 +189,7 @@ class Spool:
 
 
 def _write(path: str, chunks: Sequence[bytes | bytearray]) -> None:
-    """Fill the empty file that is there, durably."""
+    """Fill the existing, empty file, durably."""
     descriptor = os.open(path, os.O_WRONLY)
     try:
         left = [memoryview(chunk) for chunk in chunks]
