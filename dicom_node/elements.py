@@ -1,7 +1,7 @@
 """The elements of an encoded data set that are asked for, found by stepping over all others (`dtvit.stepping`).
 
-pydicom makes several objects of each value that is looked at; the node asks for thirty, of every image that arrives.
-What says what it says in ASCII is read here. Anything else, from big endian to a broken length, is pydicom's to judge.
+pydicom makes several objects for each value that is looked at; the node asks for thirty, in every image that arrives.
+Plain ASCII values are read here. Anything else, from big endian to a broken length, is left to pydicom.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from dtvit.stepping import CHARACTER_SET, PIXEL_DATA, UNDEFINED, Pixels, Unusual
 _ITEM = b"\xfe\xff\x00\xe0"  # its tag, in little endian
 _COMMAND_SET, _FILE_META = b"\0\0", b"\2\0"  # groups, in little endian
 _CHARACTER_SETS = (b"\x08\0\x05\0", b"\0\x08\0\x05")  # (0008,0005), in either byte order
-MOST_READS = 1_000_000  # one or two an element; pydicom makes some 340 bytes of an empty one, which has eight
+MOST_READS = 1_000_000  # one or two per element; pydicom takes some 340 bytes for an empty one, which has eight
 LONGEST = 1 << 16
-"""Bytes of a value that is looked at: no text of explicit VR has more (PS3.5 7.1.2), and what the frames of an image
+"""Bytes of a value that is looked at: no text in explicit VR is longer (PS3.5 7.1.2), and what the frames of an image
 share takes a few thousand. Split into its values, a long one takes two hundred times its size."""
-_CHARACTER_SET_COUNTS = 16  # reads a byte: one of sixty thousand bytes is none
-_PARSING = threading.Lock()  # Python runs one at a time anyhow; side by side each would hold its elements meanwhile
+_CHARACTER_SET_COUNTS = 16  # reads per byte: none has sixty thousand bytes
+_PARSING = threading.Lock()  # Python runs one at a time anyway; side by side each would hold its elements meanwhile
 _TEXTS = frozenset({"CS", "DA", "DT", "LO", "PN", "SH", "TM", "UI"})
 
 
@@ -51,15 +51,15 @@ class Elements:
         wanted: frozenset[int],
         read: Dataset | None = None,
     ) -> None:
-        """`wanted`: the tags that are asked for, here and within sequences. `read`: the data set as pydicom read it,
-        where it had to."""
+        """`wanted`: the tags asked for, here and within sequences. `read`: the data set as pydicom read it, where it
+        had to."""
         self._raw = raw
         self._implicit = implicit
         self._wanted = wanted
         self._read = read
 
     def text(self, keyword: str) -> str | None:
-        """Without padding; several values with backslashes between them; None if there is none."""
+        """Without padding; several values separated by backslashes; None if there is none."""
         plain = self._plain(keyword, _TEXTS)
         if plain is not None:
             return plain or None
@@ -90,7 +90,7 @@ class Elements:
         return number if number is not None and abs(number) < 2**31 else None
 
     def numbers(self, keyword: str, count: int) -> tuple[float, ...] | None:
-        """Exactly `count` of them, or None."""
+        """Exactly `count` numbers, or None."""
         plain = self._plain(keyword, {"DS"})
         numbers = _floats(plain) if plain is not None else None
         if numbers is None:
@@ -102,11 +102,11 @@ class Elements:
         return numbers if len(numbers) == count else None
 
     def has_items(self, keyword: str) -> bool:
-        """Whether this sequence is there and holds more than empty items."""
+        """Whether this sequence exists and holds more than empty items."""
         raw = self._raw.get(_tag(keyword)[0])
         if raw is not None:
             begins = not raw.value or raw.value.startswith(_ITEM)  # under another VR it is something else
-            return bool(raw.VR in ("SQ", None) and begins and raw.length > 16)  # head and end of an empty item
+            return bool(raw.VR in ("SQ", None) and begins and raw.length > 16)  # start and end of an empty item
         try:
             if self._read is not None and _is_long(self._read, keyword):
                 return True
@@ -116,13 +116,13 @@ class Elements:
             return False
 
     def within(self, *keywords: str) -> Elements | None:
-        """What the first item of this sequence holds, of that the first item of the next, and so on; None if any of
-        them is not there."""
+        """The first item of this sequence, in it the first item of the next, and so on; None if any of them is
+        missing."""
         first = next(iter(self.items(keywords[0], most=1)), None)
         return first.within(*keywords[1:]) if first is not None and len(keywords) > 1 else first
 
     def items(self, keyword: str, *, most: int) -> list[Elements]:
-        """What each item of this sequence holds, of the first `most`; none where they cannot be read."""
+        """The first `most` items of this sequence; none where they cannot be read."""
         raw = self._raw.get(_tag(keyword)[0])
         if self._read is None and raw is None:
             return []
@@ -143,7 +143,7 @@ class Elements:
         return Elements(found, implicit=self._implicit, wanted=self._wanted)
 
     def _plain(self, keyword: str, representations: Collection[str]) -> str | None:
-        """The value, if it is of such a VR and in printable ASCII; then no character set says it otherwise."""
+        """The value, if it has such a VR and is printable ASCII; then no character set changes it."""
         tag, usual = _tag(keyword)
         raw = self._raw.get(tag)
         if raw is None or raw.value is None or raw.length > LONGEST or not raw.value.isascii():
@@ -164,7 +164,7 @@ class Elements:
         return ds
 
     def _value(self, keyword: str) -> Any:
-        """The element's value, or None where it is absent, empty, cannot be decoded, or is no text and no number."""
+        """The element's value; None where it is absent, empty, undecodable, or neither text nor number."""
         if self._read is None and _tag(keyword)[0] not in self._raw:
             return None
         try:
@@ -189,7 +189,7 @@ _PLAIN = (str, int, float, PersonName)  # an element may come under any VR, a se
 
 
 def _items(ds: Dataset, keyword: str) -> Sequence | None:
-    """Of a sequence that is no larger than any that is asked for: nothing counts the elements within."""
+    """The items of a sequence, unless it is larger than any that is asked for: nothing counts the elements within."""
     if keyword not in ds or _is_long(ds, keyword):
         return None
     value = ds[keyword].value
@@ -197,7 +197,7 @@ def _items(ds: Dataset, keyword: str) -> Sequence | None:
 
 
 def _is_long(ds: Dataset, keyword: str) -> bool:
-    """Whether it is longer than what is looked at, and not read yet."""
+    """Whether it is too long to look at, and not read yet."""
     held = ds.get_item(keyword) if keyword in ds else None
     return isinstance(held, RawDataElement) and len(held.value or b"") > LONGEST
 
@@ -211,7 +211,7 @@ def _floats(text: str) -> tuple[float, ...] | None:
 
 @lru_cache
 def _tag(keyword: str) -> tuple[int, str]:
-    """And its usual VR."""
+    """The tag and its usual VR."""
     tag = pydicom.datadict.tag_for_keyword(keyword)
     assert tag is not None
     return int(tag), str(pydicom.datadict.dictionary_VR(tag))
@@ -230,8 +230,8 @@ def _syntax(uid: str) -> pydicom.uid.UID:
 def read(
     data_set: bytes | bytearray, transfer_syntax_uid: str, keywords: frozenset[str]
 ) -> tuple[Elements, Pixels | None]:
-    """These elements, and where the value of Pixel Data lies. Raises InvalidObject where a length exceeds the data,
-    and whatever pydicom raises for what is broken otherwise."""
+    """These elements, and where the value of Pixel Data is. Raises InvalidObject where a length exceeds the data, and
+    whatever pydicom raises for what is broken otherwise."""
     syntax, wanted = _syntax(transfer_syntax_uid), _tags(keywords)
     if syntax.is_little_endian:
         try:
@@ -245,7 +245,7 @@ def read(
 
 
 class _Counted(io.BytesIO):
-    """Ends the reading of what would fill the memory with elements, here and wherever the file is read later."""
+    """Stops the reading of what would fill the memory with elements, here and wherever the file is read later."""
 
     def __init__(self, data: bytes | bytearray) -> None:
         super().__init__(data)
@@ -253,8 +253,8 @@ class _Counted(io.BytesIO):
         self._names_character_sets = False
 
     def read(self, size: int | None = -1) -> bytes:
-        """A Specific Character Set counts by its bytes: it alone is split, and looked up, at once, which may take 140
-        bytes and a microsecond a byte."""
+        """A Specific Character Set counts by its bytes: it alone is split and looked up at once, which may take 140
+        bytes and a microsecond per byte."""
         self._left -= _CHARACTER_SET_COUNTS * (size or 0) if self._names_character_sets else 1
         if self._left < 0:
             raise InvalidObject("the data set has more elements than any real one", StoreStatus.CANNOT_UNDERSTAND)
@@ -289,11 +289,11 @@ def _parse(data_set: bytes | bytearray, syntax: pydicom.uid.UID) -> tuple[Datase
 
 
 def _refuse_what_is_no_part_of_it(data_set: bytes | bytearray, syntax: pydicom.uid.UID) -> None:
-    """Groups 0000 and 0002 in front of a data set (PS3.5 7.1 has them elsewhere).
+    """Groups 0000 and 0002 in front of a data set (by PS3.5 7.1 they belong elsewhere).
 
-    In a file, behind our own File Meta Information, the one would go on with it and the other be read by its own rules:
-    the file would be another object, maybe of another patient, than the one that is filed. File Meta Information that
-    names the agreed transfer syntax, or none, changes nothing and is let pass.
+    In a file, after our own File Meta Information, group 0002 would continue it and group 0000 follow rules of its own:
+    the file would be another object, perhaps another patient's, than the one that is filed. File Meta Information that
+    names the agreed transfer syntax, or none, changes nothing and is accepted.
     """
     behind = 0
     if data_set.startswith(_FILE_META):
@@ -307,10 +307,10 @@ def _refuse_what_is_no_part_of_it(data_set: bytes | bytearray, syntax: pydicom.u
 
 
 def pixel_value(data_set: bytes | bytearray, pixels: Pixels) -> memoryview:
-    """The value of Pixel Data; to the end where it ends with a delimiter. Raises InvalidObject if it is cut off."""
+    """The value of Pixel Data; to the end of the data if it ends with a delimiter. Raises InvalidObject if cut off."""
     _, begin, length = pixels
     if length == UNDEFINED:
         return memoryview(data_set)[begin:]
     if begin + length > len(data_set):
-        raise InvalidObject("Pixel Data is shorter than its length says", StoreStatus.CANNOT_UNDERSTAND)
+        raise InvalidObject("Pixel Data is shorter than its stated length", StoreStatus.CANNOT_UNDERSTAND)
     return memoryview(data_set)[begin : begin + length]

@@ -1,7 +1,7 @@
 """Which series is a head CT to look at? First by headers (here), then by content (the worker, `dtvit.selection`).
 
-Every refusal is a sentence that a PACS administrator understands. Image Type alone decides nothing: lossy compression
-makes DERIVED\\SECONDARY, and many sites send their 5 mm brain series as an axial reformat.
+Every refusal is worded for a PACS administrator. Image Type alone decides nothing: lossy compression makes an image
+DERIVED\\SECONDARY, and many sites send their 5 mm brain series as an axial reformat.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from dicom_node.store.series import Instance
 
 
-AGAIN_AND_AGAIN = 5  # images a place; perfusion has twenty or more, several reconstructions in one series two or three
+AGAIN_AND_AGAIN = 5  # images per place; perfusion has 20 or more, several reconstructions in one series two or three
 ANOTHER_SCAN = timedelta(
     minutes=30
 )  # a head takes a minute, and one repeated for motion, or with contrast, follows soon
@@ -31,7 +31,7 @@ ANOTHER_SCAN = timedelta(
 
 @dataclass(frozen=True)
 class Member:
-    """What counts here of one instance of the series."""
+    """What matters here about one instance of the series."""
 
     facts: Facts
     ruled_out: str | None
@@ -44,7 +44,7 @@ def members(instances: Sequence[Instance]) -> list[Member]:
 
 @dataclass(frozen=True)
 class Candidate:
-    """An eligible series of a study, as far as the choice among several needs it."""
+    """An eligible series of a study: what the choice among several needs."""
 
     series_id: int
     thickness_mm: float | None
@@ -54,21 +54,21 @@ class Candidate:
 
 
 def ruled_out(sop_class_uid: str, facts: Facts, rules: Eligibility) -> str | None:
-    """Why this instance, by its own header, is no slice to look at; None if it may be one."""
+    """Why this instance, by its own header, is not a slice to look at; None if it may be one."""
     if sop_class_uid not in CT_IMAGE_STORAGE:
-        return "no CT image (by its SOP class)"
+        return "not a CT image (by its SOP class)"
     if facts.modality is not None and facts.modality.upper() != "CT":
-        return f"modality is not CT but {facts.modality}"
+        return f"modality is {facts.modality}, not CT"
     for where, said in (("Image Type", facts.image_type), ("Series Description", facts.described)):
         if refused := _words(rules.refused_image_types).search("\\".join(said)):
             return f"{where} says {refused.group()}"
     if facts.coloured:
         return "the pixels are coloured"
     if facts.unit is not None and facts.unit.upper() not in HU_TYPES:
-        return f"Rescale Type says {facts.unit}: no Hounsfield units"
+        return f"Rescale Type says {facts.unit}: not Hounsfield units"
     tilt = facts.tilt_deg
     if tilt is not None and tilt > rules.max_tilt_deg:
-        return f"not axial: {tilt:.0f} degrees between slice and axial plane"
+        return f"not axial: {tilt:.0f} degrees from the axial plane"
     if facts.contrast and not rules.contrast:
         return "contrast agent given"
     if facts.kernel and _matches(facts.kernel, rules.refused_kernels):
@@ -87,7 +87,7 @@ def judge(members: Sequence[Member], rules: Eligibility) -> str | None:
     slices = sum(m.facts.frames for m in usable)
     if slices < rules.min_slices:
         said = "1 slice" if slices == 1 else f"{slices} slices"
-        return f"only {said}; eligibility.min_slices asks for {rules.min_slices}"
+        return f"only {said}; eligibility.min_slices requires {rules.min_slices}"
     thickness = typical_thickness(usable)
     if thickness is not None and not rules.min_thickness_mm <= thickness <= rules.max_thickness_mm:
         return (
@@ -98,14 +98,14 @@ def judge(members: Sequence[Member], rules: Eligibility) -> str | None:
 
 
 def _not_moving_on(usable: Sequence[Member]) -> str | None:
-    """Why this is no volume but a few places over time, as while contrast goes by; and few name it then."""
+    """Why this is not a volume but a few places over time, as contrast passes through; few headers say so."""
     places = Counter(round(mm, 1) for m in usable if m.facts.frames == 1 and (mm := m.facts.position_mm) is not None)
     each = median(places.values()) if places else 0
     if each < AGAIN_AND_AGAIN:
         return None
     if len(places) == 1:
-        return f"all {each:g} images lie at one place: bolus tracking, or their positions are wrong"
-    return f"{each:g} images at each of {len(places)} places: perfusion, no volume"
+        return f"all {each:g} images are at one position: bolus tracking, or their positions are wrong"
+    return f"{each:g} images at each of {len(places)} positions: perfusion, not a volume"
 
 
 def typical_thickness(members: Sequence[Member]) -> float | None:
@@ -126,8 +126,8 @@ def candidate(series_id: int, members: Sequence[Member]) -> Candidate:
 
 
 def is_another_scan(members: Sequence[Member], others: Sequence[Member]) -> bool:
-    """Whether these two series of one study are of scans at different times, as before and after an operation, and no
-    reconstructions of one scan; where a header does not tell, they are taken for the latter."""
+    """Whether these two series of one study come from scans at different times, as before and after an operation, and
+    are not reconstructions of one scan; where the headers do not say, they are taken for the latter."""
     here, there = (
         min((datetime.fromisoformat(m.facts.acquired) for m in of if m.facts.acquired), default=None)
         for of in (members, others)
@@ -136,9 +136,9 @@ def is_another_scan(members: Sequence[Member], others: Sequence[Member]) -> bool
 
 
 def choose(candidates: Sequence[Candidate], rules: Eligibility) -> Candidate:
-    """Of several eligible series of one scan the one that gives its result.
+    """Of several eligible series of one scan, the one that gives its result.
 
-    In this order: a known (and so not refused) kernel, a thickness near to the preferred one, more slices, the lower
+    In this order: a known (and so not refused) kernel, a thickness near the preferred one, more slices, the lower
     series number, the one that came first.
     """
 
@@ -152,14 +152,14 @@ def choose(candidates: Sequence[Candidate], rules: Eligibility) -> Candidate:
 
 @lru_cache(maxsize=4)
 def _words(said: tuple[str, ...]) -> re.Pattern[str]:
-    """Each by itself or among other words: a projection is MIP, CSA MIP THIN, MIP_TRA; and however it is put together:
-    MIN IP, MIN_IP, MINIP. Nothing where there are none."""
+    """Each word alone or among others (a projection is MIP, CSA MIP THIN, MIP_TRA), in any spelling (MIN IP, MIN_IP,
+    MINIP). Matches nothing where there are none."""
     parts = [re.split(r"[ _-]+", one.strip().upper()) for one in said if one.strip()]
     alternatives = "|".join("[ _-]*".join(map(re.escape, each)) for each in parts) or r"(?!)"
     return re.compile(rf"(?<![A-Z0-9])(?:{alternatives})(?![A-Z0-9])")
 
 
 def _matches(value: str, patterns: Sequence[str]) -> bool:
-    """Whole and without case; a multi-valued attribute matches by its first value."""
+    """Matches the whole value, ignoring case; a multi-valued attribute matches by its first value."""
     first = value.split("\\")[0].strip()
     return any(re.fullmatch(pattern, first, re.IGNORECASE) for pattern in patterns)

@@ -99,7 +99,7 @@ class Extras:
             found = SeriesFindings.from_json(job.result.findings)
             headers = spooled.headers(instances, self._spool)
             run = reporting.run_of(one, job, at=self._clock())
-            if job.extras_tries <= EXTRAS_TRIES:  # once more than a picture: it must not cost this
+            if job.extras_tries <= EXTRAS_TRIES:  # one try more than pictures get: they must not cost these
                 built += self._withdrawals(one, run, headers[0], found, job.result.version)
             if job.extras_tries >= EXTRAS_TRIES:
                 log.error("no_extras %s", fields(job=job.id, error="making them ended the worker"))
@@ -149,7 +149,7 @@ class Extras:
         destination has the withdrawal of an object, it is not sent again. A report is named by its successor, but if it
         is filed under another patient or study, the successor is not beside it.
         """
-        built, maker = [], replace(self._maker, version=version)  # by whatever model, it is taken back
+        built, maker = [], replace(self._maker, version=version)  # whichever model made it, it is withdrawn
         for peer in self._config.destinations:
             title = reporting.REJECTIONS.get(peer.withdraw_by)
             if title is None:

@@ -1,7 +1,7 @@
 """What the node reads from an object's header: enough to file it, to judge it, and to order it; no identity in clear.
 
-Optional attributes that cannot be read count as absent: an odd kernel name must not cost a slice. What files an object
-(its UIDs) must be there and valid, and must agree with what the association said about it.
+Optional attributes that cannot be read count as absent: an odd kernel name must not cost a slice. The UIDs, by which an
+object is filed, must be present and valid, and must agree with what the association announced.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dicom_node.elements import Elements
 from dicom_node.errors import InvalidObject
 from dicom_node.status import StoreStatus
 
-# A value outside the letter of the standard is read as it stands: the warning would quote it, and it may be a name.
+# A value that breaks the standard's rules is read as it is: pydicom's warning would quote it, and it may be a name.
 warnings.filterwarnings("ignore", module=r"pydicom\.")
 
 CT_IMAGE_STORAGE = frozenset(
@@ -48,7 +48,7 @@ _TAKEN = (
     ("StudyDate", "StudyTime"),
     ("ContentDate", "ContentTime"),
 )
-# What the frames of an Enhanced CT have in common, and what each has for itself: a group is in one of them (C.7.6.16).
+# What the frames of an Enhanced CT have in common, and what each has of its own: a group is in one of these (C.7.6.16).
 _SHARED, _EACH = "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"
 _RENDERED = ("VolumetricProperties", "VolumeBasedCalculationTechnique")  # of an Enhanced CT, and its frames (C.8.16.2)
 _FACTS = (
@@ -68,14 +68,14 @@ _KERNEL = (
 _REGION = ("FrameAnatomySequence", "AnatomicRegionSequence", "CodeMeaning")
 _UNIT = ("PixelValueTransformationSequence", "RescaleType")
 _OF_FRAMES = frozenset({_FRAME_TYPE, "FrameType", *_REGION, *_UNIT, *(keyword for path in _KERNEL for keyword in path)})
-_MOST_FRAMES = 2048  # that are asked; more have no head to show (`ct.MAX_FRAMES`)
+_MOST_FRAMES = 2048  # that are looked at; an object with more is not a head (`ct.MAX_FRAMES`)
 _READ = frozenset(
     {"SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", *_IDENTITY, *_FACTS, *_OF_FRAMES}
     | {keyword for pair in _TAKEN for keyword in pair if keyword is not None}
 )
-_LONGEST_TEXT = 64  # LO, the longest of the texts kept here; longer is broken, and would be dragged into every reason
-_FARTHEST_MM = 1e5  # a hundred metres from the isocentre is no patient
-_NO_AGENT = re.compile(  # in the languages of those who write it
+_LONGEST_TEXT = 64  # LO, the longest of the texts kept here; anything longer is broken, and would bloat every reason
+_FARTHEST_MM = 1e5  # a hundred metres from the isocentre there is no patient
+_NO_AGENT = re.compile(  # in the languages in which it is written
     r"(no|non|none|nil|not|without|w/?o|ohne|keine?|sans|sin|sem|senza|zonder|bez)"
     r"([ _-]*(i\.?v\.?)?[ _-]*([ck]ontrast[a-z]*([ _-](agent|media|medium|given|used))?|con|agent|bolus|given|injection"
     r"|km|cm|mdc))?"
@@ -83,7 +83,7 @@ _NO_AGENT = re.compile(  # in the languages of those who write it
     re.IGNORECASE,
 )
 
-# What people and workstations call pictures that are calculated and do not say so in Image Type, by its terms there.
+# What people and workstations call calculated pictures whose Image Type does not say so; the keys are its terms.
 _CALCULATED = {
     "VMI": re.compile(r"MONO[ _-]?(E|CHROM|ENERG)|\bVMI\b|\dKEV\b|\d KEV\b", re.IGNORECASE),
     "IODINE": re.compile(r"\bIODINE", re.IGNORECASE),
@@ -100,7 +100,7 @@ class Facts:
 
     modality: str | None
     image_type: tuple[str, ...]
-    """With all that an Enhanced CT says besides of how its pixels were made."""
+    """Including whatever else an Enhanced CT says about how its pixels were made."""
     body_part: str | None
     kernel: str | None
     contrast: bool
@@ -114,22 +114,22 @@ class Facts:
     columns: int | None
     # Rows of an earlier version have none of these.
     acquired: str | None = None
-    """When the scanner took it, in its own zone, as ISO 8601, to the minute at least; all reconstructions of one scan
-    say the same."""
+    """When the scanner took it, in its own time zone, as ISO 8601, to the minute at least; the same in all
+    reconstructions of one scan."""
     frame_of_reference: str | None = None
     """UID of the coordinate system that positions are in (C.7.4.1)."""
     unit: str | None = None
-    """Rescale Type: of the values as they are meant (C.11.1.1.2)."""
+    """Rescale Type: the unit of the rescaled values (C.11.1.1.2)."""
     coloured: bool = False
     described: tuple[str, ...] = ()
-    """Terms of Image Type that Series Description stands for; its own text is free, and not kept."""
+    """Terms of Image Type that Series Description implies; its own text is free text, and not kept."""
 
     def to_json(self) -> dict[str, Any]:
-        return dict(vars(self))  # `asdict` copies what is in it, which nobody changes
+        return dict(vars(self))  # `asdict` would copy the values, which nobody changes
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Facts:
-        """What a later version kept besides is passed over: without a new schema, nothing keeps one from going back."""
+        """Ignores what a later version has added: without a new schema, nothing stops anyone from going back."""
         known: dict[str, Any] = {
             k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in cls.__dataclass_fields__
         }
@@ -174,12 +174,12 @@ class Header:
     patient: str
     """Digest of the patient's ID alone (`patient_digest`): series of one study must share it."""
     taken_at: datetime | None
-    """When the image was taken, as far as the header tells, in the zone of the scanner; not kept."""
+    """When the image was taken, as far as the header says, in the scanner's time zone; not kept."""
     facts: Facts
 
 
 def read(data_set: bytes | bytearray, *, transfer_syntax_uid: str, sop_class_uid: str, sop_instance_uid: str) -> Header:
-    """Read the header of an encoded data set as it came over an association that announced these UIDs.
+    """Read the header of an encoded data set received over an association that announced these UIDs.
 
     Raises InvalidObject, with the status for the sender, if it cannot be parsed or contradicts the announcement.
     """
@@ -193,7 +193,7 @@ def read(data_set: bytes | bytearray, *, transfer_syntax_uid: str, sop_class_uid
             raise InvalidObject(f"{name} is missing", StoreStatus.CANNOT_UNDERSTAND)
         if inside != announced:
             raise InvalidObject(
-                f"{name} of the data set is not the one the C-STORE request announced",
+                f"{name} of the data set differs from the one in the C-STORE request",
                 StoreStatus.DATA_SET_DOES_NOT_MATCH_SOP_CLASS,
             )
     study, series = of.text("StudyInstanceUID"), of.text("SeriesInstanceUID")
@@ -204,7 +204,7 @@ def read(data_set: bytes | bytearray, *, transfer_syntax_uid: str, sop_class_uid
         ("Series Instance UID", series),
     ):
         if not uid or not uids.is_valid(uid):
-            raise InvalidObject(f"{name} is missing or no UID", StoreStatus.CANNOT_UNDERSTAND)
+            raise InvalidObject(f"{name} is missing or not a UID", StoreStatus.CANNOT_UNDERSTAND)
     if sop_class_uid in CT_IMAGE_STORAGE and pixels is None:
         raise InvalidObject("a CT image without Pixel Data", StoreStatus.DATA_SET_DOES_NOT_MATCH_SOP_CLASS)
     assert study is not None
@@ -235,26 +235,26 @@ def _elements(
 
 
 def facts(data_set: bytes | bytearray, transfer_syntax_uid: str) -> Facts:
-    """As `read` has them. Raises InvalidObject."""
+    """The same facts as `read` gives. Raises InvalidObject."""
     return _facts(_elements(data_set, transfer_syntax_uid, _READ)[0])
 
 
 def pixel_digest(data_set: bytes | bytearray, transfer_syntax_uid: str) -> str:
-    """Of the value of Pixel Data, alike in all uncompressed little endian syntaxes; empty where there is none.
+    """Digest of the value of Pixel Data, the same in all uncompressed little endian syntaxes; empty if there is none.
 
-    No part of `Header`: few are ever compared, and it costs several times what all of that costs. Raises InvalidObject.
+    Not part of `Header`: few are ever compared, and it costs several times what all of that does. Raises InvalidObject.
     """
     _, pixels = _elements(data_set, transfer_syntax_uid, frozenset())
     return "" if pixels is None else hashlib.sha256(pixels).hexdigest()
 
 
 def patient_digest(patient_id: str) -> str:
-    """By which the instances of a patient are found again; the ID itself is in no row."""
+    """By this the instances of a patient are found again; the ID itself is in no row."""
     return hashlib.sha256(patient_id.strip().encode()).hexdigest()
 
 
 NOBODY = patient_digest("\0\0")
-"""Of an object that has no Patient ID, no name and no birth date."""
+"""The digest for an object without Patient ID, name and birth date."""
 
 
 def _identity(of: Elements) -> str:
@@ -266,12 +266,12 @@ def _identity(of: Elements) -> str:
 
 
 def _name(of: Elements) -> str:
-    """Delimiters at the end of a name and its groups mean nothing (PS3.5 6.2.1.2), and some devices write them all."""
+    """Trailing delimiters of a name and its groups mean nothing (PS3.5 6.2.1.2), but some devices write them all."""
     return "=".join(group.rstrip("^ ") for group in (of.text("PatientName") or "").split("=")).rstrip("=").strip()
 
 
 def _patient(of: Elements) -> str:
-    """By ID, whatever name was corrected since; by name and birth date where there is none."""
+    """By ID, whatever name was corrected since; by name and birth date where there is no ID."""
     patient_id = (of.text("PatientID") or "").strip()
     if patient_id:
         return patient_digest(patient_id)
@@ -279,9 +279,9 @@ def _patient(of: Elements) -> str:
 
 
 def _moment(of: Elements, named: Iterable[tuple[str, str | None]], *, time_digits: int = 0) -> datetime | None:
-    """PS3.3 C.7.6.1, C.7.3.1, C.7.2.1; fractions of a second and an offset from UTC are not of interest here.
+    """PS3.3 C.7.6.1, C.7.3.1, C.7.2.1; fractions of a second and the offset from UTC do not matter here.
 
-    `time_digits`: of which there must be so many; 0 where the day will do, and what is not told counts as zero.
+    `time_digits`: how many digits the time must have; 0 where the day is enough, and missing digits count as zero.
     """
     for day, time in named:
         digits = re.match(r"\d{8}", of.text(day) or "")
@@ -327,14 +327,14 @@ def _facts(of: Elements) -> Facts:
 
 
 class _Frames:
-    """What the frames of an Enhanced CT say, in their functional groups."""
+    """What the frames of an Enhanced CT say in their functional groups."""
 
     def __init__(self, of: Elements) -> None:
         self._shared = of.items(_SHARED, most=1)
         self._each = of.items(_EACH, most=_MOST_FRAMES)
 
     def text(self, *path: str) -> str | None:
-        """What all of them share, or else most of those that say it say for themselves; the path as for `within`."""
+        """The value that all frames share, or else the commonest of the frames' own; the path as for `within`."""
         *groups, keyword = path
         for source in filter(None, (self._shared, self._each)):
             found = [within for one in source if (within := one.within(*groups)) is not None]
@@ -355,17 +355,17 @@ def _described(text: str) -> tuple[str, ...]:
 
 
 def _agent_given(of: Elements) -> bool:
-    """Some write NONE, or NO CONTRAST, where PS3.3 C.7.6.4 has no such module at all. An Enhanced CT has no text, but a
-    sequence (C.7.6.4b), whichever of its frames are from before. Some tell how much, and not of what."""
+    """Some write NONE or NO CONTRAST where PS3.3 C.7.6.4 would leave the module out. An Enhanced CT has a sequence
+    instead of text (C.7.6.4b), even if some of its frames were taken before. Some give a volume but no agent."""
     text = of.text("ContrastBolusAgent")
     if text is None:
         return of.has_items("ContrastBolusAgentSequence") or (of.number("ContrastBolusVolume") or 0.0) > 0.0
-    return len(text) > _LONGEST_TEXT or not _NO_AGENT.fullmatch(text)  # in time that grows with the square of it
+    return len(text) > _LONGEST_TEXT or not _NO_AGENT.fullmatch(text)  # matching takes time quadratic in the length
 
 
 def _kernel(frames: _Frames) -> str | None:
-    """Of an Enhanced CT (C.8.15.3.7), and of one converted from single images, which keeps it among what has no group
-    of its own (C.7.6.16.2.25). By its group, BONE or SOFT_TISSUE, where only that is told."""
+    """For an Enhanced CT (C.8.15.3.7), or one converted from single images, which keeps it among what has no functional
+    group (C.7.6.16.2.25). The kernel group, BONE or SOFT_TISSUE, where only that is given."""
     return next((kernel for path in _KERNEL if (kernel := frames.text(*path)) is not None), None)
 
 

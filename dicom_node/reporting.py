@@ -118,7 +118,7 @@ def report(
 
 
 def with_limits(findings: SeriesFindings, headers: Sequence[Dataset]) -> SeriesFindings:
-    """The findings with what a reader must know of the images whose headers these are."""
+    """The findings, with what a reader must know about the images with these headers."""
     return replace(findings, limits=wording.lossy(findings, lossy_ratios(headers)))
 
 

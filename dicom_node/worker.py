@@ -1,7 +1,8 @@
-"""The worker: reads pixels, asks the model, makes reports. A process of its own, the only one with torch and decoders.
+"""The worker: reads pixels, asks the model, makes reports. A separate process, the only one with torch and decoders.
 
-Slices are classified while their series still arrives, one row a slice (`classifying`); a job then needs what is left,
-the conclusion and the report. A job ends once, whatever happens to it, and only by the worker that has its lease.
+Slices are classified while their series still arrives, one row per slice (`classifying`); what is left for the job is
+the remaining slices, the conclusion and the report. A job ends once, whatever happens, and only by the worker that
+holds its lease.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ from dtvit.headervalues import UnreadableSlice
 
 log = logging.getLogger("dicom_node.worker")
 
-RETRY_WAIT_S = 5.0  # after the first failed try; it grows with each, up to jobs.LONGEST_WAIT_S
-LAST_WORDS = 2  # tries to report that a job failed; where these end the worker too, the state alone says so
+RETRY_WAIT_S = 5.0  # after the first failed try; grows with each further one, up to jobs.LONGEST_WAIT_S
+LAST_WORDS = 2  # tries to report that a job failed; if these end the worker too, only the state says so
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Worker:
         alive: Callable[[], None] = lambda: None,
         stopping: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`readers`: how many processes read beside this one, until `close`; 0: this one reads."""
+        """`readers`: how many processes read beside this one, until `close`; with 0, this one reads."""
         self._database = database
         self._spool = spool
         self._classifier = classifier
@@ -93,8 +94,8 @@ class Worker:
     def step(self) -> bool:
         """One job, or the extras of one, or one batch of slices still arriving; False if there was nothing to do.
 
-        Whatever is live, be it only arriving, goes before all backlog. Raises ModelFailed, after everything is given
-        back, where the process should end; StoreFull, StoreUnavailable.
+        Whatever is live, even if still arriving, goes before all backlog. Raises ModelFailed, after everything has been
+        given back, where the process should end; StoreFull, StoreUnavailable.
         """
         return any(
             self._do_a_job(at_most)
@@ -127,7 +128,7 @@ class Worker:
         except ModelFailed as exc:
             self._try_failed(job, exc)
             raise
-        except Exception as exc:  # noqa: BLE001 - outermost line of a job: the queue goes on whatever one series does
+        except Exception as exc:  # noqa: BLE001 - outermost line of a job: one series must not stop the queue
             self._try_failed(job, exc)
 
     def _try_failed(self, job: Job, exc: Exception) -> None:
@@ -148,7 +149,7 @@ class Worker:
             return
         looked_at = self._look_at_all(job)
         if looked_at is None:
-            self._give_back(job, wait_s=0.0, reason=None)  # told to stop, or to make way; what was read is kept
+            self._give_back(job, wait_s=0.0, reason=None)  # told to stop or to make way; what was read is kept
             return
         instances, found = looked_at
         self._conclude(job, one, instances, self._refined(job, instances, found), begun)
@@ -156,7 +157,7 @@ class Worker:
     def _conclude(
         self, job: Job, one: series.Series, instances: Sequence[Instance], found: Sequence[SliceResult], begun: float
     ) -> None:
-        """From the results of all its slices to a report, or to a refusal: by content, or for another series' sake."""
+        """From the results of all its slices to a report or a refusal: by content, or in favour of another series."""
         ruled_out = {i.id: i.ruled_out for i in instances if i.ruled_out is not None}
         usable = [r for r in found if r.instance_id not in ruled_out]
         refused = eligibility.judge(eligibility.members(instances), self._config.eligibility)
@@ -170,7 +171,7 @@ class Worker:
         cuts = anatomy.Cuts(metadata.slice_thresholds, metadata.series_thresholds)
         findings = anatomy.conclude(found, instances, ruled_out=ruled_out, cuts=cuts, whole=one.whole is not False)
         if findings.outcome is Outcome.NOT_EVALUATED and self._another_may_tell(job, one, instances):
-            why = "none of its images could be evaluated; another series of the study is looked at instead"
+            why = "none of its images could be evaluated; another series of the study is used instead"
             self._end(job, JobState.REFUSED, reason=why)
             return
         with self._reportable(job):
@@ -191,7 +192,7 @@ class Worker:
 
     @contextmanager
     def _reportable(self, job: Job) -> Iterator[None]:
-        """The job fails where its images allow no report, whatever it would say."""
+        """The job fails where its images allow no report, whatever the report would say."""
         try:
             yield
         except sr.InconsistentSeries as exc:
@@ -200,7 +201,7 @@ class Worker:
             self._end(job, JobState.FAILED, reason=f"{exc}; send it again, then: dicom-node retry {job.series_id}")
 
     def _refuse(self, job: Job, one: series.Series, instances: Sequence[Instance], reason: str) -> None:
-        """Nothing is sent, unless an earlier result of the series is out: then that it holds no longer."""
+        """Nothing is sent, unless an earlier result of the series is out: then NOT EVALUATED supersedes it."""
         with self._database.read() as connection:
             stands = outbox.stands(connection, job.series_id)
         if not stands:
@@ -212,7 +213,7 @@ class Worker:
         )
 
     def _another_may_tell(self, job: Job, one: series.Series, instances: Sequence[Instance]) -> bool:
-        """Whether the scan has a series that was passed over for this one, of which nothing was ever reported."""
+        """Whether nothing was ever reported of this series, and another series of the scan was passed over for it."""
         if one.forced or job.run > 1:
             return False
         with self._database.read() as connection:
@@ -221,10 +222,10 @@ class Worker:
         return any(not eligibility.is_another_scan(eligibility.members(other), mine) for other in others)
 
     def _look_at_all(self, job: Job) -> tuple[list[Instance], list[SliceResult]] | None:
-        """The instances of the job's series and a result for each usable one; None if told to stop before,
-        or if this is backlog and something live came meanwhile.
+        """The instances of the job's series and a result for each usable one; None if told to stop first, or if this is
+        backlog and something live arrived meanwhile.
 
-        More may arrive meanwhile: they are looked at as well, or belong to the next run.
+        Images that arrive meanwhile are looked at as well, or belong to the next run.
         """
         while True:
             while self._classifying.next_slices(job.series_id, self._heartbeat(job), at_most=job.priority):
@@ -240,10 +241,10 @@ class Worker:
                 return instances, [r for r in found if r.instance_id in {i.id for i in instances}]
 
     def _refined(self, job: Job, instances: Sequence[Instance], found: Sequence[SliceResult]) -> list[SliceResult]:
-        """The results, once more over the finished series; as they were where that cannot be done."""
+        """The results after a second look over the complete series; unchanged where that is not possible."""
         of_id = {i.id: i for i in instances if i.ruled_out is None}
         usable = anatomy.in_order([r for r in found if r.instance_id in of_id])
-        if job.tries > 1:  # a try before this one ended the process; going on without is safe, reading again may not be
+        if job.tries > 1:  # an earlier try ended the process; going on without is safe, reading again may not be
             return list(found)
         try:
             refined = self._reader.refine(usable, of_id, self._heartbeat(job))
@@ -258,7 +259,7 @@ class Worker:
         return [newer.get((r.instance_id, r.frame), r) for r in found]
 
     def _report_failure(self, job: Job, one: series.Series, instances: Sequence[Instance]) -> None:
-        """NOT EVALUATED, after the last try; where not even that report can be made, the state alone says so."""
+        """NOT EVALUATED, after the last try; if not even that report can be made, only the state says so."""
         tries = self._config.results.tries
         reason = f"processing failed {tries} times"
         advice = f"{reason}; see the log, then: dicom-node retry {job.series_id}"
@@ -276,7 +277,7 @@ class Worker:
             log.error("job_failed %s", fields(job=job.id, series=job.series_id, run=job.run, reason=reason))
 
     def _heartbeat(self, job: Job) -> Callable[[], None]:
-        """To be called often: keeps the process known alive and, a few times a lease, the job leased."""
+        """To be called often: shows that the process is alive and, a few times per lease, extends the job's lease."""
         last = self._clock()
 
         def beat() -> None:
@@ -299,9 +300,9 @@ class Worker:
         state: JobState,
         reason: str | None,
     ) -> None:
-        """Build the report once, then store it and end the job with it in one transaction.
+        """Build the report once, then store it and end the job in one transaction.
 
-        The file too is written in there: of a job that is lost, maybe as its patient was forgotten, none is left.
+        The file is written inside it, too: if the job is lost, perhaps because its patient was forgotten, none remains.
         """
         headers = spooled.headers(instances, self._spool)
         found = reporting.with_limits(found, headers)
@@ -339,7 +340,7 @@ class Worker:
             log.error("left_behind %s", fields(series=job.series_id, run=job.run, to=", ".join(sorted(told))))
 
     def _end(self, job: Job, state: JobState, *, reason: str) -> None:
-        """Without a report. A refusal makes the study's other series candidates again, in the same transaction."""
+        """End without a report. A refusal makes the study's other series candidates again, in the same transaction."""
         now = self._clock()
         with self._database.write() as connection:
             jobs.finish(connection, job, state, now=now, reason=reason)
@@ -353,11 +354,11 @@ class Worker:
             with self._database.write() as connection:
                 jobs.give_back(connection, job, now=self._clock(), wait_s=wait_s, reason=reason)
         except (LeaseLost, StoreFull, StoreUnavailable) as exc:
-            log.warning("not_given_back %s", fields(job=job.id, reason=exc))  # the lease runs out by itself
+            log.warning("not_given_back %s", fields(job=job.id, reason=exc))  # the lease expires by itself
 
 
 def _besides(ruled_out: Mapping[int, str], images: int) -> str:
-    """What a refusal by content has to add where headers ruled out images, which may be those with the brain."""
+    """What a refusal by content must add where headers ruled out images, which may be those with the brain."""
     if not ruled_out:
         return ""
     ((why, _),) = Counter(ruled_out.values()).most_common(1)

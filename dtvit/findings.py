@@ -112,7 +112,7 @@ class SeriesFindings:
     reasons: tuple[str, ...] = ()
     """Why the outcome is not a plain present or absent, or what limits it, one sentence each."""
     limits: tuple[str, ...] = ()
-    """What a reader must know of the images whatever the outcome, which it does not change; one sentence each."""
+    """What a reader must know about the images whatever the outcome, which it does not change; one sentence each."""
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> SeriesFindings:

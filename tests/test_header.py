@@ -354,7 +354,7 @@ def test_reading_warns_of_nothing_as_a_warning_would_quote_the_value(tmp_path: P
     )
     arguments = [str(tmp_path / "data_set"), EXPLICIT, str(ct().SOPClassUID), str(ct().SOPInstanceUID)]
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
-    assert (done.stdout, done.stderr) == ("Study Instance UID is missing or no UID\n", "")
+    assert (done.stdout, done.stderr) == ("Study Instance UID is missing or not a UID\n", "")
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

@@ -106,7 +106,7 @@ def test_an_object_of_a_private_class_is_kept_like_any_other_that_is_no_ct(
     item = file(changed(ct(1), SOPClassUID="1.3.12.2.1107.5.9.1", PixelData=None), tmp_path)
     to = peer(receive(own_loop=True), ae_title="DICOM_NODE")
     assert [sent.status for sent in scu.send(to, "CT1", [item])] == [0]
-    assert node.rows(instances)[0].ruled_out == "no CT image (by its SOP class)"
+    assert node.rows(instances)[0].ruled_out == "not a CT image (by its SOP class)"
 
 
 @pytest.mark.usefixtures("either_loop")

@@ -168,7 +168,7 @@ def test_values_in_hounsfield_units_are_looked_at(unit: str | None) -> None:
     ],
 )
 def test_values_in_any_other_unit_are_not(unit: str) -> None:
-    said = f"Rescale Type says {unit}: no Hounsfield units"
+    said = f"Rescale Type says {unit}: not Hounsfield units"
     assert why(RescaleType=unit) == said
     frames = [shared_by_frames("PixelValueTransformationSequence", RescaleType=unit)] * 3
     assert why(RescaleType=None, PerFrameFunctionalGroupsSequence=frames) == said
@@ -230,9 +230,9 @@ def at(*places: float, times: int = 1, **values: Any) -> list[Member]:
 @pytest.mark.parametrize(
     ("members", "said"),
     [
-        (at(*range(0, 40, 5), times=20), "20 images at each of 8 places: perfusion, no volume"),
-        (at(*range(0, 160, 5), times=19), "19 images at each of 32 places: perfusion, no volume"),
-        (at(-40, times=14), "all 14 images lie at one place: bolus tracking, or their positions are wrong"),
+        (at(*range(0, 40, 5), times=20), "20 images at each of 8 positions: perfusion, not a volume"),
+        (at(*range(0, 160, 5), times=19), "19 images at each of 32 positions: perfusion, not a volume"),
+        (at(-40, times=14), "all 14 images are at one position: bolus tracking, or their positions are wrong"),
         (at(*range(0, 150, 5), times=2), None),  # soft and thin in one series, or a repeat for movement
         ([*at(*range(0, 150, 5)), *at(40, times=12)], None),  # and a few images more of one place
         (at(*range(0, 150, 5), times=6, ImageOrientationPatient=None), None),  # where they lie is not known

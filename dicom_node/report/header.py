@@ -208,8 +208,8 @@ def series_number(source: Dataset) -> str | None:
 
 
 def lossy_ratios(headers: Sequence[Dataset]) -> dict[str, float | None]:
-    """For each image that was ever lossily compressed (PS3.3 C.7.6.1.1.5), by SOP Instance UID: the ratio, if stated; the
-    highest if it was compressed more than once."""
+    """By SOP Instance UID, for each image that was ever lossily compressed (PS3.3 C.7.6.1.1.5): the ratio, if stated;
+    the highest if it was compressed more than once."""
     return {read_text(ds, "SOPInstanceUID") or "": _ratio(ds) for ds in headers if _is_lossy(ds)}
 
 

@@ -217,7 +217,7 @@ def likeliest(outputs: Sequence[float]) -> str:
 
 
 def _limits(findings: SeriesFindings) -> list[str]:
-    """Why the answer is not a plainer one, and what limits it whichever it is: together where both do."""
+    """Why the answer is not a plainer one, and what limits it in any case; in one line where it is present."""
     why, limits = list(findings.reasons), list(findings.limits)
     if findings.outcome is Outcome.PRESENT:
         why, limits = [], why + limits

@@ -1,7 +1,7 @@
-"""Filing: what an arriving instance is beside those that came before, and which series it opens again.
+"""Filing: what an arriving instance is compared with earlier ones, and which series it reopens.
 
-The same object may come twice, recoded, with a corrected header, or with other pixels under its UID; what each means
-stands in docs/architecture.md. Everything here happens in the transaction that acknowledges the instance.
+The same object may come twice, recoded, with a corrected header, or with other pixels under its UID; what each means is
+in docs/architecture.md. Everything here happens in the transaction that acknowledges the instance.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Filed(StrEnum):
 
     NEW = "new"
     AGAIN = "again"  # the same bytes as before; nothing changed
-    RECODED = "recoded"  # the same image in another transfer syntax; kept, and the first counts
+    RECODED = "recoded"  # the same image in another transfer syntax; kept, but the first counts
     CORRECTED = "corrected"  # the same pixels under another header; the newer header counts
     CONTRADICTED = "contradicted"  # other pixels under the same SOP Instance UID; both are kept
     OWN = "own"  # made by this node and routed back to it
@@ -61,28 +61,28 @@ class Filing:
     names_file: bool
     """Whether a row names the file it came in; if not, that file may go."""
     held: tuple[int, ...] = ()
-    """Other series that failed by it: it was another patient's there."""
+    """Other series that fail because of it: there it was another patient's."""
     replaced: str | None = None
-    """The file whose place it takes, which is damaged or gone: none of the rows names it any more."""
+    """The damaged or missing file whose place it takes: no row names that any longer."""
 
 
 class Files(Protocol):
-    """What filing asks about files of the spool."""
+    """What filing needs to know about files of the spool."""
 
     def holds(self, name: str, size: int) -> bool:
-        """Whether there is one of this name and size."""
+        """Whether there is one with this name and size."""
 
     def is_whole(self, name: str, size: int, sha256: str) -> bool:
-        """Whether it is what was acknowledged; a copy that was lost or damaged is replaced by the one that comes again.
+        """Whether it is what was acknowledged; a lost or damaged copy is replaced by the one that arrives again.
 
         `sha256`: of its data set.
         """
 
     def pixels(self, name: str, transfer_syntax_uid: str) -> str | None:
-        """Digest of its pixels (`header.pixel_digest`), or None where it was lost or is damaged."""
+        """Digest of its pixels (`header.pixel_digest`); None where it is lost or damaged."""
 
     def facts(self, name: str, transfer_syntax_uid: str) -> Facts | None:
-        """What its header says, as this version reads it, or None where it was lost or is damaged."""
+        """What its header says, as this version reads it; None where it is lost or damaged."""
 
 
 def file(connection: Connection, arrival: Arrival, *, reopen_wait_s: float, files: Files) -> Filing:
@@ -117,7 +117,7 @@ def file(connection: Connection, arrival: Arrival, *, reopen_wait_s: float, file
     connection.execute(instances.insert().values(new))
     if filed is Filed.CONTRADICTED:
         reason = (
-            "an instance arrived a second time under the same SOP Instance UID with other pixel data; both are kept. "
+            "an instance arrived again under the same SOP Instance UID with different pixel data; both are kept. "
             "Find out at the sender which one is right, then: dicom-node retry"
         )
         hold(connection, series_id, reason, now=arrival.at)
@@ -130,7 +130,7 @@ def file(connection: Connection, arrival: Arrival, *, reopen_wait_s: float, file
 
 
 def _row(arrival: Arrival) -> dict[str, Any]:
-    """Of `instances`, as far as it is known before the series is."""
+    """A row of `instances`, as far as it is known before the series is."""
     header = arrival.header
     return {
         "sop_class_uid": header.sop_class_uid,
@@ -152,20 +152,20 @@ def _row(arrival: Arrival) -> dict[str, Any]:
 
 
 def _again(connection: Connection, row: sa.Row[Any], arrival: Arrival, files: Files) -> bool:
-    """The same bytes; returns whether this copy takes the place of one that was lost or damaged."""
+    """The same bytes again; returns whether this copy takes the place of a lost or damaged one."""
     _retain(connection, row.series_id, now=arrival.at)
     if files.is_whole(row.file, row.size, row.sha256):
         return False
     mended = {"file": arrival.file, "size": arrival.size, "pixel_sha256": None, "tries": 0}
     connection.execute(instances.update().where(instances.c.id == row.id).values(mended))
     unread = sa.and_(slice_results.c.instance_id == row.id, slice_results.c.left_out.is_not(None))
-    connection.execute(slice_results.delete().where(unread))  # the copy that is there now may well be readable
+    connection.execute(slice_results.delete().where(unread))  # the new copy may well be readable
     note(connection, "file mended", now=arrival.at, series_id=row.series_id, detail=f"instance={row.id}")
     return True
 
 
 def _retain(connection: Connection, series_id: int, *, now: float) -> None:
-    """Retention begins anew, also by what changes nothing; while the series is received, that must not delay it."""
+    """Retention begins anew, even if nothing changes; while the series is being received, that must not delay it."""
     done = sa.and_(series.c.id == series_id, series.c.state != SeriesState.RECEIVING)
     connection.execute(series.update().where(done).values(last_at=now))
 
@@ -173,9 +173,9 @@ def _retain(connection: Connection, series_id: int, *, now: float) -> None:
 def _taken_back(
     connection: Connection, arrival: Arrival, row: sa.Row[Any], earlier: Sequence[sa.Row[Any]], files: Files
 ) -> bool:
-    """A header that had been corrected comes again, as after a patient merge is undone: the newest word counts.
+    """A header that had been corrected comes again, as when a patient merge is undone: the newest counts.
 
-    Not so for a recoded copy or one that a person set aside: that one differs from what counts in more than its header.
+    Not so for a recoded copy or one that a person set aside: it differs from what counts in more than its header.
     """
     current = [other for other in earlier if other.current]
     corrected = all(
@@ -192,10 +192,10 @@ def _taken_back(
 def _change_patient(
     connection: Connection, arrival: Arrival, earlier: Sequence[sa.Row[Any]], series_id: int
 ) -> tuple[int, ...]:
-    """Where a correction says that the image is another patient's, what was made of it and is not sent must not be.
+    """If a correction says that the image is another patient's, what was made of it and not yet sent must not be sent.
 
-    The correction may come under another Series Instance UID: no newer run then supersedes what was sent of the series
-    that the image was in, and nobody but a person can. Returns those that are held by it.
+    The correction may come under another Series Instance UID: then no newer run supersedes what was sent of the image's
+    former series, and only a person can take it back. Returns the series that are held because of it.
     """
     patient = arrival.header.patient
     was_in = {one.series_id for one in earlier if one.current and one.patient != patient}
@@ -206,8 +206,8 @@ def _change_patient(
     held = tuple(connection.scalars(not_failed.order_by(series.c.id)))
     for one in held:
         reason = (
-            f"an image of it came again with another patient's header, in series {series_id}. Find out which is right; "
-            f"what was reported of this one is taken back by dicom-node withdraw {one}, made anew by retry"
+            f"an image of it arrived again with another patient's header, in series {series_id}. Find out which is "
+            f"right; to take back what was reported of this one: dicom-node withdraw {one}; to report it anew: retry"
         )
         hold(connection, one, reason, now=arrival.at)
         _retain(connection, one, now=arrival.at)
@@ -215,7 +215,7 @@ def _change_patient(
 
 
 def _compared(connection: Connection, arrival: Arrival, current: Sequence[sa.Row[Any]], files: Files) -> Filed:
-    """What this instance is beside those that came under its UID before."""
+    """What this instance is compared with those that came under its UID before."""
     if not current:
         return Filed.NEW
     if not all(_same_pixels(connection, arrival, row, files) for row in current):
@@ -224,7 +224,7 @@ def _compared(connection: Connection, arrival: Arrival, current: Sequence[sa.Row
     recoded = any(
         row.transfer_syntax_uid != arrival.transfer_syntax_uid
         and row.identity == header.identity
-        and files.holds(row.file, row.size)  # else this is the copy that is left
+        and files.holds(row.file, row.size)  # otherwise this is the only copy left
         and _says_the_same(row, header.facts, files)
         for row in current
     )
@@ -232,12 +232,12 @@ def _compared(connection: Connection, arrival: Arrival, current: Sequence[sa.Row
 
 
 def _says_the_same(row: sa.Row[Any], facts: Facts, files: Files) -> bool:
-    """An earlier version may have kept less of the header; then its file tells."""
+    """An earlier version may have kept less of the header; then the file decides."""
     return Facts.from_json(row.facts) == facts or files.facts(row.file, row.transfer_syntax_uid) == facts
 
 
 def _same_pixels(connection: Connection, arrival: Arrival, row: sa.Row[Any], files: Files) -> bool:
-    """As far as can be told without decoding; a PACS may pass on compressed what the scanner sent uncompressed."""
+    """As far as can be told without decoding; a PACS may forward compressed what the scanner sent uncompressed."""
     header, syntaxes = arrival.header, {arrival.transfer_syntax_uid, row.transfer_syntax_uid}
     if len(syntaxes) == 1 or syntaxes <= _LITTLE_ENDIAN:
         return _equal_pixels(connection, arrival, row, files)
@@ -249,9 +249,9 @@ def _same_pixels(connection: Connection, arrival: Arrival, row: sa.Row[Any], fil
 
 
 def _equal_pixels(connection: Connection, arrival: Arrival, row: sa.Row[Any], files: Files) -> bool:
-    """Whether they are the same bytes; an earlier copy that was lost contradicts nothing.
+    """Whether the pixels are the same bytes; a lost earlier copy contradicts nothing.
 
-    Digests are made here, and noted, because hardly any instance is ever compared with another.
+    Digests are only made here, and noted, because hardly any instance is ever compared with another.
     """
     theirs: str | None = row.pixel_sha256
     if theirs is None:
@@ -261,7 +261,7 @@ def _equal_pixels(connection: Connection, arrival: Arrival, row: sa.Row[Any], fi
 
 
 def _series_for(connection: Connection, arrival: Arrival) -> int:
-    """Id of the series, made if it is new, and locked: what comes to it at once by another association waits."""
+    """Id of the series, made if new, and locked: what arrives for it at the same time elsewhere waits."""
     header = arrival.header
     find = sa.select(series.c.id).where(series.c.series_uid == header.series_uid).with_for_update()
     known = connection.scalar(find)
@@ -284,7 +284,7 @@ def _series_for(connection: Connection, arrival: Arrival) -> int:
 
 
 def _hurry(connection: Connection, series_id: int, priority: int) -> None:
-    """A series is as urgent as the most urgent of what came, also of what had come before from a sender of backlog."""
+    """A series is as urgent as the most urgent of its images, even if others came earlier from a sender of backlog."""
     less_urgent = sa.and_(series.c.id == series_id, series.c.priority > priority)
     if connection.execute(series.update().where(less_urgent).values(priority=priority)).rowcount:
         waits = sa.and_(jobs.c.series_id == series_id, jobs.c.priority > priority)
@@ -294,7 +294,7 @@ def _hurry(connection: Connection, series_id: int, priority: int) -> None:
 def _touch(connection: Connection, series_id: int, filed: Filed, arrival: Arrival, *, reopen_wait_s: float) -> None:
     """Something new belongs to the series: it is (again) being received. A contradiction waits for a person.
 
-    What is corrected may be the study it belongs to: the newest word counts.
+    A correction may change the study that it belongs to: the newest counts.
     """
     now = arrival.at
     state = connection.scalar(sa.select(series.c.state).where(series.c.id == series_id))
@@ -306,6 +306,6 @@ def _touch(connection: Connection, series_id: int, filed: Filed, arrival: Arriva
         last_report = connection.scalar(sa.select(sa.func.max(jobs.c.created_at)).where(jobs.c.series_id == series_id))
         values |= {"state": SeriesState.RECEIVING, "reason": None}
         if last_report is not None:
-            values["not_before"] = min(last_report, now) + reopen_wait_s  # the clock may have been put back since
+            values["not_before"] = min(last_report, now) + reopen_wait_s  # the clock may have been set back since
         note(connection, "reopened", now=now, series_id=series_id, detail=f"by a {filed} instance")
     connection.execute(series.update().where(series.c.id == series_id).values(values))

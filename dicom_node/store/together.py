@@ -1,10 +1,10 @@
 """Filing for many associations at once: what waits together is committed together.
 
-A commit waits for the disk once, however much is in it. Each association puts its arrival down and waits for its turn;
-whoever gets it files all that lies there in one transaction, and the others then find theirs done. There is neither a
-thread for it nor a timer: one association alone commits at once, and more of them share the more, the slower the disk.
+A commit waits for the disk once, however much is in it. Each association queues its arrival and waits for its turn; the
+one whose turn it is files everything queued in one transaction, and the others then find theirs done. This needs no
+thread and no timer: a single association commits at once, and the slower the disk, the more of them share a commit.
 
-No transaction waits for a file to be read: what filing must know of one is found out before the arrival's next try.
+No transaction waits for a file to be read: what filing must know about one is found out before the arrival's next try.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from dicom_node.store.spool import Spool
 
 
 class _FileGone(StoreUnavailable):
-    """Of one arrival alone; whatever else the database or the disk says holds for all that are filed with it."""
+    """Concerns one arrival; any other error of the database or disk concerns all that are filed with it."""
 
 
 class _NotLookedAt(Exception):
-    """What a file holds is not known yet, and finding out takes as long as it is large."""
+    """What a file holds is not known yet, and finding out takes time in proportion to its size."""
 
 
 class _Looked:
-    """What filing asks about files, for one arrival. Answers hold for good: no file is ever written to again."""
+    """What filing asks about files, for one arrival. Answers stay true: no file is ever written to again."""
 
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
         self._known: dict[tuple[Any, ...], Any] = {}
         self.unknown: tuple[Any, ...] | None = None
-        """What was asked and is to be found out, by `look`, before the arrival is tried again."""
+        """The question that `look` must answer before the arrival is tried again."""
 
     def look(self) -> None:
         """Raises StoreUnavailable."""
@@ -120,7 +120,7 @@ class Filer:
         while mine.files.unknown is not None:
             try:
                 mine.files.look()
-            except BaseException:  # want of memory, too: its sender comes again and again, with a file each time
+            except BaseException:  # lack of memory, too: its sender tries again and again, with a file each time
                 self._discard(arrival.file)
                 raise
             self._try(mine)
@@ -130,7 +130,7 @@ class Filer:
         return mine.filing
 
     def _try(self, mine: _Waiting) -> None:
-        """With all that wait by now."""
+        """Together with all that are waiting by now."""
         if self._database.shares_commits:
             self._settle([mine])
             return
@@ -140,7 +140,7 @@ class Filer:
                 self._settle([self._waiting.popleft() for _ in range(len(self._waiting))])
 
     def _settle(self, batch: Sequence[_Waiting]) -> None:
-        """One transaction; where one arrival spoils it, one for each; one that has a file to look at waits for it."""
+        """In one transaction; if one arrival spoils it, one each; an arrival with a file to look at waits for that."""
         committing = False
         try:
             with self._database.write() as connection:
@@ -157,13 +157,13 @@ class Filer:
                 return
             for one in batch:
                 one.error = exc
-                if not committing:  # else a row may name it in spite of the error; an hour later housekeeping knows
+                if not committing:  # else a row may name it despite the error; housekeeping finds out an hour later
                     self._discard(one.arrival.file)
             return
         for one, filed in zip(batch, filings, strict=True):
             one.filing = filed
             if not filed.names_file:
-                self._discard(one.arrival.file)  # only now: the row that says "again" names another, durable file
+                self._discard(one.arrival.file)  # only now: the row found for "again" names another, durable file
             if filed.replaced is not None:
                 self._discard(filed.replaced)
 
