@@ -227,7 +227,7 @@ def test_what_serve_could_not_use_is_told_before(config: Path) -> None:
     assert "must be a writable file" in run(config, "check-config")[1]
     config.write_text("[node]\nmin_free_mib = 99999999\n")
     shutil.rmtree(config.parent / "data")
-    assert "node.min_free_mib keeps 99999999" in run(config, "check-config")[1]
+    assert "node.min_free_mib reserves 99999999" in run(config, "check-config")[1]
 
 
 def test_what_serve_locks_is_its_users_alone(config: Path) -> None:
