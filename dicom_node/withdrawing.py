@@ -111,9 +111,9 @@ def _with(standing: _Standing, config: Config) -> list[Peer]:
 
 def _told_of(peer: Peer, built: Collection[str]) -> str:
     if peer.name in built:
-        return f"{peer.name} is told by a Key Object Selection"
+        return f"{peer.name} will be told with a Key Object Selection"
     keeps = f"{peer.name} keeps what it has or was being sent"
-    return f"{keeps}: peers.withdraw_by is {peer.withdraw_by!r}; tell its users"
+    return f"{keeps}, as peers.withdraw_by is {peer.withdraw_by!r}: tell its users"
 
 
 def _told(runs: Sequence[Record]) -> list[tuple[Record, Result]]:

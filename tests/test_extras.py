@@ -210,7 +210,7 @@ def test_what_is_sent_while_a_withdrawal_is_built_is_named_by_it_too(
     with node.database.write() as connection:
         outbox.delivered(connection, next(sent), 0, now=node.clock())
     monkeypatch.setattr(reporting, "withdrawal", sends_meanwhile)
-    assert take_back(node) == "withdrawn; PACS1 is told by a Key Object Selection"
+    assert take_back(node) == "withdrawn; PACS1 will be told with a Key Object Selection"
     (rejection,) = [made for made in node.rows(objects) if made.kind == "withdrawal"]
     assert named(pydicom.dcmread(node.spool.path(rejection.file))) == {first.sop_instance_uid, second.sop_instance_uid}
     assert len(list(node.spool.stored())) == kept + 1
