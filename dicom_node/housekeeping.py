@@ -58,8 +58,8 @@ def tidy(
 ) -> tuple[int, int]:
     """Returns how many series were deleted, and how many orphaned files.
 
-    `rest` waits so many seconds, so that deleting thousands of series at once keeps nobody from writing, and says whether
-    to leave the rest to the next time.
+    `rest` waits so many seconds, so that deleting thousands of series keeps nobody from writing, and says whether to
+    leave the others to the next time.
     """
     now, keep_days = clock(), config.retention.keep_days
     unasked = {peer.name for peer in config.destinations if not peer.commitment}  # now; they may have been asked before

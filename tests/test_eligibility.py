@@ -85,7 +85,7 @@ def test_a_soft_tissue_axial_head_is_looked_at(changed: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"Modality": "PT"}, "not CT but PT"),
+        ({"Modality": "PT"}, "modality is PT, not CT"),
         ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "LOCALIZER"),
         ({"ImageType": ["DERIVED", "SECONDARY", "MIP"]}, "MIP"),
         ({"ImageType": ["DERIVED", "SECONDARY", "AXIAL", "CT_SOM5 MIP"]}, "says MIP"),

@@ -53,7 +53,7 @@ def _may_go(quiet_since: float, unasked: Collection[str]) -> tuple[sa.ColumnElem
 
 
 def _has_object(which: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
-    """Whether such an object was made from the series. Nested, not joined: SQLite would start a join from all deliveries
+    """Whether such an object was made of the series. Nested, not joined: SQLite would start a join from all deliveries
     in that state, anew for each series."""
     made = sa.exists().where(objects.c.job_id == jobs.c.id, which)
     return sa.exists().where(jobs.c.series_id == series.c.id, made)
