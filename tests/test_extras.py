@@ -174,7 +174,7 @@ def test_withdrawing_cancels_what_is_undelivered_and_tells_who_has_it(tmp_path: 
     deliver(node, "PACS1")
     said = take_back(node)
     assert "1 deliveries cancelled" in said
-    assert "PACS1 is told" in said
+    assert "PACS1 will be told" in said
     assert owed(node) == {("PACS1", "withdrawal")}
     (tmp_path / "config.toml").write_text("")
     shown = CliRunner().invoke(main, ["report", "show", "1", "--config", str(tmp_path / "config.toml")])
@@ -274,7 +274,7 @@ def test_with_a_result_go_those_that_it_superseded(tmp_path: Path) -> None:
     first, second = node.rows(objects)
     (tmp_path / "config.toml").write_text("[node]\nmin_free_mib = 0\n")
     assert newest_report("1", tmp_path / "config.toml") == node.spool.read(second.file)
-    assert "PACS1 is told" in take_back(node)
+    assert "PACS1 will be told" in take_back(node)
     named = str(pydicom.dcmread(node.spool.path(node.rows(objects)[2].file)).CurrentRequestedProcedureEvidenceSequence)
     assert first.sop_instance_uid in named
     assert second.sop_instance_uid in named
@@ -290,7 +290,7 @@ def test_a_result_can_be_withdrawn_with_a_reason_and_as_long_as_any_image_is_the
     for file in files[1:-1]:
         file.unlink()
     files[0].write_bytes(b"no longer what it was")
-    assert "PACS1 is told" in take_back(node)
+    assert "PACS1 will be told" in take_back(node)
 
 
 @pytest.mark.parametrize("back", [False, True], ids=["", "and back"])
@@ -309,7 +309,7 @@ def test_a_result_whose_images_came_again_as_another_patients_is_told_of_and_can
     assert sum("failed series=" in line for line in caplog.messages) == (2 if back else 1)
     assert "another patient's header" in node.rows(series_table)[states.index("failed")].reason
     if not back:
-        assert "PACS1 is told" in take_back(node)
+        assert "PACS1 will be told" in take_back(node)
         rejection = pydicom.dcmread(node.spool.path(node.rows(objects)[1].file))
         assert rejection.PatientID == "SYN-0001"
 

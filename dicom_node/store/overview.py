@@ -120,7 +120,7 @@ def health(
     if no_room is not None:
         critical.append(f"nothing can be received: {no_room}")
     if silent_s and found.last_image_s is None:
-        warnings.append("no image has arrived yet: can any sender reach this node?")
+        warnings.append("no image is stored: can any sender reach this node?")
     elif silent_s and (found.last_image_s or 0.0) > silent_s:
         warnings.append(
             f"no new image has come for {(found.last_image_s or 0.0) / 3600.0:.1f} h: can the senders reach this node?"
