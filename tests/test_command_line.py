@@ -275,7 +275,7 @@ def test_who_is_to_be_forgotten_is_named_in_one_way(folder: Path, named: list[st
     node.accept(ct(1, PatientID=""))
     code, said = run(folder, "forget", "--yes", *named)
     assert code == 1
-    assert "name one of the two" in said
+    assert "give one of the two" in said
     assert len(node.rows(instances)) == len(node.files()) == 1
 
 
@@ -295,7 +295,7 @@ def test_a_study_of_several_series_is_to_be_named_by_the_number_of_one(folder: P
     node = made_node(folder)
     node.accept(ct(1, series="1.2.9.1", study="1.2.9"), ct(1, series="1.2.9.2", study="1.2.9"))
     code, said = run(folder, "retry", "1.2.9")
-    assert (code, "several series here: 1, 2;" in said) == (1, True)
+    assert (code, "several series of this study: 1, 2;" in said) == (1, True)
     assert json.loads(run(folder, "show", "1.2.9.2", "--json")[1])["series"]["id"] == 2
 
 
