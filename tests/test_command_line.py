@@ -171,8 +171,9 @@ def test_a_letter_that_the_terminal_lacks_ends_no_command(folder: Path):
     assert b"M\\xfcller" in ran.stdout
 
 
-def test_help_tells_every_command_in_a_whole_sentence():
-    said = CliRunner().invoke(main, ["--help"], terminal_width=80).output
+@pytest.mark.parametrize("group", [[], ["report"], ["model"]])
+def test_help_tells_every_command_in_a_whole_sentence(group: list[str]):
+    said = CliRunner().invoke(main, [*group, "--help"], terminal_width=80).output
     assert "..." not in said.partition("Commands:")[2]
     assert max(map(len, said.splitlines())) <= 80
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import click
 
-from dicom_node.cli.common import CONFIG, JSON, describe_checkpoint, dicom_files, load_config
+from dicom_node.cli.common import CONFIG, JSON, Commands, describe_checkpoint, dicom_files, load_config
 from dicom_node.errors import NotFound, NotPossible
 
 
-@click.group()
+@click.group(cls=Commands)
 def model() -> None:
     """Inspect the checkpoint."""
 

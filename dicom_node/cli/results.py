@@ -7,13 +7,21 @@ from pathlib import Path
 
 import click
 
-from dicom_node.cli.common import CONFIG, describe_checkpoint, find_series, load_config, newest_report, opened
+from dicom_node.cli.common import (
+    CONFIG,
+    Commands,
+    describe_checkpoint,
+    find_series,
+    load_config,
+    newest_report,
+    opened,
+)
 from dicom_node.errors import NotFound, NotPossible, StoreUnavailable
 
 ASK = "\0"  # occurs in no Patient ID
 
 
-@click.group()
+@click.group(cls=Commands)
 def report() -> None:
     """Show a Structured Report made by this node or another."""
 
