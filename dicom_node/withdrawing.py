@@ -77,7 +77,7 @@ def withdraw(
                 built[peer.name] = reporting.withdrawal(
                     maker, run, header, found, old, why=why, title=title, to=peer.name
                 )
-        with suppress(_Changed), database.write() as connection:
+        with suppress(_Changed), database.write_alone() as connection:  # else what is being stored just now escapes it
             cancelled = sum(outbox.cancel(connection, told.id) for told, _ in standing.told)
             if _standing(connection, one.id, config) != standing:  # now that no more is sent
                 raise _Changed

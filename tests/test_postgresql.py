@@ -11,14 +11,15 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from made import NOW, FakeClassifier, Made, changed, ct, grey_series, head_series, made_node, schema_differences
+from made import NOW, FakeClassifier, Made, changed, ct, grey_series, head_series, made_node, peer, schema_differences
 from postgresql import empty_database, server
+from test_extras import deliver, owed, take_back
 
 from dicom_node import forgetting
-from dicom_node.errors import StoreUnavailable
+from dicom_node.errors import NotPossible, StoreUnavailable
 from dicom_node.forgetting import Whom
 from dicom_node.network.stand_in import free_port
-from dicom_node.store import jobs, series
+from dicom_node.store import jobs, outbox, series
 from dicom_node.store.database import Database
 from dicom_node.tables import instances, objects, slice_results
 from dicom_node.tables import jobs as jobs_table
@@ -234,3 +235,60 @@ def test_from_slices_to_report(node: Made) -> None:
     assert [(job.state, job.outcome) for job in node.rows(jobs_table)] == [("delivered", "present")]
     assert len(node.rows(slice_results)) == len(slices)
     assert len(node.rows(objects)) == 1
+
+
+def reported(tmp_path: Path, url: str) -> Made:
+    """A node whose one report is delivered, and whose picture is to be made."""
+    node = made_node(
+        tmp_path, database_url=url, peers=[peer(104, objects=("report", "picture"), withdraw_by="quality")]
+    )
+    node.accept(*head_series())
+    node.tick_after(31)
+    worker = node.worker()
+    while not node.rows(objects):
+        worker.step()
+    deliver(node, "PACS1")
+    return node
+
+
+def test_a_picture_that_is_being_stored_while_its_result_is_withdrawn_is_sent_to_nobody(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node, put, pause = reported(tmp_path, url), outbox.put, threading.Event()
+    begun: list[threading.Thread] = []
+
+    def withdraws(*given: Any, **named: Any) -> None:
+        """Its row is written, not committed, when the withdrawal begins."""
+        put(*given, **named)
+        if not begun:
+            begun.append(threading.Thread(target=take_back, args=(node,)))
+            begun[0].start()
+            while begun[0].is_alive() and not waits_for_others(node):
+                pause.wait(0.01)
+
+    monkeypatch.setattr(outbox, "put", withdraws)
+    worker = node.worker()
+    while worker.step():
+        node.clock.advance(1.0)
+    begun[0].join(60)
+    assert owed(node) == {("PACS1", "withdrawal")}
+    node.database.close()
+
+
+def test_a_result_that_two_withdraw_at_once_is_withdrawn_once(url: str, tmp_path: Path) -> None:
+    node = reported(tmp_path, url)
+
+    def withdraw() -> str:
+        try:
+            return take_back(node)
+        except NotPossible as exc:
+            return str(exc)
+
+    assert sorted(said.partition(";")[0] for said in at_once(withdraw, withdraw, withdraw)) == [
+        "its newest job is withdrawn",
+        "its newest job is withdrawn",
+        "withdrawn",
+    ]
+    assert owed(node) == {("PACS1", "withdrawal")}
+    assert [made.kind for made in node.rows(objects)] == ["report", "withdrawal"]
+    node.database.close()
