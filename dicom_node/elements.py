@@ -50,13 +50,15 @@ class Elements:
         implicit: bool,
         wanted: frozenset[int],
         read: Dataset | None = None,
+        longest: int = LONGEST,
     ) -> None:
         """`wanted`: the tags asked for, here and within sequences. `read`: the data set as pydicom read it, where it
-        had to."""
+        had to. `longest`: bytes of a value that it may be given here."""
         self._raw = raw
         self._implicit = implicit
         self._wanted = wanted
         self._read = read
+        self._longest = longest
 
     def text(self, keyword: str) -> str | None:
         """Without padding; several values separated by backslashes; None if there is none."""
@@ -108,7 +110,7 @@ class Elements:
             begins = not raw.value or raw.value.startswith(_ITEM)  # under another VR it is something else
             return bool(raw.VR in ("SQ", None) and begins and raw.length > 16)  # start and end of an empty item
         try:
-            if self._read is not None and _is_long(self._read, keyword):
+            if self._read is not None and _is_long(self._read, keyword, self._longest):
                 return True
             items = None if self._read is None else self._read.get(keyword)
             return isinstance(items, Sequence) and any(len(item) for item in items)
@@ -128,19 +130,21 @@ class Elements:
             return []
         if raw is not None and raw.VR in ("SQ", None):
             with suppress(Unusual, struct.error):
-                return [self._within(item) for item in islice(stepping.items(raw.value or b"", self._implicit), most)]
+                items = list(islice(stepping.items(raw.value or b"", self._implicit), most))
+                return [self._within(item, self._longest // len(items)) for item in items]
         try:
-            read = _items(self._dataset, keyword) or ()
+            read = _items(self._dataset, keyword, self._longest) or ()
         except Exception:  # noqa: BLE001 - as in `_value`
             return []
         return [Elements({}, implicit=self._implicit, wanted=self._wanted, read=one) for one in read[:most]]
 
-    def _within(self, item: bytes) -> Elements:
-        """Raises Unusual, struct.error."""
+    def _within(self, item: bytes, longest: int) -> Elements:
+        """`longest`: its share, so that pydicom makes no more of thousands of items than of a single value. Raises
+        Unusual, struct.error."""
         found = stepping.find(item, self._implicit, self._wanted)[0] if item else {}
         if CHARACTER_SET in self._raw:
             found.setdefault(CHARACTER_SET, self._raw[CHARACTER_SET])
-        return Elements(found, implicit=self._implicit, wanted=self._wanted)
+        return Elements(found, implicit=self._implicit, wanted=self._wanted, longest=longest)
 
     def _plain(self, keyword: str, representations: Collection[str]) -> str | None:
         """The value, if it has such a VR and is printable ASCII; then no character set changes it."""
@@ -168,7 +172,7 @@ class Elements:
         if self._read is None and _tag(keyword)[0] not in self._raw:
             return None
         try:
-            value = None if _is_long(self._dataset, keyword) else self._dataset.get(keyword)
+            value = None if _is_long(self._dataset, keyword, self._longest) else self._dataset.get(keyword)
         except Exception:  # noqa: BLE001 - pydicom lets any exception of any VR's decoder through; the value is optional
             return None
         if isinstance(value, pydicom.multival.MultiValue | list | tuple):
@@ -188,18 +192,18 @@ class Elements:
 _PLAIN = (str, int, float, PersonName)  # an element may come under any VR, a sequence among them
 
 
-def _items(ds: Dataset, keyword: str) -> Sequence | None:
+def _items(ds: Dataset, keyword: str, longest: int) -> Sequence | None:
     """The items of a sequence, unless it is larger than any that is asked for: nothing counts the elements within."""
-    if keyword not in ds or _is_long(ds, keyword):
+    if keyword not in ds or _is_long(ds, keyword, longest):
         return None
     value = ds[keyword].value
     return value if isinstance(value, Sequence) else None
 
 
-def _is_long(ds: Dataset, keyword: str) -> bool:
+def _is_long(ds: Dataset, keyword: str, longest: int) -> bool:
     """Whether it is too long to look at, and not read yet."""
     held = ds.get_item(keyword) if keyword in ds else None
-    return isinstance(held, RawDataElement) and len(held.value or b"") > LONGEST
+    return isinstance(held, RawDataElement) and len(held.value or b"") > longest
 
 
 def _floats(text: str) -> tuple[float, ...] | None:

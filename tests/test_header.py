@@ -303,6 +303,30 @@ def test_a_value_of_a_hundred_thousand_values_does_not_fill_the_memory(tag: int,
         tracemalloc.stop()
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        b"".join(struct.pack("<HHI", 9, 0x1480 - number, 0) for number in range(480)),  # in no order
+        struct.pack("<HHI", 0x18, 0x1210, 3840) + "\xe9\\".encode("latin-1") * 1920,  # a kernel of many values
+    ],
+    ids=["elements", "values"],
+)
+def test_what_two_thousand_frames_say_oddly_does_not_fill_the_memory(odd: bytes) -> None:
+    """Nor take seconds: one of eight mebibytes took 250 MiB, and 64 associations bring them side by side."""
+
+    def item(of: bytes) -> bytes:
+        return b"\xfe\xff\x00\xe0" + struct.pack("<I", len(of)) + of
+
+    frames = item(struct.pack("<HHI", 0x18, 0x9314, len(item(odd))) + item(odd)) * 2000
+    data_set = with_element(ct(ConvolutionKernel=None), 0x52009230, frames, IMPLICIT)
+    tracemalloc.start()
+    try:
+        assert read(ct(), syntax=IMPLICIT, data_set=data_set).facts.kernel is None
+        assert tracemalloc.get_traced_memory()[1] < 5 * len(data_set)
+    finally:
+        tracemalloc.stop()
+
+
 def test_a_character_set_in_a_sequence_counts_by_its_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(elements, "MOST_READS", 2000)
     within = struct.pack("<HHI", 8, 5, 4000) + b"X\\" * 2000
