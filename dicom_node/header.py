@@ -76,21 +76,26 @@ _READ = frozenset(
 _LONGEST_TEXT = 64  # LO, the longest of the texts kept here; anything longer is broken, and would bloat every reason
 _FARTHEST_MM = 1e5  # a hundred metres from the isocentre there is no patient
 _NO_AGENT = re.compile(  # in the languages in which it is written
-    r"(no|non|none|nil|not|without|w/?o|ohne|keine?|sans|sin|sem|senza|zonder|bez)"
-    r"([ _-]*(i\.?v\.?)?[ _-]*([ck]ontrast[a-z]*([ _-](agent|media|medium|given|used))?|con|agent|bolus|given|injection"
-    r"|km|cm|mdc))?"
+    r"(no|non|none|nil|not|without|w/?o|ohne|keine?|sans|aucun|sin|ninguno|sem|nenhum|senza|nessuno|zonder|geen|bez|brak"
+    r"|uden|uten|utan|ingen)"
+    r"([ _-]*i\.?v\.?)?([ _-]*([ck]ontrast[a-z]*([ _-](agent|media|medium|given|used))?|con|agent|bolus|given|used"
+    r"|injection|km|cm|mdc))?\.?"
     r"|n[./]?a\.?|unenhanced|nativ[a-z]*|plain|blanco|0(\.0+)?( ?ml)?|[-.]+",
     re.IGNORECASE,
 )
 
-# What people and workstations call calculated pictures whose Image Type does not say so; the keys are its terms.
+# What people and workstations call calculated pictures whose Image Type does not say so; the keys are its terms. An
+# underscore counts as a space between words.
 _CALCULATED = {
-    "VMI": re.compile(r"MONO[ _-]?(E|CHROM|ENERG)|\bVMI\b|\dKEV\b|\d KEV\b", re.IGNORECASE),
-    "IODINE": re.compile(r"\bIODINE", re.IGNORECASE),
-    "VNC": re.compile(r"\bVNC\b|VIRTUAL[ _-]?NON", re.IGNORECASE),
-    "EFF_ATOMIC_NUM": re.compile(r"\bZ[ _-]?EFF", re.IGNORECASE),
-    "ELECTRON_DENSITY": re.compile(r"ELECTRON[ _-]?DENSITY", re.IGNORECASE),
-    "PERFUSION": re.compile(r"\b(CBF|CBV|MTT|TTP|TMAX)\b", re.IGNORECASE),
+    term: re.compile(words, re.IGNORECASE)
+    for term, words in {
+        "VMI": r"MONO[ _-]?(E(?![A-Z])|CHROM|ENERG)|(?<![A-Z0-9])VMI(?![A-Z0-9])|\d[ _-]?KEV(?![A-Z0-9])",
+        "IODINE": r"(?<![A-Z0-9])IODINE",
+        "VNC": r"(?<![A-Z0-9])VNC(?![A-Z0-9])|VIRTUAL[ _-]?NON",
+        "EFF_ATOMIC_NUM": r"(?<![A-Z0-9])Z[ _-]?EFF",
+        "ELECTRON_DENSITY": r"ELECTRON[ _-]?DENSITY",
+        "PERFUSION": r"(?<![A-Z0-9])(CBF|CBV|MTT|TTP|TMAX)(?![A-Z0-9])",
+    }.items()
 }
 
 
@@ -360,7 +365,9 @@ def _agent_given(of: Elements) -> bool:
     text = of.text("ContrastBolusAgent")
     if text is None:
         return of.has_items("ContrastBolusAgentSequence") or (of.number("ContrastBolusVolume") or 0.0) > 0.0
-    return len(text) > _LONGEST_TEXT or not _NO_AGENT.fullmatch(text)  # matching takes time quadratic in the length
+    if len(text) > _LONGEST_TEXT:  # matching takes time quadratic in the length
+        return True
+    return not all(_NO_AGENT.fullmatch(each.strip()) for each in text.split("\\") if each.strip())
 
 
 def _kernel(frames: _Frames) -> str | None:

@@ -126,12 +126,15 @@ def test_an_image_type_of_anything_else_is_not(word: str, image_type: str) -> No
 
 
 CALCULATED = {
-    "VMI": ["MonoE 40keV[HU]", "Monoenergetic Plus 40 keV", "VMI 70", "GSI MONO_E 65", "Monochromatic 50keV"],
-    "IODINE": ["Iodine no Water[mg/ml*]", "IODINE DENSITY", "DE_Head iodine overlay"],
-    "VNC": ["VNC[HU*]", "Virtual Non-Contrast", "DE_Head VNC 5.0"],
-    "EFF_ATOMIC_NUM": ["Z Effective[]", "Z-eff"],
+    "VMI": [
+        *("MonoE 40keV[HU]", "Monoenergetic Plus 40 keV", "VMI 70", "GSI MONO_E 65", "Monochromatic 50keV"),
+        *("VMI_70", "Head_40_keV", "MonoE40"),
+    ],
+    "IODINE": ["Iodine no Water[mg/ml*]", "IODINE DENSITY", "DE_Head iodine overlay", "DE_IODINE"],
+    "VNC": ["VNC[HU*]", "Virtual Non-Contrast", "DE_Head VNC 5.0", "DE_VNC_5.0"],
+    "EFF_ATOMIC_NUM": ["Z Effective[]", "Z-eff", "DE_ZEFF"],
     "ELECTRON_DENSITY": ["Electron Density[%EDW]"],
-    "PERFUSION": ["Neuro CBF", "RAPID Tmax", "MTT 5.0"],
+    "PERFUSION": ["Neuro CBF", "RAPID Tmax", "MTT 5.0", "RAPID_TMAX_MAP", "CBF_5.0"],
 }
 
 
@@ -148,6 +151,7 @@ def test_a_description_of_what_is_calculated_is_taken_at_its_word(term: str, des
         *("Head 5.0 H31s", "DE_Head  0.75  Hr32  3  F_0.5", "DE_Head 1.5 Q34s 3 Optimum Contrast#0 (Auto)"),
         *("ROUTINE HEAD WO", "Ax 5mm (send to RAPID)", "Head for CTA/perfusion", "Sch\u00e4del nativ", "monitoring"),
         *("NCCT in CTP protocol", "Kopf Mono", "monocyte", "120 kV", "SBI(C_SC_PE_N_B_U)"),
+        *("Kopf mono EKG", "TC CRANEO MONO ENTRADA", "Kopf dynamisch"),
     ],
 )
 def test_no_other_description_costs_a_series_its_result(description: str) -> None:
@@ -185,7 +189,9 @@ def test_coloured_pixels_are_no_ct() -> None:
         *("", "NONE", "0", "No", "without", "N.A.", "NA", "n/a", "None given", "0 ml", "0.0", "0ML"),
         *("NON CON", "NONCON", "non-contrast", "W/O", "WO CONTRAST", "NO IV CONTRAST", "No contrast media", "nil"),
         *("ohne KM", "kein Kontrastmittel", "nativ", "Nativ", "sans injection", "sans contraste", "sin contraste"),
-        *("senza mdc", "sem contraste", "zonder contrast", "blanco", "bez kontrastu"),
+        *("senza mdc", "sem contraste", "zonder contrast", "blanco", "bez kontrastu", "geen", "geen contrast", "brak"),
+        *("aucun", "ninguno", "nessuno", "nenhum", "uden kontrast", "uten kontrast", "utan kontrast", "ingen"),
+        *("None used", "NONE.", "no i.v.", "W/O IV", "NONE\\NONE", "NONE\\"),
     ],
 )
 def test_no_contrast_is_no_contrast_in_whatever_words(agent: str | None) -> None:
@@ -197,6 +203,7 @@ def test_no_contrast_is_no_contrast_in_whatever_words(agent: str | None) -> None
     "given",
     [
         *({"ContrastBolusAgent": agent} for agent in ("Omnipaque 350", "APPLIED", "CE", "Yes", "IV", "+C", "mdc")),
+        *({"ContrastBolusAgent": agent} for agent in ("non-ionic", "IV.", "NONE\\Omnipaque", "used", "ingenol")),
         {"ContrastBolusAgent": "Gastrografin & Omnipaque"},  # by mouth and by vein: GE
         {"ContrastBolusAgent": "Optiray 320", "ContrastBolusVolume": "0"},
         {"ContrastBolusAgent": "", "ContrastBolusVolume": "80"},
