@@ -201,6 +201,14 @@ def test_a_spool_whose_database_was_lost_goes_with_the_new_one(config: Path) -> 
     assert opening.open_store(load(config))[0].spool_uid() == spool.uid()
 
 
+def test_a_spool_whose_uid_was_cut_off_by_a_full_disk_gets_one(config: Path) -> None:
+    """An empty one would be that of every other spool to which this happened."""
+    (config.parent / "data" / "spool").mkdir(parents=True)
+    (config.parent / "data" / "spool" / "spool.uid").write_text("\n")
+    database, spool = opening.open_store(load(config))
+    assert database.spool_uid() == spool.uid() != ""
+
+
 def test_the_state_of_a_node_is_told_without_its_spool(config: Path) -> None:
     node = filled(config.parent)
     shutil.rmtree(node.spool.folder)

@@ -43,7 +43,7 @@ class Spool:
     def uid(self) -> str | None:
         """Its UID; None where it has none yet. Raises OSError."""
         try:
-            return (self.folder / UID_FILE).read_text(encoding="ascii", errors="replace").strip()
+            return (self.folder / UID_FILE).read_text(encoding="ascii", errors="replace").strip() or None
         except FileNotFoundError:
             return None
 
