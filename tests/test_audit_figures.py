@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from train.audit.figures import Figure, Goal, Row, Section, area, gap, mean, patient_area
+from train.audit.figures import Figure, Goal, Row, Section, area, gap, goals_of, mean, patient_area
 from train.audit.page import page
 from train.evaluation.bootstrap import at_the_limit, draw, interval
 
@@ -71,7 +71,7 @@ def test_each_figure_and_its_interval_are_those_of_rows_that_are_really_drawn_ag
     assert [of_area.low, of_area.high] == pytest.approx(interval(areas))
     assert of_mean.value == pytest.approx(values.mean())
     assert [of_mean.low, of_mean.high] == pytest.approx(interval(np.array([values[r].mean() for r in drawn])))
-    assert (of_gap.slices, of_gap.patients) == (of_mean.slices, of_mean.patients) == (len(patients), 12)
+    assert {(each.slices, each.patients) for each in (of_gap, of_mean, of_area)} == {(len(patients), 12)}
 
 
 def test_an_area_of_patients_is_that_of_the_means_over_their_slices():
@@ -86,6 +86,28 @@ def test_an_area_of_patients_is_that_of_the_means_over_their_slices():
     assert found.value == pytest.approx(roc_auc_score(np.arange(20) % 2 == 0, means))
     assert found.low < found.value < found.high
     assert (found.slices, found.patients) == (len(patients), 20)
+
+
+def test_a_figure_is_written_below_its_key_with_its_interval_from_low_to_high_and_its_slices():
+    rows = (
+        Row("healed.flipped", "", Figure(0.25, 0.125, 0.8765432, 20, 4), Goal(0.5, at_most=True)),
+        Row("healed.change", "", Figure(np.nan, np.nan, np.nan, 0, 0)),
+    )
+    section = Section("part", "", "", rows, counts=(("slices", 20),))
+    assert section.to_json() == {
+        "counts": {"slices": 20},
+        "healed": {
+            "flipped": 0.25,
+            "flipped_ci": [0.125, 0.876543],
+            "flipped_slices": 20,
+            "change": None,
+            "change_ci": [None, None],
+            "change_slices": 0,
+        },
+    }
+    (goal,) = goals_of([section])
+    assert goal["ci"] == [0.125, 0.876543]
+    assert (goal["value"], goal["goal"], goal["met"]) == (0.25, "at most 0.5", True)
 
 
 def test_a_bound_belongs_to_what_meets_it():
