@@ -5,8 +5,8 @@ import pytest
 from audited import drawn_slice
 
 from train.audit import distractors, heads
-from train.audit.healing import HEALERS, elsewhere
-from train.audit.probes import blanked, blanked_with_noise
+from train.audit.healing import HEALERS, elsewhere, hole_of
+from train.audit.probes import MID_GREY, blanked, blanked_with_noise, noise_alone, noise_inside, silhouette
 from train.audit.stability import CHANGES
 from train.audit.tissue import Anatomy, dilated, eroded, grain, head_of, look, residual
 from train.audit.transplanting import BLENDERS, graft, sham
@@ -85,6 +85,43 @@ def test_a_blender_brings_blood_and_a_sham_brings_none(name, bleeding, normal, r
     assert (done[far] == normal.picture[far]).all()
 
 
+def block(top, left, height, width):
+    mask = np.zeros((256, 256), bool)
+    mask[top : top + height, left : left + width] = True
+    return mask
+
+
+def even(inside):
+    return Anatomy(np.where(inside, np.uint8(100), np.uint8(0)), inside, inside & False)
+
+
+def middle(mask):
+    return np.argwhere(mask).mean(0)
+
+
+def test_a_graft_comes_to_the_same_place_of_the_brain_as_large_as_the_head_and_a_sham_to_where_the_bleed_went(rng):
+    donor, blood = even(block(40, 50, 100, 100)), block(60, 90, 10, 10)
+    for inside, size, place in (
+        (block(90, 60, 100, 100), 1.0, (114.5, 104.5)),
+        (block(60, 60, 150, 150), 1.5, (97, 127)),
+    ):
+        given = graft(donor, blood, even(inside))
+        assert middle(given.mask) == pytest.approx(place, abs=0.6)
+        assert given.mask.sum() == pytest.approx(100 * size**2, rel=0.15)
+        other = sham(Anatomy(donor.picture, donor.inside, blood), blood, even(inside), given.mask, rng)
+        assert middle(other.mask) == pytest.approx(middle(given.mask), abs=0.6)
+    at = block(150, 100, 10, 10)
+    assert middle(graft(donor, blood, even(block(90, 60, 100, 100)), at).mask) == pytest.approx(middle(at), abs=0.6)
+
+
+def test_what_is_healed_is_the_bleed_with_its_rim_but_no_bone():
+    inside, blood = block(28, 28, 200, 200), block(40, 28, 20, 20)
+    picture = np.where(inside, np.uint8(100), np.uint8(0))
+    bone = block(61, 40, 2, 2)
+    picture[bone] = 255
+    assert (hole_of(Anatomy(picture, inside, blood), blood) == (dilated(blood, 3) & inside & ~bone)).all()
+
+
 def test_a_graft_that_does_not_fit_is_none(bleeding, normal):
     donor, blood = bleeding
     assert graft(donor, dilated(blood, 40) & donor.inside, normal) is None
@@ -115,6 +152,33 @@ def test_a_clot_as_white_as_bone_is_blanked(bleeding, rng):
     for probe in (blanked, blanked_with_noise):
         left = probe(look(dense), rng)
         assert left[dilated(blood, 4)].max() < 200
+
+
+def test_a_probe_keeps_one_thing_and_nothing_else(bleeding, rng):
+    anatomy, blood = bleeding
+    picture, inside = anatomy.picture, anatomy.inside
+    head = head_of(picture)
+    assert (silhouette(anatomy, rng) == np.where(head, MID_GREY, 0)).all()
+
+    level = np.median(picture[inside])
+    assert (blanked(anatomy, rng) == np.where(inside, np.rint(level), picture)).all()
+    noisy = blanked_with_noise(anatomy, rng).astype(float)
+    assert (noisy[~inside] == picture[~inside]).all()
+    spread = residual(picture, anatomy.tissue)[1]
+    rim = inside & ~anatomy.brain
+    for part in (inside, blood, rim):
+        assert noisy[part].mean() == pytest.approx(level, abs=0.3 * spread)
+        assert noisy[part].std() == pytest.approx(spread, rel=0.3)
+
+    for probe in (noise_inside, noise_alone):
+        left = probe(anatomy, rng).astype(float)
+        for part in (blood, anatomy.brain & ~dilated(blood, 4)):
+            assert left[part].mean() == pytest.approx(MID_GREY, abs=0.3 * spread)
+            assert left[part].std() == pytest.approx(spread, rel=0.3)
+        if probe is noise_inside:
+            assert (left[~anatomy.brain] == MID_GREY).all()
+        else:
+            assert left[~head].std() == pytest.approx(spread, rel=0.1)
 
 
 def elsewhere_of(blood):
