@@ -7,6 +7,7 @@ Row 0 of a picture tells in percent what the model says of it (column 0), and wh
 import math
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 from untrained import metadata
@@ -19,7 +20,7 @@ from train.audit.figures import Goal, area, gap, mean, patient_area
 from train.audit.heads import Pairs
 from train.audit.implants import _Implant, _Study
 from train.audit.subject import Subject
-from train.audit.tissue import Anatomy
+from train.audit.tissue import Anatomy, dilated
 from train.audit.trust import GOOD
 from train.data import Pictures, UnusableData
 
@@ -28,6 +29,8 @@ CANNOT = 255
 WHOLE = np.ones((256, 256), bool)
 BLOOD = np.zeros((256, 256), bool)
 BLOOD[100:110, 100:110] = True
+AROUND = np.zeros((256, 256), bool)
+AROUND[80:130, 80:130] = True
 NONE = np.zeros((256, 256), bool)
 
 
@@ -130,17 +133,22 @@ OF_NORMAL = [4, 4, 5, 6]
 
 @pytest.fixture
 def changed(monkeypatch, tmp_path):
-    """The counterfactuals of these slices, by key, and the donors tried."""
-    tried = []
+    """The counterfactuals of these slices: by key, donors tried and places of shams, the counts, the section."""
+    tried, places = set(), []
 
     def healer(column):
-        return lambda anatomy, mask, _: turned_to(anatomy.picture, column + (not (mask & BLOOD).any()))
+        def heal(anatomy, mask, _):
+            sham = not (mask & BLOOD).any()
+            places.extend([mask] if sham else [])
+            return turned_to(anatomy.picture, column + sham)
+
+        return heal
 
     def blender(column):
         return lambda given, recipient, _: turned_to(recipient.picture, column + (not given.bleeds))
 
     def graft(donor, _mask, _recipient):
-        tried.append(int(donor.picture[0, 0]))
+        tried.add(int(donor.picture[0, 0]))
         return SimpleNamespace(bleeds=True, mask=BLOOD)
 
     monkeypatch.setattr(counterfactuals, "HEALERS", {"membrane": healer(1), "patchwork": healer(3)})
@@ -154,10 +162,10 @@ def changed(monkeypatch, tmp_path):
     )
     rows = [*BLEEDING, *NORMAL, (90, 10, 10, 10, 10), (90, 90, 90, 90, 90)]  # a doubtful bleed; a normal without brain
     given = slices(rows, [1] * 5 + [0] * 4 + [1, 0], [*OF_BLEEDING, *OF_NORMAL, 7, 8])
-    anatomies = [Anatomy(each, WHOLE, BLOOD if n < 5 else NONE) for n, each in enumerate(given.pictures)]
+    anatomies = [Anatomy(each, *((AROUND, BLOOD) if n < 5 else (WHOLE, NONE))) for n, each in enumerate(given.pictures)]
     anatomies[-1] = Anatomy(given.pictures[-1], NONE, NONE)
     made = counterfactuals.run(Told(), given, anatomies, 50, SEED, tmp_path, quiet)
-    return by_key(made.rows), set(tried), dict(made.counts), made
+    return by_key(made.rows), (tried, places), dict(made.counts), made
 
 
 def test_only_a_call_that_was_right_can_be_healed_away(changed):
@@ -206,7 +214,7 @@ def test_what_the_model_says_of_the_slices_as_they_are_stands_beside_the_flips(c
 
 
 def test_only_trusted_bleeds_that_were_called_are_transplanted_and_what_is_left_out_is_counted(changed):
-    _, tried, counts, _ = changed
+    _, (tried, _), counts, _ = changed
     assert tried <= {90, 60, 80, 95}
     assert counts == {
         "slices with hemorrhage": 6,
@@ -215,6 +223,14 @@ def test_only_trusted_bleeds_that_were_called_are_transplanted_and_what_is_left_
         "of these used": 5,
         "normal slices that show brain, used": 4,
     }
+
+
+def test_a_sham_heals_a_place_of_the_same_size_well_away_from_the_bleed(changed):
+    _, (_, places), *_ = changed
+    assert len(places) == 2 * len(BLEEDING)
+    for place in places:
+        assert place.sum() == BLOOD.sum()
+        assert not (place & (dilated(BLOOD, 6) | ~AROUND)).any()
 
 
 def test_the_goals_are_those_of_the_page(changed):
@@ -396,6 +412,25 @@ def test_bleeds_are_implanted_in_slices_without_hemorrhage_each_as_often_as_the_
         implants.run(Told(), given.take(np.array([2])), anatomies[2:3], donors, nothing, 5, SEED, tmp_path, quiet)
 
 
+def test_a_slice_gets_the_bleed_of_the_synthetic_slice_most_like_it_or_none_if_there_is_no_room(monkeypatch, tmp_path):
+    """Three slices, bright on the left, on the right, and without room."""
+    given = slices([(1,)] * 3, [0] * 3, [1, 2, 3])
+    donors = pairs([(1, 80), (1, 20)], [(1,)] * 2, [0, 1], [0, 0], [3, 3], [60, 60])
+    given.pictures[0, 1:, :128] = given.pictures[1:, 1:, 128:] = 200
+    donors.without[0, 1:, :128] = donors.without[1, 1:, 128:] = 200
+    anatomies = [Anatomy(each, WHOLE, NONE) for each in given.pictures]
+    monkeypatch.setattr(implants, "inside_skull", lambda _: WHOLE)
+    monkeypatch.setattr(
+        implants, "graft", lambda donor, _, where: None if where is anatomies[2] else (donor.picture, where)
+    )
+    monkeypatch.setattr(implants, "BLENDERS", {"poisson": lambda piece, *_: turned_to(piece[0], 1)})
+    nothing = donors.take(np.zeros(2, bool))
+    made = implants.run(Told(), given, anatomies, donors, nothing, 3, SEED, tmp_path, quiet)
+
+    assert dict(made.counts)["bleeds that found room"] == 2
+    same(by_key(made.rows)["bleeds.poisson.called"], share([True, False], [1, 2]))
+
+
 class Points(Told):
     """Its map is bright in one pixel, of which (row, column) is written in the picture, and half as bright in
     another at the bleed's corner."""
@@ -422,7 +457,7 @@ def test_a_map_that_points_within_a_patch_of_the_bleed_hits_it(monkeypatch, tmp_
     )
     found = by_key(pointing.run(Points(), given, anatomies, bleeds, 50, SEED, tmp_path, quiet).rows)
 
-    near = int(pointing.dilated(BLOOD, pointing.PATCH)[:128].sum())
+    near = int(dilated(BLOOD, 16)[:128].sum())
     same(found["patients.hits"], share([True, False, True], [1, 1, 2]))
     same(found["patients.hits_by_chance"], share([near / (128 * 256)] * 3, [1, 1, 2]))
     same(found["patients.relevance_inside"], share([1 / 3, 1 / 3, 1], [1, 1, 2]))
@@ -502,6 +537,23 @@ def test_a_change_is_as_strong_as_its_row_says():
     for word, turned in at_each_strength("flip", corner):
         at = {"left-right": (40, 205), "upside down": (215, 50), "both": (215, 205)}[word]
         assert np.argwhere(turned).tolist() == [[*at]]
+
+
+def test_a_picture_loses_as_much_as_its_row_says():
+    edge = np.full((256, 256), 50, np.uint8)
+    edge[:, 128:] = 250
+    for word, blurred in at_each_strength("blur", edge):
+        slope = np.diff(blurred[128].astype(float)) / 200
+        spread = np.sqrt((slope * (np.arange(255) - 127) ** 2).sum())
+        assert spread == pytest.approx(float(word.split()[0]), abs=0.1)
+    noisy = np.random.default_rng(0).integers(1, 256, (256, 256)).astype(np.uint8)
+    for word, coded in at_each_strength("jpeg", noisy):
+        _, expected = cv2.imencode(".jpg", noisy, [cv2.IMWRITE_JPEG_QUALITY, int(word.split()[1])])
+        assert (coded == cv2.imdecode(expected, cv2.IMREAD_GRAYSCALE)).all()
+    for word, fewer in at_each_strength("resampling", noisy):
+        side = round(256 * float(word.split()[0]) / 100)
+        small = cv2.resize(noisy, (side, side), interpolation=cv2.INTER_AREA)
+        assert fewer.std() == pytest.approx(cv2.resize(small, (256, 256)).std(), rel=0.02)
 
 
 def test_a_head_that_fits_is_made_larger_as_often_as_smaller_and_one_that_does_not_only_smaller():
