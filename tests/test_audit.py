@@ -207,16 +207,17 @@ def test_only_the_test_part_is_audited(tmp_path):
     }
 
 
-@pytest.mark.parametrize(("split", "told"), [(None, True), ("its own", False), ("another", True)])
+@pytest.mark.parametrize(("split", "told"), [(None, True), ("its own", False), ("another", True), ("leaky", True)])
 def test_an_audit_on_what_the_model_was_trained_on_says_so(tmp_path, split, told):
     listed = manifest.read(write_manifest(tmp_path, patients=12, slices=2))
-    its_own, another = splits.by_patient(listed, 0), splits.by_patient(listed, 1)
+    its_own = splits.paper(listed, 0) if split == "leaky" else splits.by_patient(listed, 0)
+    audited = splits.by_patient(listed, 1) if split == "another" else its_own
     model = SeesBlood()
     training = {"split": {"kind": "patient", "digest": its_own.digest}, "manifest": listed.digest}
     learned = dataclasses.replace(model.checkpoint.metadata, training=training)
     model.checkpoint = dataclasses.replace(model.checkpoint, metadata=learned)
     if split is not None:
-        splits.write(tmp_path / "split.csv", its_own if split == "its own" else another, listed)
+        splits.write(tmp_path / "split.csv", audited, listed)
     order = {} if split is None else {"split": tmp_path / "split.csv"}
 
     said = found(model, listed.path, tmp_path / "out", ("probes",), SMALL, **order)

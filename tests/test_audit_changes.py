@@ -114,6 +114,14 @@ def test_a_graft_comes_to_the_same_place_of_the_brain_as_large_as_the_head_and_a
     assert middle(graft(donor, blood, even(block(90, 60, 100, 100)), at).mask) == pytest.approx(middle(at), abs=0.6)
 
 
+def test_a_sham_beside_a_bleed_takes_nothing_of_its_brightness(rng):
+    inside, blood, place = block(28, 28, 200, 200), block(100, 100, 20, 20), block(100, 127, 20, 8)
+    picture = np.where(inside, np.uint8(100), np.uint8(0))
+    picture[blood] = 200
+    healed = HEALERS["membrane"](Anatomy(picture, inside, blood), place, rng)
+    assert (np.abs(healed[place].astype(int) - 100) <= 1).all()
+
+
 def test_what_is_healed_is_the_bleed_with_its_rim_but_no_bone():
     inside, blood = block(28, 28, 200, 200), block(40, 28, 20, 20)
     picture = np.where(inside, np.uint8(100), np.uint8(0))

@@ -413,22 +413,22 @@ def test_bleeds_are_implanted_in_slices_without_hemorrhage_each_as_often_as_the_
 
 
 def test_a_slice_gets_the_bleed_of_the_synthetic_slice_most_like_it_or_none_if_there_is_no_room(monkeypatch, tmp_path):
-    """Three slices, bright on the left, on the right, and without room."""
-    given = slices([(1,)] * 3, [0] * 3, [1, 2, 3])
+    """Four slices: bright on the left, again, on the right, and without room."""
+    given = slices([(1,)] * 4, [0] * 4, [1, 2, 3, 4])
     donors = pairs([(1, 80), (1, 20)], [(1,)] * 2, [0, 1], [0, 0], [3, 3], [60, 60])
-    given.pictures[0, 1:, :128] = given.pictures[1:, 1:, 128:] = 200
+    given.pictures[:2, 1:, :128] = given.pictures[2:, 1:, 128:] = 200
     donors.without[0, 1:, :128] = donors.without[1, 1:, 128:] = 200
     anatomies = [Anatomy(each, WHOLE, NONE) for each in given.pictures]
     monkeypatch.setattr(implants, "inside_skull", lambda _: WHOLE)
     monkeypatch.setattr(
-        implants, "graft", lambda donor, _, where: None if where is anatomies[2] else (donor.picture, where)
+        implants, "graft", lambda donor, _, where: None if where is anatomies[3] else (donor.picture, where)
     )
     monkeypatch.setattr(implants, "BLENDERS", {"poisson": lambda piece, *_: turned_to(piece[0], 1)})
     nothing = donors.take(np.zeros(2, bool))
-    made = implants.run(Told(), given, anatomies, donors, nothing, 3, SEED, tmp_path, quiet)
+    made = implants.run(Told(), given, anatomies, donors, nothing, 4, SEED, tmp_path, quiet)
 
-    assert dict(made.counts)["bleeds that found room"] == 2
-    same(by_key(made.rows)["bleeds.poisson.called"], share([True, False], [1, 2]))
+    assert dict(made.counts)["bleeds that found room"] == 3
+    same(by_key(made.rows)["bleeds.poisson.called"], share([True, True, False], [1, 2, 3]))
 
 
 class Points(Told):

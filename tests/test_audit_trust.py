@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from train.audit.tissue import Anatomy, dilated
-from train.audit.trust import AIR, GOOD, shows_brain, verdict
+from train.audit.trust import GOOD, shows_brain, verdict
 
 BRAIN, BLOOD = 100, 200
 DENSE = 255
@@ -53,7 +53,7 @@ def test_at_most_35_percent_of_a_bleed_are_at_the_end_of_the_window(dense, expec
 
 
 @pytest.mark.parametrize(
-    ("level", "more", "expected"), [(AIR, 0, GOOD), (AIR, 1, "at the skull"), (DENSE, 1, "at the skull")]
+    ("level", "more", "expected"), [(8, 0, GOOD), (8, 1, "at the skull"), (9, 1, GOOD), (DENSE, 1, "at the skull")]
 )
 def test_at_most_30_percent_of_the_border_are_air_or_bone(level, more, expected):
     anatomy = slice_with(DEEP)
@@ -66,6 +66,19 @@ def test_at_most_30_percent_of_the_border_are_air_or_bone(level, more, expected)
 @pytest.mark.parametrize(("begins", "reaches", "expected"), [(3, 13, GOOD), (3, 12, "at the skull"), (4, 12, GOOD)])
 def test_what_begins_within_4_pixels_of_the_skull_reaches_a_depth_of_12(begins, reaches, expected):
     assert verdict(slice_with(block(28 + begins, 100, reaches - begins, 10))) == expected
+
+
+def test_a_border_outside_of_the_skull_is_bone_whatever_its_grey():
+    anatomy = slice_with(block(28, 100, 13, 30))
+    anatomy.picture[~INSIDE] = BRAIN
+    assert verdict(anatomy) == "at the skull"
+
+
+def test_a_bleed_is_compared_with_what_lies_around_it_not_with_the_whole_brain():
+    anatomy = slice_with(DEEP, level=BRAIN + 31)
+    anatomy.picture[28:80, 28:228] = 60
+    anatomy.picture[140:228, 28:228] = 60
+    assert verdict(anatomy) == "little contrast"
 
 
 def test_a_bleed_that_fills_a_chamber_has_nothing_to_be_compared_with():

@@ -80,9 +80,11 @@ def test_a_lookalike_is_named_by_what_it_adds_to_the_same_slices_without_it():
             "lookalikes.lime.without": 0.5,
             "lookalikes.falx.false_alarms": 0.9,
             "lookalikes.falx.without": 0.85,
+            "lookalikes.fleck.false_alarms": 0.1,
+            "lookalikes.fleck.without": 0,
         },
     )
-    assert told.endswith("It takes for blood what is not: lime (+12 %).")
+    assert told.endswith("It takes for blood what is not: lime (+12 %), fleck (+10 %).")
     none = {"auc_over_5_ml": 0.98, "lookalikes.falx.false_alarms": 0.9, "lookalikes.falx.without": 0.85}
     assert sentences("phantoms", **none).endswith("No look-alike adds a tenth or more to its false alarms.")
 
@@ -140,3 +142,51 @@ def test_flips_and_shams_are_told_by_the_worse_of_two_ways(flips, shams, healed,
             )
             assert ends[0] in told
             assert told.endswith(ends[1])
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "told"),
+    [
+        (0.5, 0.61, "Slices of bleeding patients score higher than normals even when healed (AUC 0.61)."),
+        (0.6, 0.5, "Healed, they score like normals (AUC 0.60)."),
+        (0.4, 0.3, "Healed, they score like normals (AUC 0.40)."),
+        (0.39, 0.3, "Healed, they score lower than normals (AUC 0.39)."),
+    ],
+)
+def test_the_healed_are_like_normals_between_two_bounds(first, second, told):
+    flips = {f"healed.{name}.{key}": 0 for name in ("membrane", "patchwork") for key in ("flipped", "sham_flipped")}
+    areas = {"healed.membrane.vs_normal_auc": first, "healed.patchwork.vs_normal_auc": second}
+    assert sentences("counterfactuals", **flips, **areas).endswith(told)
+
+
+LOW = "That is low, so there is little that a shortcut could have given it."
+ALIKE = "Without blood it cannot tell them apart: the highest AUC of any probe is 0.60 (the noise of the brain)."
+APART = "It can tell them apart without blood: the noise of the brain alone gives an AUC of 0.61 per slice."
+FEW = "But no probe moves its probabilities by 5 points: that decides few calls."
+MOVED = "Its probabilities move by 5 points or more with: the noise of the brain."
+TURNED = "Shown only the noise of the brain, normals score higher than bleeding patients (AUC 0.39)"
+
+
+@pytest.mark.parametrize(
+    ("known", "probe", "gap", "expected"),
+    [
+        (0.7, 0.6, 0.05, {ALIKE}),
+        (0.69, 0.6, 0.05, {LOW, ALIKE}),
+        (0.9, 0.61, 0.049, {APART, FEW}),
+        (0.9, 0.61, 0.05, {APART, MOVED}),
+        (0.9, 0.4, -0.5, {"Without blood it cannot tell them apart"}),
+        (0.9, 0.39, -0.5, {TURNED}),
+    ],
+)
+def test_a_probe_is_told_by_how_far_it_goes(known, probe, gap, expected):
+    areas = dict.fromkeys((f"{name}.slice_auc" for name in probes.PROBES), 0.5)
+    told = sentences("probes", **{"untouched.patient_auc": known, **areas, "noise.slice_auc": probe, "noise.gap": gap})
+    for sentence in (LOW, ALIKE, APART, FEW, MOVED, TURNED, "Without blood it cannot tell them apart"):
+        is_part = any(sentence in each for each in expected)
+        assert (sentence in told) is is_part
+
+
+def test_a_phantom_goal_that_is_just_met_is_met():
+    assert sentences("phantoms", auc_over_5_ml=0.98).startswith(
+        "It tells synthetic heads with a bleed over 5 ml from the same heads without it with an AUC of 0.98. "
+    )
