@@ -67,6 +67,13 @@ def test_a_verdict_counts_the_goals_that_are_missed():
     assert verdict([*shortcut, large]) == BESIDES
 
 
+def test_a_goal_that_could_not_be_measured_is_not_counted_as_met():
+    """As where six synthetic heads are asked for, and none of their bleeds is over 5 ml."""
+    none_large = Section("phantoms", "", "", (said("auc_over_5_ml", math.nan, phantoms.GOAL),))
+    told = verdict([*worded([0.9] * 4 + STILL), none_large])
+    assert told == "It looks at blood: every goal that could be measured is met; 1 could not."
+
+
 def sentences(part, **figures):
     return " ".join(paragraph([Section(part, "", "", tuple(said(key, value) for key, value in figures.items()))])[1:])
 

@@ -142,7 +142,7 @@ class _Study:
         columns = self._columns(placed, pairs)
         for name in BLENDERS:
             kept, found, after, after_sham = self._made(placed, name)
-            of = np.array([each.of for each in kept])
+            of = np.array([each.of for each in kept], np.intp)
             donors = [each.donor for each in kept]
             said, key = f"Bleeds ({name})", f"bleeds.{name}"
             called = after >= self.subject.cut
@@ -169,7 +169,7 @@ class _Study:
         columns = self._columns(placed, pairs)
         for name in BLENDERS:
             kept, found, after, _ = self._made(placed, name)
-            of = np.array([each.of for each in kept])
+            of = np.array([each.of for each in kept], np.intp)
             kinds = pairs.kind[[each.donor for each in kept]]
             for kind, each in enumerate(DISTRACTORS):
                 own = kinds == kind

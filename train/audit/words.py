@@ -36,9 +36,12 @@ def verdict(sections: Sequence[Section]) -> str:
         return "Parts of the audit were not run or could not be measured, so there is no verdict on the whole."
     flips = [figure.value for figure in follows if figure is not None]
     shortcut = any(_uses(figures, name) for name in probes.PROBES)
-    missed = sum(goal["met"] is False for goal in goals_of(sections))
-    if not missed:
+    goals = [goal["met"] for goal in goals_of(sections)]
+    missed, unknown = goals.count(False), goals.count(None)
+    if not missed and not unknown:
         return "It looks at blood: every goal of the audit is met."
+    if not missed:
+        return f"It looks at blood: every goal that could be measured is met; {unknown} could not."
     steady = min(flips) >= FLIPS and shams.value <= SHAM_FLIPS
     if steady and not shortcut:
         return f"It looks at blood, but {missed} of the audit's goals {'is' if missed == 1 else 'are'} missed."
