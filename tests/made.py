@@ -196,6 +196,11 @@ class Made:
         self.clock.advance(seconds)
         self.arrivals.tick()
 
+    def makes_report(self, worker: Worker) -> None:
+        """Have the first report made, and nothing beside it."""
+        while not self.rows(tables.objects):
+            assert worker.step()
+
     def rows(self, table: Any) -> list[Any]:
         """All rows of a table, by their key."""
         with self.database.read() as connection:

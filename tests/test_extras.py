@@ -84,8 +84,7 @@ def test_the_report_is_on_its_way_before_the_picture_is_begun(tmp_path: Path) ->
     node.accept(*head_series())
     node.tick_after(31)
     worker = node.worker()
-    while not node.rows(objects):
-        assert worker.step()
+    node.makes_report(worker)
     assert owed(node) == {("PACS1", "report")}
     deliver(node, "PACS1")
     assert [job.state for job in node.rows(jobs_table)] == ["reported"]  # not delivered: a picture is owed
@@ -155,8 +154,7 @@ def test_a_worker_that_dies_before_the_picture_leaves_it_to_the_next(tmp_path: P
     node.accept(*head_series())
     node.tick_after(31)
     first = node.worker()
-    while not node.rows(objects):
-        first.step()
+    node.makes_report(first)
     finish(node)  # another worker
     assert [o.kind for o in node.rows(objects)] == ["report", "picture"]
     with node.database.read() as connection:
@@ -224,8 +222,7 @@ def test_of_a_result_that_was_withdrawn_no_picture_is_sent(
     node.accept(*head_series())
     node.tick_after(31)
     worker = node.worker()
-    while not node.rows(objects):
-        worker.step()
+    node.makes_report(worker)
     draw = reporting.summary_picture
 
     def drawn(*given: Any) -> reporting.Built:
@@ -246,8 +243,7 @@ def test_no_picture_is_made_of_a_report_by_another_model_and_nothing_waits_for_i
     node.accept(*head_series())
     node.tick_after(31)
     worker = node.worker()
-    while not node.rows(objects):
-        worker.step()
+    node.makes_report(worker)
     deliver(node, "PACS1")
     newer = FakeClassifier(ABSENT)
     newer.checkpoint = replace(newer.checkpoint, digest="e" * 64)
@@ -378,8 +374,7 @@ def test_to_a_report_whose_images_are_another_patients_no_picture_is_made(
     node = made_node(tmp_path, peers=[peer(104, objects=EVERYTHING)])
     node.accept(*head_series())
     node.tick_after(31)
-    while not node.rows(objects):
-        node.worker(FakeClassifier(PRESENT)).step()
+    node.makes_report(node.worker(FakeClassifier(PRESENT)))
     if sent:
         deliver(node, "PACS1")
     node.accept(changed(head_series()[0], PatientID="SYN-0002", **elsewhere))
@@ -627,8 +622,7 @@ def test_a_disk_that_is_full_or_away_postpones_pictures_and_costs_none(
     node.accept(*head_series())
     node.tick_after(31)
     worker = node.worker(FakeClassifier(PRESENT))
-    while not node.rows(objects):
-        worker.step()
+    node.makes_report(worker)
 
     def failing(*_: object) -> None:
         raise how
@@ -648,8 +642,7 @@ def test_pictures_that_another_worker_is_at_are_made_once(tmp_path: Path, monkey
     node.accept(*head_series())
     node.tick_after(31)
     first, *others = (node.worker(FakeClassifier(PRESENT), owner=name) for name in ("one", "two", "three"))
-    while not node.rows(objects):
-        first.step()
+    node.makes_report(first)
     draw, idle = reporting.summary_picture, []
 
     def drawn(*given: Any) -> reporting.Built:
@@ -668,8 +661,7 @@ def test_pictures_of_a_worker_that_died_are_made_by_another(tmp_path: Path) -> N
     node.accept(*head_series())
     node.tick_after(31)
     worker = node.worker(FakeClassifier(PRESENT))
-    while not node.rows(objects):
-        worker.step()
+    node.makes_report(worker)
     until = node.clock() + node.config.results.lease_s
     with node.database.write() as connection:
         assert jobs.begin_extras(connection, 1, tries=0, owner="dead", until=until)

@@ -245,8 +245,7 @@ def reported(tmp_path: Path, url: str) -> Made:
     node.accept(*head_series())
     node.tick_after(31)
     worker = node.worker()
-    while not node.rows(objects):
-        worker.step()
+    node.makes_report(worker)
     deliver(node, "PACS1")
     return node
 
