@@ -1,18 +1,14 @@
-"""config.toml: read, checked as a whole, and frozen. The shipped config.toml lists and explains every key.
+"""What may be set: the sections of config.toml with their defaults and bounds, checked as a whole, and frozen.
 
-An error names the key, its value, and what is allowed; for an unknown key it names the nearest known one.
+The shipped config.toml lists and explains every key; `configfile` reads one.
 """
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
-import json
 import re
-import tomllib
 from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
@@ -24,7 +20,6 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    ValidationError,
     model_validator,
 )
 
@@ -89,7 +84,6 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-S = TypeVar("S", bound=Section)
 TLS_FILES = ("tls_ca", "tls_certificate", "tls_key")
 
 
@@ -206,17 +200,8 @@ class Eligibility(Section):
         *("EFF ATOMIC NUM", "ELECTRON DENSITY", "IODINE", "VNC", "FUSION", "3DANGIO"),
     )
     refused_body_parts: tuple[Pattern, ...] = (
-        *(
-            "CHEST",
-            "ABDOMEN.*",
-            "PELVIS",
-            "(?!.*(HEAD|BRAIN|SKULL)).*SPINE",
-            "EXTREMITY",
-            "HEART",
-            "KNEE",
-            "FOOT",
-            "HAND",
-        ),
+        *("CHEST", "ABDOMEN.*", "PELVIS", "(?!.*(HEAD|BRAIN|SKULL)).*SPINE"),
+        *("EXTREMITY", "HEART", "KNEE", "FOOT", "HAND"),
     )
 
 
@@ -329,95 +314,3 @@ class Config(Section):
                 return peer
         known = ", ".join(p.name for p in self.peers) or "none"
         raise ConfigError(f"no peer is named {name!r} in the configuration; known: {known}")
-
-
-def load(path: Path) -> Config:
-    """Read and check `path`; paths in it are relative to its folder. Raises ConfigError, listing every fault found."""
-    try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as exc:
-        raise ConfigError(
-            f"{path}: cannot be read: {exc.strerror}; give the configuration file with --config or DICOM_NODE_CONFIG"
-        ) from exc
-    except UnicodeDecodeError as exc:
-        raise ConfigError(f"{path}: is not UTF-8 (byte {exc.start}); save it in that encoding") from exc
-    except tomllib.TOMLDecodeError as exc:
-        raise ConfigError(f"{path}: is not valid TOML: {exc}") from exc
-    try:  # by way of JSON, where strict mode takes lists for tuples; TOML itself tells text from numbers
-        config = Config.model_validate_json(json.dumps(raw, default=str), strict=True)
-    except ValidationError as exc:
-        faults = "\n".join(f"  {_explain(error)}" for error in exc.errors())
-        raise ConfigError(f"{path}:\n{faults}") from exc
-    folder = path.resolve().parent
-    moved: dict[str, Any] = {"data_folder": folder / config.node.data_folder.expanduser()}
-    scheme, slashes, rest = config.node.database_url.partition(":///")
-    if slashes and scheme.startswith("sqlite"):
-        moved["database_url"] = f"{scheme}:///{folder / rest}"
-    node = _beside(config.node, folder, *TLS_FILES).model_copy(update=moved)
-    model = _beside(config.model, folder, "checkpoint")
-    peers = tuple(_beside(peer, folder, *TLS_FILES) for peer in config.peers)
-    return config.model_copy(update={"node": node, "model": model, "peers": peers})
-
-
-def to_line(config: Config) -> bytes:
-    """The settings of `serve` as one line for its worker; paths are absolute by now."""
-    return config.model_dump_json().encode() + b"\n"
-
-
-def from_line(line: bytes) -> Config:
-    """The reverse of `to_line`. Raises ConfigError, which quotes nothing: there may be a password."""
-    try:
-        return Config.model_validate_json(line, strict=True)
-    except ValidationError as exc:
-        raise ConfigError(
-            "the settings from serve cannot be read: was another dicom-node version installed meanwhile? restart serve"
-        ) from exc
-
-
-def _beside(section: S, folder: Path, *names: str) -> S:
-    """A copy in which these paths, where given, are resolved against `folder`."""
-    given = {name: getattr(section, name) for name in names if getattr(section, name) is not None}
-    return section.model_copy(update={name: folder / path.expanduser() for name, path in given.items()})
-
-
-def _explain(error: Any) -> str:
-    """One line per fault: the key, what is wrong, the value given."""
-    where = ".".join(f"[{part + 1}]" if isinstance(part, int) else str(part) for part in error["loc"]).replace(
-        ".[", "["
-    )
-    if error["type"] == "extra_forbidden":
-        *parents, key = error["loc"]
-        known = _known_keys(tuple(p for p in parents if isinstance(p, str)))
-        near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(sorted(known))}"
-        return f"{where}: unknown key; {hint}"
-    message = str(error["msg"]).removeprefix("Value error, ")
-    if not where:
-        return message
-    if error["type"] == "missing":
-        return f"{where}: is missing"
-    if error["type"] in ("tuple_type", "list_type") and not isinstance(error["input"], dict):
-        return f"{where} = {error['input']!r}: should be a list, such as [{json.dumps(error['input'], default=str)}]"
-    if error["type"] in ("model_type", "tuple_type"):
-        return f"{where}: should be {'blocks that begin' if where == 'peers' else 'a section that begins'} with " + (
-            "[[peers]]" if where.startswith("peers") else f"[{where}]"
-        )
-    if isinstance(error["input"], dict):  # raised by a section's own validator
-        return f"{where}: {message}"
-    return f"{where} = {error['input']!r}: {message[0].lower()}{message[1:]}"
-
-
-def _known_keys(path: tuple[str, ...]) -> list[str]:
-    model: type[BaseModel] = Config
-    for key in path:
-        model = _model_in(model.model_fields[key].annotation)
-    return list(model.model_fields)
-
-
-def _model_in(annotation: Any) -> type[BaseModel]:
-    """The section class inside an annotation such as `tuple[Peer, ...]`."""
-    if get_origin(annotation) in (tuple, Union, UnionType):
-        annotation = next(a for a in get_args(annotation) if isinstance(a, type) and issubclass(a, BaseModel))
-    assert isinstance(annotation, type)
-    assert issubclass(annotation, BaseModel)
-    return annotation

@@ -24,9 +24,8 @@ if TYPE_CHECKING:
 
 
 AGAIN_AND_AGAIN = 5  # images per place; perfusion has 20 or more, several reconstructions in one series two or three
-ANOTHER_SCAN = timedelta(
-    minutes=30
-)  # a head takes a minute, and one repeated for motion, or with contrast, follows soon
+# A head takes a minute, and one repeated for motion, or with contrast, follows soon
+ANOTHER_SCAN = timedelta(minutes=30)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from pathlib import Path
 
 from dicom_node import committing, housekeeping, supervisor
 from dicom_node.arrivals import Arrivals
-from dicom_node.config import Config, to_line
+from dicom_node.config import Config
+from dicom_node.configfile import to_line
 from dicom_node.counts import Counts
 from dicom_node.errors import NodeError, StoreFull, StoreUnavailable
 from dicom_node.logs import fields

@@ -16,7 +16,8 @@ import time
 from typing import TYPE_CHECKING, NoReturn
 
 from dicom_node.allocation import keep_memory
-from dicom_node.config import Config, from_line
+from dicom_node.config import Config
+from dicom_node.configfile import from_line
 from dicom_node.errors import ConfigError, NodeError, StoreFull, StoreUnavailable
 from dicom_node.logs import fields, trace
 from dicom_node.store.opening import open_store

@@ -15,7 +15,7 @@ from receiving import listening
 from untrained import untrained_checkpoint
 
 from dicom_node.cli import main
-from dicom_node.config import load
+from dicom_node.configfile import load
 from dicom_node.received import Received
 from dicom_node.status import StoreStatus
 from dicom_node.store.opening import open_store

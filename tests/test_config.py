@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from dicom_node.config import Config, Peer, from_line, load, to_line
+from dicom_node.config import Config, Peer
+from dicom_node.configfile import from_line, load, to_line
 from dicom_node.errors import ConfigError
 
 SHIPPED = Path(__file__).parents[1] / "config.toml"

@@ -16,7 +16,7 @@ from made import Made, grey_series, made_node
 
 from dicom_node import service
 from dicom_node.cli import main
-from dicom_node.config import load
+from dicom_node.configfile import load
 from dicom_node.errors import NodeError, StoreUnavailable
 from dicom_node.service import Service
 from dicom_node.store import opening

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from made import Made, made_node
 
-from dicom_node.config import load, to_line
+from dicom_node.configfile import load, to_line
 from dicom_node.errors import StoreFull, StoreUnavailable
 from dicom_node.supervisor import Supervisor
 

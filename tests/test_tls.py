@@ -20,7 +20,8 @@ from pynetdicom import AE
 from pynetdicom.sop_class import Verification
 
 from dicom_node.cli import main
-from dicom_node.config import Peer, load
+from dicom_node.config import Peer
+from dicom_node.configfile import load
 from dicom_node.errors import PeerUnreachable
 from dicom_node.network import scu, tls
 from dicom_node.store import heartbeats

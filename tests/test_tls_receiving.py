@@ -18,7 +18,8 @@ from pydantic import ValidationError
 from receiving import listening
 from test_tls import certificate
 
-from dicom_node.config import NodeSection, Peer, load
+from dicom_node.config import NodeSection, Peer
+from dicom_node.configfile import load
 from dicom_node.errors import ConfigError, PeerUnreachable
 from dicom_node.network import admission, scp, scu
 from dicom_node.network.tls import TlsFiles

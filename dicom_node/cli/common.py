@@ -68,7 +68,7 @@ def _has_prefix(path: Path) -> bool:
 
 
 def load_config(path: Path) -> Config:
-    from dicom_node.config import load
+    from dicom_node.configfile import load
 
     return load(path)
 
