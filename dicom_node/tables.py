@@ -126,7 +126,7 @@ instances = Table(
     Column("pixel_sha256", String(64)),  # once compared with another of its UID; header.pixel_digest
     Column("identity", String(64), nullable=False),
     Column("patient", String(64), nullable=False),  # header.patient_digest
-    Column("facts", JSON, nullable=False),  # header.Facts
+    Column("facts", JSON, nullable=False),  # facts.Facts
     Column("ruled_out", Text),  # why, by its header, it is not a slice to classify
     Column("calling_aet", String(16), nullable=False),
     Column("received_at", Float, nullable=False),

@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 from dicom_node import header
 from dicom_node.config import Eligibility
 from dicom_node.eligibility import Candidate, Member, candidate, choose, judge, ruled_out
-from dicom_node.header import Facts
+from dicom_node.facts import Facts
 
 RULES = Eligibility()
 CT = str(uid.CTImageStorage)

@@ -20,6 +20,7 @@ from pydicom.dataset import Dataset
 
 from dicom_node import elements, header
 from dicom_node.errors import InvalidObject
+from dicom_node.facts import Facts
 from dicom_node.status import StoreStatus
 from dtvit import stepping
 
@@ -47,8 +48,8 @@ def test_the_facts_are_read_in_every_uncompressed_syntax(syntax: str) -> None:
     assert (facts.modality, facts.kernel, facts.body_part) == ("CT", "H30s", "HEAD")
     assert (facts.thickness_mm, facts.position_mm, facts.tilt_deg) == (5.0, 35.0, 0.0)
     assert (facts.instance_number, facts.frames, facts.rows, facts.columns) == (7, 1, 16, 16)
-    assert header.Facts.from_json(facts.to_json()) == facts
-    assert header.Facts.from_json({**facts.to_json(), "kept_by_a_later_version": [1]}) == facts
+    assert Facts.from_json(facts.to_json()) == facts
+    assert Facts.from_json({**facts.to_json(), "kept_by_a_later_version": [1]}) == facts
 
 
 def test_the_same_pixels_have_one_digest_in_both_little_endian_syntaxes() -> None:

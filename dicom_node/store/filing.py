@@ -14,7 +14,8 @@ from typing import Any, Protocol
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from dicom_node.header import Facts, Header
+from dicom_node.facts import Facts
+from dicom_node.header import Header
 from dicom_node.store import further, settling
 from dicom_node.store.database import insert_for, note
 from dicom_node.store.series import contradicted, hold

@@ -19,7 +19,8 @@ from typing import Any
 from sqlalchemy import Connection
 
 from dicom_node.errors import InvalidObject, NodeError, StoreUnavailable
-from dicom_node.header import Facts, facts, pixel_digest
+from dicom_node.facts import Facts
+from dicom_node.header import pixel_digest, read_facts
 from dicom_node.received import data_set_in, is_acknowledged
 from dicom_node.store import filing
 from dicom_node.store.database import Database
@@ -86,7 +87,7 @@ class _Looked:
 
     def _look_at_header(self, name: str, transfer_syntax_uid: str) -> Facts | None:
         try:
-            return facts(data_set_in(self._spool.read(name)), transfer_syntax_uid)
+            return read_facts(data_set_in(self._spool.read(name)), transfer_syntax_uid)
         except (FileNotFoundError, InvalidObject):
             return None
 
