@@ -19,6 +19,7 @@ from dicom_node import extras, reporting, spooled
 from dicom_node.cli import main
 from dicom_node.cli.common import newest_report
 from dicom_node.errors import NotPossible, StoreFull, StoreUnavailable
+from dicom_node.health import health
 from dicom_node.slices import Shown
 from dicom_node.store import commitment, jobs, outbox, overview, series
 from dicom_node.store.spool import Spool
@@ -427,9 +428,7 @@ def test_a_result_that_lies_with_another_patient_or_study_than_its_images_by_now
     with node.database.read() as connection:
         found = overview.overview(connection, now=node.clock())
     assert found.left_behind == (1,)
-    assert any(
-        "a result of series 1 was sent" in line for line in overview.health(found, no_room=None, destinations=[])[1]
-    )
+    assert any("a result of series 1 was sent" in line for line in health(found, no_room=None, destinations=[])[1])
     first = pydicom.dcmread(node.spool.path(node.rows(objects)[0].file))
     rejection = made["withdrawal"]
     assert (rejection.PatientID, rejection.StudyInstanceUID) == (first.PatientID, first.StudyInstanceUID)

@@ -45,7 +45,8 @@ def _status(config_path: Path, as_json: bool) -> int:
     from rich.console import Console
 
     from dicom_node import present
-    from dicom_node.store.overview import Health, health, last_series_from, overview
+    from dicom_node.health import Health, health
+    from dicom_node.store.overview import last_series_from, overview
 
     with opened(config_path, with_files=False) as (config, database, spool):
         now = time.time()

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import Any
 
 import sqlalchemy as sa
@@ -79,80 +77,9 @@ class Overview:
     newest: tuple[Line, ...]
 
 
-LATE_S = 600.0
-"""A positive result undelivered, or a live series without a result, for this long is an alarm."""
 LATELY_S = 86400.0
 NEWEST = 10
 """Series that `status` lists."""
-
-LISTED = 10  # series named in one sentence
-
-
-class Health(IntEnum):
-    """The state of the node as a whole; the values are the exit statuses that monitoring systems know."""
-
-    GOOD = 0
-    WARNING = 1
-    CRITICAL = 2
-
-
-def health(
-    found: Overview, *, no_room: str | None, destinations: Collection[str], silent_s: float = 0.0
-) -> tuple[Health, list[str]]:
-    """How it is, and what a person should look at.
-
-    `no_room`: why nothing can be stored, if so; `destinations`: names of the configured ones; `silent_s`: how long no
-    image need arrive, 0 where that is not checked.
-    """
-    critical, warnings = [], []
-    if found.serving_since is None:
-        critical.append("no dicom-node serve shows a sign of life")
-    if (found.oldest_undelivered_positive_s or 0.0) > LATE_S:
-        critical.append(
-            f"a positive result has been undelivered for {found.oldest_undelivered_positive_s:.0f} s; "
-            f"see dicom-node show {found.oldest_undelivered_positive}"
-        )
-    if (found.oldest_live_s or 0.0) > LATE_S:
-        critical.append(
-            f"live series {found.longest_waiting_live} has waited {found.oldest_live_s:.0f} s for its result; "
-            "does the worker start? See the log"
-        )
-    if no_room is not None:
-        critical.append(f"nothing can be received: {no_room}")
-    if silent_s and found.last_image_s is None:
-        warnings.append("no image is stored: can any sender reach this node?")
-    elif silent_s and (found.last_image_s or 0.0) > silent_s:
-        warnings.append(
-            f"no new image has come for {(found.last_image_s or 0.0) / 3600.0:.1f} h: can the senders reach this node?"
-        )
-    if found.failed_deliveries:
-        warnings.append(
-            f"{found.failed_deliveries} deliveries were refused for good, of series {_listed(found.refused_series)}; "
-            "show says why; then retry one, or retry --refused"
-        )
-    if found.failed_lately:
-        warnings.append(
-            f"{len(found.failed_lately)} series of the last day failed: {_listed(found.failed_lately)}; "
-            "show says why; then retry"
-        )
-    if found.left_behind:
-        warnings.append(
-            f"a result of series {_listed(found.left_behind)} was sent under another patient or study than its images "
-            "now have: show says where; make sure that it is removed there"
-        )
-    for name, count in found.owed.items():
-        if name not in destinations:
-            warnings.append(
-                f"{count} deliveries are owed to {name}, which is not a destination in the configuration: add it there "
-                f"again or, if it is gone for good, dicom-node cancel {name}"
-            )
-    level = Health.CRITICAL if critical else Health.WARNING if warnings else Health.GOOD
-    return level, critical + warnings
-
-
-def _listed(numbers: Sequence[int]) -> str:
-    more = f" and {len(numbers) - LISTED} more" if len(numbers) > LISTED else ""
-    return ", ".join(map(str, numbers[:LISTED])) + more
 
 
 def _shown_state() -> sa.ColumnElement[str]:
