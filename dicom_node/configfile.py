@@ -13,6 +13,7 @@ from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import PydanticSerializationError
 
 from dicom_node.config import TLS_FILES, Config, Section
 from dicom_node.errors import ConfigError
@@ -45,7 +46,12 @@ def load(path: Path) -> Config:
     node = _beside(config.node, folder, *TLS_FILES).model_copy(update=moved)
     model = _beside(config.model, folder, "checkpoint")
     peers = tuple(_beside(peer, folder, *TLS_FILES) for peer in config.peers)
-    return config.model_copy(update={"node": node, "model": model, "peers": peers})
+    found = config.model_copy(update={"node": node, "model": model, "peers": peers})
+    try:
+        to_line(found)
+    except PydanticSerializationError as exc:
+        raise ConfigError(f"{str(path)!a}: the name of a folder here is not UTF-8; rename it") from exc
+    return found
 
 
 def to_line(config: Config) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from pathlib import Path
@@ -176,6 +177,11 @@ def test_a_file_that_cannot_be_read_is_an_error_and_no_traceback(tmp_path: Path)
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\0")
     with pytest.raises(ConfigError, match="is not UTF-8"):
         load(tmp_path / "binary.toml")
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/M\xfcnchen"))  # as old systems wrote it
+    folder.mkdir()
+    with pytest.raises(ConfigError, match="the name of a folder here is not UTF-8") as caught:
+        loaded(folder, "[node]\nport = 104\n")
+    str(caught.value).encode()  # it can be printed
 
 
 def test_spaces_around_a_title_do_not_count(tmp_path: Path) -> None:
