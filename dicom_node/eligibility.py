@@ -159,7 +159,8 @@ def _words(said: tuple[str, ...]) -> re.Pattern[str]:
     return re.compile(rf"(?<![A-Z0-9])(?:{alternatives})(?![A-Z0-9])")
 
 
-def _matches(value: str, patterns: Sequence[str]) -> bool:
+@lru_cache(maxsize=256)  # the images of a series all say the same
+def _matches(value: str, patterns: tuple[str, ...]) -> bool:
     """Matches the whole value, ignoring case; a multi-valued attribute matches by its first value."""
     first = value.split("\\")[0].strip()
     return any(re.fullmatch(pattern, first, re.IGNORECASE) for pattern in patterns)

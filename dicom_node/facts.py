@@ -179,7 +179,7 @@ def moment(of: Elements, named: Iterable[tuple[str, str | None]], *, time_digits
         if len(told) < time_digits:
             continue
         with contextlib.suppress(ValueError):
-            return datetime.strptime(digits.group() + told.ljust(6, "0"), "%Y%m%d%H%M%S")  # noqa: DTZ007 - no zone in it
+            return datetime.fromisoformat(f"{digits.group()}T{told:0<6}")
     return None
 
 
