@@ -185,6 +185,7 @@ class Eligibility(Section):
     preferred_thickness_mm: PositiveFloat = 5.0
     max_tilt_deg: Annotated[float, Field(gt=0, le=60)] = 40.0
     contrast: bool = False
+    min_age_years: Annotated[int, Field(ge=0, le=89)] = 0
     refused_kernels: tuple[Pattern, ...] = (
         *(".*BONE.*", ".*EDGE.*", ".*LUNG.*", ".*DETAIL.*", "ULTRA.{0,2}", "(?!.*BRAIN).*SHARP.*"),
         r"[BCDHIJQSU][A-Z]?[5-9]\d.*",

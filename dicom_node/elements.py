@@ -37,7 +37,7 @@ LONGEST = 1 << 16
 share takes a few thousand. Split into its values, a long one takes two hundred times its size."""
 _CHARACTER_SET_COUNTS = 16  # reads per byte: none has sixty thousand bytes
 _PARSING = threading.Lock()  # Python runs one at a time anyway; side by side each would hold its elements meanwhile
-_TEXTS = frozenset({"CS", "DA", "DT", "LO", "PN", "SH", "TM", "UI"})
+_TEXTS = frozenset({"AS", "CS", "DA", "DT", "LO", "PN", "SH", "TM", "UI"})
 
 
 class Elements:

@@ -71,6 +71,8 @@ def ruled_out(sop_class_uid: str, facts: Facts, rules: Eligibility) -> str | Non
         return f"not axial: {tilt:.0f} degrees from the axial plane"
     if facts.contrast and not rules.contrast:
         return "contrast agent given"
+    if facts.age_years is not None and facts.age_years < rules.min_age_years:
+        return f"the patient is under {rules.min_age_years} years old"
     if facts.kernel and _matches(facts.kernel, rules.refused_kernels):
         return f"not a soft-tissue kernel: {facts.kernel}"
     if facts.body_part and _matches(facts.body_part, rules.refused_body_parts):

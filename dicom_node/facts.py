@@ -24,7 +24,16 @@ _FACTS = (
     *("Modality", "ImageType", "BodyPartExamined", "ConvolutionKernel", "ContrastBolusAgent", "SliceThickness"),
     *("ImagePositionPatient", "ImageOrientationPatient", "InstanceNumber", "SeriesNumber", "NumberOfFrames"),
     *("Rows", "Columns", "FrameOfReferenceUID", "ContrastBolusAgentSequence", "ContrastBolusVolume"),
-    *("SamplesPerPixel", "RescaleType", "SeriesDescription", _SHARED, _EACH),
+    *(
+        "SamplesPerPixel",
+        "RescaleType",
+        "SeriesDescription",
+        "PatientAge",
+        "PatientBirthDate",
+        "StudyDate",
+        _SHARED,
+        _EACH,
+    ),
     *_RENDERED,
 )
 _FRAME_TYPE = "CTImageFrameTypeSequence"
@@ -41,6 +50,8 @@ _MOST_FRAMES = 2048  # that are looked at; an object with more is not a head (`c
 KEYWORDS = frozenset({*_FACTS, *_OF_FRAMES, *(keyword for pair in ACQUIRED for keyword in pair if keyword is not None)})
 """What `read` reads."""
 _LONGEST_TEXT = 64  # LO, the longest of the texts kept here; anything longer is broken, and would bloat every reason
+_OLDEST_YEARS = 89  # any higher age may tell who it is
+_UNITS_A_YEAR = {"D": 365, "W": 52, "M": 12, "Y": 1}
 _FARTHEST_MM = 1e5  # a hundred metres from the isocentre there is no patient
 _NO_AGENT = re.compile(  # in the languages in which it is written
     r"(no|non|none|nil|not|without|w/?o|ohne|keine?|sans|aucun|sin|ninguno|sem|nenhum|senza|nessuno|zonder|geen|bez|brak"
@@ -95,6 +106,8 @@ class Facts:
     coloured: bool = False
     described: tuple[str, ...] = ()
     """Terms of Image Type that Series Description implies; its own text is free text, and not kept."""
+    age_years: int | None = None
+    """Full years, at most 89, when the image was taken."""
 
     def to_json(self) -> dict[str, Any]:
         return dict(vars(self))  # `asdict` would copy the values, which nobody changes
@@ -161,6 +174,7 @@ def read(of: Elements) -> Facts:
         unit=_kept(of.text("RescaleType") or frames.text(*_UNIT)),
         coloured=(of.integer("SamplesPerPixel") or 1) > 1,
         described=_described(of.text("SeriesDescription") or ""),
+        age_years=_age_years(of),
     )
 
 
@@ -181,6 +195,19 @@ def moment(of: Elements, named: Iterable[tuple[str, str | None]], *, time_digits
         with contextlib.suppress(ValueError):
             return datetime.fromisoformat(f"{digits.group()}T{told:0<6}")
     return None
+
+
+def _age_years(of: Elements) -> int | None:
+    """By Patient's Age (PS3.3 C.7.2.2), or else Birth Date. No years at all stands for an age that is not known: a
+    baby's is given in days, weeks or months (PS3.5 6.2, AS)."""
+    told = re.fullmatch(r"(\d{3})([DWMY])", of.text("PatientAge") or "")
+    if told is not None and told[0] != "000Y":
+        return min(int(told[1]) // _UNITS_A_YEAR[told[2]], _OLDEST_YEARS)
+    born = moment(of, (("PatientBirthDate", None),))
+    on = moment(of, (*ACQUIRED, ("StudyDate", None)))
+    if born is None or on is None or on < born:
+        return None
+    return min(on.year - born.year - ((on.month, on.day) < (born.month, born.day)), _OLDEST_YEARS)
 
 
 class _Frames:

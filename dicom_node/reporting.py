@@ -8,7 +8,7 @@ the objects say is up to `report`.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -117,9 +117,12 @@ def report(
     return _built(ObjectKind.REPORT, sr.build(headers, findings, context), context)
 
 
-def with_limits(findings: SeriesFindings, headers: Sequence[Dataset]) -> SeriesFindings:
-    """The findings, with what a reader must know about the images with these headers."""
-    return replace(findings, limits=wording.lossy(findings, lossy_ratios(headers)))
+def with_limits(
+    findings: SeriesFindings, headers: Sequence[Dataset], age_years: Iterable[int | None]
+) -> SeriesFindings:
+    """The findings, with what a reader must know about the images with these headers, and patients of these ages."""
+    limits = (*wording.child(findings, age_years), *wording.lossy(findings, lossy_ratios(headers)))
+    return replace(findings, limits=limits)
 
 
 def summary_picture(

@@ -305,7 +305,7 @@ class Worker:
         The file is written inside it, too: if the job is lost, perhaps because its patient was forgotten, none remains.
         """
         headers = spooled.headers(instances, self._spool)
-        found = reporting.with_limits(found, headers)
+        found = reporting.with_limits(found, headers, (each.facts.age_years for each in instances))
         with self._database.read() as connection:
             earlier = outbox.predecessor(connection, job.series_id, job.run)
             told = outbox.told(connection, job.series_id, before_run=job.run)

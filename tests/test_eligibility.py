@@ -38,6 +38,39 @@ def why(rules: Eligibility = RULES, **changed: Any) -> str | None:
     return ruled_out(CT, facts(**changed), rules)
 
 
+@pytest.mark.parametrize(
+    ("told", "years"),
+    [
+        ({"PatientAge": "017Y"}, 17),
+        ({"PatientAge": "018M"}, 1),
+        ({"PatientAge": "051W"}, 0),
+        ({"PatientAge": "364D"}, 0),
+        ({"PatientAge": "104Y"}, 89),  # a higher one may tell who it is
+        ({"PatientAge": "017Y", "PatientBirthDate": "19500101"}, 17),  # what was entered for this study
+        ({"PatientAge": "000Y", "PatientBirthDate": "19500101"}, 76),  # not known
+        ({"PatientAge": "17", "PatientBirthDate": "20090228"}, 17),
+        ({"PatientBirthDate": "20080301"}, 18),  # on the birthday
+        ({"PatientBirthDate": "20080302"}, 17),
+        ({"PatientBirthDate": "19010101"}, 89),
+        ({"PatientBirthDate": "20080301", "AcquisitionDate": "20260228", "AcquisitionTime": "235900"}, 17),
+        ({"PatientBirthDate": "20270101"}, None),
+        ({"PatientBirthDate": ""}, None),
+        ({"PatientBirthDate": "20080230"}, None),
+        ({"PatientBirthDate": "20080301", "StudyDate": None}, None),
+    ],
+)
+def test_the_age_is_that_at_the_time_of_the_scan(told: dict[str, Any], years: int | None) -> None:
+    assert facts(**told).age_years == years
+
+
+def test_the_young_are_refused_where_a_site_says_so() -> None:
+    adults = Eligibility(min_age_years=18)
+    assert why(adults, PatientAge="017Y") == "the patient is under 18 years old"
+    for told in ({"PatientAge": "018Y"}, {"PatientBirthDate": ""}):  # an unknown age is no reason
+        assert why(adults, **told) is None
+    assert why(PatientAge="002D") is None
+
+
 def members(count: int, reason: str | None = None, **changed: Any) -> list[Member]:
     return [Member(facts(number=number, **changed), reason) for number in range(1, count + 1)]
 

@@ -151,8 +151,17 @@ def test_how_many_images_were_compressed_and_how_much(ratios: dict[int, float | 
     assert wording.lossy(findings("absent"), given) == (() if said is None else (said,))
 
 
-def test_of_what_was_not_looked_at_nobody_asks_how_it_was_compressed() -> None:
+@pytest.mark.parametrize(
+    ("ages", "told"),
+    [([17, None], True), ([0, 0], True), ([18], False), ([17, 18], False), ([None], False), ([], False)],
+)
+def test_a_child_is_one_by_every_age_that_is_known(ages: list[int | None], told: bool) -> None:
+    assert bool(wording.child(findings("deep"), ages)) is told
+
+
+def test_nothing_limits_what_was_not_looked_at() -> None:
     assert wording.lossy(findings("not evaluated"), {f"{SERIES}.1": 10.0}) == ()
+    assert wording.child(findings("not evaluated"), [3]) == ()
 
 
 def test_no_image_illustrates_what_was_not_found() -> None:

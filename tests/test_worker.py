@@ -152,6 +152,14 @@ def test_a_reader_is_told_that_the_images_were_lossy_and_absent_stays_absent(nod
     assert kept.limits == (said,)  # of which picture and key objects are made
 
 
+def test_a_reader_is_told_that_the_patient_is_a_child(node: Made) -> None:
+    complete(node, head_series(PatientAge="011Y"))
+    work(node, FakeClassifier(0.01))
+    said = "Limits: the patient is under 18 years old, and the model was not assessed on children."
+    assert said in sr.parse(report(node)).conclusion
+    assert node.rows(jobs_table)[0].outcome == "absent"
+
+
 def test_without_a_destination_a_report_is_delivered_as_soon_as_it_is_made(tmp_path: Path) -> None:
     node = made_node(tmp_path)
     complete(node)

@@ -30,6 +30,7 @@ OUTSIDE = (Region.BELOW_BRAIN, Region.ABOVE_BRAIN, Region.NO_HEAD)
 """Where leaving a slice out costs nothing."""
 
 FIRST = 3  # slices to look at before all others
+ADULT_YEARS = 18
 
 _CONTROL = re.compile(r"[\x00-\x09\x0b\x0c\x0e-\x1f\x7f]")
 
@@ -227,6 +228,14 @@ def _limits(findings: SeriesFindings) -> list[str]:
         for word, said in told.items()
         if said
     ]
+
+
+def child(findings: SeriesFindings, age_years: Iterable[int | None]) -> tuple[str, ...]:
+    """By the ages that the images' headers give."""
+    known = [age for age in age_years if age is not None]
+    if not findings.evaluated or not known or max(known) >= ADULT_YEARS:
+        return ()
+    return (f"the patient is under {ADULT_YEARS} years old, and the model was not assessed on children",)
 
 
 def lossy(findings: SeriesFindings, ratios: Mapping[str, float | None]) -> tuple[str, ...]:
