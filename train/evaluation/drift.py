@@ -25,6 +25,7 @@ SAMPLE = 2000  # slices, evenly spaced: 10,000 would take ten seconds and say th
 POINTS = np.linspace(0, 1, 21)
 LOW, HIGH = 1, 19  # of POINTS: 5 and 95 %
 ALIKE, SHIFTED = 0.25, 0.6  # share outside the middle nine tenths of the training pictures; a tenth is expected
+ALIKE_SHARE, SHIFTED_SHARE = 0.1, 0.3  # between two shares of the labels
 TIE = 1e-6  # quantiles are rounded to thousandths; those on the edge are inside
 HU = 80 / 255  # of one grey value
 SOFT = (32, 240)  # grey values of 10 to 75 HU: brain, blood and muscle; neither air nor bone
@@ -89,16 +90,18 @@ def compare(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[Drift]:
         if before is not None and now is not None:
             inside = np.interp([before[LOW] - TIE, before[HIGH] + TIE], *_distribution(now))
             outside = float(1 - (inside[1] - inside[0]))
-        lines.append(Drift(words, unit, _three(before), _three(now), outside, _verdict(before, now, outside)))
+        verdict = _verdict(before, outside, ALIKE, SHIFTED)
+        lines.append(Drift(words, unit, _three(before), _three(now), outside, verdict))
     shares = [("slices with hemorrhage", there.get("hemorrhage"), here["hemorrhage"])]
     shares += [
         (f"{name}, of the located hemorrhages", there.get("location", {}).get(name), here["location"][name])
         for name in LOCATIONS
     ]
-    return lines + [
-        Drift(words, "%", _one(before), _one(now), None, _verdict_of_shares(before, now))
-        for words, before, now in shares
-    ]
+    for words, before, now in shares:
+        apart = None if before is None or now is None else abs(before - now)
+        verdict = _verdict(before, apart, ALIKE_SHARE, SHIFTED_SHARE)
+        lines.append(Drift(words, "%", _one(before), _one(now), None, verdict))
+    return lines
 
 
 def _features(picture: NDArray[np.uint8]) -> dict[str, float]:
@@ -146,18 +149,8 @@ def _one(share: float | None) -> tuple[float, float, float] | None:
     return None if share is None else (100 * share, 100 * share, 100 * share)
 
 
-def _verdict(before: object, now: object, outside: float | None) -> str:
-    if outside is None:
-        return _missing(before, now)
-    return "alike" if outside <= ALIKE else "shifted" if outside <= SHIFTED else "far off"
-
-
-def _verdict_of_shares(before: float | None, now: float | None) -> str:
-    if before is None or now is None:
-        return _missing(before, now)
-    apart = abs(before - now)
-    return "alike" if apart <= 0.1 else "shifted" if apart <= 0.3 else "far off"
-
-
-def _missing(before: object, now: object) -> str:
-    return "the checkpoint does not say" if before is None else "not known here"
+def _verdict(before: object, apart: float | None, alike: float, shifted: float) -> str:
+    """`apart`: None if one of the two is not known."""
+    if apart is None:
+        return "the checkpoint does not say" if before is None else "not known here"
+    return "alike" if apart <= alike else "shifted" if apart <= shifted else "far off"
