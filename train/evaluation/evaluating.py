@@ -30,7 +30,7 @@ from train.evaluation.settings import Seen, Settings
 from train.evaluation.units import Units, of_series, of_slices
 
 
-def evaluate(settings: Settings, seen: Seen = lambda what, done, of: None) -> dict[str, Any]:
+def evaluate(settings: Settings, seen: Seen) -> dict[str, Any]:
     """What metrics.json holds.
 
     Raises UnusableCheckpoint, UnusableData, UnusableOutput, UnavailableDevice, NotFinite, and NoAttention if maps of

@@ -25,7 +25,6 @@ from train.evaluation.cases import Cases
 from train.evaluation.predicting import Triple, middle, normalised
 from train.evaluation.units import ODDS, Units
 
-EACH = 8
 MAP_COLOURS = "cividis"  # reads alike with and without colour vision, and in print
 GAP = 8  # pixels between slice and map
 
@@ -43,7 +42,7 @@ class Example:
     """Slice, and beside it the relevance map where the encoder has one."""
 
 
-def choose(slices: Units, series: NDArray[np.int32], each: int = EACH) -> list[tuple[str, int]]:
+def choose(slices: Units, series: NDArray[np.int32], each: int) -> list[tuple[str, int]]:
     """(kind, index of the slice), the worst of each kind first."""
     wrong = slices.places.argmax(1) != slices.location
     kinds = (

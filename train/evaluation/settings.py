@@ -1,4 +1,4 @@
-"""The settings of an evaluation."""
+"""The settings of an evaluation; their defaults are those of the command line (`train.commands.evaluate`)."""
 
 from __future__ import annotations
 
@@ -6,9 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from train.evaluation.bootstrap import RESAMPLES
-from train.evaluation.gallery import EACH
-from train.evaluation.measuring import PREVALENCE
 from train.evaluation.predicting import Precision
 
 Seen = Callable[[str, int, int], None]
@@ -20,17 +17,17 @@ class Settings:
     checkpoint: Path
     data: Path
     output: Path
-    part: str | None = None
-    split: Path | None = None
-    calibrate: str | None = None
+    part: str | None
+    split: Path | None
+    calibrate: str | None
     """A manifest, or one of PARTS for that part of `data`: temperatures and thresholds are fitted on it first."""
-    masks: str | None = None
-    prevalence: float = PREVALENCE
-    resamples: int = RESAMPLES
-    examples: int = EACH
-    relevance: bool = False
-    precision: Precision = "node"
-    device: str = "auto"
-    batch: int | None = None
-    threads: int | None = None
-    seed: int = 0
+    masks: str | None
+    prevalence: float
+    resamples: int
+    examples: int
+    relevance: bool
+    precision: Precision
+    device: str
+    batch: int | None
+    threads: int | None
+    seed: int
