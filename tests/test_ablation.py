@@ -49,12 +49,12 @@ def lines(work: Work) -> dict[str, list[str]]:
 
 
 def test_every_row_is_the_whole_recipe_except_what_it_is_named_for():
-    whole = planned(ROWS[1], 3)
+    whole = planned(ROWS[1], 3, {})
     assert whole == recipe.read("robust").changed({"seed": "3"})
     for row in ROWS[2:]:
-        found, expected = planned(row, 3).recorded(), whole.recorded()
+        found, expected = planned(row, 3, {}).recorded(), whole.recorded()
         assert {key for key in expected if found[key] != expected[key]} == set(row.changes)
-    first = planned(ROWS[0], 3)
+    first = planned(ROWS[0], 3, {})
     assert (first.pretrained, first.split, first.counterfactuals) == ("none", "patient", False)
     for key in ("steps", "epochs", "batch", "encoder"):
         assert getattr(first, key) == getattr(whole, key)

@@ -37,7 +37,7 @@ NONE = np.zeros((256, 256), bool)
 class Told:
     """Says what is written in the picture; 60 % is its first yes."""
 
-    cut, absent_below = 0.6, 0.3
+    cut = 0.6
 
     def presence(self, pictures):
         return pictures[:, 0, 0] / 100

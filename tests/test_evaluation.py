@@ -13,19 +13,9 @@ from dtvit.checkpoint import Checkpoint
 from dtvit.findings import Thresholds
 from train.card import model_card
 from train.data import Pictures
-from train.evaluation import (
-    Calibration,
-    Logits,
-    auc,
-    calibrate,
-    drift,
-    fit_temperature,
-    fit_thresholds,
-    measure,
-    plain,
-    plots,
-)
+from train.evaluation import Logits, auc, calibrate, drift, measure, plain, plots
 from train.evaluation.bootstrap import draw, interval
+from train.evaluation.calibration import Calibration, fit_temperature, fit_thresholds
 from train.evaluation.figures import confusion, rates
 from train.evaluation.units import answers, of_slices
 from train.evaluation.words import summary

@@ -53,7 +53,7 @@ def nearest(known: Pictures, asked: Pictures) -> Logits:
 
 
 def boosted(known: Pictures, asked: Pictures, groups: Sequence[str] = ()) -> Logits:
-    there, here = (yardsticks.features(each.pictures, groups) for each in (known, asked))
+    there, here = (yardsticks.features(each.pictures)[:, yardsticks.columns(groups)] for each in (known, asked))
     return yardsticks.boosted(there, known, 0)(here)
 
 
@@ -76,10 +76,7 @@ def test_a_bleed_moves_no_feature_and_another_outline_or_grain_does():
 
 
 def test_shape_is_free_of_place_and_size():
-    here, there, smaller = (
-        yardsticks.features(np.stack([one]), ["shape"])[0]
-        for one in (head(1), head(1, at=(52, 42)), head(1, axes=(32, 25.6)))
-    )
+    here, there, smaller = (yardsticks.shape(one) for one in (head(1), head(1, at=(52, 42)), head(1, axes=(32, 25.6))))
     assert there == pytest.approx(here, abs=0.03)
     assert smaller == pytest.approx(here, abs=0.06)
 

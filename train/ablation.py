@@ -108,11 +108,11 @@ def ablate(work: Work, rows: Sequence[Without], seeds: int, command: str, say: S
     return failed
 
 
-def planned(row: Without, seed: int, changes: Mapping[str, str] | None = None) -> Recipe:
+def planned(row: Without, seed: int, changes: Mapping[str, str]) -> Recipe:
     """The recipe of a row; `changes` common to all rows come before its own. Raises UnusableRecipe."""
-    whole = recipe.read("robust").changed(changes or {})
+    whole = recipe.read("robust").changed(changes)
     alike = {key: str(getattr(whole, key)) for key in STEPS_OF_ALL} if row.recipe != "robust" else {}
-    return recipe.read(row.recipe).changed({**(changes or {}), **row.changes, **alike, "seed": str(seed)})
+    return recipe.read(row.recipe).changed({**changes, **row.changes, **alike, "seed": str(seed)})
 
 
 def known(work: Work, row: Without, seed: int) -> Made | None:

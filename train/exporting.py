@@ -46,7 +46,6 @@ class NotExportable(Exception):
 
 @dataclass(frozen=True)
 class Exported:
-    path: Path
     beside: Path
     """The README."""
     difference: float
@@ -97,7 +96,7 @@ def export(source: Path, kind: Format, path: Path) -> Exported:
             with contextlib.suppress(FileNotFoundError):
                 beside.unlink()
         raise
-    return Exported(path, beside, difference, len(pictures))
+    return Exported(beside, difference, len(pictures))
 
 
 def export_card(source: Path, path: Path) -> None:

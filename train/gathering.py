@@ -53,8 +53,8 @@ def gather(
         parts.append(_phantoms(recipe, settings, say))
     if not parts:
         raise UnusableData(f"recipe {recipe.name} makes no phantoms, so it needs pictures: name a manifest with --data")
-    if recipe.counterfactuals and listed is not None and split is not None:
-        parts[0] = _enriched(parts[0], recipe, settings, listed, split, say)
+    if recipe.counterfactuals and listed is not None:
+        parts[0] = _enriched(parts[0], recipe, settings, listed, say)
     modes = brace.MODES if recipe.preprocessing == "mixed" else (recipe.preprocessing,)
     source = Source(
         training_data=" ".join(part.told for part in parts),
@@ -106,9 +106,7 @@ def _phantoms(recipe: Recipe, settings: Settings, say: Say) -> Gathered:
     return Gathered(pictures, told, f"{made['phantom']} {made['mode']} {made['seed']} {heads}")
 
 
-def _enriched(
-    patients: Gathered, recipe: Recipe, settings: Settings, listed: Manifest, split: Split, say: Say
-) -> Gathered:
+def _enriched(patients: Gathered, recipe: Recipe, settings: Settings, listed: Manifest, say: Say) -> Gathered:
     """All slices, those that train and validate traced; and changed copies of those that train.
 
     What takes minutes to make is kept, once for all splits. From slices of bleeding patients that show no blood,

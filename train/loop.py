@@ -21,12 +21,11 @@ import numpy as np
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from dtvit.inference import choose_device
+from dtvit.inference import NotFinite, choose_device
 from train import computing, looking, result, state
 from train.batches import Batch, Batches
 from train.computing import Built
 from train.data import Pictures
-from train.evaluation.predicting import NotFinite
 from train.graphed import Graphed
 from train.learner import choose_patches, loss, patch_means
 from train.lessons import first_lessons

@@ -34,12 +34,11 @@ def optimiser(learner: Learner, recipe: Recipe) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=betas, fused=fused)
 
 
-def set_rate(optimiser: torch.optim.Optimizer, recipe: Recipe, done: float) -> float:
-    """Set, and return, the learning rate for when the share `done` of the run is over."""
+def set_rate(optimiser: torch.optim.Optimizer, recipe: Recipe, done: float) -> None:
+    """Set the learning rate for when the share `done` of the run is over."""
     rate = recipe.learning_rate * factor(recipe, done)
     for group in optimiser.param_groups:
         group["lr"] = rate * group["lr_scale"]
-    return rate
 
 
 def factor(recipe: Recipe, done: float) -> float:

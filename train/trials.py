@@ -89,7 +89,7 @@ def trained(work: Work, trial: Trial, say: Say) -> Made:
     return {
         "metrics": json.loads((folder / "metrics.json").read_bytes()),
         "audit": audited(work, path, trial.recipe.seed) if trial.audited and work.audit != "none" else {},
-        "steps": (describe(path).metadata.training or {}).get("steps_done"),
+        "steps": describe(path).metadata.training.get("steps_done"),
     }
 
 

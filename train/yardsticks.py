@@ -52,8 +52,8 @@ def boosted(there: Floats, known: Pictures, seed: int) -> Callable[[Floats], Log
     return lambda here: Logits(presence(here), location(here))
 
 
-def columns(groups: Sequence[str] = ()) -> list[int]:
-    """Which columns of all `features` belong to `groups`."""
+def columns(groups: Sequence[str]) -> list[int]:
+    """Which columns of `features` belong to `groups` (keys of GROUPS; none: all)."""
     ends = dict(zip(GROUPS, np.cumsum(list(WIDTHS.values())).tolist(), strict=True))
     return [column for name in groups or GROUPS for column in range(ends[name] - WIDTHS[name], ends[name])]
 
@@ -101,15 +101,11 @@ def _one_hot(labels: NDArray[np.int8], classes: int) -> Floats:
     return np.where(np.arange(classes) == labels[:, None], SURE, 0.0)
 
 
-def features(pictures: NDArray[np.uint8], groups: Sequence[str] = ()) -> Floats:
-    """(N, F): the features of `groups` (keys of GROUPS; none: all), side by side.
-
-    NaN where a picture shows too little.
-    """
-    chosen = [GROUPS[name] for name in groups or GROUPS]
+def features(pictures: NDArray[np.uint8]) -> Floats:
+    """(N, F): the features of all GROUPS, side by side; NaN where a picture shows too little."""
 
     def one(picture: NDArray[np.uint8]) -> list[float]:
-        return [value for group in chosen for value in group(picture)]
+        return [value for group in GROUPS.values() for value in group(picture)]
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # NumPy and SciPy let go of the lock for most of it
         return np.array(list(pool.map(one, pictures)), np.float64)

@@ -86,9 +86,6 @@ class Section:
     counts: tuple[tuple[str, int], ...] = ()
     """What entered and what was left out, in words, with how many."""
 
-    def figure(self, key: str) -> Figure | None:
-        return next((row.figure for row in self.rows if row.key == key), None)
-
     def to_json(self) -> dict[str, Any]:
         """Figures by key, each with `_ci` and `_slices` beside it; None if it could not be measured."""
         made: dict[str, Any] = {"counts": dict(self.counts)}

@@ -50,7 +50,7 @@ def run(subject: Subject, count: int, lookalikes: int, seed: int, cache: Path, f
         ]
         alarms[each.what] = [("with", shares[0]), ("without", shares[1])]
     plates = (
-        Plate(_by_size(bleeds, rows, folder), "AUC by volume and by density of the bleed, with 95 % intervals."),
+        Plate(_by_size(rows, folder), "AUC by volume and by density of the bleed, with 95 % intervals."),
         Plate(
             sheets.bars(folder / "lookalikes-alarms.png", alarms, "share called hemorrhage"),
             "False alarms with look-alikes and without.",
@@ -114,7 +114,7 @@ def _places(bleeds: Pairs, location: Floats, seed: int) -> list[Row]:
     return rows
 
 
-def _by_size(bleeds: Pairs, rows: list[Row], folder: Path) -> Path:
+def _by_size(rows: list[Row], folder: Path) -> Path:
     groups = {
         title: [
             (row.what.removeprefix("Bleeds ").removesuffix(": AUC"), row.figure)

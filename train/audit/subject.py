@@ -37,7 +37,6 @@ class Subject:
         thresholds = model.checkpoint.metadata.slice_thresholds
         self.cut = float(np.clip(0.5, thresholds.absent_below, thresholds.present_at))
         """Yes from here on: even odds, or the nearer of the checkpoint's two thresholds if both lie on one side."""
-        self.absent_below = thresholds.absent_below
 
     def presence(self, pictures: NDArray[np.uint8]) -> Floats:
         """(N,) probabilities for (N, 256, 256) pictures."""

@@ -4,19 +4,8 @@
 pages and tables of them.
 """
 
-from train.evaluation.calibration import Calibration, fit_temperature, fit_thresholds
 from train.evaluation.figures import auc
 from train.evaluation.measuring import calibrate, measure, plain
 from train.evaluation.predicting import Logits, predict
 
-__all__ = [
-    "Calibration",
-    "Logits",
-    "auc",
-    "calibrate",
-    "fit_temperature",
-    "fit_thresholds",
-    "measure",
-    "plain",
-    "predict",
-]
+__all__ = ["Logits", "auc", "calibrate", "measure", "plain", "predict"]

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from dtvit.findings import LOCATIONS
-from dtvit.inference import NotFinite as NotFinite  # for those who call `predict`
+from dtvit.inference import NotFinite
 from dtvit.model import DTViT
 from train.data import CROP, Pictures
 
@@ -19,7 +19,6 @@ Precision = Literal["node", "fp32", "bf16"]
 """`node`: bf16 on CUDA, as the node computes there, fp32 elsewhere; where the node takes bf16 on a CPU, its
 probabilities are within 0.01 of these (docs/decisions/0012)."""
 BATCH = {"cpu": 64, "cuda": 512, "mps": 128}
-MEAN = STD = (0.5, 0.5, 0.5)  # of a checkpoint that names no other
 
 Triple = tuple[float, float, float]
 
@@ -37,8 +36,8 @@ def predict(
     model: DTViT,
     pictures: Pictures,
     *,
-    mean: Triple = MEAN,
-    std: Triple = STD,
+    mean: Triple,
+    std: Triple,
     precision: Precision = "node",
     batch: int | None = None,
     seen: Callable[[int, int], object] = lambda done, of: None,

@@ -108,7 +108,7 @@ def digests(output: Path) -> set[str]:
 def make(work: Reproduction, row: Row, say: Say) -> Made:
     """Make a row and keep it. Raises what `train.run.run` raises."""
     split = _split(work, row)
-    found = _yardstick(work, row, split) if row.chapter == YARDSTICKS else _model(work, row, split, say)
+    found = _yardstick(work, row, split) if row.chapter == YARDSTICKS else _model(work, row, say)
     metrics = found.pop("metrics")
     made: Made = {
         "key": _key(work, row),
@@ -145,7 +145,7 @@ def _split_file(work: Reproduction, row: Row) -> Path:
     return work.output / "splits" / f"{row.split}-{row.seed}.csv"
 
 
-def _model(work: Reproduction, row: Row, split: Split, say: Say) -> Made:
+def _model(work: Reproduction, row: Row, say: Say) -> Made:
     """Train from ImageNet weights if they can be had, else from scratch on a schedule of its own."""
     weights = _weights(work, row.subject)
     if weights != "none":
@@ -199,7 +199,7 @@ def _trained(work: Reproduction, row: Row, chosen: Recipe, start: str, say: Say)
         max_time=work.max_time,
     )
     path = run(chosen, settings, say)
-    training = describe(path).metadata.training or {}
+    training = describe(path).metadata.training
     with (folder / LOG).open(newline="") as file:
         curve = list(csv.DictReader(file))
     made = {
