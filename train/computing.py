@@ -21,8 +21,8 @@ Built = tuple[Learner, Start]
 
 def built(recipe: Recipe, output: Path) -> Built:
     """`learner`, for the run in this folder. Raises as `learner`, and UnusableRun."""
-    begun = state.begun_with(output / STATE)
-    return learner(recipe, None if begun is None else Start(**begun))
+    start = (state.begun(output / STATE) or {}).get("start")
+    return learner(recipe, None if start is None else Start(**start))
 
 
 def learner(recipe: Recipe, begun: Start | None = None) -> Built:

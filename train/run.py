@@ -121,10 +121,10 @@ def check_names(recipe: Recipe, settings: Settings, ranks: Ranks) -> None:
     """
     choose_device(ranks.device or settings.device)
     ranks.check_batch(recipe)
-    known = state.identity(settings.output / STATE)
-    if known is not None:
-        mine = {**recipe.recorded(), "data": known.get("data")}
-        state.same_run(settings.output, mine, {**defaults(), **known})
+    begun = state.begun(settings.output / STATE)
+    if begun is not None:
+        mine = {**recipe.recorded(), "data": begun["run"].get("data")}
+        state.same_run(settings.output, mine, {**defaults(), **begun["run"]})
     check_encoder(recipe.encoder)
 
 

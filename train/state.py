@@ -93,19 +93,10 @@ def lacks_memory(exc: Exception) -> bool:
     return isinstance(exc, torch.OutOfMemoryError) or NO_MEMORY in str(exc)
 
 
-def identity(path: Path) -> dict[str, Any] | None:
-    """What identifies the run whose state this is (`same_run`), without reading weights. None and raises as `read`."""
-    saved = read(path, torch.device("cpu"), mapped=True)
-    return None if saved is None else saved["run"]
-
-
-def begun_with(path: Path) -> dict[str, str] | None:
-    """The fields of `train.pretrained.Start` of the run whose state this is, without reading its weights.
-
-    None also if an older version saved it. Raises as `read`.
-    """
-    saved = read(path, torch.device("cpu"), mapped=True)
-    return None if saved is None else saved.get("start")
+def begun(path: Path) -> dict[str, Any] | None:
+    """The state, its weights not read: `run` identifies it (`same_run`), `start` holds the fields of
+    `train.pretrained.Start`, unless an older version saved it. None and raises as `read`."""
+    return read(path, torch.device("cpu"), mapped=True)
 
 
 def same_run(output: Path, mine: dict[str, Any], other: dict[str, Any]) -> None:
