@@ -15,7 +15,7 @@ from train.card import model_card
 from train.data import Pictures
 from train.evaluation import Logits, auc, calibrate, drift, measure, plain, plots
 from train.evaluation.bootstrap import draw, interval
-from train.evaluation.calibration import Calibration, fit_temperature, fit_thresholds
+from train.evaluation.calibration import EVEN, Calibration, fit_temperature, fit_thresholds
 from train.evaluation.figures import confusion, rates
 from train.evaluation.units import answers, of_slices
 from train.evaluation.words import summary
@@ -114,7 +114,7 @@ def test_unclear_slices_and_series_do_not_count():
     labels = truth([0, 1, -1, -1], [-1, 0, -1, -1], series=[0, 1, 2, 2])
     wrong_where_unclear = Logits(np.array([[5.0, -5], [-5, 5], [-5, 5], [-5, 5]]), np.tile([9.0, 0, 0], (4, 1)))
 
-    found = measure(wrong_where_unclear, labels, Calibration(1.0, 1.0, Thresholds(0.5, 0.5), Thresholds(0.5, 0.5)))
+    found = measure(wrong_where_unclear, labels, EVEN)
 
     assert found["presence"]["slice"]["answers"]["none"]["present"] == 0
     assert found["presence"]["patient"]["positives"] == found["presence"]["patient"]["negatives"] == 1
@@ -234,7 +234,7 @@ def test_unknown_figures_are_null_with_the_reason(presence, why):
     labels = truth(presence)
     logits = Logits(np.random.default_rng(7).normal(size=(20, 2)), np.zeros((20, 3)))
 
-    found = plain(measure(logits, labels, Calibration(1.0, 1.0, Thresholds(0.5, 0.5), Thresholds(0.5, 0.5))))
+    found = plain(measure(logits, labels, EVEN))
 
     for level in ("slice", "patient"):
         assert found["presence"][level]["auc"] is None
@@ -255,9 +255,6 @@ def every_null_has_a_reason(figures):
         if value in (None, [None, None])
     )
     return own and all(map(every_null_has_a_reason, figures.values()))
-
-
-EVEN = Calibration(1.0, 1.0, Thresholds(0.5, 0.5), Thresholds(0.5, 0.5))
 
 
 def test_perfect_ranking_is_not_certainty_in_either_area():
@@ -354,7 +351,7 @@ def test_an_interval_over_one_patient_is_refused():
     labels = truth([0, 1] * 10, [-1, 1] * 10, series=[0] * 20)
     logits = Logits(np.random.default_rng(8).normal(size=(20, 2)), np.zeros((20, 3)))
 
-    found = plain(measure(logits, labels, Calibration(1.0, 1.0, Thresholds(0.5, 0.5), Thresholds(0.5, 0.5))))
+    found = plain(measure(logits, labels, EVEN))
 
     assert found["presence"]["slice"]["auc"] is not None
     assert found["presence"]["slice"]["auc_ci"] == [None, None]
@@ -385,7 +382,7 @@ def test_prevalence_turns_sensitivity_and_specificity_into_trust():
     found = measure(
         Logits(np.stack((-sharp, sharp), 1), np.zeros((200, 3))),
         labels,
-        Calibration(1.0, 1.0, Thresholds(0.5, 0.5), Thresholds(0.5, 0.5)),
+        EVEN,
         prevalence=0.05,
     )
 
@@ -423,7 +420,7 @@ def test_trust_in_a_model_that_was_never_wrong_is_not_certainty():
 def test_trust_that_rests_on_one_patient_of_either_kind_has_no_interval(only):
     labels = truth([only] * 10 + [1 - only] * 90)
     logits = Logits(np.random.default_rng(3).normal(size=(100, 2)), np.zeros((100, 3)))
-    found = plain(measure(logits, labels, Calibration(1.0, 1.0, Thresholds(0.5, 0.5), Thresholds(0.5, 0.5))))
+    found = plain(measure(logits, labels, EVEN))
     believed = found["presence"]["slice"]["at_prevalence"]
     assert believed["ppv"] is not None
     assert believed["ppv_ci"] == believed["npv_ci"] == found["presence"]["slice"]["auc_ci"] == [None, None]
@@ -490,10 +487,9 @@ def test_a_calibrated_model_has_hardly_any_calibration_error_and_a_boasting_one_
     rng = np.random.default_rng(9)
     honest = rng.normal(0, 2, 5000)
     labels = truth((rng.random(5000) < 1 / (1 + np.exp(-honest))).astype(int), series=np.arange(5000) // 4)
-    even = Calibration(1.0, 1.0, Thresholds(0.5, 0.5), Thresholds(0.5, 0.5))
 
     errors = [
-        measure(Logits(np.stack((0 * z, z), 1), np.zeros((5000, 3))), labels, even, resamples=20)["presence"]["slice"][
+        measure(Logits(np.stack((0 * z, z), 1), np.zeros((5000, 3))), labels, EVEN, resamples=20)["presence"]["slice"][
             "ece"
         ]
         for z in (honest, 4 * honest)

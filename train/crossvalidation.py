@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from dtvit.checkpoint import describe, load, save
-from dtvit.findings import Thresholds
 from dtvit.wholefile import write_whole
 from train import manifest, splits
 from train.ablation import COLUMNS, Column, told, value_of
@@ -26,7 +25,7 @@ from train.digits import shown
 from train.document import Block, Heading, Table, markdown
 from train.evaluation import heldout, rules
 from train.evaluation.bootstrap import RESAMPLES
-from train.evaluation.calibration import Calibration
+from train.evaluation.calibration import EVEN, Calibration, kept_with
 from train.evaluation.heldout import HeldOut
 from train.evaluation.measuring import calibrate, measure, plain
 from train.evaluation.units import of_slices
@@ -138,9 +137,8 @@ def summary(folds: Sequence[HeldOut], seed: int) -> dict[str, Any]:
         own = _calibration(fold)
         tested.append(fold.of_patients("test").tempered(own.presence_temperature, own.location_temperature))
     pooled = _apart(tested)
-    even = Calibration(1.0, 1.0, Thresholds(0.5, 0.5), Thresholds(0.5, 0.5))
-    found: dict[str, Any] = plain(measure(pooled.logits, pooled.truth, even, seed))
-    slices = of_slices(pooled.logits, pooled.truth, even)
+    found: dict[str, Any] = plain(measure(pooled.logits, pooled.truth, EVEN, seed))
+    slices = of_slices(pooled.logits, pooled.truth, EVEN)
     found["series_rules"] = plain(rules.compared(slices, pooled.truth.series, seed, RESAMPLES))
     for level in ("slice", "patient"):
         found["presence"][level] = {
@@ -186,13 +184,8 @@ def _apart(parts: Sequence[HeldOut]) -> HeldOut:
 def finished(output: Path, final: Path, folds: Sequence[HeldOut], metrics: Mapping[str, Any]) -> Path:
     """The model of all patients with the folds' thresholds and figures, in OUTPUT; its path."""
     model, checkpoint = load(final)
-    fitted = pooled_calibration(folds)
     metadata = dataclasses.replace(
-        checkpoint.metadata,
-        presence_temperature=round(fitted.presence_temperature, 4),
-        location_temperature=round(fitted.location_temperature, 4),
-        slice_thresholds=fitted.slice_thresholds,
-        series_thresholds=fitted.series_thresholds,
+        kept_with(pooled_calibration(folds), checkpoint.metadata),
         metrics=dict(metrics),
         training={
             **checkpoint.metadata.training,

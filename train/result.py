@@ -14,12 +14,13 @@ import numpy as np
 import torch
 
 from dtvit.checkpoint import NONE, Metadata, describe, load, save
-from dtvit.findings import LOCATIONS, Thresholds
+from dtvit.findings import LOCATIONS
 from dtvit.inference import NotFinite
 from dtvit.wholefile import write_whole
 from train.card import NO_PERSON, model_card
 from train.data import APART, PARTS, Pictures
 from train.evaluation import calibrate, heldout, measure, plain, predict
+from train.evaluation.calibration import EVEN, kept_with
 from train.evaluation.drift import statistics
 from train.pretrained import Start
 from train.progress import Say
@@ -67,7 +68,7 @@ def keep(
 ) -> None:
     """Save the weights as they are now, uncalibrated; always whole. Raises UnusableRun where float16 is too small."""
     try:
-        save(path, weights, _metadata(recipe, source, start, training={"step": step}))
+        save(path, weights, _metadata(recipe, source, start, {"step": step}))
     except ValueError as exc:
         raise UnusableRun(f"{path} cannot be kept: {exc}; {GENTLER}") from exc
 
@@ -98,11 +99,7 @@ def finish(output: Path, recipe: Recipe, data: Pictures, source: Source, ended: 
     metrics = {"split": source.label, **found}
     step = kept.metadata.training["step"]
     metadata = dataclasses.replace(
-        _metadata(recipe, source, ended.start, training=_told(recipe, data, source, ended, step)),
-        presence_temperature=round(calibration.presence_temperature, 4),
-        location_temperature=round(calibration.location_temperature, 4),
-        slice_thresholds=calibration.slice_thresholds,
-        series_thresholds=calibration.series_thresholds,
+        kept_with(calibration, _metadata(recipe, source, ended.start, _told(recipe, data, source, ended, step))),
         metrics=metrics,
         statistics=statistics(data.of_part("train")),
     )
@@ -143,7 +140,7 @@ def licence(recipe: Recipe, start: Start) -> str:
     return f"{chosen}; {start.licence}" if start.licence else chosen
 
 
-def _metadata(recipe: Recipe, source: Source, start: Start, *, training: Mapping[str, Any]) -> Metadata:
+def _metadata(recipe: Recipe, source: Source, start: Start, training: Mapping[str, Any]) -> Metadata:
     mean, std = recipe.mean_std
     return Metadata(
         name=recipe.name,
@@ -153,8 +150,8 @@ def _metadata(recipe: Recipe, source: Source, start: Start, *, training: Mapping
         training_data=source.training_data,
         patients_seen=source.patients_seen if source.patients_seen != NO_PERSON else start.patients_seen or NO_PERSON,
         preprocessing=source.preprocessing,
-        slice_thresholds=Thresholds(0.5, 0.5),
-        series_thresholds=Thresholds(0.5, 0.5),
+        slice_thresholds=EVEN.slice_thresholds,
+        series_thresholds=EVEN.series_thresholds,
         mean=mean,
         std=std,
         licence=licence(recipe, start),

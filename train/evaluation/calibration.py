@@ -6,7 +6,7 @@ They are fitted on validation patients, kept in the checkpoint, and never fitted
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,10 @@ class Calibration:
     series_thresholds: Thresholds
 
 
+EVEN = Calibration(1.0, 1.0, Thresholds(0.5, 0.5), Thresholds(0.5, 0.5))
+"""Of nothing that was measured: logits as they come, even odds."""
+
+
 def kept_in(metadata: Metadata) -> Calibration:
     """The calibration that a checkpoint carries."""
     return Calibration(
@@ -37,6 +41,17 @@ def kept_in(metadata: Metadata) -> Calibration:
         metadata.location_temperature,
         metadata.slice_thresholds,
         metadata.series_thresholds,
+    )
+
+
+def kept_with(calibration: Calibration, metadata: Metadata) -> Metadata:
+    """What a checkpoint says of itself, with this calibration in place of its own."""
+    return replace(
+        metadata,
+        presence_temperature=round(calibration.presence_temperature, 4),
+        location_temperature=round(calibration.location_temperature, 4),
+        slice_thresholds=calibration.slice_thresholds,
+        series_thresholds=calibration.series_thresholds,
     )
 
 

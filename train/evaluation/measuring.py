@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dtvit.findings import Thresholds
 from train.data import Pictures
 from train.evaluation import scores, strata
 from train.evaluation.bootstrap import RESAMPLES, draw
-from train.evaluation.calibration import Calibration, fit_temperature, fit_thresholds
+from train.evaluation.calibration import EVEN, Calibration, fit_temperature, fit_thresholds
 from train.evaluation.predicting import Logits
 from train.evaluation.units import ODDS, grouped, of_series, of_slices
 
@@ -22,12 +22,10 @@ PREVALENCE = 0.1  # of all heads scanned; only a site knows its own
 
 def calibrate(logits: Logits, truth: Pictures) -> Calibration:
     """Temperatures and thresholds from the validation patients."""
-    even = Thresholds(0.5, 0.5)
-    partly = Calibration(
-        fit_temperature(logits.presence, truth.presence),
-        fit_temperature(logits.location, truth.location),
-        even,
-        even,
+    partly = replace(
+        EVEN,
+        presence_temperature=fit_temperature(logits.presence, truth.presence),
+        location_temperature=fit_temperature(logits.location, truth.location),
     )
     slices = of_slices(logits, truth, partly)
     series = of_series(slices, truth.series, partly)
@@ -35,7 +33,7 @@ def calibrate(logits: Logits, truth: Pictures) -> Calibration:
     for units, probabilities in ((slices, True), (series, False)):
         clear = units.presence >= 0
         cuts.append(fit_thresholds(units.score[clear], units.presence[clear] == 1, probabilities=probabilities))
-    return Calibration(partly.presence_temperature, partly.location_temperature, cuts[0], cuts[1])
+    return replace(partly, slice_thresholds=cuts[0], series_thresholds=cuts[1])
 
 
 def measure(

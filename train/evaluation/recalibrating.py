@@ -11,6 +11,7 @@ import numpy as np
 from dtvit.checkpoint import Checkpoint, describe, save
 from dtvit.model import DTViT
 from train.data import PARTS, UnusableData
+from train.evaluation.calibration import kept_with
 from train.evaluation.cases import ALL, Cases, gather, geometry_of
 from train.evaluation.measuring import calibrate
 from train.evaluation.output import UnusableOutput
@@ -42,12 +43,9 @@ def recalibrated(settings: Settings, model: DTViT, checkpoint: Checkpoint, seen:
     )
     fitted = calibrate(logits, labels)
     placed = bool((labels.location >= 0).any())
+    calibrated = kept_with(fitted, metadata)
     changed = replace(
-        metadata,
-        presence_temperature=round(fitted.presence_temperature, 4),
-        location_temperature=round(fitted.location_temperature, 4) if placed else metadata.location_temperature,
-        slice_thresholds=fitted.slice_thresholds,
-        series_thresholds=fitted.series_thresholds,
+        calibrated if placed else replace(calibrated, location_temperature=metadata.location_temperature),
         metrics={},  # those were measured with the old thresholds
         training={
             **metadata.training,
