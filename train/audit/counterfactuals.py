@@ -132,8 +132,8 @@ class _Study:
                 Row(f"healed.{name}.vs_normal_auc", f"{said} against untouched normals: AUC", against, HEALED_AUC),
                 Row(f"healed.{name}.still_segmented", f"{said}: a bleed is still segmented", found),
             ]
-            columns[f"healed: {name}"] = _column(self.bleeding, healed, after)
-            columns[f"sham: {name}"] = _column(self.bleeding, shams, after_sham)
+            columns[f"healed: {name}"] = sheets.changed(self.bleeding, healed.of, healed.pictures, after)
+            columns[f"sham: {name}"] = sheets.changed(self.bleeding, shams.of, shams.pictures, after_sham)
         path = sheets.write(folder / "healed.png", columns)
         return rows, Plate(path, "Bleeds outlined as segmented; healed; and the same treatment elsewhere in the slice.")
 
@@ -150,8 +150,8 @@ class _Study:
             )
             after, after_sham = self.subject.presence(done.pictures), self.subject.presence(shams.pictures)
             rows += self._rows("transplanted", name, (done.of, after), (shams.of, after_sham), called=False)
-            columns[f"transplanted: {name}"] = _column(self.normal, done, after)
-            columns[f"sham: {name}"] = _column(self.normal, shams, after_sham)
+            columns[f"transplanted: {name}"] = sheets.changed(self.normal, done.of, done.pictures, after)
+            columns[f"sham: {name}"] = sheets.changed(self.normal, shams.of, shams.pictures, after_sham)
         path = sheets.write(folder / "transplanted.png", columns)
         return rows, Plate(path, "Normal slices; with a bleed of another patient; with tissue of that patient.")
 
@@ -206,12 +206,6 @@ class _Study:
         picture, text = self.slices.pictures[index], f"p {self.before[index]:.2f}"
         window = sheets.cut_out(picture)
         return (picture if mask is None else sheets.outlined(picture, mask))[window], text
-
-
-def _column(chosen: Indices, changed: _Changed, after: Floats) -> list[tuple[Picture, str]]:
-    """The same slices in every column."""
-    made = zip(changed.pictures, after, strict=True)
-    return sheets.changed(sheets.few(chosen), dict(zip(changed.of, made, strict=True)))
 
 
 def _elsewhere(anatomy: Anatomy, rng: np.random.Generator) -> Mask | None:

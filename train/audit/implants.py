@@ -160,7 +160,7 @@ class _Study:
                 own = pairs.kind[donors] == number
                 share = self.mean(called[own], of[own])
                 rows.append(Row(f"{key}.called_{place}", f"{said}, {place} in the synthetic head: called", share))
-            columns[name] = _column(placed, kept, found, after)
+            columns[name] = sheets.changed(placed, kept, found, after)
         path = sheets.write(folder / "implanted-bleeds.png", columns)
         return rows, Plate(path, "Slices without hemorrhage; the synthetic head with its bleed; the bleed put in.")
 
@@ -176,7 +176,7 @@ class _Study:
                 key = f"lookalikes.{each.what.lower().replace(' ', '_')}.{name}"
                 share = self.mean((after >= self.subject.cut)[own], of[own])
                 rows.append(Row(f"{key}.called", f"{each.what} ({name}): called hemorrhage", share))
-            columns[name] = _column(placed, kept, found, after)
+            columns[name] = sheets.changed(placed, kept, found, after)
         path = sheets.write(folder / "implanted-lookalikes.png", columns)
         return rows, Plate(path, "Slices without hemorrhage; the synthetic head with a look-alike; that put in.")
 
@@ -210,14 +210,6 @@ class _Study:
 def _named(pairs: Pairs, number: int) -> str:
     volume = pairs.volume_ml[number]
     return f"{volume:.1f} ml" if volume else DISTRACTORS[pairs.kind[number]].what
-
-
-def _column(
-    placed: Sequence[_Implant], kept: Sequence[_Implant], found: NDArray[np.uint8], after: Floats
-) -> list[tuple[Picture, str]]:
-    """The same implants in every column."""
-    made = zip(found, after, strict=True)
-    return sheets.changed(sheets.few(placed), dict(zip(kept, made, strict=True)))
 
 
 def _thumbnail(picture: Picture) -> NDArray[np.float32]:

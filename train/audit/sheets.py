@@ -17,8 +17,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from dtvit.wholefile import write_whole
 from train.audit.figures import Figure
+from train.audit.tissue import Picture
 
-Picture = NDArray[np.uint8]
 TILE = 200  # pixels
 LABEL = 16
 MARK = (255, 90, 60)
@@ -48,13 +48,16 @@ def few(rows: Any, most: int = 8) -> Any:
     return rows[:: max(1, -(-len(rows) // most))]
 
 
-def changed(shown: Iterable[Any], made: Mapping[Any, tuple[Picture, float]]) -> list[tuple[Picture, str]]:
-    """A column: each of `shown` as it was `made`, its head filling the tile, with its new probability; an empty tile
-    for one that could not be made."""
+def changed(
+    chosen: Any, of: Iterable[Any], pictures: NDArray[np.uint8], presence: NDArray[np.float64]
+) -> list[tuple[Picture, str]]:
+    """A column of the same few of `chosen` each time: how those that could be changed, `of`, look now, the head filling
+    its tile, with their new probability; an empty tile for the others."""
+    made = dict(zip(of, zip(pictures, presence, strict=True), strict=True))
     tiles = []
-    for each in shown:
-        picture, presence = made.get(each, (np.zeros((8, 8), np.uint8), None))
-        tiles.append((picture[cut_out(picture)], "no room" if presence is None else f"p {presence:.2f}"))
+    for each in few(chosen):
+        picture, found = made.get(each, (np.zeros((8, 8), np.uint8), None))
+        tiles.append((picture[cut_out(picture)], "no room" if found is None else f"p {found:.2f}"))
     return tiles
 
 
