@@ -278,14 +278,13 @@ VOLUME, DENSITY = [2, 2.5, 5, 15, 16, 5.5], [55, 56, 65, 70, 40, 66]
 
 
 @pytest.fixture
-def synthetic(monkeypatch, tmp_path):
+def synthetic(tmp_path):
     bleeds = pairs(FOUND, WITHOUT, OF_HEAD, PLACE, VOLUME, DENSITY)
     for row, words in enumerate(([50, 30, 20], [40, 45, 15], [30, 40, 30], [0, 0, 9], [1, 2, 1], [34, 33, 33])):
         bleeds.with_it[row, 0, -3:] = words
     kinds = [0, 0, 0, 1, 1]
     others = pairs([(60,), (59,), (90,), (10,), (60,)], [(60,), (10,), (0,), (0,), (0,)], [7, 7, 8, 7, 8], kinds, *NIL)
-    monkeypatch.setattr(phantoms.heads, "made", lambda _, name, *__: bleeds if name == "bleed" else others)
-    return by_key(phantoms.run(Told(), 4, 2, SEED, tmp_path, tmp_path, quiet).rows)
+    return by_key(phantoms.run(Told(), bleeds, others, 4, SEED, tmp_path).rows)
 
 
 def told_apart(chosen):
@@ -322,7 +321,7 @@ def test_the_location_is_the_likeliest_of_the_three(synthetic):
 
 
 def test_a_lookalike_is_counted_by_its_kind_with_it_and_without(synthetic):
-    first, second = (each.what.lower().replace(" ", "_") for each in phantoms.distractors.DISTRACTORS[:2])
+    first, second = (each.what.lower().replace(" ", "_") for each in phantoms.DISTRACTORS[:2])
     same(synthetic[f"lookalikes.{first}.false_alarms"], share([True, False, True], [7, 7, 8]))
     same(synthetic[f"lookalikes.{first}.without"], share([True, False, False], [7, 7, 8]))
     same(synthetic[f"lookalikes.{second}.false_alarms"], share([False, True], [7, 8]))

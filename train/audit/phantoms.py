@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtvit.findings import LOCATIONS
-from train.audit import distractors, heads, sheets
-from train.audit.figures import Figure, Goal, Plate, Row, Section, Tell, area, mean
+from train.audit import sheets
+from train.audit.distractors import DISTRACTORS
+from train.audit.figures import Figure, Goal, Plate, Row, Section, area, mean
 from train.audit.heads import Pairs
 from train.audit.subject import Subject
 
@@ -28,19 +29,14 @@ DENSITIES_HU = (0, 55, 65, math.inf)
 Floats = NDArray[np.float64]
 
 
-def run(subject: Subject, count: int, lookalikes: int, seed: int, cache: Path, folder: Path, tell: Tell) -> Section:
-    """`count` heads with a bleed, `lookalikes` heads that get one look-alike after another.
-
-    `cache`: folder for the heads; `folder`: for the pictures.
-    """
-    bleeds = heads.made(cache, "bleed", count, seed, heads.bleeding, tell)
-    others = heads.made(cache, "lookalike", lookalikes, seed, distractors.make, tell)
+def run(subject: Subject, bleeds: Pairs, others: Pairs, count: int, seed: int, folder: Path) -> Section:
+    """`bleeds`, of `count` heads, and `others`: of `train.audit.heads` and `distractors`."""
     found, before = subject.predict(bleeds.with_it), subject.presence(bleeds.without)
     rows = _pairs(bleeds, found.presence, before, seed)
     rows += _places(bleeds, found.location, seed)
     after, plain = subject.presence(others.with_it), subject.presence(others.without)
     alarms: dict[str, list[tuple[str, Figure]]] = {}
-    for kind, each in enumerate(distractors.DISTRACTORS):
+    for kind, each in enumerate(DISTRACTORS):
         own = others.kind == kind
         name = each.what.lower().replace(" ", "_")
         shares = [mean(p[own] >= subject.cut, others.head[own], seed) for p in (after, plain)]
@@ -136,9 +132,7 @@ def _sheet(path: Path, pairs: Pairs, found: Floats, before: Floats, *, every: bo
     for i in chosen:
         window = sheets.cut_out(pairs.with_it[i])
         what = (
-            distractors.DISTRACTORS[pairs.kind[i]].what
-            if every
-            else f"{pairs.volume_ml[i]:.1f} ml, {pairs.density_hu[i]:.0f} HU"
+            DISTRACTORS[pairs.kind[i]].what if every else f"{pairs.volume_ml[i]:.1f} ml, {pairs.density_hu[i]:.0f} HU"
         )
         columns["with"].append((pairs.with_it[i][window], f"p {found[i]:.2f}"))
         columns["outlined"].append((sheets.outlined(pairs.with_it[i], pairs.mask[i])[window], what))

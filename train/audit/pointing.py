@@ -43,16 +43,14 @@ def run(
     subject: Subject,
     slices: Pictures,
     anatomies: Sequence[Anatomy],
-    bleeds: Pairs | None,
+    bleeds: Pairs,
     most: int,
     seed: int,
     folder: Path,
     tell: Tell,
 ) -> Section:
     """On patients' segmented bleeds, and on `bleeds` of phantoms where the truth is known."""
-    games = [_patients(subject, slices, anatomies, most, seed)]
-    if bleeds is not None:
-        games.append(_phantoms(subject, bleeds, most, seed))
+    games = [_patients(subject, slices, anatomies, most, seed), _phantoms(subject, bleeds, most, seed)]
     rows: list[Row] = []
     plates: list[Plate] = []
     try:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -34,6 +34,7 @@ from train.audit import (
     stability,
 )
 from train.audit.figures import Section, Tell, goals_of
+from train.audit.heads import Pairs
 from train.audit.material import gather, some
 from train.audit.page import page
 from train.audit.subject import Model, Subject
@@ -142,9 +143,19 @@ class _Bench:
     order: Order
     tell: Tell
 
-    @property
-    def cache(self) -> Path:
-        return self.order.heads or self.order.output / "phantoms"
+    @cached_property
+    def bleeds(self) -> Pairs:
+        """Of synthetic heads."""
+        return self._heads("bleed", self.order.sizes.heads, heads.bleeding)
+
+    @cached_property
+    def lookalikes(self) -> Pairs:
+        """Of synthetic heads that get one after another."""
+        return self._heads("lookalike", self.order.sizes.lookalikes, distractors.make)
+
+    def _heads(self, name: str, count: int, make: Callable[[int, int], Pairs]) -> Pairs:
+        folder = self.order.heads or self.order.output / "phantoms"
+        return heads.made(folder, name, count, self.order.seed, make, self.tell)
 
     @cached_property
     def split(self) -> Split:
@@ -195,13 +206,11 @@ class _Bench:
         if part == "counterfactuals":
             return counterfactuals.run(subject, self.slices, self.anatomies, sizes.counterfactuals, seed, folder, tell)
         if part == "phantoms":
-            return phantoms.run(subject, sizes.heads, sizes.lookalikes, seed, self.cache, folder, tell)
-        bleeds = heads.made(self.cache, "bleed", sizes.heads, seed, heads.bleeding, tell)
+            return phantoms.run(subject, self.bleeds, self.lookalikes, sizes.heads, seed, folder)
         if part == "implants":
-            others = heads.made(self.cache, "lookalike", sizes.lookalikes, seed, distractors.make, tell)
-            most = sizes.counterfactuals
-            return implants.run(subject, self.slices, self.anatomies, bleeds, others, most, seed, folder, tell)
-        return pointing.run(subject, self.slices, self.anatomies, bleeds, sizes.pointing, seed, folder, tell)
+            synthetic, most = (self.bleeds, self.lookalikes), sizes.counterfactuals
+            return implants.run(subject, self.slices, self.anatomies, *synthetic, most, seed, folder, tell)
+        return pointing.run(subject, self.slices, self.anatomies, self.bleeds, sizes.pointing, seed, folder, tell)
 
 
 def _json(
