@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from listed import entries, many, table
 
-from train import ablation, recipe
-from train.ablation import COLUMNS, ROWS, Without, ablate, planned, told
+from train import recipe
+from train.ablation import COLUMNS, ROWS, ablate, planned, told
 from train.commands.ablate import main
 from train.progress import silent
 from train.state import UnusableRun
@@ -111,12 +111,22 @@ def test_a_row_that_fails_does_not_stop_the_others_and_is_tried_again(work: Work
 
 
 def test_rows_of_other_data_or_another_time_do_not_count(work: Work):
-    ablate(work, ROWS[:1], 1, "x", silent, lambda *_: FIGURES)
-    assert ablation.known(work, ROWS[0], 0)
+    asked = []
+
+    def make(work, _trial, _say):
+        asked.append(work)
+        return FIGURES
+
+    ablate(work, ROWS[:1], 1, "x", silent, make)
+    ablate(work, ROWS[:1], 1, "x", silent, make)
+    assert len(asked) == 1
     for other in ({"minutes": 2}, {"minutes": 1, "audit": "quick"}, {"minutes": 1, "changes": {"steps": "9"}}):
-        assert ablation.known(Work(data=work.data, output=work.output, **other), ROWS[0], 0) is None
+        ablate(Work(data=work.data, output=work.output, **other), ROWS[:1], 1, "x", silent, make)
+    assert len(asked) == 4
+    ablate(work, ROWS[:1], 1, "x", silent, make)
     work.data.write_text(work.data.read_text() + "\n")
-    assert ablation.known(work, Without("v2", "", {}), 0) is None
+    ablate(work, ROWS[:1], 1, "x", silent, make)
+    assert len(asked) == 6
 
 
 def test_the_command_names_rows_that_are_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

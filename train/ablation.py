@@ -7,21 +7,19 @@ patients kept apart. An existing row is not made again.
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from dtvit.wholefile import write_whole
-from train import recipe
+from train import keeping, recipe
 from train.document import Block, Heading, Table, markdown
 from train.progress import Say
 from train.recipe import Recipe
 from train.reproduce.rows import SCRATCH
-from train.state import UnusableRun, claimed
-from train.trials import Made, Maker, Trial, Work, made, trained
+from train.state import claimed
+from train.trials import Made, Maker, Trial, Work, completed, trained
 
 FORMAT = 3  # goes up when rows made before cannot stand beside rows made now
 STEPS_OF_ALL = ("steps", "epochs", "batch", "encoder", "evaluate_every", "choose")
@@ -67,6 +65,10 @@ class Column:
     """Where it stands in what was measured, `*` for any name; several are averaged."""
     goal: str = ""
 
+    @property
+    def heading(self) -> str:
+        return f"{self.title} ({self.goal})" if self.goal else self.title
+
 
 COLUMNS: tuple[Column, ...] = (
     Column("slice AUC", ("metrics.presence.slice.auc",)),
@@ -87,25 +89,18 @@ def ablate(work: Work, rows: Sequence[Without], seeds: int, command: str, say: S
 
     Raises UnusableData, UnusableRecipe, UnavailableDevice, UnusableRun (another run has the folder).
     """
-    failed = []
-    plan = {_name(row, seed): (row, seed) for seed in range(seeds) for row in rows}
     with claimed(work.output):
         write(work, rows, seeds, command)
-        missing = [
-            Trial(name, planned(row, seed, work.changes))
-            for name, (row, seed) in plan.items()
-            if known(work, row, seed) is None
-        ]
-        say(f"{len(missing)} of {len(plan)} rows to make, {work.at_once} at a time")
-        for trial, found in made(work, missing, say, make):
-            if isinstance(found, UnusableRun):
-                failed.append(trial.name)
-                say(f"{trial.name} could not be made: {found}")
-                continue
-            content = json.dumps({"key": work.key(FORMAT), **found}, indent=1).encode()
-            write_whole(_file(work, *plan[trial.name]), content)
-            write(work, rows, seeds, command)
-    return failed
+        every = [Trial(_name(row, seed), planned(row, seed, work.changes)) for seed in range(seeds) for row in rows]
+        return completed(
+            work,
+            list({trial.name: trial for trial in every}.values()),  # a row asked for twice is one
+            key=lambda _: work.key(FORMAT),
+            say=say,
+            make=make,
+            of="rows",
+            after=lambda: write(work, rows, seeds, command),
+        )
 
 
 def planned(row: Without, seed: int, changes: Mapping[str, str]) -> Recipe:
@@ -115,30 +110,21 @@ def planned(row: Without, seed: int, changes: Mapping[str, str]) -> Recipe:
     return recipe.read(row.recipe).changed({**changes, **row.changes, **alike, "seed": str(seed)})
 
 
-def known(work: Work, row: Without, seed: int) -> Made | None:
-    """A row that was made before, from this data and in this way."""
-    try:
-        found: Made = json.loads(_file(work, row, seed).read_bytes())
-    except (FileNotFoundError, ValueError):
-        return None
-    return found if found.get("key") == work.key(FORMAT) else None
-
-
 def _name(row: Without, seed: int) -> str:
     return f"{row.name}-{seed}"
 
 
-def _file(work: Work, row: Without, seed: int) -> Path:
-    return work.output / "rows" / f"{_name(row, seed)}.json"
-
-
 def write(work: Work, rows: Sequence[Without], seeds: int, command: str) -> None:
     """Write ablation.md and ablation.csv from the rows made so far."""
-    found = {row.name: [one for seed in range(seeds) if (one := known(work, row, seed))] for row in rows}
+    key = work.key(FORMAT)
+    found = {
+        row.name: [one for seed in range(seeds) if (one := keeping.row(work.row(_name(row, seed)), key))]
+        for row in rows
+    }
     table = Table(
         name="ablation",
         title="One ingredient left out at a time",
-        header=("recipe", "seeds", *(f"{each.title} ({each.goal})" if each.goal else each.title for each in COLUMNS)),
+        header=("recipe", "seeds", *(each.heading for each in COLUMNS)),
         lines=tuple(_line(row, found[row.name]) for row in rows),
         note="Mean ± standard deviation over seeds, on patients and phantoms that were not trained on.",
     )

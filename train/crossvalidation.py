@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy as np
 
 from dtvit.checkpoint import describe, load, save
 from dtvit.wholefile import write_whole
-from train import manifest, splits
+from train import keeping, manifest, splits
 from train.ablation import COLUMNS, Column, told, value_of
 from train.card import model_card
 from train.data import PARTS
@@ -33,7 +34,7 @@ from train.progress import Say
 from train.recipe import Recipe, UnusableRecipe
 from train.result import HELD_OUT
 from train.state import UnusableRun, claimed
-from train.trials import Made, Maker, Trial, Work, made, trained
+from train.trials import Made, Maker, Trial, Work, completed, trained
 
 FORMAT = 2  # goes up when folds made before cannot stand beside folds made now
 FINAL, FINISH = "final", "finish"
@@ -72,37 +73,24 @@ def crossvalidate(
             "its recipe has none: set phantom_heads, or leave --final out"
         )
     with claimed(work.output):
+        complete = partial(completed, work, key=partial(_key, work), say=say, make=make, of="trainings")
         trials = planned(work, recipe, folds, repeats)
         last = Trial(FINAL, recipe.changed({"split": "all"}), audited=False)
-        wanted = [last, *trials] if final else trials  # the longest of them first, since it sees most
-        failed = _made(work, wanted, say, make)
+        failed = complete([last, *trials] if final else trials)  # the longest of them first, since it sees most
         if final and finish is not None and not failed:
             start = work.folder(last) / f"{recipe.name}.safetensors"
             course = {"split": "all", "start_from": str(start), "licence": finish.licence or recipe.licence}
             last = Trial(FINISH, finish.changed(course), audited=False)
-            failed = _made(work, [last], say, make)
+            failed = complete([last])
         if failed:
             return failed
         said = [heldout.read(work.folder(trial) / HELD_OUT) for trial in trials]
         metrics = summary(said, recipe.seed)
-        write_tables(work.output, [_known(work, trial) or {} for trial in trials], metrics, command)
+        rows = [keeping.row(work.row(trial.name), _key(work, trial)) or {} for trial in trials]
+        write_tables(work.output, rows, metrics, command)
         if final:
             finished(work.output, work.folder(last) / f"{last.recipe.name}.safetensors", said, metrics)
         return []
-
-
-def _made(work: Work, wanted: Sequence[Trial], say: Say, make: Maker) -> list[str]:
-    """Make those that are missing; returns the names of those that failed."""
-    missing = [trial for trial in wanted if _known(work, trial) is None]
-    say(f"{len(missing)} of {len(wanted)} trainings to make, {work.at_once} at a time")
-    failed = []
-    for trial, found in made(work, missing, say, make):
-        if isinstance(found, UnusableRun):
-            failed.append(trial.name)
-            say(f"{trial.name} could not be made: {found}")
-        else:
-            write_whole(_file(work, trial), json.dumps({"key": _key(work, trial), **found}, indent=1).encode())
-    return failed
 
 
 def planned(work: Work, recipe: Recipe, folds: int, repeats: int) -> list[Trial]:
@@ -206,7 +194,7 @@ def write_tables(output: Path, folds: Sequence[Made], metrics: Mapping[str, Any]
     table = Table(
         name="crossvalidation",
         title="Each fold's model on the patients that test it",
-        header=("", *(f"{c.title} ({c.goal})" if c.goal else c.title for c in columns)),
+        header=("", *(c.heading for c in columns)),
         lines=tuple(lines),
         note="Thresholds are each model's own, fitted on its validation patients. ± is the standard deviation.",
     )
@@ -240,17 +228,5 @@ def _with_interval(name: str, found: Mapping[str, Any], key: str) -> str:
     return f"{name} {shown(value)} ({shown(low)} to {shown(high)})"
 
 
-def _known(work: Work, trial: Trial) -> Made | None:
-    try:
-        found: Made = json.loads(_file(work, trial).read_bytes())
-    except (FileNotFoundError, ValueError):
-        return None
-    return found if found.get("key") == _key(work, trial) else None
-
-
 def _key(work: Work, trial: Trial) -> str:
     return f"{work.key(FORMAT)} {json.dumps(trial.recipe.recorded(), sort_keys=True)}"
-
-
-def _file(work: Work, trial: Trial) -> Path:
-    return work.output / "rows" / f"{trial.name}.json"

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from train import manifest
+from train import keeping, manifest
 from train.data import UnusableData
 from train.options import Settings
 from train.processes import LostProcess, pool
@@ -48,6 +48,10 @@ class Work:
 
     def folder(self, trial: Trial) -> Path:
         return self.output / "runs" / trial.name
+
+    def row(self, name: str) -> Path:
+        """The file of what a trial of this name found."""
+        return self.output / "rows" / f"{name}.json"
 
     def key(self, form: int) -> str:
         """What a result was made from and how; results with different keys must not be compared."""
@@ -122,9 +126,34 @@ def audited(work: Work, path: Path, seed: int) -> dict[str, Any]:
     return parts
 
 
-def made(
-    work: Work, trials: Sequence[Trial], say: Say, make: Maker = trained
-) -> Iterator[tuple[Trial, Made | UnusableRun]]:
+def completed(
+    work: Work,
+    trials: Sequence[Trial],
+    *,
+    key: Callable[[Trial], str],
+    say: Say,
+    make: Maker,
+    of: str,
+    after: Callable[[], object] = lambda: None,
+) -> list[str]:
+    """Make those that are missing, and keep what they found under their `key`; the names of those that failed.
+
+    `of`: what progress lines call them. `after`: called after each that succeeded. Raises as `made`.
+    """
+    missing = [trial for trial in trials if keeping.row(work.row(trial.name), key(trial)) is None]
+    say(f"{len(missing)} of {len(trials)} {of} to make, {work.at_once} at a time")
+    failed = []
+    for trial, found in made(work, missing, say, make):
+        if isinstance(found, UnusableRun):
+            failed.append(trial.name)
+            say(f"{trial.name} could not be made: {found}")
+        else:
+            keeping.keep_row(work.row(trial.name), key(trial), found)
+            after()
+    return failed
+
+
+def made(work: Work, trials: Sequence[Trial], say: Say, make: Maker) -> Iterator[tuple[Trial, Made | UnusableRun]]:
     """Each as it is done; a training that fails does not affect the others.
 
     Raises what `trained` raises besides UnusableRun, and UnusableRun if a process was ended from outside.

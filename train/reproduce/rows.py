@@ -20,8 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dtvit.wholefile import write_whole
-from train import recipe, splits, yardsticks
+from train import keeping, recipe, splits, yardsticks
 from train.data import PARTS
 from train.evaluation import Logits, calibrate, measure, plain
 from train.manifest import Manifest
@@ -89,11 +88,7 @@ Made = dict[str, Any]
 
 def known(work: Reproduction, row: Row) -> Made | None:
     """A row that was made before, from this data and in this way."""
-    try:
-        made: Made = json.loads(work.file(row).read_bytes())
-    except (FileNotFoundError, ValueError):
-        return None
-    return made if made.get("key") == _key(work, row) else None
+    return keeping.row(work.file(row), _key(work, row))
 
 
 def digests(output: Path) -> set[str]:
@@ -110,8 +105,7 @@ def make(work: Reproduction, row: Row, say: Say) -> Made:
     split = _split(work, row)
     found = _yardstick(work, row, split) if row.chapter == YARDSTICKS else _model(work, row, say)
     metrics = found.pop("metrics")
-    made: Made = {
-        "key": _key(work, row),
+    made = {
         "row": dataclasses.asdict(row),
         "label": split.label,
         "split": split.digest,
@@ -119,7 +113,7 @@ def make(work: Reproduction, row: Row, say: Say) -> Made:
         "metrics": {head: metrics[head] for head in ("presence", "location")},
         **found,
     }
-    write_whole(work.file(row), json.dumps(made, indent=1).encode())
+    keeping.keep_row(work.file(row), _key(work, row), made)
     return made
 
 
