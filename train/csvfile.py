@@ -1,10 +1,10 @@
-"""Tables as CSV in UTF-8, and what is wrong with one: by row and column, all of it in one error."""
+"""Tables as CSV in UTF-8, written and read; and what is wrong with one: by row and column, all of it in one error."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,13 @@ class UnusableTable(UnusableData):
     def __reduce__(self) -> tuple[Any, ...]:
         """So that it survives the way back from a process that trains beside others."""
         return UnusableTable, (self.path, self.problems)
+
+
+def encoded(rows: Iterable[Iterable[Any]]) -> bytes:
+    """A line for each row; None is an empty cell."""
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode()
 
 
 def content(path: Path) -> bytes:

@@ -6,12 +6,12 @@ No script, no link, no other files, pictures embedded: a page can be mailed, kep
 from __future__ import annotations
 
 import base64
-import csv
 import html
-import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from train import csvfile
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,7 @@ class Table:
     """Name of its CSV file, if it has one."""
 
     def to_csv(self) -> bytes:
-        file = io.StringIO(newline="")
-        csv.writer(file, lineterminator="\n").writerows([self.header, *self.lines])
-        return file.getvalue().encode()
+        return csvfile.encoded([self.header, *self.lines])
 
 
 Block = Heading | Items | Tiles | Image | Table | Cell

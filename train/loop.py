@@ -31,7 +31,7 @@ from train.learner import choose_patches, loss, patch_means
 from train.lessons import first_lessons
 from train.optimiser import Average, optimiser, set_rate
 from train.options import Settings
-from train.progress import SAY_EVERY_S, Bar, Journal, Say, say_to_stderr, silent, told
+from train.progress import SAY_EVERY_S, Bar, Journal, Say, say_to_stderr, silent
 from train.ranks import Ranks
 from train.recipe import Recipe, defaults
 from train.result import BEST, LAST, Ended, Source
@@ -311,7 +311,7 @@ class Run:
             "split": self.source.label,
         }
         journal.add(row)
-        self.say(told(row))
+        self.say(", ".join(f"{key} {value}" for key, value in row.items()))
         self.worse += 1
         weights = self.average.model.state_dict()
         if score < self.best:

@@ -247,7 +247,7 @@ def _unusable(folder: Path, rows: Sequence[Row]) -> list[Problem]:
             look_at(row.path)
         except UnusablePicture as exc:
             hint = "; separate folders by / on every system" if "\\" in str(row.path) else ""
-            return Problem(row.line, "path", f"{_shown(row.path, folder)} {exc}{hint}")
+            return Problem(row.line, "path", f"{as_listed(row.path, folder)} {exc}{hint}")
         return None
 
     with ThreadPoolExecutor(READERS) as pool:
@@ -263,8 +263,8 @@ def _one_class(rows: Sequence[Row]) -> list[Problem]:
     return [Problem(rows[0].line, "ich", text)]
 
 
-def _shown(path: Path, folder: Path) -> str:
-    """A path as the manifest has it, as far as that can be told."""
+def as_listed(path: Path, folder: Path) -> str:
+    """A path as the manifest in this folder has it, as far as that can be told."""
     return str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import datetime
-import io
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from dtvit.wholefile import write_whole
+from train import csvfile
 
 Say = Callable[[str], None]
 SAY_EVERY_S = 15.0
@@ -45,12 +44,9 @@ class Journal:
     def add(self, row: dict[str, Any]) -> None:
         """`row`: figures by name, and `step`."""
         self.rows.append(row)
-        buffer = io.StringIO()
         names = dict.fromkeys(name for each in self.rows for name in each)  # an older version may have named others
-        writer = csv.DictWriter(buffer, list(names), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows)
-        write_whole(self.output / LOG, buffer.getvalue().encode())
+        lines = [names, *([each.get(name) for name in names] for each in self.rows)]
+        write_whole(self.output / LOG, csvfile.encoded(lines))
         if self._events is not None:
             for name, value in row.items():
                 if isinstance(value, int | float) and name != "step":
@@ -90,7 +86,3 @@ class Bar:
     def close(self) -> None:
         if self._progress is not None:
             self._progress.stop()
-
-
-def told(row: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in row.items())

@@ -7,9 +7,7 @@ on. It is there to repeat the papers' numbers; whatever it yields must be labell
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,8 +18,8 @@ from numpy.typing import NDArray
 from dtvit.wholefile import write_whole
 from train import csvfile
 from train.csvfile import Problem, UnusableTable
-from train.data import PARTS, UnusableData
-from train.manifest import Manifest, Row
+from train.data import APART, PARTS, UnusableData
+from train.manifest import Manifest, Row, as_listed
 
 SHARES = (0.8, 0.1, 0.1)
 """Shares of the training, the validation and the test part; Fan et al. 2024, section 2.2."""
@@ -54,7 +52,7 @@ class Split:
     @property
     def label(self) -> str:
         """What must stand beside every number that this split yields."""
-        return LEAKY if self.leaky else "patients apart"
+        return LEAKY if self.leaky else APART
 
     @property
     def digest(self) -> str:
@@ -156,16 +154,10 @@ def write(path: Path, split: Split, manifest: Manifest) -> None:
 
 def as_csv(split: Split, manifest: Manifest) -> bytes:
     """The split as CSV below three lines that say what it is."""
-    text = io.StringIO(newline="")
-    text.write(f"# kind: {split.kind}\n# seed: {split.seed}\n# manifest: {split.manifest}\n")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(HEADER)
-    folder = manifest.path.parent
-    for index, part in zip(split.rows.tolist(), split.parts.tolist(), strict=True):
-        row = manifest.rows[index]
-        named = row.path.relative_to(folder) if row.path.is_relative_to(folder) else row.path
-        writer.writerow([row.line, named, PARTS[part]])
-    return text.getvalue().encode()
+    said = f"# kind: {split.kind}\n# seed: {split.seed}\n# manifest: {split.manifest}\n"
+    rows = ((manifest.rows[index], part) for index, part in zip(split.rows.tolist(), split.parts.tolist(), strict=True))
+    lines = ((row.line, as_listed(row.path, manifest.path.parent), PARTS[part]) for row, part in rows)
+    return said.encode() + csvfile.encoded([HEADER, *lines])
 
 
 def read(path: Path, manifest: Manifest) -> Split:

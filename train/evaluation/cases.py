@@ -50,8 +50,7 @@ class Cases:
 
     def path(self, index: int) -> str:
         """As the manifest names it."""
-        path, folder = self.rows[index].path, self.manifest.path.parent
-        return str(path.relative_to(folder) if path.is_relative_to(folder) else path)
+        return manifest.as_listed(self.rows[index].path, self.manifest.path.parent)
 
 
 def geometry_of(checkpoint: Checkpoint) -> str:

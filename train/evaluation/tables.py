@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from dtvit.findings import LOCATIONS
+from train import csvfile
 from train.evaluation.cases import Cases
 from train.evaluation.drift import Drift
 from train.evaluation.figures import BINS, in_bins
 from train.evaluation.measuring import plain
 from train.evaluation.units import Units, grouped
-
-PRESENCE = {1: 1, 0: 0, -1: None}
 
 
 def metrics(found: Mapping[str, Any]) -> bytes:
@@ -92,7 +89,7 @@ def _outputs(score: str = "probability") -> tuple[str, ...]:
 def _of(units: Units, i: int) -> tuple[Any, ...]:
     place = units.location[i]
     return (
-        PRESENCE[int(units.presence[i])],
+        units.presence[i] if units.presence[i] >= 0 else None,
         LOCATIONS[place] if place >= 0 else None,
         units.score[i],
         units.answer[i],
@@ -111,11 +108,7 @@ def _leaves(value: Mapping[str, Any], path: str) -> Iterator[tuple[str, Any, lis
 
 
 def _csv(header: Sequence[str], rows: Iterable[Iterable[Any]]) -> bytes:
-    buffer = io.StringIO(newline="")
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows([_cell(each) for each in row] for row in rows)
-    return buffer.getvalue().encode()
+    return csvfile.encoded([header, *([_cell(each) for each in row] for row in rows)])
 
 
 def _cell(value: Any) -> Any:

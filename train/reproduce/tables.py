@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from train import csvfile
+from train.data import APART
 from train.document import Table
 from train.manifest import Manifest
 from train.reproduce.papers import DTVIT as DTVIT_LINE
@@ -20,7 +20,6 @@ from train.splits import LEAKY, REPLICAS, kind
 
 NOT_AT_HAND = "-"
 TOLD_NOT_AT_HAND = f"{NOT_AT_HAND}: the paper's number is not at hand."
-APART = "patients apart"
 SHORT_LEAKY = "slices mixed"
 WITHOUT_COPIES = "slices mixed, no copies"
 
@@ -138,17 +137,15 @@ def yardsticks(rows: Sequence[tuple[Row, Made]]) -> Table:
 
 def per_row(rows: Iterable[tuple[Row, Made]]) -> bytes:
     """Every row by itself, as CSV: what the tables are means of."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["chapter", "subject", "replicate", "split", "seed", "label", "start", "minutes",
-                     *(figure.title for figure in MODELS), "AUC of patients"])  # fmt: skip
+    lines: list[list[Any]] = [["chapter", "subject", "replicate", "split", "seed", "label", "start", "minutes",
+                               *(figure.title for figure in MODELS), "AUC of patients"]]  # fmt: skip
     for row, made in rows:
         figures = [*(figure.of(made) for figure in MODELS), _patient("presence", "auc")(made)]
-        writer.writerow(
+        lines.append(
             [row.chapter, row.subject, int(row.replicate), row.split, row.seed, made["label"], made["start"],
-             made.get("minutes", ""), *("" if math.isnan(value) else f"{value:.5f}" for value in figures)]
+             made.get("minutes"), *("" if math.isnan(value) else f"{value:.5f}" for value in figures)]
         )  # fmt: skip
-    return text.getvalue().encode()
+    return csvfile.encoded(lines)
 
 
 def _cell(of: Of, made: Sequence[Made]) -> str:
