@@ -8,7 +8,7 @@ from typing import Any
 
 from dtvit.checkpoint import Metadata
 from dtvit.findings import LOCATIONS
-from train.card import trained_on
+from train.card import NO_PERSON, trained_on
 from train.digits import of_hundred
 from train.evaluation.cases import ALL, Cases
 
@@ -93,7 +93,7 @@ def doubts(cases: Cases, metadata: Metadata, fitted_on: Cases | None) -> list[st
         told.append(
             "Temperatures and thresholds were fitted on patients measured here; what depends on them is too good."
         )
-    if metadata.patients_seen == "none":
+    if metadata.patients_seen == NO_PERSON:
         told.append("The model was trained on phantoms alone and has seen no patient.")
     return told + list(NOT_SHOWN)
 

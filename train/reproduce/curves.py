@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,13 +12,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from dtvit.findings import LOCATIONS
+from train.data import APART
 from train.reproduce.planned import Row
-from train.reproduce.tables import APART, SHORT_LEAKY
+from train.reproduce.tables import SHORT_LEAKY, Made
 
 COLOURS = {SHORT_LEAKY: "#d55e00", APART: "#0072b2"}  # Okabe and Ito: told apart by everyone
 DPI = 110
-
-Made = Mapping[str, Any]
 
 
 def training(rows: Sequence[tuple[Row, Made]]) -> bytes | None:
