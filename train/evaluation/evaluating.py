@@ -143,9 +143,10 @@ def _tables(cases: Cases, found: dict[str, Any], slices: Units, series: Units) -
 
 def _drawn(found: dict[str, Any], slices: Units, series: Units, calibration: Calibration) -> dict[str, bytes]:
     """The figures by file name, as PNG; without those for which there is nothing to draw."""
+    cuts = {"slice": calibration.slice_thresholds, "patient": calibration.series_thresholds}
     figures = {
         "answers.png": plots.answers(found),
-        "curves.png": plots.curves({"slice": slices, "patient": series}, found, _cuts(calibration)),
+        "curves.png": plots.curves({"slice": slices, "patient": series}, found, cuts),
         "reliability.png": plots.reliability(slices),
         "confusion.png": plots.confusions(found),
         "strata.png": plots.strata(found, "patient", "series"),
@@ -181,7 +182,3 @@ def _about(settings: Settings, results: _Results) -> list[tuple[str, str]]:
         ("computed", f"{settings.precision} precision on {device.type}, batches of {settings.batch or 'default'} size"),
         ("made", datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")),
     ]
-
-
-def _cuts(calibration: Calibration) -> dict[str, Any]:
-    return {"slice": calibration.slice_thresholds, "patient": calibration.series_thresholds}

@@ -40,6 +40,13 @@ def mean(name: str, values: Floats, draws: Draws, *, why: str) -> Figures:
     return entry(name, ratio(values.sum(), len(values)), ratio(drawn[:, 0], drawn[:, 1]), draws.patients, why=why)
 
 
+def share(part: NDArray[np.bool_], whole: NDArray[np.bool_], draws: Draws) -> tuple[Floats, Floats]:
+    """How many of the units in `whole` are in `part`, too, as a share: of the data, and of each resample."""
+    pair = np.stack((part & whole, whole), 1).astype(float)
+    point, drawn = pair.sum(0), draws.sums(pair)
+    return ratio(point[0], point[1]), ratio(drawn[:, 0], drawn[:, 1])
+
+
 def auc(scores: Floats, truth: NDArray[np.bool_]) -> float:
     """Area under the ROC curve; ties count half. NaN if one class is missing."""
     return float(roc_auc_score(truth, scores)) if truth.any() and not truth.all() else np.nan

@@ -24,6 +24,7 @@ from train.evaluation.figures import (
     mean,
     rates,
     ratio,
+    share,
 )
 from train.evaluation.units import Units
 
@@ -142,11 +143,8 @@ def _answers(units: Units, draws: Draws, prevalence: float) -> Figures:
         rows = units.presence == label
         answers[side] = {"count": int(rows.sum())}
         for answer in (Outcome.PRESENT, Outcome.UNDETERMINED, Outcome.ABSENT):
-            pair = np.stack((rows & (units.answer == answer), rows), 1).astype(float)
-            point, drawn = pair.sum(0), draws.sums(pair)
-            share = ratio(point[0], point[1]), ratio(drawn[:, 0], drawn[:, 1])
-            shares[side, answer] = share
-            answers[side] |= entry(answer, *share, draws.count(rows), why=why)
+            shares[side, answer] = share(units.answer == answer, rows, draws)
+            answers[side] |= entry(answer, *shares[side, answer], draws.count(rows), why=why)
     truth, labelled = units.presence == 1, units.presence >= 0
     believed: Figures = {"prevalence": prevalence}
     for name, answer, right, wrong, before in (

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from dtvit.findings import LOCATIONS, Outcome
 from train.evaluation.bootstrap import Draws
-from train.evaluation.figures import Figures, areas, entry, ratio
+from train.evaluation.figures import Figures, areas, entry, share
 from train.evaluation.units import Units
 
 Rows = NDArray[np.bool_]
@@ -80,8 +80,6 @@ def _figures(units: Units, draws: Draws) -> Figures:
         ("called_absent", truth, Outcome.ABSENT),
         ("false_alarms", ~truth, Outcome.PRESENT),
     ):
-        pair = np.stack((rows & (units.answer == answer), rows), 1).astype(float)
-        point, drawn = pair.sum(0), draws.sums(pair)
         why = "nothing without hemorrhage" if name == "false_alarms" else "nothing with hemorrhage"
-        found |= entry(name, ratio(*point), ratio(drawn[:, 0], drawn[:, 1]), draws.count(rows), why=why)
+        found |= entry(name, *share(units.answer == answer, rows, draws), draws.count(rows), why=why)
     return found
