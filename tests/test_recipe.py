@@ -1,11 +1,12 @@
 """Recipes: read whole, or one error that names the key and what was meant."""
 
+import argparse
 from pathlib import Path
 
 import pytest
 
 from dtvit import checkpoint as checkpoints
-from train.options import checkpoint, parse
+from train.options import add_checkpoint, parse
 from train.recipe import SHIPPED, UnusableRecipe, read, shipped
 
 
@@ -143,5 +144,11 @@ def test_a_command_line_becomes_recipe_and_settings(tmp_path, capsys):
 
 
 def test_a_checkpoint_is_a_file_or_the_word_shipped():
-    assert checkpoint("shipped") == checkpoints.SHIPPED
-    assert [checkpoint(text) for text in ("./shipped", "runs/shipped")] == [Path("shipped"), Path("runs/shipped")]
+    parser = argparse.ArgumentParser()
+    add_checkpoint(parser)
+    for text, path in (
+        ("shipped", checkpoints.SHIPPED),
+        ("./shipped", Path("shipped")),
+        ("runs/shipped", Path("runs/shipped")),
+    ):
+        assert parser.parse_args([text]).checkpoint == path

@@ -102,8 +102,13 @@ def shared(parser: argparse.ArgumentParser, given: argparse.Namespace) -> dict[s
     return {"changes": _assignments(parser, given.set), **{name: getattr(given, name) for name in names}}
 
 
-def checkpoint(text: str) -> Path:
-    """An option's checkpoint: a file, or `shipped` for the project's own."""
+def add_checkpoint(parser: argparse.ArgumentParser) -> None:
+    """The checkpoint that a command is about, as a Path."""
+    told = "safetensors file, or `shipped` for the project's own"
+    parser.add_argument("checkpoint", type=_checkpoint, metavar="CHECKPOINT", help=told)
+
+
+def _checkpoint(text: str) -> Path:
     return SHIPPED if text == "shipped" else Path(text)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from train.audit import PARTS
-from train.options import checkpoint, positive, seed
+from train.options import add_checkpoint, positive, seed
 
 SUMMARY = "Ask whether a checkpoint looks at blood, or at what happens to go with it."
 
@@ -47,9 +47,7 @@ def main(arguments: Sequence[str], program: str) -> int:
 
 def _parse(arguments: Sequence[str], program: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog=program, description=SUMMARY, epilog="docs/audit.md explains the results.")
-    parser.add_argument(
-        "checkpoint", type=checkpoint, metavar="CHECKPOINT", help="safetensors file, or `shipped` for the project's own"
-    )
+    add_checkpoint(parser)
     parser.add_argument("--data", type=Path, required=True, metavar="CSV", help="manifest with path, patient_id, ich")
     parser.add_argument(
         "--output", type=Path, required=True, metavar="DIR", help="folder for audit.html, audit.json and pictures"

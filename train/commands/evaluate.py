@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from train.options import checkpoint, positive, seed
+from train.options import add_checkpoint, positive, seed
 
 SUMMARY = "Measure a checkpoint on the pictures of a manifest."
 EPILOG = """\
@@ -56,13 +56,8 @@ def _parser(program: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=program, description=SUMMARY, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    add_checkpoint(parser)
     add = parser.add_argument
-    add(
-        "checkpoint",
-        type=checkpoint,
-        metavar="CHECKPOINT",
-        help="safetensors file, or `shipped` for the project's own",
-    )
     add("--data", type=Path, required=True, metavar="MANIFEST", help="CSV that lists the pictures (docs/data.md)")
     add("--output", type=Path, required=True, metavar="DIR", help="folder for the results")
     add(

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from train.options import checkpoint
+from train.options import add_checkpoint
 
 SUMMARY = "Write a checkpoint as ONNX or torch.export, and check the numbers; or write its model card."
 
@@ -45,13 +45,8 @@ def main(arguments: Sequence[str], program: str) -> int:
 
 def _parser(program: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=program, description=SUMMARY, epilog="NOT FOR CLINICAL USE.")
+    add_checkpoint(parser)
     add = parser.add_argument
-    add(
-        "checkpoint",
-        type=checkpoint,
-        metavar="CHECKPOINT",
-        help="safetensors file, or `shipped` for the project's own",
-    )
     add("--format", required=True, choices=("onnx", "torch-export", "card"), help="onnx needs dicom-node[onnx]")
     add("--output", type=Path, required=True, metavar="FILE", help="file to write; a README goes beside a model")
     return parser
