@@ -6,7 +6,6 @@ on purpose. A phantom's part follows from its number alone, so that adding heads
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -16,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from dtvit.wholefile import write_whole
+from dtvit.wholefile import replacing, write_whole
 
 Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
@@ -115,9 +114,8 @@ def shard(folder: Path, head: int) -> Path:
 
 
 def write_shard(path: Path, pictures: Pictures) -> None:
-    buffer = io.BytesIO()
-    np.savez(buffer, **{each.name: getattr(pictures, each.name) for each in fields(Pictures)})
-    write_whole(path, buffer.getvalue())
+    with replacing(path) as file:
+        np.savez(file, **{each.name: getattr(pictures, each.name) for each in fields(Pictures)})
 
 
 def read_shard(path: Path) -> Pictures:

@@ -6,17 +6,16 @@ trained on all of them (`train.crossvalidation`).
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dtvit.wholefile import write_whole
-from train.data import ORIGINS, PARTS, Part, Pictures, UnusableData
+from dtvit.wholefile import replacing
+from train.data import ORIGINS, PARTS, Part, Pictures, UnusableData, stack
 from train.evaluation.predicting import Logits
 
 TRUTH = ("presence", "location", "patient", "series", "part", "origin", "volume_ml", "area_mm2")
@@ -60,23 +59,19 @@ def join(parts: Sequence[HeldOut]) -> HeldOut:
         np.concatenate([each.logits.presence for each in parts]),
         np.concatenate([each.logits.location for each in parts]),
     )
-    columns = {
-        each.name: np.concatenate([getattr(part.truth, each.name) for part in parts]) for each in fields(Pictures)
-    }
-    return HeldOut(logits, Pictures(**columns))
+    return HeldOut(logits, stack([each.truth for each in parts]))
 
 
 def write(path: Path, parts: Sequence[HeldOut]) -> None:
     """Whole or not at all. Raises OSError."""
     whole = join(parts)
-    buffer = io.BytesIO()
-    np.savez_compressed(
-        buffer,
-        presence_logits=whole.logits.presence.astype(np.float32),
-        location_logits=whole.logits.location.astype(np.float32),
-        **{name: getattr(whole.truth, name) for name in TRUTH},
-    )
-    write_whole(path, buffer.getvalue())
+    with replacing(path) as file:
+        np.savez_compressed(
+            file,
+            presence_logits=whole.logits.presence.astype(np.float32),
+            location_logits=whole.logits.location.astype(np.float32),
+            **{name: getattr(whole.truth, name) for name in TRUTH},
+        )
 
 
 def read(path: Path) -> HeldOut:
