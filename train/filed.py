@@ -66,7 +66,7 @@ def load(
         pictures=pictures,
         blood=np.zeros((len(rows), BLOOD_CELLS, BLOOD_CELLS), np.uint8),
         traced=np.zeros(len(rows), np.bool_),
-        presence=np.array([UNCLEAR if row.ich is None else row.ich for row in known], np.int8),
+        presence=np.array([row.presence for row in known], np.int8),
         location=np.array([LOCATIONS.index(row.location) if row.location else UNCLEAR for row in known], np.int8),
         patient=_numbers(manifest, lambda row: (row.patient_id,))[rows],
         series=_numbers(manifest, _series)[rows],

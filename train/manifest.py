@@ -19,7 +19,7 @@ from pathlib import Path
 from dtvit.findings import LOCATIONS
 from train import csvfile
 from train.csvfile import Problem, UnusableTable, printable
-from train.data import PARTS, UnusableData
+from train.data import PARTS, UNCLEAR, UnusableData
 from train.picturefile import UnusablePicture, look_at
 
 COLUMNS = ("path", "patient_id", "ich", "location", "study", "series", "slice", "site", "scanner", "split")
@@ -47,6 +47,11 @@ class Row:
     scanner: str = ""
     split: str | None = None
     """One of `PARTS`, if the manifest itself says which part each picture is in."""
+
+    @property
+    def presence(self) -> int:
+        """`ich`, or UNCLEAR."""
+        return UNCLEAR if self.ich is None else self.ich
 
 
 @dataclass(frozen=True)

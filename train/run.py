@@ -22,7 +22,7 @@ from dtvit.model import UnknownEncoder, check_encoder
 from train import computing, manifest, splits, state
 from train.card import trained_on
 from train.computing import Built
-from train.data import PARTS, UNCLEAR, Pictures, UnusableData
+from train.data import PARTS, Pictures, UnusableData
 from train.gathering import gather
 from train.loop import fit
 from train.manifest import Manifest
@@ -94,7 +94,7 @@ def _begun(recipe: Recipe, settings: Settings, say: Say, ranks: Ranks) -> tuple[
         check_names(recipe, settings, ranks)
         listed, split = divided(recipe, settings)
         if listed is not None and split is not None and not recipe.phantom_heads:  # phantoms show both, in every part
-            labels = np.array([UNCLEAR if row.ich is None else row.ich for row in listed.rows], np.int8)
+            labels = np.array([row.presence for row in listed.rows], np.int8)
             check_classes(split.parts, labels[split.rows], f"{listed.path.name}.")
         if listed is not None and split is not None:
             check_start(recipe, settings, listed, split)

@@ -112,8 +112,13 @@ def given(manifest: Manifest) -> Split:
     problems = _one_sided(manifest)
     if problems:
         raise UnusableTable(manifest.path, problems)
-    part_of = {row.patient_id: PARTS.index(row.split or "train") for row in manifest.rows}  # type: ignore[arg-type]
-    return _of_patients(manifest, "given", 0, part_of)
+    return own(manifest)
+
+
+def own(manifest: Manifest) -> Split:
+    """By the manifest's own column `split`, which it has, whatever a part lacks."""
+    parts = np.array([PARTS.index(row.split) for row in manifest.rows], np.int8)  # type: ignore[arg-type]
+    return replace(whole(manifest), kind="given", parts=parts)
 
 
 def whole(manifest: Manifest) -> Split:
@@ -258,10 +263,10 @@ def _sizes(count: int, random: np.random.Generator) -> NDArray[np.intp]:
 def _of_patients(manifest: Manifest, kind_of_split: str, seed: int, part_of: dict[str, int]) -> Split:
     """The split in the manifest's order. Raises UnusableData if a part lacks slices of a class that others have."""
     parts = np.array([part_of[row.patient_id] for row in manifest.rows], np.int8)
-    ich = np.array([-1 if row.ich is None else row.ich for row in manifest.rows])
+    presence = np.array([row.presence for row in manifest.rows])
     for index, part in enumerate(PARTS):
         for label, name in ((1, "with"), (0, "without")):
-            if (ich == label).any() and not ((parts == index) & (ich == label)).any():
+            if (presence == label).any() and not ((parts == index) & (presence == label)).any():
                 raise UnusableData(
                     f"{manifest.path}: no patient {name} hemorrhage is left for the {part} part;"
                     " it takes at least three patients with and three without (for folds, as many as there are folds)"

@@ -5,7 +5,6 @@ For the same checkpoint, manifest, options and seed the same audit.json comes ou
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -41,7 +40,6 @@ from train.audit.subject import Model, Subject
 from train.audit.tissue import Anatomy, look
 from train.audit.words import paragraph
 from train.card import trained_on
-from train.data import PARTS as PART_NAMES
 from train.data import Pictures
 from train.evaluation.output import writable
 from train.manifest import Manifest
@@ -162,11 +160,7 @@ class _Bench:
         """The split whose test part is audited."""
         if self.order.split is not None:
             return splits.read(self.order.split, self.manifest)
-        split = splits.whole(self.manifest)
-        if "split" in self.manifest.columns:
-            parts = np.array([PART_NAMES.index(row.split or "test") for row in self.manifest.rows], np.int8)
-            split = dataclasses.replace(split, kind="given", parts=parts)
-        return split
+        return (splits.own if "split" in self.manifest.columns else splits.whole)(self.manifest)
 
     @property
     def taught(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -90,8 +90,7 @@ def _chosen(found: Manifest, part: str | None, split_file: Path | None) -> tuple
     if split_file is not None:
         split = splits.read(split_file, found)
     elif "split" in found.columns and part != ALL:
-        parts = np.array([PARTS.index(row.split or "train") for row in found.rows], np.int8)  # type: ignore[arg-type]
-        split = Split("given", 0, np.arange(len(parts), dtype=np.int32), parts, found.digest)
+        split = splits.own(found)
     elif part in (None, ALL):
         return splits.whole(found), ALL
     else:
@@ -104,7 +103,7 @@ def _chosen(found: Manifest, part: str | None, split_file: Path | None) -> tuple
 
 def _only(split: Split, part: str) -> Split:
     rows = np.ones(len(split.rows), bool) if part == ALL else split.parts == PARTS.index(part)  # type: ignore[arg-type]
-    return Split(split.kind, split.seed, split.rows[rows], split.parts[rows], split.manifest)
+    return replace(split, rows=split.rows[rows], parts=split.parts[rows])
 
 
 def _shares(found: Manifest, rows: tuple[Row, ...], masks: Mapping[int, Path]) -> NDArray[np.float32]:
