@@ -20,6 +20,17 @@ from dtvit.relevance import NoAttention
 ROWS, COLUMNS = np.mgrid[:256, :256]
 
 
+def quiet(*_):
+    """What an audit tells of its progress."""
+
+
+def block(top, left, height, width):
+    """(256, 256): a mask that is true here."""
+    mask = np.zeros((256, 256), bool)
+    mask[top : top + height, left : left + width] = True
+    return mask
+
+
 def ellipse(row, column, height, width):
     return np.hypot((ROWS - row) / height, (COLUMNS - column) / width) < 1
 

@@ -1,8 +1,27 @@
-"""Heads that cost nothing to make, for tests of training; no torch, since processes of their own import this."""
+"""Pictures that cost nothing to make, for tests of training; no torch, since processes of their own import this."""
 
 import numpy as np
 
-from train.data import PARTS, Pictures, part_of
+from train.data import ORIGINS, PARTS, UNCLEAR, Pictures, part_of
+
+
+def labelled(presence, **columns):
+    """A slice for each label, black, of a patient and a series of its own; but for these `columns`."""
+    count = len(presence)
+    known = {
+        "pictures": np.zeros((count, 1, 1), np.uint8),
+        "blood": np.zeros((count, 56, 56), np.uint8),
+        "traced": np.zeros(count, bool),
+        "presence": np.array(presence, np.int8),
+        "location": np.full(count, UNCLEAR, np.int8),
+        "patient": np.arange(count, dtype=np.int32),
+        "series": np.arange(count, dtype=np.int32),
+        "part": np.zeros(count, np.int8),
+        "origin": np.full(count, ORIGINS.index("patient"), np.int8),
+        "volume_ml": np.full(count, np.nan, np.float32),
+        "area_mm2": np.full(count, np.nan, np.float32),
+    }
+    return Pictures(**known | {name: np.array(column, known[name].dtype) for name, column in columns.items()})
 
 
 def drawn_head(number):
@@ -17,19 +36,19 @@ def drawn_head(number):
             row, column = np.array([(22, 16), (22, 32), (34, 24)][location]) + rng.integers(-2, 3, 2)
             blood[i, row : row + 7, column : column + 7] = 255
             pictures[i, row * 4 : row * 4 + 28, column * 4 : column * 4 + 28] += 37
-    presence = np.array([1, 1, 1, 0, 0, 0], np.int8)
-    return Pictures(
-        pictures=(pictures.clip(0, 80) / 80 * 255).astype(np.uint8),
+    presence = np.array([1, 1, 1, 0, 0, 0])
+    return labelled(
+        presence,
+        pictures=pictures.clip(0, 80) / 80 * 255,
         blood=blood,
-        presence=presence,
-        location=np.where(presence == 1, location, -1).astype(np.int8),
-        traced=np.ones(6, bool),
-        patient=np.full(6, number, np.int32),
-        series=np.array([2 * number] * 3 + [2 * number + 1] * 3, np.int32),
-        part=np.full(6, PARTS.index(part_of(number)), np.int8),
-        origin=np.zeros(6, np.int8),
-        volume_ml=np.array([10] * 3 + [0] * 3, np.float32),
-        area_mm2=np.array([700] * 3 + [0] * 3, np.float32),
+        location=np.where(presence == 1, location, UNCLEAR),
+        traced=[True] * 6,
+        patient=[number] * 6,
+        series=[2 * number] * 3 + [2 * number + 1] * 3,
+        part=[PARTS.index(part_of(number))] * 6,
+        origin=[ORIGINS.index("phantom")] * 6,
+        volume_ml=[10] * 3 + [0] * 3,
+        area_mm2=[700] * 3 + [0] * 3,
     )
 
 

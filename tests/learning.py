@@ -115,3 +115,14 @@ def ran(*arguments: str, ranks: int = 1, **options) -> subprocess.CompletedProce
         check=False,
         **options,
     )
+
+
+def bare(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """`python -m train` where nothing is installed but what training needs, run to its end."""
+    missing = ["pydicom", "pydantic", "click", "sqlalchemy", "pynetdicom", "highdicom", "rich", "tensorboard"]
+    code = (
+        f"import sys\nfor name in {missing!r}: sys.modules[name] = None\n"
+        "import train.synthetic\nfrom train.__main__ import main\nsys.exit(main(sys.argv[1:]))"
+    )
+    called = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(called, cwd=REPOSITORY, capture_output=True, text=True, check=False)

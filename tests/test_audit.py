@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 import pytest
-from audited import SeesBlood, SeesNoise, SeesSilhouette, write_manifest
+from audited import SeesBlood, SeesNoise, SeesSilhouette, quiet, write_manifest
 from PIL import Image
 from untrained import untrained_checkpoint
 
@@ -23,10 +23,6 @@ from train.data import UnusableData
 
 SIZES = Sizes(None, 3, 12, 18, 1, 1, 6)
 SMALL = Sizes(6, 2, 4, 4, 1, 1, 4)
-
-
-def quiet(_stage, _done, _of):
-    pass
 
 
 @pytest.fixture(scope="module")
@@ -193,12 +189,15 @@ def test_the_page_needs_nothing_beside_it(blood):
     assert "P01" not in re.sub('base64,[^"]*', "", page)  # no patient
 
 
-def test_only_the_test_part_is_audited(tmp_path):
-    path = write_manifest(tmp_path, patients=6, slices=2)
-    rows = path.read_text().splitlines()
-    parts = ["split", *("test" if int(row[:2]) < 4 else "train" for row in rows[1:])]
-    path.write_text("\n".join(f"{row},{part}" for row, part in zip(rows, parts, strict=True)))
+def in_parts(path, part_of):
+    """The manifest with a column split, by the number of the patient."""
+    header, *rows = path.read_text().splitlines()
+    path.write_text("\n".join([f"{header},split", *(f"{row},{part_of(int(row[:2]))}" for row in rows)]))
+    return path
 
+
+def test_only_the_test_part_is_audited(tmp_path):
+    path = in_parts(write_manifest(tmp_path, patients=6, slices=2), lambda patient: "test" if patient < 4 else "train")
     said = found(SeesBlood(), path, tmp_path / "out", ("probes",), SMALL)
     assert said["parts"]["probes"]["counts"] == {
         "slices that show brain": 8,
@@ -250,11 +249,7 @@ def test_kinds_told_apart_the_wrong_way_round_are_reported():
 
 
 def test_a_test_part_of_one_kind_is_refused(tmp_path):
-    path = write_manifest(tmp_path, patients=4, slices=2)
-    rows = path.read_text().splitlines()
-    parts = ["split", *("test" if int(row[:2]) % 2 else "train" for row in rows[1:])]
-    path.write_text("\n".join(f"{row},{part}" for row, part in zip(rows, parts, strict=True)))
-
+    path = in_parts(write_manifest(tmp_path, patients=4, slices=2), lambda patient: "test" if patient % 2 else "train")
     with pytest.raises(UnusableData, match=r"needs slices without hemorrhage \(ich 0\) in its test part"):
         found(SeesBlood(), path, tmp_path / "out", ("probes",), SMALL)
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from audited import drawn_slice
+from audited import block, drawn_slice, quiet
 
 from train.audit import distractors, heads
 from train.audit.healing import HEALERS, elsewhere, hole_of
@@ -83,12 +83,6 @@ def test_a_blender_brings_blood_and_a_sham_brings_none(name, bleeding, normal, r
     assert look(without).blood.sum() == 0
     far = ~dilated(given.mask, 5)
     assert (done[far] == normal.picture[far]).all()
-
-
-def block(top, left, height, width):
-    mask = np.zeros((256, 256), bool)
-    mask[top : top + height, left : left + width] = True
-    return mask
 
 
 def even(inside):
@@ -229,10 +223,10 @@ def test_a_truncated_file_of_phantoms_is_made_again(tmp_path):
         picture = np.full((256, 256), number, np.uint8)
         return heads.pairs([picture], [picture], [picture > 0], number, 0)
 
-    first = heads.made(tmp_path, "drawn", 2, 0, make, lambda *_: None)
+    first = heads.made(tmp_path, "drawn", 2, 0, make, quiet)
     files = sorted(tmp_path.rglob("*.npz"))
     files[1].write_bytes(files[1].read_bytes()[:100])
-    again = heads.made(tmp_path, "drawn", 2, 0, make, lambda *_: None)
+    again = heads.made(tmp_path, "drawn", 2, 0, make, quiet)
     assert made == [0, 1, 1]
     assert (first.with_it == again.with_it).all()
 

@@ -10,6 +10,8 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
+from audited import quiet
+from drawn import labelled
 from untrained import metadata
 
 from dtvit.findings import LOCATIONS, Thresholds
@@ -22,7 +24,7 @@ from train.audit.implants import _Implant, _Study
 from train.audit.subject import Subject
 from train.audit.tissue import Anatomy, dilated
 from train.audit.trust import GOOD
-from train.data import Pictures, UnusableData
+from train.data import UnusableData
 
 SEED = 5
 CANNOT = 255
@@ -56,21 +58,7 @@ def drawn(rows):
 
 def slices(rows, presence, patient):
     """`rows`: what is written in each."""
-    count = len(rows)
-    zeros = np.zeros(count)
-    return Pictures(
-        pictures=drawn(rows),
-        blood=np.zeros((count, 56, 56), np.uint8),
-        traced=zeros > 0,
-        presence=np.array(presence, np.int8),
-        location=zeros.astype(np.int8),
-        patient=np.array(patient, np.int32),
-        series=np.arange(count, dtype=np.int32),
-        part=zeros.astype(np.int8),
-        origin=zeros.astype(np.int8),
-        volume_ml=zeros.astype(np.float32),
-        area_mm2=zeros.astype(np.float32),
-    )
+    return labelled(presence, pictures=drawn(rows), patient=patient)
 
 
 def pairs(rows, healthy, head, kind, volume_ml, density_hu):
@@ -106,10 +94,6 @@ def _undrawn(monkeypatch):
     """No figure is read from a plate."""
     for name in ("write", "bars"):
         monkeypatch.setattr(sheets, name, lambda path, *_, **__: path)
-
-
-def quiet(*_):
-    pass
 
 
 # before, then healed and sham of the first healer, then of the second

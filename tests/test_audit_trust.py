@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from audited import block
 
 from train.audit.tissue import Anatomy, dilated
 from train.audit.trust import GOOD, shows_brain, verdict
@@ -9,12 +10,6 @@ from train.audit.trust import GOOD, shows_brain, verdict
 BRAIN, BLOOD = 100, 200
 DENSE = 255
 SMALL = "no bleed segmented, or one too small"
-
-
-def block(top, left, height, width):
-    mask = np.zeros((256, 256), bool)
-    mask[top : top + height, left : left + width] = True
-    return mask
 
 
 INSIDE = block(28, 28, 200, 200)

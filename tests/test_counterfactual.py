@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from drawn import labelled
 
 from dtvit import brace, phantom, preprocess
 from train import bleeds, counterfactual, enriching
-from train.data import ORIGINS, PARTS, UNCLEAR, Pictures
+from train.data import ORIGINS, PARTS, UNCLEAR
 
 PATIENT = ORIGINS.index("patient")
 
@@ -89,28 +90,12 @@ def test_a_bleed_that_would_lie_in_bone_is_not_transplanted(slices, rng):
     assert counterfactual.transplant(healthy, nothing, bleeds.brain(healthy), rng) is None
 
 
-def rows(pictures, presence):
-    count = len(pictures)
-    return Pictures(
-        pictures=np.array(pictures, np.uint8),
-        blood=np.zeros((count, 56, 56), np.uint8),
-        traced=np.zeros(count, bool),
-        presence=np.array(presence, np.int8),
-        location=np.where(np.array(presence) == 1, 0, UNCLEAR).astype(np.int8),
-        patient=np.arange(count, dtype=np.int32),
-        series=np.arange(count, dtype=np.int32),
-        part=np.zeros(count, np.int8),
-        origin=np.full(count, PATIENT, np.int8),
-        volume_ml=np.full(count, np.nan, np.float32),
-        area_mm2=np.full(count, np.nan, np.float32),
-    )
-
-
 @pytest.fixture
 def listed(slices):
     pictures = [each[0] for each in slices] + [each[2] for each in slices]
     faint = slices[0][2]  # labelled as bleeding, and shows nothing
-    return rows([*pictures, faint], [1] * len(slices) + [0] * len(slices) + [1])
+    presence = np.repeat([1, 0, 1], [len(slices), len(slices), 1])
+    return labelled(presence, pictures=[*pictures, faint], location=np.where(presence == 1, 0, UNCLEAR))
 
 
 def test_a_slice_labelled_as_bleeding_without_a_trace_becomes_unclear(listed):

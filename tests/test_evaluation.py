@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from drawn import labelled
 from scipy.special import softmax
 from sklearn import metrics
 from untrained import metadata
@@ -12,7 +13,6 @@ from untrained import metadata
 from dtvit.checkpoint import Checkpoint
 from dtvit.findings import Thresholds
 from train.card import model_card
-from train.data import Pictures
 from train.evaluation import Logits, auc, calibrate, drift, measure, plain, plots
 from train.evaluation.bootstrap import draw, interval
 from train.evaluation.calibration import EVEN, Calibration, fit_temperature, fit_thresholds
@@ -23,21 +23,13 @@ from train.evaluation.words import summary
 
 def truth(presence, location=None, series=None):
     """Labels without pictures: ten slices per head unless `series` says which belong together."""
-    count = len(presence)
-    presence = np.array(presence, np.int8)
-    series = np.arange(count) // 10 if series is None else np.array(series)
-    return Pictures(
-        pictures=np.zeros((count, 1, 1), np.uint8),
-        blood=np.zeros((count, 1, 1), np.uint8),
-        presence=presence,
-        location=np.full(count, -1, np.int8) if location is None else np.array(location, np.int8),
-        traced=np.ones(count, bool),
-        patient=series.astype(np.int32),
-        series=series.astype(np.int32),
-        part=np.zeros(count, np.int8),
-        origin=np.zeros(count, np.int8),
-        volume_ml=np.full(count, 9.0, np.float32),
-        area_mm2=np.zeros(count, np.float32),
+    numbers = np.arange(len(presence)) // 10 if series is None else series
+    return labelled(
+        presence,
+        location=[-1] * len(presence) if location is None else location,
+        patient=numbers,
+        series=numbers,
+        volume_ml=[9.0] * len(presence),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
+from drawn import labelled
 
 from train import bleeds, lookalikes
 from train.data import BLOOD_CELLS, ORIGINS, UNCLEAR, Pictures
@@ -31,18 +32,14 @@ def traced() -> Pictures:
     presence = np.repeat([1, 0], count // 2).astype(np.int8)
     blood = np.zeros((count, BLOOD_CELLS, BLOOD_CELLS), np.uint8)
     blood[presence == 1, 24:31, 32:39] = 255
-    return Pictures(
-        pictures=np.array([head(rng, bleeding=bool(each)) for each in presence]),
+    return labelled(
+        presence,
+        pictures=[head(rng, bleeding=bool(each)) for each in presence],
         blood=blood,
-        traced=np.ones(count, bool),
-        presence=presence,
-        location=np.where(presence == 1, 1, UNCLEAR).astype(np.int8),
-        patient=np.arange(count, dtype=np.int32) // 4,
-        series=np.arange(count, dtype=np.int32) // 4,
-        part=np.zeros(count, np.int8),
-        origin=np.full(count, ORIGINS.index("patient"), np.int8),
-        volume_ml=np.full(count, np.nan, np.float32),
-        area_mm2=np.full(count, np.nan, np.float32),
+        traced=[True] * count,
+        location=np.where(presence == 1, 1, UNCLEAR),
+        patient=np.arange(count) // 4,
+        series=np.arange(count) // 4,
     )
 
 

@@ -6,7 +6,6 @@ import io
 import itertools
 import math
 import resource
-import subprocess
 import sys
 import time
 
@@ -14,7 +13,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from learning import REPOSITORY, SOURCE, drawn, filed_heads, quiet, ran, recipe, settings
+from learning import SOURCE, bare, drawn, filed_heads, quiet, ran, recipe, settings
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -285,17 +284,10 @@ def test_a_batch_that_ranks_cannot_share_is_refused(tmp_path, data):
 
 def test_a_manifest_trains_on_a_machine_with_nothing_but_torch(tmp_path):
     listed = filed_heads(tmp_path / "pictures")
-    missing = ["pydicom", "pydantic", "click", "sqlalchemy", "pynetdicom", "highdicom", "rich", "tensorboard"]
-    code = (
-        f"import sys\nfor name in {missing!r}: sys.modules[name] = None\n"
-        "import train.synthetic\nfrom train.__main__ import main\nsys.exit(main(sys.argv[1:]))"
-    )
     given = ["fit", "--recipe", "v1", "--data", str(listed), "--output", str(tmp_path / "run"), "--split", "paper"]
     given += ["--encoder", "test_vit", "--pretrained", "none", "--device", "cpu", "--threads", "1"]
     given += ["--set", "epochs=0.1", "--set", "validation_slices=20"]
-    ended = subprocess.run(
-        [sys.executable, "-c", code, *given], cwd=REPOSITORY, capture_output=True, text=True, check=False
-    )
+    ended = bare(*given)
 
     assert ended.returncode == 0, ended.stderr
     assert "no TensorBoard" in ended.stderr

@@ -17,15 +17,12 @@ from train import manifest, splits
 from train.commands.reproduce import main
 from train.data import UnusableData
 from train.manifest import Manifest
+from train.progress import silent
 from train.reproduce import curves, papers, planned, reproducing, rows, subset, tables
 from train.reproduce.planned import CHAPTERS, Row
 from train.state import UnusableRun
 
 SMALL = "mobilenetv3_small_050"
-
-
-def quiet(_text: str) -> None:
-    pass
 
 
 def drawn(path: Path) -> None:
@@ -80,7 +77,7 @@ def test_a_row_from_scratch_has_a_schedule_of_its_own_and_one_with_weights_has_t
 
 
 def test_a_yardstick_sees_its_twins_only_where_slices_are_mixed(work):
-    made = {row.split: rows.make(work, row, quiet) for row in of_yardsticks() if row.subject == "nearest"}
+    made = {row.split: rows.make(work, row, silent) for row in of_yardsticks() if row.subject == "nearest"}
     for split, found in made.items():
         assert found["label"] == (splits.LEAKY if split != "apart" else "patients apart")
         assert sum(found["slices"].values()) == {"paper": 4 * (8 * 3 + 5 + 4 * 3 + 4 * 12)}.get(split, 84)
@@ -89,14 +86,14 @@ def test_a_yardstick_sees_its_twins_only_where_slices_are_mixed(work):
 
 def test_existing_rows_are_not_made_again(work, monkeypatch):
     plan = [row for row in of_yardsticks() if row.subject in ("nearest", "noise")]
-    assert reproducing.reproduce(work, plan, papers.read(), "reproduce", quiet) == []
+    assert reproducing.reproduce(work, plan, papers.read(), "reproduce", silent) == []
     monkeypatch.setattr(rows, "make", lambda *_: pytest.fail("made again"))
-    reproducing.reproduce(work, plan, papers.read(), "reproduce", quiet)
+    reproducing.reproduce(work, plan, papers.read(), "reproduce", silent)
 
 
 def test_a_row_of_other_data_or_another_way_is_made_again(work, data, tmp_path):
     row = of_yardsticks()[0]
-    rows.make(work, row, quiet)
+    rows.make(work, row, silent)
     assert rows.known(work, row) is not None
     assert rows.known(rows.Reproduction(data=data, output=work.output, quick=False), row) is None
     work.file(row).write_text(work.file(row).read_text()[:-5])
@@ -113,7 +110,7 @@ def test_a_stop_leaves_a_page_of_the_rows_so_far(work, monkeypatch):
 
     monkeypatch.setattr(rows, "make", stopped)
     with pytest.raises(KeyboardInterrupt):
-        reproducing.reproduce(work, plan, papers.read(), "reproduce", quiet)
+        reproducing.reproduce(work, plan, papers.read(), "reproduce", silent)
     assert "2 of 3 rows are made" in (work.output / "reproduce.md").read_text()
 
 
@@ -126,7 +123,7 @@ def test_a_row_that_cannot_be_made_is_reported_and_does_not_stop_the_others(work
         return make(work, row, say)
 
     monkeypatch.setattr(rows, "make", failing)
-    assert reproducing.reproduce(work, plan, papers.read(), "reproduce", quiet) == [plan[0].name]
+    assert reproducing.reproduce(work, plan, papers.read(), "reproduce", silent) == [plan[0].name]
     text = (work.output / "reproduce.md").read_text()
     assert "the loss is not finite" in text
     assert "2 of 3 rows are made" in text
@@ -136,13 +133,13 @@ def test_two_at_once_are_not_let_into_one_folder(work):
     from train.state import claimed
 
     with claimed(work.output), pytest.raises(UnusableRun, match="another process"):
-        reproducing.reproduce(work, [], papers.read(), "reproduce", quiet)
+        reproducing.reproduce(work, [], papers.read(), "reproduce", silent)
 
 
 def test_a_model_is_trained_measured_and_shown_and_its_weights_are_removed(work):
     work = dataclasses.replace(work, max_time=0.01)
     plan = [Row("v2", SMALL, True, split, 0) for split in ("paper", "apart")]
-    assert reproducing.reproduce(work, plan, papers.read(), "reproduce", quiet) == []
+    assert reproducing.reproduce(work, plan, papers.read(), "reproduce", silent) == []
     for row in plan:
         made = rows.known(work, row)
         assert made is not None
@@ -246,7 +243,7 @@ def test_rows_of_other_data_are_not_mixed_with_new_ones(data, tmp_path, quick):
     out = tmp_path / "out"
     out.mkdir()
     known = reproducing.data_of(data.path, out, quick=quick)
-    rows.make(rows.Reproduction(data=known, output=out, quick=quick), of_yardsticks()[0], quiet)
+    rows.make(rows.Reproduction(data=known, output=out, quick=quick), of_yardsticks()[0], silent)
     roundabout = data.path.parent / ".." / data.path.parent.name / data.path.name
     assert reproducing.data_of(roundabout, out, quick=quick).digest == known.digest
 

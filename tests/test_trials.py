@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from audited import write_manifest
+from drawn import labelled
 from listed import entries, many, table
 from untrained import untrained_checkpoint
 
@@ -89,20 +90,7 @@ def test_a_killed_process_leaves_its_turn_to_the_next(tmp_path: Path) -> None:
 
 
 def test_what_is_kept_is_made_again_for_another_stamp_or_after_damage(tmp_path: Path) -> None:
-    count = 3
-    plain = Pictures(
-        pictures=np.full((count, 224, 224), 7, np.uint8),
-        blood=np.zeros((count, 56, 56), np.uint8),
-        traced=np.ones(count, np.bool_),
-        presence=np.zeros(count, np.int8),
-        location=np.full(count, -1, np.int8),
-        patient=np.arange(count, dtype=np.int32),
-        series=np.arange(count, dtype=np.int32),
-        part=np.zeros(count, np.int8),
-        origin=np.ones(count, np.int8),
-        volume_ml=np.full(count, np.nan, np.float32),
-        area_mm2=np.full(count, np.nan, np.float32),
-    )
+    plain = labelled([0, 0, 0], pictures=np.full((3, 224, 224), 7))
     asked: list[str] = []
 
     def make() -> Pictures:

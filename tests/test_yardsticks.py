@@ -4,10 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from drawn import labelled
 from scipy import ndimage
 
 from train import yardsticks
-from train.data import BLOOD_CELLS, UNCLEAR, Pictures
+from train.data import UNCLEAR, Pictures
 from train.evaluation import Logits, auc
 
 SIDE = 96
@@ -31,21 +32,7 @@ def bleeding(picture):
 
 
 def pictures(drawn, presence, location=None) -> Pictures:
-    count = len(drawn)
-    zeros = np.zeros(count)
-    return Pictures(
-        pictures=np.stack(drawn),
-        blood=np.zeros((count, BLOOD_CELLS, BLOOD_CELLS), np.uint8),
-        traced=zeros.astype(bool),
-        presence=np.array(presence, np.int8),
-        location=np.array([UNCLEAR] * count if location is None else location, np.int8),
-        patient=np.arange(count, dtype=np.int32),
-        series=np.arange(count, dtype=np.int32),
-        part=zeros.astype(np.int8),
-        origin=zeros.astype(np.int8),
-        volume_ml=zeros.astype(np.float32),
-        area_mm2=zeros.astype(np.float32),
-    )
+    return labelled(presence, pictures=drawn, location=[UNCLEAR] * len(drawn) if location is None else location)
 
 
 def nearest(known: Pictures, asked: Pictures) -> Logits:
