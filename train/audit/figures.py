@@ -7,7 +7,7 @@ would make every interval too narrow. One row serves the page and audit.json ali
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 
 from train.evaluation import auc
 from train.evaluation.bootstrap import FEWEST, at_the_limit, draw, interval
+from train.evaluation.progress import Tell as Tell  # beside the figures that a part gives
 
-Tell = Callable[[str, int, int], object]
-"""Called with progress: the stage, how much of it is done, and of how much; see `train.evaluation.progress`."""
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 

@@ -32,8 +32,8 @@ def main(arguments: Sequence[str], program: str) -> int:
 
     settings = Settings(**options)
     try:
-        with shown() as seen:
-            found = evaluate(settings, seen)
+        with shown() as tell:
+            found = evaluate(settings, tell)
     except (UnusableCheckpoint, UnusableData, UnusableOutput, UnavailableDevice, NoAttention, NotFinite) as exc:
         sys.stderr.write(f"error: {exc}\n")
         return 1

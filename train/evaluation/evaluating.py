@@ -25,12 +25,13 @@ from train.evaluation.cases import Cases, gather, geometry_of
 from train.evaluation.measuring import measure, plain
 from train.evaluation.output import put, writable
 from train.evaluation.predicting import Logits, predict
+from train.evaluation.progress import Tell
 from train.evaluation.recalibrating import recalibrated
-from train.evaluation.settings import Seen, Settings
+from train.evaluation.settings import Settings
 from train.evaluation.units import Units, of_series, of_slices
 
 
-def evaluate(settings: Settings, seen: Seen) -> dict[str, Any]:
+def evaluate(settings: Settings, tell: Tell) -> dict[str, Any]:
     """What metrics.json holds.
 
     Raises UnusableCheckpoint, UnusableData, UnusableOutput, UnavailableDevice, NotFinite, and NoAttention if maps of
@@ -48,14 +49,14 @@ def evaluate(settings: Settings, seen: Seen) -> dict[str, Any]:
         geometry=geometry_of(checkpoint),
         split_file=settings.split,
         masks=settings.masks,
-        tell=partial(seen, "reading pictures"),
+        tell=partial(tell, "reading pictures"),
     )
     if settings.relevance:  # an encoder that has no maps is refused before the rest is computed
         one = cases.pictures.take(np.arange(1))
         gallery.relevance_maps(model, one, checkpoint.metadata.mean, checkpoint.metadata.std)
     fitted_on = None
     if settings.calibrate is not None:
-        checkpoint, fitted_on = recalibrated(settings, model, checkpoint, seen)
+        checkpoint, fitted_on = recalibrated(settings, model, checkpoint, tell)
     logits = predict(
         model,
         cases.pictures,
@@ -63,9 +64,9 @@ def evaluate(settings: Settings, seen: Seen) -> dict[str, Any]:
         std=checkpoint.metadata.std,
         precision=settings.precision,
         batch=settings.batch,
-        seen=partial(seen, "predicting"),
+        tell=partial(tell, "predicting"),
     )
-    return _write(settings, _Results(cases, checkpoint, model, logits, fitted_on), seen)
+    return _write(settings, _Results(cases, checkpoint, model, logits, fitted_on), tell)
 
 
 @dataclass(frozen=True)
@@ -78,12 +79,12 @@ class _Results:
     """What this run fitted temperatures and thresholds on."""
 
 
-def _write(settings: Settings, results: _Results, seen: Seen) -> dict[str, Any]:
+def _write(settings: Settings, results: _Results, tell: Tell) -> dict[str, Any]:
     cases, metadata = results.cases, results.checkpoint.metadata
     calibration = kept_in(metadata)
     slices = of_slices(results.logits, cases.pictures, calibration, cases.share)
     series = of_series(slices, cases.pictures.series, calibration)
-    seen("measuring", 0, 1)
+    tell("measuring", 0, 1)
     found = measure(
         results.logits,
         cases.pictures,
@@ -96,9 +97,9 @@ def _write(settings: Settings, results: _Results, seen: Seen) -> dict[str, Any]:
     )
     found["series_rules"] = rules.compared(slices, cases.pictures.series, settings.seed, settings.resamples)
     shifts = drift.compare(metadata.statistics, drift.statistics(cases.pictures))
-    seen("measuring", 1, 1)
+    tell("measuring", 1, 1)
     chosen = gallery.choose(slices, cases.pictures.series, settings.examples)
-    seen("drawing", 0, 1)
+    tell("drawing", 0, 1)
     examples, no_maps = gallery.examples(chosen, cases, slices, results.model, metadata.mean, metadata.std)
     drawn = _drawn(found, slices, series, calibration)
     about = _about(settings, results)
@@ -121,9 +122,9 @@ def _write(settings: Settings, results: _Results, seen: Seen) -> dict[str, Any]:
         **drawn,
         **{f"gallery/{each.name}": each.png for each in examples},
     }
-    seen("drawing", 1, 1)
+    tell("drawing", 1, 1)
     if settings.relevance:
-        files["relevance.npz"] = _maps(results, seen)
+        files["relevance.npz"] = _maps(results, tell)
     told = {**plain(found), "about": dict(about), "doubts": list(report.doubts)}
     files["metrics.json"] = (json.dumps(told, indent=1, allow_nan=False) + "\n").encode()
     put(settings.output, files)
@@ -154,10 +155,10 @@ def _drawn(found: dict[str, Any], slices: Units, series: Units, calibration: Cal
     return {name: png for name, png in figures.items() if png is not None}
 
 
-def _maps(results: _Results, seen: Seen) -> bytes:
+def _maps(results: _Results, tell: Tell) -> bytes:
     """Relevance maps of all slices, in the order of predictions.csv. Raises NoAttention."""
     metadata, cases = results.checkpoint.metadata, results.cases
-    told = partial(seen, "relevance maps")
+    told = partial(tell, "relevance maps")
     maps = gallery.relevance_maps(results.model, cases.pictures, metadata.mean, metadata.std, told)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, maps=maps, row=np.array([row.line for row in cases.rows], np.int32))

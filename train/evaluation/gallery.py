@@ -90,7 +90,7 @@ def relevance_maps(
     pictures: Pictures,
     mean: Triple,
     std: Triple,
-    seen: Callable[[int, int], object] = lambda done, of: None,
+    tell: Callable[[int, int], object] = lambda done, of: None,
 ) -> NDArray[np.float32]:
     """(N, grid rows, grid columns), 0..1, of each slice. Raises NoAttention."""
     device = next(model.parameters()).device
@@ -98,7 +98,7 @@ def relevance_maps(
     maps = []
     for index in range(len(shown)):  # one at a time: each keeps in memory what its gradient needs
         maps.append(relevance(model, normalised(shown[index : index + 1], device, mean, std)))
-        seen(index + 1, len(shown))
+        tell(index + 1, len(shown))
     return np.concatenate(maps) if maps else np.zeros((0, 1, 1), np.float32)
 
 

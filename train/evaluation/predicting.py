@@ -40,9 +40,9 @@ def predict(
     std: Triple,
     precision: Precision = "node",
     batch: int | None = None,
-    seen: Callable[[int, int], object] = lambda done, of: None,
+    tell: Callable[[int, int], object] = lambda done, of: None,
 ) -> Logits:
-    """Logits of each slice, computed on the model's device; the model's mode is restored. `seen` is called after every
+    """Logits of each slice, computed on the model's device; the model's mode is restored. `tell` is called after every
     batch with how many slices are done, and of how many.
 
     Raises NotFinite, naming the first slice for which the model gives no finite number.
@@ -59,7 +59,7 @@ def predict(
             with autocast(device, precision):
                 found = model(images)
             presence[part], location[part] = (x.double().cpu().numpy()[:, : len(LOCATIONS)] for x in found)
-            seen(part.stop, len(pictures))
+            tell(part.stop, len(pictures))
     finally:
         model.train(training)
     finite = np.isfinite(presence).all(1) & np.isfinite(location).all(1)

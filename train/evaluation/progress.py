@@ -6,10 +6,12 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator
 
+Tell = Callable[[str, int, int], None]
+"""Called with what is being done, how much of it is done, and of how much."""
+
 
 @contextlib.contextmanager
-def shown() -> Iterator[Callable[[str, int, int], None]]:
-    """Gives the function to call with the stage, how much of it is done, and of how much."""
+def shown() -> Iterator[Tell]:
     try:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -24,21 +26,21 @@ def shown() -> Iterator[Callable[[str, int, int], None]]:
     stages: dict[str, TaskID] = {}
     with Progress(*columns, console=console, transient=True) as bars:
 
-        def seen(what: str, done: int, of: int) -> None:
+        def tell(what: str, done: int, of: int) -> None:
             if what not in stages:
                 stages[what] = bars.add_task(what, total=of)
             bars.update(stages[what], completed=done)
 
-        yield seen
+        yield tell
 
 
-def _plain() -> Callable[[str, int, int], None]:
+def _plain() -> Tell:
     said: set[str] = set()
 
-    def seen(what: str, done: int, of: int) -> None:
+    def tell(what: str, done: int, of: int) -> None:
         if what not in said:
             said.add(what)
             sys.stderr.write(f"{what} ({of:,})\n" if of > 1 else f"{what}\n")
             sys.stderr.flush()
 
-    return seen
+    return tell

@@ -16,15 +16,16 @@ from train.evaluation.cases import ALL, Cases, gather, geometry_of
 from train.evaluation.measuring import calibrate
 from train.evaluation.output import UnusableOutput
 from train.evaluation.predicting import predict
-from train.evaluation.settings import Seen, Settings
+from train.evaluation.progress import Tell
+from train.evaluation.settings import Settings
 
 
-def recalibrated(settings: Settings, model: DTViT, checkpoint: Checkpoint, seen: Seen) -> tuple[Checkpoint, Cases]:
+def recalibrated(settings: Settings, model: DTViT, checkpoint: Checkpoint, tell: Tell) -> tuple[Checkpoint, Cases]:
     """A new checkpoint in the output folder, and the pictures it was fitted on; the old one stays.
 
     Raises UnusableData if the validation pictures lack a class, and UnusableOutput.
     """
-    validation = _validation(settings, checkpoint, seen)
+    validation = _validation(settings, checkpoint, tell)
     metadata, labels = checkpoint.metadata, validation.pictures
     if not {0, 1} <= set(np.unique(labels.presence).tolist()):  # what has no label is -1
         part = "" if validation.part == ALL else f"{validation.part} "
@@ -39,7 +40,7 @@ def recalibrated(settings: Settings, model: DTViT, checkpoint: Checkpoint, seen:
         std=metadata.std,
         precision=settings.precision,
         batch=settings.batch,
-        seen=partial(seen, "predicting validation"),
+        tell=partial(tell, "predicting validation"),
     )
     fitted = calibrate(logits, labels)
     placed = bool((labels.location >= 0).any())
@@ -62,7 +63,7 @@ def recalibrated(settings: Settings, model: DTViT, checkpoint: Checkpoint, seen:
     return describe(path), validation
 
 
-def _validation(settings: Settings, checkpoint: Checkpoint, seen: Seen) -> Cases:
+def _validation(settings: Settings, checkpoint: Checkpoint, tell: Tell) -> Cases:
     assert settings.calibrate is not None
     own = settings.calibrate in PARTS
     return gather(
@@ -70,5 +71,5 @@ def _validation(settings: Settings, checkpoint: Checkpoint, seen: Seen) -> Cases
         settings.calibrate if own else ALL,
         geometry=geometry_of(checkpoint),
         split_file=settings.split if own else None,
-        tell=partial(seen, "reading validation pictures"),
+        tell=partial(tell, "reading validation pictures"),
     )
