@@ -450,7 +450,7 @@ def test_shares_that_leave_a_class_out_are_refused(data):
 def test_only_the_named_origin_validates_and_tests(tmp_path):
     listed = filed_heads(tmp_path / "pictures")
     given, machine = recipe(phantom_heads=0, split="given", judged_by="phantom"), settings(tmp_path, data=listed)
-    pictures, _ = gather(given, machine, *divided(given, machine), quiet)
+    pictures, _ = gather(given, machine, divided(given, machine), quiet)
     assert set(pictures.part.tolist()) == {0}
 
 

@@ -40,22 +40,23 @@ class Gathered:
 
 
 def gather(
-    recipe: Recipe, settings: Settings, listed: Manifest | None, split: Split | None, say: Say
+    recipe: Recipe, settings: Settings, patients: tuple[Manifest, Split] | None, say: Say
 ) -> tuple[Pictures, Source]:
-    """All pictures of a run, and where they come from; `listed` and its `split`: None if there are only phantoms.
+    """All pictures of a run, and where they come from; `patients`: None if there are only phantoms.
 
     What is made on the way is kept, and whoever comes second only reads it. Raises UnusableData, OSError.
     """
     parts: list[Gathered] = []
-    if listed is not None and split is not None:
-        parts.append(_patients(recipe, settings, listed, split, say))
+    if patients is not None:
+        parts.append(_patients(recipe, settings, *patients, say))
     if recipe.phantom_heads:
         parts.append(_phantoms(recipe, settings, say))
     if not parts:
         raise UnusableData(f"recipe {recipe.name} makes no phantoms, so it needs pictures: name a manifest with --data")
-    if recipe.counterfactuals and listed is not None:
-        parts[0] = _enriched(parts[0], recipe, settings, listed, say)
+    if recipe.counterfactuals and patients is not None:
+        parts[0] = _enriched(parts[0], recipe, settings, patients[0], say)
     modes = brace.MODES if recipe.preprocessing == "mixed" else (recipe.preprocessing,)
+    split = None if patients is None else patients[1]
     source = Source(
         training_data=" ".join(part.told for part in parts),
         patients_seen=parts[0].patients or NO_PERSON,

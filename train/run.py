@@ -59,8 +59,7 @@ def run(recipe: Recipe, settings: Settings, say: Say = say_to_stderr) -> Path:
     with joined(settings.device) as ranks, _enough_memory(recipe):
         if not ranks.first:
             ranks.same(None)  # the first rank owns the folder, refuses, and makes phantoms and changed slices
-            listed, split = divided(recipe, settings)
-            pictures, source = gather(recipe, settings, listed, split, silent)
+            pictures, source = gather(recipe, settings, divided(recipe, settings), silent)
             return fit(recipe, settings, pictures, source, silent, ranks)
         with claimed(settings.output):
             built, pictures, source = _begun(recipe, settings, say, ranks)
@@ -92,18 +91,19 @@ def _begun(recipe: Recipe, settings: Settings, say: Say, ranks: Ranks) -> tuple[
     """Everything up to the first step, ordered so that what can be refused within seconds is."""
     try:
         check_names(recipe, settings, ranks)
-        listed, split = divided(recipe, settings)
-        if listed is not None and split is not None and not recipe.phantom_heads:  # phantoms show both, in every part
-            labels = np.array([row.presence for row in listed.rows], np.int8)
-            check_classes(split.parts, labels[split.rows], f"{listed.path.name}.")
-        if listed is not None and split is not None:
+        patients = divided(recipe, settings)
+        if patients is not None:
+            listed, split = patients
+            if not recipe.phantom_heads:  # these show both classes, in every part
+                labels = np.array([row.presence for row in listed.rows], np.int8)
+                check_classes(split.parts, labels[split.rows], f"{listed.path.name}.")
             check_start(recipe, settings, listed, split)
             if "split" in listed.columns and split.kind != "given":
                 say(f"{listed.path.name} has a column split, which is not used; --split given uses it")
         built = computing.built(recipe, settings.output)  # weights take seconds, pictures minutes
-        if listed is not None and split is not None:
-            keep_split(settings.output, split, listed)
-        pictures, source = gather(recipe, settings, listed, split, say)
+        if patients is not None:
+            keep_split(settings.output, *patients)
+        pictures, source = gather(recipe, settings, patients, say)
     except OSError as exc:
         where = exc.filename or settings.output
         raise UnusableRun(
@@ -140,10 +140,10 @@ def check_start(recipe: Recipe, settings: Settings, listed: Manifest, split: Spl
         )
 
 
-def divided(recipe: Recipe, settings: Settings) -> tuple[Manifest, Split] | tuple[None, None]:
+def divided(recipe: Recipe, settings: Settings) -> tuple[Manifest, Split] | None:
     """The manifest, if there is one, and the split that the recipe names. Raises UnusableData."""
     if settings.data is None:
-        return None, None
+        return None
     listed = manifest.read(settings.data)
     if recipe.split == "patient":
         return listed, splits.by_patient(listed, recipe.seed)
@@ -156,7 +156,7 @@ def divided(recipe: Recipe, settings: Settings) -> tuple[Manifest, Split] | tupl
     return listed, splits.read(Path(recipe.split), listed)
 
 
-def keep_split(output: Path, split: Split, listed: Manifest) -> None:
+def keep_split(output: Path, listed: Manifest, split: Split) -> None:
     """Save the split beside what it trains; a run that has begun keeps its own. Raises UnusableRun, OSError."""
     path, content = output / SPLIT, splits.as_csv(split, listed)
     if not (output / STATE).exists():
