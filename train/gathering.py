@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 
-from dtvit import brace, preprocess
 from train import bleeds, data, enriching, filed, keeping, lookalikes, synthetic
 from train.card import NO_PERSON
 from train.data import APART, ORIGINS, PARTS, Pictures, UnusableData, join, stack
@@ -55,12 +54,11 @@ def gather(
         raise UnusableData(f"recipe {recipe.name} makes no phantoms, so it needs pictures: name a manifest with --data")
     if recipe.counterfactuals and patients is not None:
         parts[0] = _enriched(parts[0], recipe, settings, patients[0], say)
-    modes = brace.MODES if recipe.preprocessing == "mixed" else (recipe.preprocessing,)
     split = None if patients is None else patients[1]
     source = Source(
         training_data=" ".join(part.told for part in parts),
         patients_seen=parts[0].patients or NO_PERSON,
-        preprocessing=tuple(preprocess.preprocessing(mode, recipe.geometry) for mode in modes),
+        preprocessing=tuple(synthetic.preprocessings(recipe.preprocessing, recipe.geometry)),
         digest=hashlib.sha256(" ".join(part.digest for part in parts).encode()).hexdigest(),
         shown=parts[0].shown,
         split={} if split is None else {"kind": split.kind, "digest": split.digest},

@@ -93,8 +93,8 @@ def make(
     Raises UnusableData if the folder holds other data, if too many heads fail, or if the time allows so few that a part
     has none; those made are kept for the next call. Raises UnguardedScript.
     """
-    versions = [preprocess.preprocessing(each, geometry) for each in (brace.MODES if mode == MIXED else (mode,))]
-    source = {"phantom": phantom_version(), "preprocessing": versions, "mode": mode, "seed": seed}
+    ways = preprocessings(mode, geometry)
+    source = {"phantom": phantom_version(), "preprocessing": ways, "mode": mode, "seed": seed}
     with in_turn(folder):
         finished = _finished(folder, source)
         if finished is not None:
@@ -201,6 +201,11 @@ def _make_and_write(maker: Maker, folder: Path, number: int, seed: int, way: Way
         return f"{type(exc).__name__}: {exc}"
     write_shard(shard(folder, number), pictures)
     return None
+
+
+def preprocessings(mode: str, geometry: str) -> list[str]:
+    """The versions of `dtvit.preprocess` that pictures made so have gone through."""
+    return [preprocess.preprocessing(each, geometry) for each in (brace.MODES if mode == MIXED else (mode,))]
 
 
 def mode_of(number: int, mode: str) -> str:
