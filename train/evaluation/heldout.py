@@ -30,9 +30,6 @@ class HeldOut:
     truth: Pictures
     """Its `pictures` and `blood` are empty, (N, 0, 0)."""
 
-    def __len__(self) -> int:
-        return len(self.truth)
-
     def take(self, chosen: NDArray[Any]) -> HeldOut:
         """The rows that a mask or an index selects."""
         logits = Logits(self.logits.presence[chosen], self.logits.location[chosen])

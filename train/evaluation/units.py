@@ -48,9 +48,6 @@ class Units:
     share: NDArray[np.float32]
     """(N,): lesion as a share of the head in the picture; NaN without a mask."""
 
-    def __len__(self) -> int:
-        return len(self.patient)
-
     def take(self, chosen: NDArray[Any]) -> Units:
         return Units(**{each.name: getattr(self, each.name)[chosen] for each in fields(self)})
 
