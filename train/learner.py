@@ -15,17 +15,16 @@ from torch import nn
 
 from dtvit.model import DTViT
 from train.batches import Batch
-from train.recipe import HALF, Recipe
+from train.recipe import HALF, MeanStd, Recipe
 
 FULL_AT = 0.25  # a patch shows blood in full when a quarter of it does
 BLOOD_WEIGHT = 4.0  # few patches show blood: about one in thirty
 
-Triple = tuple[float, float, float]
 Outputs = tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]
 
 
 class Learner(nn.Module):
-    def __init__(self, model: DTViT, *, blood_head: bool = True, mean_std: tuple[Triple, Triple] = HALF) -> None:
+    def __init__(self, model: DTViT, *, blood_head: bool = True, mean_std: MeanStd = HALF) -> None:
         """`blood_head`: where the encoder has patches; `mean_std` of the pictures that the model is shown."""
         super().__init__()
         self.model = model

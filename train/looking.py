@@ -30,8 +30,7 @@ def some(validation: Pictures, recipe: Recipe) -> Pictures:
 
 def logits(model: DTViT, pictures: Pictures, recipe: Recipe, precision: str) -> Logits:
     """In bf16 if the training is. Raises NotFinite."""
-    mean, std = recipe.mean_std
-    return predict(model, pictures, mean=mean, std=std, precision="bf16" if precision == "bf16" else "node")
+    return predict(model, pictures, recipe.mean_std, precision="bf16" if precision == "bf16" else "node")
 
 
 def cost(found: Logits, truth: Pictures) -> float:

@@ -25,8 +25,10 @@ KINDS = ("bleeding", "healthy", "unclear")
 SHARES = tuple(f"{origin}_{kind}" for origin in ORIGINS for kind in KINDS)
 REPLICATED = (*LOCATIONS, "normal")
 SPLITS = ("patient", "paper", "given", "all")
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+MeanStd = tuple[tuple[float, float, float], tuple[float, float, float]]
+"""What pictures are normalised by before a model sees them."""
+IMAGENET: MeanStd = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+HALF: MeanStd = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
 class UnusableRecipe(ValueError):
@@ -168,7 +170,7 @@ class Recipe:
             raise UnusableRecipe("a recipe sets its length by either epochs or steps, above 0")
 
     @property
-    def mean_std(self) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    def mean_std(self) -> MeanStd:
         return IMAGENET if self.normalisation == "imagenet" else HALF
 
     def recorded(self) -> dict[str, Any]:

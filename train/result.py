@@ -88,9 +88,8 @@ def finish(output: Path, recipe: Recipe, data: Pictures, source: Source, ended: 
     model.to(ended.device)
     validation, test = data.of_part("validation"), data.of_part("test")
     say(f"calibrating on {len(validation)} slices, then measuring on {len(test)}")
-    mean, std = recipe.mean_std
     try:
-        judged, tested = (predict(model, part, mean=mean, std=std) for part in (validation, test))
+        judged, tested = (predict(model, part, recipe.mean_std) for part in (validation, test))
     except NotFinite as exc:
         raise UnusableRun(f"{kept.path}: {exc}; {GENTLER}") from exc
     calibration = calibrate(judged, validation)

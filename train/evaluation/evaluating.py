@@ -53,15 +53,14 @@ def evaluate(settings: Settings, tell: Tell) -> dict[str, Any]:
     )
     if settings.relevance:  # an encoder that has no maps is refused before the rest is computed
         one = cases.pictures.take(np.arange(1))
-        gallery.relevance_maps(model, one, checkpoint.metadata.mean, checkpoint.metadata.std)
+        gallery.relevance_maps(model, one, (checkpoint.metadata.mean, checkpoint.metadata.std))
     fitted_on = None
     if settings.calibrate is not None:
         checkpoint, fitted_on = recalibrated(settings, model, checkpoint, tell)
     logits = predict(
         model,
         cases.pictures,
-        mean=checkpoint.metadata.mean,
-        std=checkpoint.metadata.std,
+        (checkpoint.metadata.mean, checkpoint.metadata.std),
         precision=settings.precision,
         batch=settings.batch,
         tell=partial(tell, "predicting"),
@@ -100,7 +99,7 @@ def _write(settings: Settings, results: _Results, tell: Tell) -> dict[str, Any]:
     tell("measuring", 1, 1)
     chosen = gallery.choose(slices, cases.pictures.series, settings.examples)
     tell("drawing", 0, 1)
-    examples, no_maps = gallery.examples(chosen, cases, slices, results.model, metadata.mean, metadata.std)
+    examples, no_maps = gallery.examples(chosen, cases, slices, results.model, (metadata.mean, metadata.std))
     drawn = _drawn(found, slices, series, calibration)
     about = _about(settings, results)
     report = page.Report(
@@ -159,7 +158,7 @@ def _maps(results: _Results, tell: Tell) -> bytes:
     """Relevance maps of all slices, in the order of predictions.csv. Raises NoAttention."""
     metadata, cases = results.checkpoint.metadata, results.cases
     told = partial(tell, "relevance maps")
-    maps = gallery.relevance_maps(results.model, cases.pictures, metadata.mean, metadata.std, told)
+    maps = gallery.relevance_maps(results.model, cases.pictures, (metadata.mean, metadata.std), told)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, maps=maps, row=np.array([row.line for row in cases.rows], np.int32))
     return buffer.getvalue()

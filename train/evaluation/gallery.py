@@ -22,8 +22,9 @@ from dtvit.model import DTViT
 from dtvit.relevance import NoAttention, relevance
 from train.data import Pictures
 from train.evaluation.cases import Cases
-from train.evaluation.predicting import Triple, middle, normalised
+from train.evaluation.predicting import middle, normalised
 from train.evaluation.units import ODDS, Units
+from train.recipe import MeanStd
 
 MAP_COLOURS = "cividis"  # reads alike with and without colour vision, and in print
 GAP = 8  # pixels between slice and map
@@ -59,12 +60,12 @@ def choose(slices: Units, series: NDArray[np.int32], each: int) -> list[tuple[st
 
 
 def examples(
-    chosen: list[tuple[str, int]], cases: Cases, slices: Units, model: DTViT, mean: Triple, std: Triple
+    chosen: list[tuple[str, int]], cases: Cases, slices: Units, model: DTViT, mean_std: MeanStd
 ) -> tuple[list[Example], str]:
     """The chosen slices as pictures, and why there are no maps (empty if there are)."""
     try:
         wanted = np.array([index for _, index in chosen], int)
-        maps = relevance_maps(model, cases.pictures.take(wanted), mean, std)
+        maps = relevance_maps(model, cases.pictures.take(wanted), mean_std)
         why = ""
     except NoAttention as exc:
         maps, why = None, str(exc)
@@ -88,8 +89,7 @@ def examples(
 def relevance_maps(
     model: DTViT,
     pictures: Pictures,
-    mean: Triple,
-    std: Triple,
+    mean_std: MeanStd,
     tell: Callable[[int, int], object] = lambda done, of: None,
 ) -> NDArray[np.float32]:
     """(N, grid rows, grid columns), 0..1, of each slice. Raises NoAttention."""
@@ -97,7 +97,7 @@ def relevance_maps(
     shown = middle(pictures.pictures)
     maps = []
     for index in range(len(shown)):  # one at a time: each keeps in memory what its gradient needs
-        maps.append(relevance(model, normalised(shown[index : index + 1], device, mean, std)))
+        maps.append(relevance(model, normalised(shown[index : index + 1], device, mean_std)))
         tell(index + 1, len(shown))
     return np.concatenate(maps) if maps else np.zeros((0, 1, 1), np.float32)
 

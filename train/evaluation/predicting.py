@@ -14,13 +14,12 @@ from dtvit.findings import LOCATIONS
 from dtvit.inference import NotFinite
 from dtvit.model import DTViT
 from train.data import CROP, Pictures
+from train.recipe import MeanStd
 
 Precision = Literal["node", "fp32", "bf16"]
 """`node`: bf16 on CUDA, as the node computes there, fp32 elsewhere; where the node takes bf16 on a CPU, its
 probabilities are within 0.01 of these (docs/decisions/0012)."""
 BATCH = {"cpu": 64, "cuda": 512, "mps": 128}
-
-Triple = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -35,9 +34,8 @@ class Logits:
 def predict(
     model: DTViT,
     pictures: Pictures,
+    mean_std: MeanStd,
     *,
-    mean: Triple,
-    std: Triple,
     precision: Precision = "node",
     batch: int | None = None,
     tell: Callable[[int, int], object] = lambda done, of: None,
@@ -48,6 +46,7 @@ def predict(
     Raises NotFinite, naming the first slice for which the model gives no finite number.
     """
     device = next(model.parameters()).device
+    reduced = precision == "bf16" or (precision == "node" and device.type == "cuda")
     at_once = batch or BATCH.get(device.type, 64)
     presence, location = np.empty((len(pictures), 2)), np.empty((len(pictures), len(LOCATIONS)))
     training = model.training
@@ -55,8 +54,8 @@ def predict(
     try:
         for start in range(0, len(pictures), at_once):
             part = slice(start, min(start + at_once, len(pictures)))
-            images = normalised(middle(pictures.pictures[part]), device, mean, std)
-            with autocast(device, precision):
+            images = normalised(middle(pictures.pictures[part]), device, mean_std)
+            with torch.autocast(device.type, torch.bfloat16, enabled=reduced):
                 found = model(images)
             presence[part], location[part] = (x.double().cpu().numpy()[:, : len(LOCATIONS)] for x in found)
             tell(part.stop, len(pictures))
@@ -74,13 +73,8 @@ def middle(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return pictures[:, start : start + CROP, start : start + CROP]
 
 
-def normalised(pictures: NDArray[np.uint8], device: torch.device, mean: Triple, std: Triple) -> torch.Tensor:
+def normalised(pictures: NDArray[np.uint8], device: torch.device, mean_std: MeanStd) -> torch.Tensor:
     """(N, 3, 224, 224) on the device, exactly as `dtvit.inference` makes them."""
     pixels = torch.from_numpy(np.ascontiguousarray(pictures)).to(device)
-    centre, spread = (torch.tensor(x, device=device).view(1, 3, 1, 1) for x in (mean, std))
+    centre, spread = (torch.tensor(x, device=device).view(1, 3, 1, 1) for x in mean_std)
     return (pixels[:, None].float() / 255 - centre) / spread
-
-
-def autocast(device: torch.device, precision: Precision) -> torch.autocast:
-    reduced = precision == "bf16" or (precision == "node" and device.type == "cuda")
-    return torch.autocast(device.type, torch.bfloat16, enabled=reduced)

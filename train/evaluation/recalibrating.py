@@ -36,8 +36,7 @@ def recalibrated(settings: Settings, model: DTViT, checkpoint: Checkpoint, tell:
     logits = predict(
         model,
         labels,
-        mean=metadata.mean,
-        std=metadata.std,
+        (metadata.mean, metadata.std),
         precision=settings.precision,
         batch=settings.batch,
         tell=partial(tell, "predicting validation"),
