@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from dtvit import checkpoint as checkpoints
-from train.options import add_checkpoint, parse
+from train.commands.fit import parse
+from train.options import add_checkpoint
 from train.recipe import SHIPPED, UnusableRecipe, read, shipped
 
 

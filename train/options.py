@@ -1,9 +1,8 @@
-"""The command line of a training run: a recipe, changes to it, and what this machine should do with it."""
+"""What a machine should do with a recipe; and options that several commands have."""
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from dtvit.checkpoint import SHIPPED
-from train import recipe as recipes
-from train.recipe import Recipe, UnusableRecipe
 
 
 @dataclass(frozen=True)
@@ -42,28 +39,8 @@ class Settings:
         return self.phantoms or self.output / "phantoms"
 
 
-def parse(arguments: Sequence[str], program: str) -> tuple[Recipe, Settings]:
-    """argparse ends the program with a message if an option is wrong. Raises UnusableRecipe."""
-    parser = _parser(program)
-    given = parser.parse_args(arguments)
-    changes = _assignments(parser, given.set)
-    changes |= {key: getattr(given, key) for key in ("encoder", "pretrained", "split", "seed") if getattr(given, key)}
-    chosen = recipes.read(given.recipe)
-    if given.augment is not None:
-        chosen = chosen.with_replication() if given.augment == "replicate" else chosen.without_augmentation()
-    chosen = chosen.changed(changes)
-    if given.data is None and (chosen.counterfactuals or not chosen.phantom_heads):
-        raise UnusableRecipe(
-            f"recipe {given.recipe} learns from patients: name a manifest of their pictures with --data"
-        )
-    if chosen.split not in recipes.SPLITS and not Path(chosen.split).is_file():
-        hint = recipes.nearest(chosen.split, recipes.SPLITS)
-        raise UnusableRecipe(f"split {chosen.split!r} is none of {', '.join(recipes.SPLITS)}, nor a file{hint}")
-    names = {each.name for each in dataclasses.fields(Settings)}
-    return chosen, Settings(**{key: value for key, value in vars(given).items() if key in names})
-
-
-def _assignments(parser: argparse.ArgumentParser, given: Sequence[str]) -> dict[str, str]:
+def assignments(parser: argparse.ArgumentParser, given: Sequence[str]) -> dict[str, str]:
+    """The values of --set; argparse ends the program if one lacks its key."""
     changes = {}
     for each in given:
         key, equals, value = each.partition("=")
@@ -99,7 +76,7 @@ def add_shared(parser: argparse.ArgumentParser) -> None:
 def shared(parser: argparse.ArgumentParser, given: argparse.Namespace) -> dict[str, Any]:
     """The values of the options of `add_shared`, as `train.trials.Work` takes them."""
     names = ("minutes", "phantoms", "phantom_minutes", "at_once", "device", "threads", "processes")
-    return {"changes": _assignments(parser, given.set), **{name: getattr(given, name) for name in names}}
+    return {"changes": assignments(parser, given.set), **{name: getattr(given, name) for name in names}}
 
 
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:
@@ -161,39 +138,3 @@ def _finite(text: str) -> float:
     if not math.isfinite(number):
         raise argparse.ArgumentTypeError(f"must be a finite number, got {text}")
     return number
-
-
-def _parser(program: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=program,
-        description="Train DTViT from a recipe. A run that was stopped or killed continues when the command is given "
-        "again with the same options. Under torchrun the same command trains on all ranks.",
-    )
-    parser.add_argument("--recipe", required=True, help=f"{', '.join(recipes.shipped())}, or a TOML file of your own")
-    parser.add_argument("--output", type=Path, required=True, help="folder of this run: state, log, checkpoint, card")
-    parser.add_argument("--data", type=Path, help="manifest of the pictures (CSV: path, patient_id, ich, location)")
-    parser.add_argument("--encoder", help="in place of the recipe's: any timm name, or alexnet or squeezenet1_0")
-    parser.add_argument("--augment", choices=("replicate", "none"), help="the papers' replication, or no augmentation")
-    parser.add_argument("--pretrained", help="ImageNet weights: auto (from the hub), none, or a file")
-    parser.add_argument(
-        "--split",
-        help="patient, paper (slices mixed, and every number labelled so), given (the manifest's column split), all "
-        "(every patient trains; phantoms validate and test), or a file",
-    )
-    parser.add_argument("--seed", help="seed of split, phantoms, weights, order and augmentation")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="change any key of the recipe; may be repeated"
-    )
-    parser.add_argument(
-        "--max-time", type=minutes, metavar="MIN", help="fit the training, with its whole schedule, into this time"
-    )
-    parser.add_argument("--phantoms", type=Path, help="folder of the synthetic pictures [OUTPUT/phantoms]")
-    parser.add_argument("--phantom-minutes", type=minutes, help="make no more phantoms after this many minutes")
-    parser.add_argument(
-        "--processes", type=positive, help="processes that make phantoms and change slices [one per core]"
-    )
-    parser.add_argument("--cache", type=Path, help="folder for decoded pictures; as confidential as the pictures")
-    parser.add_argument("--save-every-s", type=seconds, default=60.0, help="seconds between two saves [60]")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps [auto]")
-    parser.add_argument("--threads", type=positive, help="CPU threads of torch [all]")
-    return parser
