@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from train import keeping, manifest
-from train.data import UnusableData
 from train.options import Settings
 from train.processes import LostProcess, pool
 from train.progress import Say, say_to_stderr
@@ -102,10 +101,7 @@ def audited(work: Work, path: Path, seed: int) -> dict[str, Any]:
 
     Raises UnusableRun if it cannot be audited.
     """
-    from dtvit.checkpoint import UnusableCheckpoint
-    from dtvit.inference import NotFinite, UnavailableDevice
-    from train.audit.run import FULL, QUICK, Order, audit, loaded
-    from train.evaluation.output import UnusableOutput
+    from train.audit.run import FULL, QUICK, REFUSALS, Order, audit, loaded
     from train.evaluation.progress import shown
     from train.run import SPLIT
 
@@ -120,7 +116,7 @@ def audited(work: Work, path: Path, seed: int) -> dict[str, Any]:
     try:
         with shown() as tell:
             audit(loaded(path, work.device, work.threads), order, tell)
-    except (UnusableCheckpoint, UnusableData, UnusableOutput, UnavailableDevice, NotFinite, OSError) as exc:
+    except (*REFUSALS, OSError) as exc:
         raise UnusableRun(f"{path} could not be audited: {exc}") from exc
     parts: dict[str, Any] = json.loads((order.output / "audit.json").read_bytes())["parts"]
     return parts

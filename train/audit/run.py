@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from dtvit.brace import MODES
-from dtvit.inference import Classifier
+from dtvit.checkpoint import UnusableCheckpoint
+from dtvit.inference import Classifier, NotFinite, UnavailableDevice
 from dtvit.preprocess import offered
 from dtvit.wholefile import write_whole
 from train import manifest as manifests
@@ -40,12 +41,14 @@ from train.audit.subject import Model, Subject
 from train.audit.tissue import Anatomy, look
 from train.audit.words import paragraph
 from train.card import trained_on
-from train.data import Pictures
-from train.evaluation.output import writable
+from train.data import Pictures, UnusableData
+from train.evaluation.output import UnusableOutput, writable
 from train.manifest import Manifest
 from train.splits import Split
 
 FORMAT = 1
+REFUSALS = (UnusableCheckpoint, UnusableData, UnusableOutput, UnavailableDevice, NotFinite)
+"""What `loaded` and `audit` raise for a person to put right; the text says how."""
 TAUGHT = (
     "It was trained on this very manifest: unless the patients audited here were kept out of training, its results on "
     "them mean little."
@@ -96,7 +99,7 @@ class Order:
 
 
 def loaded(checkpoint: Path, device: str, threads: int | None) -> Classifier:
-    """The model to be audited, whichever way its pictures were made. Raises UnusableCheckpoint, UnavailableDevice."""
+    """The model to be audited, whichever way its pictures were made. Raises REFUSALS."""
     ways = [version for mode in MODES for version in offered(mode)]
     return Classifier.load(checkpoint, device, threads=threads, preprocessing=ways)
 
@@ -104,7 +107,7 @@ def loaded(checkpoint: Path, device: str, threads: int | None) -> Classifier:
 def audit(model: Model, order: Order, tell: Tell) -> Path:
     """The path of audit.html; audit.json, pictures and a cache of phantoms lie beside it.
 
-    Raises UnusableData, UnusableOutput, and OSError if the disk is full.
+    Raises REFUSALS, and OSError if the disk is full.
     """
     tell("reading the manifest", 0, 1)
     manifest = manifests.read(order.data, both=not order.without_bleeding)

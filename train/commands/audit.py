@@ -17,11 +17,7 @@ SUMMARY = "Ask whether a checkpoint looks at blood, or at what happens to go wit
 def main(arguments: Sequence[str], program: str) -> int:
     options = _parse(arguments, program)  # before torch is imported, so that --help and a wrong option answer at once
 
-    from dtvit.checkpoint import UnusableCheckpoint
-    from dtvit.inference import NotFinite, UnavailableDevice
-    from train.audit.run import FULL, QUICK, Order, audit, loaded
-    from train.data import UnusableData
-    from train.evaluation.output import UnusableOutput
+    from train.audit.run import FULL, QUICK, REFUSALS, Order, audit, loaded
     from train.evaluation.progress import shown
 
     sizes = QUICK if options.quick else FULL
@@ -32,7 +28,7 @@ def main(arguments: Sequence[str], program: str) -> int:
     try:
         with shown() as tell:
             path = audit(loaded(options.checkpoint, options.device, options.threads), order, tell)
-    except (UnusableCheckpoint, UnusableData, UnusableOutput, UnavailableDevice, NotFinite) as exc:
+    except REFUSALS as exc:
         sys.stderr.write(f"error: {exc}\n")
         return 1
     except OSError as exc:

@@ -20,12 +20,7 @@ docs/evaluation.md explains each figure. NOT FOR CLINICAL USE.
 def main(arguments: Sequence[str], program: str) -> int:
     options = vars(_parser(program).parse_args(arguments))  # before torch is imported: --help answers at once
 
-    from dtvit.checkpoint import UnusableCheckpoint
-    from dtvit.inference import NotFinite, UnavailableDevice
-    from dtvit.relevance import NoAttention
-    from train.data import UnusableData
-    from train.evaluation.evaluating import evaluate
-    from train.evaluation.output import UnusableOutput
+    from train.evaluation.evaluating import REFUSALS, evaluate
     from train.evaluation.progress import shown
     from train.evaluation.settings import Settings
     from train.evaluation.words import NOT_SHOWN
@@ -34,7 +29,7 @@ def main(arguments: Sequence[str], program: str) -> int:
     try:
         with shown() as tell:
             found = evaluate(settings, tell)
-    except (UnusableCheckpoint, UnusableData, UnusableOutput, UnavailableDevice, NoAttention, NotFinite) as exc:
+    except REFUSALS as exc:
         sys.stderr.write(f"error: {exc}\n")
         return 1
     except KeyboardInterrupt:

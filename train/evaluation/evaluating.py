@@ -15,28 +15,29 @@ from typing import Any
 import numpy as np
 import torch
 
-from dtvit.checkpoint import Checkpoint, load
-from dtvit.inference import choose_device
+from dtvit.checkpoint import Checkpoint, UnusableCheckpoint, load
+from dtvit.inference import NotFinite, UnavailableDevice, choose_device
 from dtvit.model import DTViT
+from dtvit.relevance import NoAttention
 from train.card import learned_from
+from train.data import UnusableData
 from train.evaluation import drift, gallery, page, plots, rules, tables, words
 from train.evaluation.calibration import Calibration, kept_in
 from train.evaluation.cases import Cases, gather, geometry_of
 from train.evaluation.measuring import measure, plain
-from train.evaluation.output import put, writable
+from train.evaluation.output import UnusableOutput, put, writable
 from train.evaluation.predicting import Logits, predict
 from train.evaluation.progress import Tell
 from train.evaluation.recalibrating import recalibrated
 from train.evaluation.settings import Settings
 from train.evaluation.units import Units, of_series, of_slices
 
+REFUSALS = (UnusableCheckpoint, UnusableData, UnusableOutput, UnavailableDevice, NotFinite, NoAttention)
+"""What `evaluate` raises for a person to put right, the text says how; NoAttention if maps of all slices are wanted."""
+
 
 def evaluate(settings: Settings, tell: Tell) -> dict[str, Any]:
-    """What metrics.json holds.
-
-    Raises UnusableCheckpoint, UnusableData, UnusableOutput, UnavailableDevice, NotFinite, and NoAttention if maps of
-    all slices are wanted.
-    """
+    """What metrics.json holds. Raises REFUSALS."""
     writable(settings.output)
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
