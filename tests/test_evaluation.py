@@ -1,3 +1,5 @@
+"""What is measured: figures that scikit-learn confirms, intervals over patients, thresholds that keep promises."""
+
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +33,12 @@ def truth(presence, location=None, series=None):
         series=numbers,
         volume_ml=[9.0] * len(presence),
     )
+
+
+def sure(odds, location=None):
+    """Logits that are so far apart for presence, and `location` or equal ones for the place."""
+    odds = np.asarray(odds, float)
+    return Logits(np.stack((-odds, odds), 1), np.zeros((len(odds), 3)) if location is None else location)
 
 
 def test_auc_is_the_share_of_pairs_in_the_right_order():
@@ -81,7 +89,7 @@ def test_a_perfect_model_measures_perfect_and_a_blind_one_does_not():
     place = np.where(presence == 1, np.arange(600) // 20 % 3, -1)
     labels = truth(presence, place)
     sharp = np.where(presence == 1, 6.0, -6.0)
-    perfect = Logits(np.stack((-sharp, sharp), 1), np.eye(3)[place] * 9)
+    perfect = sure(sharp, np.eye(3)[place] * 9)
     rng = np.random.default_rng(3)
     blind = Logits(rng.normal(size=(600, 2)), rng.normal(size=(600, 3)))
 
@@ -120,7 +128,7 @@ def test_one_high_slice_alone_does_not_make_a_series_positive():
     labels = truth([0] * 20)
     lonely = np.full(20, -6.0)
     lonely[4] = 6.0
-    logits = Logits(np.stack((-lonely, lonely), 1), np.zeros((20, 3)))
+    logits = sure(lonely)
 
     found = measure(logits, labels, Calibration(1.0, 1.0, Thresholds(0.5, 0.5), Thresholds(0.6, 0.6)))
 
@@ -303,7 +311,7 @@ def test_the_area_below_the_drawn_precision_is_the_average_precision(monkeypatch
 
 def test_the_reason_for_no_precision_is_that_nothing_is_called():
     labels = truth([1] * 20, [0] * 10 + [1] * 10)
-    never = Logits(np.tile([3.0, -3.0], (20, 1)), np.tile([9.0, 0, 0], (20, 1)))
+    never = sure([-3.0] * 20, np.tile([9.0, 0, 0], (20, 1)))
 
     found = measure(never, labels, EVEN)
 
@@ -333,7 +341,7 @@ def test_an_f1_of_zero_has_an_interval():
     wrong = np.where(bleeds, -5.0, 5.0)
     labels = truth(bleeds.astype(int), series=np.arange(20))
 
-    found = measure(Logits(np.stack((-wrong, wrong), 1), np.zeros((20, 3))), labels, EVEN)["presence"]["slice"]
+    found = measure(sure(wrong), labels, EVEN)["presence"]["slice"]
 
     assert found["f1"] == found["f1_ci"][0] == 0
     assert 0.1 < found["f1_ci"][1] < 0.3
@@ -372,7 +380,7 @@ def test_prevalence_turns_sensitivity_and_specificity_into_trust():
     sharp = np.where(called, 5.0, -5.0)
 
     found = measure(
-        Logits(np.stack((-sharp, sharp), 1), np.zeros((200, 3))),
+        sure(sharp),
         labels,
         EVEN,
         prevalence=0.05,
@@ -392,7 +400,7 @@ def test_trust_in_a_model_that_was_never_wrong_is_not_certainty():
     """Its bounds are had from those of the two shares: 10 of 10 bleeding patients, and none of 20 others."""
     bleeds = np.arange(30) < 10
     sharp = np.where(bleeds, 10.0, -10.0)
-    logits = Logits(np.stack((-sharp, sharp), 1), np.zeros((30, 3)))
+    logits = sure(sharp)
     labels = truth(bleeds.astype(int), series=range(30))
 
     found = measure(logits, labels, EVEN, prevalence=0.1)["presence"]["slice"]
@@ -404,7 +412,7 @@ def test_trust_in_a_model_that_was_never_wrong_is_not_certainty():
     specificity, missed = 0.025 ** (1 / 20), 1 - 0.025 ** (1 / 10)
     assert believed["npv_ci"] == pytest.approx([0.9 * specificity / (0.9 * specificity + 0.1 * missed), 1])
     assert found["brier_ci"][1] < 1e-9, "a Brier score is no share of patients"
-    silent = measure(Logits(np.tile([5.0, -5.0], (30, 1)), logits.location), labels, EVEN)["presence"]["slice"]
+    silent = measure(sure([-5.0] * 30), labels, EVEN)["presence"]["slice"]
     assert silent["at_prevalence"]["ppv_why"] == "nothing is called present"
 
 
@@ -426,7 +434,7 @@ def test_strata_hold_each_kind_of_hemorrhage_against_all_without():
     sites = np.where(np.arange(60) < 40, "north", "south")
 
     found = measure(
-        Logits(np.stack((-seen, seen), 1), np.zeros((60, 3))),
+        sure(seen),
         labels,
         Calibration(1.0, 1.0, Thresholds(0.4, 0.6), Thresholds(0.4, 0.6)),
         columns={"site": sites},
@@ -447,7 +455,7 @@ def test_strata_count_what_is_in_none_of_them():
     share = np.where(presence == 1, 0.01, np.nan)
     share[:6], share[6:10] = np.nan, 0.0
     found = measure(
-        Logits(np.stack((-presence, presence), 1).astype(float), np.zeros((40, 3))),
+        sure(presence),
         truth(presence, place, series=np.arange(40)),
         Calibration(1.0, 1.0, Thresholds(0.4, 0.6), Thresholds(0.4, 0.6)),
         columns={"site": np.repeat(["north", "not known", ""], [28, 6, 6]), "scanner": np.full(40, "")},
@@ -469,7 +477,7 @@ def test_a_card_counts_bleeds_of_unknown_volume():
     labels = replace(
         truth(presence, series=np.arange(40)), volume_ml=np.repeat([9.0, 90.0, np.nan], [20, 10, 10]).astype(np.float32)
     )
-    logits = Logits(np.stack((-presence, presence), 1).astype(float), np.zeros((40, 3)))
+    logits = sure(presence)
     found = plain(measure(logits, labels, EVEN, resamples=20))
     card = model_card(Checkpoint(Path("a"), "0" * 64, metadata(metrics=found), {}))
     assert "by volume of the bleed: 5 to 15 ml 1.000, over 15 ml 1.000, not known 1.000.\n" in card
