@@ -34,8 +34,6 @@ GAP = 8  # pixels between slice and map
 class Example:
     kind: str
     """`missed`, `false alarm` or `wrong place`."""
-    index: int
-    """Of the picture."""
     name: str
     """Of its file: kind, rank and the manifest's row, nothing of the patient."""
     caption: str
@@ -77,7 +75,6 @@ def examples(
         made.append(
             Example(
                 kind,
-                index,
                 f"{kind.replace(' ', '-')}-{ranks[kind]:02d}-row-{line}.png",
                 _caption(line, slices, index),
                 _beside(picture, None if maps is None else maps[place]),

@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,15 +27,9 @@ NOT_KNOWN = "not known"
 """What is in no other stratum while some are: no mask, or an empty one; no location; no site."""
 
 
-@dataclass(frozen=True)
-class Stratum:
-    by: str
-    value: str
-    rows: Rows
-
-
-def strata(units: Units, columns: Mapping[str, NDArray[np.str_]]) -> Iterator[Stratum]:
-    """Parts of `units` that hold some hemorrhage or, by `columns` (site, scanner: a text for each unit), anything."""
+def strata(units: Units, columns: Mapping[str, NDArray[np.str_]]) -> Iterator[tuple[str, str, Rows]]:
+    """By what, which, and its rows: parts of `units` that hold some hemorrhage or, by `columns` (site, scanner: a text
+    for each unit), anything."""
     negative = units.presence == 0
     positive = units.presence == 1
     kinds = {"location": [(name, units.location == number) for number, name in enumerate(LOCATIONS)]}
@@ -48,11 +41,11 @@ def strata(units: Units, columns: Mapping[str, NDArray[np.str_]]) -> Iterator[St
         kinds[by] = [(f"{low:g}-{high:g}", (low < sizes) & (sizes <= high)) for low, high in itertools.pairwise(edges)]
     for by, values in kinds.items():
         for value, chosen in _with_the_rest(values, positive):
-            yield Stratum(by, value, negative | chosen)
+            yield by, value, negative | chosen
     for by, texts in columns.items():
         named = [(value, texts == value) for value in sorted(set(texts.tolist()) - {"", NOT_KNOWN})]
         for value, chosen in _with_the_rest(named, np.ones(len(texts), np.bool_)):
-            yield Stratum(by, value, chosen)
+            yield by, value, chosen
 
 
 def _with_the_rest(values: Iterable[tuple[str, Rows]], among: Rows) -> list[tuple[str, Rows]]:
@@ -65,9 +58,9 @@ def _with_the_rest(values: Iterable[tuple[str, Rows]], among: Rows) -> list[tupl
 def scored(units: Units, draws: Draws, columns: Mapping[str, NDArray[np.str_]]) -> dict[str, dict[str, Figures]]:
     """{by: {value: figures}}: how well the two are told apart, and what the node would answer."""
     found: dict[str, dict[str, Figures]] = {}
-    for stratum in strata(units, columns):
-        rows = stratum.rows & (units.presence >= 0)
-        found.setdefault(stratum.by, {})[stratum.value] = _figures(units.take(rows), draws.take(rows))
+    for by, value, chosen in strata(units, columns):
+        rows = chosen & (units.presence >= 0)
+        found.setdefault(by, {})[value] = _figures(units.take(rows), draws.take(rows))
     return found
 
 
