@@ -1,5 +1,6 @@
 """Small training runs, and small data for them: a disk for a head, a bright square for a bleed."""
 
+import csv
 import dataclasses
 import os
 import re
@@ -19,11 +20,13 @@ from train import pretrained
 from train.batches import Batch, Totals
 from train.data import Pictures, stack
 from train.options import Settings
+from train.progress import Say
 from train.recipe import Recipe, read
 from train.result import Source
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SOURCE = Source("Disks and squares.", "none", ("drawn-1",))
+PLAIN = {"augmentation": "none", "sampling": "plain", "tokens": 0, "first_lessons": 0, "precision": "fp32"}
 
 
 def written(document: str, opening: str) -> str:
@@ -47,6 +50,30 @@ def settings(output: Path, **changes) -> Settings:
 
 def quiet(_text: str) -> None:
     pass
+
+
+class Stopped(Exception):
+    pass
+
+
+def stopping_at(step: int) -> Say:
+    """Ends a run when it speaks of this step."""
+
+    def say(text: str) -> None:
+        if text.startswith(f"step {step},"):
+            raise Stopped
+
+    return say
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    """The log of a run."""
+    with (folder / "log.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def losses(folder: Path) -> list[float]:
+    return [float(row["training_loss"]) for row in rows(folder)]
 
 
 def drawn(heads: int = 60) -> Pictures:

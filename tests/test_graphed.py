@@ -6,13 +6,11 @@ import copy
 
 import pytest
 import torch
-from test_loop import PLAIN, SOURCE, Stopped, data, losses, quiet, recipe, settings, stopping_at
+from learning import PLAIN, SOURCE, Stopped, drawn, losses, quiet, recipe, settings, stopping_at
 
 from train import computing, graphed
 from train.loop import fit
 from train.recipe import Recipe
-
-__all__ = ["data"]  # a fixture
 
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA GPU here")
 SOME_PATCHES = {
@@ -24,6 +22,11 @@ SOME_PATCHES = {
     "steps": 8,
     "evaluate_every": 4,
 }
+
+
+@pytest.fixture(scope="module")
+def data():
+    return drawn(40)
 
 
 class Again:

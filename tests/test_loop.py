@@ -1,6 +1,5 @@
 """The loop's promises: nothing lost, the same numbers whichever way they are computed, and clear ends."""
 
-import csv
 import dataclasses
 import io
 import itertools
@@ -13,7 +12,21 @@ import numpy as np
 import pytest
 import timm
 import torch
-from learning import SOURCE, bare, drawn, filed_heads, quiet, ran, recipe, settings
+from learning import (
+    PLAIN,
+    SOURCE,
+    Stopped,
+    bare,
+    drawn,
+    filed_heads,
+    losses,
+    quiet,
+    ran,
+    recipe,
+    rows,
+    settings,
+    stopping_at,
+)
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -33,38 +46,15 @@ from train.recipe import UnusableRecipe, read
 from train.run import check, divided, run
 from train.state import UnusableRun
 
-PLAIN = {"augmentation": "none", "sampling": "plain", "tokens": 0, "first_lessons": 0, "precision": "fp32"}
-
 
 @pytest.fixture(scope="module")
 def data():
     return drawn(40)
 
 
-def rows(folder):
-    with (folder / "log.csv").open() as file:
-        return list(csv.DictReader(file))
-
-
-def losses(folder):
-    return [float(row["training_loss"]) for row in rows(folder)]
-
-
 def same_weights(first, second):
     mine, other = load_file(first), load_file(second)
     return mine.keys() == other.keys() and all(torch.equal(mine[key], other[key]) for key in other)
-
-
-class Stopped(Exception):
-    pass
-
-
-def stopping_at(step):
-    def say(text):
-        if text.startswith(f"step {step},"):
-            raise Stopped
-
-    return say
 
 
 @pytest.mark.parametrize(
