@@ -75,6 +75,8 @@ class Draws:
 
     def _by_score(self, scores: Floats, truth: NDArray[np.bool_], area: Callable[[Floats, Floats], Floats]) -> Floats:
         """`area` of the weights of negatives and positives at each distinct score, rising: (some resamples, scores)."""
+        if not len(scores):
+            return np.full(len(self.counts), np.nan)
         order = np.argsort(scores, kind="stable")
         ranked, labels, of = scores[order], truth[order], self.of[order]
         starts = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]])

@@ -52,17 +52,11 @@ def auc(scores: Floats, truth: NDArray[np.bool_]) -> float:
     return float(roc_auc_score(truth, scores)) if truth.any() and not truth.all() else np.nan
 
 
-def drawn_auc(scores: Floats, truth: NDArray[np.bool_], draws: Draws) -> Floats:
-    if truth.all() or not truth.any():
-        return np.full(len(draws.counts), np.nan)
-    return draws.auc(scores, truth)
-
-
 def areas(scores: Floats, truth: NDArray[np.bool_], draws: Draws, *, of: str) -> Figures:
     """Areas under the ROC and the precision-recall curve; `of`: what is told from the rest, in words."""
     missing = lacking(truth, of)
     if missing:
-        return {key: value for name in ("auc", "average_precision") for key, value in _unknown(name, missing)}
+        return {"auc": np.nan, "auc_why": missing, "average_precision": np.nan, "average_precision_why": missing}
     patients = min(draws.count(truth), draws.count(~truth))
     precision = float(average_precision_score(truth, scores))
     return {
@@ -131,7 +125,3 @@ def lacking(truth: NDArray[np.bool_], of: str) -> str:
 
 def _gap(bins: Floats) -> Floats:
     return ratio(np.abs(bins[..., 1] - bins[..., 2]).sum(-1), bins[..., 0].sum(-1))
-
-
-def _unknown(name: str, why: str) -> list[tuple[str, Any]]:
-    return [(name, np.nan), (f"{name}_why", why)]

@@ -18,7 +18,6 @@ from train.evaluation.figures import (
     areas,
     calibration,
     confusion,
-    drawn_auc,
     entry,
     lacking,
     mean,
@@ -85,7 +84,7 @@ def location(units: Units, draws: Draws) -> Figures:
     fewest = min(draws.count(truth == number) for number in range(len(LOCATIONS)))
     places = range(len(LOCATIONS))
     of_class = [_of_class(number, units, truth, draws, point, drawn) for number in places]
-    drawn["auc"] = np.stack([drawn_auc(units.places[:, number], truth == number, draws) for number in places], 1)
+    drawn["auc"] = np.stack([draws.auc(units.places[:, number], truth == number) for number in places], 1)
     for name, rate in (("balanced_accuracy", "recall"), *((each, each) for each in (*RATES, "auc"))):
         reason = why or "a class is never answered"
         found |= _of_all(name, rate, of_class, drawn[rate], fewest, why=reason)
