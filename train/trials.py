@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import as_completed
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -161,7 +162,9 @@ def made(work: Work, trials: Sequence[Trial], say: Say, make: Maker) -> Iterator
     # Each in a fresh process of its own: what it held of the GPU is freed with it.
     try:
         with pool(work.at_once, max_tasks_per_child=1) as executor:
-            waiting = {executor.submit(_one, make, work, trial, Named(trial.name)): trial for trial in trials}
+            waiting = {
+                executor.submit(_one, make, work, trial, partial(_said_by, trial.name)): trial for trial in trials
+            }
             for future in as_completed(waiting):
                 yield waiting[future], future.result()
     except LostProcess as exc:
@@ -170,14 +173,9 @@ def made(work: Work, trials: Sequence[Trial], say: Say, make: Maker) -> Iterator
         ) from exc
 
 
-@dataclass(frozen=True)
-class Named:
-    """Says which trial a line comes from, where several speak."""
-
-    name: str
-
-    def __call__(self, text: str) -> None:
-        say_to_stderr(f"{self.name}: {text}")
+def _said_by(name: str, text: str) -> None:
+    """Where several speak."""
+    say_to_stderr(f"{name}: {text}")
 
 
 def _one(make: Maker, work: Work, trial: Trial, say: Say) -> Made | UnusableRun:

@@ -5,7 +5,6 @@ A sheet of patients' slices is as confidential as the slices are.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from dtvit.wholefile import write_whole
+from dtvit.wholefile import replacing
 from train.audit.figures import Figure
 from train.audit.tissue import Picture
 
@@ -37,9 +36,8 @@ def write(path: Path, columns: Mapping[str, Sequence[tuple[Picture, str]]]) -> P
             top = LABEL + row * (TILE + LABEL)
             sheet.paste(Image.fromarray(_tile(picture)), (left, top))
             pen.text((left + 2, top + TILE + 1), text[:38], "white", font)
-    buffer = io.BytesIO()
-    sheet.save(buffer, "PNG")
-    write_whole(path, buffer.getvalue())
+    with replacing(path) as file:
+        sheet.save(file, "PNG")
     return path
 
 
@@ -120,7 +118,6 @@ def bars(
     for at, style in ((goal, ":"), (chance, "-")):
         if at is not None:
             axes.axvline(at, color="#b03a2e", linestyle=style, linewidth=1)
-    buffer = io.BytesIO()
-    chart.savefig(buffer, format="png", dpi=110)
-    write_whole(path, buffer.getvalue())
+    with replacing(path) as file:
+        chart.savefig(file, format="png", dpi=110)
     return path

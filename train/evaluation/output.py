@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,9 +17,7 @@ def writable(folder: Path) -> None:
     """Make the folder and check that a file can be made in it. Raises UnusableOutput."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=folder)
-        os.close(handle)
-        os.unlink(name)
+        tempfile.NamedTemporaryFile(dir=folder).close()
     except OSError as exc:
         raise UnusableOutput(
             f"{folder} cannot be written to ({exc.strerror}); name another folder with --output"
