@@ -1,6 +1,5 @@
 """Training, on pictures of `drawn`: a disk for a head, a bright square for a bleed. Phantoms are made in two tests."""
 
-import csv
 import dataclasses
 import json
 import signal
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from drawn import drawn_as_made, drawn_head, failing, failing_once
-from learning import REPOSITORY, SOURCE, batch_of, quiet, recipe, settings
+from learning import REPOSITORY, SOURCE, batch_of, quiet, recipe, rows, settings
 from learning import drawn as all_drawn
 from safetensors.torch import load_file
 
@@ -55,13 +54,11 @@ def test_a_run_leaves_checkpoint_metrics_log_and_card(tmp_path, drawn):
 
     checkpoint = describe(path)
     card = (tmp_path / "MODEL-CARD.md").read_text()
-    with (tmp_path / "log.csv").open() as file:
-        rows = list(csv.DictReader(file))
     assert path.name == "drawn.safetensors"
     assert checkpoint.metadata.preprocessing == ("drawn-1",)
     assert checkpoint.metadata.patients_seen == "none"
     assert checkpoint.metadata.training["slices"] == {"train": 324, "validation": 18, "test": 18}
-    assert [row["step"] for row in rows] == ["4", "8"]
+    assert [row["step"] for row in rows(tmp_path)] == ["4", "8"]
     assert checkpoint.digest in card
     assert "NOT FOR CLINICAL USE" in card
     assert "It has seen no patient" in card

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from train.evaluation import auc
-from train.evaluation.bootstrap import FEWEST, at_the_limit, draw, interval
+from train.evaluation.bootstrap import FEWEST, Draws, at_the_limit, draw, interval
 from train.evaluation.progress import Tell as Tell  # beside the figures that a part gives
 
 Floats = NDArray[np.float64]
@@ -120,13 +120,8 @@ def goals_of(sections: Sequence[Section]) -> list[dict[str, Any]]:
 def area(scores: Floats, truth: Bools, patients: NDArray[Any], seed: int) -> Figure:
     """AUC of slices; NaN if one class is missing."""
     draws = draw(patients, seed=seed)
-    value, fewest = auc(scores, truth), min(draws.count(truth), draws.count(~truth))
-    low, high = math.nan, math.nan
-    if fewest >= FEWEST:
-        low, high = interval(draws.auc(scores, truth))
-        if low == high == value and value in (0, 1):  # whoever is drawn; that is not certainty
-            low, high = at_the_limit(value, fewest)
-    return Figure(value, low, high, len(scores), draws.patients)
+    fewest = min(draws.count(truth), draws.count(~truth))
+    return _figure(auc(scores, truth), draws.auc(scores, truth), fewest, draws, share=True)
 
 
 def patient_area(scores: Floats, truth: Bools, patients: NDArray[Any], seed: int) -> Figure:
@@ -143,28 +138,28 @@ def mean(values: NDArray[Any], patients: NDArray[Any], seed: int) -> Figure:
         return Figure(math.nan, math.nan, math.nan, 0, 0)
     draws = draw(patients, seed=seed)
     sums = draws.sums(np.stack((values.astype(float), np.ones(len(values))), 1))
-    low, high = math.nan, math.nan
-    if draws.patients >= FEWEST:
-        low, high = interval(sums[:, 0] / sums[:, 1])
-        if values.dtype == bool and (values.all() or not values.any()):
-            # Resampling identical values shows no spread; the exact binomial interval does not pretend to know.
-            low, high = at_the_limit(float(values[0]), draws.patients)
-    return Figure(float(values.mean()), low, high, len(values), draws.patients)
+    drawn, share = sums[:, 0] / sums[:, 1], values.dtype == bool
+    return _figure(float(values.mean()), drawn, draws.patients, draws, share=share)
 
 
 def gap(values: Floats, truth: Bools, patients: NDArray[Any], seed: int) -> Figure:
     """Mean where `truth` holds, less the mean where it does not."""
     draws = draw(patients, seed=seed)
     columns = np.stack((values * truth, truth, values * ~truth, ~truth), 1).astype(float)
-    totals = columns.sum(0)
-    if not totals[1] or not totals[3]:
-        return Figure(math.nan, math.nan, math.nan, len(values), draws.patients)
-    sums = draws.sums(columns)
-    low, high = math.nan, math.nan
-    if min(draws.count(truth), draws.count(~truth)) >= FEWEST:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            low, high = interval(sums[:, 0] / sums[:, 1] - sums[:, 2] / sums[:, 3])
-    return Figure(float(totals[0] / totals[1] - totals[2] / totals[3]), low, high, len(values), draws.patients)
+    fewest = min(draws.count(truth), draws.count(~truth))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        value, drawn = (
+            sums[..., 0] / sums[..., 1] - sums[..., 2] / sums[..., 3] for sums in (columns.sum(0), draws.sums(columns))
+        )
+    return _figure(float(value), drawn, fewest, draws, share=False)
+
+
+def _figure(value: float, drawn: Floats, fewest: int, draws: Draws, *, share: bool) -> Figure:
+    """`drawn`: the value in each resample; `fewest`: patients that it rests on; `share`: 0 and 1 are its bounds."""
+    low, high = interval(drawn) if fewest >= FEWEST else (math.nan, math.nan)
+    if share and low == high == value and value in (0, 1):  # whoever is drawn; that is not certainty
+        low, high = at_the_limit(value, fewest)
+    return Figure(value, low, high, len(draws.of), draws.patients)
 
 
 def _plain(value: float) -> float | None:
