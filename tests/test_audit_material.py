@@ -1,11 +1,10 @@
 """Which slices an audit draws: every patient and every level of the head has its share."""
 
-import csv
 import random
 
 import numpy as np
 import pytest
-from PIL import Image
+from listed import entries, grey, table
 
 from train import manifest, splits
 from train.audit.material import gather, some
@@ -27,16 +26,14 @@ def test_some_slices_are_as_many_of_each_patient_as_possible():
 def listed(tmp_path):
     """Two patients who bleed and four who do not, nine slices of each, not in their order; the picture's grey tells
     the patient and the slice."""
-    rows = [(patient, number) for patient in range(6) for number in range(9)]
+    rows = entries([(str(patient), "deep" if patient < 2 else "") for patient in range(6)], slices=9)
     random.Random(1).shuffle(rows)
-    with (tmp_path / "manifest.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["path", "patient_id", "ich", "slice"])
-        for patient, number in rows:
-            name = f"{patient}-{number}.png"
-            Image.fromarray(np.full((256, 256), 20 * patient + number + 1, np.uint8)).save(tmp_path / name)
-            writer.writerow([name, f"P{patient}", int(patient < 2), number])
-    return manifest.read(tmp_path / "manifest.csv")
+
+    def draw(path):
+        patient, number = map(int, path.stem.split("-"))
+        grey(path, 20 * patient + number + 1, (256, 256))
+
+    return manifest.read(table(tmp_path, rows, draw=draw))
 
 
 def drawn(listed, patients, per_patient, seed=0):
