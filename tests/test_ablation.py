@@ -10,7 +10,8 @@ import pytest
 from listed import entries, many, table
 
 from train import recipe
-from train.ablation import COLUMNS, ROWS, ablate, planned, told
+from train.ablation import ROWS, ablate, planned
+from train.columns import COLUMNS, told
 from train.commands.ablate import main
 from train.progress import silent
 from train.state import UnusableRun

@@ -7,13 +7,12 @@ patients kept apart. An existing row is not made again.
 
 from __future__ import annotations
 
-import math
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from dtvit.wholefile import write_whole
 from train import keeping, recipe
+from train.columns import COLUMNS
 from train.document import Block, Heading, Table, markdown
 from train.progress import Say
 from train.recipe import Recipe
@@ -53,34 +52,6 @@ ROWS: tuple[Without, ...] = (
     Without("all-tokens", "every patch in training", {"tokens": "0"}),
     Without("vit-tiny", "ViT-Ti/16 as encoder", {"encoder": "vit_tiny_patch16_224"}),
     Without("vit-base", "ViT-B/16 as encoder", {"encoder": "vit_base_patch16_224"}),
-)
-
-
-@dataclass(frozen=True)
-class Column:
-    """A figure of a row."""
-
-    title: str
-    places: tuple[str, ...]
-    """Where it stands in what was measured, `*` for any name; several are averaged."""
-    goal: str = ""
-
-    @property
-    def heading(self) -> str:
-        return f"{self.title} ({self.goal})" if self.goal else self.title
-
-
-COLUMNS: tuple[Column, ...] = (
-    Column("slice AUC", ("metrics.presence.slice.auc",)),
-    Column("patient AUC", ("metrics.presence.patient.auc",)),
-    Column("location, balanced", ("metrics.location.slice.balanced_accuracy",)),
-    Column("blanked AUC", ("audit.probes.blanked.slice_auc", "audit.probes.blanked_noise.slice_auc"), "<= 0.6"),
-    Column("healed flips", ("audit.counterfactuals.healed.*.flipped",), ">= 0.8"),
-    Column("healed against normal AUC", ("audit.counterfactuals.healed.*.vs_normal_auc",), "<= 0.6"),
-    Column("transplanted flips", ("audit.counterfactuals.transplanted.*.flipped",), ">= 0.8"),
-    Column("sham flips", ("audit.counterfactuals.*.*.sham_flipped",), "<= 0.05"),
-    Column("phantoms over 5 ml AUC", ("audit.phantoms.auc_over_5_ml",), ">= 0.98"),
-    Column("look-alikes called", ("audit.phantoms.lookalikes.*.false_alarms",)),
 )
 
 
@@ -141,30 +112,4 @@ def write(work: Work, rows: Sequence[Without], seeds: int, command: str) -> None
 
 
 def _line(row: Without, found: Sequence[Made]) -> tuple[str, ...]:
-    return (row.what, str(len(found)), *(told([value_of(each, column) for each in found]) for column in COLUMNS))
-
-
-def value_of(one: Made, column: Column) -> float:
-    """The mean over the places of a column; NaN if none was measured."""
-    values = [value for place in column.places for value in _at(one, place.split("."))]
-    numbers = [float(each) for each in values if isinstance(each, int | float) and math.isfinite(each)]
-    return statistics.fmean(numbers) if numbers else math.nan
-
-
-def _at(tree: object, path: Sequence[str]) -> list[object]:
-    if not path:
-        return [tree]
-    if not isinstance(tree, dict):
-        return []
-    inner = tree.values() if path[0] == "*" else [tree[path[0]]] if path[0] in tree else []
-    return [each for one in inner for each in _at(one, path[1:])]
-
-
-def told(values: Sequence[float]) -> str:
-    """Mean, ± the standard deviation if there are several, and how many there are if some are missing."""
-    measured = [each for each in values if math.isfinite(each)]
-    if not measured:
-        return "-"
-    spread = f" ± {statistics.stdev(measured):.3f}" if len(measured) > 1 else ""
-    some = f" ({len(measured)} of {len(values)})" if len(measured) < len(values) else ""
-    return f"{statistics.fmean(measured):.3f}{spread}{some}"
+    return (row.what, str(len(found)), *(column.cell(found) for column in COLUMNS))

@@ -19,8 +19,8 @@ import numpy as np
 from dtvit.checkpoint import describe, load, save
 from dtvit.wholefile import write_whole
 from train import keeping, manifest, splits
-from train.ablation import COLUMNS, Column, told, value_of
 from train.card import model_card
+from train.columns import COLUMNS, Column
 from train.data import PARTS
 from train.digits import shown
 from train.document import Block, Heading, Table, markdown
@@ -189,8 +189,8 @@ def finished(output: Path, final: Path, folds: Sequence[HeldOut], metrics: Mappi
 def write_tables(output: Path, folds: Sequence[Made], metrics: Mapping[str, Any], command: str) -> None:
     """crossvalidation.md, .csv and .json."""
     columns = (*COLUMNS, *ANSWERS)
-    lines = [(f"fold {number}", *(told([value_of(fold, c)]) for c in columns)) for number, fold in enumerate(folds, 1)]
-    lines.append(("mean", *(told([value_of(fold, c) for fold in folds]) for c in columns)))
+    lines = [(f"fold {number}", *(c.cell([fold]) for c in columns)) for number, fold in enumerate(folds, 1)]
+    lines.append(("mean", *(c.cell(folds) for c in columns)))
     table = Table(
         name="crossvalidation",
         title="Each fold's model on the patients that test it",
