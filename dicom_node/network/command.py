@@ -6,7 +6,7 @@ import struct
 from dataclasses import dataclass
 from enum import IntEnum
 
-from dicom_node.network.upperlayer import AbortReason, BadPdu, PduType
+from dicom_node.network.upperlayer import BadPdu, PduType
 
 COMMAND, LAST = 1, 2  # bits of a message control header: of a command set, its last fragment (PS3.8 E.2)
 MAX_COMMAND = 64 * 1024  # bytes of a command set; a C-STORE request's has some 300
@@ -52,11 +52,11 @@ def parse(command_set: bytes | bytearray) -> Command:
     at = 0
     while at < len(command_set):
         if at + 8 > len(command_set):
-            raise _bad("a command set that ends within an element")
+            raise BadPdu("a command set that ends within an element")
         group, tag, length = struct.unpack_from("<HHI", command_set, at)
         at += 8 + length
         if group != 0 or at > len(command_set):
-            raise _bad("a command set with an element that does not belong in it")
+            raise BadPdu("a command set with an element that does not belong in it")
         elements[tag] = bytes(command_set[at - length : at])
     return Command(
         field=_number(elements, _Tag.COMMAND_FIELD),
@@ -97,14 +97,14 @@ def _number(elements: dict[int, bytes], tag: _Tag, default: int | None = None) -
     if value is None and default is not None:
         return default
     if value is None or len(value) != 2:
-        raise _bad(f"a command set without {tag.name}")
+        raise BadPdu(f"a command set without {tag.name}")
     return int.from_bytes(value, "little")
 
 
 def _uid(elements: dict[int, bytes], tag: _Tag) -> bytes:
     value = elements.get(tag, b"").rstrip(b"\0 ")
     if len(value) > _LONGEST_UID:
-        raise _bad(f"{tag.name} is longer than a UID can be")
+        raise BadPdu(f"{tag.name} is longer than a UID can be")
     return value
 
 
@@ -115,7 +115,3 @@ def _element(tag: _Tag, value: bytes) -> bytes:
 
 def _us(number: int) -> bytes:
     return number.to_bytes(2, "little")
-
-
-def _bad(text: str) -> BadPdu:
-    return BadPdu(text, AbortReason.INVALID_PARAMETER)

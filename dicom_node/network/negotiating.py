@@ -16,7 +16,7 @@ from pynetdicom.pdu_primitives import (
 )
 from pynetdicom.presentation import PresentationContext, negotiate_as_acceptor
 
-from dicom_node.network.upperlayer import MAX_PDU, AbortReason, BadPdu, rejection
+from dicom_node.network.upperlayer import MAX_PDU, BadPdu, rejection
 from dicom_node.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 _PROTOCOL_VERSION = 1
@@ -49,7 +49,7 @@ def negotiate(first: bytes, supported: Sequence[PresentationContext]) -> Negotia
         results, replies = negotiate_as_acceptor(asked.presentation_context_definition_list, supported, roles)
         return Negotiated(_accepted(asked, results, replies), _usable(results), longest)
     except Exception as exc:  # the library promises no class of exception for what is broken
-        raise BadPdu("an association request that cannot be decoded", AbortReason.INVALID_PARAMETER) from exc
+        raise BadPdu("an association request that cannot be decoded") from exc
 
 
 def _usable(results: Sequence[PresentationContext]) -> dict[int, tuple[str, str]]:

@@ -170,11 +170,11 @@ class Loop:
         at, end = 0, len(body)
         while at < end:
             if at + 6 > end:
-                raise BadPdu("a P-DATA that ends within a value", AbortReason.INVALID_PARAMETER)
+                raise BadPdu("a P-DATA that ends within a value")
             length = int.from_bytes(body[at : at + 4])
             context, control = body[at + 4], body[at + 5]
             if length < 2 or at + 4 + length > end:
-                raise BadPdu("a value that is longer than its P-DATA", AbortReason.INVALID_PARAMETER)
+                raise BadPdu("a value that is longer than its P-DATA")
             self._fragment(context, control, body[at + 6 : at + 4 + length])
             at += 4 + length
 
@@ -182,16 +182,16 @@ class Loop:
         message = self._message
         if message.context is None:
             if context not in self._contexts:
-                raise BadPdu("data for a presentation context that was not accepted", AbortReason.INVALID_PARAMETER)
+                raise BadPdu("data for a presentation context that was not accepted")
             message.context = context
         elif message.context != context:
-            raise BadPdu("fragments of a message in two presentation contexts", AbortReason.INVALID_PARAMETER)
+            raise BadPdu("fragments of a message in two presentation contexts")
         if (message.command is None) != bool(control & COMMAND):
-            raise BadPdu("command and data set out of order", AbortReason.INVALID_PARAMETER)
+            raise BadPdu("command and data set out of order")
         if message.command is None:
             message.command_set += content
             if len(message.command_set) > MAX_COMMAND:
-                raise BadPdu("a command set without end", AbortReason.INVALID_PARAMETER)
+                raise BadPdu("a command set without end")
             if control & LAST:
                 message.command = command.parse(message.command_set)
                 if not message.command.has_data_set:
@@ -225,7 +225,7 @@ class Loop:
         """Answer a whole message and be ready for the next."""
         if asked.field == Field.C_STORE:
             if not asked.sop_class or not asked.sop_instance:
-                raise BadPdu("C-STORE without SOP Class or Instance UID", AbortReason.INVALID_PARAMETER)
+                raise BadPdu("C-STORE without SOP Class or Instance UID")
             abstract_syntax, transfer_syntax = self._contexts[context]
             if abstract_syntax == VERIFICATION:  # the only context that a stranger has
                 status = StoreStatus.SOP_CLASS_NOT_SUPPORTED

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from dicom_node.network.upperlayer import HEADER, AbortReason, BadPdu
+from dicom_node.network.upperlayer import HEADER, BadPdu
 
 MAX_CONTEXTS = 128  # context IDs are odd and below 256
 MAX_TRANSFER_SYNTAXES = 100  # per context; the standard names some fifty
@@ -35,7 +35,7 @@ def padded_with_spaces(pdu: bytes) -> bytes:
 def parse(pdu: bytes) -> Request:
     """Raises BadPdu where the A-ASSOCIATE-RQ is not well-formed or its lists are longer than any real one's."""
     if len(pdu) < _FIXED:
-        raise _bad("an association request that ends too early")
+        raise BadPdu("an association request that ends too early")
     abstract: list[str] = []
     users = 0
     for kind, value in _items(pdu[_FIXED:]):
@@ -44,7 +44,7 @@ def parse(pdu: bytes) -> Request:
         elif kind == _USER_INFORMATION:
             users += sum(1 for _ in _items(value))
         if len(abstract) > MAX_CONTEXTS or users > MAX_USER_ITEMS:
-            raise _bad("an association request with too many items")
+            raise BadPdu("an association request with too many items")
     return Request(_title(pdu[10:26]), _title(pdu[26:42]), frozenset(abstract))
 
 
@@ -56,7 +56,7 @@ def _proposed(context: bytes) -> str:
             abstract = value.rstrip(b"\0 ").decode("ascii", "replace")
         transfer_syntaxes += kind == _TRANSFER_SYNTAX
     if transfer_syntaxes > MAX_TRANSFER_SYNTAXES:
-        raise _bad("a presentation context with too many transfer syntaxes")
+        raise BadPdu("a presentation context with too many transfer syntaxes")
     return abstract
 
 
@@ -65,7 +65,7 @@ def _items(data: bytes) -> Iterator[tuple[int, bytes]]:
     while at < len(data):
         end = at + 4 + int.from_bytes(data[at + 2 : at + 4])
         if end > len(data):
-            raise _bad("an association request with an item longer than the request")
+            raise BadPdu("an association request with an item longer than the request")
         yield data[at], data[at + 4 : end]
         at = end
 
@@ -73,7 +73,3 @@ def _items(data: bytes) -> Iterator[tuple[int, bytes]]:
 def _title(field: bytes) -> str:
     """PS3.8 9.3.2: leading and trailing spaces do not count."""
     return field.decode("ascii", "replace").strip(" \0")
-
-
-def _bad(text: str) -> BadPdu:
-    return BadPdu(text, AbortReason.INVALID_PARAMETER)

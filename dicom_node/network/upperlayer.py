@@ -51,9 +51,9 @@ class Closed(Exception):
 
 
 class BadPdu(Exception):
-    """What arrived is not an acceptable PDU."""
+    """What arrived is not an acceptable PDU; `reason` is the one to abort with."""
 
-    def __init__(self, text: str, reason: AbortReason) -> None:
+    def __init__(self, text: str, reason: AbortReason = AbortReason.INVALID_PARAMETER) -> None:
         super().__init__(text)
         self.reason = reason
 
@@ -66,7 +66,7 @@ def judge(header: bytes) -> tuple[PduType, int]:
         raise BadPdu(f"PDU type {header[0]:02X} is not known", AbortReason.UNRECOGNIZED_PDU) from exc
     length = int.from_bytes(header[2:HEADER])
     if length > LONGEST.get(kind, _LONGEST_OTHER):
-        raise BadPdu(f"a PDU of {length} bytes is too long", AbortReason.INVALID_PARAMETER)
+        raise BadPdu(f"a PDU of {length} bytes is too long")
     return kind, length
 
 
