@@ -15,8 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dtvit import robust
-
-Mask = npt.NDArray[np.bool_]
+from dtvit.morphology import Fast, Mask, sizes
 
 MODES = ("paper", "robust")
 VERSIONS = {"paper": "paper-1", "robust": "robust-1"}
@@ -24,6 +23,7 @@ VERSIONS = {"paper": "paper-1", "robust": "robust-1"}
 
 WINDOW_HU = (0.0, 80.0)
 PAPER_RADIUS = 3  # pixels, whatever their size: disk(3)
+PIXELS = (1.0, 1.0)  # radii in pixels, where `morphology` has millimetres
 PAPER_LEVEL = 3  # of 255, after scaling the window's contents per slice
 
 
@@ -83,31 +83,15 @@ def paper(hu: npt.NDArray[np.float32]) -> Mask:
     """The papers' mask (row, column), by OpenCV; the same as `paper_reference`, pixel for pixel."""
     import cv2
 
-    disk = _disk(PAPER_RADIUS)
-    thin = cv2.erode(_binarised(hu).view(np.uint8), disk)
-    largest = _largest(thin)
-    if largest is None:
+    by = Fast()
+    labels, count = by.parts(by.erode(_binarised(hu), PAPER_RADIUS, PIXELS))
+    if not count:
         return np.zeros(hu.shape, np.bool_)
-    body = cv2.dilate(largest, disk)
+    largest = labels == 1 + int(sizes(labels, count)[1:].argmax())  # the first of equals
+    body = by.dilate(largest, PAPER_RADIUS, PIXELS).view(np.uint8)
     body[:, 0] = body[:, -1] = 0
     cv2.floodFill(body, None, (0, 0), 2)  # 4-connected
     return np.asarray(body != 2)
-
-
-def _largest(thin: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8] | None:
-    """The 8-connected region of largest area, non-zero; the first of equals; None if there is none."""
-    import cv2
-
-    small = thin.size <= 4 * 65535  # 8-connected regions are at most a quarter as many as pixels: labels fit 16 bits
-    count, labels = cv2.connectedComponents(thin, connectivity=8, ltype=cv2.CV_16U if small else cv2.CV_32S)
-    if count == 1:
-        return None
-    if small:  # an OpenCV histogram is ten times faster than bincount, but does not take 32 bits
-        areas = cv2.calcHist([labels], [0], thin, [count - 1], [1, count])
-    else:
-        areas = np.bincount(labels.ravel())[1:]
-    label = 1 + int(areas.argmax())
-    return np.asarray(cv2.inRange(labels, label, label), np.uint8)
 
 
 def paper_reference(hu: npt.NDArray[np.float32]) -> Mask:
@@ -122,8 +106,3 @@ def paper_reference(hu: npt.NDArray[np.float32]) -> Mask:
     body = dilation(labels == 1 + int(np.bincount(labels.ravel())[1:].argmax()), disk(PAPER_RADIUS))
     body[:, 0] = body[:, -1] = False
     return np.asarray(~segmentation.flood(body, (0, 0), connectivity=1))
-
-
-def _disk(radius: int) -> npt.NDArray[np.uint8]:
-    y, x = np.ogrid[-radius : radius + 1, -radius : radius + 1]
-    return np.asarray(x * x + y * y <= radius * radius, np.uint8)
