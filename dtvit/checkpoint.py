@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -110,7 +111,7 @@ class Checkpoint:
 
     @property
     def parameters(self) -> int:
-        return sum(_product(shape) for shape in self.shapes.values())
+        return sum(map(math.prod, self.shapes.values()))
 
 
 def describe(path: Path) -> Checkpoint:
@@ -245,10 +246,3 @@ def _difference(wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple
 
 def _widen(value: torch.Tensor) -> torch.Tensor:
     return value.float() if value.is_floating_point() else value
-
-
-def _product(shape: tuple[int, ...]) -> int:
-    product = 1
-    for size in shape:
-        product *= size
-    return product
