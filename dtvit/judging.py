@@ -7,7 +7,7 @@ Everything here is judged by what single slices show (`selection`) beside their 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence, Sized
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 from dtvit.findings import Region
@@ -59,33 +59,21 @@ def doubts(
         or _brain_at_end(contents, i, 2 * i - beyond) > least + WIDENS[least] * _step_mm(positions_mm, i, beyond)
     ]
     cut = [i for i in at if _dips(contents, i, at[0], at[-1])]
-    if cut:
-        some = _counted(cut, "slice shows", "slices show")
-        found.append(f"{some} much less head or brain than those on both sides{images(cut, named)}")
-    elif (step := _abrupt(contents, at)) is not None:
+    found += _told(cut, named, "{} much less head or brain than those on both sides", "slice shows", "slices show")
+    if not cut and (step := _abrupt(contents, at)) is not None:
         which = [name for i in step if named and (name := named[i])]
         where = f" (between images {which[0]} and {which[1]})" if len(which) == 2 else ""
         found.append(f"much of the head disappears from one slice to the next{where}")
     hidden = [i for i in at if (content := contents[i]) is not None and content.unseen_cm2 > UNSEEN_CM2]
-    if hidden:
-        some = _counted(hidden, "slice has", "slices have")
-        found.append(f"{some} brain outside the area shown to the network{images(hidden, named)}")
+    found += _told(hidden, named, "{} brain outside the area shown to the network", "slice has", "slices have")
     cut_off = [i for i in at if i >= base and i not in hidden and (content := contents[i]) and content.cut_mm]
-    if cut_off:
-        some = _counted(cut_off, "slice ends", "slices end")
-        found.append(f"{some} inside the head, as if part of it were cut off{images(cut_off, named)}")
+    found += _told(cut_off, named, "{} inside the head, as if part of it were cut off", "slice ends", "slices end")
     shifted = {i: content for i in at if (content := contents[i]) and content.shifted_hu}
-    if shifted:
-        some, wrong = _counted(shifted, "slice", "slices"), _shift_in_words(list(shifted.values()))
-        found.append(f"in {some} the values are {wrong}{images(list(shifted), named)}")
+    found += _told(list(shifted), named, "in {} the values are " + _shift_in_words(shifted.values()))
     noisy = [i for i in at if (content := contents[i]) and content.noise_hu > NOISY_HU]
-    if noisy:
-        some = _counted(noisy, "slice", "slices")
-        found.append(f"noise or streaks in {some} may hide a bleed{images(noisy, named)}")
+    found += _told(noisy, named, "noise or streaks in {} may hide a bleed")
     lost = [i for i, content in enumerate(contents) if content is not None and content.removed_cm2 > REMOVED_CM2]
-    if lost:
-        some = _counted(lost, "slice", "slices")
-        found.append(f"in {some} tissue that may be brain was removed with the head holder{images(lost, named)}")
+    found += _told(lost, named, "in {} tissue that may be brain was removed with the head holder")
     return tuple(found)
 
 
@@ -116,11 +104,15 @@ def images(at: Sequence[int], named: Sequence[str | None]) -> str:
     return f" ({'image' if len(which) == 1 else 'images'} {', '.join(which)})"
 
 
-def _counted(which: Sized, one: str, several: str) -> str:
-    return f"{len(which)} {one if len(which) == 1 else several}"
+def _told(
+    at: Sequence[int], named: Sequence[str | None], sentence: str, one: str = "slice", several: str = "slices"
+) -> list[str]:
+    """The sentence, with the number of these slices in place of `{}`, and which they are; nothing if there are none."""
+    counted = f"{len(at)} {one if len(at) == 1 else several}"
+    return [sentence.format(counted) + images(at, named)] if at else []
 
 
-def _shift_in_words(contents: Sequence[SliceContent]) -> str:
+def _shift_in_words(contents: Iterable[SliceContent]) -> str:
     if sum(content.shifted_hu for content in contents) > 0:
         return f"about {INTERCEPT_HU:.0f} HU too high, as if Rescale Intercept had been lost"
     return f"about {INTERCEPT_HU:.0f} HU too low, as if Rescale Intercept had been added twice"
