@@ -233,7 +233,7 @@ def assign_regions(contents: Sequence[SliceContent | None]) -> list[Region]:
     elif areas and max(areas) >= LOWER_CM2:
         lowest = highest = areas.index(max(areas))
     else:
-        return [_outside(c, Region.BELOW_BRAIN) for c in contents]
+        return [_region(c, Region.BELOW_BRAIN) for c in contents]
     while lowest > 0 and (areas[lowest - 1] >= LOWER_CM2 or _unread_within(areas, contents, lowest - 1, -1)):
         lowest -= 1
     # A brain tapers towards the foramen magnum; where it ends abruptly the bone is open, so look further.
@@ -245,21 +245,16 @@ def assign_regions(contents: Sequence[SliceContent | None]) -> list[Region]:
         or _unread_within(areas, contents, highest + 1, 1)
     ):
         highest += 1
-    regions = []
-    for i, content in enumerate(contents):
-        if i < lowest:
-            regions.append(_outside(content, Region.BELOW_BRAIN))
-        elif i > highest:
-            regions.append(_outside(content, Region.ABOVE_BRAIN))
-        else:
-            regions.append(_outside(content, Region.BRAIN))
-    return regions
+    parts = [Region.BELOW_BRAIN] * lowest + [Region.BRAIN] * (highest + 1 - lowest)
+    parts += [Region.ABOVE_BRAIN] * (len(contents) - len(parts))
+    return [_region(content, part) for content, part in zip(contents, parts, strict=True)]
 
 
-def _outside(content: SliceContent | None, region: Region) -> Region:
+def _region(content: SliceContent | None, part: Region) -> Region:
+    """What a slice of this part of the series shows."""
     if content is None:
         return Region.UNKNOWN
-    return region if content.head_cm2 >= HEAD_CM2 else Region.NO_HEAD
+    return part if content.head_cm2 >= HEAD_CM2 else Region.NO_HEAD
 
 
 def _open_skull(content: SliceContent | None) -> bool:
