@@ -125,10 +125,10 @@ def load(source: bytes | Path | str | Dataset) -> Dataset:
 
 
 def _report(ds: Dataset) -> ParsedReport:
-    measurements = next(_children(ds, codes.IMAGING_MEASUREMENTS), None)
+    measurements = next(children(ds, codes.IMAGING_MEASUREMENTS), None)
     if measurements is None:
         raise NotAReport("the Structured Report has no Imaging Measurements")
-    whole, *slices = _children(measurements, codes.MEASUREMENT_GROUP)
+    whole, *slices = children(measurements, codes.MEASUREMENT_GROUP)
     algorithm = {
         "name": _text(whole, codes.ALGORITHM_NAME) or "",
         "version": _text(whole, codes.ALGORITHM_VERSION) or "",
@@ -160,7 +160,7 @@ def _report(ds: Dataset) -> ParsedReport:
         completion_rule=_text(whole, codes.COMPLETION_RULE) or "",
         partial_because=_text(whole, codes.PARTIAL_BECAUSE),
         algorithm=algorithm,
-        best=tuple(_reference(item)[1] for item in _children(whole, codes.BEST_ILLUSTRATION)),
+        best=tuple(_reference(item)[1] for item in children(whole, codes.BEST_ILLUSTRATION)),
         slices=tuple(map(_slice, slices)),
         predecessor=next(
             (str(s.ReferencedSOPSequence[0].ReferencedSOPInstanceUID)
@@ -189,19 +189,22 @@ def _slice(group: Dataset) -> ParsedSlice:
 
 def source_images(group: Dataset) -> Iterator[Dataset]:
     """The items that name a group's image; older reports use the purpose of reference of a document."""
-    yield from _children(group, codes.SOURCE_IMAGE)
-    yield from _children(group, codes.SOURCE_OF_DOCUMENT)
+    yield from children(group, codes.SOURCE_IMAGE)
+    yield from children(group, codes.SOURCE_OF_DOCUMENT)
 
 
-def _children(item: Dataset, name: Concept) -> Iterator[Dataset]:
-    for child in item.get("ContentSequence") or []:
-        names = child.get("ConceptNameCodeSequence") or []
-        if names and (names[0].get("CodeValue"), names[0].get("CodingSchemeDesignator")) == name.key:
-            yield child
+def children(item: Dataset, name: Concept) -> Iterator[Dataset]:
+    """The content items of this name right below `item`."""
+    return (child for child in item.get("ContentSequence") or [] if is_named(child, name))
+
+
+def is_named(item: Dataset, name: Concept) -> bool:
+    code = (item.get("ConceptNameCodeSequence") or [Dataset()])[0]
+    return (code.get("CodeValue"), code.get("CodingSchemeDesignator")) == name.key
 
 
 def _texts(item: Dataset, name: Concept) -> tuple[str, ...]:
-    return tuple(str(child.TextValue) for child in _children(item, name))
+    return tuple(str(child.TextValue) for child in children(item, name))
 
 
 def _text(item: Dataset, name: Concept) -> str | None:
@@ -209,7 +212,7 @@ def _text(item: Dataset, name: Concept) -> str | None:
 
 
 def _code_key(item: Dataset, name: Concept) -> tuple[str, str] | None:
-    for child in _children(item, name):
+    for child in children(item, name):
         code = child.ConceptCodeSequence[0]
         return str(code.CodeValue), str(code.CodingSchemeDesignator)
     return None
@@ -228,7 +231,7 @@ def _location(item: Dataset) -> str | None:
 
 
 def _number(item: Dataset, name: Concept) -> float | None:
-    for child in _children(item, name):
+    for child in children(item, name):
         return float(child.MeasuredValueSequence[0].NumericValue)
     return None
 

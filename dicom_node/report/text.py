@@ -14,7 +14,7 @@ from textwrap import fill
 from pydicom.dataset import Dataset
 
 from dicom_node.report import codes, wording
-from dicom_node.report.reading import NotAReport, ParsedSlice, parse, source_images
+from dicom_node.report.reading import NotAReport, ParsedReport, ParsedSlice, children, is_named, parse, source_images
 from dtvit.findings import Outcome
 
 WIDTH = 100
@@ -33,7 +33,8 @@ class Line:
 
 def render(ds: Dataset) -> str:
     """Plain text, at most `WIDTH` columns."""
-    slices = _slices(ds)
+    told = _ours(ds)
+    slices = () if told is None else told.slices
     out = [title(ds), "=" * len(title(ds)), *(f"{k}: {v}" for k, v in header(ds))]
     for line in lines(ds, with_slices=not slices):
         indent = "  " * line.depth
@@ -60,10 +61,7 @@ def printable(text: str) -> str:
 
 def html(ds: Dataset) -> str:
     """One page without scripts or external files; readable on a dark and a light screen."""
-    try:
-        told = parse(ds)
-    except NotAReport:
-        told = None
+    told = _ours(ds)
     rows = []
     for line in lines(ds, with_slices=told is None):
         pad = f' style="padding-left:{1.2 * line.depth:.1f}em"'
@@ -112,12 +110,12 @@ def words(s: ParsedSlice) -> str:
     return "; ".join([said, *s.doubts])
 
 
-def _slices(ds: Dataset) -> tuple[ParsedSlice, ...]:
-    """The slices of one of our reports; nothing for an SR that somebody else made."""
+def _ours(ds: Dataset) -> ParsedReport | None:
+    """What one of our reports says; None for an SR that somebody else made."""
     try:
-        return parse(ds).slices
+        return parse(ds)
     except NotAReport:
-        return ()
+        return None
 
 
 def lines(ds: Dataset, *, with_slices: bool) -> Iterator[Line]:
@@ -135,15 +133,14 @@ def lines(ds: Dataset, *, with_slices: bool) -> Iterator[Line]:
 def _walk(items: Iterable[Dataset], depth: int, images: dict[tuple[str, str], str], slices: bool) -> Iterator[Line]:
     for item in items:
         kind, name = item.get("ValueType", ""), _meaning(item.get("ConceptNameCodeSequence"))
-        children = item.get("ContentSequence") or []
         if kind == "CONTAINER":
             if not slices and any(source_images(item)):
                 continue
-            tracked = next((str(c.get("TextValue", "")) for c in _named(item, codes.TRACKING_IDENTIFIER)), "")
+            tracked = next((str(c.get("TextValue", "")) for c in children(item, codes.TRACKING_IDENTIFIER)), "")
             yield Line(depth, tracked or name, container=True)
-        elif kind != "UIDREF" and _key(item) != codes.TRACKING_IDENTIFIER.key:
+        elif kind != "UIDREF" and not is_named(item, codes.TRACKING_IDENTIFIER):
             yield Line(depth, name, _value(item, kind, images))
-        yield from _walk(children, depth + 1, images, slices)
+        yield from _walk(item.get("ContentSequence") or [], depth + 1, images, slices)
 
 
 def _value(item: Dataset, kind: str, images: dict[tuple[str, str], str]) -> str:
@@ -189,18 +186,9 @@ def _image_names(item: Dataset) -> dict[tuple[str, str], str]:
     names: dict[tuple[str, str], str] = {}
     for child in item.get("ContentSequence") or []:
         names.update(_image_names(child))
-    for name in _named(item, codes.TRACKING_IDENTIFIER):
+    for name in children(item, codes.TRACKING_IDENTIFIER):
         names.update({_reference(image): str(name.get("TextValue", "")) for image in source_images(item)})
     return names
-
-
-def _named(item: Dataset, concept: codes.Concept) -> Iterator[Dataset]:
-    return (child for child in item.get("ContentSequence") or [] if _key(child) == concept.key)
-
-
-def _key(item: Dataset) -> tuple[str | None, str | None]:
-    name = (item.get("ConceptNameCodeSequence") or [Dataset()])[0]
-    return name.get("CodeValue"), name.get("CodingSchemeDesignator")
 
 
 def _reference(item: Dataset) -> tuple[str, str]:
