@@ -35,6 +35,10 @@ _CONTEXTS = [(SOP_CLASS, str(uid)) for uid in (ExplicitVRLittleEndian, ImplicitV
 
 Reference = tuple[str, str]
 """SOP Class UID and SOP Instance UID."""
+Handler = tuple[Any, ...]
+"""The library's: an event, a function, its further arguments."""
+AskUs = Callable[[str, str, Sequence[Reference]], CommitmentStatus]
+"""Calling AE title, transaction UID, references -> status."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,7 @@ def ask(
         on_report(report)
         came.set()
 
-    handlers = [(evt.EVT_N_EVENT_REPORT, _on_report, [take])]
+    handlers = [_on_report(take)]
     with requestor.association(peer, calling_aet, _CONTEXTS, handlers=handlers) as open_:
         if open_ is None:
             raise NoContext(f"{peer.name} offers no storage commitment; enable it there, or remove peers.commitment")
@@ -101,77 +105,69 @@ def report(peer: Peer, calling_aet: str, transaction_uid: str, answers: Sequence
         _check(peer, "N-EVENT-REPORT", answer)
 
 
-def service(
-    on_report: Callable[[Report], None],
-    on_request: Callable[[str, str, Sequence[Reference]], CommitmentStatus] | None,
-) -> tuple[str, list[tuple[Any, ...]]]:
-    """What the receiver offers besides storage; `on_request`: calling AE title, transaction, references -> status.
+def service(on_report: Callable[[Report], None], on_request: AskUs | None) -> tuple[str, list[Handler]]:
+    """What the receiver offers besides storage.
 
     Without `on_request` nobody may ask us for commitment; reports on what we asked are still taken.
     """
     return SOP_CLASS, [
-        (evt.EVT_N_EVENT_REPORT, _on_report, [on_report]),
-        (evt.EVT_N_ACTION, _on_action, [on_request]),
+        _on_report(on_report),
+        (evt.EVT_N_ACTION, _answered, [_requested, on_request, lambda why: log.error("request_not_kept %s", why)]),
     ]
 
 
-def _is_for_commitment(event: evt.Event) -> bool:
-    """The library goes by the class that the message names; what was negotiated is the context it arrived in."""
-    return bool(event.context.abstract_syntax == SOP_CLASS)
+def _on_report(take: Callable[[Report], None]) -> Handler:
+    return evt.EVT_N_EVENT_REPORT, _answered, [_reported, take, lambda why: log.error("report_not_taken %s", why)]
 
 
-def _on_report(event: evt.Event, take: Callable[[Report], None]) -> tuple[int, None]:
-    if not _is_for_commitment(event):
-        return CommitmentStatus.NO_SUCH_SOP_CLASS, None
-    try:
-        told = event.event_information
-        take(
-            Report(
-                str(told.TransactionUID),
-                frozenset(str(item.ReferencedSOPInstanceUID) for item in told.get("ReferencedSOPSequence") or ()),
-                {
-                    str(item.ReferencedSOPInstanceUID): int(item.get("FailureReason") or StoreStatus.PROCESSING_FAILURE)
-                    for item in told.get("FailedSOPSequence") or ()
-                },
-            )
-        )
-    except NodeError as exc:
-        log.error("report_not_taken %s", fields(reason=exc))
-        return CommitmentStatus.RESOURCE_LIMITATION, None
-    except Exception as exc:  # noqa: BLE001 - outermost line: the peer must get an answer, and it must not be Success
-        log.error("report_not_taken %s", fields(error=trace(exc)))
-        return CommitmentStatus.PROCESSING_FAILURE, None
-    return CommitmentStatus.SUCCESS, None
-
-
-def _on_action(
-    event: evt.Event, ask_us: Callable[[str, str, Sequence[Reference]], CommitmentStatus] | None
+def _answered(
+    event: evt.Event, act: Callable[..., CommitmentStatus], given: Any, complain: Callable[[str], None]
 ) -> tuple[int, None]:
-    if not _is_for_commitment(event):
+    """The status that `act` gives; in any case one, which is not Success where we failed."""
+    # The library goes by the class that the message names; what was negotiated is the context it arrived in.
+    if event.context.abstract_syntax != SOP_CLASS:
         return CommitmentStatus.NO_SUCH_SOP_CLASS, None
-    if ask_us is None:
-        return CommitmentStatus.NOT_AUTHORIZED, None
     try:
-        if event.action_type != REQUEST:
-            return CommitmentStatus.NO_SUCH_ACTION, None
-        asked = event.action_information
-        transaction_uid = str(asked.get("TransactionUID") or "")
-        references = list(
-            dict.fromkeys(  # all bytes of each are read for the answer
-                (str(item.ReferencedSOPClassUID), str(item.ReferencedSOPInstanceUID))
-                for item in asked.get("ReferencedSOPSequence") or ()
-            )
-        )
-        if not references or len(references) > LONGEST_REQUEST or not _all_valid(transaction_uid, references):
-            return CommitmentStatus.INVALID_ARGUMENT, None
-        calling = str(event.assoc.requestor.ae_title).strip()
-        return ask_us(calling, transaction_uid, references), None
+        return act(event, given), None
     except NodeError as exc:
-        log.error("request_not_kept %s", fields(reason=exc))
+        complain(fields(reason=exc))
         return CommitmentStatus.RESOURCE_LIMITATION, None
-    except Exception as exc:  # noqa: BLE001 - outermost line, as above
-        log.error("request_not_kept %s", fields(error=trace(exc)))
+    except Exception as exc:  # noqa: BLE001 - outermost line: the peer must get an answer
+        complain(fields(error=trace(exc)))
         return CommitmentStatus.PROCESSING_FAILURE, None
+
+
+def _reported(event: evt.Event, take: Callable[[Report], None]) -> CommitmentStatus:
+    told = event.event_information
+    take(
+        Report(
+            str(told.TransactionUID),
+            frozenset(str(item.ReferencedSOPInstanceUID) for item in told.get("ReferencedSOPSequence") or ()),
+            {
+                str(item.ReferencedSOPInstanceUID): int(item.get("FailureReason") or StoreStatus.PROCESSING_FAILURE)
+                for item in told.get("FailedSOPSequence") or ()
+            },
+        )
+    )
+    return CommitmentStatus.SUCCESS
+
+
+def _requested(event: evt.Event, ask_us: AskUs | None) -> CommitmentStatus:
+    if ask_us is None:
+        return CommitmentStatus.NOT_AUTHORIZED
+    if event.action_type != REQUEST:
+        return CommitmentStatus.NO_SUCH_ACTION
+    asked = event.action_information
+    transaction_uid = str(asked.get("TransactionUID") or "")
+    references = list(
+        dict.fromkeys(  # all bytes of each are read for the answer
+            (str(item.ReferencedSOPClassUID), str(item.ReferencedSOPInstanceUID))
+            for item in asked.get("ReferencedSOPSequence") or ()
+        )
+    )
+    if not references or len(references) > LONGEST_REQUEST or not _all_valid(transaction_uid, references):
+        return CommitmentStatus.INVALID_ARGUMENT
+    return ask_us(str(event.assoc.requestor.ae_title).strip(), transaction_uid, references)
 
 
 def _all_valid(transaction_uid: str, references: Iterable[Reference]) -> bool:
