@@ -17,7 +17,7 @@ from untrained import metadata
 
 from dicom_node import extras, reporting, spooled
 from dicom_node.cli import main
-from dicom_node.cli.common import newest_report
+from dicom_node.cli.results import newest_report
 from dicom_node.errors import NotPossible, StoreFull, StoreUnavailable
 from dicom_node.health import health
 from dicom_node.slices import Shown

@@ -7,15 +7,7 @@ from pathlib import Path
 
 import click
 
-from dicom_node.cli.common import (
-    CONFIG,
-    Commands,
-    describe_checkpoint,
-    find_series,
-    load_config,
-    newest_report,
-    opened,
-)
+from dicom_node.cli.common import CONFIG, Commands, describe_checkpoint, find_series, load_config, opened
 from dicom_node.errors import NotFound, NotPossible, StoreUnavailable
 
 ASK = "\0"  # occurs in no Patient ID
@@ -52,6 +44,29 @@ def report_show(named: str, as_html: bool, config_path: Path) -> None:
         screen.show(console, ds)
     else:
         click.echo(text.html(ds) if as_html else text.render(ds))
+
+
+def newest_report(named: str, config_path: Path) -> bytes:
+    """The newest report of the named series; if it was withdrawn, standard error says so."""
+    from dicom_node.store.overview import history
+    from dicom_node.tables import JobState, ObjectKind
+
+    with opened(config_path) as (_, database, spool):
+        with database.read() as connection:
+            one = find_series(connection, named)
+            known = history(connection, one.id)
+        reports = [row for row in known["deliveries"] if row["kind"] == ObjectKind.REPORT]
+        if not reports:
+            raise NotFound(f"series {one.id} has no report; see dicom-node show {one.id}")
+        made_by = next(run for run in known["runs"] if run["id"] == reports[-1]["job_id"])
+        if made_by["state"] == JobState.WITHDRAWN:
+            click.echo(f"WITHDRAWN, no longer valid: {made_by['reason']}", err=True)
+        try:
+            return spool.read(reports[-1]["file"])
+        except FileNotFoundError as exc:
+            raise NotFound(
+                f"the report of series {one.id} is gone from the spool; make a new one with retry --again"
+            ) from exc
 
 
 @click.command()
