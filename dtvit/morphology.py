@@ -103,6 +103,13 @@ def renamed(labels: Labels, names: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint
     return np.asarray(cv2.LUT(labels, table))
 
 
+def marked(labels: Labels, which: Mask) -> Mask:
+    """Where a label lies that `which` marks, by label; never the background, label 0."""
+    names = which.astype(np.uint8)
+    names[0] = 0
+    return renamed(labels, names).view(np.bool_)
+
+
 def _smallest(labels: npt.NDArray[np.integer[Any]], count: int) -> Labels:
     kind: type[np.integer[Any]] = np.uint8 if count < 2**8 else np.uint16 if count < 2**16 else np.int32
     return labels.astype(kind, copy=False)

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dtvit import shells
-from dtvit.morphology import Fast, Mask, Morphology, Pixel, coarse, finer, renamed, sizes
+from dtvit.morphology import Fast, Mask, Morphology, Pixel, coarse, finer, marked, renamed, sizes
 
 LEVEL_HU = 80.0 * 4 / 255  # what the papers' "> 3 of 255" amounts to on a slice that reaches from air to bone
 DISK_MM = 1.5  # disk(3) on the pixels of the papers' scanners, 0.45 to 0.5 mm
@@ -286,9 +286,7 @@ def _touching(outline: Mask, head: Mask, pixel_mm: Pixel, by: Morphology) -> Mas
     step, _ = coarse(pixel_mm, shells.CELL_MM)
     labels, count = by.parts(outline)
     labels = finer(labels, step, head.shape)
-    held = sizes(labels, count, head) > 0
-    held[0] = False
-    return renamed(labels, held.view(np.uint8)).view(np.bool_)
+    return marked(labels, sizes(labels, count, head) > 0)
 
 
 def _filled(grown: Mask, bone: Mask, pixel_mm: Pixel, by: Morphology) -> Mask:
@@ -315,9 +313,9 @@ def _within_skull(mask: Mask, bone: Mask, pixel_mm: Pixel, by: Morphology) -> Ma
 
 def _grown(parts: _Parts, chosen: frozenset[int], pixel_mm: Pixel, by: Morphology) -> Mask:
     """The chosen parts dilated back to size."""
-    wanted = np.zeros(len(parts.weight) + 1, np.uint8)
-    wanted[list(chosen)] = 1
-    return by.dilate(renamed(parts.labels, wanted).view(np.bool_), DISK_MM, pixel_mm)
+    wanted = np.zeros(len(parts.weight) + 1, np.bool_)
+    wanted[list(chosen)] = True
+    return by.dilate(marked(parts.labels, wanted), DISK_MM, pixel_mm)
 
 
 def _enclosed(mask: Mask, pixel_mm: Pixel, by: Morphology) -> Mask:

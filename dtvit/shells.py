@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from dtvit.morphology import Mask, Morphology, Pixel, coarse, finer, renamed, sizes
+from dtvit.morphology import Mask, Morphology, Pixel, coarse, finer, marked, sizes
 
 BODY_HU = -250.0  # fat and all that is denser
 OPENING_MM = 9.0  # removes shells of up to 18 mm, and of a head only ears and the tip of the nose
@@ -68,9 +68,7 @@ def _near(thick: Mask, margin_mm: float, pixel_mm: Pixel, by: Morphology) -> Mas
 def _within_hull(holes: Mask, hull: Mask, by: Morphology) -> Mask:
     """Those of the holes that lie in the hull: air of sinuses, not the gap between head and holder."""
     labels, count = by.parts(holes)
-    inside = sizes(labels, count, hull) >= INSIDE * sizes(labels, count)
-    inside[0] = False
-    return renamed(labels, inside.view(np.uint8)).view(np.bool_)
+    return marked(labels, sizes(labels, count, hull) >= INSIDE * sizes(labels, count))
 
 
 def _with_contact(
@@ -90,9 +88,8 @@ def _with_contact(
     layer = mask & (np.abs(hu - np.float32(np.median(sample))) <= tolerance)
     layer &= (by.depth(~within, pixel_mm) <= CONTACT_MM) & (by.depth(mask, pixel_mm) <= thickness)
     labels, count = by.parts(layer | within)
-    joined = sizes(labels, count, within) > 0
     found = np.zeros(arm.shape, np.bool_)
-    found[near] = renamed(labels, joined.view(np.uint8)).view(np.bool_)
+    found[near] = marked(labels, sizes(labels, count, within) > 0)
     return found
 
 
