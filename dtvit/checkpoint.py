@@ -156,7 +156,8 @@ def load(path: Path, *, preprocessing: Collection[str] | None = None) -> tuple[D
             f"its weights are not those of {checkpoint.metadata.encoder} ({_difference(wanted, checkpoint.shapes)})",
             "the metadata names another encoder than the weights come from, or timm has changed it: export it again",
         )
-    state = {key: _widen(value) for key, value in load_file(checkpoint.path).items()}
+    stored = load_file(checkpoint.path)
+    state = {key: value.float() if value.is_floating_point() else value for key, value in stored.items()}
     model.load_state_dict(state, assign=True)
     return model.eval(), checkpoint
 
@@ -242,7 +243,3 @@ def _difference(wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple
         if found[key] != shape:
             return f"{key} has shape {found[key]}, {shape} is needed"
     return f"{next(iter(set(found) - set(wanted)))} has no place in it"
-
-
-def _widen(value: torch.Tensor) -> torch.Tensor:
-    return value.float() if value.is_floating_point() else value

@@ -233,9 +233,7 @@ def _heat(relevance: Array) -> npt.NDArray[np.uint8]:
 def _notice(page: Page, notice: str) -> None:
     lines = wrapped(notice, 22, WIDTH - 4 * MARGIN)
     height = round(1.35 * 22) * len(lines) + 16
-    page.draw.rectangle(
-        (MARGIN, page.y, WIDTH - MARGIN, page.y + height), outline=COLOURS[Outcome.UNDETERMINED], width=2
-    )
+    page.draw.rectangle((MARGIN, page.y, WIDTH - MARGIN, page.y + height), outline=WARNING, width=2)
     page.y += 8
-    page.text(notice, 22, COLOURS[Outcome.UNDETERMINED], 2 * MARGIN, WIDTH - 4 * MARGIN)
+    page.text(notice, 22, WARNING, 2 * MARGIN, WIDTH - 4 * MARGIN)
     page.y += 16

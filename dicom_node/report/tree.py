@@ -32,7 +32,7 @@ OBSERVED = sr.RelationshipTypeValues.HAS_OBS_CONTEXT
 
 def content(findings: SeriesFindings, context: ReportContext, source: Dataset) -> Dataset:
     """The root container. `source` is the header of one image, read for the imaging procedure."""
-    title = codes.TITLE_VIEWER if Title(context.title) is Title.VIEWER else codes.TITLE_MEASUREMENT_REPORT
+    title = codes.TITLE_VIEWER if context.title == Title.VIEWER else codes.TITLE_MEASUREMENT_REPORT
     measurements = _container(codes.IMAGING_MEASUREMENTS, None, [_conclusion(findings, context, source)])
     for s in findings.slices:
         measurements.ContentSequence.append(_slice(s, context))
