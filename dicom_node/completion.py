@@ -44,12 +44,9 @@ def decide(
     if expected is not None and received >= expected:
         return Decision(Rule.COUNT, whole=True)
     none_missing = expected is None
-    if quiet_s >= waits.settle_s and not association_open and none_missing and covers(coverage, waits.min_cover_mm):
+    covered = coverage is not None and coverage.complete and coverage.extent_mm >= waits.min_cover_mm
+    if covered and quiet_s >= waits.settle_s and not association_open and none_missing:
         return Decision(Rule.COVERED, whole=True)
     if quiet_s >= waits.silence_s:
         return Decision(Rule.SILENCE, whole=none_missing)
     return None
-
-
-def covers(coverage: Coverage | None, min_cover_mm: float) -> bool:
-    return coverage is not None and coverage.complete and coverage.extent_mm >= min_cover_mm

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dicom_node.completion import Decision, Rule, covers, decide
+from dicom_node.completion import Decision, Rule, decide
 from dicom_node.config import Completion
 from dtvit.findings import Coverage
 
@@ -18,7 +18,7 @@ SHORT = Coverage(complete=True, extent_mm=90.0, lower_end_seen=True, upper_end_s
 
 def decision(quiet_s: float, **given: Any) -> Decision | None:
     values: dict[str, Any] = {"received": 30, "expected": None, "association_open": False, "coverage": None}
-    return decide(now=1000.0 + quiet_s, last_at=1000.0, waits=WAITS, **values | given)
+    return decide(now=1000.0 + quiet_s, last_at=1000.0, **{"waits": WAITS} | values | given)
 
 
 def test_a_count_that_is_reached_completes_at_once() -> None:
@@ -57,8 +57,7 @@ def test_fewer_than_announced_are_never_vouched_for() -> None:
     assert decision(30.0) == Decision(Rule.SILENCE, whole=True)
 
 
-def test_coverage_counts_from_the_configured_extent() -> None:
-    assert covers(SHORT, 90.0)
-    assert not covers(SHORT, 90.1)
-    assert not covers(GAP, 0.0)
-    assert not covers(None, 0.0)
+@pytest.mark.parametrize(("least_mm", "found"), [(90.0, Decision(Rule.COVERED, whole=True)), (90.1, None)])
+def test_coverage_counts_from_the_configured_extent(least_mm: float, found: Decision | None) -> None:
+    waits = Completion(settle_s=2, silence_s=30, min_cover_mm=least_mm)
+    assert decision(2.0, coverage=SHORT, waits=waits) == found
