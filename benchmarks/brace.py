@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from dtvit import brace, preprocess, robust
+from dtvit import brace, preprocess, retracing, robust
 from dtvit.phantom import PhantomSpec, draw, render_slice
 from dtvit.selection import classify_content
 
@@ -141,7 +141,7 @@ def on_core() -> int:
             content_ms = milliseconds(shows(slices), slices)
             traces = [robust.decide(s.hu, s.pixel_mm).trace for s in slices]
             start = time.thread_time()
-            robust.retrace(traces)
+            retracing.retrace(traces)
             again_ms = (time.thread_time() - start) * 1000.0 / len(slices)
     print(f"what a slice shows, 512: {content_ms:.2f} ms; its whole preparation: {whole_ms:.2f} ms")
     print(f"second look over the series: {again_ms:.2f} ms a slice")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from dtvit import robust
+from dtvit import retracing, robust
 from dtvit.morphology import Fast, Mask, sizes
 
 MODES = ("paper", "robust")
@@ -35,7 +35,7 @@ class HeadMask:
     """(row, column); True is head with everything it encloses."""
     flags: tuple[str, ...] = ()
     """What was unusual, in words; empty if nothing was."""
-    trace: robust.Trace | None = None
+    trace: retracing.Trace | None = None
     """What `retrace` needs of this slice; None in paper mode."""
 
 
@@ -65,7 +65,7 @@ def retrace(heads: Sequence[HeadMask]) -> list[frozenset[int] | None]:
     if len(known) < len(traces):
         return [None] * len(heads)
     return [
-        None if parts == trace.accepted else parts for trace, parts in zip(known, robust.retrace(known), strict=True)
+        None if parts == trace.accepted else parts for trace, parts in zip(known, retracing.retrace(known), strict=True)
     ]
 
 

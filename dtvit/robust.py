@@ -1,15 +1,13 @@
 """The `robust` mode of brace removal: the papers' order of steps, for the cases that their treatment gets wrong.
 
 Sizes are millimetres, the window's scale is fixed, and the head is recognised by thickness: a head is thick, a holder
-is a shell. A slice is decided by itself (`decide`), so that it can be classified while its series still arrives;
-`retrace` goes over the finished series and names the slices where the neighbours say otherwise: the vertex beside a
-thick cup, a hand at the jaw, the holder alone. Like the papers' treatment this drops the skin where fat lies under it:
-it is thinner than the disk. So pictures of both modes look alike.
+is a shell. A slice is decided by itself, so that it can be classified while its series still arrives; over the finished
+series `dtvit.retracing` names the slices where the neighbours say otherwise. Like the papers' treatment this drops the
+skin where fat lies under it: it is thinner than the disk. So pictures of both modes look alike.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,11 +15,11 @@ import numpy.typing as npt
 
 from dtvit import shells
 from dtvit.morphology import Fast, Mask, Morphology, Pixel, coarse, finer, marked, renamed, sizes
+from dtvit.retracing import VAULT_MM, Trace
 
 LEVEL_HU = 80.0 * 4 / 255  # what the papers' "> 3 of 255" amounts to on a slice that reaches from air to bone
 DISK_MM = 1.5  # disk(3) on the pixels of the papers' scanners, 0.45 to 0.5 mm
 THICK_MM = 5.0  # a part must be this thick somewhere: eye, muscle, jaw; not skin, ear, tube wall
-VAULT_MM = 25.0  # depth of a slice in which the head is one solid piece, even in a small child
 SHELL = 60.0  # area over squared depth: 3 for a disk, 10 to 60 for faces, more for shells
 SIDE_PIECE = 35.0  # the same for what is added to the main part: eye, tongue, cheek, a lobe cut off by air
 RIVAL = 0.05  # of the greatest weight; a compact part above it is preferred to a heavier shell
@@ -36,14 +34,9 @@ GAP_MM = 4.0
 CELL_MM = 2.0
 RIM = 8  # cells of background, so that what is dilated by GAP_MM does not reach the edge
 INSIDE = 0.8  # share of a part that lies in the convex hull of the main one
-FOLLOWS = 0.5  # share of a part that lies within the neighbouring slice's head
 LYING_CM2 = 10.0  # each muscle, eye and ear beside a vault is smaller
 LYING_IN_AIR = 0.35  # share of what surrounds a part; a muscle has skin, fat or bone on most sides
 AIR_HU = -400.0
-SHELL_MM = 6.0  # half the thickness of a shell, after erosion, that no part of the head follows
-DRIFT_MM = 6.0  # how far outlines move from slice to slice, tilt and growing face included
-SOLID_MM = 12.0  # half the thickness of what is not a shell: a head, if it lies within that of the thickest slice
-DEEPEST_MM = 100.0  # no head is 20 cm thick in every direction; a slice of one grey is
 
 NO_HEAD = "no head found in this slice"
 ONLY_A_SHELL = "only a shell was found: holder or empty skull"
@@ -51,18 +44,6 @@ SEVERAL = "the head is in several parts"
 CUT = "something thin that stands out from the head was cut away: a holder that touches it, or an ear"
 LYING = "something soft on the skin was kept: padding, or a swelling"
 FOLLOWED = "decided by the neighbouring slices"
-
-
-@dataclass(frozen=True, eq=False)
-class Trace:
-    """What the neighbours need to know of a slice."""
-
-    labels: npt.NDArray[np.uint8]
-    """(row, column) of the parts, on cells of about CELL_MM; 0 is background."""
-    cell_mm: tuple[float, float]
-    depths_mm: tuple[float, ...]
-    """Of part 1, 2, ...: half its greatest thickness."""
-    accepted: frozenset[int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,56 +105,6 @@ def decide(
     if chosen:
         mask[window] = _filled(grown, visible & (hu > BONE_HU), pixel_mm, by)
     return Decision(mask, tuple(dict.fromkeys(flags)), _trace(parts, chosen, pixel_mm, shape, window))
-
-
-def retrace(traces: Sequence[Trace]) -> list[frozenset[int]]:
-    """The parts to accept in each slice of a series, ordered along it: what follows from its thickest slice outwards.
-
-    Nothing changes if no slice is a solid vault, or where matrix or pixels change from slice to slice. A slice that is
-    spoiled, as by a transfer that broke off, does not affect those beyond it.
-    """
-    chosen = [trace.accepted for trace in traces]
-    depth = [0.0 if (mm := _depth(trace)) > DEEPEST_MM else mm for trace in traces]
-    if not depth or max(depth) < VAULT_MM:
-        return chosen
-    start = depth.index(max(depth))
-    outwards = (range(start + 1, len(traces)), range(start - 1, -1, -1))
-    inwards = (
-        range(len(traces) - 2, start, -1),
-        range(1, start),
-    )  # for what only the slice beyond shows to be head: a nose
-    for way in outwards:
-        _follow(traces, chosen, start, way, anew=True)
-    for way in inwards:
-        if way:
-            _follow(traces, chosen, way[0] - way.step, way, anew=False)
-    return chosen
-
-
-def _follow(traces: Sequence[Trace], chosen: list[frozenset[int]], start: int, way: range, anew: bool) -> None:
-    """Choose along `way` what follows from slice `start`: `anew`, or in addition to what was already chosen."""
-    before, seen = traces[start], _within(traces[start], chosen[start])
-    thickest = seen
-    for i in way:
-        trace = traces[i]
-        if trace.labels.shape != before.labels.shape or trace.cell_mm != before.cell_mm:
-            return
-        following = _following(trace, seen)
-        if anew and _depth(trace) >= SOLID_MM and not following & trace.accepted:  # the slice before may be spoiled
-            following = _following(trace, thickest) & trace.accepted
-        if _vault(trace) and following & trace.accepted:  # a vault needs no additions
-            following &= trace.accepted
-        chosen[i] = following | (frozenset() if anew else chosen[i])
-        if chosen[i]:
-            before, seen = trace, _within(trace, chosen[i])
-
-
-def _depth(trace: Trace) -> float:
-    return max((trace.depths_mm[i - 1] for i in trace.accepted), default=0.0)
-
-
-def _vault(trace: Trace) -> bool:
-    return _depth(trace) >= VAULT_MM
 
 
 def _visible(hu: npt.NDArray[np.float32], bright: Mask, pixel_mm: Pixel, by: Morphology) -> Mask:
@@ -344,19 +275,3 @@ def _trace(
     seen = parts.labels[top::down, left::across]
     cells[row : row + seen.shape[0], column : column + seen.shape[1]] = seen
     return Trace(cells, cell_mm, tuple(float(d) for d in parts.depth_mm), chosen)
-
-
-def _within(trace: Trace, chosen: frozenset[int]) -> Mask:
-    """Where the next slice's head may be: this one's without shells, and with room for its outline to move."""
-    by = Fast()
-    head = np.isin(trace.labels, list(chosen))
-    thick = by.erode(by.fill(head), SHELL_MM, trace.cell_mm)
-    if thick.any():
-        head = by.dilate(thick, SHELL_MM, trace.cell_mm)
-    return by.dilate(by.fill(head), DRIFT_MM, trace.cell_mm)
-
-
-def _following(trace: Trace, seen: Mask) -> frozenset[int]:
-    count = len(trace.depths_mm) + 1
-    every, within = sizes(trace.labels, count - 1), sizes(trace.labels, count - 1, seen)
-    return frozenset(i for i in range(1, count) if every[i] and within[i] >= FOLLOWS * every[i])

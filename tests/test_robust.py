@@ -8,12 +8,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from dtvit import brace, ct, preprocess, robust
+from dtvit import brace, ct, preprocess, retracing, robust
 from dtvit.ct import CTSlice
 from dtvit.judging import doubts
 from dtvit.morphology import Fast, Reference
 from dtvit.phantom import PhantomSlice, PhantomSpec, draw, render_slice
-from dtvit.robust import Trace
+from dtvit.retracing import Trace
 from dtvit.selection import assign_regions
 
 SCAN = {"matrix": 512, "fov_mm": 250.0, "thickness_mm": 5.0, "spacing_mm": 5.0, "tilt_deg": 0.0}
@@ -216,7 +216,7 @@ def traced(*parts: tuple[slice, slice], accepted: set[int], depths: tuple[float,
 
 
 def retraced(*traces: Trace) -> list[set[int]]:
-    return [set(parts) for parts in robust.retrace(traces)]
+    return [set(parts) for parts in retracing.retrace(traces)]
 
 
 VAULT = traced(HEAD, accepted={1})
