@@ -1,9 +1,18 @@
-"""What tests share: the folder with real head CT, where there is one, either receiving loop, the order of the files."""
+"""What tests share: real head CT, where there is any, a node, either receiving loop, the order of the files.
+
+Training is tested where no DICOM library is installed: what needs one is imported in its fixture.
+"""
+
+from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from made import Made
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # another process of tests wants the other core
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -26,9 +35,17 @@ def shared_data() -> Path:
     return folder
 
 
+@pytest.fixture
+def node(tmp_path: Path) -> Made:
+    """A node without network and processes, which owes its reports to one destination."""
+    from made import made_node, peer
+
+    return made_node(tmp_path, peers=[peer(104)])
+
+
 @pytest.fixture(params=[True, False], ids=["own", "pynetdicom"])
 def either_loop(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """The test runs with the node's own receiving loop, and with the library's."""
-    import receiving  # not above: training is tested where no DICOM library is installed
+    import receiving
 
     monkeypatch.setattr(receiving, "OWN_LOOP", request.param)

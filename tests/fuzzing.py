@@ -24,7 +24,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from made import Made, ct, made_node, received
+from made import Made, ct, made_node, part10
 from pydicom import dcmread
 from pydicom.filebase import DicomBytesIO
 from receiving import associate, exchange, pdus, receiver
@@ -77,8 +77,7 @@ def record(port: int) -> list[list[bytes]]:
         association = associate(port, syntax=syntax, sent=sent)
         association.send_c_echo()
         for number in (1, 2, 3):
-            got = received(ct(number), syntax=syntax)
-            association.send_c_store(dcmread(DicomBytesIO(got.meta + got.data_set)), msg_id=number)
+            association.send_c_store(dcmread(DicomBytesIO(part10(ct(number), syntax=syntax))), msg_id=number)
         association.release()
         found.append(sent)
     echo: list[bytes] = []
@@ -289,7 +288,7 @@ def attack(port: int, kept: Kept, stream: bytes, calling: str, what: str, tally:
 def run(one: Receiver, port: int, kept: Kept, *, count: int, seed: int, at_once: int = 8) -> Tallied:
     """`count` broken sessions, then a good one."""
     sessions = record(port)
-    tally = Tallied(0.05 if one.own_loop else 0.5)
+    tally = Tallied(0.05 if one._rules.own_loop else 0.5)
 
     def session(number: int) -> None:
         calling = title(seed, number)

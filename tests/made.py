@@ -138,6 +138,12 @@ def received(
     return Received(**{"sha256": hashlib.sha256(given["data_set"]).hexdigest()} | given)
 
 
+def part10(ds: Dataset, **given: Any) -> bytes:
+    """The object as a file (PS3.10); `given` as for `received`."""
+    got = received(ds, **given)
+    return got.meta + got.data_set
+
+
 @dataclass
 class Predictions:
     presence: npt.NDArray[np.float64]
@@ -195,6 +201,12 @@ class Made:
     def tick_after(self, seconds: float) -> None:
         self.clock.advance(seconds)
         self.arrivals.tick()
+
+    def work(self, worker: Worker | None = None) -> None:
+        """Have a worker do all there is to do, a step each second."""
+        worker = worker or self.worker()
+        while worker.step():
+            self.clock.advance(1.0)
 
     def makes_report(self, worker: Worker) -> None:
         """Have the first report made, and nothing beside it."""

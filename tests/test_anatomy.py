@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pytest
-from made import FakeClassifier, Made, changed, grey_series, head_series, made_node, peer, received
+from made import FakeClassifier, Made, changed, grey_series, head_series, part10
 from pydicom import uid
 from pydicom.dataset import Dataset
 
@@ -19,18 +18,11 @@ from dtvit import ct, preprocess, robust
 HEALTHY = FakeClassifier(0.01)
 
 
-@pytest.fixture
-def node(tmp_path: Path) -> Made:
-    return made_node(tmp_path, peers=[peer(104)])
-
-
 def concluded(node: Made, datasets: list[Dataset]) -> tuple[str, str]:
     """Outcome and reasons that the node gives where the model sees nothing in any slice."""
     assert set(node.accept(*datasets)) == {0}
     node.tick_after(31)
-    worker = node.worker(HEALTHY)
-    while worker.step():
-        node.clock.advance(1.0)
+    node.work(node.worker(HEALTHY))
     job = node.rows(jobs)[-1]
     return job.outcome, "; ".join(job.findings["reasons"])
 
@@ -205,8 +197,7 @@ def test_brain_cut_by_the_field_of_view_is_known_in_every_geometry(geometry: str
         slices = []
         for ds in head_series():
             pixels = pixels_of(ds)
-            got = received(repictured(ds, pixels[cut, cut].copy()))
-            slices += ct.read(got.meta + got.data_set)
+            slices += ct.read(part10(repictured(ds, pixels[cut, cut].copy())))
         return max(preprocess.prepare(one, geometry=geometry).content.unseen_cm2 for one in slices)
 
     assert unseen(slice(None)) == 0
@@ -280,9 +271,7 @@ def test_as_many_images_as_a_head_needs_may_hide_one_where_they_cannot_be_read(
     hidden = [changed(ds, BitsAllocated=12, BitsStored=12, HighBit=11) for ds in datasets[:unreadable]]
     node.accept(*hidden, *datasets[unreadable:])
     node.tick_after(31)
-    worker = node.worker(HEALTHY)
-    while worker.step():
-        node.clock.advance(1.0)
+    node.work(node.worker(HEALTHY))
     assert [job.state for job in node.rows(jobs)] == [state]
 
 
@@ -297,8 +286,7 @@ def test_what_was_looked_at_before_it_was_ruled_out_is_left_out_once_and_does_no
         for number in range(6, 14):
             set_ruled_out(connection, number, "a rule")
     node.tick_after(31)
-    while worker.step():
-        node.clock.advance(1.0)
+    node.work(worker)
     found = node.rows(jobs)[-1].findings
     left_out = {s["sop_instance_uid"]: s["left_out"] for s in found["slices"] if s["outcome"] == "not evaluated"}
     assert [left_out.get(ds.SOPInstanceUID) for ds in datasets[5:13]] == ["a rule"] * 8

@@ -25,11 +25,6 @@ from dicom_node.tables import jobs as jobs_table
 from dicom_node.tables import series as series_table
 
 
-@pytest.fixture
-def node(tmp_path: Path) -> Made:
-    return made_node(tmp_path)
-
-
 def states(node: Made) -> list[str]:
     return [row.state for row in node.rows(series_table)]
 

@@ -122,8 +122,7 @@ def test_backlog_in_work_makes_way_and_goes_on_where_it_was(node: Made) -> None:
     assert (job.state, job.tries, classifier.asked) == ("ready", 0, [4])
     worker.step()
     assert classifier.asked == [4, 1]  # the fresh one
-    while worker.step():
-        node.clock.advance(1.0)
+    node.work(worker)
     assert node.rows(jobs_table)[0].state == "reported"
     assert len(node.rows(slice_results)) == len(old) + 1
 

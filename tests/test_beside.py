@@ -5,13 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from made import FakeClassifier, Made, Predictions, changed, grey_series, made_node
+from made import FakeClassifier, Made, Predictions, changed, grey_series
 from pydicom import uid
 from pydicom.dataset import Dataset
 
@@ -75,11 +74,6 @@ def reader_of(node: Made, model: FakeClassifier) -> tuple[SliceReader, list[seri
 
 def frames(found: list[SliceResult]) -> list[tuple[int, int]]:
     return [(r.instance_id, r.frame) for r in found]
-
-
-@pytest.fixture
-def node(tmp_path: Path) -> Made:
-    return made_node(tmp_path)
 
 
 def test_the_first_batch_can_be_kept_while_the_second_is_computed(node: Made) -> None:

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from made import CT, ct, encoded, peer, received
+from made import CT, ct, encoded, part10, peer
 from pydicom import uid
 from pydicom.dataset import Dataset
 from receiving import EXPLICIT
@@ -23,8 +23,7 @@ IMPLICIT, DEFLATED = str(uid.ImplicitVRLittleEndian), str(uid.DeflatedExplicitVR
 
 def file(ds: Dataset, folder: Path) -> scu.Outgoing:
     path = folder / "one.dcm"
-    got = received(ds)
-    path.write_bytes(got.meta + got.data_set)
+    path.write_bytes(part10(ds))
     return scu.outgoing(path)
 
 

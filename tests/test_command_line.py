@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from made import ct, made_node, received
+from made import ct, made_node, part10
 from receiving import listening
 from untrained import untrained_checkpoint
 
@@ -233,8 +233,7 @@ def test_echo_of_a_peer_that_is_not_there(folder: Path):
 def test_sending_that_ends_in_the_middle_says_how_far_it_came(folder: Path):
     peer = '[[peers]]\nname = "GONE"\nhost = "127.0.0.1"\nport = 1\nae_title = "GONE"\ntimeout_s = 2\n'
     (folder / "config.toml").write_text(peer)
-    got = received(ct(1))
-    (folder / "one.dcm").write_bytes(got.meta + got.data_set)
+    (folder / "one.dcm").write_bytes(part10(ct(1)))
     code, said = run(folder, "send", str(folder), "--to", "GONE")
     assert code == 1
     assert "GONE (127.0.0.1:1) cannot be reached" in said
@@ -245,8 +244,7 @@ def test_what_a_peer_refuses_is_not_counted_as_stored(folder: Path):
     """Who sends a folder on may delete it afterwards."""
     refused = ct(2).SOPInstanceUID
     for number in (1, 2):
-        got = received(ct(number))
-        (folder / f"{number}.dcm").write_bytes(got.meta + got.data_set)
+        (folder / f"{number}.dcm").write_bytes(part10(ct(number)))
 
     def accept(got: Received) -> StoreStatus:
         return StoreStatus.CANNOT_UNDERSTAND if got.sop_instance_uid == refused else StoreStatus.SUCCESS

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made import NOW, Made, ct, made_node, peer, received
+from made import NOW, Made, ct, made_node, part10, peer
 from pydicom.dataset import Dataset
 from pynetdicom import AE, build_role, evt
 
@@ -733,8 +733,7 @@ def test_orthanc_commits_to_what_it_has_and_not_to_what_it_lost(
     image = ct(1, SOPInstanceUID=kept)
     file = tmp_path / "kept.dcm"
 
-    as_received = received(image)
-    file.write_bytes(as_received.meta + as_received.data_set)
+    file.write_bytes(part10(image))
     call("/instances", file.read_bytes())
     with node.database.write() as connection:
         connection.execute(objects.update().values(sop_class_uid=str(image.SOPClassUID)))

@@ -286,7 +286,7 @@ def test_a_stranger_who_may_echo_takes_no_memory_from_a_sender(monkeypatch: pyte
     one = receiver(lambda _: StoreStatus.SUCCESS, echo_from_anyone=True, max_object=32 * 2**20)
     lend, most = one._memory.lend, [0]
 
-    def noted(size: int, *, held: int = 0) -> bool:
+    def noted(size: int, *, held: int) -> bool:
         lent = lend(size, held=held)
         most.append(one._memory.lent)
         return lent

@@ -44,9 +44,7 @@ def reported(folder: Path, *peers: Any, presence: float = PRESENT) -> Made:
 
 
 def finish(node: Made, presence: float = PRESENT) -> None:
-    worker = node.worker(FakeClassifier(presence))
-    while worker.step():
-        node.clock.advance(1.0)
+    node.work(node.worker(FakeClassifier(presence)))
 
 
 def owed(node: Made) -> set[tuple[str, str]]:
@@ -130,9 +128,7 @@ def test_the_picture_shows_the_frames_that_the_result_names_and_maps_of_those_wi
     node = made_node(tmp_path, peers=[peer(104, objects=("report", "picture"))])
     node.accept(enhanced(head_series()))
     node.tick_after(31)
-    worker = node.worker(BloodInTwo())
-    while worker.step():
-        node.clock.advance(1.0)
+    node.work(node.worker(BloodInTwo()))
     image = ct.CTObject(node.spool.read(node.rows(instances)[0].file))
     assert {10, 11} < set(shown)
     for frame, one in shown.items():

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import threading
-from pathlib import Path
 from typing import Any
 
 import pytest
-from made import NOW, Made, changed, ct, encoded, grey_series, made_node, received
+from made import NOW, Made, changed, ct, encoded, grey_series, received
 from pydicom import uid
 from pydicom.dataset import Dataset
 
@@ -18,11 +17,6 @@ from dicom_node.tables import series as series_table
 
 EXPLICIT, IMPLICIT = str(uid.ExplicitVRLittleEndian), str(uid.ImplicitVRLittleEndian)
 JPEG_LS = str(uid.JPEGLSLossless)
-
-
-@pytest.fixture
-def node(tmp_path: Path) -> Made:
-    return made_node(tmp_path)
 
 
 def series_row(node: Made, number: int = 1) -> Any:

@@ -41,9 +41,7 @@ def worked(tmp_path_factory: pytest.TempPathFactory) -> Made:
     made = made_node(tmp_path_factory.mktemp("worked"), peers=PACS)
     made.accept(*head_series(), ct(1, study=OTHERS, series=f"{OTHERS}.1", PatientID="P-1"))
     made.tick_after(31)
-    worker = made.worker()
-    while worker.step():
-        made.clock.advance(1.0)
+    made.work()
     with made.database.write() as connection:
         (due,) = outbox.due(connection, "PACS1", now=made.clock(), longest_wait_s=60)
         outbox.delivered(connection, due, 0, now=made.clock())
@@ -139,9 +137,7 @@ def test_work_under_way_ends_without_a_trace(tmp_path: Path) -> None:
         if node.rows(series):
             erase(node, "SYN-0001")
 
-    worker = node.worker(FakeClassifier(fails=forgets))
-    while worker.step():
-        node.clock.advance(1.0)
+    node.work(node.worker(FakeClassifier(fails=forgets)))
     assert node.files() == set()
     counts = {name: len(node.rows(table)) for name, table in metadata.tables.items()}
     assert {name for name, count in counts.items() if count} <= {"events", "node"}

@@ -22,11 +22,6 @@ KEEP_S = 30 * DAY_S
 EVERYTHING = (series_table, instances, jobs, slice_results, objects, deliveries, events)
 
 
-@pytest.fixture
-def node(tmp_path: Path) -> Made:
-    return made_node(tmp_path, peers=[peer(104)])
-
-
 def tidy(node: Made) -> tuple[int, int]:
     return housekeeping.tidy(node.database, node.spool, node.config, clock=node.clock)
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import threading
-from pathlib import Path
 from typing import Any
 
 import pytest
-from made import NOW, SERIES, STUDY, Made, ct, made_node
+from made import NOW, SERIES, STUDY, Made, ct
 
 from dicom_node.errors import LeaseLost
 from dicom_node.store import jobs
@@ -16,11 +15,6 @@ from dicom_node.tables import JobState, instances, series
 from dicom_node.tables import jobs as jobs_table
 
 LEASE_S = 60.0
-
-
-@pytest.fixture
-def node(tmp_path: Path) -> Made:
-    return made_node(tmp_path)
 
 
 def add(node: Made, **values: Any) -> int:

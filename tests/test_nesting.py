@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import struct
-from pathlib import Path
 
 import pytest
-from made import Made, encoded, head_series, made_node, peer, received
+from made import Made, encoded, head_series, received
 from pydicom.dataset import Dataset
 
 from dicom_node.status import StoreStatus
@@ -39,11 +38,6 @@ def with_nested(ds: Dataset, tag: int, depth: int, *, delimited: bool) -> bytes:
         if int(element.tag) != tag:
             (before if int(element.tag) < tag else after).add(element)
     return encoded(before) + nested(tag, depth, delimited=delimited) + encoded(after)
-
-
-@pytest.fixture
-def node(tmp_path: Path) -> Made:
-    return made_node(tmp_path, peers=[peer(104)])
 
 
 @pytest.mark.parametrize("depth", [249, 5000])

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pydicom
 import pytest
-from made import CT, Made, changed, ct, encoded, grey_series, made_node, peer, received
+from made import CT, Made, changed, ct, encoded, grey_series, part10, peer
 from pydicom import uid
 from pydicom.dataset import Dataset
 from pynetdicom import AE, build_context, evt
@@ -27,11 +27,6 @@ from dicom_node.received import Received
 from dicom_node.status import StoreStatus
 from dicom_node.tables import instances
 from dicom_node.tables import series as series_table
-
-
-@pytest.fixture
-def node(tmp_path: Path) -> Made:
-    return made_node(tmp_path)
 
 
 @pytest.fixture
@@ -76,14 +71,12 @@ def send(port: int, ds: Dataset, **how: str) -> int:
 
 def file(ds: Dataset, folder: Path) -> scu.Outgoing:
     path = folder / f"{ds.SOPInstanceUID}.dcm"
-    got = received(ds)
-    path.write_bytes(got.meta + got.data_set)
+    path.write_bytes(part10(ds))
     return scu.outgoing(path)
 
 
 def with_meta(ds: Dataset) -> Dataset:
-    got = received(ds)
-    return pydicom.dcmread(BytesIO(got.meta + got.data_set))
+    return pydicom.dcmread(BytesIO(part10(ds)))
 
 
 @pytest.mark.usefixtures("either_loop")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pydicom
 import pytest
 from click.testing import CliRunner
-from made import FakeClassifier, ct, grey_series, head_series, received
+from made import FakeClassifier, ct, grey_series, head_series, part10
 from pydicom.dataset import Dataset
 from untrained import untrained_checkpoint
 
@@ -25,9 +25,8 @@ def write(tmp_path: Path) -> Callable[[list[Dataset]], list[Path]]:
     def files(datasets: list[Dataset]) -> list[Path]:
         paths = []
         for number, ds in enumerate(datasets):
-            got = received(ds)
             paths.append(tmp_path / f"{ds.SeriesInstanceUID}-{number}.dcm")
-            paths[-1].write_bytes(got.meta + got.data_set)
+            paths[-1].write_bytes(part10(ds))
         return paths
 
     return files

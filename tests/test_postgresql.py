@@ -218,8 +218,7 @@ def test_what_a_worker_that_died_left_unread_is_read_by_the_job(node: Made) -> N
         pass
     assert {row.instance_id for row in node.rows(slice_results)} == {*range(1, len(slices) + 1)} - {3, 4}
     node.tick_after(31)
-    while worker.step():
-        node.clock.advance(1.0)
+    node.work(worker)
     assert [row.left_out for row in node.rows(slice_results)] == [None] * len(slices)
     assert [(job.state, job.outcome) for job in node.rows(jobs_table)] == [("delivered", "present")]
 
@@ -229,9 +228,7 @@ def test_from_slices_to_report(node: Made) -> None:
     node.accept(*slices[:-1], changed(slices[0], AccessionNumber=slices[0].AccessionNumber))
     node.accept(slices[-1])
     node.tick_after(31)
-    worker = node.worker()
-    while worker.step():
-        node.clock.advance(1.0)
+    node.work()
     assert [(job.state, job.outcome) for job in node.rows(jobs_table)] == [("delivered", "present")]
     assert len(node.rows(slice_results)) == len(slices)
     assert len(node.rows(objects)) == 1
@@ -266,9 +263,7 @@ def test_a_picture_that_is_being_stored_while_its_result_is_withdrawn_is_sent_to
                 pause.wait(0.01)
 
     monkeypatch.setattr(outbox, "put", withdraws)
-    worker = node.worker()
-    while worker.step():
-        node.clock.advance(1.0)
+    node.work()
     begun[0].join(60)
     assert owed(node) == {("PACS1", "withdrawal")}
     node.database.close()

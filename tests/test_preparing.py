@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from made import encoded, grey_series, head_series, received
+from made import encoded, grey_series, head_series, part10
 from PIL import Image
 from pydicom.dataset import Dataset
 
@@ -30,8 +30,7 @@ def filed(folder: Path, datasets: Sequence[Dataset]) -> Path:
     """The objects as Part 10 files."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, ds in enumerate(datasets):
-        got = received(ds)
-        (folder / f"{ds.SeriesInstanceUID}-{number:03}.dcm").write_bytes(got.meta + got.data_set)
+        (folder / f"{ds.SeriesInstanceUID}-{number:03}.dcm").write_bytes(part10(ds))
     return folder
 
 

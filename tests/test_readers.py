@@ -207,8 +207,7 @@ def test_a_slice_that_kills_its_reader_twice_is_left_out_and_the_worker_lives(
     in_processes(DIES.format(name=poison.file), tmp_path / "site", monkeypatch)
     classifier = FakeClassifier()
     with closing(node.worker(classifier, readers=2)) as worker:
-        while worker.step():
-            node.clock.advance(1.0)
+        node.work(worker)
     found = node.rows(slice_results)
     assert [r.instance_id for r in found if r.left_out] == [poison.id]
     assert len(found) == len(head_series()) == sum(classifier.asked) + 1
@@ -335,8 +334,7 @@ def test_a_decoder_that_eats_memory_or_waits_costs_its_slice(
     poison = node.rows(instances)[9]
     in_processes(POISON.format(uid=poison.sop_instance_uid, does=does), tmp_path / "site", monkeypatch)
     with closing(node.worker(readers=2)) as worker:
-        while worker.step():
-            node.clock.advance(1.0)
+        node.work(worker)
     found = node.rows(slice_results)
     assert [(r.instance_id, r.left_out) for r in found if r.left_out] == [(poison.id, reason)]
     assert len(found) == len(head_series())

@@ -36,9 +36,7 @@ def robust_node(folder: Path) -> Made:
 
 
 def finish(node: Made, worker_number: int = 1) -> None:
-    worker = node.worker(FakeClassifier(0.02), owner=f"worker-{worker_number}")
-    while worker.step():
-        node.clock.advance(1.0)
+    node.work(node.worker(FakeClassifier(0.02), owner=f"worker-{worker_number}"))
 
 
 def kept(node: Made) -> dict[int, results.SliceResult]:
@@ -90,9 +88,7 @@ def test_the_report_goes_by_the_second_look(tmp_path: Path, monkeypatch: pytest.
     node = robust_node(tmp_path)
     node.accept(*head_series())
     node.tick_after(31)
-    worker = node.worker(FakeClassifier(0.9))
-    while worker.step():
-        node.clock.advance(1.0)
+    node.work(node.worker(FakeClassifier(0.9)))
     assert [(job.state, job.outcome) for job in node.rows(jobs_table)] == [("reported", "absent")]
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
-from made import Made, changed, ct, grey_series, head_series, made_node, peer
+from made import Made, changed, ct, grey_series, head_series
 
 from dicom_node.config import Eligibility
 from dicom_node.errors import NotPossible
@@ -15,11 +14,6 @@ from dicom_node.store import series
 from dicom_node.tables import deliveries, instances
 from dicom_node.tables import jobs as jobs_table
 from dicom_node.tables import series as series_table
-
-
-@pytest.fixture
-def node(tmp_path: Path) -> Made:
-    return made_node(tmp_path, peers=[peer(104)])
 
 
 def decide(
@@ -31,16 +25,10 @@ def decide(
         return retry(connection, one, rules or node.config.eligibility, again=again, keep=keep, now=node.clock())
 
 
-def work(node: Made) -> None:
-    worker = node.worker()
-    while worker.step():
-        node.clock.advance(1.0)
-
-
 def reported(node: Made) -> None:
     node.accept(*head_series())
     node.tick_after(31)
-    work(node)
+    node.work()
 
 
 def test_a_refused_series_is_judged_under_the_rules_as_they_are_now(node: Made) -> None:
@@ -75,7 +63,7 @@ def test_a_series_that_loses_an_image_by_the_decision_is_reported_anew(node: Mad
     assert "series 1" in decide(node, 2, keep="last")
     assert [row.state for row in node.rows(series_table)] == ["receiving", "receiving"]
     node.tick_after(31)
-    work(node)
+    node.work()
     assert [(job.series_id, job.run, len(job.findings["slices"])) for job in node.rows(jobs_table)] == [
         (1, 1, len(slices)),
         (1, 2, len(slices) - 1),
@@ -116,7 +104,7 @@ def test_a_delivered_report_is_made_anew_only_when_asked(node: Made) -> None:
         decide(node)
     decide(node, again=True)
     node.tick_after(31)
-    work(node)
+    node.work()
     assert [(job.run, job.state) for job in node.rows(jobs_table)] == [(1, "delivered"), (2, "reported")]
 
 
@@ -126,7 +114,7 @@ def test_a_failed_run_is_done_again(node: Made) -> None:
         connection.execute(jobs_table.update().values(state="failed"))
     decide(node)
     node.tick_after(31)
-    work(node)
+    node.work()
     assert [(job.run, job.state) for job in node.rows(jobs_table)] == [(1, "failed"), (2, "reported")]
 
 

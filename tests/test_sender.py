@@ -10,7 +10,7 @@ from typing import Any
 
 import pydicom
 import pytest
-from made import Made, made_node, peer
+from made import Made, peer
 from pydicom import uid
 from pynetdicom.transport import AssociationSocket
 from report_cases import context, findings, headers
@@ -26,11 +26,6 @@ from dicom_node.tables import deliveries, destinations, jobs, objects
 from dicom_node.tables import series as series_table
 
 SR_88_34, SR_88_33, SR_88_22 = (str(c) for c in sr.SR_CLASSES)
-
-
-@pytest.fixture
-def node(tmp_path: Path) -> Made:
-    return made_node(tmp_path)
 
 
 @pytest.fixture

@@ -19,11 +19,6 @@ from dicom_node.store.overview import Overview, overview
 from dicom_node.tables import deliveries, jobs, series
 
 
-@pytest.fixture
-def node(tmp_path: Path) -> Made:
-    return made_node(tmp_path)
-
-
 def beat(node: Made, *, at: float, owner: str = "1-1") -> None:
     with node.database.write() as connection:
         heartbeats.beat(connection, owner, started_at=NOW - 100, now=at)

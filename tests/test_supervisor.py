@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made import Made, made_node
+from made import Made
 
 from dicom_node.configfile import load, to_line
 from dicom_node.errors import StoreFull, StoreUnavailable
@@ -36,11 +36,6 @@ class Impatient(threading.Event):
         else:
             super().wait(timeout)
         return self.is_set()
-
-
-@pytest.fixture
-def node(tmp_path: Path) -> Made:
-    return made_node(tmp_path)
 
 
 def python(program: str) -> Sequence[str]:

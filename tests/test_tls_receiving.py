@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made import ct, peer, received
+from made import ct, encoded, part10, peer
 from pydantic import ValidationError
 from receiving import listening
 from test_tls import certificate
@@ -56,13 +56,12 @@ def test_a_client_that_proves_who_it_is_is_served(made: dict[str, tuple[Path, Pa
         kept.append(got)
         return StoreStatus.SUCCESS
 
-    got = received(ct(1))
     path = tmp_path / "1.dcm"
-    path.write_bytes(got.meta + got.data_set)
+    path.write_bytes(part10(ct(1)))
     with listening(accept, tls=files(made)) as port:
         sent = list(scu.send(sender(port, made), "CT1", [scu.outgoing(path)]))
     assert [one.status for one in sent] == [0]
-    assert [one.data_set for one in kept] == [got.data_set]
+    assert [one.data_set for one in kept] == [encoded(ct(1))]
 
 
 @pytest.mark.parametrize(("clients", "shows", "served"), [
@@ -174,15 +173,14 @@ def test_dcmtk_sends_by_its_bcp_195_profile(made: dict[str, tuple[Path, Path]], 
         kept.append(got)
         return StoreStatus.SUCCESS
 
-    got = received(ct(1))
-    (tmp_path / "1.dcm").write_bytes(got.meta + got.data_set)
+    (tmp_path / "1.dcm").write_bytes(part10(ct(1)))
     with listening(accept, tls=files(made)) as port:
         certificate, key = made["scanner"]
         command = ["storescu", "+tls", key, certificate, "+cf", made["node"][0], "-aet", "CT1", "-aec", "DICOM_NODE"]
         command += ["127.0.0.1", str(port), tmp_path / "1.dcm"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
-    assert [one.data_set for one in kept] == [got.data_set]
+    assert [one.data_set for one in kept] == [encoded(ct(1))]
 
 
 def test_a_configuration_of_tls_that_says_too_little_is_refused(tmp_path: Path) -> None:

@@ -6,11 +6,10 @@ import contextlib
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
-from made import Made, changed, ct, made_node, received
+from made import Made, changed, ct, received
 from pydicom.dataset import Dataset
 from sqlalchemy import Connection
 
@@ -20,11 +19,6 @@ from dicom_node.received import Received
 from dicom_node.status import StoreStatus
 from dicom_node.store import filing, together
 from dicom_node.tables import instances
-
-
-@pytest.fixture
-def node(tmp_path: Path) -> Made:
-    return made_node(tmp_path)
 
 
 class Turns:

@@ -84,9 +84,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Made:
     for number, way in enumerate(WAYS):
         assert set(node.accept(*(turned(ds, way, number) for ds in head_series()[::2]))) == {0}
     node.tick_after(31)
-    worker = node.worker(Looking())
-    while worker.step():
-        node.clock.advance(1.0)
+    node.work(node.worker(Looking()))
     return node
 
 

@@ -32,11 +32,6 @@ class Killed(BaseException):
     """The process ends here: nothing behind this line runs."""
 
 
-@pytest.fixture
-def node(tmp_path: Path) -> Made:
-    return made_node(tmp_path, peers=[peer(104)])
-
-
 def complete(node: Made, datasets: list[Dataset] | None = None) -> list[Dataset]:
     datasets = head_series() if datasets is None else datasets
     assert set(node.accept(*datasets)) == {0}
