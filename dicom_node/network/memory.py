@@ -17,23 +17,18 @@ class Memory:
     def __init__(self, size: int, *, for_small: int = 0) -> None:
         self._size = size
         self._for_small = for_small
-        self._lent = 0
+        self.lent = 0
         self._lock = threading.Lock()
 
-    def lend(self, size: int, *, held: int = 0) -> bool:
+    def lend(self, size: int, *, held: int) -> bool:
         """`held`: what the same object has been lent already."""
         bound = self._size + (self._for_small if held + size <= SMALL else 0)
         with self._lock:
-            if self._lent + size > bound:
+            if self.lent + size > bound:
                 return False
-            self._lent += size
+            self.lent += size
         return True
 
     def give_back(self, size: int) -> None:
         with self._lock:
-            self._lent -= size
-
-    @property
-    def lent(self) -> int:
-        with self._lock:
-            return self._lent
+            self.lent -= size

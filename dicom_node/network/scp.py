@@ -133,10 +133,6 @@ class Receiver:
         threading.Thread(target=self._server.serve_forever, name="receiver", daemon=True).start()
         return int(self._server.server_address[1])
 
-    @property
-    def own_loop(self) -> bool:
-        return self._rules.own_loop
-
     def stop(self, grace_s: float = GRACE_S) -> None:
         """Accept nothing new, let open associations end, then abort what is left."""
         if self._server is not None:
