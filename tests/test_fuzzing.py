@@ -123,7 +123,7 @@ def test_whatever_comes_success_is_said_once_for_each_object_kept(messages: list
     """The loop of our own without a network, so that hypothesis can shrink what it finds."""
     kept: list[bytes] = []
 
-    def store(_: object, syntax: str, data: bytearray, sha256: str) -> StoreStatus:
+    def store(_: str, __: str, syntax: str, data: bytearray, sha256: str) -> StoreStatus:
         kept.append(bytes(data))
         assert sha256 == hashlib.sha256(data).hexdigest()
         return StoreStatus.SUCCESS
@@ -159,7 +159,7 @@ def test_objects_come_out_whole_however_they_are_cut_up() -> None:
             _Wire(b"".join(message * 2), step),  # type: ignore[arg-type]
             contexts={1: (CT, "1.2.840.10008.1.2")},
             longest=16384,
-            store=lambda _, __, got, ___, kept=kept: (kept.append(bytes(got)), StoreStatus.SUCCESS)[1],
+            store=lambda _, __, ___, got, ____, kept=kept: (kept.append(bytes(got)), StoreStatus.SUCCESS)[1],
             memory=Memory(1 << 24),
             max_object=1 << 20,
             idle_s=1.0,

@@ -29,8 +29,8 @@ _AT_ONCE = LONGEST[PduType.P_DATA]  # one read is copied and digested while stil
 _WHOLE = socket.MSG_WAITALL if sys.platform == "linux" else 0
 _QUICKACK = getattr(socket, "TCP_QUICKACK", None)  # Linux; otherwise senders with Nagle's algorithm wait for our ACK
 
-Store = Callable[[Command, str, bytearray, str], StoreStatus]
-"""Request, transfer syntax, data set, its SHA-256 -> status."""
+Store = Callable[[str, str, str, bytearray, str], StoreStatus]
+"""SOP Class and Instance UID, transfer syntax, data set, its SHA-256 -> status."""
 
 
 def _timed_by_the_kernel(connection: socket.socket, longest_s: float) -> bool:
@@ -232,7 +232,11 @@ class Loop:
             elif message.refused is not None:
                 status = StoreStatus.OUT_OF_RESOURCES
             else:
-                status = self._store(asked, transfer_syntax, message.data_set, message.digest.hexdigest())
+                sop_class, sop_instance = (
+                    uid.decode("ascii", "replace") for uid in (asked.sop_class, asked.sop_instance)
+                )
+                digest = message.digest.hexdigest()
+                status = self._store(sop_class, sop_instance, transfer_syntax, message.data_set, digest)
         elif asked.field == Field.C_ECHO:
             status = StoreStatus.SUCCESS
         elif asked.field == Field.C_CANCEL:

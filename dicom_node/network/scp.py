@@ -22,7 +22,6 @@ from dicom_node.errors import NodeError
 from dicom_node.logs import fields, trace
 from dicom_node.network import admission, door, library_loop, negotiating, syntaxes, upperlayer
 from dicom_node.network.admission import Connection, Rules
-from dicom_node.network.command import Command, Field
 from dicom_node.network.library_loop import Bounds, Wire
 from dicom_node.network.memory import SMALL, Memory
 from dicom_node.network.own_loop import Loop
@@ -168,7 +167,7 @@ class Receiver:
             connection.socket,
             contexts=negotiated.contexts,
             longest=negotiated.longest,
-            store=lambda *request: self._store(connection, *request),
+            store=lambda *received: self._store(connection, *received),
             memory=self._memory,
             max_object=self._rules.max_object,
             idle_s=self._rules.idle_s,
@@ -196,13 +195,12 @@ class Receiver:
                 return StoreStatus.OUT_OF_RESOURCES
             request = event.request
             data_set = request.DataSet.getvalue() if request.DataSet is not None else b""
-            names = [str(uid or "").encode() for uid in (request.AffectedSOPClassUID, request.AffectedSOPInstanceUID)]
-            command = Command(Field.C_STORE, request.MessageID, True, *names)
+            sop_class, sop_instance = str(request.AffectedSOPClassUID or ""), str(request.AffectedSOPInstanceUID or "")
             try:
                 if event.context.abstract_syntax == syntaxes.VERIFICATION:  # the only context that a stranger has
                     return StoreStatus.SOP_CLASS_NOT_SUPPORTED
-                digest = hashlib.sha256(data_set).hexdigest()
-                return self._store(connection, command, str(event.context.transfer_syntax), data_set, digest)
+                digest, syntax = hashlib.sha256(data_set).hexdigest(), str(event.context.transfer_syntax)
+                return self._store(connection, sop_class, sop_instance, syntax, data_set, digest)
             finally:
                 bounds.answered(len(data_set))
 
@@ -233,13 +231,13 @@ class Receiver:
     def _store(
         self,
         connection: Connection,
-        command: Command,
+        sop_class: str,
+        sop_instance: str,
         transfer_syntax: str,
         data_set: bytes | bytearray,
         sha256: str,
     ) -> StoreStatus:
         """The callback decides what becomes of the object; an error of ours is never answered with Success."""
-        sop_class, sop_instance = (uid.decode("ascii", "replace") for uid in (command.sop_class, command.sop_instance))
         received = Received(
             sop_class_uid=sop_class,
             sop_instance_uid=sop_instance,
