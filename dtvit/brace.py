@@ -3,7 +3,7 @@
 `paper` is the morphological treatment of Fan et al. 2024 and its later version, section 2.2.1 of both, in the order in
 which it was really done: brain window, scaling, threshold, erosion, the largest region (a step that the texts leave
 out; without it most holders stay), dilation, edge columns, flood fill, inversion. scikit-image gives the reference
-(`paper_reference`), OpenCV the same mask some forty times faster (`paper`).
+(`paper_reference`), OpenCV the same mask some twenty times faster (`paper`).
 """
 
 from __future__ import annotations
