@@ -78,8 +78,7 @@ class CTSlice:
         """Unit normal of the slice, towards the head; None without orientation."""
         if self.orientation is None:
             return None
-        along = values.headward(self.orientation)
-        x, y, z = along / np.linalg.norm(along)
+        x, y, z = values.headward(self.orientation)
         return float(x), float(y), float(z)
 
     @property

@@ -82,7 +82,9 @@ def orientation(value: Any) -> tuple[float, float, float, float, float, float] |
 
 
 def normal(orientation: Sequence[float]) -> npt.NDArray[np.float64]:
-    return np.asarray(np.cross(orientation[:3], orientation[3:]), dtype=np.float64)
+    """Of unit length, whatever the cosines were rounded to: a position along it may be metres from the origin."""
+    found = np.asarray(np.cross(orientation[:3], orientation[3:]), dtype=np.float64)
+    return found / np.linalg.norm(found)
 
 
 def headward(orientation: Sequence[float]) -> npt.NDArray[np.float64]:
