@@ -37,6 +37,9 @@ LONGEST = 1 << 16
 share takes a few thousand. Split into its values, a long one takes two hundred times its size."""
 _CHARACTER_SET_COUNTS = 16  # reads per byte: none has sixty thousand bytes
 _PARSING = threading.Lock()  # Python runs one at a time anyway; side by side each would hold its elements meanwhile
+_SEQUENCES = ("SQ", "UN", None)
+"""VRs of one, in implicit VR too. Who does not know a sequence passes it on as UN, its items in implicit VR (PS3.5
+6.2.2)."""
 _TEXTS = frozenset({"AS", "CS", "DA", "DT", "LO", "PN", "SH", "TM", "UI"})
 
 
@@ -108,7 +111,7 @@ class Elements:
         raw = self._raw.get(_tag(keyword)[0])
         if raw is not None:
             begins = not raw.value or raw.value.startswith(_ITEM)  # under another VR it is something else
-            return bool(raw.VR in ("SQ", None) and begins and raw.length > 16)  # start and end of an empty item
+            return bool(raw.VR in _SEQUENCES and begins and raw.length > 16)  # start and end of an empty item
         try:
             if self._read is not None and _is_long(self._read, keyword, self._longest):
                 return True
@@ -128,23 +131,24 @@ class Elements:
         raw = self._raw.get(_tag(keyword)[0])
         if self._read is None and raw is None:
             return []
-        if raw is not None and raw.VR in ("SQ", None):
+        if raw is not None and raw.VR in _SEQUENCES:
+            implicit = self._implicit or raw.VR == "UN"
             with suppress(Unusual, struct.error):
-                items = list(islice(stepping.items(raw.value or b"", self._implicit), most))
-                return [self._within(item, self._longest // len(items)) for item in items]
+                items = list(islice(stepping.items(raw.value or b"", implicit), most))
+                return [self._within(item, implicit, self._longest // len(items)) for item in items]
         try:
             read = _items(self._dataset, keyword, self._longest) or ()
         except Exception:  # noqa: BLE001 - as in `_value`
             return []
         return [Elements({}, implicit=self._implicit, wanted=self._wanted, read=one) for one in read[:most]]
 
-    def _within(self, item: bytes, longest: int) -> Elements:
+    def _within(self, item: bytes, implicit: bool, longest: int) -> Elements:
         """`longest`: its share, so that pydicom makes no more of thousands of items than of a single value. Raises
         Unusual, struct.error."""
-        found = stepping.find(item, self._implicit, self._wanted)[0] if item else {}
+        found = stepping.find(item, implicit, self._wanted)[0] if item else {}
         if CHARACTER_SET in self._raw:
             found.setdefault(CHARACTER_SET, self._raw[CHARACTER_SET])
-        return Elements(found, implicit=self._implicit, wanted=self._wanted, longest=longest)
+        return Elements(found, implicit=implicit, wanted=self._wanted, longest=longest)
 
     def _plain(self, keyword: str, representations: Collection[str]) -> str | None:
         """The value, if it has such a VR and is printable ASCII; then no character set changes it."""
