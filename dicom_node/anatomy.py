@@ -117,7 +117,7 @@ def _name(result: SliceResult) -> str | None:
 def _fanned(found: Sequence[SliceResult], instances: Sequence[Instance]) -> list[str]:
     """Slices that are not parallel leave wedges between them, which positions along a normal do not show.
 
-    A slice that could not be read has no normal of its own; a multi-frame image has none in its header.
+    A slice that could not be read has none of its own but its header's: of a multi-frame image, that of most frames.
     """
     of_header = {i.id: i.facts.normal for i in instances}
     normals = [n for r in found if (n := r.normal or of_header.get(r.instance_id)) is not None]

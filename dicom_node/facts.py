@@ -9,12 +9,14 @@ import contextlib
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from dicom_node.elements import Elements
+
+Value = TypeVar("Value")
 
 ACQUIRED = (("AcquisitionDateTime", None), ("AcquisitionDate", "AcquisitionTime"))
 # What the frames of an Enhanced CT have in common, and what each has of its own: a group is in one of these (C.7.6.16).
@@ -45,7 +47,14 @@ _KERNEL = (
 )
 _REGION = ("FrameAnatomySequence", "AnatomicRegionSequence", "CodeMeaning")
 _UNIT = ("PixelValueTransformationSequence", "RescaleType")
-_OF_FRAMES = frozenset({_FRAME_TYPE, "FrameType", *_REGION, *_UNIT, *(keyword for path in _KERNEL for keyword in path)})
+_THICKNESS, _PLANE = (
+    ("PixelMeasuresSequence", "SliceThickness"),
+    ("PlaneOrientationSequence", "ImageOrientationPatient"),
+)
+_OF_FRAMES = frozenset(
+    {_FRAME_TYPE, "FrameType", *_REGION, *_UNIT, *_THICKNESS, *_PLANE}
+    | {keyword for path in _KERNEL for keyword in path}
+)
 _MOST_FRAMES = 2048  # that are looked at; an object with more is not a head (`ct.MAX_FRAMES`)
 KEYWORDS = frozenset({*_FACTS, *_OF_FRAMES, *(keyword for pair in ACQUIRED for keyword in pair if keyword is not None)})
 """What `read` reads."""
@@ -150,18 +159,23 @@ class Facts:
 
 def read(of: Elements) -> Facts:
     position = _near(of, "ImagePositionPatient", 3)
-    orientation = _near(of, "ImageOrientationPatient", 6)
+    frames = _Frames(of)
+    orientation = _near(of, "ImageOrientationPatient", 6) or frames.most(
+        lambda one: _near(one, _PLANE[-1], 6), *_PLANE[:-1]
+    )
     if orientation is not None and max(map(abs, orientation)) > 1.01:  # direction cosines, rounded
         orientation = None
+    thickness_mm = of.number("SliceThickness")
+    if thickness_mm is None:
+        thickness_mm = frames.most(lambda one: one.number(_THICKNESS[-1]), *_THICKNESS[:-1])
     acquired = moment(of, ACQUIRED, time_digits=4)
-    frames = _Frames(of)
     return Facts(
         modality=_short(of, "Modality"),
         image_type=_image_type(of, frames),
         body_part=_kept(of.text("BodyPartExamined") or frames.text(*_REGION)),
         kernel=_kept(of.text("ConvolutionKernel") or _kernel(frames)),
         contrast=_agent_given(of),
-        thickness_mm=of.number("SliceThickness"),
+        thickness_mm=thickness_mm,
         position=position,  # type: ignore[arg-type]
         orientation=orientation,  # type: ignore[arg-type]
         instance_number=of.integer("InstanceNumber"),
@@ -218,11 +232,15 @@ class _Frames:
         self._each = of.items(_EACH, most=_MOST_FRAMES)
 
     def text(self, *path: str) -> str | None:
-        """The value that all frames share, or else the commonest of the frames' own; the path as for `within`."""
+        """As `most`; the path as for `within`."""
         *groups, keyword = path
+        return self.most(lambda one: one.text(keyword), *groups)
+
+    def most(self, ask: Callable[[Elements], Value | None], *groups: str) -> Value | None:
+        """What all frames share, or else the commonest of what each says, in this functional group."""
         for source in filter(None, (self._shared, self._each)):
             found = [within for one in source if (within := one.within(*groups)) is not None]
-            told = Counter(text for one in found if (text := one.text(keyword)) is not None)
+            told = Counter(value for one in found if (value := ask(one)) is not None)
             if told:
                 return told.most_common(1)[0][0]
         return None

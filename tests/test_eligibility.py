@@ -176,6 +176,17 @@ def test_an_enhanced_image_tells_its_contrast_agent_in_a_sequence(
     assert read.facts.contrast == given
 
 
+def test_one_who_does_not_know_the_sequence_may_have_passed_it_on() -> None:
+    """As UN, its items in implicit VR (PS3.5 6.2.2)."""
+    element = bytes.fromhex("18001200")
+    items = encoded(ct(ContrastBolusAgentSequence=[AGENT]), uid.ImplicitVRLittleEndian).split(element)[1]
+    length, agent = items[:4], items[4 : 4 + int.from_bytes(items[:4], "little")]
+    plain = encoded(ct(ContrastBolusAgent="Iohexol"))
+    at = plain.index(bytes.fromhex("18001000"))
+    told = plain[:at] + element + b"UN\0\0" + length + agent + plain[at + 8 + len("Iohexol ") :]
+    assert header.read_facts(told, str(uid.ExplicitVRLittleEndian)).contrast
+
+
 def shared_by_frames(*within: str, **values: str) -> Dataset:
     """Functional groups that all frames share, with these values at the bottom of these sequences."""
     inner = Dataset()
@@ -189,6 +200,33 @@ def shared_by_frames(*within: str, **values: str) -> Dataset:
 
 
 ANATOMY = ("FrameAnatomySequence", "AnatomicRegionSequence")
+
+
+MEASURES, PLANE = "PixelMeasuresSequence", "PlaneOrientationSequence"
+PLACE = ("ImageOrientationPatient", "ImagePositionPatient", "SliceThickness")
+
+
+@pytest.mark.parametrize("keyword", ["SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"])
+@pytest.mark.parametrize(
+    ("groups", "said"),
+    [
+        (shared_by_frames(MEASURES, SliceThickness="0.3"), "slices are 0.3 mm thick; eligibility allows 0.4 to 10 mm"),
+        (shared_by_frames(MEASURES, SliceThickness="5"), None),
+        (
+            shared_by_frames(PLANE, ImageOrientationPatient="1\\0\\0\\0\\0\\-1"),
+            "not axial: 90 degrees from the axial plane",
+        ),
+        (shared_by_frames(PLANE, ImageOrientationPatient="1\\0\\0\\0\\1\\0"), None),
+        (shared_by_frames(PLANE), None),
+    ],
+)
+def test_thickness_and_plane_of_an_enhanced_image_are_those_of_its_frames(
+    groups: Dataset, said: str | None, keyword: str
+) -> None:
+    ds = ct(NumberOfFrames=30, **dict.fromkeys(PLACE), **{keyword: [groups]})
+    of = header.read_facts(encoded(ds), str(uid.ExplicitVRLittleEndian))
+    reason = ruled_out(str(uid.EnhancedCTImageStorage), of, RULES)
+    assert (reason or judge([Member(of, reason)], RULES)) == said
 
 
 @pytest.mark.parametrize("syntax", [uid.ExplicitVRLittleEndian, uid.ImplicitVRLittleEndian, uid.ExplicitVRBigEndian])
