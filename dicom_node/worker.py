@@ -207,6 +207,10 @@ class Worker:
         if not stands:
             self._end(job, JobState.REFUSED, reason=reason)
             return
+        if not instances:
+            taken_back = f"to take back what was reported of it: dicom-node withdraw {job.series_id}"
+            self._end(job, JobState.FAILED, reason=f"all its images came again in other series; {taken_back}")
+            return
         self._report(job, one, instances, anatomy.nothing_evaluated(instances, reason), JobState.REFUSED, reason)
         log.info(
             "job_done %s", fields(job=job.id, series=job.series_id, run=job.run, state=JobState.REFUSED, reason=reason)
@@ -340,12 +344,14 @@ class Worker:
             log.error("left_behind %s", fields(series=job.series_id, run=job.run, to=", ".join(sorted(told))))
 
     def _end(self, job: Job, state: JobState, *, reason: str) -> None:
-        """End without a report. A refusal makes the study's other series candidates again, in the same transaction."""
+        """End without a report. After a refusal, or where no image is left, the study's other series are candidates
+        again; all in one transaction."""
         now = self._clock()
         with self._database.write() as connection:
             jobs.finish(connection, job, state, now=now, reason=reason)
             one = series.get(connection, job.series_id)
-            if state is JobState.REFUSED and one is not None:
+            says_nothing = state is JobState.REFUSED or not series.count(connection, job.series_id)
+            if says_nothing and one is not None:
                 series.choose_again(connection, one.study_uid, now=now)
         log.info("job_done %s", fields(job=job.id, series=job.series_id, run=job.run, state=state, reason=reason))
 

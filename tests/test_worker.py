@@ -522,6 +522,29 @@ def test_a_series_whose_files_are_all_gone_fails_at_once_and_says_what_to_do(nod
     ]
 
 
+def test_a_series_whose_images_all_went_to_another_says_so_and_leaves_the_result_to_that_one(node: Made) -> None:
+    """A correction gave them another Series Instance UID; the run that was to supersede the result has none left."""
+    complete(node)
+    work(node)
+    delivered(node)
+    with node.database.write() as connection:
+        one = series.get(connection, 1)
+        assert one is not None
+        retry(connection, one, node.config.eligibility, again=True, keep=None, now=node.clock())
+    node.accept(*[changed(ds, SeriesInstanceUID="1.2.3.2") for ds in head_series()])
+    for _ in range(3):
+        node.tick_after(100)
+        work(node)
+    assert [(job.series_id, job.run, job.state) for job in node.rows(jobs_table)] == [
+        (1, 1, "delivered"),
+        (1, 2, "failed"),
+        (2, 1, "reported"),
+    ]
+    assert node.rows(jobs_table)[1].reason == (
+        "all its images came again in other series; to take back what was reported of it: dicom-node withdraw 1"
+    )
+
+
 def test_a_series_waits_for_a_spool_that_is_away(node: Made) -> None:
     node.accept(*head_series())
     work(node, FakeClassifier(0.01))  # each slice has its result, before the disk goes

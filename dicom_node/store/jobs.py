@@ -258,8 +258,8 @@ def of_study_with_result(connection: Connection, study_uid: str) -> list[int]:
     """Ids of the series that give the study its result, or are about to; none while the choice is open. More than one
     where a person asked for it, or a correction brought one into the study.
 
-    A NOT EVALUATED result leaves the choice open: another series may say more. So does a series whose images now belong
-    to another patient, in another series, and one that was refused after a correction. A failed job does not, as
+    A NOT EVALUATED result leaves the choice open: another series may say more. So does one that failed as all its
+    images now belong to other series, and one that was refused after a correction. Any other failed job does not, as
     whatever made it fail would make the next one fail.
     """
     live = (JobState.READY, JobState.RUNNING, JobState.REPORTED, JobState.DELIVERED, JobState.FAILED)
@@ -268,7 +268,8 @@ def of_study_with_result(connection: Connection, study_uid: str) -> list[int]:
         sa.func.coalesce(jobs.c.outcome, "") == Outcome.NOT_EVALUATED,
     )
     has_images = sa.exists().where(instances.c.series_id == series.c.id, instances.c.current.is_(True))
-    taken = sa.and_(series.c.state == SeriesState.FAILED, ~has_images)
+    failed = sa.or_(series.c.state == SeriesState.FAILED, jobs.c.state == JobState.FAILED)
+    taken = sa.and_(failed, ~has_images)
     newest_run = sa.and_(jobs.c.series_id == series.c.id, jobs.c.run == series.c.run)
     query = (
         sa.select(series.c.id)
