@@ -20,6 +20,7 @@ from dicom_node.cli import main
 from dicom_node.cli.results import newest_report
 from dicom_node.errors import NotPossible, StoreFull, StoreUnavailable
 from dicom_node.health import health
+from dicom_node.retrying import retry_refused
 from dicom_node.slices import Shown
 from dicom_node.store import commitment, jobs, outbox, overview, series
 from dicom_node.store.spool import Spool
@@ -506,6 +507,22 @@ def test_a_model_that_was_changed_meanwhile_costs_the_picture_and_no_withdrawal(
     assert node.worker(FakeClassifier(PRESENT)).step()
     assert taken_back(node)
     assert ("PACS1", "picture") not in owed(node)
+
+
+def test_a_withdrawal_that_was_refused_can_be_sent_again_whatever_has_been_reported_since(tmp_path: Path) -> None:
+    node = reported(tmp_path, peer(104, withdraw_by="quality"))
+    deliver(node, "PACS1")
+    take_back(node)
+    with node.database.write() as connection:
+        connection.execute(deliveries.update().where(deliveries.c.state == "waiting").values(state="failed"))
+    node.accept(*[changed(ds, StudyID="78") for ds in head_series()])
+    node.tick_after(100)
+    finish(node)
+    deliver(node, "PACS1")
+    assert [row.state for row in node.rows(deliveries)] == ["delivered", "failed", "delivered"]
+    with node.database.write() as connection:
+        retry_refused(connection, now=node.clock())
+    assert [row.state for row in node.rows(deliveries)] == ["delivered", "waiting", "delivered"]
 
 
 def test_what_was_taken_back_at_a_destination_is_not_taken_back_there_again(tmp_path: Path) -> None:

@@ -284,11 +284,15 @@ def predecessor(connection: Connection, series_id: int, run: int) -> list[MadeOb
 def try_again(connection: Connection, series_id: int, *, now: float) -> int:
     """Owe again what was refused of the newest run, and make due what waits of it; returns how many deliveries.
 
-    Not what was refused of an earlier run: an old report must not arrive after the one that supersedes it.
+    Of earlier runs only withdrawals, which stay true: an old report must not arrive after the one that supersedes it.
     """
     newest = sa.select(sa.func.max(jobs.c.run)).where(jobs.c.series_id == series_id).scalar_subquery()
-    of_newest = sa.and_(jobs.c.series_id == series_id, jobs.c.run == newest)
-    of_series = sa.select(objects.c.id).join(jobs, jobs.c.id == objects.c.job_id).where(of_newest)
+    holds = sa.or_(jobs.c.run == newest, objects.c.kind == ObjectKind.WITHDRAWAL)
+    of_series = (
+        sa.select(objects.c.id)
+        .join(jobs, jobs.c.id == objects.c.job_id)
+        .where(jobs.c.series_id == series_id, holds)
+    )
     open_states = (DeliveryState.FAILED, DeliveryState.WAITING)
     changed = connection.execute(
         deliveries.update()
