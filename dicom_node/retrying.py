@@ -31,7 +31,9 @@ def retry(connection: Connection, one: Series, rules: Eligibility, *, again: boo
                 "say which to use: --keep first or --keep last"
             )
         lost = series.decide_for(connection, one.id, keep)
-        others = [_judge_without(connection, other, one.id, now) for other in lost]
+        for loser in lost:  # what was made of an image that is set aside is no longer sent: it may be another patient's
+            settling.keep_back(connection, loser, now=now)
+        others = [_judge_without(connection, other, one.id, now) for other in lost if other != one.id]
     if one.state is SeriesState.RECEIVING:
         raise NotPossible("it is still being received")
     newest = jobs.newest(connection, one.id)

@@ -78,6 +78,16 @@ def test_a_series_that_loses_all_its_images_by_the_decision_is_not_judged_but_to
     assert "withdraw 1" in node.rows(series_table)[0].reason
 
 
+@pytest.mark.parametrize("elsewhere", [{}, {"SeriesInstanceUID": "1.2.3.4"}], ids=["", "in another series"])
+def test_what_waits_to_be_sent_of_an_image_that_is_set_aside_is_not_sent(node: Made, elsewhere: dict[str, str]) -> None:
+    """The one that counts in its place may be another patient's."""
+    reported(node)
+    pixels = bytes(len(head_series()[9].PixelData))
+    node.accept(changed(head_series()[9], PixelData=pixels, PatientID="SYN-0002", **elsewhere))
+    decide(node, 2 if elsewhere else 1, keep="last")
+    assert {row.state for row in node.rows(deliveries)} == {"cancelled"}
+
+
 def test_a_series_that_keeps_its_images_is_left_alone_by_the_decision(node: Made) -> None:
     slices = head_series()
     reported(node)

@@ -255,7 +255,7 @@ def contradicted(connection: Connection, series_id: int) -> list[str]:
 def decide_for(connection: Connection, series_id: int, keep: str) -> list[int]:
     """Where instances contradict each other, let the one that came `first` or `last` count; the others stay on disk.
 
-    Returns the other series in which one of them counted until now.
+    Returns the series in which one of them counted until now.
     """
     pick = min if keep == "first" else max
     lost: set[int] = set()
@@ -266,7 +266,7 @@ def decide_for(connection: Connection, series_id: int, keep: str) -> list[int]:
         chosen = pick(series_of)
         connection.execute(instances.update().where(same).values(current=instances.c.id == chosen))
         lost |= {one for instance, one in series_of.items() if instance != chosen}
-    return sorted(lost - {series_id})
+    return sorted(lost)
 
 
 def set_ruled_out(connection: Connection, instance_id: int, reason: str | None) -> None:
