@@ -335,6 +335,7 @@ class Worker:
             if left:
                 series.note_left_behind(connection, job.series_id, job.id, told, now=now)
             to = self._extras.wanted(ObjectKind.REPORT, found.outcome, told)
+            to += [name for name in outbox.waiting_for_reports(connection, job.series_id) if name not in to]
             outbox.supersede(connection, job.series_id, job.run, now=now)
             outbox.put(connection, job.id, [reporting.stored(built, self._spool)], to, now=now)
             jobs.settle_delivered(connection, job.id, now=now)

@@ -553,6 +553,20 @@ def test_a_series_that_is_split_is_still_the_same_patients(tmp_path: Path) -> No
     assert [row.state for row in node.rows(series_table)] == ["complete", "receiving"]
 
 
+def test_who_is_still_owed_a_report_is_owed_the_one_that_supersedes_it_though_not_configured_meanwhile(
+    tmp_path: Path,
+) -> None:
+    node = reported(tmp_path, peer(104), peer(105, name="PACS2"))
+    node.config = node.config.model_copy(update={"peers": (peer(104),)})
+    node.accept(*[changed(ds, StudyID="78") for ds in head_series()])
+    node.tick_after(100)
+    finish(node)
+    assert [(row.object_id, row.destination) for row in node.rows(deliveries)] == [
+        *((1, name) for name in ("PACS1", "PACS2")),
+        *((2, name) for name in ("PACS1", "PACS2")),
+    ]
+
+
 def test_there_must_be_a_result_to_withdraw(tmp_path: Path) -> None:
     node = made_node(tmp_path, peers=[peer(104)])
     node.accept(*head_series())

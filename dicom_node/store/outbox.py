@@ -57,6 +57,7 @@ class Delivery:
     priority: int
 
 
+_OPEN = deliveries.c.state.in_((DeliveryState.WAITING, DeliveryState.FAILED))
 _MADE_COLUMNS = [objects.c[name] for name in MadeObject.__dataclass_fields__]
 
 
@@ -256,6 +257,17 @@ def told(connection: Connection, series_id: int, *, before_run: int) -> set[str]
     return set(connection.scalars(query))
 
 
+def waiting_for_reports(connection: Connection, series_id: int) -> list[str]:
+    """Destinations, configured or not, that are owed a report of the series: what supersedes it must follow there."""
+    query = (
+        sa.select(deliveries.c.destination)
+        .join(objects, objects.c.id == deliveries.c.object_id)
+        .join(jobs, jobs.c.id == objects.c.job_id)
+        .where(jobs.c.series_id == series_id, objects.c.kind == ObjectKind.REPORT, _OPEN)
+    )
+    return list(connection.scalars(query.distinct().order_by(deliveries.c.destination)))
+
+
 def cancel(connection: Connection, job_id: int) -> int:
     """The job no longer owes anything; returns how many deliveries are cancelled."""
     return _cancel(connection, sa.select(objects.c.id).where(objects.c.job_id == job_id))
@@ -289,9 +301,7 @@ def try_again(connection: Connection, series_id: int, *, now: float) -> int:
     newest = sa.select(sa.func.max(jobs.c.run)).where(jobs.c.series_id == series_id).scalar_subquery()
     holds = sa.or_(jobs.c.run == newest, objects.c.kind == ObjectKind.WITHDRAWAL)
     of_series = (
-        sa.select(objects.c.id)
-        .join(jobs, jobs.c.id == objects.c.job_id)
-        .where(jobs.c.series_id == series_id, holds)
+        sa.select(objects.c.id).join(jobs, jobs.c.id == objects.c.job_id).where(jobs.c.series_id == series_id, holds)
     )
     open_states = (DeliveryState.FAILED, DeliveryState.WAITING)
     changed = connection.execute(
@@ -325,8 +335,7 @@ def _owe(connection: Connection, object_id: int, destination: str, *, now: float
 
 
 def _cancel(connection: Connection, object_ids: sa.Select[tuple[int]]) -> int:
-    open_ = deliveries.c.state.in_((DeliveryState.WAITING, DeliveryState.FAILED))
-    of_these = sa.and_(deliveries.c.object_id.in_(object_ids), open_)
+    of_these = sa.and_(deliveries.c.object_id.in_(object_ids), _OPEN)
     return int(connection.execute(deliveries.update().where(of_these).values(state=DeliveryState.CANCELLED)).rowcount)
 
 
