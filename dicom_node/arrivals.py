@@ -70,7 +70,9 @@ class Arrivals:
             reason = "other pixels under the same SOP Instance UID"
             log.error("contradiction %s", fields(series=kept.series_id, reason=reason))
         for left in kept.held:
-            log.error("failed %s", fields(series=left, reason="an image of it arrived again as another patient's"))
+            log.error(
+                "failed %s", fields(series=left, reason="an image of it arrived again under another patient or study")
+            )
         return StoreStatus.SUCCESS
 
     def _keep(self, received: Received) -> Filing:

@@ -301,7 +301,7 @@ def test_a_result_whose_images_came_again_as_another_patients_is_told_of_and_can
     states = [row.state for row in node.rows(series_table)]
     assert states == (["receiving", "failed"] if back else ["failed", "receiving"])
     assert sum("failed series=" in line for line in caplog.messages) == (2 if back else 1)
-    assert "another patient's header" in node.rows(series_table)[states.index("failed")].reason
+    assert "under another patient or study" in node.rows(series_table)[states.index("failed")].reason
     if not back:
         assert "PACS1 will be told" in take_back(node)
         rejection = pydicom.dcmread(node.spool.path(node.rows(objects)[1].file))
@@ -551,6 +551,16 @@ def test_a_series_that_is_split_is_still_the_same_patients(tmp_path: Path) -> No
     node = reported(tmp_path, peer(104))
     node.accept(*[changed(ds, SeriesInstanceUID="1.2.3.9.1") for ds in head_series()[:5]])
     assert [row.state for row in node.rows(series_table)] == ["complete", "receiving"]
+
+
+def test_a_series_whose_images_went_to_another_study_waits_for_a_person_if_it_was_reported(tmp_path: Path) -> None:
+    """Under another Series Instance UID, so that no newer run of it would ever tell that they are elsewhere."""
+    node = reported(tmp_path, peer(104))
+    moved = {"StudyInstanceUID": "1.2.3.9", "SeriesInstanceUID": "1.2.3.9.1"}
+    node.accept(*[changed(ds, **moved) for ds in head_series()])
+    first, second = node.rows(series_table)
+    assert (first.state, second.state) == ("failed", "receiving")
+    assert "under another patient or study" in first.reason
 
 
 def test_who_is_still_owed_a_report_is_owed_the_one_that_supersedes_it_though_not_configured_meanwhile(

@@ -10,7 +10,7 @@ from made import NOW, Made, changed, ct, encoded, grey_series, received
 from pydicom import uid
 from pydicom.dataset import Dataset
 
-from dicom_node.store import jobs, series
+from dicom_node.store import jobs, purge, series
 from dicom_node.tables import instances, slice_results
 from dicom_node.tables import jobs as jobs_table
 from dicom_node.tables import series as series_table
@@ -313,6 +313,15 @@ def test_a_correction_that_is_taken_back_counts_again(node: Made) -> None:
     assert current(node) == [False, True, True]
     node.accept(before)
     assert current(node) == [True, True, False]
+
+
+def test_what_comes_again_counts_where_nothing_counts_any_longer(node: Made) -> None:
+    """Its correction belonged to another series, which was deleted when its retention ended."""
+    node.accept(ct(1), ct(2), changed(ct(1), SeriesInstanceUID="1.2.3.9"))
+    with node.database.write() as connection:
+        purge.delete_rows(connection, 2)
+    node.accept(ct(1))
+    assert current(node) == [True, True]
 
 
 @pytest.mark.parametrize(("verb", "left"), [("complete", "running"), ("hold", "cancelled")])

@@ -796,6 +796,30 @@ def test_a_series_belongs_to_the_study_that_it_was_corrected_to(node: Made) -> N
     assert "two patients" in node.rows(series_table)[2].reason
 
 
+def test_what_was_passed_over_for_a_series_that_then_goes_to_another_study_waits_for_its_own_correction_or_a_person(
+    node: Made,
+) -> None:
+    """A correction comes series by series: until its own, a report of it could be about the wrong patient."""
+    complete(node)
+    work(node)
+    node.accept(*head_series(series="1.2.3.2", SliceThickness="2", SeriesNumber=3))
+    node.tick_after(31)
+    elsewhere = {"StudyInstanceUID": "1.2.3.9", "PatientID": "SYN-0002"}
+    node.accept(*[changed(ds, **elsewhere) for ds in head_series()])
+    left = node.rows(series_table)[1]
+    assert left.state == "failed"
+    assert left.reason == (
+        "series 1, chosen in its place, belongs to another study now. If this one does not, have it reported: "
+        "dicom-node retry 2"
+    )
+    node.accept(*head_series(series="1.2.3.2", SliceThickness="2", SeriesNumber=3, **elsewhere))
+    node.tick_after(100)
+    assert [(row.state, row.study_uid) for row in node.rows(series_table)] == [
+        ("complete", "1.2.3.9"),
+        ("not chosen", "1.2.3.9"),
+    ]
+
+
 def test_a_header_that_lies_costs_its_slice_and_no_more(node: Made) -> None:
     slices = head_series()
     slices[9].Rows = 65535

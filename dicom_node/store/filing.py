@@ -18,7 +18,9 @@ from dicom_node.facts import Facts
 from dicom_node.header import Header
 from dicom_node.store import further, settling
 from dicom_node.store.database import insert_for, note
-from dicom_node.store.series import contradicted, hold
+from dicom_node.store.jobs import of_study_with_result
+from dicom_node.store.outbox import stands
+from dicom_node.store.series import contradicted, fail, hold, passed_over
 from dicom_node.tables import SeriesState, instances, jobs, objects, series, slice_results
 
 _LITTLE_ENDIAN = frozenset(
@@ -176,14 +178,15 @@ def _taken_back(
 ) -> bool:
     """A header that had been corrected comes again, as when a patient merge is undone: the newest counts.
 
-    Not so for a recoded copy or one that a person set aside: it differs from what counts in more than its header.
+    Not so for a recoded copy or one that a person set aside: it differs from what counts in more than its header. Where
+    nothing counts any longer, as the correction's series was deleted, it does.
     """
     current = [other for other in earlier if other.current]
     corrected = all(
         other.transfer_syntax_uid == row.transfer_syntax_uid and _equal_pixels(connection, arrival, other, files)
         for other in current
     )
-    if not current or not corrected:
+    if not corrected:
         return False
     same_uid = instances.c.sop_instance_uid == row.sop_instance_uid
     connection.execute(instances.update().where(same_uid).values(current=instances.c.id == row.id))
@@ -196,18 +199,22 @@ def _change_patient(
     """If a correction says that the image is another patient's, what was made of it and not yet sent must not be sent.
 
     The correction may come under another Series Instance UID: then no newer run supersedes what was sent of the image's
-    former series, and only a person can take it back. Returns the series that are held because of it.
+    former series, and only a person can take it back; so, too, if a result of that stands in another study than the
+    image now belongs to. Returns the series that are held because of it.
     """
     patient = arrival.header.patient
     was_in = {one.series_id for one in earlier if one.current and one.patient != patient}
     for one in was_in:
         settling.keep_back(connection, one, now=arrival.at)
-    left = was_in - {series_id}
+    before = {one.series_id for one in earlier if one.current} - {series_id}
+    of_other_study = series.c.id.in_(before), series.c.study_uid != arrival.header.study_uid
+    moved = connection.scalars(sa.select(series.c.id).where(*of_other_study)).all()
+    left = was_in.union(one for one in moved if stands(connection, one)) - {series_id}
     not_failed = sa.select(series.c.id).where(series.c.id.in_(left), series.c.state != SeriesState.FAILED)
     held = tuple(connection.scalars(not_failed.order_by(series.c.id)))
     for one in held:
         reason = (
-            f"an image of it arrived again with another patient's header, in series {series_id}. Find out which is "
+            f"an image of it arrived again under another patient or study, in series {series_id}. Find out which is "
             f"right; to take back what was reported of this one: dicom-node withdraw {one}; to report it anew: retry"
         )
         hold(connection, one, reason, now=arrival.at)
@@ -298,7 +305,9 @@ def _touch(connection: Connection, series_id: int, filed: Filed, arrival: Arriva
     A correction may change the study that it belongs to: the newest counts.
     """
     now = arrival.at
-    state = connection.scalar(sa.select(series.c.state).where(series.c.id == series_id))
+    state, study_uid = connection.execute(
+        sa.select(series.c.state, series.c.study_uid).where(series.c.id == series_id)
+    ).one()
     values: dict[str, object] = {"last_at": now, "expected": None}
     if filed is Filed.CORRECTED:
         values["study_uid"] = arrival.header.study_uid
@@ -310,3 +319,19 @@ def _touch(connection: Connection, series_id: int, filed: Filed, arrival: Arriva
             values["not_before"] = min(last_report, now) + reopen_wait_s  # the clock may have been set back since
         note(connection, "reopened", now=now, series_id=series_id, detail=f"by a {filed} instance")
     connection.execute(series.update().where(series.c.id == series_id).values(values))
+    if values.get("study_uid", study_uid) != study_uid:
+        _leave_without_result(connection, study_uid, series_id, now=now)
+
+
+def _leave_without_result(connection: Connection, study_uid: str, moved: int, *, now: float) -> None:
+    """A correction moved a series to another study. If it gave the result of this one, those passed over in its favour
+    fail until they are corrected, too, or a person decides: judged at once, a report of theirs could be about the wrong
+    patient, as a correction comes series by series."""
+    if of_study_with_result(connection, study_uid):
+        return
+    for series_id in passed_over(connection, study_uid):
+        reason = (
+            f"series {moved}, chosen in its place, belongs to another study now. If this one does not, have it "
+            f"reported: dicom-node retry {series_id}"
+        )
+        fail(connection, series_id, reason, now=now)
