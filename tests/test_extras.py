@@ -318,6 +318,15 @@ def test_of_a_series_that_goes_to_another_patient_nothing_is_reported_any_more(t
     assert node.rows(objects) == []
 
 
+def test_what_waits_for_a_pacs_is_not_sent_once_its_images_are_in_another_study(tmp_path: Path) -> None:
+    """It would lie where its images are not, and the withdrawal that goes with its successor would come before it."""
+    node = reported(tmp_path, peer(104, withdraw_by="quality"))
+    node.accept(*[changed(ds, StudyInstanceUID="1.2.3.9") for ds in head_series()])
+    node.tick_after(100)
+    finish(node)
+    assert [row.state for row in node.rows(deliveries)] == ["cancelled", "waiting"]
+
+
 @pytest.mark.parametrize("elsewhere", [{}, {"SeriesInstanceUID": "1.2.3.9.1"}], ids=["", "in another series"])
 def test_what_waits_for_a_pacs_is_not_sent_once_its_images_are_another_patients(
     tmp_path: Path, elsewhere: dict[str, str]

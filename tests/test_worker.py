@@ -782,6 +782,7 @@ def test_a_series_belongs_to_the_study_that_it_was_corrected_to(node: Made) -> N
     complete(node, head_series(study=ordered, series=f"{ordered}.1"))
     complete(node, slices)
     work(node)
+    delivered(node)
     node.accept(*[changed(ds, StudyInstanceUID=ordered) for ds in slices])
     node.tick_after(100)
     work(node)

@@ -108,14 +108,14 @@ def file(connection: Connection, arrival: Arrival, *, reopen_wait_s: float, file
             replaced = known.file if mends else None
             if known.current or not _taken_back(connection, arrival, known, earlier, files):
                 return Filing(Filed.AGAIN, series_id, names_file=mends, replaced=replaced)
-            held = _change_patient(connection, arrival, earlier, known.series_id)
+            held = _change_place(connection, arrival, earlier, known.series_id)
             _touch(connection, known.series_id, Filed.CORRECTED, arrival, reopen_wait_s=reopen_wait_s)
             return Filing(Filed.CORRECTED, known.series_id, names_file=mends, held=held, replaced=replaced)
     filed = _compared(connection, arrival, [known for known in earlier if known.current], files)
     held = ()
     if filed is Filed.CORRECTED:
         connection.execute(instances.update().where(same_uid).values(current=False))
-        held = _change_patient(connection, arrival, earlier, series_id)
+        held = _change_place(connection, arrival, earlier, series_id)
     new = {**row, "series_id": series_id, "current": filed is not Filed.RECODED}
     connection.execute(instances.insert().values(new))
     if filed is Filed.CONTRADICTED:
@@ -193,33 +193,36 @@ def _taken_back(
     return True
 
 
-def _change_patient(
+def _change_place(
     connection: Connection, arrival: Arrival, earlier: Sequence[sa.Row[Any]], series_id: int
 ) -> tuple[int, ...]:
-    """If a correction says that the image is another patient's, what was made of it and not yet sent must not be sent.
+    """If a correction says that the image is another patient's, or in another study, what was made of it and not yet
+    sent must not be sent.
 
     The correction may come under another Series Instance UID: then no newer run supersedes what was sent of the image's
-    former series, and only a person can take it back; so, too, if a result of that stands in another study than the
-    image now belongs to. Returns the series that are held because of it.
+    former series, and only a person can take it back. Returns the series that are held because of it.
     """
-    patient = arrival.header.patient
-    was_in = {one.series_id for one in earlier if one.current and one.patient != patient}
-    for one in was_in:
+    header = arrival.header
+    counted = [one for one in earlier if one.current]
+    others_patient = {one.series_id for one in counted if one.patient != header.patient}
+    was_in = series.c.id.in_({one.series_id for one in counted})
+    found = connection.execute(sa.select(series.c.id, series.c.study_uid, series.c.state).where(was_in)).all()
+    held = []
+    for one, study_uid, state in found:
+        if one not in others_patient and study_uid == header.study_uid:
+            continue
+        matters = one in others_patient or stands(connection, one)
         settling.keep_back(connection, one, now=arrival.at)
-    before = {one.series_id for one in earlier if one.current} - {series_id}
-    of_other_study = series.c.id.in_(before), series.c.study_uid != arrival.header.study_uid
-    moved = connection.scalars(sa.select(series.c.id).where(*of_other_study)).all()
-    left = was_in.union(one for one in moved if stands(connection, one)) - {series_id}
-    not_failed = sa.select(series.c.id).where(series.c.id.in_(left), series.c.state != SeriesState.FAILED)
-    held = tuple(connection.scalars(not_failed.order_by(series.c.id)))
-    for one in held:
+        if one == series_id or state == SeriesState.FAILED or not matters:
+            continue
+        held.append(one)
         reason = (
             f"an image of it arrived again under another patient or study, in series {series_id}. Find out which is "
             f"right; to take back what was reported of this one: dicom-node withdraw {one}; to report it anew: retry"
         )
         hold(connection, one, reason, now=arrival.at)
         _retain(connection, one, now=arrival.at)
-    return held
+    return tuple(sorted(held))
 
 
 def _compared(connection: Connection, arrival: Arrival, current: Sequence[sa.Row[Any]], files: Files) -> Filed:
