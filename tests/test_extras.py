@@ -562,6 +562,18 @@ def test_a_series_that_is_split_is_still_the_same_patients(tmp_path: Path) -> No
     assert [row.state for row in node.rows(series_table)] == ["complete", "receiving"]
 
 
+def test_what_waits_is_not_sent_either_once_its_images_are_another_patients_by_way_of_another_series(
+    tmp_path: Path,
+) -> None:
+    node = reported(tmp_path, peer(104))
+    split = [changed(ds, SeriesInstanceUID="1.2.3.9.1") for ds in head_series()]
+    node.accept(*split)
+    assert len(owed(node)) == 1
+    node.accept(*[changed(ds, PatientID="SYN-0002") for ds in split])
+    assert owed(node) == set()
+    assert node.rows(series_table)[0].state == "failed"
+
+
 def test_a_series_whose_images_went_to_another_study_waits_for_a_person_if_it_was_reported(tmp_path: Path) -> None:
     """Under another Series Instance UID, so that no newer run of it would ever tell that they are elsewhere."""
     node = reported(tmp_path, peer(104))

@@ -18,7 +18,7 @@ from dicom_node.facts import Facts
 from dicom_node.header import Header
 from dicom_node.store import further, settling
 from dicom_node.store.database import insert_for, note
-from dicom_node.store.jobs import of_study_with_result
+from dicom_node.store.jobs import is_about, of_study_with_result
 from dicom_node.store.outbox import stands
 from dicom_node.store.series import contradicted, fail, hold, passed_over
 from dicom_node.tables import SeriesState, instances, jobs, objects, series, slice_results
@@ -204,6 +204,10 @@ def _change_place(
     """
     header = arrival.header
     counted = [one for one in earlier if one.current]
+    # A series that it left before, as where its study was split, may have a result of it that still waits.
+    elsewhere = {one.series_id for one in counted} | {series_id}
+    left = [one for one in earlier if one.series_id not in elsewhere]
+    counted += [one for one in left if is_about(connection, one.series_id, header.sop_instance_uid)]
     others_patient = {one.series_id for one in counted if one.patient != header.patient}
     was_in = series.c.id.in_({one.series_id for one in counted})
     found = connection.execute(sa.select(series.c.id, series.c.study_uid, series.c.state).where(was_in)).all()

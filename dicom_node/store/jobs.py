@@ -254,6 +254,12 @@ def newest(connection: Connection, series_id: int) -> Record | None:
     return next(reversed(of_series(connection, series_id)), None)
 
 
+def is_about(connection: Connection, series_id: int, sop_instance_uid: str) -> bool:
+    """Whether the newest result of the series was made of this image, too."""
+    results = [run.result for run in of_series(connection, series_id) if run.result is not None]
+    return bool(results) and any(one["sop_instance_uid"] == sop_instance_uid for one in results[-1].findings["slices"])
+
+
 def of_study_with_result(connection: Connection, study_uid: str) -> list[int]:
     """Ids of the series that give the study its result, or are about to; none while the choice is open. More than one
     where a person asked for it, or a correction brought one into the study.
