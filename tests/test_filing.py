@@ -159,17 +159,34 @@ def test_pixels_are_compared_by_what_is_noted_of_them_even_where_the_file_was_lo
     assert series_row(node).state == "failed"
 
 
+def compressed(node: Made) -> int:
+    """The status for the image of `ct(1)` as a PACS stores it."""
+    ds = changed(ct(1), PixelData=b"\xfe\xff\x00\xe0\0\0\0\0\xfe\xff\x00\xe0\4\0\0\0\1\2\3\4")
+    data_set = encoded(ds).replace(b"OW\0\0\x14\0\0\0", b"OB\0\0\xff\xff\xff\xff") + b"\xfe\xff\xdd\xe0\0\0\0\0"
+    return node.arrivals.accept(received(ct(1), syntax=JPEG_LS, data_set=data_set))
+
+
 def test_the_same_image_in_another_transfer_syntax_is_no_contradiction_and_no_news(node: Made) -> None:
     """A scanner sends it uncompressed, and a PACS routes the same study here in its own way of storing it."""
-    compressed = changed(ct(1), PixelData=b"\xfe\xff\x00\xe0\0\0\0\0\xfe\xff\x00\xe0\4\0\0\0\1\2\3\4")
     node.accept(ct(1))
     reported(node)
     assert node.accept(ct(1), syntax=IMPLICIT) == [0]
-    data_set = encoded(compressed).replace(b"OW\0\0\x14\0\0\0", b"OB\0\0\xff\xff\xff\xff") + b"\xfe\xff\xdd\xe0\0\0\0\0"
-    assert node.arrivals.accept(received(ct(1), syntax=JPEG_LS, data_set=data_set)) == 0
+    assert compressed(node) == 0
     assert current(node) == [True, False, False]
     assert series_row(node).state == "complete"
     assert len(node.files()) == 3  # acknowledged, and so kept
+
+
+def test_a_compressed_copy_of_an_image_that_an_earlier_version_filed_is_no_contradiction(node: Made) -> None:
+    """Which kept less of the header, as the plane of an Enhanced CT."""
+    node.accept(ct(1))
+    reported(node)
+    kept = node.rows(instances)[0].facts | {"orientation": None}
+    with node.database.write() as connection:
+        connection.execute(instances.update().values(facts=kept))
+    assert compressed(node) == 0
+    assert current(node) == [True, False]
+    assert series_row(node).state == "complete"
 
 
 FRAMES = Dataset()

@@ -256,11 +256,15 @@ def _same_pixels(connection: Connection, arrival: Arrival, row: sa.Row[Any], fil
     header, syntaxes = arrival.header, {arrival.transfer_syntax_uid, row.transfer_syntax_uid}
     if len(syntaxes) == 1 or syntaxes <= _LITTLE_ENDIAN:
         return _equal_pixels(connection, arrival, row, files)
-    was, now = Facts.from_json(row.facts), header.facts
-    return (was.rows, was.columns, was.frames, was.position, was.orientation) == (
-        *(now.rows, now.columns, now.frames),
-        *(now.position, now.orientation),
-    )
+    kept = Facts.from_json(row.facts)
+    if _shape(kept) == _shape(header.facts):
+        return True
+    now_read = files.facts(row.file, row.transfer_syntax_uid)  # an earlier version may have kept less of the header
+    return now_read is not None and _shape(now_read) == _shape(header.facts)
+
+
+def _shape(facts: Facts) -> tuple[Any, ...]:
+    return facts.rows, facts.columns, facts.frames, facts.position, facts.orientation
 
 
 def _equal_pixels(connection: Connection, arrival: Arrival, row: sa.Row[Any], files: Files) -> bool:
