@@ -70,9 +70,7 @@ class Arrivals:
             reason = "other pixels under the same SOP Instance UID"
             log.error("contradiction %s", fields(series=kept.series_id, reason=reason))
         for left in kept.held:
-            log.error(
-                "failed %s", fields(series=left, reason="an image of it arrived again under another patient or study")
-            )
+            log.error("failed %s", fields(series=left, reason="an image arrived again under another patient or study"))
         return StoreStatus.SUCCESS
 
     def _keep(self, received: Received) -> Filing:
@@ -193,7 +191,7 @@ class Arrivals:
         holders = [] if one.forced else self._holders(connection, one, members)
         if holders and one.id not in holders:
             chosen = holders[0]
-            reason = f"series {chosen} gives the scan's result; to have this one reported: dicom-node retry {one.id}"
+            reason = f"{series.in_favour_of(chosen)}; to have this one reported: dicom-node retry {one.id}"
             series.not_chosen(connection, one.id, reason, now=now)
             return lambda: log.info("not_chosen %s", fields(series=one.id, chosen=chosen))
         if not holders and not one.forced and not self._is_best(connection, one, members, now):

@@ -584,6 +584,16 @@ def test_a_series_whose_images_went_to_another_study_waits_for_a_person_if_it_wa
     assert "under another patient or study" in first.reason
 
 
+def test_a_corrected_name_fails_no_series_that_the_image_left_before(tmp_path: Path) -> None:
+    node = reported(tmp_path, peer(104))
+    node.accept(*[changed(ds, PatientID="P-2") for ds in head_series()])
+    moved = changed(head_series()[3], PatientID="P-2", SeriesInstanceUID="1.2.3.77")
+    node.accept(moved)
+    states = [row.state for row in node.rows(series_table)]
+    node.accept(changed(moved, PatientName="Corrected^Name"))
+    assert [row.state for row in node.rows(series_table)] == states == ["receiving", "receiving"]
+
+
 def test_who_is_still_owed_a_report_is_owed_the_one_that_supersedes_it_though_not_configured_meanwhile(
     tmp_path: Path,
 ) -> None:

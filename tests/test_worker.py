@@ -798,7 +798,7 @@ def test_a_series_belongs_to_the_study_that_it_was_corrected_to(node: Made) -> N
 
 
 def test_what_was_passed_over_for_a_series_that_then_goes_to_another_study_waits_for_its_own_correction_or_a_person(
-    node: Made,
+    node: Made, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A correction comes series by series: until its own, a report of it could be about the wrong patient."""
     complete(node)
@@ -813,12 +813,25 @@ def test_what_was_passed_over_for_a_series_that_then_goes_to_another_study_waits
         "series 1, chosen in its place, belongs to another study now. If this one does not, have it reported: "
         "dicom-node retry 2"
     )
+    assert sum(line.startswith("failed series=2") for line in caplog.messages) == 1
     node.accept(*head_series(series="1.2.3.2", SliceThickness="2", SeriesNumber=3, **elsewhere))
     node.tick_after(100)
     assert [(row.state, row.study_uid) for row in node.rows(series_table)] == [
         ("complete", "1.2.3.9"),
         ("not chosen", "1.2.3.9"),
     ]
+
+
+def test_a_series_that_was_not_the_chosen_one_leaves_the_study_without_a_word(node: Made) -> None:
+    complete(node)
+    work(node)
+    node.accept(
+        *head_series(series="1.2.3.2", SliceThickness="2"),
+        *grey_series(10, series="1.2.3.3", ImageType="LOCALIZER", PatientID="SYN-0001"),
+    )
+    node.tick_after(31)
+    node.accept(*grey_series(10, series="1.2.3.3", study="1.2.3.9", ImageType="LOCALIZER", PatientID="SYN-0001"))
+    assert node.rows(series_table)[1].state == "not chosen"
 
 
 def test_a_header_that_lies_costs_its_slice_and_no_more(node: Made) -> None:

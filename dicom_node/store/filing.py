@@ -18,9 +18,9 @@ from dicom_node.facts import Facts
 from dicom_node.header import Header
 from dicom_node.store import further, settling
 from dicom_node.store.database import insert_for, note
-from dicom_node.store.jobs import is_about, of_study_with_result
+from dicom_node.store.jobs import is_about
 from dicom_node.store.outbox import stands
-from dicom_node.store.series import contradicted, fail, hold, passed_over
+from dicom_node.store.series import contradicted, hold, passed_over
 from dicom_node.tables import SeriesState, instances, jobs, objects, series, slice_results
 
 _LITTLE_ENDIAN = frozenset(
@@ -64,7 +64,7 @@ class Filing:
     names_file: bool
     """Whether a row names the file it came in; if not, that file may go."""
     held: tuple[int, ...] = ()
-    """Other series that fail because of it: there it was another patient's."""
+    """Other series that fail because of it: it counted there, or they were passed over for one that it moved."""
     replaced: str | None = None
     """The damaged or missing file whose place it takes: no row names that any longer."""
 
@@ -109,7 +109,7 @@ def file(connection: Connection, arrival: Arrival, *, reopen_wait_s: float, file
             if known.current or not _taken_back(connection, arrival, known, earlier, files):
                 return Filing(Filed.AGAIN, series_id, names_file=mends, replaced=replaced)
             held = _change_place(connection, arrival, earlier, known.series_id)
-            _touch(connection, known.series_id, Filed.CORRECTED, arrival, reopen_wait_s=reopen_wait_s)
+            held += _touch(connection, known.series_id, Filed.CORRECTED, arrival, reopen_wait_s=reopen_wait_s)
             return Filing(Filed.CORRECTED, known.series_id, names_file=mends, held=held, replaced=replaced)
     filed = _compared(connection, arrival, [known for known in earlier if known.current], files)
     held = ()
@@ -128,7 +128,7 @@ def file(connection: Connection, arrival: Arrival, *, reopen_wait_s: float, file
     elif filed is Filed.RECODED:
         _retain(connection, series_id, now=arrival.at)
     else:
-        _touch(connection, series_id, filed, arrival, reopen_wait_s=reopen_wait_s)
+        held += _touch(connection, series_id, filed, arrival, reopen_wait_s=reopen_wait_s)
     return Filing(filed, series_id, names_file=True, held=held)
 
 
@@ -204,6 +204,10 @@ def _change_place(
     """
     header = arrival.header
     counted = [one for one in earlier if one.current]
+    studies = sa.select(series.c.study_uid).where(series.c.id.in_({one.series_id for one in counted}))
+    same_patient = all(one.patient == header.patient for one in counted)
+    if same_patient and set(connection.scalars(studies)) == {header.study_uid}:
+        return ()
     # A series that it left before, as where its study was split, may have a result of it that still waits.
     elsewhere = {one.series_id for one in counted} | {series_id}
     left = [one for one in earlier if one.series_id not in elsewhere]
@@ -310,10 +314,12 @@ def _hurry(connection: Connection, series_id: int, priority: int) -> None:
         connection.execute(jobs.update().where(waits).values(priority=priority))
 
 
-def _touch(connection: Connection, series_id: int, filed: Filed, arrival: Arrival, *, reopen_wait_s: float) -> None:
+def _touch(
+    connection: Connection, series_id: int, filed: Filed, arrival: Arrival, *, reopen_wait_s: float
+) -> tuple[int, ...]:
     """Something new belongs to the series: it is (again) being received. A contradiction waits for a person.
 
-    A correction may change the study that it belongs to: the newest counts.
+    A correction may change the study that it belongs to: the newest counts. Returns the series that fail because of it.
     """
     now = arrival.at
     state, study_uid = connection.execute(
@@ -330,19 +336,24 @@ def _touch(connection: Connection, series_id: int, filed: Filed, arrival: Arriva
             values["not_before"] = min(last_report, now) + reopen_wait_s  # the clock may have been set back since
         note(connection, "reopened", now=now, series_id=series_id, detail=f"by a {filed} instance")
     connection.execute(series.update().where(series.c.id == series_id).values(values))
-    if values.get("study_uid", study_uid) != study_uid:
-        _leave_without_result(connection, study_uid, series_id, now=now)
+    moved = values.get("study_uid", study_uid) != study_uid
+    return _leave_without_result(connection, study_uid, series_id, now=now) if moved else ()
 
 
-def _leave_without_result(connection: Connection, study_uid: str, moved: int, *, now: float) -> None:
-    """A correction moved a series to another study. If it gave the result of this one, those passed over in its favour
-    fail until they are corrected, too, or a person decides: judged at once, a report of theirs could be about the wrong
-    patient, as a correction comes series by series."""
-    if of_study_with_result(connection, study_uid):
-        return
-    for series_id in passed_over(connection, study_uid):
+def _leave_without_result(connection: Connection, study_uid: str, moved: int, *, now: float) -> tuple[int, ...]:
+    """A correction moved a series to another study. Those of this one that were passed over in its favour fail until
+    they are corrected, too, or a person decides: judged at once, a report of theirs could be about the wrong patient,
+    as a correction comes series by series. Returns them."""
+    left = []
+    for one in passed_over(connection, study_uid, chosen=moved):
         reason = (
             f"series {moved}, chosen in its place, belongs to another study now. If this one does not, have it "
-            f"reported: dicom-node retry {series_id}"
+            f"reported: dicom-node retry {one}"
         )
-        fail(connection, series_id, reason, now=now)
+        # Its own correction may have been filed by another association since.
+        passed_over_still = series.c.state == SeriesState.NOT_CHOSEN, series.c.study_uid == study_uid
+        failed = series.update().where(series.c.id == one, *passed_over_still)
+        if connection.execute(failed.values(state=SeriesState.FAILED, reason=reason)).rowcount:
+            note(connection, "failed", now=now, series_id=one, detail=reason)
+            left.append(one)
+    return tuple(left)

@@ -178,10 +178,17 @@ def choose_again(connection: Connection, study_uid: str, *, now: float) -> None:
         receive_again(connection, series_id, now=now, why="the chosen series was refused")
 
 
-def passed_over(connection: Connection, study_uid: str) -> Sequence[int]:
-    """Ids of the other series of the study that could be looked at."""
+def passed_over(connection: Connection, study_uid: str, *, chosen: int | None = None) -> Sequence[int]:
+    """Ids of the other series of the study that could be looked at; those in whose place `chosen` was, if given."""
     query = sa.select(series.c.id).where(series.c.study_uid == study_uid, series.c.state == SeriesState.NOT_CHOSEN)
-    return connection.scalars(query).all()
+    if chosen is not None:
+        query = query.where(series.c.reason.startswith(f"{in_favour_of(chosen)};"))
+    return connection.scalars(query.order_by(series.c.id)).all()
+
+
+def in_favour_of(chosen: int) -> str:
+    """How the reason of a series that is not chosen begins."""
+    return f"series {chosen} gives the scan's result"
 
 
 def fail(connection: Connection, series_id: int, reason: str, *, now: float) -> None:
