@@ -174,18 +174,12 @@ class Extras:
         self, taken: Sequence[MadeObject], header: Dataset
     ) -> Iterator[tuple[Dataset, list[MadeObject], str]]:
         """For each study that has any: a header of the patient it is filed under, the objects, and why."""
-        beside: list[MadeObject] = []
-        elsewhere: dict[tuple[str, ...], tuple[Dataset, list[MadeObject]]] = {}
-        for each in taken:
-            its = spooled.filed_as(each, self._spool)
-            if its is None or spooled.place(its) == spooled.place(header):
-                beside += [each] if each.kind in reporting.EXTRAS else []
-            elif each.kind is not ObjectKind.WITHDRAWAL:
-                elsewhere.setdefault(spooled.place(its), (its, []))[1].append(each)
-        if beside:
-            yield header, beside, "superseded by a newer result"
-        for source, made in elsewhere.values():
-            yield source, made, "its images belong to another patient or study"
+        for source, made in spooled.by_place(taken, header, self._spool):
+            beside = source is header
+            why = "superseded by a newer result" if beside else "its images belong to another patient or study"
+            kinds = reporting.EXTRAS if beside else (ObjectKind.REPORT, *reporting.EXTRAS)
+            if these := [each for each in made if each.kind in kinds]:
+                yield source, these, why
 
     def _pictures(self, series_id: int, found: SeriesFindings, instances: Sequence[Instance]) -> dict[int, Shown]:
         """The slices that the picture shows, by their index in the findings; one that is gone is not shown.

@@ -95,6 +95,18 @@ def place(ds: Dataset) -> tuple[str, ...]:
     return tuple(text if is_carriable(key, text) else "" for key, text in texts)
 
 
+def by_place(made: Sequence[MadeObject], header: Dataset, spool: Spool) -> list[tuple[Dataset, list[MadeObject]]]:
+    """Objects of earlier runs by where they are filed, each time with a header of that patient and study: `header`, an
+    image's, where that is the place, or the object itself is gone.
+    """
+    found: dict[tuple[str, ...], tuple[Dataset, list[MadeObject]]] = {place(header): (header, [])}
+    for each in made:
+        its = filed_as(each, spool)
+        source = header if its is None else its
+        found.setdefault(place(source), (source, []))[1].append(each)
+    return [(source, filed) for source, filed in found.values() if filed]
+
+
 def is_elsewhere(made: MadeObject, header: Dataset, spool: Spool) -> bool:
     """Whether an object of an earlier run is filed under another patient or study than the images now are: whoever
     looks there does not see a newer one."""

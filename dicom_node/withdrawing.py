@@ -56,8 +56,9 @@ def withdraw(
 ) -> str:
     """Take back the result of the series; returns what was done, in words. Raises NotPossible.
 
-    Results that the newest one superseded go with it: otherwise they would stand again. What is sent is built before
-    the transaction, during which nothing else is written and no image acknowledged.
+    Results that the newest one superseded go with it: otherwise they would stand again. Each is taken back in its own
+    study, where a correction may have left it. What is sent is built before the transaction, during which nothing else
+    is written and no image acknowledged.
     """
     if not wording.plain(why).strip(" ?"):
         raise NotPossible("say why, in plain ASCII: the reason is part of what is sent")
@@ -69,20 +70,21 @@ def withdraw(
         newest, result = standing.told[-1]
         maker = reporting.Maker(device_uid, config.node.ae_title, metadata, result.version, config.results)
         run = reporting.run_of(one, newest, at=now)
-        built = {}
+        built: dict[str, list[reporting.Built]] = {}
         for peer in _with(standing, config):
             if (title := reporting.REJECTIONS.get(peer.withdraw_by)) is not None:
-                old = [spooled.reference(one, each, spool) for each in standing.taken[peer.name]]
                 header, found = _a_header(images, spool), SeriesFindings.from_json(result.findings)
-                built[peer.name] = reporting.withdrawal(
-                    maker, run, header, found, old, why=why, title=title, to=peer.name
-                )
+                for source, made in spooled.by_place(standing.taken[peer.name], header, spool):
+                    old = [spooled.reference(one, each, spool) for each in made]
+                    built.setdefault(peer.name, []).append(
+                        reporting.withdrawal(maker, run, source, found, old, why=why, title=title, to=peer.name)
+                    )
         with suppress(_Changed), database.write_alone() as connection:  # else what is being stored just now escapes it
             cancelled = sum(outbox.cancel(connection, told.id) for told, _ in standing.told)
             if _standing(connection, one.id, config) != standing:  # now that no more is sent
                 raise _Changed
-            for name, item in built.items():
-                outbox.put(connection, newest.id, [reporting.stored(item, spool)], [name], now=now)
+            for name, items in built.items():
+                outbox.put(connection, newest.id, [reporting.stored(each, spool) for each in items], [name], now=now)
             for told, _ in standing.told:
                 jobs.withdraw(connection, told.id, reason=why, now=now)
             said = [f"{cancelled} deliveries cancelled"] if cancelled else []
@@ -127,8 +129,8 @@ def _told(runs: Sequence[Record]) -> list[tuple[Record, Result]]:
 
 
 def _a_header(instances: Sequence[Instance], spool: Spool) -> Dataset:
-    """The header of any image whose file exists and is intact. Those that count agree about patient and study, or there
-    would be no result; where all have moved to another series with a correction, the last one from before."""
+    """The header of any image whose file exists and is intact; where all have moved to another series with a
+    correction, the last one from before."""
     for one in instances:
         if (header := spooled.header_of(one, spool)) is not None:
             return header

@@ -373,6 +373,34 @@ def test_a_result_is_taken_back_in_the_name_of_the_patient_that_it_was_about_las
     assert pydicom.dcmread(node.spool.path(node.rows(objects)[-1].file)).PatientID == "SYN-0002"
 
 
+@pytest.mark.parametrize("moved", [{"PatientID": "SYN-0002"}, {"StudyInstanceUID": "1.2.3.9"}])
+def test_a_result_is_taken_back_where_it_was_filed_whatever_its_images_say_by_now(
+    tmp_path: Path, moved: dict[str, str]
+) -> None:
+    node = reported(tmp_path, peer(104, withdraw_by="patient-safety"))
+    deliver(node, "PACS1")
+    node.accept(*[changed(ds, **moved) for ds in head_series()])
+    take_back(node)
+    first, rejection = (pydicom.dcmread(node.spool.path(row.file)) for row in node.rows(objects))
+    assert spooled.place(rejection) == spooled.place(first)
+    assert named(rejection) == {first.SOPInstanceUID}
+
+
+def test_results_that_were_filed_in_two_places_are_taken_back_in_each(tmp_path: Path) -> None:
+    node = reported(tmp_path, peer(104, withdraw_by="patient-safety"))
+    deliver(node, "PACS1")
+    second = arrives(node, [changed(ds, PatientID="SYN-0002") for ds in head_series()])
+    deliver(node, "PACS1")
+    first = node.rows(objects)[0].sop_instance_uid
+    before = len(node.rows(objects))
+    take_back(node)
+    made = [pydicom.dcmread(node.spool.path(row.file)) for row in node.rows(objects)[before:]]
+    assert {ds.PatientID: named(ds) for ds in made} == {
+        "SYN-0001": {first},
+        "SYN-0002": {second["report"].SOPInstanceUID},
+    }
+
+
 @pytest.mark.parametrize("elsewhere", [{}, {"SeriesInstanceUID": "1.2.3.9.1"}], ids=["", "in another series"])
 @pytest.mark.parametrize("sent", [False, True], ids=["it waits", "it is sent"])
 def test_to_a_report_whose_images_are_another_patients_no_picture_is_made(
