@@ -57,12 +57,13 @@ images = st.one_of(
 )
 WHOLE = frozenset(range(1, SLICES + 1))
 RARE = (
-    *("other model", "other model", "other model", "killed", "month", "forget P1"),
+    *("killed", "month", "forget P1"),
     *("copy", "put back", "put back and send", "clock -86400", "clock -7200", "clock 30", "clock 7200"),
     *("PACS2 comes", "PACS2 comes", "PACS2 goes", "cancel PACS2"),
 )
 rests = st.sampled_from((0, 5, 70))
 """Minutes for which the node then goes on."""
+beginnings = st.lists(st.tuples(a_series, rests), max_size=len(HOME), unique_by=lambda one: one[0])
 places = {"study": st.sampled_from(STUDIES), "patient": st.sampled_from(PATIENTS)}
 corrections = st.one_of(
     st.fixed_dictionaries(places),
@@ -115,9 +116,13 @@ class Life(RuleBasedStateMachine):
             Life.tally.update(self.world.done)
             Life.tally["sequences"] += 1
 
-    @initialize(takes_3d=st.booleans())
-    def one_pacs_may_take_no_3d_sr(self, takes_3d: bool) -> None:
+    @initialize(takes_3d=st.booleans(), mood=st.sampled_from(("up", "up", "down")), begun=beginnings)
+    def some_series_have_results(self, takes_3d: bool, mood: str, begun: list[tuple[str, int]]) -> None:
+        """Or else most sequences would be over before there was anything to supersede or take back."""
         self.world.pacs["PACS1"].takes_3d = takes_3d
+        self.world.pacs["PACS1"].mood = mood
+        for series, rests in begun:
+            self.a_series_arrives(series, WHOLE, rests)
 
     # scanners
 
@@ -229,8 +234,16 @@ class Life(RuleBasedStateMachine):
             case "clock", seconds:
                 self.world.set_clock(float(seconds))
             case _:
-                self.world.model = "b" * 64 if self.world.model[0] == "a" else "a" * 64
-                self.world.restart()
+                raise AssertionError(what)
+
+    @rule(series=a_series, rests=rests)
+    def the_model_is_changed(self, series: str, rests: int) -> None:
+        """And a person has the new one say what it makes of a series."""
+        self.world.model = "b" * 64 if self.world.model[0] == "a" else "a" * 64
+        self.world.restart()
+        if rests:
+            self.world.retry(series, again=True, keep=None)
+        self.goes_on(rests)
 
     @invariant()
     def what_was_acknowledged_is_kept(self) -> None:
