@@ -67,7 +67,7 @@ beginnings = st.lists(st.tuples(a_series, rests), max_size=len(HOME), unique_by=
 places = {"study": st.sampled_from(STUDIES), "patient": st.sampled_from(PATIENTS)}
 corrections = st.one_of(
     st.fixed_dictionaries(places),
-    st.fixed_dictionaries({"contrast": st.booleans()}),
+    st.sampled_from(({"contrast": True}, {"later": True}, {"contrast": False, "later": False})),
     st.fixed_dictionaries({"series": a_series, **places}),
 )
 deeds = ("arrives", "tick", "other worker", "sends", "asks", "withdraw", "retry", "clock back", "time", "forget")
