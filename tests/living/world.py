@@ -131,6 +131,8 @@ class World:
         self.meanwhile: list[Meanwhile] = []
         self.forgotten: set[str] = set()
         """Series of which a person had images erased."""
+        self.erased: list[str] = []
+        """Patients whom a person had forgotten, in order."""
         self.workers = 0
         self.kept_copy: tuple[Path, Any] | None = None
         self.questions = 0
@@ -300,7 +302,7 @@ class World:
         """A scanner sends it until it is acknowledged."""
         self.done["images"] += 1
         self._arriving = image.uid
-        status = None
+        status, before = None, len(self.erased)
         while status != StoreStatus.SUCCESS:
             try:
                 status = self.arrivals.accept(sent(image))
@@ -309,6 +311,9 @@ class World:
             # A700: erased in this very moment, as its patient was forgotten
             assert status in (None, StoreStatus.SUCCESS, StoreStatus.OUT_OF_RESOURCES), status
         self.truth.arrived(image, self.steady())
+        is_filed = tables.instances.c.sha256 == sent(image).sha256
+        if image.patient in self.erased[before:] and not self.rows(sa.select(tables.instances.c.id).where(is_filed)):
+            self._is_erased(image.patient, {image.series})  # between its row and its answer
 
     def promise(self, series_uid: str) -> None:
         """A scanner asks for commitment to what counts of a series."""
@@ -467,6 +472,10 @@ class World:
             one.series for versions in self.truth.versions.values() for one in versions if one.patient == patient
         }
         self.command(act)
+        self._is_erased(patient, touched)
+
+    def _is_erased(self, patient: str, touched: set[str]) -> None:
+        self.erased.append(patient)
         self.truth.spoil(*touched)
         self.forgotten |= touched
         self.excuse(lambda one: one.patient == patient or bool(one.series & touched))
