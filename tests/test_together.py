@@ -18,6 +18,7 @@ from dicom_node.header import pixel_digest
 from dicom_node.received import Received
 from dicom_node.status import StoreStatus
 from dicom_node.store import filing, together
+from dicom_node.store.database import Deadlocked
 from dicom_node.tables import instances
 
 
@@ -198,6 +199,22 @@ def test_one_that_cannot_be_filed_spoils_it_for_no_other(node: Made, monkeypatch
     rows = node.rows(instances)
     assert broken not in {row.sop_instance_uid for row in rows}
     assert {row.file for row in rows} == node.files()
+
+
+@pytest.mark.parametrize(("times", "status"), [(1, 0), (together.TRIES - 1, 0), (together.TRIES, 0xA700)])
+def test_a_transaction_that_met_another_crosswise_is_tried_again_with_its_file(
+    node: Made, monkeypatch: pytest.MonkeyPatch, times: int, status: int
+) -> None:
+    file, left = filing.file, iter(range(times))
+
+    def deadlocked(*args: Any, **given: Any) -> filing.Filing:
+        if next(left, None) is not None:
+            raise Deadlocked("deadlock detected")
+        return file(*args, **given)
+
+    monkeypatch.setattr(filing, "file", deadlocked)
+    assert node.accept(ct(1)) == [status]
+    assert len(node.rows(instances)) == len(node.files()) == (status == 0)
 
 
 def test_a_database_that_cannot_be_used_is_told_to_all_that_wait_and_tried_once(

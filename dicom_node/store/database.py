@@ -311,6 +311,10 @@ def _explained() -> Iterator[None]:
         ) from exc
 
 
+class Deadlocked(StoreUnavailable):
+    """PostgreSQL ended this transaction, since it and another waited for each other; nothing of it was done."""
+
+
 @contextmanager
 def _translated() -> Iterator[None]:
     """Turn the database's errors into the node's, which say what to do."""
@@ -329,7 +333,8 @@ def _translated() -> Iterator[None]:
             ) from exc
         if not isinstance(exc, OperationalError):  # its text may quote values that were to be stored
             text = type(exc.orig).__name__
-        raise StoreUnavailable(f"the database cannot be used: {text}") from exc
+        kind = Deadlocked if getattr(exc.orig, "sqlstate", None) == "40P01" else StoreUnavailable
+        raise kind(f"the database cannot be used: {text}") from exc
     except SQLAlchemyError as exc:
         if isinstance(exc, sa.exc.TimeoutError):
             raise StoreUnavailable("no database connection became free in time") from exc

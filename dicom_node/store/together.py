@@ -23,9 +23,11 @@ from dicom_node.facts import Facts
 from dicom_node.header import pixel_digest, read_facts
 from dicom_node.received import data_set_in, is_acknowledged
 from dicom_node.store import filing
-from dicom_node.store.database import Database
+from dicom_node.store.database import Database, Deadlocked
 from dicom_node.store.filing import Arrival, Filing
 from dicom_node.store.spool import Spool
+
+TRIES = 5  # of a transaction that PostgreSQL ends, as where corrections move images between series crosswise
 
 
 class _FileGone(StoreUnavailable):
@@ -140,7 +142,7 @@ class Filer:
             if not mine.was_tried:
                 self._settle([self._waiting.popleft() for _ in range(len(self._waiting))])
 
-    def _settle(self, batch: Sequence[_Waiting]) -> None:
+    def _settle(self, batch: Sequence[_Waiting], tries: int = TRIES) -> None:
         """In one transaction; if one arrival spoils it, one each; an arrival with a file to look at waits for that."""
         committing = False
         try:
@@ -152,6 +154,9 @@ class Filer:
                 self._settle(rest)
             return
         except Exception as exc:  # noqa: BLE001 - raised again by the thread of each arrival
+            if isinstance(exc, Deadlocked) and tries > 1:
+                self._settle(batch, tries - 1)
+                return
             if len(batch) > 1 and not committing and (isinstance(exc, _FileGone) or not isinstance(exc, NodeError)):
                 for one in batch:
                     self._settle([one])
