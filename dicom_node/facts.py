@@ -26,17 +26,8 @@ _FACTS = (
     *("Modality", "ImageType", "BodyPartExamined", "ConvolutionKernel", "ContrastBolusAgent", "SliceThickness"),
     *("ImagePositionPatient", "ImageOrientationPatient", "InstanceNumber", "SeriesNumber", "NumberOfFrames"),
     *("Rows", "Columns", "FrameOfReferenceUID", "ContrastBolusAgentSequence", "ContrastBolusVolume"),
-    *(
-        "SamplesPerPixel",
-        "RescaleType",
-        "SeriesDescription",
-        "PatientAge",
-        "PatientBirthDate",
-        "StudyDate",
-        _SHARED,
-        _EACH,
-    ),
-    *_RENDERED,
+    *("SamplesPerPixel", "RescaleType", "SeriesDescription", "PatientAge", "PatientBirthDate", "StudyDate"),
+    *(_SHARED, _EACH, *_RENDERED),
 )
 _FRAME_TYPE = "CTImageFrameTypeSequence"
 _KERNEL = (
@@ -47,10 +38,8 @@ _KERNEL = (
 )
 _REGION = ("FrameAnatomySequence", "AnatomicRegionSequence", "CodeMeaning")
 _UNIT = ("PixelValueTransformationSequence", "RescaleType")
-_THICKNESS, _PLANE = (
-    ("PixelMeasuresSequence", "SliceThickness"),
-    ("PlaneOrientationSequence", "ImageOrientationPatient"),
-)
+_THICKNESS = ("PixelMeasuresSequence", "SliceThickness")
+_PLANE = ("PlaneOrientationSequence", "ImageOrientationPatient")
 _OF_FRAMES = frozenset(
     {_FRAME_TYPE, "FrameType", *_REGION, *_UNIT, *_THICKNESS, *_PLANE}
     | {keyword for path in _KERNEL for keyword in path}
@@ -158,6 +147,7 @@ class Facts:
 
 
 def read(of: Elements) -> Facts:
+    """From elements read by `KEYWORDS`; where an Enhanced CT tells something frame by frame, what most frames say."""
     position = _near(of, "ImagePositionPatient", 3)
     frames = _Frames(of)
     orientation = _near(of, "ImageOrientationPatient", 6) or frames.most(
