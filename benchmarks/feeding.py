@@ -33,16 +33,16 @@ import numpy.typing as npt  # noqa: E402
 import torch  # noqa: E402
 from untrained import untrained_checkpoint  # noqa: E402
 
-from dicom_node.allocation import keep_memory  # noqa: E402
 from dicom_node.config import Model  # noqa: E402
+from dicom_node.working.allocation import keep_memory  # noqa: E402
 from dtvit.inference import Classifier, Predictions  # noqa: E402
 from train.options import positive  # noqa: E402
 
 BATCH = 64
 AT_ONCE = """
 import sys
-if "dicom_node.readers" in sys.orig_argv:
-    from dicom_node import reading
+if "dicom_node.working.readers" in sys.orig_argv:
+    from dicom_node.working import reading
     look_at, known = reading.look_at, []
     def at_once(*given):
         if not known:

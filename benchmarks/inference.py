@@ -43,14 +43,15 @@ from pydicom import uid  # noqa: E402
 from pydicom.dataset import Dataset  # noqa: E402
 from untrained import untrained_checkpoint  # noqa: E402
 
-from dicom_node import reading, scanner  # noqa: E402
-from dicom_node.allocation import keep_memory  # noqa: E402
-from dicom_node.arrivals import Arrivals  # noqa: E402
+from dicom_node import scanner  # noqa: E402
 from dicom_node.config import Backlog, Config, Model, NodeSection  # noqa: E402
+from dicom_node.receiving.arrivals import Arrivals  # noqa: E402
 from dicom_node.store.opening import open_store  # noqa: E402
-from dicom_node.tables import instances, jobs, slice_results  # noqa: E402
-from dicom_node.worker import Node, Worker  # noqa: E402
-from dicom_node.worker_process import load_classifier, reading_processes  # noqa: E402
+from dicom_node.store.tables import instances, jobs, slice_results  # noqa: E402
+from dicom_node.working import reading  # noqa: E402
+from dicom_node.working.allocation import keep_memory  # noqa: E402
+from dicom_node.working.process import load_classifier, reading_processes  # noqa: E402
+from dicom_node.working.worker import Node, Worker  # noqa: E402
 from dtvit import phantom, preprocess  # noqa: E402
 from dtvit.inference import Classifier, Precision, Predictions  # noqa: E402
 from train.options import positive  # noqa: E402

@@ -39,7 +39,7 @@ from running import SENDER  # noqa: E402
 from dicom_node import scanner, uids  # noqa: E402
 from dicom_node.errors import PeerError  # noqa: E402
 from dicom_node.network import scu  # noqa: E402
-from dicom_node.tables import instances, series  # noqa: E402
+from dicom_node.store.tables import instances, series  # noqa: E402
 
 EVERY_S = 10.0
 MOOD_S = 20.0

@@ -41,7 +41,7 @@ from dicom_node.config import Peer  # noqa: E402
 from dicom_node.network import scu  # noqa: E402
 from dicom_node.network.stand_in import StandInPacs, free_port  # noqa: E402
 from dicom_node.store.database import Database  # noqa: E402
-from dicom_node.tables import jobs, objects, series  # noqa: E402
+from dicom_node.store.tables import jobs, objects, series  # noqa: E402
 from dtvit import phantom  # noqa: E402
 from train.options import positive  # noqa: E402
 

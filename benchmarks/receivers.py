@@ -21,7 +21,7 @@ CLASSIFYING = """
 import os
 import numpy as np
 from dtvit.inference import Classifier
-os.nice(19)  # as dicom_node.worker_process does
+os.nice(19)  # as dicom_node.working.process does
 classifier = Classifier.load()
 slices = np.random.default_rng(1).integers(0, 255, (16, 224, 224), np.uint8)
 classifier.predict(slices)

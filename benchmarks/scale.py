@@ -26,11 +26,11 @@ import sqlalchemy as sa  # noqa: E402
 from made import NOW, Made, ct, made_node, received  # noqa: E402
 from pydicom.dataset import Dataset  # noqa: E402
 
-from dicom_node import header  # noqa: E402
+from dicom_node.headers import header  # noqa: E402
 from dicom_node.store import heartbeats, jobs, outbox, overview, results  # noqa: E402
 from dicom_node.store.results import SliceResult, Version  # noqa: E402
-from dicom_node.tables import deliveries, events, instances, objects, series, slice_results  # noqa: E402
-from dicom_node.tables import jobs as jobs_table  # noqa: E402
+from dicom_node.store.tables import deliveries, events, instances, objects, series, slice_results  # noqa: E402
+from dicom_node.store.tables import jobs as jobs_table  # noqa: E402
 from train.options import positive  # noqa: E402
 
 IMAGES = 100  # a series

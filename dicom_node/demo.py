@@ -29,7 +29,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from dicom_node import present, scanner, uids
+from dicom_node import scanner, uids
+from dicom_node.administering import present
 from dicom_node.config import Peer
 from dicom_node.errors import NodeError, PeerError
 from dicom_node.network import scu

@@ -16,17 +16,17 @@ from pathlib import Path
 from typing import Any
 
 from dicom_node import received
-from dicom_node.arrivals import Arrivals
 from dicom_node.config import Backlog, Config, Model, NodeSection
 from dicom_node.errors import ModelFailed
 from dicom_node.logs import fields, trace
+from dicom_node.receiving.arrivals import Arrivals
 from dicom_node.store import jobs, overview
 from dicom_node.store.database import Database
 from dicom_node.store.opening import open_store
 from dicom_node.store.spool import Spool
-from dicom_node.tables import ObjectKind
-from dicom_node.worker import Node, Worker
-from dicom_node.worker_process import load_classifier
+from dicom_node.store.tables import ObjectKind
+from dicom_node.working.process import load_classifier
+from dicom_node.working.worker import Node, Worker
 
 log = logging.getLogger("dicom_node.offline")
 

@@ -40,7 +40,7 @@ from dicom_node.network import commitment, scu
 from dicom_node.network.stand_in import free_port
 from dicom_node.report import sr
 from dicom_node.store.database import Database
-from dicom_node.tables import commitments, deliveries, instances, jobs, series
+from dicom_node.store.tables import commitments, deliveries, instances, jobs, series
 from dtvit.preprocess import preprocessing
 
 SR_CLASSES = {str(sop_class) for sop_class in sr.SR_CLASSES}
@@ -403,7 +403,7 @@ class Soak:
         if choose.random() < 0.6:
             step = choose.choice(sorted(STEPS, key=lambda name: (self.steps[name], choose.random()))[:10])
             often = STEPS[step].function.startswith(
-                ("dicom_node.arrivals", "dicom_node.store.filing", "os:", "pathlib:")
+                ("dicom_node.receiving.arrivals", "dicom_node.store.filing", "os:", "pathlib:")
             )
             often = often and STEPS[step].process == RECEIVER
             self.kill_at(step, choose.randint(1, 20) if often else 1, timeout_s=12.0 * self.pace)

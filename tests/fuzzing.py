@@ -32,7 +32,7 @@ from receiving import associate, exchange, pdus, receiver
 from dicom_node.network.scp import Receiver
 from dicom_node.received import Received
 from dicom_node.status import StoreStatus
-from dicom_node.tables import instances
+from dicom_node.store.tables import instances
 from train.options import positive, seed
 
 SESSION_S = 120.0  # a session that lasts longer is a hang; twice the longest wait there is, for busy machines

@@ -31,10 +31,10 @@ from living.checks import check, settle
 from living.images import HOME, PATIENTS, SLICES, STUDIES, Image, first, look_at
 from living.world import DAY_S, KEEP_DAYS, MOODS, VICTIM, WITH_A_FILE, Meanwhile, World
 
-from dicom_node import reading
 from dicom_node.network import commitment, scu
 from dicom_node.store import names, spool
 from dicom_node.store.database import Database
+from dicom_node.working import reading
 from train.options import positive, seed
 
 a_series = st.sampled_from(sorted(HOME))

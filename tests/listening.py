@@ -27,11 +27,11 @@ from pydicom.dataset import Dataset
 from retelling import told
 from ways import Scan, Telling, head, tellings
 
-from dicom_node import eligibility, header
 from dicom_node.config import Eligibility
+from dicom_node.headers import eligibility, header
 from dicom_node.received import Received
 from dicom_node.store import overview, results
-from dicom_node.tables import jobs, objects
+from dicom_node.store.tables import jobs, objects
 from dtvit import preprocess
 
 RULES = Eligibility()

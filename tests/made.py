@@ -25,15 +25,15 @@ from pydicom.filewriter import write_dataset
 from pynetdicom.dsutils import encode_file_meta
 from untrained import metadata
 
-from dicom_node import tables
-from dicom_node.arrivals import Arrivals
 from dicom_node.config import Config, Eligibility, NodeSection, Peer
 from dicom_node.received import Received
+from dicom_node.receiving.arrivals import Arrivals
 from dicom_node.status import StoreStatus
+from dicom_node.store import tables
 from dicom_node.store.database import Connection, Database
 from dicom_node.store.results import Version
 from dicom_node.store.spool import Spool
-from dicom_node.worker import Node, Worker
+from dicom_node.working.worker import Node, Worker
 from dtvit import preprocess
 from dtvit.checkpoint import Checkpoint
 

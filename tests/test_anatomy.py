@@ -12,7 +12,7 @@ from pydicom import uid
 from pydicom.dataset import Dataset
 
 from dicom_node.store.series import set_ruled_out
-from dicom_node.tables import jobs
+from dicom_node.store.tables import jobs
 from dtvit import ct, preprocess, robust
 
 HEALTHY = FakeClassifier(0.01)

@@ -15,14 +15,14 @@ from made import FakeClassifier, Made, changed, ct, encoded, grey_series, head_s
 from pydicom import uid
 from pydicom.dataset import Dataset
 
-from dicom_node.arrivals import judge_again
 from dicom_node.config import Completion
 from dicom_node.errors import StoreFull, StoreUnavailable
+from dicom_node.receiving.arrivals import judge_again
 from dicom_node.status import StoreStatus
 from dicom_node.store import database as database_module
-from dicom_node.tables import instances
-from dicom_node.tables import jobs as jobs_table
-from dicom_node.tables import series as series_table
+from dicom_node.store.tables import instances
+from dicom_node.store.tables import jobs as jobs_table
+from dicom_node.store.tables import series as series_table
 
 
 def states(node: Made) -> list[str]:
@@ -361,7 +361,7 @@ def test_a_database_that_is_away_ends_the_tick_and_fails_no_series(node: Made, m
 
 
 def test_what_arrives_between_the_look_and_the_decision_is_seen(node: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dicom_node import completion
+    from dicom_node.receiving import completion
 
     decide = completion.decide
 
@@ -381,7 +381,7 @@ def test_what_arrives_between_the_look_and_the_decision_is_seen(node: Made, monk
 def test_what_is_completed_between_the_look_and_the_decision_is_completed_once(
     node: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dicom_node import completion
+    from dicom_node.receiving import completion
 
     decide = completion.decide
 

@@ -11,12 +11,12 @@ from made import CT, NOW, FakeClassifier, Made, ct, grey_series, head_series, ma
 from pydicom import uid
 from pydicom.dataset import Dataset
 
-from dicom_node.arrivals import priority
 from dicom_node.config import Backlog, Eligibility
+from dicom_node.receiving.arrivals import priority
 from dicom_node.store import jobs, outbox, results
-from dicom_node.tables import instances, slice_results
-from dicom_node.tables import jobs as jobs_table
-from dicom_node.tables import series as series_table
+from dicom_node.store.tables import instances, slice_results
+from dicom_node.store.tables import jobs as jobs_table
+from dicom_node.store.tables import series as series_table
 
 OLD, FRESH = {"StudyDate": "20260301"}, {"StudyDate": datetime.fromtimestamp(NOW).strftime("%Y%m%d")}  # noqa: DTZ006
 

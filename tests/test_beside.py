@@ -14,11 +14,11 @@ from made import FakeClassifier, Made, Predictions, changed, grey_series
 from pydicom import uid
 from pydicom.dataset import Dataset
 
-from dicom_node import reading, slices
 from dicom_node.errors import ModelFailed
-from dicom_node.slices import SliceReader
 from dicom_node.store import series
 from dicom_node.store.results import SliceResult
+from dicom_node.working import reading, slices
+from dicom_node.working.slices import SliceReader
 
 
 class Beside(FakeClassifier):

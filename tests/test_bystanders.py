@@ -13,9 +13,9 @@ from sqlalchemy import Connection, select
 
 from dicom_node.store import commitment, forget, jobs, outbox, purge, results, series, settling
 from dicom_node.store.jobs import Job
-from dicom_node.tables import commitments, deliveries, events, instances, objects, slice_results
-from dicom_node.tables import jobs as jobs_table
-from dicom_node.tables import series as series_table
+from dicom_node.store.tables import commitments, deliveries, events, instances, objects, slice_results
+from dicom_node.store.tables import jobs as jobs_table
+from dicom_node.store.tables import series as series_table
 
 VERSION = results.Version("f" * 64, "1")
 ITS = 2

@@ -19,7 +19,7 @@ from dicom_node.configfile import load
 from dicom_node.received import Received
 from dicom_node.status import StoreStatus
 from dicom_node.store.opening import open_store
-from dicom_node.tables import instances, series
+from dicom_node.store.tables import instances, series
 
 HEAVY = (
     "torch",
@@ -52,12 +52,12 @@ def test_importing_dtvit_loads_no_torch():
 
 
 def test_the_receiver_process_loads_no_torch():
-    loaded = modules_after("import dicom_node.service, dicom_node.offline, dicom_node.worker")
+    loaded = modules_after("import dicom_node.serving.service, dicom_node.offline, dicom_node.working.worker")
     assert loaded.isdisjoint({"torch", "timm", "torchvision", "train"})
 
 
 def test_the_service_starts_without_what_draws_and_computes():
-    loaded = modules_after("import dicom_node.service, dicom_node.cli.running, dtvit.preprocess")
+    loaded = modules_after("import dicom_node.serving.service, dicom_node.cli.running, dtvit.preprocess")
     assert loaded.isdisjoint({*HEAVY, "matplotlib"} - {"pynetdicom", "pydicom", "sqlalchemy"})
 
 

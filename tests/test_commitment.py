@@ -18,19 +18,19 @@ from made import NOW, Made, ct, made_node, part10, peer
 from pydicom.dataset import Dataset
 from pynetdicom import AE, build_role, evt
 
-from dicom_node.committing import Asker, Keeper, Reports
 from dicom_node.config import Commitment, Config, NodeSection, Peer
+from dicom_node.delivering.committing import Asker, Keeper, Reports
 from dicom_node.errors import StoreUnavailable
-from dicom_node.housekeeping import tidy
 from dicom_node.network import commitment as network
 from dicom_node.network import library_loop, scp
 from dicom_node.network.commitment import SOP_CLASS, SOP_INSTANCE, Report
 from dicom_node.network.memory import NO_OBJECT
 from dicom_node.network.stand_in import free_port
 from dicom_node.network.syntaxes import VERIFICATION
+from dicom_node.serving.housekeeping import tidy
 from dicom_node.status import CommitmentStatus
 from dicom_node.store import commitment, outbox, purge
-from dicom_node.tables import commitments, deliveries, instances, jobs, objects, series
+from dicom_node.store.tables import commitments, deliveries, instances, jobs, objects, series
 
 CONTEXTS = ["1.2.840.10008.1.2.1", "1.2.840.10008.1.2"]
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from dicom_node.completion import Decision, Rule, decide
 from dicom_node.config import Completion
+from dicom_node.receiving.completion import Decision, decide
+from dicom_node.store.tables import CompletionRule
 from dtvit.findings import Coverage
 
 WAITS = Completion(settle_s=2, silence_s=30, min_cover_mm=100)
@@ -22,8 +23,8 @@ def decision(quiet_s: float, **given: Any) -> Decision | None:
 
 
 def test_a_count_that_is_reached_completes_at_once() -> None:
-    assert decision(0.0, expected=30) == Decision(Rule.COUNT, whole=True)
-    assert decision(0.0, expected=30, received=31) == Decision(Rule.COUNT, whole=True)
+    assert decision(0.0, expected=30) == Decision(CompletionRule.COUNT, whole=True)
+    assert decision(0.0, expected=30, received=31) == Decision(CompletionRule.COUNT, whole=True)
     assert decision(0.0, expected=31) is None
 
 
@@ -31,7 +32,7 @@ def test_a_count_that_is_reached_completes_at_once() -> None:
     ("quiet_s", "given", "rule"),
     [
         (1.9, {"coverage": WHOLE}, None),
-        (2.0, {"coverage": WHOLE}, Rule.COVERED),
+        (2.0, {"coverage": WHOLE}, CompletionRule.COVERED),
         (2.0, {"coverage": WHOLE, "association_open": True}, None),
         (2.0, {"coverage": GAP}, None),
         (2.0, {"coverage": SHORT}, None),
@@ -40,7 +41,7 @@ def test_a_count_that_is_reached_completes_at_once() -> None:
     ],
 )
 def test_covered_and_settled_completes_only_when_nothing_speaks_against_it(
-    quiet_s: float, given: dict[str, Any], rule: Rule | None
+    quiet_s: float, given: dict[str, Any], rule: CompletionRule | None
 ) -> None:
     found = decision(quiet_s, **given)
     assert (found and found.rule) == rule
@@ -53,11 +54,11 @@ def test_long_silence_completes_whatever_else_there_is(coverage: Coverage | None
 
 
 def test_fewer_than_announced_are_never_vouched_for() -> None:
-    assert decision(30.0, expected=31) == Decision(Rule.SILENCE, whole=False)
-    assert decision(30.0) == Decision(Rule.SILENCE, whole=True)
+    assert decision(30.0, expected=31) == Decision(CompletionRule.SILENCE, whole=False)
+    assert decision(30.0) == Decision(CompletionRule.SILENCE, whole=True)
 
 
-@pytest.mark.parametrize(("least_mm", "found"), [(90.0, Decision(Rule.COVERED, whole=True)), (90.1, None)])
+@pytest.mark.parametrize(("least_mm", "found"), [(90.0, Decision(CompletionRule.COVERED, whole=True)), (90.1, None)])
 def test_coverage_counts_from_the_configured_extent(least_mm: float, found: Decision | None) -> None:
     waits = Completion(settle_s=2, silence_s=30, min_cover_mm=least_mm)
     assert decision(2.0, coverage=SHORT, waits=waits) == found

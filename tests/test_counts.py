@@ -13,12 +13,12 @@ from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind
 
-from dicom_node.counts import AGAIN_S, Counts
 from dicom_node.errors import PeerError, PeerUnreachable
 from dicom_node.network import scu
+from dicom_node.receiving.counts import AGAIN_S, Counts
 from dicom_node.store import series
-from dicom_node.tables import jobs as jobs_table
-from dicom_node.tables import series as series_table
+from dicom_node.store.tables import jobs as jobs_table
+from dicom_node.store.tables import series as series_table
 
 ODD: list[Any] = ["-3", "0", "28\\29", str(10**11), ""]
 

@@ -16,9 +16,9 @@ import sqlalchemy as sa
 from made import schema_differences
 from sqlalchemy.schema import CreateTable
 
-from dicom_node import tables
 from dicom_node.errors import ConfigError, StoreFull, StoreUnavailable
 from dicom_node.store import database as database_module
+from dicom_node.store import tables
 from dicom_node.store.database import Database
 
 

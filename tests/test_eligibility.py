@@ -11,10 +11,10 @@ from made import ct, encoded
 from pydicom import uid
 from pydicom.dataset import Dataset
 
-from dicom_node import header
 from dicom_node.config import Eligibility
-from dicom_node.eligibility import Candidate, Member, candidate, choose, judge, ruled_out
-from dicom_node.facts import Facts
+from dicom_node.headers import header
+from dicom_node.headers.eligibility import Candidate, Member, candidate, choose, judge, ruled_out
+from dicom_node.headers.facts import Facts
 
 RULES = Eligibility()
 CT = str(uid.CTImageStorage)

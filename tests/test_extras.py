@@ -15,20 +15,21 @@ from made import FakeClassifier, Made, Predictions, changed, head_series, made_n
 from test_anatomy import enhanced
 from untrained import metadata
 
-from dicom_node import extras, reporting, spooled
+from dicom_node.administering.health import health
+from dicom_node.administering.retrying import retry_refused
+from dicom_node.administering.withdrawing import withdraw
 from dicom_node.cli import main
 from dicom_node.cli.results import newest_report
+from dicom_node.delivering import reporting, spooled
 from dicom_node.errors import NotPossible, StoreFull, StoreUnavailable
-from dicom_node.health import health
-from dicom_node.retrying import retry_refused
-from dicom_node.slices import Shown
+from dicom_node.report.picture import Shown
 from dicom_node.store import commitment, jobs, outbox, overview, series
 from dicom_node.store.spool import Spool
-from dicom_node.tables import deliveries, instances, objects, slice_results
-from dicom_node.tables import jobs as jobs_table
-from dicom_node.tables import series as series_table
-from dicom_node.withdrawing import withdraw
-from dicom_node.worker import Worker
+from dicom_node.store.tables import deliveries, instances, objects, slice_results
+from dicom_node.store.tables import jobs as jobs_table
+from dicom_node.store.tables import series as series_table
+from dicom_node.working import extras
+from dicom_node.working.worker import Worker
 from dtvit import ct
 
 EVERYTHING = ("report", "picture", "document", "key_objects")
@@ -141,7 +142,7 @@ def test_a_picture_that_cannot_be_made_holds_up_no_report(tmp_path: Path, monkey
     def broken(*_: Any, **__: Any) -> None:
         raise RuntimeError("no font")
 
-    monkeypatch.setattr("dicom_node.reporting.summary_picture", broken)
+    monkeypatch.setattr("dicom_node.delivering.reporting.summary_picture", broken)
     node = reported(tmp_path, peer(104, objects=("report", "picture")))
     deliver(node, "PACS1")
     assert [job.state for job in node.rows(jobs_table)] == ["delivered"]
@@ -678,7 +679,7 @@ def test_a_picture_that_ends_the_worker_twice_is_given_up(tmp_path: Path, monkey
     node = made_node(tmp_path, peers=[peer(104, objects=("report", "picture"))])
     node.accept(*head_series())
     node.tick_after(31)
-    monkeypatch.setattr("dicom_node.reporting.summary_picture", deadly)
+    monkeypatch.setattr("dicom_node.delivering.reporting.summary_picture", deadly)
     for _ in range(2):
         with pytest.raises(Killed):
             finish(node)

@@ -11,9 +11,9 @@ from pydicom import uid
 from pydicom.dataset import Dataset
 
 from dicom_node.store import jobs, purge, series
-from dicom_node.tables import instances, slice_results
-from dicom_node.tables import jobs as jobs_table
-from dicom_node.tables import series as series_table
+from dicom_node.store.tables import instances, slice_results
+from dicom_node.store.tables import jobs as jobs_table
+from dicom_node.store.tables import series as series_table
 
 EXPLICIT, IMPLICIT = str(uid.ExplicitVRLittleEndian), str(uid.ImplicitVRLittleEndian)
 JPEG_LS = str(uid.JPEGLSLossless)

@@ -12,12 +12,14 @@ import pytest
 from click.testing import CliRunner
 from made import NOW, STUDY, FakeClassifier, Made, ct, head_series, made_node, peer, received
 
-from dicom_node import anatomy, extras, forgetting, reporting
+from dicom_node import anatomy
+from dicom_node.administering import forgetting
+from dicom_node.administering.forgetting import Whom
 from dicom_node.cli import main
+from dicom_node.delivering import reporting
 from dicom_node.errors import NotFound, StoreUnavailable
-from dicom_node.forgetting import Whom
 from dicom_node.store import outbox
-from dicom_node.tables import (
+from dicom_node.store.tables import (
     commitments,
     deliveries,
     events,
@@ -28,6 +30,7 @@ from dicom_node.tables import (
     series,
     slice_results,
 )
+from dicom_node.working import extras
 
 OTHERS = "1.2.826.0.1.3680043.10.99.8"
 

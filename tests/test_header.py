@@ -18,9 +18,9 @@ from made import ct, encoded
 from pydicom import uid
 from pydicom.dataset import Dataset
 
-from dicom_node import elements, header
 from dicom_node.errors import InvalidObject
-from dicom_node.facts import Facts
+from dicom_node.headers import elements, header
+from dicom_node.headers.facts import Facts
 from dicom_node.status import StoreStatus
 from dtvit import stepping
 
@@ -372,7 +372,7 @@ def test_a_large_header_of_few_elements_is_read() -> None:
 def test_reading_warns_of_nothing_as_a_warning_would_quote_the_value(tmp_path: Path) -> None:
     (tmp_path / "data_set").write_bytes(encoded(ct(study="1.2.3.45.678")).replace(b"1.2.3.45.678", b"Doe^Jane.Ann"))
     code = (
-        "import sys, pathlib; from dicom_node import header, errors\n"
+        "import sys, pathlib; from dicom_node import errors; from dicom_node.headers import header\n"
         "try: header.read(pathlib.Path(sys.argv[1]).read_bytes(), transfer_syntax_uid=sys.argv[2],"
         " sop_class_uid=sys.argv[3], sop_instance_uid=sys.argv[4])\n"
         "except errors.InvalidObject as exc: print(exc)"

@@ -11,12 +11,12 @@ import pytest
 from made import NOW, Clock, Made, ct, grey_series, head_series, made_node, peer, steps
 from sqlalchemy import event
 
-from dicom_node import housekeeping
-from dicom_node.housekeeping import DAY_S
+from dicom_node.serving import housekeeping
+from dicom_node.serving.housekeeping import DAY_S
 from dicom_node.store import purge, series
 from dicom_node.store.database import Database
-from dicom_node.tables import deliveries, events, instances, jobs, objects, slice_results
-from dicom_node.tables import series as series_table
+from dicom_node.store.tables import deliveries, events, instances, jobs, objects, slice_results
+from dicom_node.store.tables import series as series_table
 
 KEEP_S = 30 * DAY_S
 EVERYTHING = (series_table, instances, jobs, slice_results, objects, deliveries, events)

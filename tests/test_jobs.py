@@ -11,8 +11,8 @@ from made import NOW, SERIES, STUDY, Made, ct
 from dicom_node.errors import LeaseLost
 from dicom_node.store import jobs
 from dicom_node.store.jobs import Job
-from dicom_node.tables import JobState, instances, series
-from dicom_node.tables import jobs as jobs_table
+from dicom_node.store.tables import JobState, instances, series
+from dicom_node.store.tables import jobs as jobs_table
 
 LEASE_S = 60.0
 

@@ -10,9 +10,8 @@ from lifecycle import WHOLE, Life, live, patched
 from living.checks import settle
 from living.world import World
 
-from dicom_node import tables
-from dicom_node.extras import Extras
-from dicom_node.store import outbox, settling
+from dicom_node.store import outbox, settling, tables
+from dicom_node.working.extras import Extras
 
 
 @pytest.fixture

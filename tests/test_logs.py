@@ -16,9 +16,9 @@ from made import FakeClassifier, Made, changed, encoded, head_series, made_node,
 from pydicom.dataset import Dataset
 
 from dicom_node import logs
+from dicom_node.delivering.sender import Sender
 from dicom_node.errors import ModelFailed
 from dicom_node.network.stand_in import free_port
-from dicom_node.sender import Sender
 from dicom_node.store import jobs, series
 
 REPOSITORY = Path(__file__).resolve().parents[1]

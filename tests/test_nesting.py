@@ -9,8 +9,8 @@ from made import Made, encoded, head_series, received
 from pydicom.dataset import Dataset
 
 from dicom_node.status import StoreStatus
-from dicom_node.tables import JobState, jobs
-from dicom_node.tables import series as series_table
+from dicom_node.store.tables import JobState, jobs
+from dicom_node.store.tables import series as series_table
 
 ITEM, ITEM_END, SEQUENCE_END = b"\xfe\xff\x00\xe0", b"\xfe\xff\x0d\xe0\0\0\0\0", b"\xfe\xff\xdd\xe0\0\0\0\0"
 PLACES = {

@@ -25,8 +25,8 @@ from dicom_node.network.scp import Receiver
 from dicom_node.network.stand_in import StandInPacs, free_port
 from dicom_node.received import Received
 from dicom_node.status import StoreStatus
-from dicom_node.tables import instances
-from dicom_node.tables import series as series_table
+from dicom_node.store.tables import instances
+from dicom_node.store.tables import series as series_table
 
 
 @pytest.fixture

@@ -14,11 +14,11 @@ import sqlalchemy as sa
 from click.testing import CliRunner
 from made import Made, grey_series, made_node
 
-from dicom_node import service
 from dicom_node.cli import main
 from dicom_node.configfile import load
 from dicom_node.errors import NodeError, StoreUnavailable
-from dicom_node.service import Service
+from dicom_node.serving import service
+from dicom_node.serving.service import Service
 from dicom_node.store import opening
 from dicom_node.store.database import Database
 from dicom_node.store.results import Version

@@ -14,16 +14,17 @@ from made import NOW, Made, ct, made_node, peer, steps
 from report_cases import context, findings, headers
 from untrained import metadata
 
-from dicom_node import forgetting, reporting
-from dicom_node.forgetting import Whom
+from dicom_node.administering import forgetting
+from dicom_node.administering.forgetting import Whom
+from dicom_node.administering.withdrawing import withdraw
+from dicom_node.delivering import reporting
+from dicom_node.delivering.sender import Sender
 from dicom_node.network.stand_in import StandInPacs
 from dicom_node.report import sr
-from dicom_node.sender import Sender
 from dicom_node.store import destinations, outbox, purge, series, settling
 from dicom_node.store.outbox import Delivery, MadeObject
-from dicom_node.tables import deliveries, jobs, objects
-from dicom_node.tables import series as series_table
-from dicom_node.withdrawing import withdraw
+from dicom_node.store.tables import deliveries, jobs, objects
+from dicom_node.store.tables import series as series_table
 
 
 @pytest.fixture

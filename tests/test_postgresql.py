@@ -15,15 +15,15 @@ from made import NOW, FakeClassifier, Made, changed, ct, grey_series, head_serie
 from postgresql import empty_database, server
 from test_extras import deliver, owed, take_back
 
-from dicom_node import forgetting
+from dicom_node.administering import forgetting
+from dicom_node.administering.forgetting import Whom
 from dicom_node.errors import NotPossible, StoreUnavailable
-from dicom_node.forgetting import Whom
 from dicom_node.network.stand_in import free_port
 from dicom_node.store import jobs, outbox, series
 from dicom_node.store.database import Database
-from dicom_node.tables import instances, objects, slice_results
-from dicom_node.tables import jobs as jobs_table
-from dicom_node.tables import series as series_table
+from dicom_node.store.tables import instances, objects, slice_results
+from dicom_node.store.tables import jobs as jobs_table
+from dicom_node.store.tables import series as series_table
 
 _names = count()
 

@@ -18,14 +18,14 @@ import numpy.typing as npt
 import pytest
 from made import FakeClassifier, Made, Predictions, encoded, head_series, made_node, peer, received
 
-from dicom_node import readers as readers_module
 from dicom_node.config import Model
-from dicom_node.readers import ReaderEnded, Readers
-from dicom_node.reading import LeftOut, Ready, Way, look_at
-from dicom_node.slices import SliceReader
 from dicom_node.store import series
-from dicom_node.tables import instances, slice_results
-from dicom_node.tables import jobs as jobs_table
+from dicom_node.store.tables import instances, slice_results
+from dicom_node.store.tables import jobs as jobs_table
+from dicom_node.working import readers as readers_module
+from dicom_node.working.readers import ReaderEnded, Readers
+from dicom_node.working.reading import LeftOut, Ready, Way, look_at
+from dicom_node.working.slices import SliceReader
 from dtvit import preprocess
 
 WAY = Way("paper", preprocess.HEAD_BOX)
@@ -238,7 +238,7 @@ def test_a_reader_that_cannot_even_start_speaks_against_no_file(
 def test_a_decoder_that_never_ends_is_ended(limit: str, decoder: str, ended_by: signal.Signals) -> None:
     code = f"""
 import threading
-from dicom_node import readers
+from dicom_node.working import readers
 readers.{limit} = 0.05
 with readers._bounded():
     {decoder}
@@ -345,10 +345,10 @@ def test_readers_end_when_who_made_them_is_killed(node: Made) -> None:
     code = f"""
 import os, signal
 from pathlib import Path
-from dicom_node.reading import Way
-from dicom_node import slices
+from dicom_node.working.reading import Way
+from dicom_node.working import slices
 from dicom_node.config import Model
-from dicom_node.readers import Readers
+from dicom_node.working.readers import Readers
 from dicom_node.store.spool import Spool
 readers = Readers(1, Spool(Path({str(node.spool.folder)!r})), Way("paper", "head-box-224"))
 readers.ask({node.rows(instances)[5].file!r})
@@ -431,7 +431,7 @@ def test_an_answer_that_could_not_be_taken_is_none_to_the_next_file(
     with closing(Readers(1, node.spool, WAY)) as readers:
         answer(readers, third.file)
         with monkeypatch.context() as no_memory:
-            no_memory.setattr("dicom_node.readers.pickle.loads", lambda _: (_ for _ in ()).throw(MemoryError))
+            no_memory.setattr("dicom_node.working.readers.pickle.loads", lambda _: (_ for _ in ()).throw(MemoryError))
             with pytest.raises(MemoryError):
                 answer(readers, one.file)
         (found,) = answer(readers, other.file)

@@ -15,10 +15,10 @@ from test_anatomy import enhanced
 
 from dicom_node import anatomy, scanner
 from dicom_node.config import Model
-from dicom_node.slices import SliceReader
 from dicom_node.store import results, series
-from dicom_node.tables import jobs as jobs_table
-from dicom_node.tables import slice_results
+from dicom_node.store.tables import jobs as jobs_table
+from dicom_node.store.tables import slice_results
+from dicom_node.working.slices import SliceReader
 from dtvit import brace, ct, phantom, preprocess
 
 

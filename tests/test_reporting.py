@@ -11,14 +11,14 @@ from made import head_series, made_node
 from report_cases import SERIES, STUDY, findings, headers
 from untrained import metadata
 
-from dicom_node import reporting, spooled
 from dicom_node.config import Results
+from dicom_node.delivering import reporting, spooled
+from dicom_node.delivering.reporting import Maker, Run
 from dicom_node.report.context import Predecessor
 from dicom_node.report.keyobjects import Rejection
-from dicom_node.reporting import Maker, Run
 from dicom_node.store import series
 from dicom_node.store.results import Version
-from dicom_node.tables import ObjectKind
+from dicom_node.store.tables import ObjectKind
 
 MAKER = Maker("2.25.1", "NODE", metadata(), Version("ab" * 32, "hu-1"), Results(), precision="bfloat16")
 RUN = Run(STUDY, SERIES, number=1, rule="covered", whole=True, at=1010.0)

@@ -19,7 +19,7 @@ from pydicom import uid
 from retelling import told
 from ways import ACROSS, PIXEL_MM, WAYS, Plane, Scan, Stored, Telling, head, scanned, tellings
 
-from dicom_node import header
+from dicom_node.headers import header
 from dicom_node.received import Received
 from dtvit import ct, preprocess
 

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from made import Made, changed, ct, grey_series, head_series
 
+from dicom_node.administering.retrying import retry
 from dicom_node.config import Eligibility
 from dicom_node.errors import NotPossible
-from dicom_node.retrying import retry
 from dicom_node.store import series
-from dicom_node.tables import deliveries, instances
-from dicom_node.tables import jobs as jobs_table
-from dicom_node.tables import series as series_table
+from dicom_node.store.tables import deliveries, instances
+from dicom_node.store.tables import jobs as jobs_table
+from dicom_node.store.tables import series as series_table
 
 
 def decide(

@@ -16,14 +16,14 @@ from pynetdicom.transport import AssociationSocket
 from report_cases import context, findings, headers
 
 from dicom_node.config import Peer
+from dicom_node.delivering.sender import Sender
 from dicom_node.network import syntaxes
 from dicom_node.network.stand_in import StandInPacs, free_port
 from dicom_node.report import sr
-from dicom_node.sender import Sender
 from dicom_node.status import StoreStatus
 from dicom_node.store import outbox, series
-from dicom_node.tables import deliveries, destinations, jobs, objects
-from dicom_node.tables import series as series_table
+from dicom_node.store.tables import deliveries, destinations, jobs, objects
+from dicom_node.store.tables import series as series_table
 
 SR_88_34, SR_88_33, SR_88_22 = (str(c) for c in sr.SR_CLASSES)
 

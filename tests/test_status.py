@@ -11,12 +11,12 @@ import pytest
 from click.testing import CliRunner
 from made import NOW, Made, ct, grey_series, made_node
 
+from dicom_node.administering.health import Health, health
+from dicom_node.administering.retrying import retry_refused
 from dicom_node.cli import main
-from dicom_node.health import Health, health
-from dicom_node.retrying import retry_refused
 from dicom_node.store import heartbeats, outbox
 from dicom_node.store.overview import Overview, overview
-from dicom_node.tables import deliveries, jobs, series
+from dicom_node.store.tables import deliveries, jobs, series
 
 
 def beat(node: Made, *, at: float, owner: str = "1-1") -> None:

@@ -14,7 +14,7 @@ from made import Made
 
 from dicom_node.configfile import load, to_line
 from dicom_node.errors import StoreFull, StoreUnavailable
-from dicom_node.supervisor import Supervisor
+from dicom_node.working.supervisor import Supervisor
 
 LEASE_S = 0.3
 SETTINGS = b'{"settings": true}\n'

@@ -6,9 +6,9 @@ import threading
 
 import pytest
 
-from dicom_node import threads
 from dicom_node.errors import StoreFull
-from dicom_node.threads import Hint, Threads
+from dicom_node.serving import threads
+from dicom_node.serving.threads import Hint, Threads
 
 
 @pytest.mark.parametrize("error", [StoreFull("no room"), ValueError("Zwetschgenbaum")])

@@ -14,12 +14,12 @@ from pydicom.dataset import Dataset
 from sqlalchemy import Connection
 
 from dicom_node.errors import StoreUnavailable
-from dicom_node.header import pixel_digest
+from dicom_node.headers.header import pixel_digest
 from dicom_node.received import Received
 from dicom_node.status import StoreStatus
 from dicom_node.store import filing, together
 from dicom_node.store.database import Deadlocked
-from dicom_node.tables import instances
+from dicom_node.store.tables import instances
 
 
 class Turns:

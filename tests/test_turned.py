@@ -10,9 +10,9 @@ import pytest
 from made import FakeClassifier, Made, Predictions, changed, head_series, made_node, peer
 from pydicom.dataset import Dataset
 
-from dicom_node.slices import SliceReader
 from dicom_node.store import results, series
-from dicom_node.tables import jobs
+from dicom_node.store.tables import jobs
+from dicom_node.working.slices import SliceReader
 from dtvit import brace, ct, preprocess
 
 WAYS = [

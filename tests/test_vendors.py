@@ -21,7 +21,7 @@ import pytest
 from pydicom.dataset import Dataset
 from test_eligibility import RULES, facts, shared_by_frames, why
 
-from dicom_node.eligibility import Member, judge
+from dicom_node.headers.eligibility import Member, judge
 
 SOFT = [
     *("H30s", "H31s", "H40f", "Hf38s", ["Hr38s", "3"], ["Hr40f", "3"]),  # Siemens: stroke

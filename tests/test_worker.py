@@ -16,15 +16,15 @@ import pytest
 from made import SERIES, STUDY, FakeClassifier, Made, changed, grey_series, head_series, made_node, peer
 from pydicom.dataset import Dataset
 
-from dicom_node import reporting, spooled
+from dicom_node.administering.retrying import retry
 from dicom_node.config import Model
+from dicom_node.delivering import reporting, spooled
 from dicom_node.errors import ModelFailed
 from dicom_node.report import sr, text
-from dicom_node.retrying import retry
 from dicom_node.store import jobs, outbox, series
-from dicom_node.tables import deliveries, instances, objects, slice_results
-from dicom_node.tables import jobs as jobs_table
-from dicom_node.tables import series as series_table
+from dicom_node.store.tables import deliveries, instances, objects, slice_results
+from dicom_node.store.tables import jobs as jobs_table
+from dicom_node.store.tables import series as series_table
 from dtvit.findings import Outcome, SeriesFindings
 
 

@@ -27,7 +27,7 @@ def model_info(checkpoint: Path | None, config_path: Path, as_json: bool) -> Non
 
     from rich.console import Console
 
-    from dicom_node import present
+    from dicom_node.administering import present
 
     if checkpoint is None and config_path.exists():
         checkpoint = load_config(config_path).model.checkpoint
@@ -54,7 +54,7 @@ def classify(paths: tuple[Path, ...], sr: Path | None, checkpoint: Path | None, 
     """Classify the CT series in PATHS (files or folders): the node's own pipeline, without the network."""
     from rich.console import Console
 
-    from dicom_node import present
+    from dicom_node.administering import present
     from dicom_node.offline import classify as run
 
     results = run(dicom_files(paths), checkpoint=checkpoint, device=device)

@@ -49,7 +49,7 @@ def report_show(named: str, as_html: bool, config_path: Path) -> None:
 def newest_report(named: str, config_path: Path) -> bytes:
     """The newest report of the named series; if it was withdrawn, standard error says so."""
     from dicom_node.store.overview import history
-    from dicom_node.tables import JobState, ObjectKind
+    from dicom_node.store.tables import JobState, ObjectKind
 
     with opened(config_path) as (_, database, spool):
         with database.read() as connection:
@@ -75,7 +75,7 @@ def newest_report(named: str, config_path: Path) -> bytes:
 @CONFIG
 def withdraw(series: str, why: str, config_path: Path) -> None:
     """Take back the newest result of SERIES: cancel what is undelivered, tell the destinations that have it."""
-    from dicom_node.withdrawing import withdraw as take_back
+    from dicom_node.administering.withdrawing import withdraw as take_back
 
     metadata = describe_checkpoint(load_config(config_path).model.checkpoint).metadata
     with opened(config_path) as (config, database, spool):
@@ -103,8 +103,8 @@ def forget(patient: str | None, study: str | None, yes: bool, config_path: Path)
 
     Work in progress on it is cancelled. What was delivered stays where it is, and so do backups of this machine.
     """
-    from dicom_node import present
-    from dicom_node.forgetting import Whom, erase, search
+    from dicom_node.administering import present
+    from dicom_node.administering.forgetting import Whom, erase, search
 
     if patient == ASK:
         patient = click.prompt("Patient ID")

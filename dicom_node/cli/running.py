@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def serve(config_path: Path) -> None:
     """Receive, classify, report and deliver until SIGTERM or Ctrl-C."""
     from dicom_node import logs
-    from dicom_node.service import Service
+    from dicom_node.serving.service import Service
 
     config = load_config(config_path)
     logs.configure(config.logging.level)
@@ -35,7 +35,7 @@ def serve(config_path: Path) -> None:
 def worker(owner: str) -> None:
     """The process beside `serve` that classifies; `serve` starts it and gives it its settings on standard input."""
     from dicom_node import logs
-    from dicom_node.worker_process import given_settings, work
+    from dicom_node.working.process import given_settings, work
 
     config = given_settings()
     if config is None:

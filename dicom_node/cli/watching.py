@@ -44,8 +44,8 @@ def _status(config_path: Path, as_json: bool) -> int:
 
     from rich.console import Console
 
-    from dicom_node import present
-    from dicom_node.health import Health, health
+    from dicom_node.administering import present
+    from dicom_node.administering.health import Health, health
     from dicom_node.store.overview import last_series_from, overview
 
     with opened(config_path, with_files=False) as (config, database, spool):
@@ -78,7 +78,7 @@ def show(series: str, config_path: Path, as_json: bool) -> None:
     """Show all that is known about SERIES: its number in `status`, or a Study or Series Instance UID."""
     from rich.console import Console
 
-    from dicom_node import present
+    from dicom_node.administering import present
     from dicom_node.store.overview import history
 
     with opened(config_path, with_files=False) as (_, database, _spool), database.read() as connection:
@@ -101,8 +101,8 @@ def show(series: str, config_path: Path, as_json: bool) -> None:
 @CONFIG
 def retry(series: str | None, refused: bool, again: bool, keep: str | None, config_path: Path) -> None:
     """Try SERIES again: a delivery that was refused, or a series that failed, was refused or was not chosen."""
-    from dicom_node.retrying import retry as try_again
-    from dicom_node.retrying import retry_refused
+    from dicom_node.administering.retrying import retry as try_again
+    from dicom_node.administering.retrying import retry_refused
 
     if refused == (series is not None) or (refused and (again or keep)):
         raise NotPossible("give either one SERIES or --refused alone")

@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from dicom_node.tables import metadata
+from dicom_node.store.tables import metadata
 
 context.configure(
     connection=context.config.attributes["connection"],

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pydicom
 
-from dicom_node import eligibility, received
+from dicom_node import received
 from dicom_node.config import Eligibility
-from dicom_node.eligibility import Member
 from dicom_node.errors import InvalidObject
-from dicom_node.header import Header
-from dicom_node.header import read as read_header
+from dicom_node.headers import eligibility
+from dicom_node.headers.eligibility import Member
+from dicom_node.headers.header import Header
+from dicom_node.headers.header import read as read_header
 
 _WHO = ("PatientID", "PatientName", "PatientBirthDate")
 _WHERE = ("InstitutionName", "Manufacturer", "ManufacturerModelName")

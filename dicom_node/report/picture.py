@@ -6,6 +6,7 @@ Nothing in it names the patient, and whatever a colour says is also said by word
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,18 @@ Box = tuple[int, int, int, int]
 """Left, top, right, bottom."""
 
 
+@dataclass(frozen=True)
+class Shown:
+    """A slice as the picture shows it."""
+
+    hu: Array
+    """(row, column), HU."""
+    relevance: Array | None = None
+    """(row, column), 0..1: where the model looked, drawn below the untouched slice, never over it."""
+    orientation: Orientation | None = None
+    """From which the letters at the edges are made; None where the object has none."""
+
+
 def shown(findings: SeriesFindings) -> tuple[int, ...]:
     """Indices in `findings.slices` of the images that the picture shows: the highest outputs, highest first."""
     evaluated = [i for i, s in enumerate(findings.slices) if s.evaluated]
@@ -44,22 +57,18 @@ def shown(findings: SeriesFindings) -> tuple[int, ...]:
 
 def compose(
     findings: SeriesFindings,
-    pictures: Mapping[int, Array],
+    pictures: Mapping[int, Shown],
     *,
     algorithm: str,
     notice: str | None,
     thresholds: Thresholds | None = None,
     run: int = 1,
-    relevance: Mapping[int, Array] | None = None,
-    orientations: Mapping[int, Orientation | None] | None = None,
     series_number: str | None = None,
 ) -> Image.Image:
     """The page as RGB.
 
-    `pictures`: index in `findings.slices` (those of `shown`) -> (row, column), HU as floats, or 0..255 as uint8.
-    `relevance`: the same index -> (row, column) 0..1, shown below the untouched slice, never over it.
-    `orientations`: the same index -> direction cosines, from which the letters at the edges are made. `series_number`:
-    of the images. `thresholds`: those for slices, drawn as lines. `run`: from the second on, the version is on top.
+    `pictures`: index in `findings.slices`, one of `shown` -> that slice. `series_number`: of the images. `thresholds`:
+    those for slices, drawn as lines. `run`: from the second on, the version is on top.
     Raises `UnusableFindings` as `sr.build` does.
     """
     check_findings(findings)
@@ -72,7 +81,7 @@ def compose(
         page.text(line, 21)
     page.text(wording.NOT_ASSESSED, 19, DIM)
     page.y += 12
-    _slices(page, findings, pictures, relevance or {}, orientations or {})
+    _slices(page, findings, pictures)
     strip.draw(page, findings, thresholds)
     if notice:
         _notice(page, notice)
@@ -105,19 +114,13 @@ def _right(page: Page, text: str, y: int, size: int, colour: Colour) -> None:
     page.draw.text((WIDTH - MARGIN - font(size).getlength(text), y), text, font=font(size), fill=colour)
 
 
-def _slices(
-    page: Page,
-    findings: SeriesFindings,
-    pictures: Mapping[int, Array],
-    maps: Mapping[int, Array],
-    orientations: Mapping[int, Orientation | None],
-) -> None:
+def _slices(page: Page, findings: SeriesFindings, pictures: Mapping[int, Shown]) -> None:
     chosen = shown(findings)
     if not chosen:
         return
     side = (WIDTH - 2 * MARGIN - (COLUMNS - 1) * 12) // COLUMNS
-    rows = 2 if any(i in maps for i in chosen) else 1
-    whole = {i: Image.fromarray(_brain_window(pictures[i])) for i in chosen if i in pictures}
+    rows = 2 if any(one.relevance is not None for one in pictures.values()) else 1
+    whole = {i: Image.fromarray(_brain_window(pictures[i].hu)) for i in chosen if i in pictures}
     cut = _cut([np.asarray(one) for one in whole.values()])
     for column, i in enumerate(chosen):
         x = MARGIN + column * (side + 12)
@@ -125,12 +128,14 @@ def _slices(
         caption = f"image {wording.label(s)}: {wording.percent(s.presence or 0.0)}, {s.outcome.value}"
         page.draw.text((x, page.y), caption, font=font(21), fill=INK)
         page.draw.rectangle((x, page.y + 30, x + side, page.y + 35), fill=COLOURS[s.outcome])
-        _tile(page, whole.get(i), cut, (x, page.y + 36), side)
-        if i in orientations and i in whole:
-            _mark_sides(page, orientations[i], (x, page.y + 36), side)
-        if i in maps:
-            below = (x, page.y + 36 + side + 6)
-            _paste(page, _looked(maps[i], whole.get(i), cut), below, side)
+        corner = (x, page.y + 36)
+        if i not in pictures:
+            _leave_open(page, corner, side)
+            continue
+        _paste(page, whole[i].crop(cut), corner, side)
+        _mark_sides(page, pictures[i].orientation, corner, side)
+        if (relevance := pictures[i].relevance) is not None:
+            _paste(page, _looked(relevance, whole[i]).crop(cut), (x, page.y + 36 + side + 6), side)
     page.y += 36 + side * rows + (6 if rows == 2 else 0) + 14
     if rows == 2:
         page.text(
@@ -141,12 +146,9 @@ def _slices(
         )
 
 
-def _tile(page: Page, picture: Image.Image | None, cut: Box | None, corner: tuple[int, int], side: int) -> None:
-    if picture is None:
-        page.draw.rectangle((*corner, corner[0] + side, corner[1] + side), fill=PANEL)
-        page.draw.text((corner[0] + 20, corner[1] + side // 2), "picture not available", font=font(21), fill=DIM)
-        return
-    _paste(page, picture.crop(cut) if cut else picture, corner, side)
+def _leave_open(page: Page, corner: tuple[int, int], side: int) -> None:
+    page.draw.rectangle((*corner, corner[0] + side, corner[1] + side), fill=PANEL)
+    page.draw.text((corner[0] + 20, corner[1] + side // 2), "picture not available", font=font(21), fill=DIM)
 
 
 def _mark_sides(page: Page, orientation: Orientation | None, corner: tuple[int, int], side: int) -> None:
@@ -170,15 +172,11 @@ def edge(direction: Sequence[float]) -> str:
     return ("LPH" if direction[axis] > 0 else "RAF")[axis]
 
 
-def _looked(relevance: Array, picture: Image.Image | None, cut: Box | None) -> Image.Image:
+def _looked(relevance: Array, picture: Image.Image) -> Image.Image:
     """The map over its darkened slice, to show where in the slice it lies; the untouched slice is above it."""
-    heat = Image.fromarray(_heat(relevance))
-    if picture is None:
-        return heat
-    heat = heat.resize(picture.size, Image.Resampling.BILINEAR)
+    heat = Image.fromarray(_heat(relevance)).resize(picture.size, Image.Resampling.BILINEAR)
     dark = picture.point(lambda value: value * DARKENED).convert("RGB")
-    both = ImageChops.screen(heat, dark)
-    return both.crop(cut) if cut else both
+    return ImageChops.screen(heat, dark)
 
 
 def _cut(pictures: Sequence[Array]) -> Box | None:
@@ -211,12 +209,10 @@ def _paste(page: Page, picture: Image.Image, corner: tuple[int, int], side: int)
     page.image.paste(picture.resize(size, Image.Resampling.LANCZOS), place)
 
 
-def _brain_window(picture: Array) -> npt.NDArray[np.uint8]:
-    """(row, column) 0..255; HU are windowed, eight-bit pictures are kept as they are."""
-    if picture.dtype == np.uint8:
-        return picture
+def _brain_window(hu: Array) -> npt.NDArray[np.uint8]:
+    """(row, column) 0..255."""
     low, high = WINDOW_HU
-    scaled = np.clip((np.nan_to_num(picture.astype(np.float32)) - low) / (high - low), 0.0, 1.0)
+    scaled = np.clip((np.nan_to_num(hu.astype(np.float32)) - low) / (high - low), 0.0, 1.0)
     eight: npt.NDArray[np.uint8] = np.rint(255.0 * scaled).astype(np.uint8)
     return eight
 

@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 from dicom_node.store import outbox
 from dicom_node.store.database import insert_for, note
 from dicom_node.store.deadlines import passed
-from dicom_node.tables import (
+from dicom_node.store.tables import (
     CommitmentState,
     DeliveryState,
     JobState,

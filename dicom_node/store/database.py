@@ -20,8 +20,9 @@ from sqlalchemy import Connection as Connection  # re-exported: the flows above 
 from sqlalchemy import Engine, event
 from sqlalchemy.exc import DatabaseError, OperationalError, SQLAlchemyError
 
-from dicom_node import tables, uids
+from dicom_node import uids
 from dicom_node.errors import ConfigError, NotFound, StoreFull, StoreUnavailable
+from dicom_node.store import tables
 
 BUSY_TIMEOUT_S = 30.0  # far longer than the longest writing transaction
 _BESIDE_OTHERS, _ALONE = (sa.text(f"SELECT pg_advisory_xact_lock{kind}(4712)") for kind in ("_shared", ""))

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from dicom_node.store.database import insert_for
-from dicom_node.tables import destinations
+from dicom_node.store.tables import destinations
 
 SR_CLASS_LASTS_S = 30 * 86400.0
 

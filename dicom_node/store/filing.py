@@ -14,14 +14,14 @@ from typing import Any, Protocol
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from dicom_node.facts import Facts
-from dicom_node.header import Header
+from dicom_node.headers.facts import Facts
+from dicom_node.headers.header import Header
 from dicom_node.store import further, settling
 from dicom_node.store.database import insert_for, note
 from dicom_node.store.jobs import is_about
 from dicom_node.store.outbox import stands
 from dicom_node.store.series import contradicted, hold, passed_over
-from dicom_node.tables import SeriesState, instances, jobs, objects, series, slice_results
+from dicom_node.store.tables import SeriesState, instances, jobs, objects, series, slice_results
 
 _LITTLE_ENDIAN = frozenset(
     {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1"}

@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 from dicom_node.store import jobs as job_queue
 from dicom_node.store import outbox, purge
 from dicom_node.store.database import note
-from dicom_node.tables import DeliveryState, commitments, deliveries, instances, jobs, objects, series
+from dicom_node.store.tables import DeliveryState, commitments, deliveries, instances, jobs, objects, series
 
 
 @dataclass(frozen=True)

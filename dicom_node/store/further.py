@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 from sqlalchemy.dialects import sqlite
 
 from dicom_node.store.database import by_driver
-from dicom_node.tables import SeriesState, instances, objects, series
+from dicom_node.store.tables import SeriesState, instances, objects, series
 
 _BY_NAME = sqlite.dialect(paramstyle="named")
 _ROW = [column for column in instances.columns if column.name not in ("id", "committed_at")]

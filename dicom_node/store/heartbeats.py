@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from dicom_node.store.database import insert_for
-from dicom_node.tables import heartbeats
+from dicom_node.store.tables import heartbeats
 
 EVERY_S = 10.0
 DEAD_AFTER_S = 45.0  # four missed: a disk that is slow to sync must not look like a death

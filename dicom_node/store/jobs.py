@@ -20,7 +20,7 @@ from dicom_node.errors import LeaseLost
 from dicom_node.store.database import note
 from dicom_node.store.deadlines import passed
 from dicom_node.store.results import Version
-from dicom_node.tables import DeliveryState, JobState, SeriesState, deliveries, instances, jobs, objects, series
+from dicom_node.store.tables import DeliveryState, JobState, SeriesState, deliveries, instances, jobs, objects, series
 from dtvit.findings import Outcome
 
 LIVE, BACKLOG = 0, 10

@@ -13,7 +13,7 @@ from dicom_node.config import Config
 from dicom_node.errors import NotFound, StoreUnavailable
 from dicom_node.store.database import Database
 from dicom_node.store.spool import UID_FILE, Spool
-from dicom_node.tables import instances
+from dicom_node.store.tables import instances
 
 
 def open_store(config: Config) -> tuple[Database, Spool]:

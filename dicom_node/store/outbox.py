@@ -20,7 +20,7 @@ from dicom_node.store import jobs as job_queue
 from dicom_node.store import settling
 from dicom_node.store.database import insert_for, note
 from dicom_node.store.deadlines import passed
-from dicom_node.tables import CommitmentState, DeliveryState, JobState, ObjectKind, deliveries, jobs, objects
+from dicom_node.store.tables import CommitmentState, DeliveryState, JobState, ObjectKind, deliveries, jobs, objects
 from dtvit.findings import Outcome
 
 BACKLOG_LIMIT = 4  # backlog deliveries per association: the next live report waits for no more

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from dicom_node.store import heartbeats, settling
 from dicom_node.store.jobs import BACKLOG
 from dicom_node.store.series import LEFT_BEHIND
-from dicom_node.tables import (
+from dicom_node.store.tables import (
     CommitmentState,
     DeliveryState,
     JobState,

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from dicom_node.store.database import Database
-from dicom_node.tables import (
+from dicom_node.store.tables import (
     CommitmentState,
     DeliveryState,
     JobState,

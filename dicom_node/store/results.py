@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 
 from dicom_node.store.database import insert_for
 from dicom_node.store.series import Instance, columns_of_instance, instance_from
-from dicom_node.tables import SeriesState, instances, series, slice_results
+from dicom_node.store.tables import SeriesState, instances, series, slice_results
 
 
 @dataclass(frozen=True)

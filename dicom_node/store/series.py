@@ -12,10 +12,10 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from dicom_node.facts import Facts
-from dicom_node.header import NOBODY
+from dicom_node.headers.facts import Facts
+from dicom_node.headers.header import NOBODY
 from dicom_node.store.database import note
-from dicom_node.tables import JobState, SeriesState, instances, jobs, series, slice_results
+from dicom_node.store.tables import JobState, SeriesState, instances, jobs, series, slice_results
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from dicom_node.store import jobs as job_queue
-from dicom_node.tables import CommitmentState, DeliveryState, ObjectKind, deliveries, jobs, objects, series
+from dicom_node.store.tables import CommitmentState, DeliveryState, ObjectKind, deliveries, jobs, objects, series
 
 _OPEN = deliveries.c.state.in_((DeliveryState.WAITING, DeliveryState.FAILED))
 _UNCONFIRMED = deliveries.c.commitment.in_((CommitmentState.OWED, CommitmentState.ASKED))

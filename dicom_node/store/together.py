@@ -19,8 +19,8 @@ from typing import Any
 from sqlalchemy import Connection
 
 from dicom_node.errors import InvalidObject, NodeError, StoreUnavailable
-from dicom_node.facts import Facts
-from dicom_node.header import pixel_digest, read_facts
+from dicom_node.headers.facts import Facts
+from dicom_node.headers.header import pixel_digest, read_facts
 from dicom_node.received import data_set_in, is_acknowledged
 from dicom_node.store import filing
 from dicom_node.store.database import Database, Deadlocked

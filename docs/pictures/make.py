@@ -23,6 +23,7 @@ from dtvit.findings import LOCATIONS, Coverage, Outcome, Region, SeriesFindings,
 
 HERE = Path(__file__).resolve().parent
 WHEN = datetime(2026, 3, 2, 9, 15, tzinfo=UTC)
+SUPINE = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 THRESHOLDS = Thresholds(absent_below=0.3, present_at=0.6)
 NOTICE = "NOT FOR CLINICAL USE. Example for the documentation: a phantom, and outputs that were made up."
 EXAMPLES: dict[str, tuple[str, ...]] = {
@@ -108,13 +109,14 @@ def write(kind: str, places: tuple[str, ...], dicom: Path | None) -> None:
     run = 2 if kind == "second" else 1
     page = picture.compose(
         findings,
-        {i: made.hu[i] for i in picture.shown(findings)},
-        relevance={i: looked(made, i) for i in picture.shown(findings) if speaks(findings.slices[i])},
+        {
+            i: picture.Shown(made.hu[i], looked(made, i) if speaks(findings.slices[i]) else None, SUPINE)
+            for i in picture.shown(findings)
+        },
         algorithm="Example; no network was asked",
         notice=NOTICE,
         thresholds=THRESHOLDS,
         run=run,
-        orientations=dict.fromkeys(picture.shown(findings), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)),
         series_number=str(series[0].SeriesNumber),
     )
     with io.BytesIO() as buffer:

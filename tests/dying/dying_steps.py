@@ -34,7 +34,7 @@ class Step:
 
 
 _KEEP = "dicom_node.store.spool:Spool.keep"
-_ACCEPT = "dicom_node.arrivals:Arrivals.accept"
+_ACCEPT = "dicom_node.receiving.arrivals:Arrivals.accept"
 _COMMITMENT = "dicom_node.store.commitment"
 STEPS = {
     "request received": Step(RECEIVER, _ACCEPT, "before"),
@@ -55,19 +55,19 @@ STEPS = {
     "after results of slices are committed": Step(WORKER, "dicom_node.store.results:keep", "committed"),
     "before claim's commit": Step(WORKER, "dicom_node.store.jobs:claim", "after"),
     "after claim's commit": Step(WORKER, "dicom_node.store.jobs:claim", "committed"),
-    "before report": Step(WORKER, "dicom_node.reporting:report", "before"),
-    "after report": Step(WORKER, "dicom_node.reporting:report", "after"),
+    "before report": Step(WORKER, "dicom_node.delivering.reporting:report", "before"),
+    "after report": Step(WORKER, "dicom_node.delivering.reporting:report", "after"),
     "before report's fsync": Step(WORKER, "os:fsync", "before", within=_KEEP),
     "after report's fsync": Step(WORKER, "os:fsync", "after", within=_KEEP),
-    "after report is stored": Step(WORKER, "dicom_node.reporting:stored", "after"),
+    "after report is stored": Step(WORKER, "dicom_node.delivering.reporting:stored", "after"),
     "before outbox": Step(WORKER, "dicom_node.store.jobs:finish", "after"),
     "before outbox's commit": Step(WORKER, "dicom_node.store.outbox:put", "after"),
     "after outbox's commit": Step(WORKER, "dicom_node.store.outbox:put", "committed"),
     "before picture": Step(WORKER, "dicom_node.store.jobs:begin_extras", "committed"),
     "before picture's commit": Step(WORKER, "dicom_node.store.jobs:extras_made", "after"),
     "after picture's commit": Step(WORKER, "dicom_node.store.jobs:extras_made", "committed"),
-    "before delivery": Step(RECEIVER, "dicom_node.sender:Sender._outgoing", "after"),
-    "after delivery": Step(RECEIVER, "dicom_node.sender:Sender._settle", "before"),
+    "before delivery": Step(RECEIVER, "dicom_node.delivering.sender:Sender._outgoing", "after"),
+    "after delivery": Step(RECEIVER, "dicom_node.delivering.sender:Sender._settle", "before"),
     "before delivery's commit": Step(RECEIVER, "dicom_node.store.outbox:delivered", "after"),
     "after delivery's commit": Step(RECEIVER, "dicom_node.store.outbox:delivered", "committed"),
     "before question's commit": Step(RECEIVER, f"{_COMMITMENT}:ask", "after"),

@@ -26,7 +26,7 @@ from typing import IO, Any, NoReturn
 
 MESSAGE = 1 << 17  # bytes; an environment is a tenth of that
 IMPORTED = (  # by `serve` and its worker sooner or later
-    *("dicom_node.cli", "dicom_node.service", "dicom_node.worker_process", "dicom_node.readers"),
+    *("dicom_node.cli", "dicom_node.serving.service", "dicom_node.working.process", "dicom_node.working.readers"),
     *("alembic.command", "alembic.script"),
     *("highdicom.sr", "highdicom.ko", "pydicom.pixels", "cv2", "skimage.measure", "skimage.segmentation"),
     *("skimage.morphology", "sqlalchemy.dialects.sqlite", "sqlalchemy.dialects.postgresql", "dtvit.checkpoint"),
@@ -223,7 +223,7 @@ def _live(nursery: str, asked: dict[str, Any], streams: list[int], orders: Any) 
         become(command, orders)
         _let_children_be_born(nursery)
         if command == "readers":
-            from dicom_node import readers
+            from dicom_node.working import readers
 
             readers.main(sys.argv[2:])
         else:
@@ -259,7 +259,7 @@ def _let_children_be_born(nursery: str) -> None:
     def start(command: Sequence[str], **given: Any) -> Any:
         if list(command[1:4]) == ["-m", "dicom_node", "worker"]:
             return Born(nursery, command[3:], **given)
-        if list(command[1:3]) == ["-m", "dicom_node.readers"]:
+        if list(command[1:3]) == ["-m", "dicom_node.working.readers"]:
             return Born(nursery, ["readers", *command[3:]], **given)
         return popen(command, **given)
 

@@ -28,8 +28,8 @@ def _shift_clock(file: Path) -> None:
 def stand_in(presence: float) -> None:
     import numpy as np
 
-    from dicom_node import worker_process
     from dicom_node.cli.common import describe_checkpoint
+    from dicom_node.working import process as worker_process
 
     class StandIn:
         device = "none"

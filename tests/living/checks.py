@@ -11,9 +11,9 @@ from living.images import SLICES, Image, is_eligible, presence_of, sent
 from living.truth import Said
 from living.world import DAY_S, KEEP_DAYS, World
 
-from dicom_node import retrying, tables
+from dicom_node.administering import retrying
 from dicom_node.errors import NotPossible
-from dicom_node.store import overview
+from dicom_node.store import overview, tables
 from dicom_node.store.database import Database
 
 ENDED = ("delivered", "failed", "withdrawn")

@@ -13,10 +13,10 @@ import numpy as np
 import pydicom
 from made import FakeClassifier, ct, received
 
-from dicom_node import reading
-from dicom_node.reading import LeftOut, Ready
 from dicom_node.received import Received
 from dicom_node.store.spool import Spool
+from dicom_node.working import reading
+from dicom_node.working.reading import LeftOut, Ready
 from dtvit.selection import LOWER_CM2, SliceContent
 
 SLICES, STEP_MM = 7, 20

@@ -24,20 +24,22 @@ from living.images import STUDIES, Image, StandIn, sent
 from living.truth import Pacs, Said, Truth, said
 from made import CT, NOW, Clock
 
-from dicom_node import committing, housekeeping, retrying, sender, tables, withdrawing
-from dicom_node.arrivals import Arrivals
+from dicom_node.administering import retrying, withdrawing
+from dicom_node.administering.forgetting import Whom, erase
 from dicom_node.config import Commitment, Completion, Config, Eligibility, Model, NodeSection, Peer, Results
+from dicom_node.delivering import committing, sender
 from dicom_node.errors import NotFound, NotPossible, PeerRefused, PeerUnreachable
-from dicom_node.forgetting import Whom, erase
 from dicom_node.network import scu
 from dicom_node.network.commitment import Report
+from dicom_node.receiving.arrivals import Arrivals
 from dicom_node.report import sr
+from dicom_node.serving import housekeeping
 from dicom_node.status import StoreStatus, is_stored
-from dicom_node.store import jobs, series, settling
+from dicom_node.store import jobs, series, settling, tables
 from dicom_node.store.database import Connection, Database
 from dicom_node.store.results import Version
 from dicom_node.store.spool import Spool
-from dicom_node.worker import Node, Worker
+from dicom_node.working.worker import Node, Worker
 from dtvit import preprocess
 
 DAY_S = 86400.0

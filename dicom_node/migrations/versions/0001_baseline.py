@@ -1,4 +1,4 @@
-"""The first schema; what each column means: dicom_node/tables.py."""
+"""The first schema; what each column means: dicom_node/store/tables.py."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -14,12 +14,12 @@ from dataclasses import replace
 
 from pydicom.dataset import Dataset
 
-from dicom_node import reporting, spooled
 from dicom_node.config import Config
+from dicom_node.delivering import reporting, spooled
 from dicom_node.errors import StoreFull, StoreUnavailable
 from dicom_node.logs import fields, trace
 from dicom_node.report import picture
-from dicom_node.slices import Shown, SliceReader
+from dicom_node.report.picture import Shown
 from dicom_node.store import jobs, outbox, results, series
 from dicom_node.store.database import Database
 from dicom_node.store.jobs import Record
@@ -27,7 +27,8 @@ from dicom_node.store.outbox import MadeObject
 from dicom_node.store.results import Version
 from dicom_node.store.series import Instance, Series
 from dicom_node.store.spool import Spool
-from dicom_node.tables import ObjectKind
+from dicom_node.store.tables import ObjectKind
+from dicom_node.working.slices import SliceReader
 from dtvit.findings import Outcome, SeriesFindings
 from dtvit.headervalues import UnreadableSlice
 

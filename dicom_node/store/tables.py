@@ -35,6 +35,14 @@ class SeriesState(StrEnum):
     FAILED = "failed"  # contradicts itself; a person decides
 
 
+class CompletionRule(StrEnum):
+    """Why a series counts as complete; what each asks for: `receiving.completion`."""
+
+    COUNT = "count"
+    COVERED = "covered"
+    SILENCE = "silence"
+
+
 class JobState(StrEnum):
     READY = "ready"
     RUNNING = "running"
@@ -100,7 +108,7 @@ series = Table(
     Column("state", String(16), nullable=False),
     Column("reason", Text),  # why it was refused or failed
     Column("run", Integer, nullable=False),  # number of the newest run, 0 before the first
-    Column("rule", String(32)),  # which completion rule fired last
+    Column("rule", String(32)),  # CompletionRule, the one that fired last
     Column("whole", Boolean),  # and whether it could vouch for the series
     Column("expected", Integer),  # Number of Series Related Instances, if a PACS said it
     Column("first_at", Float, nullable=False),

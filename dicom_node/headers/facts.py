@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
 
-from dicom_node.elements import Elements
+from dicom_node.headers.elements import Elements
 
 Value = TypeVar("Value")
 

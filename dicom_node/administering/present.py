@@ -13,7 +13,7 @@ from rich.table import Table
 from dicom_node.store.overview import Overview
 
 if TYPE_CHECKING:
-    from dicom_node.forgetting import Forgotten
+    from dicom_node.administering.forgetting import Forgotten
     from dicom_node.offline import Classified
 
 OUTCOME_STYLE = {"present": "bold red", "absent": "green", "undetermined": "yellow", "not evaluated": "yellow"}

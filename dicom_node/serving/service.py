@@ -17,23 +17,25 @@ import threading
 import time
 from pathlib import Path
 
-from dicom_node import committing, housekeeping, supervisor
-from dicom_node.arrivals import Arrivals
 from dicom_node.config import Config
 from dicom_node.configfile import to_line
-from dicom_node.counts import Counts
+from dicom_node.delivering import committing
+from dicom_node.delivering.sender import Sender
 from dicom_node.errors import NodeError, StoreFull, StoreUnavailable
 from dicom_node.logs import fields
 from dicom_node.network import commitment, scp, scu
 from dicom_node.network.scp import Receiver
-from dicom_node.sender import Sender
+from dicom_node.receiving.arrivals import Arrivals
+from dicom_node.receiving.counts import Counts
+from dicom_node.serving import housekeeping
+from dicom_node.serving.threads import Hint, Threads
 from dicom_node.store import heartbeats, jobs, settling
 from dicom_node.store.database import Database
 from dicom_node.store.opening import made_folder, missing_database, open_store
 from dicom_node.store.results import Version
 from dicom_node.store.spool import Spool
-from dicom_node.supervisor import Supervisor
-from dicom_node.threads import Hint, Threads
+from dicom_node.working import supervisor
+from dicom_node.working.supervisor import Supervisor
 
 log = logging.getLogger("dicom_node.service")
 

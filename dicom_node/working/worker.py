@@ -14,21 +14,23 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
-from dicom_node import anatomy, eligibility, reporting, spooled
-from dicom_node.classifying import Classifying
+from dicom_node import anatomy
 from dicom_node.config import Config
+from dicom_node.delivering import reporting, spooled
 from dicom_node.errors import LeaseLost, ModelFailed, StoreFull, StoreUnavailable
-from dicom_node.extras import Extras
+from dicom_node.headers import eligibility
 from dicom_node.logs import fields, trace
 from dicom_node.report import sr
-from dicom_node.slices import Classifier, SliceReader
 from dicom_node.store import jobs, outbox, results, series
 from dicom_node.store.database import Database
 from dicom_node.store.jobs import Job
 from dicom_node.store.results import SliceResult, Version
 from dicom_node.store.series import Instance
 from dicom_node.store.spool import Spool
-from dicom_node.tables import JobState, ObjectKind
+from dicom_node.store.tables import JobState, ObjectKind
+from dicom_node.working.classifying import Classifying
+from dicom_node.working.extras import Extras
+from dicom_node.working.slices import Classifier, SliceReader
 from dtvit.findings import Outcome, SeriesFindings
 from dtvit.headervalues import UnreadableSlice
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import pydicom
 
 from dicom_node.errors import NodeError, NotFound
-from dicom_node.header import patient_digest
+from dicom_node.headers.header import patient_digest
 from dicom_node.logs import fields
 from dicom_node.store import forget, purge
 from dicom_node.store.database import Database

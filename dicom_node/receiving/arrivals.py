@@ -10,19 +10,21 @@ import logging
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
-from dicom_node import anatomy, completion, eligibility, header
+from dicom_node import anatomy
 from dicom_node.config import Backlog, Completion, Eligibility
 from dicom_node.errors import InvalidObject, NodeError, StoreFull, StoreUnavailable
+from dicom_node.headers import eligibility, header
 from dicom_node.logs import fields, trace
 from dicom_node.received import Received
+from dicom_node.receiving import completion
 from dicom_node.status import StoreStatus
 from dicom_node.store import jobs, outbox, results, series
 from dicom_node.store.database import Connection, Database
 from dicom_node.store.filing import Arrival, Filed, Filing
 from dicom_node.store.series import Series
 from dicom_node.store.spool import Spool
+from dicom_node.store.tables import SeriesState
 from dicom_node.store.together import Filer
-from dicom_node.tables import SeriesState
 from dtvit.findings import Coverage
 
 log = logging.getLogger("dicom_node.arrivals")

@@ -9,7 +9,7 @@ an answer; only that file is to blame, its other files go to another process, an
 ends one that a decoder keeps busy, or waiting, for too long. All end when their input does, that is, when the process
 that started them ends, however it ends.
 
-    python -m dicom_node.readers SPOOL BRACE_REMOVAL GEOMETRY
+    python -m dicom_node.working.readers SPOOL BRACE_REMOVAL GEOMETRY
 
 Standard input: one line per file. Standard output: GREETING, then for each file its name and what was found, or the
 exception; each pickled and preceded by its length.
@@ -31,11 +31,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from dicom_node.allocation import keep_memory
-from dicom_node.reading import LeftOut, Ready, Way, look_at
 from dicom_node.store.spool import Spool
+from dicom_node.working.allocation import keep_memory
+from dicom_node.working.reading import LeftOut, Ready, Way, look_at
 
-_COMMAND = [sys.executable, "-m", "dicom_node.readers"]
+_COMMAND = [sys.executable, "-m", "dicom_node.working.readers"]
 _LENGTH = struct.Struct("<Q")
 GREETING = "ready"
 LONGEST_CPU_S = 30.0  # for one file; the slowest valid one, JPEG 2000 of 2048 x 2048 pixels, takes one or two

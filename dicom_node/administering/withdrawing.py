@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from pydicom.dataset import Dataset
 
-from dicom_node import reporting, spooled
 from dicom_node.config import Config, Peer
+from dicom_node.delivering import reporting, spooled
 from dicom_node.errors import NotPossible
 from dicom_node.report import wording
 from dicom_node.store import jobs, outbox, series
@@ -23,7 +23,7 @@ from dicom_node.store.jobs import Record, Result
 from dicom_node.store.outbox import MadeObject
 from dicom_node.store.series import Instance, Series
 from dicom_node.store.spool import Spool
-from dicom_node.tables import JobState, ObjectKind
+from dicom_node.store.tables import JobState, ObjectKind
 from dtvit.checkpoint import Metadata
 from dtvit.findings import SeriesFindings
 

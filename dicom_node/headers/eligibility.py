@@ -16,8 +16,8 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from dicom_node.config import Eligibility
-from dicom_node.facts import Facts
-from dicom_node.header import CT_IMAGE_STORAGE
+from dicom_node.headers.facts import Facts
+from dicom_node.headers.header import CT_IMAGE_STORAGE
 from dtvit.headervalues import HU_TYPES
 
 if TYPE_CHECKING:

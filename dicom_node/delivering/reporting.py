@@ -17,19 +17,18 @@ from pydicom.dataset import Dataset
 from pydicom.uid import EncapsulatedPDFStorage, KeyObjectSelectionDocumentStorage, SecondaryCaptureImageStorage
 
 from dicom_node import __version__, uids
-from dicom_node.completion import Rule
 from dicom_node.config import Results
 from dicom_node.report import capture, keyobjects, picture, sr, wording
 from dicom_node.report.context import Algorithm, Predecessor, ReportContext
 from dicom_node.report.header import lossy_ratios, series_number
+from dicom_node.report.picture import Shown
 from dicom_node.report.provenance import to_bytes
-from dicom_node.slices import Shown
 from dicom_node.store.jobs import Job, Record
 from dicom_node.store.outbox import MadeObject
 from dicom_node.store.results import Version
 from dicom_node.store.series import Series
 from dicom_node.store.spool import Spool
-from dicom_node.tables import ObjectKind
+from dicom_node.store.tables import CompletionRule, ObjectKind
 from dtvit.checkpoint import Metadata
 from dtvit.findings import Outcome, SeriesFindings
 
@@ -45,9 +44,9 @@ SERIES_AFTER_REPORT = {
 """Series Number less the report's, `results.series_number`; config.toml says the same."""
 REJECTIONS = {"quality": keyobjects.Rejection.QUALITY, "patient-safety": keyobjects.Rejection.PATIENT_SAFETY}
 RULES_IN_WORDS: Mapping[str | None, str] = {
-    Rule.COUNT: "as many images arrived as the PACS holds",
-    Rule.COVERED: "the brain was covered from end to end, and no further image followed",
-    Rule.SILENCE: "no further image arrived within the configured time",
+    CompletionRule.COUNT: "as many images arrived as the PACS holds",
+    CompletionRule.COVERED: "the brain was covered from end to end, and no further image followed",
+    CompletionRule.SILENCE: "no further image arrived within the configured time",
 }
 
 
@@ -149,13 +148,11 @@ def _page(
 ) -> Image.Image:
     return picture.compose(
         findings,
-        {index: shown.hu for index, shown in pictures.items()},
-        relevance={index: shown.relevance for index, shown in pictures.items() if shown.relevance is not None},
+        pictures,
         algorithm=f"{ALGORITHM} {__version__}, {maker.metadata.name}, weights {maker.version.model_digest[:12]}",
         notice=maker.metadata.notice,
         thresholds=maker.metadata.slice_thresholds,
         run=run.number,
-        orientations={index: shown.orientation for index, shown in pictures.items()},
         series_number=series_number(headers[0]),
     )
 

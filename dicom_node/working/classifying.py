@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from itertools import chain
 
-from dicom_node.slices import SliceReader
 from dicom_node.store import jobs, results, series
 from dicom_node.store.database import Connection, Database
 from dicom_node.store.results import Version
 from dicom_node.store.series import Instance
+from dicom_node.working.slices import SliceReader
 
 BACKLOG_BATCH = 4  # slices, a second or so without a GPU: how long a live series waits for backlog in progress
 

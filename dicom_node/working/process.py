@@ -15,14 +15,14 @@ import threading
 import time
 from typing import TYPE_CHECKING, NoReturn
 
-from dicom_node.allocation import keep_memory
 from dicom_node.config import Config
 from dicom_node.configfile import from_line
 from dicom_node.errors import ConfigError, NodeError, StoreFull, StoreUnavailable
 from dicom_node.logs import fields, trace
 from dicom_node.store.opening import open_store
-from dicom_node.supervisor import ALIVE, DONE
-from dicom_node.worker import Node, Worker
+from dicom_node.working.allocation import keep_memory
+from dicom_node.working.supervisor import ALIVE, DONE
+from dicom_node.working.worker import Node, Worker
 
 if TYPE_CHECKING:
     from dtvit.inference import Classifier

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dicom_node.arrivals import judge_again
 from dicom_node.config import Eligibility
 from dicom_node.errors import NotPossible
+from dicom_node.receiving.arrivals import judge_again
 from dicom_node.store import jobs, outbox, series, settling
 from dicom_node.store.database import Connection
 from dicom_node.store.series import Series
-from dicom_node.tables import JobState, SeriesState
+from dicom_node.store.tables import JobState, SeriesState
 
 
 def retry_refused(connection: Connection, *, now: float) -> str:

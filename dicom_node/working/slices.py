@@ -10,20 +10,20 @@ import logging
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from dicom_node import reading
 from dicom_node.errors import ModelFailed
 from dicom_node.logs import fields, trace
-from dicom_node.readers import ReaderEnded, Readers
-from dicom_node.reading import LeftOut, Ready, Way
+from dicom_node.report.picture import Shown
 from dicom_node.store.results import SliceResult
 from dicom_node.store.series import Instance
 from dicom_node.store.spool import Spool
+from dicom_node.working import reading
+from dicom_node.working.readers import ReaderEnded, Readers
+from dicom_node.working.reading import LeftOut, Ready, Way
 from dtvit import brace, ct, preprocess
 from dtvit.brace import HeadMask
 from dtvit.checkpoint import Checkpoint
@@ -63,18 +63,6 @@ class Classifier(Protocol):
     def predict(self, inputs: npt.NDArray[np.uint8]) -> Predictions: ...
 
     def relevance(self, inputs: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]: ...
-
-
-@dataclass(frozen=True)
-class Shown:
-    """A slice as the summary picture shows it."""
-
-    hu: npt.NDArray[np.float32]
-    """(row, column)."""
-    relevance: npt.NDArray[np.float32] | None
-    """(row, column), 0..1: where the model looked; None where its encoder cannot tell."""
-    orientation: tuple[float, ...] | None
-    """Direction cosines of a row and of a column; None where the object has none."""
 
 
 class SliceReader:

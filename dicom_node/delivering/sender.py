@@ -150,7 +150,7 @@ class Sender:
 
     def _replace(self, delivery: Delivery, sop_class_uid: str) -> None:
         """Build the report in the other class, once: its UIDs are derived from those of the first."""
-        from dicom_node import reporting  # it imports everything that draws, a third of the service's start
+        from dicom_node.delivering import reporting  # it imports everything that draws, a third of the service's start
 
         with self._database.read() as connection:
             first = reporting.first_built(outbox.objects_of(connection, delivery.job_id))

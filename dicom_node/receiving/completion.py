@@ -10,21 +10,15 @@ Pure functions of values; the clock comes in as an argument.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 
 from dicom_node.config import Completion
+from dicom_node.store.tables import CompletionRule
 from dtvit.findings import Coverage
-
-
-class Rule(StrEnum):
-    COUNT = "count"
-    COVERED = "covered"
-    SILENCE = "silence"
 
 
 @dataclass(frozen=True)
 class Decision:
-    rule: Rule
+    rule: CompletionRule
     whole: bool
     """False where fewer instances arrived than announced; what the geometry says is judged with the slices."""
 
@@ -42,11 +36,11 @@ def decide(
     """The rule that fires now, or None. `coverage` is None while a received slice has not been looked at."""
     quiet_s = now - last_at
     if expected is not None and received >= expected:
-        return Decision(Rule.COUNT, whole=True)
+        return Decision(CompletionRule.COUNT, whole=True)
     none_missing = expected is None
     covered = coverage is not None and coverage.complete and coverage.extent_mm >= waits.min_cover_mm
     if covered and quiet_s >= waits.settle_s and not association_open and none_missing:
-        return Decision(Rule.COVERED, whole=True)
+        return Decision(CompletionRule.COVERED, whole=True)
     if quiet_s >= waits.silence_s:
-        return Decision(Rule.SILENCE, whole=none_missing)
+        return Decision(CompletionRule.SILENCE, whole=none_missing)
     return None

@@ -11,10 +11,11 @@ import warnings
 from dataclasses import dataclass
 from datetime import datetime
 
-from dicom_node import elements, facts, uids
-from dicom_node.elements import Elements
+from dicom_node import uids
 from dicom_node.errors import InvalidObject
-from dicom_node.facts import Facts
+from dicom_node.headers import elements, facts
+from dicom_node.headers.elements import Elements
+from dicom_node.headers.facts import Facts
 from dicom_node.status import StoreStatus
 
 # A value that breaks the standard's rules is read as it is: pydicom's warning would quote it, and it may be a name.

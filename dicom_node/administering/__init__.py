@@ -1,0 +1,1 @@
+"""What an administrator is shown, and what only a person may decide."""

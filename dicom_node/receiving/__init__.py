@@ -1,0 +1,1 @@
+"""From one image after another to a complete series and its job."""
