@@ -6,7 +6,7 @@ of its images, all that was asked for storage commitment is committed to, and no
 and processes are forked from one that has imported the node, as starts would take most of the time otherwise.
 
 What this cannot show: SIGKILL leaves what was written to the kernel, a power cut does not. That the order of name,
-write, fsync and commit is the right one is for tests/test_spool.py and tests/test_database.py to say.
+write, fsync and commit is the right one is for tests/node/test_spool.py and tests/node/test_database.py to say.
 """
 
 from __future__ import annotations

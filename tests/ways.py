@@ -19,12 +19,19 @@ from hypothesis import strategies as st
 from made import head_series
 from pydicom import uid
 from pydicom.dataset import Dataset
-from test_turned import WAYS, Way
 
 from dtvit import ct
 
+Way = tuple[tuple[int, int], tuple[int, int]]
+WAYS = [
+    (row, column)
+    for across, down in (((1, 0), (0, 1)), ((0, 1), (1, 0)))
+    for row in (across, (-across[0], -across[1]))
+    for column in (down, (-down[0], -down[1]))
+]
+"""Where a row and a column run to: x the patient's left, y the back. The first is upright."""
 LEANS = math.radians(14.0)
-PIXEL_MM = (1.9, 1.95)
+PIXEL_MM = (1.9, 1.95)  # rows and columns that change places take their distance with them
 ACROSS, DOWN = (1.0, 0.0, 0.0), (0.0, math.cos(LEANS), -math.sin(LEANS))
 LOWEST, HIGHEST = -1024, 2000
 PADS = (-712, -700)  # HU that padding would have if it were not told

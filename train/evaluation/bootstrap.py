@@ -3,7 +3,7 @@
 Slices of a patient are near copies, so patients are drawn, each with all their slices. A resample is a count for each
 patient; every figure is then a weighted one, and a thousand of them are a matrix product (sums) or one sort (areas
 under curves) instead of a thousand passes over the slices. The figures themselves are scikit-learn's;
-tests/test_evaluation.py holds that the weighted ones agree with them.
+tests/training/test_evaluation.py holds that the weighted ones agree with them.
 
 Source: Efron and Tibshirani 1993, chapter 13 (percentile intervals); Field and Welsh 2007 (drawing clusters).
 """

@@ -108,7 +108,7 @@ def in_processes(code: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> No
     """Have each Python process started from now on run this first."""
     folder.mkdir(exist_ok=True)
     (folder / "sitecustomize.py").write_text(code)
-    here = str(Path(__file__).resolve().parents[1])
+    here = str(Path(__file__).resolve().parents[2])
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), here]))
 
 

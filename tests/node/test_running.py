@@ -11,7 +11,7 @@ import pytest
 
 from dicom_node.cli import main
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 PAGE = (REPOSITORY / "docs" / "running.md").read_text(encoding="utf-8")
 
 

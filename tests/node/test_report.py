@@ -592,7 +592,7 @@ def test_a_doubt_about_the_head_is_told_with_its_image() -> None:
 
 
 def test_docs_codes_md_is_current() -> None:
-    document = Path(__file__).resolve().parents[1] / "docs" / "codes.md"
+    document = Path(__file__).resolve().parents[2] / "docs" / "codes.md"
     assert document.read_text() == codes.as_markdown(), "run: python -m dicom_node.report.codes > docs/codes.md"
 
 

@@ -75,7 +75,7 @@ def test_an_unknown_mode_is_refused_by_name() -> None:
 
 def test_the_page_is_the_text_that_it_is_made_from_around_its_tables() -> None:
     """`benchmarks.brace_table` writes the page anew: what was changed there by hand alone would be lost."""
-    repository = Path(__file__).resolve().parents[1]
+    repository = Path(__file__).resolve().parents[2]
     template = (repository / "benchmarks" / "brace_table.md").read_text(encoding="utf-8")
     page = (repository / "docs" / "brace-removal.md").read_text(encoding="utf-8")
     assert re.fullmatch("(?s:.+)".join(map(re.escape, re.split(r"\{\w+\}", template))), page)

@@ -9,23 +9,12 @@ import numpy.typing as npt
 import pytest
 from made import FakeClassifier, Made, Predictions, changed, head_series, made_node, peer
 from pydicom.dataset import Dataset
+from ways import LEANS, PIXEL_MM, WAYS, Way
 
 from dicom_node.store import results, series
 from dicom_node.store.tables import jobs
 from dicom_node.working.slices import SliceReader
 from dtvit import brace, ct, preprocess
-
-WAYS = [
-    (row, column)
-    for across, down in (((1, 0), (0, 1)), ((0, 1), (1, 0)))
-    for row in (across, (-across[0], -across[1]))
-    for column in (down, (-down[0], -down[1]))
-]
-"""Where a row and a column run to: x the patient's left, y the back. The first is upright."""
-PIXEL_MM = (1.9, 1.95)  # rows and columns that change places take their distance with them
-LEANS = math.radians(14.0)
-
-Way = tuple[tuple[int, int], tuple[int, int]]
 
 
 class Looking(FakeClassifier):

@@ -11,7 +11,7 @@ import pytest
 
 from dtvit.checkpoint import SHIPPED, describe
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from dicom_node.config import Config
 from dicom_node.network import commitment, syntaxes, upperlayer
 from dicom_node.report import header, sr
 
-STATEMENT = (Path(__file__).resolve().parents[1] / "docs" / "conformance.md").read_text(encoding="utf-8")
+STATEMENT = (Path(__file__).resolve().parents[2] / "docs" / "conformance.md").read_text(encoding="utf-8")
 
 
 def test_every_accepted_transfer_syntax_is_listed_and_no_other() -> None:

@@ -15,7 +15,7 @@ from dicom_node.config import Config, Peer
 from dicom_node.configfile import from_line, load, to_line
 from dicom_node.errors import ConfigError
 
-SHIPPED = Path(__file__).parents[1] / "config.toml"
+SHIPPED = Path(__file__).parents[2] / "config.toml"
 PEER = '[[peers]]\nname = "{}"\nhost = "h"\nport = 104\nae_title = "A"\n'
 
 

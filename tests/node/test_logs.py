@@ -21,7 +21,7 @@ from dicom_node.errors import ModelFailed
 from dicom_node.network.stand_in import free_port
 from dicom_node.store import jobs, series
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 LEVELS = ("info", "warn", "warning", "error", "critical")
 DISTINCTIVE = {
     "PatientName": "Zwetschgenbaum^Ottilie",

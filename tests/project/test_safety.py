@@ -13,13 +13,13 @@ import pytest
 from dicom_node import demo, scanner
 from dtvit import phantom
 
-TESTS = Path(__file__).resolve().parent
+TESTS = Path(__file__).resolve().parents[1]
 PAGE = (TESTS.parent / "docs" / "safety.md").read_text(encoding="utf-8")
 
 
 @functools.cache
 def names_in(name: str) -> set[str]:
-    files = [*TESTS.glob(f"test_{name}.py"), *TESTS.glob(f"acceptance/test_{name}.py")]
+    files = TESTS.glob(f"*/test_{name}.py")
     trees = [ast.parse(file.read_text(encoding="utf-8")) for file in files]
     return {node.name for tree in trees for node in tree.body if isinstance(node, ast.FunctionDef)}
 

@@ -26,6 +26,7 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the openssl command to make certificates"),
 ]
 
+TESTS = Path(__file__).resolve().parents[1]
 ROUNDS = 20  # of 17 probes: one every four minutes for a day
 SILENT = 10  # connections at once to each port that never say anything
 GROWTH_KIB = 4 * 1024  # of an allocator; 340 associations that leaked would hold 180,000
@@ -50,7 +51,7 @@ def held(process: int) -> Held:
 def running(loop: str, folder: Path) -> Iterator[tuple[int, int, int]]:
     """Process ID of a receiver, its plain port, its TLS port."""
     shown, key = certificate(folder, "node", "127.0.0.1")
-    command = [sys.executable, str(Path(__file__).with_name("receiver_process.py")), loop, str(shown), str(key)]
+    command = [sys.executable, str(TESTS / "receiver_process.py"), loop, str(shown), str(key)]
     one_arena = os.environ | {"MALLOC_ARENA_MAX": "1"}  # else each thread's freed memory is a matter of chance
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=one_arena
