@@ -231,7 +231,7 @@ def _migrations() -> tuple[Any, Any]:
     from alembic.script import ScriptDirectory
 
     settings = Config()
-    settings.set_main_option("script_location", str(Path(__file__).parents[1] / "migrations"))
+    settings.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
     return settings, ScriptDirectory.from_config(settings)
 
 

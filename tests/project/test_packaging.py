@@ -52,8 +52,8 @@ def test_the_wheel_holds_weights_migrations_and_no_data(wheel: Path):
         f"dtvit/weights/{SHIPPED.name}",
         "dtvit/weights/LICENSE",
         "dtvit/weights/MODEL-CARD.md",
-        "dicom_node/migrations/env.py",
-        "dicom_node/migrations/versions/0001_baseline.py",
+        "dicom_node/store/migrations/env.py",
+        "dicom_node/store/migrations/versions/0001_baseline.py",
         "dicom_node/py.typed",
     ):
         assert wanted in names
