@@ -8,7 +8,7 @@ the objects say is up to `report`.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -17,7 +17,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import EncapsulatedPDFStorage, KeyObjectSelectionDocumentStorage, SecondaryCaptureImageStorage
 
 from dicom_node import __version__, uids
-from dicom_node.config import Results
+from dicom_node.config import Peer, Results
 from dicom_node.report import capture, keyobjects, picture, sr, wording
 from dicom_node.report.context import Algorithm, Predecessor, ReportContext
 from dicom_node.report.header import lossy_ratios, series_number
@@ -105,6 +105,18 @@ class Built:
     sop_instance_uid: str
     series_uid: str
     content: bytes
+
+
+def owed_to(kind: ObjectKind, outcome: Outcome, told: Collection[str], *, destinations: Sequence[Peer]) -> list[str]:
+    """The destinations that are owed such an object; `told`: those that an earlier result of the series went to.
+
+    A destination told of hemorrhage is also told that there is none after all, even if it gets only positive ones.
+    """
+    return [
+        peer.name
+        for peer in destinations
+        if kind in peer.objects and (outcome is Outcome.PRESENT or peer.name in told or not peer.only_positive)
+    ]
 
 
 def report(

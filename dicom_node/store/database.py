@@ -18,28 +18,22 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection as Connection  # re-exported: the flows above only name it in signatures
 from sqlalchemy import Engine, event
-from sqlalchemy.exc import DatabaseError, OperationalError, SQLAlchemyError
 
 from dicom_node import uids
-from dicom_node.errors import ConfigError, NotFound, StoreFull, StoreUnavailable
-from dicom_node.store import tables
+from dicom_node.errors import NotFound, StoreUnavailable
+from dicom_node.store import filesystems, tables
+from dicom_node.store.faults import explained, translated
 
 BUSY_TIMEOUT_S = 30.0  # far longer than the longest writing transaction
 _BESIDE_OTHERS, _ALONE = (sa.text(f"SELECT pg_advisory_xact_lock{kind}(4712)") for kind in ("_shared", ""))
 _ONE_STARTS = sa.text("SELECT pg_advisory_xact_lock(4711)")
 _NOT_FOR_EVER = sa.text(f"SET LOCAL lock_timeout = '{BUSY_TIMEOUT_S:.0f}s'")  # new writers wait behind a `write_alone`
 IN_MEMORY = "node.database_url: the database must be a file; nothing in memory survives a restart"
-NETWORK_FILE_SYSTEMS = frozenset(
-    {
-        *("nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "9p", "glusterfs", "ceph", "lustre", "beegfs", "gpfs"),
-        *("fuse.sshfs", "fuse.glusterfs", "fuse.ceph", "fuse.s3fs", "fuse.rclone"),
-    }
-)
 
 
 class Database:
     def __init__(self, url: str) -> None:
-        with _explained():
+        with explained():
             self.url = sa.make_url(url)
             self.engine = self._open()
             self._writing = self.engine.execution_options(writes=True)
@@ -49,7 +43,7 @@ class Database:
     @staticmethod
     def check(url: str) -> None:
         """Raises NodeError if the database could not be used; does not create a file of SQLite."""
-        with _explained():
+        with explained():
             made = sa.make_url(url)
             if made.get_backend_name() != "sqlite":
                 Database(url).look()
@@ -58,7 +52,7 @@ class Database:
             raise StoreUnavailable(IN_MEMORY)
         path = Path(str(made.database))
         there = next(parent for parent in path.parents if parent.exists())
-        _check_file_system(there)
+        filesystems.check(there)
         if path.is_dir() or not all(os.access(one, os.W_OK) for one in (there, path) if one.exists()):
             raise StoreUnavailable(f"the database {path} cannot be used: it must be a writable file")
         if path.exists():
@@ -67,7 +61,7 @@ class Database:
     @staticmethod
     def file(url: str) -> Path | None:
         """The file of SQLite; None in memory, or on PostgreSQL. Raises ConfigError."""
-        with _explained():
+        with explained():
             made = sa.make_url(url)
         is_file = made.get_backend_name() == "sqlite" and made.database not in (None, "", ":memory:")
         return Path(str(made.database)) if is_file else None
@@ -81,7 +75,7 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """A transaction that is committed, durably, when the block ends without an exception."""
-        with _translated(), self._writer() as connection, connection.begin():
+        with translated(), self._writer() as connection, connection.begin():
             if self.shares_commits:
                 connection.execute(_BESIDE_OTHERS)
             yield connection
@@ -89,7 +83,7 @@ class Database:
     @contextmanager
     def write_alone(self) -> Iterator[Connection]:
         """The same while no other `write` is in progress anywhere: earlier ones are committed, later ones wait."""
-        with _translated(), self._writing.begin() as connection:
+        with translated(), self._writing.begin() as connection:
             if self.shares_commits:
                 connection.execute(_NOT_FOR_EVER)
                 connection.execute(_ALONE)
@@ -114,7 +108,7 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        with _translated(), self.engine.connect() as connection:
+        with translated(), self.engine.connect() as connection:
             yield connection
 
     @property
@@ -187,7 +181,7 @@ class Database:
 
     def compact(self) -> None:
         """Rewrite the database without the traces of deleted rows in free pages and the log; waits for other work."""
-        with _translated():
+        with translated():
             raw = self.engine.execution_options(isolation_level="AUTOCOMMIT", raw=True)
             with raw.connect() as connection:
                 if self.url.get_backend_name() == "sqlite":
@@ -211,7 +205,7 @@ class Database:
             raise StoreUnavailable(IN_MEMORY)
         path = Path(str(self.url.database))
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        _check_file_system(path.parent)
+        filesystems.check(path.parent)
         path.touch(mode=0o600)
         engine = sa.create_engine(
             self.url,
@@ -246,15 +240,6 @@ def _revision(connection: Connection, scripts: Any) -> str | None:
             f"{scripts.get_current_head()}); install that version, or use another node.data_folder"
         )
     return current
-
-
-def _check_file_system(folder: Path) -> None:
-    file_system = _file_system_of(folder)
-    if file_system in NETWORK_FILE_SYSTEMS:
-        raise StoreUnavailable(
-            f"SQLite loses data on a network file system, and {folder} is {file_system}; "
-            "use a local disk for node.data_folder, or PostgreSQL in node.database_url"
-        )
 
 
 def insert_for(connection: Connection) -> Any:
@@ -299,64 +284,6 @@ def by_driver(connection: Connection, statement: str, values: Mapping[str, Any] 
             dialect=connection.dialect,
         ) from exc
     return cursor
-
-
-@contextmanager
-def _explained() -> Iterator[None]:
-    try:
-        yield
-    except (sa.exc.ArgumentError, ModuleNotFoundError) as exc:  # the URL is not quoted: it may hold a password
-        raise ConfigError(
-            "node.database_url names no usable database; leave it empty for SQLite in the data folder, "
-            'or give one such as "postgresql+psycopg://user@host/dicom_node" (with psycopg installed)'
-        ) from exc
-
-
-class Deadlocked(StoreUnavailable):
-    """PostgreSQL ended this transaction, since it and another waited for each other; nothing of it was done."""
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    """Turn the database's errors into the node's, which say what to do."""
-    try:
-        yield
-    except (OperationalError, DatabaseError) as exc:
-        if isinstance(exc, sa.exc.IntegrityError):
-            raise
-        text = str(exc.orig).partition("\n")[0]
-        if "is full" in text.lower() or "no space" in text.lower() or getattr(exc.orig, "sqlstate", None) == "53100":
-            raise StoreFull("the disk of the database is full") from exc
-        if "not a database" in text or "malformed" in text:
-            raise StoreUnavailable(
-                "the database file is damaged; restore it from a backup, or move it away, start anew, "
-                "and send the images in the spool folder to the node again (dicom-node send)"
-            ) from exc
-        if not isinstance(exc, OperationalError):  # its text may quote values that were to be stored
-            text = type(exc.orig).__name__
-        kind = Deadlocked if getattr(exc.orig, "sqlstate", None) == "40P01" else StoreUnavailable
-        raise kind(f"the database cannot be used: {text}") from exc
-    except SQLAlchemyError as exc:
-        if isinstance(exc, sa.exc.TimeoutError):
-            raise StoreUnavailable("no database connection became free in time") from exc
-        raise
-
-
-def _file_system_of(folder: Path) -> str | None:
-    """Type of the file system that holds `folder`, if the kernel says (Linux); otherwise None."""
-    try:
-        mounts = Path("/proc/mounts").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return None
-    target = os.path.realpath(folder)
-    best: tuple[str, str | None] = ("", None)
-    for line in mounts:
-        _, point, kind, *_ = line.split(" ")
-        point = point.replace("\\040", " ")
-        inside = target == point or target.startswith(point.rstrip("/") + "/")
-        if inside and len(point) >= len(best[0]):
-            best = (point, kind)
-    return best[1]
 
 
 def note(

@@ -23,7 +23,8 @@ from dicom_node.headers.facts import Facts
 from dicom_node.headers.header import pixel_digest, read_facts
 from dicom_node.received import data_set_in, is_acknowledged
 from dicom_node.store import filing
-from dicom_node.store.database import Database, Deadlocked
+from dicom_node.store.database import Database
+from dicom_node.store.faults import Deadlocked
 from dicom_node.store.filing import Arrival, Filing
 from dicom_node.store.spool import Spool
 

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 
 from pydicom.dataset import Dataset
 
@@ -56,17 +57,6 @@ class Extras:
         self._maker = maker
         self._owner = owner
         self._clock = clock
-
-    def wanted(self, kind: ObjectKind, outcome: Outcome, told: Collection[str]) -> list[str]:
-        """Destinations that are owed such an object; `told`: those that an earlier result of the series went to.
-
-        A destination told of hemorrhage is also told that there is none after all, even if it gets only positive ones.
-        """
-        return [
-            peer.name
-            for peer in self._config.destinations
-            if kind in peer.objects and (outcome is Outcome.PRESENT or peer.name in told or not peer.only_positive)
-        ]
 
     def make_next(self, *, at_most: int = jobs.BACKLOG) -> bool:
         """Make picture and key objects for a job whose report is on its way; False if there is none that urgent."""
@@ -131,11 +121,12 @@ class Extras:
         """Picture, document and key objects of this result, and to whom each goes."""
         built: list[tuple[reporting.Built, list[str]]] = []
         pages = {ObjectKind.PICTURE: reporting.summary_picture, ObjectKind.DOCUMENT: reporting.summary_document}
-        wanted = {kind: to for kind in pages if (to := self.wanted(kind, found.outcome, told))}
+        owed_to = partial(reporting.owed_to, outcome=found.outcome, told=told, destinations=self._config.destinations)
+        wanted = {kind: to for kind in pages if (to := owed_to(kind))}
         pictures = self._pictures(one.id, found, instances) if wanted else {}
         for kind, to in wanted.items():
             built.append((pages[kind](self._maker, run, headers, found, pictures), to))
-        to = self.wanted(ObjectKind.KEY_OBJECTS, found.outcome, told)
+        to = owed_to(ObjectKind.KEY_OBJECTS)
         selection = reporting.key_objects(self._maker, run, headers, found) if to else None
         if selection is not None:
             built.append((selection, to))

@@ -18,7 +18,7 @@ from sqlalchemy.schema import CreateTable
 
 from dicom_node.errors import ConfigError, StoreFull, StoreUnavailable
 from dicom_node.store import database as database_module
-from dicom_node.store import tables
+from dicom_node.store import filesystems, tables
 from dicom_node.store.database import Database
 
 
@@ -149,7 +149,7 @@ def test_the_file_is_its_owners_alone(sqlite: Database) -> None:
 
 @pytest.mark.parametrize("kind", ["nfs4", "cifs", "9p"])
 def test_a_network_file_system_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    monkeypatch.setattr(database_module, "_file_system_of", lambda _: kind)
+    monkeypatch.setattr(filesystems, "kind_of", lambda _: kind)
     with pytest.raises(StoreUnavailable, match="network file system"):
         Database(f"sqlite:///{tmp_path / 'node.sqlite'}")
 
@@ -157,7 +157,7 @@ def test_a_network_file_system_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.skipif(not Path("/proc/mounts").exists(), reason="only Linux tells")
 def test_the_file_system_is_found_through_links(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("/proc")
-    assert database_module._file_system_of(tmp_path / "link") == "proc"
+    assert filesystems.kind_of(tmp_path / "link") == "proc"
 
 
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:"])

@@ -18,7 +18,7 @@ from dicom_node.headers.header import pixel_digest
 from dicom_node.received import Received
 from dicom_node.status import StoreStatus
 from dicom_node.store import filing, together
-from dicom_node.store.database import Deadlocked
+from dicom_node.store.faults import Deadlocked
 from dicom_node.store.tables import instances
 
 
