@@ -29,13 +29,13 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the field's own name for it
 
 from dtvit.model import DTViT
-from train.computing import autocast
-from train.data import Pictures
-from train.loop import Run
+from train.dataset.data import Pictures
+from train.learning.computing import autocast
+from train.learning.loop import Run
+from train.learning.ranks import Ranks
+from train.learning.result import Source
 from train.options import Settings, positive
-from train.ranks import Ranks
 from train.recipe import Recipe, read
-from train.result import Source
 
 SLICES = 512
 

@@ -42,7 +42,7 @@ class DTViT(nn.Module):
     ) -> None:
         """`pretrained`: ImageNet weights, from a file or, if True, over the network; `drop_path`: stochastic depth.
 
-        Raises UnknownEncoder, and for `pretrained` whatever fetching or reading them raises; see train.pretrained.
+        Raises UnknownEncoder, and for `pretrained` whatever fetching or reading them raises (`train.learning`).
         """
         super().__init__()
         self.encoder = _encoder(encoder, pretrained=pretrained, drop_path=drop_path)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from train.data import ORIGINS, PARTS, UNCLEAR, Pictures, part_of
+from train.dataset.data import ORIGINS, PARTS, UNCLEAR, Pictures, part_of
 
 
 def labelled(presence, **columns):
@@ -53,7 +53,7 @@ def drawn_head(number):
 
 
 def drawn_as_made(number, _seed, _way):
-    """As `train.synthetic` has its heads made."""
+    """As `train.making.synthetic` has its heads made."""
     return drawn_head(number)
 
 

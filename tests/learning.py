@@ -16,13 +16,13 @@ from drawn import drawn_head
 from PIL import Image
 
 from dtvit.findings import LOCATIONS
-from train import pretrained
-from train.batches import Batch, Totals
-from train.data import Pictures, stack
+from train.dataset.data import Pictures, stack
+from train.learning import pretrained
+from train.learning.batches import Batch, Totals
+from train.learning.result import Source
 from train.options import Settings
 from train.progress import Say
 from train.recipe import Recipe, read
-from train.result import Source
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SOURCE = Source("Disks and squares.", "none", ("drawn-1",))
@@ -149,7 +149,7 @@ def bare(*arguments: str) -> subprocess.CompletedProcess[str]:
     missing = ["pydicom", "pydantic", "click", "sqlalchemy", "pynetdicom", "highdicom", "rich", "tensorboard"]
     code = (
         f"import sys\nfor name in {missing!r}: sys.modules[name] = None\n"
-        "import train.synthetic\nfrom train.__main__ import main\nsys.exit(main(sys.argv[1:]))"
+        "import train.making.synthetic\nfrom train.__main__ import main\nsys.exit(main(sys.argv[1:]))"
     )
     called = [sys.executable, "-c", code, *arguments]
     return subprocess.run(called, cwd=REPOSITORY, capture_output=True, text=True, check=False)

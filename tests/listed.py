@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from train import manifest
-from train.manifest import Manifest
+from train.dataset import manifest
+from train.dataset.manifest import Manifest
 
 SIDE = 32  # pixels; the least that is taken
 

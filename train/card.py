@@ -8,9 +8,9 @@ from typing import Any
 
 from dtvit.checkpoint import Checkpoint, Metadata
 from dtvit.findings import LOCATIONS
-from train.data import APART
+from train.dataset.data import APART
+from train.dataset.splits import LEAKY
 from train.digits import shown
-from train.splits import LEAKY
 
 NOT_ASSESSED = (
     "subdural, epidural, subarachnoid and purely intraventricular hemorrhage",

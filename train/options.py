@@ -51,7 +51,7 @@ def assignments(parser: argparse.ArgumentParser, given: Sequence[str]) -> dict[s
 
 
 def add_shared(parser: argparse.ArgumentParser) -> None:
-    """The options of commands that train many times (`train.trials.Work`)."""
+    """The options of commands that train many times (`train.comparing.trials.Work`)."""
     add = parser.add_argument
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key in every recipe alike")
     add("--minutes", type=minutes, help="fit each training, with its whole schedule, into this [the recipe's steps]")
@@ -74,7 +74,7 @@ def add_shared(parser: argparse.ArgumentParser) -> None:
 
 
 def shared(parser: argparse.ArgumentParser, given: argparse.Namespace) -> dict[str, Any]:
-    """The values of the options of `add_shared`, as `train.trials.Work` takes them."""
+    """The values of the options of `add_shared`, as `train.comparing.trials.Work` takes them."""
     names = ("minutes", "phantoms", "phantom_minutes", "at_once", "device", "threads", "processes")
     return {"changes": assignments(parser, given.set), **{name: getattr(given, name) for name in names}}
 

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from dtvit.findings import LOCATIONS
 from dtvit.preprocess import GEOMETRIES, HEAD_BOX
-from train.data import ORIGINS
+from train.dataset.data import ORIGINS
 
 SHIPPED = Path(__file__).parent / "recipes"
 KINDS = ("bleeding", "healthy", "unclear")
@@ -61,13 +61,13 @@ class Recipe:
     """Brace removal that the pictures went through; phantoms are made with it (mixed: half of the heads with each)."""
     split: str = "patient"
     """`patient`, `paper` (slices mixed), `given` (the manifest's column), `all` (every patient trains; phantoms
-    validate and test), or a file of `train.splits`."""
+    validate and test), or a file of `train.dataset.splits`."""
     phantom_heads: int = 0
     """Synthetic heads to add, each with its bleed and without."""
     counterfactuals: bool = False
-    """Add patients' slices healed, and bleeds transplanted (`train.counterfactual`)."""
+    """Add patients' slices healed, and bleeds transplanted (`train.making.counterfactual`)."""
     lookalikes: bool = False
-    """Add patients' slices with lime or a dense falx, and blanked ones (`train.lookalikes`)."""
+    """Add patients' slices with lime or a dense falx, and blanked ones (`train.making.lookalikes`)."""
     judged_by: Literal["all", "patient", "phantom"] = "all"
     """Whose slices validate and test."""
     seed: int = 0
@@ -85,7 +85,7 @@ class Recipe:
     shares: Mapping[str, float] = field(default_factory=dict)
     """Shares of a batch, by origin and kind (`patient_bleeding`); within "bleeding", locations are equally frequent."""
     augmentation: Literal["none", "paper", "scanner"] = "none"
-    """`paper`: train.augment_paper; `scanner`: train.augment."""
+    """`paper`: train.making.augment_paper; `scanner`: train.making.augment."""
     tokens: int = 0
     """Patches of a picture that a ViT sees in training, those of the head first; 0: all."""
     first_lessons: int = 0

@@ -19,23 +19,25 @@ from numpy.typing import NDArray
 from dtvit.checkpoint import UnusableCheckpoint, describe
 from dtvit.inference import UnavailableDevice, choose_device
 from dtvit.model import UnknownEncoder, check_encoder
-from train import computing, manifest, splits, state
 from train.card import trained_on
-from train.computing import Built
-from train.data import PARTS, Pictures, UnusableData
-from train.gathering import gather
-from train.loop import fit
-from train.manifest import Manifest
+from train.csvfile import UnusableData
+from train.dataset import manifest, splits
+from train.dataset.data import PARTS, Pictures
+from train.dataset.manifest import Manifest
+from train.dataset.splits import Split
+from train.learning import computing, state
+from train.learning.computing import Built
+from train.learning.gathering import gather
+from train.learning.loop import fit
+from train.learning.pretrained import UnavailableWeights
+from train.learning.ranks import Ranks, joined
+from train.learning.result import Source
+from train.learning.sampling import shares_of
+from train.learning.state import STATE, UnusableRun, claimed
 from train.options import Settings
-from train.pretrained import UnavailableWeights
 from train.processes import LostProcess
 from train.progress import Say, say_to_stderr, silent
-from train.ranks import Ranks, joined
 from train.recipe import Recipe, UnusableRecipe, defaults
-from train.result import Source
-from train.sampling import shares_of
-from train.splits import Split
-from train.state import STATE, UnusableRun, claimed
 
 SPLIT = "split.csv"
 REFUSALS = (

@@ -38,9 +38,8 @@ class Labels:
 def read(path: Path) -> Labels:
     """Raises NotPossible, naming every problem by row and column."""
     from train import csvfile
-    from train.csvfile import Problem, UnusableTable
-    from train.data import UnusableData
-    from train.manifest import labels
+    from train.csvfile import Problem, UnusableData, UnusableTable
+    from train.dataset.manifest import labels
 
     try:
         records = csvfile.table(path, csvfile.content(path))

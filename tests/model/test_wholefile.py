@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from dtvit.wholefile import replacing, write_whole
 from train.keeping import once
-from train.state import save
+from train.learning.state import save
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ def test_the_service_starts_without_what_draws_and_computes():
 
 
 def test_training_loads_no_dicom_and_no_pydantic():
-    loaded = modules_after("import train.options, train.synthetic, train.run")
+    loaded = modules_after("import train.options, train.making.synthetic, train.run")
     assert loaded.isdisjoint({"pydicom", "pydantic", "sqlalchemy", "pynetdicom", "highdicom", "dicom_node"})
 
 

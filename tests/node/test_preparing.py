@@ -21,7 +21,7 @@ from dicom_node.errors import NotFound, NotPossible
 from dicom_node.preparing import drawing, prepare, records
 from dicom_node.preparing import preparing as preparing_module
 from dtvit import ct, preprocess
-from train import manifest
+from train.dataset import manifest
 
 IDENTITY = ("Doe", "Jane", "P-1", "SYN-0001", "SYNTHETIC", "ACC-1", "1.2.")
 

@@ -10,12 +10,12 @@ import pytest
 from listed import entries, many, table
 
 from train import recipe
-from train.ablation import ROWS, ablate, planned
-from train.columns import COLUMNS, told
 from train.commands.ablate import main
+from train.comparing.ablation import ROWS, ablate, planned
+from train.comparing.columns import COLUMNS, told
+from train.comparing.trials import Work
+from train.learning.state import UnusableRun
 from train.progress import silent
-from train.state import UnusableRun
-from train.trials import Work
 
 FIGURES = {
     "metrics": {

@@ -11,7 +11,6 @@ from PIL import Image
 from untrained import untrained_checkpoint
 
 from dtvit.preprocess import preprocessing
-from train import manifest, splits
 from train.audit.figures import Figure, Row, Section
 from train.audit.healing import HEALERS
 from train.audit.probes import PROBES
@@ -19,7 +18,8 @@ from train.audit.run import TAUGHT, Order, Sizes, audit
 from train.audit.transplanting import BLENDERS
 from train.audit.words import paragraph
 from train.commands.audit import main
-from train.data import UnusableData
+from train.csvfile import UnusableData
+from train.dataset import manifest, splits
 
 SIZES = Sizes(None, 3, 12, 18, 1, 1, 6)
 SMALL = Sizes(6, 2, 4, 4, 1, 1, 4)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from listed import entries, grey, table
 
-from train import manifest, splits
 from train.audit.material import gather, some
+from train.dataset import manifest, splits
 
 
 def test_some_slices_are_as_many_of_each_patient_as_possible():

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 
-from train.augment import CHANGES, augment, coarseness, quantised
+from train.making.augment import CHANGES, augment, coarseness, quantised
 
 
 @pytest.fixture

@@ -9,13 +9,13 @@ from drawn import drawn_head
 from learning import drawn, recipe
 from torchvision.transforms.functional import adjust_sharpness, rotate
 
-from train import augment_paper
-from train.batches import Batches, location_labels
-from train.data import CROP, ORIGINS, join, stack
-from train.ranks import Ranks
+from train.dataset.data import CROP, ORIGINS, join, stack
+from train.learning.batches import Batches, location_labels
+from train.learning.ranks import Ranks
+from train.learning.sampling import order
+from train.making import augment_paper
+from train.making.warping import warped
 from train.recipe import read
-from train.sampling import order
-from train.warping import warped
 
 CPU = torch.device("cpu")
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from dtvit import brace, phantom, preprocess
-from train import bleeds
+from train.making import bleeds
 
 
 @pytest.fixture(scope="module")

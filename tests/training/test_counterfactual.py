@@ -7,8 +7,8 @@ import pytest
 from drawn import labelled
 
 from dtvit import brace, phantom, preprocess
-from train import bleeds, counterfactual, enriching
-from train.data import ORIGINS, PARTS, UNCLEAR
+from train.dataset.data import ORIGINS, PARTS, UNCLEAR
+from train.making import bleeds, counterfactual, enriching
 
 PATIENT = ORIGINS.index("patient")
 

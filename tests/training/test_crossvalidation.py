@@ -15,18 +15,19 @@ from dtvit.checkpoint import describe
 from dtvit.findings import Thresholds
 from train import recipe
 from train.commands.crossvalidate import main
-from train.crossvalidation import LABEL, crossvalidate, planned, pooled_calibration, summary, write_tables
-from train.data import PARTS, UnusableData
+from train.comparing.crossvalidation import LABEL, crossvalidate, planned, pooled_calibration, summary, write_tables
+from train.comparing.trials import Trial, Work
+from train.csvfile import UnusableData
+from train.dataset.data import PARTS
+from train.dataset.filed import load
+from train.dataset.manifest import Manifest
+from train.dataset.manifest import read as read_manifest
+from train.dataset.splits import Split, folds
 from train.evaluation import Logits, heldout
 from train.evaluation.heldout import HeldOut
-from train.filed import load
-from train.manifest import Manifest
-from train.manifest import read as read_manifest
+from train.learning.result import HELD_OUT
+from train.learning.state import UnusableRun
 from train.progress import silent
-from train.result import HELD_OUT
-from train.splits import Split, folds
-from train.state import UnusableRun
-from train.trials import Trial, Work
 
 ROBUST = recipe.read("robust")
 SCRATCH = ["--recipe", "v2", "--set", "encoder=test_vit", "--set", "pretrained=none"]

@@ -14,10 +14,10 @@ from torchvision import models
 
 from dtvit.checkpoint import describe
 from dtvit.model import DTViT, UnknownEncoder
-from train import pretrained
-from train.learner import Learner, loss
-from train.optimiser import optimiser
-from train.pretrained import UnavailableWeights
+from train.learning import pretrained
+from train.learning.learner import Learner, loss
+from train.learning.optimiser import optimiser
+from train.learning.pretrained import UnavailableWeights
 
 CPU = torch.device("cpu")
 
@@ -55,7 +55,7 @@ def test_the_larger_ones_can_be_built(encoder):
 
 def test_a_vit_with_patches_of_14_pixels_learns_where_blood_is():
     """Its patches cut the cells of the map of blood."""
-    from train.lessons import first_lessons
+    from train.learning.lessons import first_lessons
 
     learner = Learner(DTViT("vit_tiny_patch16_224"))
     learner.model.encoder = timm.create_model(

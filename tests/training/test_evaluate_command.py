@@ -20,10 +20,10 @@ from dtvit import checkpoint as checkpoints
 from dtvit.checkpoint import describe, load
 from dtvit.inference import Classifier
 from dtvit.preprocess import PAPER_GEOMETRY, preprocessing
-from train import filed, manifest, splits
 from train.card import model_card
 from train.commands.evaluate import main
-from train.data import ORIGINS, stack
+from train.dataset import filed, manifest, splits
+from train.dataset.data import ORIGINS, stack
 from train.evaluation import drift, plots
 from train.evaluation.cases import gather
 

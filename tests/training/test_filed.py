@@ -10,8 +10,9 @@ from PIL import Image
 
 from dtvit import preprocess
 from dtvit.findings import LOCATIONS
-from train import filed, manifest, splits
-from train.data import PARTS, UNCLEAR, UnusableData
+from train.csvfile import UnusableData
+from train.dataset import filed, manifest, splits
+from train.dataset.data import PARTS, UNCLEAR
 
 
 def kept(folder):

@@ -8,8 +8,8 @@ import pytest
 import torch
 from learning import PLAIN, SOURCE, Stopped, drawn, losses, quiet, recipe, settings, stopping_at
 
-from train import computing, graphed
-from train.loop import fit
+from train.learning import computing, graphed
+from train.learning.loop import fit
 from train.recipe import Recipe
 
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA GPU here")

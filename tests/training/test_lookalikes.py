@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from drawn import labelled
 
-from train import bleeds, lookalikes
-from train.data import BLOOD_CELLS, ORIGINS, UNCLEAR, Pictures
+from train.dataset.data import BLOOD_CELLS, ORIGINS, UNCLEAR, Pictures
+from train.making import bleeds, lookalikes
 
 BLEED = (140, 110)
 

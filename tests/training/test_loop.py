@@ -32,19 +32,19 @@ from safetensors.torch import load_file
 
 from dtvit.checkpoint import describe
 from dtvit.model import DTViT
-from train import computing, looking, result, state
-from train.data import UnusableData
-from train.gathering import gather
-from train.learner import Learner
-from train.loop import Run, fit, seed_of
-from train.optimiser import Average, factor, optimiser, set_rate
+from train.csvfile import UnusableData
+from train.learning import computing, looking, result, state
+from train.learning.gathering import gather
+from train.learning.learner import Learner
+from train.learning.loop import Run, fit, seed_of
+from train.learning.optimiser import Average, factor, optimiser, set_rate
+from train.learning.pretrained import UnavailableWeights
+from train.learning.ranks import Ranks
+from train.learning.state import UnusableRun
 from train.options import Settings
-from train.pretrained import UnavailableWeights
 from train.progress import Bar
-from train.ranks import Ranks
 from train.recipe import UnusableRecipe, read
 from train.run import check, divided, run
-from train.state import UnusableRun
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +152,7 @@ def test_a_run_builds_its_encoder_once_whenever_it_is_called(tmp_path, monkeypat
         made.append(args[0])
         return DTViT(*args, **keywords)
 
-    monkeypatch.setattr("train.pretrained.DTViT", counted)
+    monkeypatch.setattr("train.learning.pretrained.DTViT", counted)
     given = settings(tmp_path / "run", data=filed_heads(tmp_path / "heads"))
     for _ in range(2):
         run(recipe(**PLAIN, phantom_heads=0, split="given", steps=1), given, quiet)

@@ -8,8 +8,8 @@ import pytest
 from listed import entries, grey, listed, table
 from PIL import Image
 
-from train import manifest
-from train.data import UnusableData
+from train.csvfile import UnusableData
+from train.dataset import manifest
 
 TWO = [("a", "deep"), ("b", "")]
 

@@ -9,16 +9,16 @@ import pytest
 from learning import REPOSITORY, filed_heads, quiet, recipe
 
 from dtvit.preprocess import HEAD_BOX
+from train.learning.state import UnusableRun
 from train.options import Settings
 from train.processes import LostProcess, in_processes
 from train.run import run
-from train.state import UnusableRun
 
 GUARD = 'if __name__ == "__main__":\n    '
 SCRIPTS = {
-    "phantoms": 'from train.synthetic import make\nmake(Path("heads"), 4, 0, "robust", print, processes=2)',
+    "phantoms": 'from train.making.synthetic import make\nmake(Path("heads"), 4, 0, "robust", print, processes=2)',
     "what is kept": 'from train.keeping import once\nonce(Path("kept"), "", Path, lambda: in_processes(*WORK))',
-    "a run's folder": 'from train.state import claimed\nwith claimed(Path("run")): in_processes(*WORK)',
+    "a run's folder": 'from train.learning.state import claimed\nwith claimed(Path("run")): in_processes(*WORK)',
     "nothing": "print(in_processes(*WORK)[:2])",
 }
 START = """from pathlib import Path
@@ -76,7 +76,7 @@ def test_how_a_process_ended_is_reported_if_the_script_is_not_at_fault(work, tol
 
 
 def test_a_training_whose_process_is_killed_says_so_and_what_to_do(tmp_path, monkeypatch):
-    monkeypatch.setattr("train.enriching._trace_of", killed)
+    monkeypatch.setattr("train.making.enriching._trace_of", killed)
     given = recipe(phantom_heads=0, counterfactuals=True, geometry=HEAD_BOX, split="given")
     settings = Settings(output=tmp_path / "run", data=filed_heads(tmp_path), device="cpu", processes=2)
     with pytest.raises(UnusableRun, match=r"was killed \(SIGKILL\).*memory.*nothing is trained yet.*--processes"):

@@ -9,13 +9,13 @@ from dtvit.checkpoint import UnusableCheckpoint, describe
 from dtvit.inference import UnavailableDevice
 from dtvit.model import UnknownEncoder
 from train.card import model_card
-from train.data import UnusableData
-from train.loop import fit
+from train.csvfile import UnusableData
+from train.learning.loop import fit
+from train.learning.pretrained import UnavailableWeights
+from train.learning.state import STATE, UnusableRun
 from train.options import Settings
-from train.pretrained import UnavailableWeights
 from train.recipe import UnusableRecipe
 from train.run import SPLIT, run
-from train.state import STATE, UnusableRun
 
 PLAIN = {"phantom_heads": 0, "augmentation": "none", "sampling": "plain", "tokens": 0, "first_lessons": 0}
 
@@ -32,8 +32,8 @@ def unread(monkeypatch):
     def read(*_args, **_keywords):
         raise AssertionError("a picture was read, or a head drawn, before this was refused")
 
-    monkeypatch.setattr("train.filed.load", read)
-    monkeypatch.setattr("train.synthetic.make", read)
+    monkeypatch.setattr("train.dataset.filed.load", read)
+    monkeypatch.setattr("train.making.synthetic.make", read)
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def test_a_damaged_picture_is_reported_before_synthetic_heads_are_drawn(tmp_path
     def drawn(*_args, **_keywords):
         raise AssertionError("heads were drawn first")
 
-    monkeypatch.setattr("train.synthetic.make", drawn)
+    monkeypatch.setattr("train.making.synthetic.make", drawn)
     path = table(tmp_path, entries(many()))
     broken = tmp_path / path.read_text().splitlines()[5].split(",")[0]
     broken.write_bytes(broken.read_bytes()[:-30])
@@ -130,7 +130,7 @@ def test_too_little_memory_is_reported_with_what_to_do(tmp_path, heads, monkeypa
     def step(*_args):
         raise failure
 
-    monkeypatch.setattr("train.loop.Run.take_step", step)
+    monkeypatch.setattr("train.learning.loop.Run.take_step", step)
     given = recipe(**PLAIN, split="given", accumulation=2)
     with pytest.raises(UnusableRun, match=r"memory for test_vit with a batch of 16: .*--set accumulation=4"):
         run(given, Settings(output=tmp_path / "run", data=heads, device="cpu", threads=1), quiet)
@@ -151,7 +151,7 @@ def test_a_run_without_memory_to_continue_is_not_called_damaged(tmp_path, heads,
     def restored(*_args):
         raise failure
 
-    for name, instead in (("torch.load", loaded), ("train.loop.Run._restore", restored)):
+    for name, instead in (("torch.load", loaded), ("train.learning.loop.Run._restore", restored)):
         with monkeypatch.context() as patched:
             patched.setattr(name, instead)
             with pytest.raises(UnusableRun, match=r"too little memory for test_vit .*run again"):

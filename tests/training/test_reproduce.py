@@ -13,14 +13,14 @@ import pytest
 from listed import entries, many, table
 from PIL import Image
 
-from train import manifest, splits
 from train.commands.reproduce import main
-from train.data import UnusableData
-from train.manifest import Manifest
+from train.csvfile import UnusableData
+from train.dataset import manifest, splits
+from train.dataset.manifest import Manifest
+from train.learning.state import UnusableRun
 from train.progress import silent
 from train.reproduce import curves, papers, planned, reproducing, rows, subset, tables
 from train.reproduce.planned import CHAPTERS, Row
-from train.state import UnusableRun
 
 SMALL = "mobilenetv3_small_050"
 
@@ -130,7 +130,7 @@ def test_a_row_that_cannot_be_made_is_reported_and_does_not_stop_the_others(work
 
 
 def test_two_at_once_are_not_let_into_one_folder(work):
-    from train.state import claimed
+    from train.learning.state import claimed
 
     with claimed(work.output), pytest.raises(UnusableRun, match="another process"):
         reproducing.reproduce(work, [], papers.read(), "reproduce", silent)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from listed import entries, listed, many, table
 
-from train import manifest, splits
-from train.data import PARTS, UnusableData
+from train.csvfile import UnusableData
+from train.dataset import manifest, splits
+from train.dataset.data import PARTS
 
 
 def patients_of(found, split):

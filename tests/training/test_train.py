@@ -19,15 +19,16 @@ from dtvit import preprocess
 from dtvit.checkpoint import describe
 from dtvit.inference import Classifier
 from dtvit.model import DTViT
-from train import synthetic
-from train.data import UnusableData, freeze, load, part_of, read_shard, shard, write_shard
-from train.learner import Learner, choose_patches, loss
-from train.lessons import first_lessons
-from train.loop import fit
-from train.result import OPEN
+from train.csvfile import UnusableData
+from train.dataset.data import freeze, load, part_of, read_shard, shard, write_shard
+from train.learning.learner import Learner, choose_patches, loss
+from train.learning.lessons import first_lessons
+from train.learning.loop import fit
+from train.learning.result import OPEN
+from train.learning.start import start_well
+from train.learning.state import UnusableRun
+from train.making import synthetic
 from train.run import run
-from train.start import start_well
-from train.state import UnusableRun
 
 NO_AUTOCAST = torch.autocast("cpu", enabled=False)
 

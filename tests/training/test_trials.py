@@ -14,16 +14,18 @@ from listed import entries, many, table
 from untrained import untrained_checkpoint
 
 from dtvit.preprocess import preprocessing
-from train import manifest, recipe, splits, trials
+from train import recipe
 from train.audit import PARTS, run
 from train.audit.run import Sizes
+from train.comparing import trials
+from train.comparing.trials import Trial, Work
 from train.csvfile import Problem, UnusableTable
-from train.data import Pictures
+from train.dataset import manifest, splits
+from train.dataset.data import Pictures
 from train.keeping import once
+from train.learning.state import UnusableRun
 from train.options import Settings
 from train.progress import silent
-from train.state import UnusableRun
-from train.trials import Trial, Work
 from train.turns import in_turn
 
 ROBUST = recipe.read("robust")

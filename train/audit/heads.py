@@ -1,8 +1,8 @@
 """Phantoms for an audit: slices of heads that never lived, with a bleed or a look-alike and without, truth known.
 
 Each head is made once and kept in a file of its own (`dtvit.phantom`, brace removal and window as the node does them);
-the folder's name tells by which version of the phantoms. The seeds are those of no training: `train.synthetic` draws
-from [seed, number], an audit from [seed, AUDIT, number].
+the folder's name tells by which version of the phantoms. The seeds are those of no training: `train.making.synthetic`
+draws from [seed, number], an audit from [seed, AUDIT, number].
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from dtvit.phantom.subject import subject_of
 from dtvit.wholefile import write_whole
 from train.audit.figures import Tell
 from train.audit.material import FRAME
-from train.synthetic import BLOOD_SHARE, CONTRAST_HU, VISIBLE_MM2, phantom_version
+from train.making.synthetic import BLOOD_SHARE, CONTRAST_HU, VISIBLE_MM2, phantom_version
 
 AUDIT = 0xA0D17
 VOLUMES_ML = ((0.5, 2), (2, 5), (5, 15), (15, 80))

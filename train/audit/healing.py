@@ -1,7 +1,7 @@
 """Taking a bleed out of a slice, in two ways that are THE AUDIT'S OWN AND MUST NEVER BE USED IN TRAINING.
 
-Training heals with mirrored tissue and feathered edges (`train.counterfactual`). A model could learn to recognise the
-traces of that; it has never met those of these two, so what it says of them it says of the missing blood:
+Training heals with mirrored tissue and feathered edges (`train.making.counterfactual`). A model could learn to see
+the traces of that; it has never met those of these two, so what it says of them it says of the missing blood:
 
 - `membrane`: the surroundings continue inwards like a soap film (Laplace's equation), with noise made to match;
 - `patchwork`: pieces of the same brain, each chosen to fit what is already there (after Efros and Freeman, "Image

@@ -11,13 +11,14 @@ from collections.abc import Collection, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from train import filed
-from train.data import PARTS, Pictures, UnusableData
-from train.manifest import Manifest, Row
-from train.splits import Split
+from train.csvfile import UnusableData
+from train.dataset import filed
+from train.dataset.data import PARTS, Pictures
+from train.dataset.manifest import Manifest, Row
+from train.dataset.splits import Split
 
 _LABELS = ("without hemorrhage (ich 0)", "with hemorrhage (ich 1)")
-FRAME = 256  # pixels; `train.filed` in its own geometry
+FRAME = 256  # pixels; `train.dataset.filed` in its own geometry
 
 
 def gather(

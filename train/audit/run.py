@@ -19,8 +19,6 @@ from dtvit.checkpoint import UnusableCheckpoint
 from dtvit.inference import Classifier, NotFinite, UnavailableDevice
 from dtvit.preprocess import offered
 from dtvit.wholefile import write_whole
-from train import manifest as manifests
-from train import splits
 from train.audit import (
     PARTS,
     WITHOUT_BLEEDING,
@@ -41,10 +39,13 @@ from train.audit.subject import Model, Subject
 from train.audit.tissue import Anatomy, look
 from train.audit.words import paragraph
 from train.card import trained_on
-from train.data import Pictures, UnusableData
+from train.csvfile import UnusableData
+from train.dataset import manifest as manifests
+from train.dataset import splits
+from train.dataset.data import Pictures
+from train.dataset.manifest import Manifest
+from train.dataset.splits import Split
 from train.evaluation.output import UnusableOutput, writable
-from train.manifest import Manifest
-from train.splits import Split
 
 FORMAT = 1
 REFUSALS = (UnusableCheckpoint, UnusableData, UnusableOutput, UnavailableDevice, NotFinite)
@@ -88,7 +89,7 @@ class Order:
     seed: int = 0
     parts: tuple[str, ...] = PARTS
     split: Path | None = None
-    """A file of `train.splits`; only its test part is used."""
+    """A file of `train.dataset.splits`; only its test part is used."""
     heads: Path | None = None
     """Folder in which synthetic heads are kept; None: OUTPUT/phantoms."""
 

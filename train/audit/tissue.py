@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from train.bleeds import inside_skull, segment
+from train.making.bleeds import inside_skull, segment
 
 GREY_PER_HU = 255 / 80
 BONE = 250  # nearly saturated

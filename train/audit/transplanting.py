@@ -1,6 +1,6 @@
 """Putting a bleed into a slice, in two ways that are THE AUDIT'S OWN AND MUST NEVER BE USED IN TRAINING.
 
-Training adds what blood adds, with feathered edges (`train.counterfactual`). Here:
+Training adds what blood adds, with feathered edges (`train.making.counterfactual`). Here:
 
 - `poisson`: the bleed's gradients are kept and its surroundings pulled to those of the recipient (Perez, Gangnet and
   Blake, "Poisson image editing", SIGGRAPH 2003), with the donor's noise;

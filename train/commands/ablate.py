@@ -23,9 +23,9 @@ def main(arguments: Sequence[str], program: str) -> int:
     given = parser.parse_args(arguments)  # before torch is imported: --help answers at once
     common = shared(parser, given)
 
-    from train.ablation import ROWS, ablate
+    from train.comparing.ablation import ROWS, ablate
+    from train.comparing.trials import Work
     from train.progress import say_to_stderr
-    from train.trials import Work
 
     known = {row.name: row for row in ROWS}
     unknown = [name for name in given.only or () if name not in known]

@@ -25,9 +25,9 @@ def main(arguments: Sequence[str], program: str) -> int:
         parser.error("--finish continues with the model that --final makes; add --final")
 
     from train import recipe
-    from train.crossvalidation import crossvalidate
+    from train.comparing.crossvalidation import crossvalidate
+    from train.comparing.trials import Work
     from train.progress import say_to_stderr
-    from train.trials import Work
 
     def make() -> list[str]:
         work = Work(data=given.data, output=given.output, audit=given.audit, **common)

@@ -23,7 +23,7 @@ def main(arguments: Sequence[str], program: str) -> int:
         sys.stderr.write(f"error: {exc}\n")
         return 1
 
-    from train.ranks import LostRank
+    from train.learning.ranks import LostRank
     from train.run import REFUSALS, run
 
     try:

@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 from dtvit import preprocess
 from dtvit.checkpoint import Checkpoint, UnusableCheckpoint
-from train import csvfile, filed, manifest, picturefile, splits
-from train.csvfile import Problem, UnusableTable
-from train.data import PARTS, Pictures, UnusableData
-from train.manifest import Manifest, Row
-from train.picturefile import UnusablePicture
-from train.splits import Split
+from train import csvfile
+from train.csvfile import Problem, UnusableData, UnusableTable
+from train.dataset import filed, manifest, picturefile, splits
+from train.dataset.data import PARTS, Pictures
+from train.dataset.manifest import Manifest, Row
+from train.dataset.picturefile import UnusablePicture
+from train.dataset.splits import Split
 
 ALL = "all"
 MASK_SUFFIXES = (".png", ".webp", ".bmp", ".tif", ".tiff")

@@ -1,7 +1,7 @@
 """What a model said of slices that it was not trained on, kept as a file: logits with their truth, to be pooled.
 
 Each fold of a cross-validation leaves one; together they hold every patient once, and calibrate a model that was
-trained on all of them (`train.crossvalidation`).
+trained on all of them (`train.comparing.crossvalidation`).
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtvit.wholefile import replacing
-from train.data import ORIGINS, PARTS, Part, Pictures, UnusableData, stack
+from train.csvfile import UnusableData
+from train.dataset.data import ORIGINS, PARTS, Part, Pictures, stack
 from train.evaluation.predicting import Logits
 
 TRUTH = ("presence", "location", "patient", "series", "part", "origin", "volume_ml", "area_mm2")
-"""Columns of `train.data.Pictures` that are kept; the pictures are not."""
+"""Columns of `train.dataset.data.Pictures` that are kept; the pictures are not."""
 
 
 @dataclass(frozen=True, eq=False)

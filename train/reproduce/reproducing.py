@@ -8,16 +8,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dtvit.wholefile import write_whole
-from train import document, manifest
-from train.data import UnusableData
+from train import document
+from train.csvfile import UnusableData
+from train.dataset import manifest
+from train.dataset.manifest import Manifest
 from train.document import Block, Heading, Image, Items, Table
-from train.manifest import Manifest
+from train.learning.state import UnusableRun, claimed
 from train.progress import Say
 from train.reproduce import curves, planned, rows, subset, tables
 from train.reproduce.papers import TO_KNOW, Papers
 from train.reproduce.planned import V1, V2, YARDSTICKS, Row
 from train.reproduce.rows import Made, Reproduction
-from train.state import UnusableRun, claimed
 
 TITLE = "Dual-task Vision Transformer: both papers' experiments again"
 SUBSET = "subset.csv"

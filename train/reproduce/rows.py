@@ -20,17 +20,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from train import keeping, recipe, splits, yardsticks
-from train.data import PARTS
+from train import keeping, recipe, yardsticks
+from train.dataset import splits
+from train.dataset.data import PARTS
+from train.dataset.manifest import Manifest
+from train.dataset.splits import Split
 from train.evaluation import Logits, calibrate, measure, plain
-from train.manifest import Manifest
+from train.learning.pretrained import UnavailableWeights
 from train.options import Settings
-from train.pretrained import UnavailableWeights
 from train.progress import LOG, Say
 from train.recipe import Recipe
 from train.reproduce.planned import YARDSTICKS, Row
 from train.reproduce.seen import Seen
-from train.splits import Split
 
 FORMAT = 1  # goes up when rows made before cannot stand beside rows made now
 RESAMPLES = 200  # for intervals of one row; the tables show how rows differ by seed

@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtvit.wholefile import write_whole
-from train import filed, splits, yardsticks
-from train.data import PARTS, Part, Pictures
-from train.manifest import Manifest
-from train.splits import Split
+from train import yardsticks
+from train.dataset import filed, splits
+from train.dataset.data import PARTS, Part, Pictures
+from train.dataset.manifest import Manifest
+from train.dataset.splits import Split
 
 
 class Seen:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from train import csvfile
-from train.manifest import COLUMNS, Manifest, Row
-from train.splits import kind
+from train.dataset.manifest import COLUMNS, Manifest, Row
+from train.dataset.splits import kind
 
 PATIENTS = {"normal": 14, "deep": 10, "lobar": 6, "subtentorial": 5, "unknown": 5}
 SLICES = 10  # of each patient, evenly spaced

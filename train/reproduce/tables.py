@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from train import csvfile
-from train.data import APART
+from train.dataset.data import APART
+from train.dataset.manifest import Manifest
+from train.dataset.splits import LEAKY, REPLICAS, kind
 from train.document import Table
-from train.manifest import Manifest
 from train.reproduce.papers import DTVIT as DTVIT_LINE
 from train.reproduce.papers import WITHOUT, Papers
 from train.reproduce.planned import YARDSTICKS, Row
-from train.splits import LEAKY, REPLICAS, kind
 
 NOT_AT_HAND = "-"
 TOLD_NOT_AT_HAND = f"{NOT_AT_HAND}: the paper's number is not at hand."

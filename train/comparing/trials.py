@@ -1,6 +1,6 @@
 """Trials: a recipe trained in a folder of its own, measured and audited on the patients that test; several at once.
 
-What `train.ablation` and `train.crossvalidation` have in common. Several at once, so that a GPU trains one while others
+What `ablation` and `crossvalidation` have in common. Several at once, so that a GPU trains one while others
 start, measure or audit, which the CPU does.
 """
 
@@ -14,12 +14,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from train import keeping, manifest
+from train import keeping
+from train.dataset import manifest
+from train.learning.state import UnusableRun
 from train.options import Settings
 from train.processes import LostProcess, pool
 from train.progress import Say, say_to_stderr
 from train.recipe import Recipe
-from train.state import UnusableRun
 
 Made = dict[str, Any]
 """`metrics` of the test part, `audit` (its parts), `steps`; JSON."""

@@ -18,14 +18,14 @@ from dtvit.findings import LOCATIONS
 from dtvit.inference import NotFinite
 from dtvit.wholefile import write_whole
 from train.card import NO_PERSON, model_card
-from train.data import APART, PARTS, Pictures
+from train.dataset.data import APART, PARTS, Pictures
 from train.evaluation import calibrate, heldout, measure, plain, predict
 from train.evaluation.calibration import EVEN, kept_with
 from train.evaluation.drift import statistics
-from train.pretrained import Start
+from train.learning.pretrained import Start
+from train.learning.state import UnusableRun
 from train.progress import Say
 from train.recipe import Recipe
-from train.state import UnusableRun
 
 BEST, LAST = "best.safetensors", "last.safetensors"
 HELD_OUT = "held-out.npz"
@@ -45,7 +45,7 @@ class Source:
     shown: str = ""
     """SHA-256 of the pictures of people as they were read; likewise."""
     split: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    """`kind` and `digest` of `train.splits.Split`; empty for phantoms alone."""
+    """`kind` and `digest` of `train.dataset.splits.Split`; empty for phantoms alone."""
     label: str = APART
     """What must stand beside every number of this run."""
     replicated: bool = False

@@ -18,10 +18,12 @@ import numpy as np
 
 from dtvit.checkpoint import describe, load, save
 from dtvit.wholefile import write_whole
-from train import keeping, manifest, splits
+from train import keeping
 from train.card import model_card
-from train.columns import COLUMNS, Column
-from train.data import PARTS
+from train.comparing.columns import COLUMNS, Column
+from train.comparing.trials import Made, Maker, Trial, Work, completed, trained
+from train.dataset import manifest, splits
+from train.dataset.data import PARTS
 from train.digits import shown
 from train.document import Block, Heading, Table, markdown
 from train.evaluation import heldout, rules
@@ -30,11 +32,10 @@ from train.evaluation.calibration import EVEN, Calibration, kept_with
 from train.evaluation.heldout import HeldOut
 from train.evaluation.measuring import calibrate, measure, plain
 from train.evaluation.units import of_slices
+from train.learning.result import HELD_OUT
+from train.learning.state import UnusableRun, claimed
 from train.progress import Say
 from train.recipe import Recipe, UnusableRecipe
-from train.result import HELD_OUT
-from train.state import UnusableRun, claimed
-from train.trials import Made, Maker, Trial, Work, completed, trained
 
 FORMAT = 2  # goes up when folds made before cannot stand beside folds made now
 FINAL, FINISH = "final", "finish"

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from train.bleeds import Mask, Picture, Values, blurred, disk
+from train.making.bleeds import Mask, Picture, Values, blurred, disk
 
 GREY_PER_HU = 255 / 80
 TISSUE = (50, 170)  # grey levels between which brain lies: 16 to 53 HU

@@ -9,12 +9,12 @@ import torch
 
 from dtvit.checkpoint import load
 from dtvit.inference import choose_precision
-from train import pretrained, state
-from train.learner import Learner
-from train.pretrained import Start
+from train.learning import pretrained, state
+from train.learning.learner import Learner
+from train.learning.pretrained import Start
+from train.learning.start import start_well
+from train.learning.state import STATE
 from train.recipe import Recipe, UnusableRecipe
-from train.start import start_well
-from train.state import STATE
 
 Built = tuple[Learner, Start]
 
@@ -80,7 +80,7 @@ def memory_format(recipe: Recipe, learner: Learner) -> torch.memory_format:
 
 
 def can_be_graphed(recipe: Recipe, learner: Learner, device: torch.device, ranks: int) -> bool:
-    """Whether `train.graphed` may launch it: not if it recomputes activations, compiles, or sums over parts, nor with
-    batch normalisation, whose statistics the capture would move."""
+    """Whether `graphed` may launch it: not if it recomputes activations, compiles, or sums over parts, nor with batch
+    normalisation, whose statistics the capture would move."""
     plain = not (recipe.compile or recipe.checkpointing) and recipe.accumulation == ranks == 1
     return recipe.graphs and plain and device.type == "cuda" and learner.patchwise

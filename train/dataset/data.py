@@ -16,21 +16,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtvit.wholefile import replacing, write_whole
+from train.csvfile import UnusableData
 
 Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
 ORIGINS = ("phantom", "patient", "healed", "transplanted", "sham", "blanked", "decoy")
-"""Where a picture comes from; after `patient`, what `train.counterfactual` and `train.lookalikes` make of those."""
+"""Where a picture comes from; after `patient`, what `train.making` makes of those."""
 UNCLEAR = -1  # presence: too little blood to call either way; location: none known
 BLOOD_CELLS = 56  # the map of visible blood has cells of 4 x 4 pixels
 CROP = BLOOD_CELLS * 4  # pixels of the middle that a model sees
 MADE = "made.json"
 APART = "patients apart"
 """The label of numbers that were measured on patients who trained nothing."""
-
-
-class UnusableData(Exception):
-    """Bad data, before anything was trained; the text names the file, row and column, and says what to do."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from dtvit.model import DTViT
-from train.learner import Learner
+from train.learning.learner import Learner
 from train.recipe import Recipe, UnusableRecipe
 
 EMBEDDINGS = ("pos_embed", "cls_token")  # of custom encoders, which may have no `no_weight_decay`

@@ -1,7 +1,7 @@
 """Patients' slices made fit for training at patches and against shortcuts: traced, and enriched by counterfactuals.
 
-Every slice labelled as bleeding is traced (`train.bleeds`); one without a trace may show no blood (each slice of such a
-patient carries the patient's label), so its presence becomes unclear. Then rows are added (`train.counterfactual`): the
+Every slice labelled as bleeding is traced (`bleeds`); one without a trace may show no blood (each slice of such a
+patient carries the patient's label), so its presence becomes unclear. Then rows are added (`counterfactual`): the
 slice healed, its bleed in like slices of healthy patients, and shams. Everything follows from the slices alone, so
 that it is made once for all splits and seeds; what may train follows from whose head and whose blood it shows.
 """
@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtvit.preprocess import SIDE
-from train import bleeds, counterfactual
-from train.bleeds import Mask, Picture
-from train.data import BLOOD_CELLS, ORIGINS, PARTS, UNCLEAR, Pictures
+from train.dataset.data import BLOOD_CELLS, ORIGINS, PARTS, UNCLEAR, Pictures
 from train.keeping import once, version
+from train.making import bleeds, counterfactual
+from train.making.bleeds import Mask, Picture
 from train.processes import in_processes
 
 LIKE = 40  # of the healthy slices, those most like a slice are asked to take its bleed

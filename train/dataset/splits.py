@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from dtvit.wholefile import write_whole
 from train import csvfile
-from train.csvfile import Problem, UnusableTable
-from train.data import APART, PARTS, UnusableData
-from train.manifest import Manifest, Row, as_listed
+from train.csvfile import Problem, UnusableData, UnusableTable
+from train.dataset.data import APART, PARTS
+from train.dataset.manifest import Manifest, Row, as_listed
 
 SHARES = (0.8, 0.1, 0.1)
 """Shares of the training, the validation and the test part; Fan et al. 2024, section 2.2."""
@@ -40,7 +40,7 @@ class Split:
     rows: NDArray[np.int32]
     """(N,): index into `Manifest.rows`; in `paper` an index may occur many times, and in several parts."""
     parts: NDArray[np.int8]
-    """(N,): index into `train.data.PARTS`."""
+    """(N,): index into `train.dataset.data.PARTS`."""
     manifest: str
     """Digest of the manifest that was split."""
 

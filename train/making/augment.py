@@ -19,8 +19,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's own name for it
 
-from train.sending import sent
-from train.warping import warped
+from train.making.sending import sent
+from train.making.warping import warped
 
 HU = 1 / 80  # one HU, in the units of a picture
 JPEG_LUMINANCE = (

@@ -14,7 +14,7 @@ from timm.models import VisionTransformer, checkpoint_seq
 from torch import nn
 
 from dtvit.model import DTViT
-from train.batches import Batch
+from train.learning.batches import Batch
 from train.recipe import HALF, MeanStd, Recipe
 
 FULL_AT = 0.25  # a patch shows blood in full when a quarter of it does

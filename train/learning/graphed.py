@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from train.learner import Learner, Outputs
+from train.learning.learner import Learner, Outputs
 
 WARM_UP = 3  # passes before a capture, as torch advises: its libraries set themselves up at first use
 

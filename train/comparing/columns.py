@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from train.trials import Made
+from train.comparing.trials import Made
 
 
 @dataclass(frozen=True)

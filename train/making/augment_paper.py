@@ -11,8 +11,8 @@ import math
 
 import torch
 
-from train.sending import sent
-from train.warping import warped
+from train.making.sending import sent
+from train.making.warping import warped
 
 TURN = math.radians(15)
 SHARPER = 2.0

@@ -13,16 +13,19 @@ from pathlib import Path
 
 import numpy as np
 
-from train import bleeds, data, enriching, filed, keeping, lookalikes, synthetic
+from train import keeping
 from train.card import NO_PERSON
-from train.data import APART, ORIGINS, PARTS, Pictures, UnusableData, join, stack
-from train.lookalikes import Lookalikes
-from train.manifest import Manifest
+from train.csvfile import UnusableData
+from train.dataset import data, filed
+from train.dataset.data import APART, ORIGINS, PARTS, Pictures, join, stack
+from train.dataset.manifest import Manifest
+from train.dataset.splits import Split
+from train.learning.result import Source
+from train.making import bleeds, enriching, lookalikes, synthetic
+from train.making.lookalikes import Lookalikes
 from train.options import Settings
 from train.progress import Say
 from train.recipe import Recipe
-from train.result import Source
-from train.splits import Split
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 
 from dtvit.wholefile import write_whole
 from train import keeping, recipe
-from train.columns import COLUMNS
+from train.comparing.columns import COLUMNS
+from train.comparing.trials import Made, Maker, Trial, Work, completed, trained
 from train.document import Block, Heading, Table, markdown
+from train.learning.state import claimed
 from train.progress import Say
 from train.recipe import Recipe
 from train.reproduce.rows import SCRATCH
-from train.state import claimed
-from train.trials import Made, Maker, Trial, Work, completed, trained
 
 FORMAT = 3  # goes up when rows made before cannot stand beside rows made now
 STEPS_OF_ALL = ("steps", "epochs", "batch", "encoder", "evaluate_every", "choose")

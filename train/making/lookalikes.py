@@ -18,10 +18,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from train import bleeds
-from train.bleeds import Mask, Picture, Values, blurred
-from train.counterfactual import GREY_PER_HU
-from train.data import ORIGINS, UNCLEAR, Pictures
+from train.dataset.data import ORIGINS, UNCLEAR, Pictures
+from train.making import bleeds
+from train.making.bleeds import Mask, Picture, Values, blurred
+from train.making.counterfactual import GREY_PER_HU
 from train.processes import Say, in_processes
 
 BLANKED_SHARE = 0.2  # of the slices of each group
@@ -44,7 +44,7 @@ class Lookalikes:
 def lookalikes(
     traced: Pictures, seed: int = 0, *, processes: int | None = 1, say: Say = lambda text: None
 ) -> Lookalikes:
-    """Rows made from those whose blood is known (`train.enriching.trace`), of the patients whose heads they are.
+    """Rows made from those whose blood is known (`train.making.enriching.trace`), of the patients whose heads they are.
 
     Each is a series of its own. What was painted counts as no blood; blood that was there still does, unless blanked.
     """

@@ -25,13 +25,13 @@ from numpy.typing import NDArray
 from dtvit import brace, phantom, preprocess
 from dtvit.findings import LOCATIONS, Region
 from dtvit.selection import SliceContent, assign_regions, classify_content
-from train.data import (
+from train.csvfile import UnusableData
+from train.dataset.data import (
     BLOOD_CELLS,
     ORIGINS,
     PARTS,
     UNCLEAR,
     Pictures,
-    UnusableData,
     freeze,
     frozen,
     part_of,

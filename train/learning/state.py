@@ -95,7 +95,7 @@ def lacks_memory(exc: Exception) -> bool:
 
 def begun(path: Path) -> dict[str, Any] | None:
     """The state, its weights not read: `run` identifies it (`same_run`), `start` holds the fields of
-    `train.pretrained.Start`, unless an older version saved it. None and raises as `read`."""
+    `train.learning.pretrained.Start`, unless an older version saved it. None and raises as `read`."""
     return read(path, torch.device("cpu"), mapped=True)
 
 

@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the field's own name for it
 from timm.models import VisionTransformer
 
-from train.augment import HU
-from train.learner import FULL_AT, Learner, patch_means
-from train.optimiser import FUSED
-from train.sending import sent
+from train.learning.learner import FULL_AT, Learner, patch_means
+from train.learning.optimiser import FUSED
+from train.making.augment import HU
+from train.making.sending import sent
 
 DEPTH = 6  # layers whose MLPs take part; the others start as the identity
 POSITIVES, NEGATIVES = 192, 384

@@ -4,7 +4,7 @@ A step's slices, augmentation and dropout follow from (seed, step, rank) alone, 
 generator to keep, and a run that was killed continues from its last saved state exactly as it would have gone on. Only
 `--max-time` breaks this: then the schedule follows the clock. Files in the output folder, each whole at any moment:
 `state.pt` to continue from, `best.safetensors` and `last.safetensors`, `log.csv`, `tensorboard/`; at the end what
-`train.result` writes.
+`train.learning.result` writes.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from dtvit.inference import NotFinite, choose_device
-from train import computing, looking, result, state
-from train.batches import Batch, Batches
-from train.computing import Built
-from train.data import Pictures
-from train.graphed import Graphed
-from train.learner import choose_patches, loss, patch_means
-from train.lessons import first_lessons
-from train.optimiser import Average, optimiser, set_rate
+from train.dataset.data import Pictures
+from train.learning import computing, looking, result, state
+from train.learning.batches import Batch, Batches
+from train.learning.computing import Built
+from train.learning.graphed import Graphed
+from train.learning.learner import choose_patches, loss, patch_means
+from train.learning.lessons import first_lessons
+from train.learning.optimiser import Average, optimiser, set_rate
+from train.learning.ranks import Ranks
+from train.learning.result import BEST, LAST, Ended, Source
+from train.learning.sampling import order
+from train.learning.state import STATE, UnusableRun
 from train.options import Settings
 from train.progress import SAY_EVERY_S, Bar, Journal, Say, say_to_stderr, silent
-from train.ranks import Ranks
 from train.recipe import Recipe, defaults
-from train.result import BEST, LAST, Ended, Source
-from train.sampling import order
-from train.state import STATE, UnusableRun
 
 ALL_PATCHES_FROM = 0.88  # of the schedule: from here on the model sees what it will see in use
 ALL_PATCHES_SHARE = 0.1  # of the steps before that, so that background is not new by then
@@ -54,7 +54,7 @@ def fit(
 ) -> Path:
     """Train, choose, calibrate, measure; returns the path of the checkpoint.
 
-    `settings.output` exists and belongs to this run (`train.state.claimed`); `data` has passed `train.run.check`.
+    `settings.output` exists and belongs to this run (`state.claimed`); `data` has passed `train.run.check`.
     `built`: the learner, if it was already built to see whether it can be.
     Raises UnusableRun, UnusableRecipe, UnusableCheckpoint, UnavailableWeights, UnavailableDevice, UnknownEncoder.
     """

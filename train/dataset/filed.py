@@ -21,12 +21,12 @@ from PIL import Image
 
 from dtvit import preprocess
 from dtvit.findings import LOCATIONS
-from train import picturefile
-from train.csvfile import Problem, UnusableTable
-from train.data import BLOOD_CELLS, ORIGINS, UNCLEAR, Pictures, UnusableData
-from train.manifest import Manifest, Row
-from train.picturefile import UnusablePicture
-from train.splits import Split
+from train.csvfile import Problem, UnusableData, UnusableTable
+from train.dataset import picturefile
+from train.dataset.data import BLOOD_CELLS, ORIGINS, UNCLEAR, Pictures
+from train.dataset.manifest import Manifest, Row
+from train.dataset.picturefile import UnusablePicture
+from train.dataset.splits import Split
 from train.turns import in_turn
 
 CROPPED_LATER = preprocess.PAPER_GEOMETRY

@@ -14,12 +14,12 @@ import torch.nn.functional as F  # noqa: N812 - the field's own name for it
 from numpy.typing import NDArray
 
 from dtvit.findings import LOCATIONS
-from train import augment, augment_paper
-from train.data import BLOOD_CELLS, CROP, Pictures
-from train.ranks import Ranks
+from train.dataset.data import BLOOD_CELLS, CROP, Pictures
+from train.learning.ranks import Ranks
+from train.learning.sampling import Order
+from train.making import augment, augment_paper
+from train.making.sending import sent
 from train.recipe import Recipe
-from train.sampling import Order
-from train.sending import sent
 
 CELL = CROP // BLOOD_CELLS
 MEMORY_SHARE = 0.4  # of what is free on a GPU; the rest is for the model
