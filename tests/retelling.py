@@ -20,8 +20,7 @@ from pydicom.encaps import encapsulate, encapsulate_extended, generate_frames
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
 from pydicom.sequence import Sequence as Items
-from test_turned import laid
-from ways import COMPRESSED, IN_GROUPS, NAME, ODD, Plane, Scan, Stored, Telling, outside
+from ways import COMPRESSED, IN_GROUPS, NAME, ODD, Plane, Scan, Stored, Telling, laid, outside
 
 from dicom_node.received import Received
 

@@ -37,6 +37,16 @@ LOWEST, HIGHEST = -1024, 2000
 PADS = (-712, -700)  # HU that padding would have if it were not told
 
 
+def laid(upright: npt.NDArray[np.generic], way: Way) -> npt.NDArray[np.generic]:
+    """The picture whose rows and columns run as `way` says, told pixel by pixel where it lies in the patient."""
+    (row_x, row_y), (column_x, column_y) = way
+    height, width = upright.shape
+    rows, columns = (height, width) if column_y else (width, height)
+    r, c = np.mgrid[:rows, :columns]
+    x, y = c * row_x + r * column_x, c * row_y + r * column_y
+    return upright[y - y.min(), x - x.min()]
+
+
 @dataclass(frozen=True, eq=False)
 class Plane:
     """A slice as it is, however it is told."""

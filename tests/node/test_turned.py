@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 from made import FakeClassifier, Made, Predictions, changed, head_series, made_node, peer
 from pydicom.dataset import Dataset
-from ways import LEANS, PIXEL_MM, WAYS, Way
+from ways import LEANS, PIXEL_MM, WAYS, Way, laid
 
 from dicom_node.store import results, series
 from dicom_node.store.tables import jobs
@@ -28,16 +28,6 @@ class Looking(FakeClassifier):
 
     def relevance(self, inputs: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         return np.asarray(inputs / 255.0 * np.linspace(0, 1, 224), np.float32)
-
-
-def laid(upright: npt.NDArray[np.generic], way: Way) -> npt.NDArray[np.generic]:
-    """The picture whose rows and columns run as `way` says, told pixel by pixel where it lies in the patient."""
-    (row_x, row_y), (column_x, column_y) = way
-    height, width = upright.shape
-    rows, columns = (height, width) if column_y else (width, height)
-    r, c = np.mgrid[:rows, :columns]
-    x, y = c * row_x + r * column_x, c * row_y + r * column_y
-    return upright[y - y.min(), x - x.min()]
 
 
 def turned(ds: Dataset, way: Way, number: int) -> Dataset:
