@@ -16,6 +16,7 @@ from dicom_node.store.series import Instance
 from dtvit import findings, judging, selection
 from dtvit.coverage import SAME_MM, assess
 from dtvit.findings import Coverage, Outcome, Region, SeriesFindings, SliceFinding, Thresholds
+from dtvit.regions import assign_regions
 
 PARALLEL = 0.02  # between unit normals: one degree, which moves the rim of a head by 2 mm
 
@@ -42,7 +43,7 @@ def regions(ordered: Sequence[SliceResult]) -> list[Region]:
     """What each slice shows. Where one without a position belongs is unknown: it says nothing about its neighbours."""
     known = _with_position(ordered)
     groups = ordered[:known], ordered[known:]
-    return [region for group in groups for region in selection.assign_regions([_content(r) for r in group])]
+    return [region for group in groups for region in assign_regions([_content(r) for r in group])]
 
 
 def _with_position(ordered: Sequence[SliceResult]) -> int:

@@ -93,8 +93,8 @@ def headward(orientation: Sequence[float]) -> npt.NDArray[np.float64]:
     return -found if found[2] < 0 else found
 
 
-def tilt(header: Any, orientation: Sequence[float] | None) -> float | None:
-    angle = number(header)
+def tilt(told: Any, orientation: Sequence[float] | None) -> float | None:
+    angle = number(told)
     if angle is not None:
         return angle
     return None if orientation is None else math.degrees(math.asin(max(-1.0, min(1.0, -float(orientation[5])))))

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ from PIL import Image
 
 from dtvit import brace
 from dtvit.selection import SliceContent, classify_content
+from dtvit.turning import Orientation, as_it_came, stood_up, turn_of
 
 if TYPE_CHECKING:
     from dtvit.ct import CTSlice  # not at run time: training has no pydicom
@@ -32,8 +33,6 @@ PAPER_GEOMETRY = "resize-256-crop-224"
 HEAD_BOX = "head-box-224"
 GEOMETRIES = (PAPER_GEOMETRY, HEAD_BOX)
 BOX_MARGIN = 1.04  # of the longer side of the head, so that the skull does not touch the edge
-
-Pixel = TypeVar("Pixel", bound=np.generic)
 
 
 def preprocessing(mode: str = "robust", geometry: str = PAPER_GEOMETRY) -> str:
@@ -156,7 +155,7 @@ def in_slice(
     of_input: npt.NDArray[np.float32],
     view: View,
     shape: tuple[int, int],
-    orientation: tuple[float, float, float, float, float, float] | None,
+    orientation: Orientation | None,
 ) -> npt.NDArray[np.float32]:
     """A map over the model's input, (224, 224), in the geometry of its slice: (row, column) of `shape`.
 
@@ -166,7 +165,7 @@ def in_slice(
 
     if of_input.shape != (SIDE, SIDE):
         raise ValueError(f"a map over the model's input has shape ({SIDE}, {SIDE}), not {of_input.shape}")
-    rows, columns = shape[::-1] if _turn(orientation).exchanged else shape
+    rows, columns = shape[::-1] if turn_of(orientation).exchanged else shape
     # A pixel's centre, half a pixel from its edge, is what resampling keeps in place.
     y = (np.arange(rows) + 0.5 - view.top) * SIDE / view.height - 0.5
     x = (np.arange(columns) + 0.5 - view.left) * SIDE / view.width - 0.5
@@ -227,55 +226,3 @@ def refine(
         before if parts is None else prepare(ct_slice, mode, parts, geometry=geometry)
         for ct_slice, before, parts in zip(slices, prepared, changes, strict=True)
     ]
-
-
-@dataclass(frozen=True)
-class _Turn:
-    """What turns a slice upright; nothing if it is."""
-
-    exchanged: bool = False
-    """Rows and columns change places, before anything is flipped."""
-    upside_down: bool = False
-    left_right: bool = False
-
-
-def _turn(orientation: tuple[float, float, float, float, float, float] | None) -> _Turn:
-    """The one of eight ways to lay a picture that brings its rows nearest to running from the patient's right to the
-    left (+x), and its columns from front to back (+y, PS3.3 C.7.6.2.1.1)."""
-    if orientation is None:
-        return _Turn()
-    row, column = orientation[:3], orientation[3:]
-    exchanged = abs(row[1]) + abs(column[0]) > abs(row[0]) + abs(column[1])
-    if exchanged:
-        row, column = column, row
-    return _Turn(exchanged, upside_down=column[1] < 0, left_right=row[0] < 0)
-
-
-def upright(
-    picture: npt.NDArray[Pixel], orientation: tuple[float, float, float, float, float, float] | None
-) -> npt.NDArray[Pixel]:
-    """Nose up and the patient's right on the left, as the model was trained, however the patient lay, and whatever
-    quarter turn or mirror image the object holds."""
-    turn = _turn(orientation)
-    return _flipped(picture.T if turn.exchanged else picture, turn)
-
-
-def as_it_came(
-    seen: npt.NDArray[Pixel], orientation: tuple[float, float, float, float, float, float] | None
-) -> npt.NDArray[Pixel]:
-    """The way back from `upright`."""
-    turn = _turn(orientation)
-    flipped = _flipped(seen, turn)
-    return np.ascontiguousarray(flipped.T) if turn.exchanged else flipped
-
-
-def stood_up(ct_slice: CTSlice) -> tuple[npt.NDArray[np.float32], tuple[float, float]]:
-    """HU (row, column) of the upright slice, and the distance between its rows and between its columns."""
-    down, across = ct_slice.pixel_mm
-    pixel_mm = (across, down) if _turn(ct_slice.orientation).exchanged else (down, across)
-    return upright(ct_slice.hu, ct_slice.orientation), pixel_mm
-
-
-def _flipped(picture: npt.NDArray[Pixel], turn: _Turn) -> npt.NDArray[Pixel]:
-    down, right = (slice(None, None, -1 if flip else 1) for flip in (turn.upside_down, turn.left_right))
-    return np.ascontiguousarray(picture[down, right])

@@ -13,7 +13,7 @@ from dicom_node import anatomy
 from dicom_node.logs import trace
 from dicom_node.preparing.finding import Instance
 from dicom_node.store.results import SliceResult
-from dtvit import ct, preprocess
+from dtvit import ct, preprocess, turning
 from dtvit.findings import Region
 from dtvit.headervalues import UnreadableSlice
 
@@ -113,4 +113,4 @@ def _result(number: int, one: _Read) -> SliceResult:
 
 
 def _pixels(one: _Read) -> npt.NDArray[np.uint8]:
-    return preprocess.upright(preprocess.picture(one.slice.hu, one.prepared.mask), one.slice.orientation)
+    return turning.upright(preprocess.picture(one.slice.hu, one.prepared.mask), one.slice.orientation)

@@ -24,7 +24,7 @@ from dicom_node.store.spool import Spool
 from dicom_node.working import reading
 from dicom_node.working.readers import ReaderEnded, Readers
 from dicom_node.working.reading import LeftOut, Ready, Way
-from dtvit import brace, ct, preprocess
+from dtvit import brace, ct, preprocess, turning
 from dtvit.brace import HeadMask
 from dtvit.checkpoint import Checkpoint
 
@@ -222,7 +222,7 @@ class SliceReader:
             return known
         alive()
         one = self._slice_of(result, instance)
-        head = brace.find_head(*preprocess.stood_up(one), self._way.brace_removal)
+        head = brace.find_head(*turning.stood_up(one), self._way.brace_removal)
         return self._remember(instance.id, result.frame, reading.without_mask(head))
 
     def _slice_of(self, result: SliceResult, instance: Instance) -> ct.CTSlice:

@@ -17,9 +17,9 @@ from dtvit.preprocess import (
     prepare,
     preprocessing,
     shown,
-    upright,
     view_of,
 )
+from dtvit.turning import upright
 
 HEAD_FIRST_SUPINE = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 

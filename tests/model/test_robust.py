@@ -13,8 +13,8 @@ from dtvit.ct import CTSlice
 from dtvit.judging import doubts
 from dtvit.morphology import Fast, Reference
 from dtvit.phantom import PhantomSlice, PhantomSpec, draw, render_slice
+from dtvit.regions import assign_regions
 from dtvit.retracing import Trace
-from dtvit.selection import assign_regions
 
 SCAN = {"matrix": 512, "fov_mm": 250.0, "thickness_mm": 5.0, "spacing_mm": 5.0, "tilt_deg": 0.0}
 MIDDLE = 0.6  # of the way up: vault

@@ -10,7 +10,8 @@ import pytest
 from dtvit import brace, ct
 from dtvit.findings import Region
 from dtvit.judging import NOISY_HU, UNSEEN_CM2, doubts, is_head, why_no_head
-from dtvit.selection import SliceContent, assign_regions, classify_content
+from dtvit.regions import assign_regions
+from dtvit.selection import SliceContent, classify_content
 
 BELOW, BRAIN, ABOVE, NONE, UNKNOWN = (
     Region.BELOW_BRAIN,

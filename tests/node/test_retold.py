@@ -21,7 +21,7 @@ from ways import ACROSS, PIXEL_MM, WAYS, Plane, Scan, Stored, Telling, head, sca
 
 from dicom_node.headers import header
 from dicom_node.received import Received
-from dtvit import ct, preprocess
+from dtvit import ct, turning
 
 few = settings(deadline=None, database=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 
@@ -75,7 +75,7 @@ def test_slices_come_out_as_they_went_in(way: Telling, lowest: int) -> None:
     found = [one for message in told(scan, replace(way, again=0, beside=())) for one in read(message)]
     found.sort(key=lambda one: one.position_mm or 0.0)
     for plane, one in zip(scan.planes, found, strict=True):
-        hu, pixel_mm = preprocess.stood_up(one)
+        hu, pixel_mm = turning.stood_up(one)
         assert (hu == plane.hu).all()
         assert pixel_mm == PIXEL_MM
         assert one.thickness_mm == 9.0

@@ -14,7 +14,7 @@ from ways import LEANS, PIXEL_MM, WAYS, Way, laid
 from dicom_node.store import results, series
 from dicom_node.store.tables import jobs
 from dicom_node.working.slices import SliceReader
-from dtvit import brace, ct, preprocess
+from dtvit import brace, ct, preprocess, turning
 
 
 class Looking(FakeClassifier):
@@ -105,7 +105,7 @@ def test_another_process_finds_the_same_parts_in_a_turned_slice(node: Made) -> N
     traces = []
     for file in files:
         one = ct.read(node.spool.path(file))[0]
-        traces.append(brace.find_head(*preprocess.stood_up(one)).trace)
+        traces.append(brace.find_head(*turning.stood_up(one)).trace)
         assert (preprocess.prepare(one).head.trace.labels == traces[-1].labels).all()  # type: ignore[union-attr]
     assert (traces[0].labels == traces[1].labels).all()  # type: ignore[union-attr]
     assert traces[0].cell_mm == traces[1].cell_mm  # type: ignore[union-attr]
@@ -119,5 +119,5 @@ def test_a_head_that_lies_askew_is_brought_to_the_nearest_upright(way: Way) -> N
     (row_x, row_y), (column_x, column_y) = (turn @ vector for vector in way)
     picture = np.arange(12, dtype=np.uint8).reshape(3, 4)
     orientation = (row_x, row_y, 0.0, column_x, column_y, 0.0)
-    assert (preprocess.upright(laid(picture, way), orientation) == picture).all()
-    assert (preprocess.as_it_came(picture, orientation) == laid(picture, way)).all()
+    assert (turning.upright(laid(picture, way), orientation) == picture).all()
+    assert (turning.as_it_came(picture, orientation) == laid(picture, way)).all()

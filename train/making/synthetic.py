@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 
 from dtvit import brace, phantom, preprocess
 from dtvit.findings import LOCATIONS, Region
-from dtvit.selection import SliceContent, assign_regions, classify_content
+from dtvit.regions import assign_regions
+from dtvit.selection import SliceContent, classify_content
 from train.csvfile import UnusableData
 from train.dataset.data import (
     BLOOD_CELLS,
