@@ -97,7 +97,7 @@ def refusal(messages: Sequence[Received]) -> str | None:
         )
         if read.series_uid == SERIES:
             ruled_out = eligibility.ruled_out(read.sop_class_uid, read.facts, RULES)
-            members[read.sop_instance_uid] = eligibility.Member(read.facts, ruled_out)
+            members[read.sop_instance_uid] = eligibility.ByHeader(read.facts, ruled_out)
     return eligibility.judge(list(members.values()), RULES)
 
 

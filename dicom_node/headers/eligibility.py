@@ -13,33 +13,35 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from dicom_node.config import Eligibility
 from dicom_node.headers.facts import Facts
 from dicom_node.headers.header import CT_IMAGE_STORAGE
 from dtvit.headervalues import HU_TYPES
 
-if TYPE_CHECKING:
-    from dicom_node.store.series import Instance
-
-
 AGAIN_AND_AGAIN = 5  # images per place; perfusion has 20 or more, several reconstructions in one series two or three
 # A head takes a minute, and one repeated for motion, or with contrast, follows soon
 ANOTHER_SCAN = timedelta(minutes=30)
 
 
-@dataclass(frozen=True)
-class Member:
+class Member(Protocol):
     """What matters here about one instance of the series."""
+
+    @property
+    def facts(self) -> Facts: ...
+
+    @property
+    def ruled_out(self) -> str | None:
+        """What the function `ruled_out` said when the instance arrived."""
+
+
+@dataclass(frozen=True)
+class ByHeader:
+    """A member of which nothing but the header is known."""
 
     facts: Facts
     ruled_out: str | None
-    """What `ruled_out` said when the instance arrived."""
-
-
-def members(instances: Sequence[Instance]) -> list[Member]:
-    return [Member(i.facts, i.ruled_out) for i in instances]
 
 
 @dataclass(frozen=True)

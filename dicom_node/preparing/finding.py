@@ -13,7 +13,7 @@ from dicom_node import received
 from dicom_node.config import Eligibility
 from dicom_node.errors import InvalidObject
 from dicom_node.headers import eligibility
-from dicom_node.headers.eligibility import Member
+from dicom_node.headers.eligibility import ByHeader
 from dicom_node.headers.header import Header
 from dicom_node.headers.header import read as read_header
 
@@ -109,7 +109,8 @@ def _series(found: Sequence[Instance], rules: Eligibility) -> Series:
     everything = tuple(_once(found))
     refused = _contradiction(everything)
     members = [
-        Member(i.header.facts, eligibility.ruled_out(i.header.sop_class_uid, i.header.facts, rules)) for i in everything
+        ByHeader(i.header.facts, eligibility.ruled_out(i.header.sop_class_uid, i.header.facts, rules))
+        for i in everything
     ]
     refused = refused or eligibility.judge(members, rules)
     if refused is not None:

@@ -134,7 +134,7 @@ class Arrivals:
             coverage=_coverage(members, found),
             waits=self._waits,
         )
-        hopeless = eligibility.judge(eligibility.members(members), self._rules)
+        hopeless = eligibility.judge(members, self._rules)
         if decision is None and not (hopeless and all(m.ruled_out for m in members)):
             return
         with self._database.write() as connection:
@@ -217,11 +217,10 @@ class Arrivals:
 
     def _holders(self, connection: Connection, one: Series, members: Sequence[series.Instance]) -> list[int]:
         """Ids of the series that give the result for this one's scan."""
-        mine = eligibility.members(members)
         return [
             holder
             for holder in jobs.of_study_with_result(connection, one.study_uid)
-            if not eligibility.is_another_scan(eligibility.members(series.instances_of(connection, holder)), mine)
+            if not eligibility.is_another_scan(series.instances_of(connection, holder), members)
         ]
 
     def _is_best(self, connection: Connection, one: Series, members: Sequence[series.Instance], now: float) -> bool:
@@ -229,13 +228,12 @@ class Arrivals:
 
         A rival that is not complete yet is waited for only while it may still become eligible; silence ends the wait.
         """
-        mine = eligibility.members(members)
-        candidates = [eligibility.candidate(one.id, mine)]
+        candidates = [eligibility.candidate(one.id, members)]
         for rival in series.of_study(connection, one.study_uid):
             if rival.id == one.id or rival.state is not SeriesState.RECEIVING:
                 continue
-            theirs = eligibility.members(series.instances_of(connection, rival.id))
-            if eligibility.is_another_scan(theirs, mine):
+            theirs = series.instances_of(connection, rival.id)
+            if eligibility.is_another_scan(theirs, members):
                 continue
             may_grow = now - rival.last_at < self._waits.silence_s
             may_be_eligible = any(m.ruled_out is None for m in theirs)

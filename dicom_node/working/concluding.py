@@ -57,7 +57,7 @@ class Concluding:
         """From the results of all its slices to a report or a refusal: by content, or in favour of another series."""
         ruled_out = {i.id: i.ruled_out for i in instances if i.ruled_out is not None}
         usable = [r for r in found if r.instance_id not in ruled_out]
-        refused = eligibility.judge(eligibility.members(instances), self._config.eligibility)
+        refused = eligibility.judge(instances, self._config.eligibility)
         if refused is None and (no_head := anatomy.why_no_head(usable)) is not None:
             refused = f"{no_head}{_besides(ruled_out, len(instances))}"
         if refused is not None:
@@ -137,8 +137,7 @@ class Concluding:
             return False
         with self._database.read() as connection:
             others = [series.instances_of(connection, i) for i in series.passed_over(connection, one.study_uid)]
-        mine = eligibility.members(instances)
-        return any(not eligibility.is_another_scan(eligibility.members(other), mine) for other in others)
+        return any(not eligibility.is_another_scan(other, instances) for other in others)
 
     def _report(
         self,

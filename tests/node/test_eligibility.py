@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 
 from dicom_node.config import Eligibility
 from dicom_node.headers import header
-from dicom_node.headers.eligibility import Candidate, Member, candidate, choose, judge, ruled_out
+from dicom_node.headers.eligibility import ByHeader, Candidate, candidate, choose, judge, ruled_out
 from dicom_node.headers.facts import Facts
 
 RULES = Eligibility()
@@ -71,8 +71,8 @@ def test_the_young_are_refused_where_a_site_says_so() -> None:
     assert why(PatientAge="002D") is None
 
 
-def members(count: int, reason: str | None = None, **changed: Any) -> list[Member]:
-    return [Member(facts(number=number, **changed), reason) for number in range(1, count + 1)]
+def members(count: int, reason: str | None = None, **changed: Any) -> list[ByHeader]:
+    return [ByHeader(facts(number=number, **changed), reason) for number in range(1, count + 1)]
 
 
 @pytest.mark.parametrize(
@@ -226,7 +226,7 @@ def test_thickness_and_plane_of_an_enhanced_image_are_those_of_its_frames(
     ds = ct(NumberOfFrames=30, **dict.fromkeys(PLACE), **{keyword: [groups]})
     of = header.read_facts(encoded(ds), str(uid.ExplicitVRLittleEndian))
     reason = ruled_out(str(uid.EnhancedCTImageStorage), of, RULES)
-    assert (reason or judge([Member(of, reason)], RULES)) == said
+    assert (reason or judge([ByHeader(of, reason)], RULES)) == said
 
 
 @pytest.mark.parametrize("syntax", [uid.ExplicitVRLittleEndian, uid.ImplicitVRLittleEndian, uid.ExplicitVRBigEndian])

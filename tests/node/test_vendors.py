@@ -21,7 +21,7 @@ import pytest
 from pydicom.dataset import Dataset
 from test_eligibility import RULES, facts, shared_by_frames, why
 
-from dicom_node.headers.eligibility import Member, judge
+from dicom_node.headers.eligibility import ByHeader, judge
 
 SOFT = [
     *("H30s", "H31s", "H40f", "Hf38s", ["Hr38s", "3"], ["Hr40f", "3"]),  # Siemens: stroke
@@ -227,10 +227,12 @@ def test_a_body_part_that_may_have_a_head_is_looked_at(body_part: str) -> None:
     assert why(BodyPartExamined=body_part) is None
 
 
-def at(*places: float, times: int = 1, **values: Any) -> list[Member]:
+def at(*places: float, times: int = 1, **values: Any) -> list[ByHeader]:
     """`times` images at each of these places along the body."""
     return [
-        Member(facts(ImagePositionPatient=[-40, -40, place], **values), None) for _ in range(times) for place in places
+        ByHeader(facts(ImagePositionPatient=[-40, -40, place], **values), None)
+        for _ in range(times)
+        for place in places
     ]
 
 
@@ -246,7 +248,7 @@ def at(*places: float, times: int = 1, **values: Any) -> list[Member]:
     ],
 )
 def test_a_series_that_shows_the_same_places_again_and_again_is_no_volume(
-    members: list[Member], said: str | None
+    members: list[ByHeader], said: str | None
 ) -> None:
     """Stroke protocols bring perfusion and bolus tracking beside the native head, and not all name the contrast."""
     assert judge(members, RULES) == said
