@@ -17,9 +17,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from dtvit import brace, preprocess, retracing, robust
+from dtvit import brace, preprocess
+from dtvit.brain.selection import classify_content
+from dtvit.masking import retracing, robust
 from dtvit.phantom import PhantomSpec, draw, render_slice
-from dtvit.selection import classify_content
 
 if TYPE_CHECKING:
     from dtvit.ct import CTSlice
@@ -115,7 +116,7 @@ def main() -> int:
 
 
 def on_core() -> int:
-    from dtvit.morphology import Reference
+    from dtvit.masking.morphology import Reference
 
     cv2.setNumThreads(1)
     reference = Reference()

@@ -16,9 +16,10 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from benchmarks import brace_things
-from dtvit import brace, preprocess, robust
+from dtvit import brace, preprocess
 from dtvit.ct import CTSlice
-from dtvit.morphology import Fast
+from dtvit.masking import robust
+from dtvit.masking.morphology import Fast
 from dtvit.phantom import PhantomSlice, PhantomSpec, draw, render_slice
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"

@@ -268,7 +268,7 @@ def one_series(length: int) -> None:
 def disagreement(datasets: Sequence[Dataset], folder: Path | None, device: str) -> str:
     """Of the shipped checkpoint, over phantom slices, or those found under `folder`."""
     from dtvit import ct
-    from dtvit.headervalues import UnreadableSlice
+    from dtvit.reading.headervalues import UnreadableSlice
 
     exact, fast = (Classifier.load(device=device, precision=p) for p in ("fp32", "bf16"))
     geometry = preprocess.geometry_of(exact.checkpoint.metadata.preprocessing)

@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 
 from dicom_node.store.results import SliceResult
 from dicom_node.store.series import Instance
-from dtvit import findings, judging, selection
-from dtvit.coverage import SAME_MM, assess
+from dtvit import findings
+from dtvit.brain import judging, selection
+from dtvit.brain.coverage import SAME_MM, assess
+from dtvit.brain.regions import assign_regions
 from dtvit.findings import Coverage, Outcome, Region, SeriesFindings, SliceFinding, Thresholds
-from dtvit.regions import assign_regions
 
 PARALLEL = 0.02  # between unit normals: one degree, which moves the rim of a head by 2 mm
 

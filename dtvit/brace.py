@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from dtvit import retracing, robust
-from dtvit.morphology import Fast, Mask, sizes
+from dtvit.masking import retracing, robust
+from dtvit.masking.morphology import Fast, Mask, sizes
 
 MODES = ("paper", "robust")
 VERSIONS = {"paper": "paper-1", "robust": "robust-1"}

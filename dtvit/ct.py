@@ -1,4 +1,4 @@
-"""CT objects to Hounsfield units: with `dtvit.parsing`, the only part of this package that knows DICOM.
+"""CT objects to Hounsfield units: with `dtvit.reading.parsing`, the only part of this package that knows DICOM.
 
 No header is trusted. A false one (sizes, bit depth, sign, padding) costs its own slice and no more: sizes are bounded
 before anything is allocated, and a compressed frame's own size is read before a decoder sees it. Sources: PS3.3 C.8.2
@@ -21,12 +21,12 @@ import numpy.typing as npt
 import pydicom
 from pydicom import uid
 
-from dtvit import headervalues as values
-from dtvit.codestream import codestream
-from dtvit.headervalues import UnreadableSlice
-from dtvit.parsing import BROKEN, OVERLAYS, SINGLE_FRAME, is_plain, parse
-from dtvit.rle import unpack
-from dtvit.storedvalues import as_stored, interpret
+from dtvit.reading import headervalues as values
+from dtvit.reading.codestream import codestream
+from dtvit.reading.headervalues import UnreadableSlice
+from dtvit.reading.parsing import BROKEN, OVERLAYS, SINGLE_FRAME, is_plain, parse
+from dtvit.reading.rle import unpack
+from dtvit.reading.storedvalues import as_stored, interpret
 
 __all__ = ["CTObject", "CTSlice", "UnreadableSlice", "order", "read"]
 

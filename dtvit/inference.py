@@ -19,13 +19,13 @@ from torch import nn
 from torch.nn import functional
 
 from dtvit import checkpoint as checkpoints
-from dtvit.attention import InSteps
 from dtvit.checkpoint import Checkpoint
-from dtvit.classtoken import class_token, is_all_that_is_read
 from dtvit.findings import LOCATIONS
 from dtvit.model import INPUT_PIXELS, DTViT
-from dtvit.onechannel import of_one_channel
-from dtvit.relevance import relevance
+from dtvit.vit.attention import InSteps
+from dtvit.vit.classtoken import class_token, is_all_that_is_read
+from dtvit.vit.onechannel import of_one_channel
+from dtvit.vit.relevance import relevance
 
 PART = 8
 """The least number of slices for which a thread goes through the model by itself. Threads that share each step wait for
@@ -184,7 +184,7 @@ class Classifier:
 
     def relevance(self, inputs: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Where the presence head looked in `inputs`, as `predict` takes them: (N, 224, 224), 0..1, see
-        `dtvit.relevance`; bilinear between the patches. Raises NoAttention (not every encoder has maps) and NotFinite.
+        `vit.relevance`; bilinear between the patches. Raises NoAttention (not every encoder has maps) and NotFinite.
         """
         _check(inputs)
         maps = np.empty(inputs.shape, np.float32)

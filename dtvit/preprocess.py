@@ -20,7 +20,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from dtvit import brace
-from dtvit.selection import SliceContent, classify_content
+from dtvit.brain.selection import SliceContent, classify_content
 from dtvit.turning import Orientation, as_it_came, stood_up, turn_of
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from dtvit.checkpoint import Checkpoint
 from dtvit.findings import Thresholds
 from dtvit.inference import Predictions
 from dtvit.preprocess import preprocessing
-from dtvit.relevance import NoAttention
+from dtvit.vit.relevance import NoAttention
 
 ROWS, COLUMNS = np.mgrid[:256, :256]
 

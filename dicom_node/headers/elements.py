@@ -1,4 +1,4 @@
-"""The elements of an encoded data set that are asked for, found by stepping over all others (`dtvit.stepping`).
+"""The elements of an encoded data set that are asked for, found by stepping over all others (`dtvit.reading.stepping`).
 
 pydicom makes several objects for each value that is looked at; the node asks for thirty, in every image that arrives.
 Plain ASCII values are read here. Anything else, from big endian to a broken length, is left to pydicom.
@@ -25,8 +25,8 @@ from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, PersonName
 
 from dicom_node.errors import InvalidObject
 from dicom_node.status import StoreStatus
-from dtvit import stepping
-from dtvit.stepping import CHARACTER_SET, PIXEL_DATA, UNDEFINED, Pixels, Unusual
+from dtvit.reading import stepping
+from dtvit.reading.stepping import CHARACTER_SET, PIXEL_DATA, UNDEFINED, Pixels, Unusual
 
 _ITEM = b"\xfe\xff\x00\xe0"  # its tag, in little endian
 _COMMAND_SET, _FILE_META = b"\0\0", b"\2\0"  # groups, in little endian

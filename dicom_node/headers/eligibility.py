@@ -1,4 +1,4 @@
-"""Which series is a head CT to look at? First by headers (here), then by content (the worker, `dtvit.selection`).
+"""Which series is a head CT to look at? First by headers (here), then by content (the worker, `dtvit.brain.selection`).
 
 Every refusal is worded for a PACS administrator. Image Type alone decides nothing: lossy compression makes an image
 DERIVED\\SECONDARY, and many sites send their 5 mm brain series as an axial reformat.
@@ -18,7 +18,7 @@ from typing import Protocol
 from dicom_node.config import Eligibility
 from dicom_node.headers.facts import Facts
 from dicom_node.headers.header import CT_IMAGE_STORAGE
-from dtvit.headervalues import HU_TYPES
+from dtvit.reading.headervalues import HU_TYPES
 
 AGAIN_AND_AGAIN = 5  # images per place; perfusion has 20 or more, several reconstructions in one series two or three
 # A head takes a minute, and one repeated for motion, or with contrast, follows soon

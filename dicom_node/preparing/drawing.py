@@ -15,7 +15,7 @@ from dicom_node.preparing.finding import Instance
 from dicom_node.store.results import SliceResult
 from dtvit import ct, preprocess, turning
 from dtvit.findings import Region
-from dtvit.headervalues import UnreadableSlice
+from dtvit.reading.headervalues import UnreadableSlice
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ class SliceResult:
     position_mm: float | None
     thickness_mm: float | None
     content: dict[str, Any] | None
-    """`dtvit.selection.SliceContent` as a mapping; None where the slice could not be read."""
+    """`dtvit.brain.selection.SliceContent` as a mapping; None where the slice could not be read."""
     left_out: str | None = None
     presence: float | None = None
     location: tuple[float, float, float] | None = None

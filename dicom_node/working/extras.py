@@ -31,7 +31,7 @@ from dicom_node.store.spool import Spool
 from dicom_node.store.tables import ObjectKind
 from dicom_node.working.slices import SliceReader
 from dtvit.findings import Outcome, SeriesFindings
-from dtvit.headervalues import UnreadableSlice
+from dtvit.reading.headervalues import UnreadableSlice
 
 log = logging.getLogger("dicom_node.worker")
 

@@ -22,8 +22,8 @@ from dicom_node.logs import trace
 from dicom_node.store.spool import Spool
 from dtvit import ct, preprocess
 from dtvit.brace import HeadMask
-from dtvit.headervalues import UnreadableSlice
-from dtvit.selection import SliceContent
+from dtvit.brain.selection import SliceContent
+from dtvit.reading.headervalues import UnreadableSlice
 
 MOST_MEMORY = 1 << 30  # bytes for one frame; one of 2048 x 2048 pixels takes a tenth of that
 COPIES = 4  # of the object itself on top: as read, as parsed, its pixels, and one for safety

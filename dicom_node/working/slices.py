@@ -204,7 +204,7 @@ class SliceReader:
         one = reading.slice_of(self._spool, file, frame or 0)
         if not with_relevance:
             return Shown(one.hu, None, one.orientation)
-        from dtvit.relevance import NoAttention
+        from dtvit.vit.relevance import NoAttention
 
         prepared = self._way.prepare(one, None if parts is None else frozenset(parts))
         try:

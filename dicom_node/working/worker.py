@@ -27,7 +27,7 @@ from dicom_node.working.classifying import Classifying
 from dicom_node.working.concluding import Concluding
 from dicom_node.working.extras import Extras
 from dicom_node.working.slices import Classifier, SliceReader
-from dtvit.headervalues import UnreadableSlice
+from dtvit.reading.headervalues import UnreadableSlice
 
 log = logging.getLogger("dicom_node.worker")
 

@@ -17,7 +17,7 @@ from dicom_node.received import Received
 from dicom_node.store.spool import Spool
 from dicom_node.working import reading
 from dicom_node.working.reading import LeftOut, Ready
-from dtvit.selection import LOWER_CM2, SliceContent
+from dtvit.brain.selection import LOWER_CM2, SliceContent
 
 SLICES, STEP_MM = 7, 20
 PATIENTS, STUDIES = ("P1", "P2"), ("1.2.1", "1.2.2")

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from dtvit import attention as steps
-from dtvit.attention import InSteps, attention
+from dtvit.vit import attention as steps
+from dtvit.vit.attention import InSteps, attention
 
 
 def packed(scale: float = 1.0, dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, ...]:

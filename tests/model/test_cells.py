@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from dtvit.cells import means
+from dtvit.brain.cells import means
 
 
 @pytest.mark.parametrize(("shape", "cells"), [((512, 512), (126, 126)), ((64, 96), (17, 8)), ((33, 40), (33, 40))])

@@ -4,7 +4,7 @@ import pytest
 import timm
 import torch
 
-from dtvit.classtoken import class_token, is_all_that_is_read
+from dtvit.vit.classtoken import class_token, is_all_that_is_read
 
 PLAIN = [
     ("vit_tiny_patch16_224", {}),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dtvit.coverage import assess, holes
+from dtvit.brain.coverage import assess, holes
 from dtvit.findings import Region
 
 BELOW, BRAIN, ABOVE, NONE, UNKNOWN = (

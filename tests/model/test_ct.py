@@ -355,7 +355,7 @@ def test_a_frame_in_a_jp2_wrapping_is_read() -> None:
 
 
 def test_a_deflated_bomb_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dtvit.parsing.MAX_INFLATED", 1 << 20)
+    monkeypatch.setattr("dtvit.reading.parsing.MAX_INFLATED", 1 << 20)
     packed = zlib.compressobj(wbits=-15)
     bomb = packed.compress(b"\0" * (8 << 20)) + packed.flush()
     head = written(made(syntax=uid.DeflatedExplicitVRLittleEndian))

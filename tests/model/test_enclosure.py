@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from dtvit.enclosure import DIRECTIONS, GRID_MM, PIECE_RADIUS_MM, Mask, directions_with_bone, wide_pieces
+from dtvit.brain.enclosure import DIRECTIONS, GRID_MM, PIECE_RADIUS_MM, Mask, directions_with_bone, wide_pieces
 
 
 def by_definition(bone: Mask) -> np.ndarray:

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from dtvit.morphology import Fast, Mask, Reference, finer, renamed, sizes
+from dtvit.masking.morphology import Fast, Mask, Reference, finer, renamed, sizes
 
 SQUARE = (0.9, 0.9)
 

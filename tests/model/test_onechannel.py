@@ -4,8 +4,8 @@ import pytest
 import timm
 import torch
 
-from dtvit.classtoken import class_token, is_all_that_is_read
-from dtvit.onechannel import of_one_channel
+from dtvit.vit.classtoken import class_token, is_all_that_is_read
+from dtvit.vit.onechannel import of_one_channel
 
 
 def test_one_channel_stands_for_three_that_are_the_same():

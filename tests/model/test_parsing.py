@@ -17,8 +17,8 @@ from pydicom.dataset import Dataset
 from test_ct import made as ct_image
 from test_ct import written
 
-from dtvit import parsing, stepping
 from dtvit.ct import CTObject, UnreadableSlice
+from dtvit.reading import parsing, stepping
 
 ODD = [
     "",

@@ -13,8 +13,8 @@ from untrained import untrained_checkpoint
 from dtvit.inference import Classifier, NotFinite
 from dtvit.model import DTViT
 from dtvit.preprocess import GEOMETRIES, HEAD_BOX, in_slice, model_input, view_of
-from dtvit.relevance import NoAttention, relevance
 from dtvit.turning import upright
+from dtvit.vit.relevance import NoAttention, relevance
 
 PATCH = 56
 GRID = 224 // PATCH  # 4 x 4 patches: 15 of 16 are wrong, and a test trains within two seconds

@@ -5,7 +5,7 @@ import pytest
 from pydicom.pixels.decoders.rle import _rle_decode_frame
 from pydicom.pixels.encoders.native import _encode_segment
 
-from dtvit import rle
+from dtvit.reading import rle
 
 ROWS, COLUMNS = 48, 80
 

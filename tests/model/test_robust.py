@@ -8,13 +8,14 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from dtvit import brace, ct, preprocess, retracing, robust
+from dtvit import brace, ct, preprocess
+from dtvit.brain.judging import doubts
+from dtvit.brain.regions import assign_regions
 from dtvit.ct import CTSlice
-from dtvit.judging import doubts
-from dtvit.morphology import Fast, Reference
+from dtvit.masking import retracing, robust
+from dtvit.masking.morphology import Fast, Reference
+from dtvit.masking.retracing import Trace
 from dtvit.phantom import PhantomSlice, PhantomSpec, draw, render_slice
-from dtvit.regions import assign_regions
-from dtvit.retracing import Trace
 
 SCAN = {"matrix": 512, "fov_mm": 250.0, "thickness_mm": 5.0, "spacing_mm": 5.0, "tilt_deg": 0.0}
 MIDDLE = 0.6  # of the way up: vault

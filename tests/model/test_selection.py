@@ -8,10 +8,10 @@ import numpy.typing as npt
 import pytest
 
 from dtvit import brace, ct
+from dtvit.brain.judging import NOISY_HU, UNSEEN_CM2, doubts, is_head, why_no_head
+from dtvit.brain.regions import assign_regions
+from dtvit.brain.selection import SliceContent, classify_content
 from dtvit.findings import Region
-from dtvit.judging import NOISY_HU, UNSEEN_CM2, doubts, is_head, why_no_head
-from dtvit.regions import assign_regions
-from dtvit.selection import SliceContent, classify_content
 
 BELOW, BRAIN, ABOVE, NONE, UNKNOWN = (
     Region.BELOW_BRAIN,

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dtvit.storedvalues import as_stored, interpret
+from dtvit.reading.storedvalues import as_stored, interpret
 
 
 def twelve(values: list[int], kind: type[np.integer[Any]], *, high_bit: int = 11, shared: bool = False) -> list[int]:

@@ -9,8 +9,8 @@ import numpy.typing as npt
 import pytest
 
 from dtvit import brace
+from dtvit.brain.truncation import CUT_MM, cut_mm
 from dtvit.phantom import draw, render_slice
-from dtvit.truncation import CUT_MM, cut_mm
 
 FILLS = (-1024.0, 0.0, 300.0)
 

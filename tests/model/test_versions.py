@@ -16,11 +16,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from dtvit import brace, preprocess, robust
+from dtvit import brace, preprocess
+from dtvit.brain.selection import SliceContent, classify_content
 from dtvit.ct import CTSlice
-from dtvit.morphology import Fast
+from dtvit.masking import robust
+from dtvit.masking.morphology import Fast
 from dtvit.phantom import PhantomSlice, PhantomSpec, draw, render_slice
-from dtvit.selection import SliceContent, classify_content
 
 SCAN: dict[str, Any] = {"matrix": 256, "fov_mm": 250.0, "thickness_mm": 5.0, "spacing_mm": 5.0, "tilt_deg": 0.0}
 QUIET = SCAN | {"age": 60.0, "kernel": 0.4, "noise_hu": 3.5}

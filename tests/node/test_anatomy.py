@@ -13,7 +13,8 @@ from pydicom.dataset import Dataset
 
 from dicom_node.store.series import set_ruled_out
 from dicom_node.store.tables import jobs
-from dtvit import ct, preprocess, robust
+from dtvit import ct, preprocess
+from dtvit.masking import robust
 
 HEALTHY = FakeClassifier(0.01)
 

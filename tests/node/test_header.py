@@ -22,7 +22,7 @@ from dicom_node.errors import InvalidObject
 from dicom_node.headers import elements, header
 from dicom_node.headers.facts import Facts
 from dicom_node.status import StoreStatus
-from dtvit import stepping
+from dtvit.reading import stepping
 
 IMPLICIT, EXPLICIT, BIG = (
     str(s) for s in (uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian)

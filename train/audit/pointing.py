@@ -1,7 +1,7 @@
 """The pointing game: does the map of what the presence head looked at fall on the bleed?
 
 Source: Zhang et al. 2016, "Top-down neural attention by excitation backprop" (the game). The maps are those of
-`dtvit.relevance`, with its limits; patches are 16 pixels wide, so a maximum within one patch of the bleed counts.
+`dtvit.vit.relevance`, with its limits; patches are 16 pixels wide, so a maximum within one patch of the bleed counts.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dtvit.relevance import NoAttention
+from dtvit.vit.relevance import NoAttention
 from train.audit import sheets
 from train.audit.figures import Plate, Row, Section, Tell, mean
 from train.audit.heads import Pairs

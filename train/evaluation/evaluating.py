@@ -18,7 +18,7 @@ import torch
 from dtvit.checkpoint import Checkpoint, UnusableCheckpoint, load
 from dtvit.inference import NotFinite, UnavailableDevice, choose_device
 from dtvit.model import DTViT
-from dtvit.relevance import NoAttention
+from dtvit.vit.relevance import NoAttention
 from train.card import learned_from
 from train.csvfile import UnusableData
 from train.evaluation import drift, gallery, page, plots, rules, tables, words

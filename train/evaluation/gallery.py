@@ -1,7 +1,7 @@
 """The worst errors, to be looked at: what was missed, what was called without blood, what was put in the wrong place.
 
 At most one slice per series, since its neighbours look the same. A relevance map stands beside the slice, never over
-it; for what it shows and what it does not, see `dtvit.relevance`.
+it; for what it shows and what it does not, see `dtvit.vit.relevance`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from dtvit.findings import LOCATIONS
 from dtvit.model import DTViT
-from dtvit.relevance import NoAttention, relevance
+from dtvit.vit.relevance import NoAttention, relevance
 from train.dataset.data import Pictures
 from train.evaluation.cases import Cases
 from train.evaluation.predicting import middle, normalised

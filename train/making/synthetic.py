@@ -23,9 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtvit import brace, phantom, preprocess
+from dtvit.brain.regions import assign_regions
+from dtvit.brain.selection import SliceContent, classify_content
 from dtvit.findings import LOCATIONS, Region
-from dtvit.regions import assign_regions
-from dtvit.selection import SliceContent, classify_content
 from train.csvfile import UnusableData
 from train.dataset.data import (
     BLOOD_CELLS,

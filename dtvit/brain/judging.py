@@ -10,8 +10,8 @@ import math
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
+from dtvit.brain.selection import CLOSED_SHARE, INTERCEPT_HU, LOWER_CM2, SURELY_CM2, UPPER_CM2, SliceContent
 from dtvit.findings import Region
-from dtvit.selection import CLOSED_SHARE, INTERCEPT_HU, LOWER_CM2, SURELY_CM2, UPPER_CM2, SliceContent
 
 HEAD_SLICES = 3
 TAPERED = 0.5  # of the largest area: less at both ends of a brain; at most 0.32 in 10 mm slices, 0.9 where one is cut

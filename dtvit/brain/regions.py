@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from dtvit.brain.selection import HEAD_CM2, LARGEST_HEAD_CM2, LOWER_CM2, SURELY_CM2, UPPER_CM2, SliceContent
 from dtvit.findings import Region
-from dtvit.selection import HEAD_CM2, LARGEST_HEAD_CM2, LOWER_CM2, SURELY_CM2, UPPER_CM2, SliceContent
 
 OPEN_CM2 = 60.0  # soft tissue above the last brain slice: no scalp has so much, a brain under an open skull does
 

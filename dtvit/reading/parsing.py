@@ -20,9 +20,9 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.tag import BaseTag
 
-from dtvit import headervalues as values
-from dtvit import stepping
-from dtvit.headervalues import UnreadableSlice
+from dtvit.reading import headervalues as values
+from dtvit.reading import stepping
+from dtvit.reading.headervalues import UnreadableSlice
 
 SINGLE_FRAME = frozenset({uid.CTImageStorage})
 MAX_INFLATED = 1 << 30  # bytes a deflated data set may grow to

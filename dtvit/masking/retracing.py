@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from dtvit.morphology import Fast, Mask, sizes
+from dtvit.masking.morphology import Fast, Mask, sizes
 
 VAULT_MM = 25.0  # depth of a slice in which the head is one solid piece, even in a small child
 FOLLOWS = 0.5  # share of a part that lies within the neighbouring slice's head

@@ -1,7 +1,7 @@
 """Shells that are fused to the head: finding the arms of a holder that touches it, and cutting them off.
 
 A holder is thin where it leaves the head, and of one density; nothing long and thin in a head is, once fat counts as
-body. Used by `dtvit.robust`; masks are bool (row, column).
+body. Used by `robust`; masks are bool (row, column).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from dtvit.morphology import Mask, Morphology, Pixel, coarse, finer, marked, sizes
+from dtvit.masking.morphology import Mask, Morphology, Pixel, coarse, finer, marked, sizes
 
 BODY_HU = -250.0  # fat and all that is denser
 OPENING_MM = 9.0  # removes shells of up to 18 mm, and of a head only ears and the tip of the nose

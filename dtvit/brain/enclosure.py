@@ -1,5 +1,5 @@
 """What is enclosed by bone, on a grid of a few thousand cells: in how many directions a cell meets bone, and which
-pieces of tissue are wide enough to be brain. Used by `dtvit.selection`; cells are (row, column) of GRID_MM.
+pieces of tissue are wide enough to be brain. Used by `selection`; cells are (row, column) of GRID_MM.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Sizes are millimetres, the window's scale is fixed, and the head is recognised by thickness: a head is thick, a holder
 is a shell. A slice is decided by itself, so that it can be classified while its series still arrives; over the finished
-series `dtvit.retracing` names the slices where the neighbours say otherwise. Like the papers' treatment this drops the
+series `retracing` names the slices where the neighbours say otherwise. Like the papers' treatment this drops the
 skin where fat lies under it: it is thinner than the disk. So pictures of both modes look alike.
 """
 
@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from dtvit import shells
-from dtvit.morphology import Fast, Mask, Morphology, Pixel, coarse, finer, marked, renamed, sizes
-from dtvit.retracing import VAULT_MM, Trace
+from dtvit.masking import shells
+from dtvit.masking.morphology import Fast, Mask, Morphology, Pixel, coarse, finer, marked, renamed, sizes
+from dtvit.masking.retracing import VAULT_MM, Trace
 
 LEVEL_HU = 80.0 * 4 / 255  # what the papers' "> 3 of 255" amounts to on a slice that reaches from air to bone
 DISK_MM = 1.5  # disk(3) on the pixels of the papers' scanners, 0.45 to 0.5 mm

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from dtvit.cells import means
-from dtvit.enclosure import (
+from dtvit.brain.cells import means
+from dtvit.brain.enclosure import (
     DIRECTIONS,
     GRID_MM,
     directions_with_bone,
@@ -23,7 +23,7 @@ from dtvit.enclosure import (
     with_cropped_circle,
     within_circle,
 )
-from dtvit.truncation import cut_mm
+from dtvit.brain.truncation import cut_mm
 
 AIR_HU = -1024.0  # and padding: what `ct` makes of everything below
 CLIP_HU = (-200.0, 400.0)  # air and dense bone count no more than these in a mean
