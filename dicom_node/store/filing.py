@@ -111,7 +111,7 @@ def file(connection: Connection, arrival: Arrival, *, reopen_wait_s: float, file
             held = _change_place(connection, arrival, earlier, known.series_id)
             held += _touch(connection, known.series_id, Filed.CORRECTED, arrival, reopen_wait_s=reopen_wait_s)
             return Filing(Filed.CORRECTED, known.series_id, names_file=mends, held=held, replaced=replaced)
-    filed = _compared(connection, arrival, [known for known in earlier if known.current], files)
+    filed = _compared(connection, arrival, earlier, files)
     held = ()
     if filed is Filed.CORRECTED:
         connection.execute(instances.update().where(same_uid).values(current=False))
@@ -233,10 +233,14 @@ def _change_place(
     return tuple(sorted(held))
 
 
-def _compared(connection: Connection, arrival: Arrival, current: Sequence[sa.Row[Any]], files: Files) -> Filed:
-    """What this instance is compared with those that came under its UID before."""
+def _compared(connection: Connection, arrival: Arrival, earlier: Sequence[sa.Row[Any]], files: Files) -> Filed:
+    """What this instance is compared with those that came under its UID before.
+
+    Where none of those counts any longer, as the one that did was erased, its header is the newest of all.
+    """
+    current = [known for known in earlier if known.current]
     if not current:
-        return Filed.NEW
+        return Filed.CORRECTED if earlier else Filed.NEW
     if not all(_same_pixels(connection, arrival, row, files) for row in current):
         return Filed.CONTRADICTED
     header = arrival.header

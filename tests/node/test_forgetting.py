@@ -87,6 +87,18 @@ def test_everybody_else_is_untouched(node: Made) -> None:
     assert [node.rows(table) for table in (objects, deliveries, slice_results)] == [[], [], []]
 
 
+def test_an_image_whose_counting_version_was_erased_is_filed_by_its_new_header(node: Made) -> None:
+    """It came again as part of another series, of a patient who was then forgotten."""
+    came = ct(1, series="1.2.9.1", study="1.2.9")
+    same = {"SOPInstanceUID": came.SOPInstanceUID}
+    node.accept(came, ct(1, series="1.2.9.2", study="1.2.8", PatientID="P-2", **same))
+    erase(node, "P-2")
+    node.accept(ct(1, series="1.2.9.1", study="1.2.7", PatientID="P-3", **same))
+    rows = [row for row in node.rows(instances) if row.sop_instance_uid == came.SOPInstanceUID]
+    assert [row.current for row in rows] == [False, True]
+    assert node.rows(series)[-1].study_uid == "1.2.7"
+
+
 def test_what_destinations_hold_or_may_hold_is_named(node: Made) -> None:
     report = node.rows(objects)[0]
     with node.database.write() as connection:
