@@ -228,7 +228,7 @@ class World:
 
     _pausing = False
     _moment = 0
-    _arriving = ""
+    _arriving = False
 
     def pause(self) -> None:
         if not self._pausing or not self.meanwhile or self.meanwhile[0].deed == WITH_A_FILE:
@@ -264,7 +264,7 @@ class World:
         self.done[f"meanwhile {deed}"] += 1
         match deed:
             case "arrives":
-                if image.uid != self._arriving:  # which of the two came last could not be told
+                if not self._arriving:  # it would wait until the other is filed, for ever in this one thread
                     self.arrive(image)
             case "tick":
                 self.arrivals.tick()
@@ -303,7 +303,7 @@ class World:
     def arrive(self, image: Image) -> None:
         """A scanner sends it until it is acknowledged."""
         self.done["images"] += 1
-        self._arriving = image.uid
+        self._arriving = True
         status, before = None, len(self.erased)
         while status != StoreStatus.SUCCESS:
             try:
@@ -312,6 +312,7 @@ class World:
                 self.restart()
             # A700: erased in this very moment, as its patient was forgotten
             assert status in (None, StoreStatus.SUCCESS, StoreStatus.OUT_OF_RESOURCES), status
+        self._arriving = False
         self.truth.arrived(image, self.steady())
         is_filed = tables.instances.c.sha256 == sent(image).sha256
         if image.patient in self.erased[before:] and not self.rows(sa.select(tables.instances.c.id).where(is_filed)):
