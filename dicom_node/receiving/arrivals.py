@@ -7,7 +7,8 @@ times a second; all that it relies on is in the database, so that a restart chan
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 
 from dicom_node import anatomy
@@ -30,6 +31,7 @@ from dtvit.findings import Coverage
 log = logging.getLogger("dicom_node.arrivals")
 
 CLOCKS_WERE_SET = datetime(2001, 1, 1)  # noqa: DTZ001 - one that lost its battery starts in 1970, 1980, 1990 or 2000
+CHOICES_S = 1.0  # between two looks at what was not chosen: ten thousand such series take 14 ms
 CLOCK_SLACK_S = 1.0  # filing while `tick` reads, or by a receiver whose clock differs a little, is not a leap
 
 
@@ -55,6 +57,7 @@ class Arrivals:
         self._version = version
         self._clock = clock
         self._association_open = association_open
+        self._choices_seen_at = -CHOICES_S
 
     def accept(self, received: Received) -> StoreStatus:
         """Keep one object. Success is returned only when file and row are on disk (promise 1)."""
@@ -102,22 +105,30 @@ class Arrivals:
         now = self._clock()
         with self._database.read() as connection:
             open_series = series.receiving(connection)
+            due = not 0.0 <= now - self._choices_seen_at < CHOICES_S
+            passed_over = jobs.judged_too_soon(connection) if due else []
+        self._choices_seen_at = now if due else self._choices_seen_at
         for one in open_series:
             if one.last_at > now + CLOCK_SLACK_S:
                 self._clock_was_put_back(one, now)
             elif now - one.last_at >= self._waits.settle_s or one.expected is not None:
-                try:
+                with self._judging(one.id, now):
                     self._look_at(one, now)
-                except NodeError:
-                    raise
-                except Exception as exc:  # noqa: BLE001 - outermost line of one series: the others continue
-                    self._could_not_judge(one, exc, now)
+        for series_id in passed_over:
+            with self._judging(series_id, now):
+                self._choose_anew(series_id, now)
 
-    def _could_not_judge(self, one: Series, exc: Exception, now: float) -> None:
-        log.error("judging_failed %s", fields(series=one.id, error=trace(exc)))
-        with self._database.write() as connection:
-            reason = f"it could not be judged: fault of this program ({trace(exc)}); then: dicom-node retry {one.id}"
-            series.fail(connection, one.id, reason, now=now)
+    @contextmanager
+    def _judging(self, series_id: int, now: float) -> Iterator[None]:
+        try:
+            yield
+        except NodeError:
+            raise
+        except Exception as exc:  # noqa: BLE001 - outermost line of one series: the others continue
+            log.error("judging_failed %s", fields(series=series_id, error=trace(exc)))
+            said = f"it could not be judged: fault of this program ({trace(exc)}); then: dicom-node retry {series_id}"
+            with self._database.write() as connection:
+                series.fail(connection, series_id, said, now=now)
 
     def _look_at(self, one: Series, now: float) -> None:
         if one.not_before is not None and one.not_before > now:
@@ -192,13 +203,36 @@ class Arrivals:
         """One result per scan: make the job, or leave it to another series; returns a function that logs the choice."""
         holders = [] if one.forced else self._holders(connection, one, members)
         if holders and one.id not in holders:
-            chosen = holders[0]
-            reason = f"{series.in_favour_of(chosen)}; to have this one reported: dicom-node retry {one.id}"
-            series.not_chosen(connection, one.id, reason, now=now)
-            return lambda: log.info("not_chosen %s", fields(series=one.id, chosen=chosen))
+            return self._pass_over(connection, one, holders[0], now)
         if not holders and not one.forced and not self._is_best(connection, one, members, now):
             return lambda: None
         return self._complete(connection, one, members, decision, now)
+
+    def _pass_over(self, connection: Connection, one: Series, chosen: int, now: float) -> Callable[[], None]:
+        series.not_chosen(connection, one.id, chosen, now=now)
+        return lambda: log.info("not_chosen %s", fields(series=one.id, chosen=chosen))
+
+    def _choose_anew(self, series_id: int, now: float) -> None:
+        """The series that was chosen in place of this one gives the scan's result no longer, or gives it again."""
+        with self._database.write() as connection:
+            one = series.get(connection, series_id, lock=True)
+            if one is None or series_id not in jobs.judged_too_soon(connection):
+                return
+            if any(each.state is SeriesState.RECEIVING for each in series.of_study(connection, one.study_uid)):
+                return  # it may be the one that gives it
+            tell = self._leave_or_judge(connection, one, now)
+        tell()
+
+    def _leave_or_judge(self, connection: Connection, one: Series, now: float) -> Callable[[], None]:
+        if holders := self._holders(connection, one, series.instances_of(connection, one.id)):
+            return self._pass_over(connection, one, holders[0], now)
+        chosen = series.of_job(connection, one.passed_over_for)
+        if chosen is not None and (chosen.study_uid != one.study_uid or not series.count(connection, chosen.id)):
+            series.leave_without_result(connection, one, chosen, now=now)
+            return lambda: log.error("failed %s", fields(series=one.id, reason="the chosen series was corrected away"))
+        why = "the series chosen in its place gives its scan's result no longer"
+        series.receive_again(connection, one.id, now=now, why=why)
+        return lambda: log.info("chosen_anew %s", fields(series=one.id))
 
     def _complete(
         self,

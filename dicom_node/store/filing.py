@@ -20,7 +20,7 @@ from dicom_node.store import further, settling
 from dicom_node.store.database import insert_for, note
 from dicom_node.store.jobs import is_about
 from dicom_node.store.outbox import stands
-from dicom_node.store.series import contradicted, hold, passed_over
+from dicom_node.store.series import contradicted, hold
 from dicom_node.store.tables import SeriesState, instances, jobs, objects, series, slice_results
 
 _LITTLE_ENDIAN = frozenset(
@@ -64,7 +64,7 @@ class Filing:
     names_file: bool
     """Whether a row names the file it came in; if not, that file may go."""
     held: tuple[int, ...] = ()
-    """Other series that fail because of it: it counted there, or they were passed over for one that it moved."""
+    """Other series that fail because of it, as it counted there."""
     replaced: str | None = None
     """The damaged or missing file whose place it takes: no row names that any longer."""
 
@@ -109,7 +109,7 @@ def file(connection: Connection, arrival: Arrival, *, reopen_wait_s: float, file
             if known.current or not _taken_back(connection, arrival, known, earlier, files):
                 return Filing(Filed.AGAIN, series_id, names_file=mends, replaced=replaced)
             held = _change_place(connection, arrival, earlier, known.series_id)
-            held += _touch(connection, known.series_id, Filed.CORRECTED, arrival, reopen_wait_s=reopen_wait_s)
+            _touch(connection, known.series_id, Filed.CORRECTED, arrival, reopen_wait_s=reopen_wait_s)
             return Filing(Filed.CORRECTED, known.series_id, names_file=mends, held=held, replaced=replaced)
     filed = _compared(connection, arrival, earlier, files)
     held = ()
@@ -124,11 +124,10 @@ def file(connection: Connection, arrival: Arrival, *, reopen_wait_s: float, file
             "Find out at the sender which one is right, then: dicom-node retry"
         )
         hold(connection, series_id, reason, now=arrival.at)
-        _retain(connection, series_id, now=arrival.at)
     elif filed is Filed.RECODED:
         _retain(connection, series_id, now=arrival.at)
     else:
-        held += _touch(connection, series_id, filed, arrival, reopen_wait_s=reopen_wait_s)
+        _touch(connection, series_id, filed, arrival, reopen_wait_s=reopen_wait_s)
     return Filing(filed, series_id, names_file=True, held=held)
 
 
@@ -229,7 +228,6 @@ def _change_place(
             f"right; to take back what was reported of this one: dicom-node withdraw {one}; to report it anew: retry"
         )
         hold(connection, one, reason, now=arrival.at)
-        _retain(connection, one, now=arrival.at)
     return tuple(sorted(held))
 
 
@@ -318,17 +316,13 @@ def _hurry(connection: Connection, series_id: int, priority: int) -> None:
         connection.execute(jobs.update().where(waits).values(priority=priority))
 
 
-def _touch(
-    connection: Connection, series_id: int, filed: Filed, arrival: Arrival, *, reopen_wait_s: float
-) -> tuple[int, ...]:
+def _touch(connection: Connection, series_id: int, filed: Filed, arrival: Arrival, *, reopen_wait_s: float) -> None:
     """Something new belongs to the series: it is (again) being received. A contradiction waits for a person.
 
-    A correction may change the study that it belongs to: the newest counts. Returns the series that fail because of it.
+    A correction may change the study that it belongs to: the newest counts.
     """
     now = arrival.at
-    state, study_uid = connection.execute(
-        sa.select(series.c.state, series.c.study_uid).where(series.c.id == series_id)
-    ).one()
+    state = connection.scalar(sa.select(series.c.state).where(series.c.id == series_id))
     values: dict[str, object] = {"last_at": now, "expected": None}
     if filed is Filed.CORRECTED:
         values["study_uid"] = arrival.header.study_uid
@@ -340,24 +334,3 @@ def _touch(
             values["not_before"] = min(last_report, now) + reopen_wait_s  # the clock may have been set back since
         note(connection, "reopened", now=now, series_id=series_id, detail=f"by a {filed} instance")
     connection.execute(series.update().where(series.c.id == series_id).values(values))
-    moved = values.get("study_uid", study_uid) != study_uid
-    return _leave_without_result(connection, study_uid, series_id, now=now) if moved else ()
-
-
-def _leave_without_result(connection: Connection, study_uid: str, moved: int, *, now: float) -> tuple[int, ...]:
-    """A correction moved a series to another study. Those of this one that were passed over in its favour fail until
-    they are corrected, too, or a person decides: judged at once, a report of theirs could be about the wrong patient,
-    as a correction comes series by series. Returns them."""
-    left = []
-    for one in passed_over(connection, study_uid, chosen=moved):
-        reason = (
-            f"series {moved}, chosen in its place, belongs to another study now. If this one does not, have it "
-            f"reported: dicom-node retry {one}"
-        )
-        # Its own correction may have been filed by another association since.
-        passed_over_still = series.c.state == SeriesState.NOT_CHOSEN, series.c.study_uid == study_uid
-        failed = series.update().where(series.c.id == one, *passed_over_still)
-        if connection.execute(failed.values(state=SeriesState.FAILED, reason=reason)).rowcount:
-            note(connection, "failed", now=now, series_id=one, detail=reason)
-            left.append(one)
-    return tuple(left)

@@ -263,6 +263,20 @@ def is_about(connection: Connection, series_id: int, sop_instance_uid: str) -> b
 def of_study_with_result(connection: Connection, study_uid: str) -> list[int]:
     """Ids of the series that give the study its result, or are about to; none while the choice is open. More than one
     where a person asked for it, or a correction brought one into the study.
+    """
+    query = sa.select(series.c.id).join(jobs, _NEWEST_RUN).where(series.c.study_uid == study_uid, _gives_result())
+    return list(connection.scalars(query.order_by(jobs.c.id)))
+
+
+_NEWEST_RUN = sa.and_(jobs.c.series_id == series.c.id, jobs.c.run == series.c.run)
+
+
+def _has_images() -> sa.ColumnElement[bool]:
+    return sa.exists().where(instances.c.series_id == series.c.id, instances.c.current.is_(True))
+
+
+def _gives_result() -> sa.ColumnElement[bool]:
+    """Of a series and its newest run.
 
     A NOT EVALUATED result leaves the choice open: another series may say more. So does one that failed as all its
     images now belong to other series, and one that was refused after a correction. Any other failed job does not, as
@@ -273,18 +287,28 @@ def of_study_with_result(connection: Connection, study_uid: str) -> list[int]:
         jobs.c.state.in_((JobState.REPORTED, JobState.DELIVERED)),
         sa.func.coalesce(jobs.c.outcome, "") == Outcome.NOT_EVALUATED,
     )
-    has_images = sa.exists().where(instances.c.series_id == series.c.id, instances.c.current.is_(True))
     failed = sa.or_(series.c.state == SeriesState.FAILED, jobs.c.state == JobState.FAILED)
-    taken = sa.and_(failed, ~has_images)
-    newest_run = sa.and_(jobs.c.series_id == series.c.id, jobs.c.run == series.c.run)
-    query = (
-        sa.select(series.c.id)
-        .join(jobs, newest_run)
-        .where(series.c.study_uid == study_uid, series.c.state != SeriesState.REFUSED)
-        .where(jobs.c.state.in_(live), ~tells_nothing, ~taken)
-        .order_by(jobs.c.id)
-    )
-    return list(connection.scalars(query))
+    taken = sa.and_(failed, ~_has_images())
+    return sa.and_(series.c.state != SeriesState.REFUSED, jobs.c.state.in_(live), ~tells_nothing, ~taken)
+
+
+def judged_too_soon(connection: Connection) -> list[int]:
+    """Ids of the series that were not chosen because of a run that no longer gives their scan's result, and of those
+    that failed because of that where the series of that run gives it again.
+
+    That run may have been superseded, or refused; corrections, or a patient's wish to be forgotten, may have taken its
+    images; or its series may have gone to another study. One that waits for more, or for a person, is waited for.
+    """
+    passed, for_run = series.alias("passed"), jobs.alias("for_run")
+    its_series = sa.and_(series.c.id == for_run.c.series_id, series.c.study_uid == passed.c.study_uid)
+    chosen = sa.select(jobs.c.id).select_from(for_run.join(series, its_series).join(jobs, _NEWEST_RUN))
+    chosen = chosen.where(for_run.c.id == passed.c.passed_over_for)
+    waits = sa.or_(series.c.state.in_((SeriesState.RECEIVING, SeriesState.FAILED)), jobs.c.state == JobState.WITHDRAWN)
+    holds = sa.or_(sa.and_(_gives_result(), jobs.c.id == for_run.c.id), sa.and_(waits, _has_images()))
+    in_vain = sa.and_(passed.c.state == SeriesState.NOT_CHOSEN, ~sa.exists(chosen.where(holds)))
+    undone = sa.and_(passed.c.state == SeriesState.FAILED, sa.exists(chosen.where(_gives_result())))
+    query = sa.select(passed.c.id).where(passed.c.passed_over_for.is_not(None), sa.or_(in_vain, undone))
+    return list(connection.scalars(query.order_by(passed.c.id)))
 
 
 def _record(row: sa.Row[Any]) -> Record:

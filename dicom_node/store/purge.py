@@ -67,8 +67,14 @@ def delete(
     connection: Connection, series_id: int, *, quiet_since: float, unasked: Collection[str] = ()
 ) -> list[str] | None:
     """Delete all rows of a series, if still deletable; returns the files that belonged to it, or None if it is not."""
-    query = sa.select(series.c.id).where(series.c.id == series_id, *_may_go(quiet_since, unasked)).with_for_update()
-    return None if connection.scalar(query) is None else delete_rows(connection, series_id)
+    query = sa.select(series.c.study_uid).where(series.c.id == series_id, *_may_go(quiet_since, unasked))
+    study_uid = connection.scalar(query.with_for_update())
+    if study_uid is None:
+        return None
+    its_jobs = series.c.passed_over_for.in_(sa.select(jobs.c.id).where(jobs.c.series_id == series_id))
+    passed_over = series.update().where(series.c.study_uid == study_uid, its_jobs)
+    connection.execute(passed_over.values(passed_over_for=None))  # their scan had its result
+    return delete_rows(connection, series_id)
 
 
 def delete_rows(connection: Connection, series_id: int) -> list[str]:

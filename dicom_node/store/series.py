@@ -34,6 +34,7 @@ class Series:
     rule: str | None
     whole: bool | None
     forced: bool
+    passed_over_for: int | None
     priority: int
 
 
@@ -75,6 +76,12 @@ def of_study(connection: Connection, study_uid: str) -> list[Series]:
 def get(connection: Connection, series_id: int, *, lock: bool = False) -> Series | None:
     query = sa.select(*_SERIES_COLUMNS).where(series.c.id == series_id)
     row = connection.execute(query.with_for_update() if lock else query).first()
+    return None if row is None else _series(row)
+
+
+def of_job(connection: Connection, job_id: int | None) -> Series | None:
+    query = sa.select(*_SERIES_COLUMNS).join(jobs, jobs.c.series_id == series.c.id).where(jobs.c.id == job_id)
+    row = connection.execute(query).first()
     return None if row is None else _series(row)
 
 
@@ -165,10 +172,12 @@ def refuse(connection: Connection, series_id: int, reason: str, *, now: float) -
     note(connection, "refused", now=now, series_id=series_id, detail=reason)
 
 
-def not_chosen(connection: Connection, series_id: int, reason: str, *, now: float) -> None:
-    connection.execute(
-        series.update().where(series.c.id == series_id).values(state=SeriesState.NOT_CHOSEN, reason=reason)
-    )
+def not_chosen(connection: Connection, series_id: int, chosen: int, *, now: float) -> None:
+    """Another series gives the scan's result, as long as its newest job of now does: `jobs.judged_too_soon`."""
+    reason = f"series {chosen} gives the scan's result; to have this one reported: dicom-node retry {series_id}"
+    newest = sa.select(sa.func.max(jobs.c.id)).where(jobs.c.series_id == chosen).scalar_subquery()
+    values = {"state": SeriesState.NOT_CHOSEN, "reason": reason, "passed_over_for": newest}
+    connection.execute(series.update().where(series.c.id == series_id).values(values))
     note(connection, "not chosen", now=now, series_id=series_id, detail=reason)
 
 
@@ -178,30 +187,38 @@ def choose_again(connection: Connection, study_uid: str, *, now: float) -> None:
         receive_again(connection, series_id, now=now, why="the chosen series was refused")
 
 
-def passed_over(connection: Connection, study_uid: str, *, chosen: int | None = None) -> Sequence[int]:
-    """Ids of the other series of the study that could be looked at; those in whose place `chosen` was, if given."""
+def passed_over(connection: Connection, study_uid: str) -> Sequence[int]:
+    """Ids of the other series of the study that could be looked at."""
     query = sa.select(series.c.id).where(series.c.study_uid == study_uid, series.c.state == SeriesState.NOT_CHOSEN)
-    if chosen is not None:
-        query = query.where(series.c.reason.startswith(f"{in_favour_of(chosen)};"))
     return connection.scalars(query.order_by(series.c.id)).all()
 
 
-def in_favour_of(chosen: int) -> str:
-    """How the reason of a series that is not chosen begins."""
-    return f"series {chosen} gives the scan's result"
-
-
-def fail(connection: Connection, series_id: int, reason: str, *, now: float) -> None:
-    connection.execute(series.update().where(series.c.id == series_id).values(state=SeriesState.FAILED, reason=reason))
+def fail(connection: Connection, series_id: int, reason: str, *, now: float, **values: object) -> None:
+    values = {"state": SeriesState.FAILED, "reason": reason, "passed_over_for": None, **values}
+    connection.execute(series.update().where(series.c.id == series_id).values(values))
     note(connection, "failed", now=now, series_id=series_id, detail=reason)
+
+
+def leave_without_result(connection: Connection, one: Series, chosen: Series, *, now: float) -> None:
+    """A correction gave the series that was chosen in place of this one, or all its images, another study or patient.
+
+    This one fails until it is corrected, too, or the correction undone, or a person decides: judged at once, a report
+    of it could be about the wrong patient, as a correction comes series by series.
+    """
+    where = "belongs to another study now" if chosen.study_uid != one.study_uid else "has no image left"
+    reason = (
+        f"series {chosen.id}, chosen in its place, {where}. If this one is right, have it reported: "
+        f"dicom-node retry {one.id}"
+    )
+    fail(connection, one.id, reason, now=now, passed_over_for=one.passed_over_for, last_at=now)
 
 
 def hold(connection: Connection, series_id: int, reason: str, *, now: float) -> None:
     """Fail it until a person decides, and end the run that waits or is in progress: its result must not come before.
 
-    A worker that is working on it loses its lease.
+    A worker that is working on it loses its lease. Retention begins anew, and the failure is one of today.
     """
-    fail(connection, series_id, reason, now=now)
+    fail(connection, series_id, reason, now=now, last_at=now)
     begun = sa.and_(jobs.c.series_id == series_id, jobs.c.state.in_((JobState.READY, JobState.RUNNING)))
     ended = {"state": JobState.CANCELLED, "reason": reason, "finished_at": now}
     connection.execute(jobs.update().where(begun).values(**ended, lease_owner=None, lease_until=None))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from contextlib import suppress
 from typing import Any
 
 import sqlalchemy as sa
-from living.images import SLICES, Image, is_eligible, presence_of, sent
+from living.images import SLICES, Image, is_another_scan, is_eligible, presence_of, sent
 from living.truth import Said
 from living.world import DAY_S, KEEP_DAYS, World
 
@@ -108,22 +109,37 @@ def _check_state(world: World, row: Any, of_series: dict[str, Any]) -> None:
     images = world.truth.of_series(row.series_uid)
     if row.state == "failed":
         assert row.reason, f"series {row.series_uid} failed without a reason"
+        left = re.match(r"series (\d+), chosen in its place", row.reason)
+        back = [o for o in of_series.values() if left and o.id == int(left[1]) and _gives_result(world, row, o)]
+        assert not back, f"series {row.series_uid} failed as another had left, which is back"
     elif row.state == "refused" or (row.state == "complete" and row.job_state == "refused"):
         why = row.reason or row.job_reason
         spoiled = (why or "").startswith("none of its images")
         assert why, f"series {row.series_uid} refused without a reason"
         assert spoiled or not is_eligible(images), f"series {row.series_uid} was refused, and is eligible: {why}"
     elif row.state == "not chosen":
-        others = [o for u, o in of_series.items() if u != row.series_uid and o.study_uid == row.study_uid]
-        speaks = [
-            other.state == "failed"  # and a person was told
-            or (other.job_state in ENDED and (other.job_state != "failed" or world.truth.of_series(other.series_uid)))
-            for other in others
-        ]
-        assert any(speaks), f"series {row.series_uid} was not chosen, and no other gives its scan's result"
+        speaks = [other for other in of_series.values() if _speaks_for(world, row, other)]
+        had = row.study_uid in world.went_by_age
+        assert speaks or had, f"series {row.series_uid} was not chosen, and no other gives its scan's result"
     else:
         assert row.state == "complete", row.state
         assert row.job_state in ENDED, f"{row.series_uid}: its job is {row.job_state}"
+
+
+def _gives_result(world: World, row: Any, other: Any) -> bool:
+    """Whether the other series gives the result of this one's scan."""
+    one, theirs = world.truth.of_series(row.series_uid), world.truth.of_series(other.series_uid)
+    if other.id == row.id or other.study_uid != row.study_uid or is_another_scan(one, theirs):
+        return False
+    evaluated = other.job_state == "delivered" and other.outcome != "not evaluated"
+    return other.state == "complete" and (evaluated or (other.job_state == "failed" and bool(theirs)))
+
+
+def _speaks_for(world: World, row: Any, other: Any) -> bool:
+    """Or a person was told of that one, or took its result back."""
+    told = other.state == "failed" or other.job_state == "withdrawn"
+    known = told and other.study_uid == row.study_uid and bool(world.truth.of_series(other.series_uid))
+    return known or _gives_result(world, row, other)
 
 
 def _check_standing(world: World, name: str, row: Any) -> None:
@@ -140,7 +156,8 @@ def _check_standing(world: World, name: str, row: Any) -> None:
         if row.outcome != "not evaluated":
             assert speaks, f"{where}: a result stands that should not"
         assert one.uid in of_newest, f"{where}: an object of an earlier run stands"
-        _check_said(world, one, row, where)
+        if row.state != "refused":  # else it is NOT EVALUATED, and no result that a correction could make wrong
+            _check_said(world, one, row, where)
     reports = [one for one in standing if one.is_report]
     assert len(reports) <= 1, f"{len(reports)} reports of {row.series_uid} stand at {name}"
     if name == "PACS1" and speaks and row.job_state == "delivered":

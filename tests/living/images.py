@@ -102,3 +102,8 @@ def is_eligible(images: set[Image]) -> bool:
     usable = [one for one in images if not one.contrast]
     brain = [one for one in usable if BRAIN_CM2[one.number - 1] > LOWER_CM2]
     return len(usable) >= 3 and len(brain) >= 3
+
+
+def is_another_scan(images: set[Image], others: set[Image]) -> bool:
+    """Of two series of one study: by when the first image of each was acquired."""
+    return bool(images and others) and min(i.later for i in images) != min(i.later for i in others)

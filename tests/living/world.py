@@ -133,6 +133,8 @@ class World:
         self.meanwhile: list[Meanwhile] = []
         self.forgotten: set[str] = set()
         """Series of which a person had images erased."""
+        self.went_by_age: set[str] = set()
+        """Studies of which a series was deleted by its age: what was passed over for it had its result."""
         self.erased: list[str] = []
         """Patients whom a person had forgotten, in order."""
         self.workers = 0
@@ -392,7 +394,7 @@ class World:
             assert one not in self.truth.promised, f"{one.uid} was deleted although promised"
         self.truth.spoil(series_uid)
         self.truth.drop(lambda one: one.series == series_uid)
-        self.truth.study_of.pop(series_uid, None)
+        self.went_by_age.add(self.truth.study_of.pop(series_uid))
         self.excuse(lambda one: series_uid in one.series)
 
     def go_on(self) -> None:

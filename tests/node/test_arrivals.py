@@ -15,11 +15,14 @@ from made import FakeClassifier, Made, changed, ct, encoded, grey_series, head_s
 from pydicom import uid
 from pydicom.dataset import Dataset
 
+from dicom_node.administering import forgetting
+from dicom_node.administering.forgetting import Whom
 from dicom_node.config import Completion
 from dicom_node.errors import StoreFull, StoreUnavailable
 from dicom_node.receiving.arrivals import judge_again
 from dicom_node.status import StoreStatus
 from dicom_node.store import database as database_module
+from dicom_node.store import jobs, purge, series
 from dicom_node.store.tables import instances
 from dicom_node.store.tables import jobs as jobs_table
 from dicom_node.store.tables import series as series_table
@@ -300,6 +303,103 @@ def test_a_later_scan_of_the_same_study_has_a_result_of_its_own(node: Made, at: 
     assert [s.state for s in node.rows(series_table)] == states
 
 
+CHOSEN, PASSED_OVER = "1.2.3.1", "1.2.3.2"
+FIRST_SCAN = {"AcquisitionDate": "20260301", "AcquisitionTime": "083000"}
+ELSEWHERE = {"SeriesInstanceUID": "1.2.9.1", "StudyInstanceUID": "1.2.9", "PatientID": "P-2"}
+
+
+def corrected(**values: str) -> list[Dataset]:
+    """The images of the chosen series under other headers."""
+    return [changed(ds, **values) for ds in grey_series(10, series=CHOSEN, **FIRST_SCAN)]
+
+
+@pytest.fixture
+def chosen(node: Made) -> Made:
+    """A node with two series of one scan: the first has a result, and the second was passed over for it."""
+    node.accept(*corrected())
+    node.tick_after(31)
+    with node.database.write() as connection:
+        connection.execute(jobs_table.update().values(state="delivered", outcome="absent"))
+    node.accept(*grey_series(10, series=PASSED_OVER, **FIRST_SCAN))
+    node.tick_after(31)
+    assert states(node) == ["complete", "not chosen"]
+    return node
+
+
+def test_where_all_images_of_the_chosen_series_go_elsewhere_one_that_was_passed_over_waits_for_a_person(
+    chosen: Made, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Until its own correction a report of it could be about the wrong patient; or it needs none, and had no result."""
+    chosen.clock.advance(1e6)
+    chosen.accept(*corrected(**ELSEWHERE))
+    chosen.tick_after(1)
+    assert states(chosen) == ["failed", "failed", "receiving"]
+    assert reason(chosen, 2) == (
+        "series 1, chosen in its place, has no image left. If this one is right, have it reported: dicom-node retry 2"
+    )
+    assert chosen.rows(series_table)[1].last_at == chosen.clock()  # for a day `status --check` tells of it
+    chosen.tick_after(31)
+    assert sum(line.startswith("failed series=2") for line in caplog.messages) == 1
+
+
+@pytest.mark.parametrize("went", [ELSEWHERE, {"StudyInstanceUID": "1.2.9"}], ids=["in another series", "with its own"])
+def test_a_correction_that_is_undone_leaves_the_choice_as_it_was(chosen: Made, went: dict[str, str]) -> None:
+    chosen.accept(*corrected(**went))
+    chosen.tick_after(31)
+    assert states(chosen)[1] == "failed"
+    chosen.accept(*corrected())
+    chosen.tick_after(61)
+    chosen.tick_after(1)
+    assert states(chosen)[:2] == ["complete", "not chosen"]
+    assert "dicom-node retry 2" in reason(chosen, 2)
+
+
+def test_a_chosen_series_that_is_forgotten_leaves_the_choice_open(chosen: Made) -> None:
+    chosen.accept(*corrected(PatientID="P-2"))
+    forgetting.erase(chosen.database, chosen.spool, Whom(patient_id="P-2"), now=chosen.clock())
+    chosen.tick_after(31)
+    chosen.tick_after(31)
+    assert states(chosen) == ["complete"]
+
+
+def test_a_chosen_series_that_turns_out_to_be_another_scan_leaves_the_choice_open(chosen: Made) -> None:
+    chosen.accept(*corrected(AcquisitionTime="113000"))
+    for _ in range(3):
+        chosen.tick_after(61)
+    assert states(chosen) == ["complete", "complete"]
+
+
+def test_a_late_slice_of_the_chosen_series_changes_nothing_for_the_others(chosen: Made) -> None:
+    chosen.accept(ct(11, series=CHOSEN, **FIRST_SCAN))
+    chosen.tick_after(61)
+    chosen.tick_after(31)
+    assert [job.series_id for job in chosen.rows(jobs_table)] == [1, 1]
+    assert states(chosen) == ["complete", "not chosen"]
+
+
+def test_a_chosen_series_that_can_no_longer_be_evaluated_leaves_the_choice_open(chosen: Made) -> None:
+    with chosen.database.write() as connection:
+        connection.execute(jobs_table.update().values(outcome="not evaluated"))
+    chosen.tick_after(1)
+    chosen.tick_after(1)
+    assert states(chosen) == ["complete", "complete"]
+
+
+@pytest.mark.parametrize("ends", ["failed", "withdrawn", "deleted by age"])
+def test_a_result_that_a_person_knows_of_or_had_for_its_time_leaves_the_choice_as_it_was(
+    chosen: Made, ends: str
+) -> None:
+    with chosen.database.write() as connection:
+        if ends == "failed":
+            series.hold(connection, 1, "because", now=chosen.clock())
+        elif ends == "withdrawn":
+            jobs.withdraw(connection, 1, reason="because", now=chosen.clock())
+        else:
+            assert purge.delete(connection, 1, quiet_since=chosen.clock()) is not None
+    chosen.tick_after(31)
+    assert states(chosen)[-1] == "not chosen"
+
+
 def test_other_studies_do_not_matter_to_a_choice(node: Made) -> None:
     node.accept(*grey_series(10, series="1.2.3.1", study="1.2.8"), *grey_series(10, series="1.2.3.2", study="1.2.9"))
     node.tick_after(31)
@@ -347,8 +447,6 @@ def test_one_series_that_cannot_be_judged_does_not_hold_up_the_others(node: Made
 
 
 def test_a_database_that_is_away_ends_the_tick_and_fails_no_series(node: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dicom_node.store import series
-
     def away(*_: Any) -> None:
         raise StoreUnavailable("away")
 

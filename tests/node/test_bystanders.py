@@ -137,7 +137,7 @@ ACTIONS: dict[str, Callable[[Connection, Its], object]] = {
     "expect": lambda c, its: series.expect(c, its.series, 5),
     "restart_wait": lambda c, its: series.restart_wait(c, ITS, now=NOW - 9, reopen_wait_s=60.0),
     "refuse": lambda c, its: series.refuse(c, ITS, "why", now=NOW),
-    "not_chosen": lambda c, its: series.not_chosen(c, ITS, "why", now=NOW),
+    "not_chosen": lambda c, its: series.not_chosen(c, ITS, ITS, now=NOW),
     "fail": lambda c, its: series.fail(c, ITS, "why", now=NOW),
     "hold": lambda c, its: series.hold(c, ITS, "why", now=NOW),
     "receive_again": lambda c, its: series.receive_again(c, ITS, now=NOW, why="why", forced=True),

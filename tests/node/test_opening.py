@@ -22,6 +22,7 @@ from dicom_node.serving.service import Service
 from dicom_node.store import opening
 from dicom_node.store.database import Database
 from dicom_node.store.results import Version
+from dicom_node.store.tables import series
 
 
 @pytest.fixture
@@ -91,6 +92,19 @@ def test_a_folder_of_another_user_is_said_to_be_so(config: Path, monkeypatch: py
     code, said = run(config, "status")
     assert code == 1
     assert "cannot be used: Permission denied; run this as its owner" in said
+
+
+def test_what_an_older_node_passed_over_is_looked_after_by_a_newer_one(tmp_path: Path) -> None:
+    node = made_node(tmp_path)
+    node.accept(*grey_series(10, series="1.2.3.1"), *grey_series(10, series="1.2.3.2"))
+    node.tick_after(31)
+    before = [row.passed_over_for for row in node.rows(series)]
+    assert before == [None, 1]
+    at_revision(node, "0003")
+    with node.database.write() as connection:
+        connection.execute(sa.text("ALTER TABLE series DROP COLUMN passed_over_for"))
+    node.database.prepare()
+    assert [row.passed_over_for for row in node.rows(series)] == before
 
 
 def test_a_service_that_may_not_read_its_folder_says_so_too(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:

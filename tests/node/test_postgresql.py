@@ -183,6 +183,28 @@ def test_what_is_being_filed_while_its_patient_is_forgotten_is_not_lost_unawares
     assert node.files() == set()
 
 
+def test_a_series_passed_over_for_one_that_is_just_being_moved_is_not_left_without_a_word(
+    node: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The choice is made, not committed, when a correction gives the chosen series another study, and is committed."""
+    node.accept(*grey_series(10, series="1.2.3.1"))
+    node.tick_after(31)
+    node.accept(*grey_series(10, series="1.2.3.2"))
+    moved = [changed(ds, StudyInstanceUID="1.2.9") for ds in grey_series(10, series="1.2.3.1")]
+    not_chosen = series.not_chosen
+
+    def chooses(*given: Any, **named: Any) -> None:
+        not_chosen(*given, **named)
+        assert at_once(lambda: node.accept(*moved)) == [[0] * 10]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(series, "not_chosen", chooses)
+        node.tick_after(31)
+    node.tick_after(1)
+    assert [row.state for row in node.rows(series_table)] == ["receiving", "failed"]
+    assert "dicom-node retry 2" in node.rows(series_table)[1].reason
+
+
 def test_what_several_workers_read_at_once_is_not_taken_for_what_ends_them(node: Made) -> None:
     """All are alive: none of them may leave out a slice because others are at it."""
     slices = head_series()

@@ -807,10 +807,11 @@ def test_what_was_passed_over_for_a_series_that_then_goes_to_another_study_waits
     node.tick_after(31)
     elsewhere = {"StudyInstanceUID": "1.2.3.9", "PatientID": "SYN-0002"}
     node.accept(*[changed(ds, **elsewhere) for ds in head_series()])
+    node.tick_after(1)
     left = node.rows(series_table)[1]
     assert left.state == "failed"
     assert left.reason == (
-        "series 1, chosen in its place, belongs to another study now. If this one does not, have it reported: "
+        "series 1, chosen in its place, belongs to another study now. If this one is right, have it reported: "
         "dicom-node retry 2"
     )
     assert sum(line.startswith("failed series=2") for line in caplog.messages) == 1
