@@ -21,7 +21,7 @@ from dicom_node.store.database import insert_for, note
 from dicom_node.store.jobs import is_about
 from dicom_node.store.outbox import stands
 from dicom_node.store.series import contradicted, hold
-from dicom_node.store.tables import SeriesState, instances, jobs, objects, series, slice_results
+from dicom_node.store.tables import JobState, SeriesState, instances, jobs, objects, series, slice_results
 
 _LITTLE_ENDIAN = frozenset(
     {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1"}
@@ -213,12 +213,14 @@ def _change_place(
     counted += [one for one in left if is_about(connection, one.series_id, header.sop_instance_uid)]
     others_patient = {one.series_id for one in counted if one.patient != header.patient}
     was_in = series.c.id.in_({one.series_id for one in counted})
-    found = connection.execute(sa.select(series.c.id, series.c.study_uid, series.c.state).where(was_in)).all()
+    newest = sa.and_(jobs.c.series_id == series.c.id, jobs.c.run == series.c.run, jobs.c.state == JobState.WITHDRAWN)
+    found = sa.select(series.c.id, series.c.study_uid, series.c.state, jobs.c.id).outerjoin(jobs, newest).where(was_in)
     held = []
-    for one, study_uid, state in found:
+    for one, study_uid, state, withdrawn in connection.execute(found).all():
         if one not in others_patient and study_uid == header.study_uid:
             continue
-        matters = one in others_patient or stands(connection, one)
+        taken_back = withdrawn is not None and state == SeriesState.COMPLETE
+        matters = (one in others_patient and not taken_back) or stands(connection, one)
         settling.keep_back(connection, one, now=arrival.at)
         if one == series_id or state == SeriesState.FAILED or not matters:
             continue

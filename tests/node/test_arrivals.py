@@ -342,6 +342,15 @@ def test_where_all_images_of_the_chosen_series_go_elsewhere_one_that_was_passed_
     assert sum(line.startswith("failed series=2") for line in caplog.messages) == 1
 
 
+def test_a_series_whose_result_was_withdrawn_needs_nobody_when_its_images_are_corrected(chosen: Made) -> None:
+    """But what was passed over for it has no result, and nobody was told of that."""
+    with chosen.database.write() as connection:
+        jobs.withdraw(connection, 1, reason="wrong patient", now=chosen.clock())
+    chosen.accept(*corrected(**ELSEWHERE))
+    chosen.tick_after(1)
+    assert states(chosen) == ["complete", "failed", "receiving"]
+
+
 @pytest.mark.parametrize("went", [ELSEWHERE, {"StudyInstanceUID": "1.2.9"}], ids=["in another series", "with its own"])
 def test_a_correction_that_is_undone_leaves_the_choice_as_it_was(chosen: Made, went: dict[str, str]) -> None:
     chosen.accept(*corrected(**went))
