@@ -280,12 +280,13 @@ def objects_of(connection: Connection, job_id: int) -> list[MadeObject]:
 
 
 def predecessor(connection: Connection, series_id: int, run: int) -> list[MadeObject]:
-    """The objects of the newest earlier run of which a destination has, or is to get, any."""
+    """The objects of the newest earlier run of which a destination has, or is to get, any besides a withdrawal."""
     earlier = (
         sa.select(jobs.c.id)
         .join(objects, objects.c.job_id == jobs.c.id)
         .join(deliveries, deliveries.c.object_id == objects.c.id)
-        .where(jobs.c.series_id == series_id, jobs.c.run < run, not_taken_back())
+        .where(jobs.c.series_id == series_id, jobs.c.run < run)
+        .where(objects.c.kind != ObjectKind.WITHDRAWAL, not_taken_back())
         .order_by(jobs.c.run.desc())
         .limit(1)
     )

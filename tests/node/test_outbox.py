@@ -313,3 +313,13 @@ def test_a_result_that_went_to_nobody_does_not_stand_whatever_went_of_other_seri
     with node.database.write() as connection:
         connection.execute(deliveries.delete().where(deliveries.c.object_id == 2))
         assert [outbox.stands(connection, number) for number in (1, 2)] == [True, False]
+
+
+def test_a_run_of_which_only_a_withdrawal_is_sent_is_no_predecessor(node: Made) -> None:
+    """It took back what an earlier one had left under another patient; what stands is still the result before it."""
+    run(node, 1, "report")
+    act(node, outbox.delivered, due(node)[0], 0, now=NOW)
+    run(node, 2, "report", "withdrawal")
+    with node.database.write() as connection:
+        settling.keep_back(connection, 1, now=NOW)
+        assert [made.sop_instance_uid for made in outbox.predecessor(connection, 1, 3)] == ["2.25.12"]
