@@ -120,11 +120,11 @@ def owed_to(kind: ObjectKind, outcome: Outcome, told: Collection[str], *, destin
 
 
 def report(
-    maker: Maker, run: Run, headers: Sequence[Dataset], findings: SeriesFindings, predecessor: Predecessor | None
+    maker: Maker, run: Run, headers: Sequence[Dataset], findings: SeriesFindings, predecessors: Sequence[Predecessor]
 ) -> Built:
-    """The Structured Report. Raises InconsistentSeries and UnusableFindings."""
+    """The Structured Report; `predecessors`: the newest first. Raises InconsistentSeries and UnusableFindings."""
     context = _context(maker, run, findings, ObjectKind.REPORT, sr.SR_CLASSES[0])
-    context = replace(context, predecessor=predecessor)
+    context = replace(context, predecessors=tuple(predecessors))
     return _built(ObjectKind.REPORT, sr.build(headers, findings, context), context)
 
 
@@ -259,13 +259,13 @@ def first_built(made: Sequence[MadeObject]) -> MadeObject | None:
 def in_other_class(original: Dataset, sop_class_uid: str) -> Built:
     """The report `original`, as first built, in another SR class, for destinations that take no other.
 
-    Its UIDs are derived from the original's, and so are those of the predecessor that it names: a destination that only
-    takes this class has the earlier report in it as well.
+    Its UIDs are derived from the original's, and so are those of the predecessors that it names: a destination that
+    only takes this class has the earlier reports in it as well.
     """
     instance_uid, series_uid = _in_class(str(original.SOPInstanceUID), sop_class_uid)
     ds = sr.as_sop_class(original, sop_class_uid, instance_uid, series_uid)
-    for study in ds.get("PredecessorDocumentsSequence") or []:
-        series = study.ReferencedSeriesSequence[0]
+    studies = ds.get("PredecessorDocumentsSequence") or []
+    for series in (each for study in studies for each in study.ReferencedSeriesSequence):
         earlier = series.ReferencedSOPSequence[0]
         earlier_uid, series.SeriesInstanceUID = _in_class(str(earlier.ReferencedSOPInstanceUID), sop_class_uid)
         earlier.ReferencedSOPInstanceUID, earlier.ReferencedSOPClassUID = earlier_uid, sop_class_uid

@@ -66,7 +66,8 @@ class ReportContext:
     partial_because: str | None = None
     """Why the series is not known to be whole; set where `whole` is false."""
     run: int = 1
-    predecessor: Predecessor | None = None
+    predecessors: tuple[Predecessor, ...] = ()
+    """What it supersedes, the newest first."""
     notice: str | None = None
     """Placed right after the conclusion, such as NOT FOR CLINICAL USE and why."""
     title: Title | str = Title.VIEWER

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
 
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filewriter import dcmwrite
@@ -45,18 +46,20 @@ def to_bytes(ds: Dataset) -> bytes:
         return buffer.getvalue()
 
 
-def reference(earlier: Predecessor) -> Dataset:
-    """Hierarchical SOP Instance Reference Macro, PS3.3 table C.17-3."""
-    instance = Dataset()
-    instance.ReferencedSOPClassUID = earlier.sop_class_uid
-    instance.ReferencedSOPInstanceUID = earlier.sop_instance_uid
-    series = Dataset()
-    series.SeriesInstanceUID = earlier.series_instance_uid
-    series.ReferencedSOPSequence = [instance]
-    study = Dataset()
-    study.StudyInstanceUID = earlier.study_instance_uid
-    study.ReferencedSeriesSequence = [series]
-    return study
+def references(named: Iterable[Predecessor]) -> list[Dataset]:
+    """Hierarchical SOP Instance Reference Macro, PS3.3 table C.17-3: an item for each study."""
+    studies: dict[str, Dataset] = {}
+    for earlier in named:
+        instance = Dataset()
+        instance.ReferencedSOPClassUID = earlier.sop_class_uid
+        instance.ReferencedSOPInstanceUID = earlier.sop_instance_uid
+        series = Dataset()
+        series.SeriesInstanceUID = earlier.series_instance_uid
+        series.ReferencedSOPSequence = [instance]
+        study = studies.setdefault(earlier.study_instance_uid, Dataset())
+        study.StudyInstanceUID = earlier.study_instance_uid
+        study.ReferencedSeriesSequence = [*study.get("ReferencedSeriesSequence", []), series]
+    return list(studies.values())
 
 
 def code_item(concept: codes.Concept) -> Dataset:

@@ -30,7 +30,7 @@ from dicom_node.report.context import (
     check_findings,
 )
 from dicom_node.report.header import InconsistentSeries
-from dicom_node.report.provenance import coding_scheme, file_meta, reference, sign, to_bytes
+from dicom_node.report.provenance import coding_scheme, file_meta, references, sign, to_bytes
 from dicom_node.report.reading import NotAReport, ParsedReport, ParsedSlice, parse
 from dtvit.findings import SeriesFindings
 
@@ -105,8 +105,8 @@ def _build(headers: Sequence[Dataset], findings: SeriesFindings, context: Report
         # LO: one line of 64 characters, where a backslash would begin a second value; the tree has the full text
         why = wording.plain(context.partial_because or "").replace("\\", "/")
         report.CompletionFlagDescription = textwrap.shorten(why, 64, placeholder=" ...")
-    if context.predecessor is not None:
-        report.PredecessorDocumentsSequence = [reference(context.predecessor)]
+    if context.predecessors:
+        report.PredecessorDocumentsSequence = references(context.predecessors)
     return report
 
 

@@ -61,7 +61,7 @@ def _procedures(source: Dataset) -> list[Concept]:
 
 def _conclusion(findings: SeriesFindings, context: ReportContext, source: Dataset) -> Dataset:
     """The group for the series; what a hurried reader needs comes first."""
-    replaces = context.predecessor is not None
+    replaces = bool(context.predecessors)
     standing = wording.standing(findings, run=context.run, replaces=replaces, partial_because=context.partial_because)
     number = series_number(source)
     items = [

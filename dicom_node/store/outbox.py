@@ -231,18 +231,17 @@ def not_taken_back() -> sa.ColumnElement[bool]:
 
 
 def stands(connection: Connection, series_id: int) -> bool:
-    """Whether some destination has, or is to get, a result of the series that says more than NOT EVALUATED and has not
-    been withdrawn."""
-    newest = (
-        sa.select(jobs.c.state, jobs.c.outcome)
+    """Whether what some destination has, or is to get, as the newest result of the series says more than NOT EVALUATED
+    and has not been withdrawn."""
+    made = (
+        sa.select(deliveries.c.destination, jobs.c.state, jobs.c.outcome)
         .join(objects, objects.c.job_id == jobs.c.id)
         .join(deliveries, deliveries.c.object_id == objects.c.id)
-        .where(jobs.c.series_id == series_id, not_taken_back())
-        .order_by(jobs.c.run.desc())
-        .limit(1)
+        .where(jobs.c.series_id == series_id, objects.c.kind != ObjectKind.WITHDRAWAL, not_taken_back())
+        .order_by(jobs.c.run)
     )
-    row = connection.execute(newest).first()
-    return row is not None and row.state != JobState.WITHDRAWN and row.outcome != Outcome.NOT_EVALUATED
+    newest = {row.destination: row for row in connection.execute(made)}.values()
+    return any(row.state != JobState.WITHDRAWN and row.outcome != Outcome.NOT_EVALUATED for row in newest)
 
 
 def told(connection: Connection, series_id: int, *, before_run: int) -> set[str]:
@@ -279,19 +278,28 @@ def objects_of(connection: Connection, job_id: int) -> list[MadeObject]:
     return [_made(row) for row in connection.execute(query)]
 
 
-def predecessor(connection: Connection, series_id: int, run: int) -> list[MadeObject]:
-    """The objects of the newest earlier run of which a destination has, or is to get, any besides a withdrawal."""
-    earlier = (
-        sa.select(jobs.c.id)
+def predecessors(connection: Connection, series_id: int, run: int) -> list[list[MadeObject]]:
+    """The objects of earlier runs that a report supersedes, the newest run first: the newest of which a destination
+    has, or is to get, any besides a withdrawal; and of each destination, back to the newest report that it surely has,
+    all whose reports it may have, or may yet get: one that it then refuses supersedes nothing there.
+    """
+    query = (
+        sa.select(objects.c.job_id, objects.c.kind, deliveries.c.destination, deliveries.c.state)
         .join(objects, objects.c.job_id == jobs.c.id)
         .join(deliveries, deliveries.c.object_id == objects.c.id)
         .where(jobs.c.series_id == series_id, jobs.c.run < run)
         .where(objects.c.kind != ObjectKind.WITHDRAWAL, not_taken_back())
         .order_by(jobs.c.run.desc())
-        .limit(1)
     )
-    job_id = connection.scalar(earlier)
-    return [] if job_id is None else objects_of(connection, int(job_id))
+    named: dict[int, None] = {}
+    surely: set[str] = set()
+    for made in connection.execute(query):
+        is_report = made.kind == ObjectKind.REPORT
+        if not named or (is_report and made.destination not in surely):
+            named[made.job_id] = None
+        if is_report and made.state == DeliveryState.DELIVERED:
+            surely.add(made.destination)
+    return [objects_of(connection, job_id) for job_id in named]
 
 
 def try_again(connection: Connection, series_id: int, *, now: float) -> int:

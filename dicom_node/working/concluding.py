@@ -155,14 +155,14 @@ class Concluding:
         headers = spooled.headers(instances, self._spool)
         found = reporting.with_limits(found, headers, (each.facts.age_years for each in instances))
         with self._database.read() as connection:
-            earlier = outbox.predecessor(connection, job.series_id, job.run)
+            earlier = outbox.predecessors(connection, job.series_id, job.run)
             told = outbox.told(connection, job.series_id, before_run=job.run)
-        first = reporting.first_built(earlier)
-        predecessor = None if first is None else spooled.reference(one, first, self._spool)
-        left = first is not None and spooled.is_elsewhere(first, headers[0], self._spool)
+        first = [each for each in map(reporting.first_built, earlier) if each is not None]
+        predecessors = [spooled.reference(one, each, self._spool) for each in first]
+        left = bool(first) and spooled.is_elsewhere(first[0], headers[0], self._spool)
         run = reporting.run_of(one, job, at=self._clock())
         owed_to = partial(reporting.owed_to, outcome=found.outcome, told=told, destinations=self._config.destinations)
-        built = reporting.report(self._maker, run, headers, found, predecessor)
+        built = reporting.report(self._maker, run, headers, found, predecessors)
         with self._database.write() as connection:
             now = self._clock()
             jobs.finish(

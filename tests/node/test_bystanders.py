@@ -188,7 +188,7 @@ QUESTIONS: dict[str, Callable[[Connection, Its], object]] = {
     "of_series": lambda c, its: jobs.of_series(c, ITS),
     "of_study_with_result": lambda c, its: jobs.of_study_with_result(c, its.series.study_uid),
     "told": lambda c, its: outbox.told(c, ITS, before_run=3),
-    "predecessor": lambda c, its: outbox.predecessor(c, ITS, 3),
+    "predecessors": lambda c, its: outbox.predecessors(c, ITS, 3),
     "taken_by": lambda c, its: outbox.taken_by(c, its.jobs[1], "PACS1"),
     "objects_of": lambda c, its: outbox.objects_of(c, its.jobs[1]),
     "due": lambda c, its: [one for one in outbox.due(c, "PACS1", now=NOW, longest_wait_s=60.0) if one.series_id == ITS],

@@ -22,6 +22,7 @@ from dicom_node.delivering.sender import Sender
 from dicom_node.network.stand_in import StandInPacs
 from dicom_node.report import sr
 from dicom_node.store import destinations, outbox, purge, series, settling
+from dicom_node.store.database import Connection
 from dicom_node.store.outbox import Delivery, MadeObject
 from dicom_node.store.tables import deliveries, jobs, objects
 from dicom_node.store.tables import series as series_table
@@ -315,6 +316,37 @@ def test_a_result_that_went_to_nobody_does_not_stand_whatever_went_of_other_seri
         assert [outbox.stands(connection, number) for number in (1, 2)] == [True, False]
 
 
+def named(connection: Connection, run: int) -> list[str]:
+    return [made.sop_instance_uid for of_run in outbox.predecessors(connection, 1, run) for made in of_run]
+
+
+def test_a_report_supersedes_all_that_a_destination_may_have_since_one_that_it_surely_has(node: Made) -> None:
+    """One whose answer was lost, and then one that was refused, both of which may never be stored there."""
+    for number in (1, 2, 3, 4):
+        run(node, number, "report", also=["PACS2"] if number == 2 else [])
+    first, unanswered, refused = (row for row in node.rows(deliveries) if row.destination == "PACS1" and row.id < 5)
+    with node.database.write() as connection:
+        for one, state in ((first, "delivered"), (unanswered, "cancelled"), (refused, "failed")):
+            values = {"state": state, "begun_at": None if state == "failed" else NOW}
+            connection.execute(deliveries.update().where(deliveries.c.id == one.id).values(values))
+        reports = [row.sop_instance_uid for row in connection.execute(objects.select().order_by(objects.c.id))]
+        assert named(connection, 4) == [reports[2], reports[1], reports[0]]
+        connection.execute(deliveries.update().where(deliveries.c.id == refused.id).values(state="delivered"))
+        assert named(connection, 4) == [reports[2], reports[1]]  # which PACS2 is still to get
+
+
+def test_a_result_stands_as_long_as_one_destination_has_heard_nothing_newer(node: Made) -> None:
+    run(node, 1, "report", also=["PACS2"])
+    run(node, 2, "report", also=["PACS2"])
+    with node.database.write() as connection:
+        connection.execute(deliveries.update().where(deliveries.c.id != 3).values(state="delivered"))
+        connection.execute(deliveries.update().where(deliveries.c.id == 3).values(state="cancelled"))
+        connection.execute(jobs.update().where(jobs.c.run == 2).values(outcome="not evaluated"))
+        assert outbox.stands(connection, 1)  # at PACS1
+        connection.execute(deliveries.update().where(deliveries.c.id == 3).values(state="delivered"))
+        assert not outbox.stands(connection, 1)
+
+
 def test_a_run_of_which_only_a_withdrawal_is_sent_is_no_predecessor(node: Made) -> None:
     """It took back what an earlier one had left under another patient; what stands is still the result before it."""
     run(node, 1, "report")
@@ -322,4 +354,4 @@ def test_a_run_of_which_only_a_withdrawal_is_sent_is_no_predecessor(node: Made) 
     run(node, 2, "report", "withdrawal")
     with node.database.write() as connection:
         settling.keep_back(connection, 1, now=NOW)
-        assert [made.sop_instance_uid for made in outbox.predecessor(connection, 1, 3)] == ["2.25.12"]
+        assert named(connection, 3) == ["2.25.12"]

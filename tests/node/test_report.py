@@ -31,7 +31,7 @@ from dtvit.findings import LOCATIONS, Outcome, SeriesFindings
 
 DSRDUMP = shutil.which("dsrdump")
 PARTIAL = {"whole": False, "partial_because": "slices stopped arriving in the middle of the brain"}
-SUPERSEDING = {"run": 2, "predecessor": sr.Predecessor(STUDY, "2.25.301", sr.SR_CLASSES[0], "2.25.300")}
+SUPERSEDING = {"run": 2, "predecessors": (sr.Predecessor(STUDY, "2.25.301", sr.SR_CLASSES[0], "2.25.300"),)}
 
 
 def items(ds: Dataset) -> Iterator[Dataset]:

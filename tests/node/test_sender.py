@@ -50,11 +50,11 @@ def owe(
     run: int = 1,
     to: str = "PACS1",
     of_series: int | None = None,
-    replaces: sr.Predecessor | None = None,
+    replaces: tuple[sr.Predecessor, ...] = (),
 ) -> bytes:
     """A report in the outbox; returns its bytes."""
     instance_uid, series_uid = f"2.25.{number}00{run}", f"2.25.{number}01{run}"
-    about = context(sop_instance_uid=instance_uid, series_instance_uid=series_uid, predecessor=replaces)
+    about = context(sop_instance_uid=instance_uid, series_instance_uid=series_uid, predecessors=replaces)
     made = sr.build(headers(), findings("deep"), about)
     content = sr.to_bytes(made)
     now = node.clock()
@@ -296,7 +296,7 @@ def test_in_whatever_class_a_report_is_sent_it_replaces_the_one_that_is_there(
     node: Made, pacs: Callable[..., StandInPacs]
 ) -> None:
     owe(node, 1, run=1)
-    owe(node, 1, run=2, of_series=1, replaces=sr.Predecessor("1.2", "2.25.1011", SR_88_34, "2.25.1001"))
+    owe(node, 1, run=2, of_series=1, replaces=(sr.Predecessor("1.2", "2.25.1011", SR_88_34, "2.25.1001"),))
     there = pacs(storage_classes=[SR_88_22])  # the first finds that out class by class, the second is built in it
     to = sender(node, peer(there.port))
     while to.tick():
