@@ -67,6 +67,8 @@ def tidy(
     series = 0
     with database.read() as connection:
         old = purge.deletable(connection, quiet_since=quiet_since, unasked=unasked)
+        if held := purge.kept(connection, quiet_since=quiet_since, unasked=unasked):
+            log.info("kept_past_retention %s", fields(**held))
     for series_id in old:
         with database.write() as connection:
             files = purge.delete(connection, series_id, quiet_since=quiet_since, unasked=unasked)

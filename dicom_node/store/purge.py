@@ -36,10 +36,28 @@ def deletable(connection: Connection, *, quiet_since: float, unasked: Collection
     return list(connection.scalars(sa.select(series.c.id).where(*_may_go(quiet_since, unasked))))
 
 
+def kept(connection: Connection, *, quiet_since: float, unasked: Collection[str] = ()) -> dict[str, int]:
+    """How many series have been quiet since then and stay all the same, by what keeps them."""
+    counts = {
+        why: connection.scalar(sa.select(sa.func.count()).select_from(series).where(*_is_old(quiet_since), holds))
+        for why, holds in _holding(unasked).items()
+    }
+    return {why: int(count) for why, count in counts.items() if count}
+
+
 def _may_go(quiet_since: float, unasked: Collection[str]) -> tuple[sa.ColumnElement[bool], ...]:
     in_work = sa.exists().where(jobs.c.series_id == series.c.id, jobs.c.state.in_((JobState.READY, JobState.RUNNING)))
-    owed = _has_object(_has_delivery(deliveries.c.state.in_((DeliveryState.WAITING, DeliveryState.FAILED))))
     young_report = _has_object(objects.c.created_at >= quiet_since)
+    return *_is_old(quiet_since), ~in_work, ~young_report, *(~holds for holds in _holding(unasked).values())
+
+
+def _is_old(quiet_since: float) -> tuple[sa.ColumnElement[bool], ...]:
+    return series.c.last_at < quiet_since, series.c.state != SeriesState.RECEIVING
+
+
+def _holding(unasked: Collection[str]) -> dict[str, sa.ColumnElement[bool]]:
+    """What keeps a series however old it is."""
+    owed = _has_object(_has_delivery(deliveries.c.state.in_((DeliveryState.WAITING, DeliveryState.FAILED))))
     uncommitted = _has_object(  # a destination may still say that it has lost what we sent
         _has_delivery(
             deliveries.c.commitment.in_((CommitmentState.OWED, CommitmentState.ASKED)),
@@ -47,9 +65,7 @@ def _may_go(quiet_since: float, unasked: Collection[str]) -> tuple[sa.ColumnElem
         )
     )
     promised = sa.exists().where(instances.c.series_id == series.c.id, instances.c.committed_at.is_not(None))
-    quiet = series.c.last_at < quiet_since
-    done = series.c.state != SeriesState.RECEIVING
-    return quiet, done, ~in_work, ~owed, ~uncommitted, ~promised, ~young_report
+    return {"owed": owed, "uncommitted": uncommitted, "promised": promised}
 
 
 def _has_object(which: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:

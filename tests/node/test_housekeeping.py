@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from pathlib import Path
@@ -69,6 +70,19 @@ def test_nothing_in_work_or_owed_is_deleted_however_old(node: Made, table: Any, 
     node.clock.advance(100 * KEEP_S)
     assert tidy(node) == (0, 0)
     assert node.files() == files
+
+
+def test_the_log_says_what_keeps_series_past_their_retention(node: Made, caplog: pytest.LogCaptureFixture) -> None:
+    delivered(node)
+    with node.database.write() as connection:
+        connection.execute(deliveries.update().values(state="failed"))
+        connection.execute(instances.update().values(committed_at=node.clock()))
+    with caplog.at_level(logging.INFO):
+        tidy(node)
+        assert "kept_past_retention" not in caplog.text, "its retention has not ended"
+        node.clock.advance(KEEP_S + 1)
+        tidy(node)
+    assert [r.getMessage() for r in caplog.records] == ["kept_past_retention owed=1 promised=1"]
 
 
 def test_a_report_made_late_keeps_its_images(node: Made) -> None:
