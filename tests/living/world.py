@@ -556,8 +556,12 @@ class World:
         if items and pacs.mood == "down":
             raise PeerUnreachable("down")
         for item in items:
-            content = item.path.read_bytes()
             if not still(item):
+                continue
+            try:
+                content = item.path.read_bytes()
+            except FileNotFoundError:  # forgotten in this very moment
+                yield scu.Sent(item, None, PeerRefused("gone"))
                 continue
             self._is_true_now(said(content), peer.name)
             self.pause()
