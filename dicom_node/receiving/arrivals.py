@@ -31,7 +31,7 @@ from dtvit.findings import Coverage
 log = logging.getLogger("dicom_node.arrivals")
 
 CLOCKS_WERE_SET = datetime(2001, 1, 1)  # noqa: DTZ001 - one that lost its battery starts in 1970, 1980, 1990 or 2000
-CHOICES_S = 1.0  # between two looks at what was not chosen: ten thousand such series take 14 ms
+CHOICES_S = 5.0  # between two looks at what was not chosen: twenty thousand such series take 50 ms
 CLOCK_SLACK_S = 1.0  # filing while `tick` reads, or by a receiver whose clock differs a little, is not a leap
 
 

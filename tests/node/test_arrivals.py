@@ -332,7 +332,7 @@ def test_where_all_images_of_the_chosen_series_go_elsewhere_one_that_was_passed_
     """Until its own correction a report of it could be about the wrong patient; or it needs none, and had no result."""
     chosen.clock.advance(1e6)
     chosen.accept(*corrected(**ELSEWHERE))
-    chosen.tick_after(1)
+    chosen.tick_after(5)
     assert states(chosen) == ["failed", "failed", "receiving"]
     assert reason(chosen, 2) == (
         "series 1, chosen in its place, has no image left. If this one is right, have it reported: dicom-node retry 2"
@@ -347,7 +347,7 @@ def test_a_series_whose_result_was_withdrawn_needs_nobody_when_its_images_are_co
     with chosen.database.write() as connection:
         jobs.withdraw(connection, 1, reason="wrong patient", now=chosen.clock())
     chosen.accept(*corrected(**ELSEWHERE))
-    chosen.tick_after(1)
+    chosen.tick_after(5)
     assert states(chosen) == ["complete", "failed", "receiving"]
 
 
@@ -358,7 +358,7 @@ def test_a_correction_that_is_undone_leaves_the_choice_as_it_was(chosen: Made, w
     assert states(chosen)[1] == "failed"
     chosen.accept(*corrected())
     chosen.tick_after(61)
-    chosen.tick_after(1)
+    chosen.tick_after(5)
     assert states(chosen)[:2] == ["complete", "not chosen"]
     assert "dicom-node retry 2" in reason(chosen, 2)
 
@@ -389,8 +389,8 @@ def test_a_late_slice_of_the_chosen_series_changes_nothing_for_the_others(chosen
 def test_a_chosen_series_that_can_no_longer_be_evaluated_leaves_the_choice_open(chosen: Made) -> None:
     with chosen.database.write() as connection:
         connection.execute(jobs_table.update().values(outcome="not evaluated"))
-    chosen.tick_after(1)
-    chosen.tick_after(1)
+    chosen.tick_after(5)
+    chosen.tick_after(5)
     assert states(chosen) == ["complete", "complete"]
 
 

@@ -200,7 +200,7 @@ def test_a_series_passed_over_for_one_that_is_just_being_moved_is_not_left_witho
     with monkeypatch.context() as patch:
         patch.setattr(series, "not_chosen", chooses)
         node.tick_after(31)
-    node.tick_after(1)
+    node.tick_after(5)
     assert [row.state for row in node.rows(series_table)] == ["receiving", "failed"]
     assert "dicom-node retry 2" in node.rows(series_table)[1].reason
 
