@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -12,22 +13,18 @@ import pytest
 from dtvit.checkpoint import SHIPPED, describe
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+PACKAGES = ("dicom_node", "dtvit", "train")
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built from a copy: setuptools would take up what an earlier version left in `build`, and leave its own there."""
     folder = tmp_path_factory.mktemp("wheel")
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "--quiet",
-        "--no-deps",
-        "--wheel-dir",
-        str(folder),
-        str(REPOSITORY),
-    ]
+    for package in PACKAGES:
+        shutil.copytree(REPOSITORY / package, folder / "source" / package)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(REPOSITORY / name, folder / "source")
+    command = [sys.executable, *("-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), "./source")]
     built = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
     if built.returncode and "setuptools" in built.stderr:
         pytest.skip("the build backend cannot be fetched here")
@@ -46,14 +43,16 @@ def test_the_wheel_runs_without_the_repository(wheel: Path, tmp_path: Path):
     assert "NOT FOR CLINICAL USE" in ran.stdout
 
 
-def test_the_wheel_holds_weights_migrations_and_no_data(wheel: Path):
+def test_the_wheel_holds_every_module_the_weights_and_no_data(wheel: Path):
     names = zipfile.ZipFile(wheel).namelist()
+    modules = [path for package in PACKAGES for path in (REPOSITORY / package).rglob("*.py")]
+    assert sorted(n for n in names if n.endswith(".py")) == sorted(str(m.relative_to(REPOSITORY)) for m in modules)
     for wanted in (
         f"dtvit/weights/{SHIPPED.name}",
         "dtvit/weights/LICENSE",
         "dtvit/weights/MODEL-CARD.md",
-        "dicom_node/store/migrations/env.py",
-        "dicom_node/store/migrations/versions/0001_baseline.py",
+        "train/recipes/robust.toml",
+        "train/reproduce/papers.toml",
         "dicom_node/py.typed",
     ):
         assert wanted in names
