@@ -29,7 +29,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the field's own name for it
 
 from dtvit.model import DTViT
-from train.dataset.data import Pictures
+from train.dataset.pictures import Pictures
 from train.learning.computing import autocast
 from train.learning.loop import Run
 from train.learning.ranks import Ranks

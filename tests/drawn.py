@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from train.dataset.data import ORIGINS, PARTS, UNCLEAR, Pictures, part_of
+from train.dataset.pictures import ORIGINS, PARTS, UNCLEAR, Pictures, part_of
 
 
 def labelled(presence, **columns):

@@ -16,7 +16,7 @@ from drawn import drawn_head
 from PIL import Image
 
 from dtvit.findings import LOCATIONS
-from train.dataset.data import Pictures, stack
+from train.dataset.pictures import Pictures, stack
 from train.learning import pretrained
 from train.learning.batches import Batch, Totals
 from train.learning.result import Source

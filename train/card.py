@@ -8,7 +8,7 @@ from typing import Any
 
 from dtvit.checkpoint import Checkpoint, Metadata
 from dtvit.findings import LOCATIONS
-from train.dataset.data import APART
+from train.dataset.pictures import APART
 from train.dataset.splits import LEAKY
 from train.digits import shown
 

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from dtvit.findings import LOCATIONS
 from dtvit.preprocess import GEOMETRIES, HEAD_BOX
-from train.dataset.data import ORIGINS
+from train.dataset.pictures import ORIGINS
 
 SHIPPED = Path(__file__).parent / "recipes"
 KINDS = ("bleeding", "healthy", "unclear")

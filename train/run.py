@@ -22,8 +22,8 @@ from dtvit.model import UnknownEncoder, check_encoder
 from train.card import trained_on
 from train.csvfile import UnusableData
 from train.dataset import manifest, splits
-from train.dataset.data import PARTS, Pictures
 from train.dataset.manifest import Manifest
+from train.dataset.pictures import PARTS, Pictures
 from train.dataset.splits import Split
 from train.learning import computing, state
 from train.learning.computing import Built

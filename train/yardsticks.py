@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from dtvit.findings import LOCATIONS
-from train.dataset.data import Pictures
+from train.dataset.pictures import Pictures
 from train.evaluation import Logits
 
 Floats = NDArray[np.float64]

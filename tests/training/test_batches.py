@@ -9,7 +9,7 @@ from drawn import drawn_head
 from learning import drawn, recipe
 from torchvision.transforms.functional import adjust_sharpness, rotate
 
-from train.dataset.data import CROP, ORIGINS, join, stack
+from train.dataset.pictures import CROP, ORIGINS, join, stack
 from train.learning.batches import Batches, location_labels
 from train.learning.ranks import Ranks
 from train.learning.sampling import order

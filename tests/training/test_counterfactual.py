@@ -7,7 +7,7 @@ import pytest
 from drawn import labelled
 
 from dtvit import brace, phantom, preprocess
-from train.dataset.data import ORIGINS, PARTS, UNCLEAR
+from train.dataset.pictures import ORIGINS, PARTS, UNCLEAR
 from train.making import bleeds, counterfactual, enriching
 
 PATIENT = ORIGINS.index("patient")

@@ -23,7 +23,7 @@ from dtvit.preprocess import PAPER_GEOMETRY, preprocessing
 from train.card import model_card
 from train.commands.evaluate import main
 from train.dataset import filed, manifest, splits
-from train.dataset.data import ORIGINS, stack
+from train.dataset.pictures import ORIGINS, stack
 from train.evaluation import drift, plots
 from train.evaluation.cases import gather
 

@@ -12,7 +12,7 @@ from dtvit import preprocess
 from dtvit.findings import LOCATIONS
 from train.csvfile import UnusableData
 from train.dataset import filed, manifest, splits
-from train.dataset.data import PARTS, UNCLEAR
+from train.dataset.pictures import PARTS, UNCLEAR
 
 
 def kept(folder):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from drawn import labelled
 
-from train.dataset.data import BLOOD_CELLS, ORIGINS, UNCLEAR, Pictures
+from train.dataset.pictures import BLOOD_CELLS, ORIGINS, UNCLEAR, Pictures
 from train.making import bleeds, lookalikes
 
 BLEED = (140, 110)

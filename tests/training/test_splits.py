@@ -8,7 +8,7 @@ from listed import entries, listed, many, table
 
 from train.csvfile import UnusableData
 from train.dataset import manifest, splits
-from train.dataset.data import PARTS
+from train.dataset.pictures import PARTS
 
 
 def patients_of(found, split):

@@ -21,7 +21,7 @@ from train.comparing import trials
 from train.comparing.trials import Trial, Work
 from train.csvfile import Problem, UnusableTable
 from train.dataset import manifest, splits
-from train.dataset.data import Pictures
+from train.dataset.pictures import Pictures
 from train.keeping import once
 from train.learning.state import UnusableRun
 from train.options import Settings

@@ -8,7 +8,7 @@ from drawn import labelled
 from scipy import ndimage
 
 from train import yardsticks
-from train.dataset.data import UNCLEAR, Pictures
+from train.dataset.pictures import UNCLEAR, Pictures
 from train.evaluation import Logits, auc
 
 SIDE = 96

@@ -23,7 +23,7 @@ from train.audit.subject import Subject
 from train.audit.tissue import Anatomy, Mask, Picture, dilated, look
 from train.audit.transplanting import BLENDERS, Graft, graft, sham
 from train.audit.trust import GOOD, SMALLEST_PX, shows_brain, verdict
-from train.dataset.data import Pictures
+from train.dataset.pictures import Pictures
 
 FLIPS, SHAM_FLIPS, HEALED_AUC = Goal(0.8, at_most=False), Goal(0.05, at_most=True), Goal(0.6, at_most=True)
 TRIED = 12  # donors, before a recipient is left out

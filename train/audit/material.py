@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from train.csvfile import UnusableData
 from train.dataset import filed
-from train.dataset.data import PARTS, Pictures
 from train.dataset.manifest import Manifest, Row
+from train.dataset.pictures import PARTS, Pictures
 from train.dataset.splits import Split
 
 _LABELS = ("without hemorrhage (ich 0)", "with hemorrhage (ich 1)")

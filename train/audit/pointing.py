@@ -22,7 +22,7 @@ from train.audit.material import some
 from train.audit.subject import Subject
 from train.audit.tissue import Anatomy, dilated
 from train.audit.trust import GOOD, verdict
-from train.dataset.data import Pictures
+from train.dataset.pictures import Pictures
 
 PATCH = 16
 SHOWN = 6

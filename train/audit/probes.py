@@ -19,7 +19,7 @@ from train.audit.subject import Subject
 from train.audit.tissue import Anatomy, Picture, eroded, finished, grain, head_of, residual
 from train.audit.trust import LACKS_BRAIN, shows_brain
 from train.csvfile import UnusableData
-from train.dataset.data import Pictures
+from train.dataset.pictures import Pictures
 
 MID_GREY = 128
 GOAL = Goal(0.6, at_most=True)

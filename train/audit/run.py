@@ -42,8 +42,8 @@ from train.card import trained_on
 from train.csvfile import UnusableData
 from train.dataset import manifest as manifests
 from train.dataset import splits
-from train.dataset.data import Pictures
 from train.dataset.manifest import Manifest
+from train.dataset.pictures import Pictures
 from train.dataset.splits import Split
 from train.evaluation.output import UnusableOutput, writable
 

@@ -19,7 +19,7 @@ from train.audit.figures import Figure, Plate, Row, Section, Tell, area, mean
 from train.audit.material import FRAME, some
 from train.audit.subject import Subject
 from train.audit.tissue import GREY_PER_HU, Picture, finished
-from train.dataset.data import Pictures
+from train.dataset.pictures import Pictures
 
 MARGIN = (FRAME - SIDE) // 2
 

@@ -23,7 +23,7 @@ from train.card import model_card
 from train.comparing.columns import COLUMNS, Column
 from train.comparing.trials import Made, Maker, Trial, Work, completed, trained
 from train.dataset import manifest, splits
-from train.dataset.data import PARTS
+from train.dataset.pictures import PARTS
 from train.digits import shown
 from train.document import Block, Heading, Table, markdown
 from train.evaluation import heldout, rules

@@ -23,9 +23,9 @@ from dtvit import preprocess
 from dtvit.findings import LOCATIONS
 from train.csvfile import Problem, UnusableData, UnusableTable
 from train.dataset import picturefile
-from train.dataset.data import BLOOD_CELLS, ORIGINS, UNCLEAR, Pictures
 from train.dataset.manifest import Manifest, Row
 from train.dataset.picturefile import UnusablePicture
+from train.dataset.pictures import BLOOD_CELLS, ORIGINS, UNCLEAR, Pictures
 from train.dataset.splits import Split
 from train.turns import in_turn
 

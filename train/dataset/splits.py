@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from dtvit.wholefile import write_whole
 from train import csvfile
 from train.csvfile import Problem, UnusableData, UnusableTable
-from train.dataset.data import APART, PARTS
 from train.dataset.manifest import Manifest, Row, as_listed
+from train.dataset.pictures import APART, PARTS
 
 SHARES = (0.8, 0.1, 0.1)
 """Shares of the training, the validation and the test part; Fan et al. 2024, section 2.2."""
@@ -40,7 +40,7 @@ class Split:
     rows: NDArray[np.int32]
     """(N,): index into `Manifest.rows`; in `paper` an index may occur many times, and in several parts."""
     parts: NDArray[np.int8]
-    """(N,): index into `train.dataset.data.PARTS`."""
+    """(N,): index into `train.dataset.pictures.PARTS`."""
     manifest: str
     """Digest of the manifest that was split."""
 

@@ -14,9 +14,9 @@ from dtvit.checkpoint import Checkpoint, UnusableCheckpoint
 from train import csvfile
 from train.csvfile import Problem, UnusableData, UnusableTable
 from train.dataset import filed, manifest, picturefile, splits
-from train.dataset.data import PARTS, Pictures
 from train.dataset.manifest import Manifest, Row
 from train.dataset.picturefile import UnusablePicture
+from train.dataset.pictures import PARTS, Pictures
 from train.dataset.splits import Split
 
 ALL = "all"

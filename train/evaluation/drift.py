@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtvit.findings import LOCATIONS
-from train.dataset.data import ORIGINS, Pictures
+from train.dataset.pictures import ORIGINS, Pictures
 from train.evaluation.predicting import middle
 from train.evaluation.units import grouped
 

@@ -20,7 +20,7 @@ from torch.nn import functional
 from dtvit.findings import LOCATIONS
 from dtvit.model import DTViT
 from dtvit.vit.relevance import NoAttention, relevance
-from train.dataset.data import Pictures
+from train.dataset.pictures import Pictures
 from train.evaluation.cases import Cases
 from train.evaluation.predicting import middle, normalised
 from train.evaluation.units import ODDS, Units

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from dtvit.wholefile import replacing
 from train.csvfile import UnusableData
-from train.dataset.data import ORIGINS, PARTS, Part, Pictures, stack
+from train.dataset.pictures import ORIGINS, PARTS, Part, Pictures, stack
 from train.evaluation.predicting import Logits
 
 TRUTH = ("presence", "location", "patient", "series", "part", "origin", "volume_ml", "area_mm2")
-"""Columns of `train.dataset.data.Pictures` that are kept; the pictures are not."""
+"""Columns of `train.dataset.pictures.Pictures` that are kept; the pictures are not."""
 
 
 @dataclass(frozen=True, eq=False)

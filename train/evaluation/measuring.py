@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from train.dataset.data import Pictures
+from train.dataset.pictures import Pictures
 from train.evaluation import scores, strata
 from train.evaluation.bootstrap import RESAMPLES, draw
 from train.evaluation.calibration import EVEN, Calibration, fit_temperature, fit_thresholds

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from dtvit.findings import LOCATIONS
 from dtvit.inference import NotFinite
 from dtvit.model import DTViT
-from train.dataset.data import CROP, Pictures
+from train.dataset.pictures import CROP, Pictures
 from train.recipe import MeanStd
 
 Precision = Literal["node", "fp32", "bf16"]

@@ -11,7 +11,7 @@ import numpy as np
 from dtvit.checkpoint import Checkpoint, describe, save
 from dtvit.model import DTViT
 from train.csvfile import UnusableData
-from train.dataset.data import PARTS
+from train.dataset.pictures import PARTS
 from train.evaluation.calibration import kept_with
 from train.evaluation.cases import ALL, Cases, gather, geometry_of
 from train.evaluation.measuring import calibrate

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtvit.findings import LOCATIONS, Outcome
-from train.dataset.data import UNCLEAR
+from train.dataset.pictures import UNCLEAR
 from train.evaluation.bootstrap import FEWEST, Draws
 from train.evaluation.figures import (
     Figures,

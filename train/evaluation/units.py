@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from dtvit.findings import Coverage, Outcome, Region, SeriesFindings, SliceFinding, Thresholds, conclude
-from train.dataset.data import UNCLEAR, Pictures
+from train.dataset.pictures import UNCLEAR, Pictures
 from train.evaluation.calibration import Calibration
 from train.evaluation.predicting import Logits
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F  # noqa: N812 - the field's own name for it
 from numpy.typing import NDArray
 
 from dtvit.findings import LOCATIONS
-from train.dataset.data import BLOOD_CELLS, CROP, Pictures
+from train.dataset.pictures import BLOOD_CELLS, CROP, Pictures
 from train.learning.ranks import Ranks
 from train.learning.sampling import Order
 from train.making import augment, augment_paper

@@ -16,9 +16,9 @@ import numpy as np
 from train import keeping
 from train.card import NO_PERSON
 from train.csvfile import UnusableData
-from train.dataset import data, filed
-from train.dataset.data import APART, ORIGINS, PARTS, Pictures, join, stack
+from train.dataset import filed
 from train.dataset.manifest import Manifest
+from train.dataset.pictures import APART, ORIGINS, PARTS, Pictures, frozen, join, load, part_of, stack
 from train.dataset.splits import Split
 from train.learning.result import Source
 from train.making import bleeds, enriching, lookalikes, synthetic
@@ -84,7 +84,7 @@ def _patients(recipe: Recipe, settings: Settings, listed: Manifest, split: Split
 
 def _phantoms(recipe: Recipe, settings: Settings, say: Say) -> Gathered:
     """The synthetic heads that the recipe asks for; makes those that are missing. Raises UnusableData."""
-    if not data.frozen(settings.phantom_folder) and {data.part_of(n) for n in range(recipe.phantom_heads)} < set(PARTS):
+    if not frozen(settings.phantom_folder) and {part_of(n) for n in range(recipe.phantom_heads)} < set(PARTS):
         raise UnusableData(
             f"{recipe.phantom_heads} synthetic heads are too few to validate and to test with: of every 20, one does "
             "each; set phantom_heads to 20 or more"
@@ -99,7 +99,7 @@ def _phantoms(recipe: Recipe, settings: Settings, say: Say) -> Gathered:
         processes=settings.processes,
         minutes=settings.phantom_minutes,
     )
-    pictures, made = data.load(settings.phantom_folder)
+    pictures, made = load(settings.phantom_folder)
     heads = len(np.unique(pictures.patient))
     told = (
         f"{heads:,} synthetic heads (dtvit.phantom {made['phantom']}), each with an intracerebral hemorrhage and "

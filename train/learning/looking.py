@@ -8,7 +8,7 @@ import torch.nn.functional as F  # noqa: N812 - the field's own name for it
 
 from dtvit.findings import LOCATIONS
 from dtvit.model import DTViT
-from train.dataset.data import Pictures
+from train.dataset.pictures import Pictures
 from train.evaluation import Logits, auc, calibrate, predict
 from train.evaluation.units import of_series, of_slices
 from train.learning.batches import location_labels

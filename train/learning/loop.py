@@ -22,7 +22,7 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from dtvit.inference import NotFinite, choose_device
-from train.dataset.data import Pictures
+from train.dataset.pictures import Pictures
 from train.learning import computing, looking, result, state
 from train.learning.batches import Batch, Batches
 from train.learning.computing import Built

@@ -18,7 +18,7 @@ from dtvit.findings import LOCATIONS
 from dtvit.inference import NotFinite
 from dtvit.wholefile import write_whole
 from train.card import NO_PERSON, model_card
-from train.dataset.data import APART, PARTS, Pictures
+from train.dataset.pictures import APART, PARTS, Pictures
 from train.evaluation import calibrate, heldout, measure, plain, predict
 from train.evaluation.calibration import EVEN, kept_with
 from train.evaluation.drift import statistics

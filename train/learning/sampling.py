@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtvit.findings import LOCATIONS
-from train.dataset.data import ORIGINS, Pictures
+from train.dataset.pictures import ORIGINS, Pictures
 from train.recipe import KINDS, Recipe
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtvit.preprocess import SIDE
-from train.dataset.data import BLOOD_CELLS, ORIGINS, PARTS, UNCLEAR, Pictures
+from train.dataset.pictures import BLOOD_CELLS, ORIGINS, PARTS, UNCLEAR, Pictures
 from train.keeping import once, version
 from train.making import bleeds, counterfactual
 from train.making.bleeds import Mask, Picture

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from train.dataset.data import ORIGINS, UNCLEAR, Pictures
+from train.dataset.pictures import ORIGINS, UNCLEAR, Pictures
 from train.making import bleeds
 from train.making.bleeds import Mask, Picture, Values, blurred
 from train.making.counterfactual import GREY_PER_HU

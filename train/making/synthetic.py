@@ -27,7 +27,7 @@ from dtvit.brain.regions import assign_regions
 from dtvit.brain.selection import SliceContent, classify_content
 from dtvit.findings import LOCATIONS, Region
 from train.csvfile import UnusableData
-from train.dataset.data import (
+from train.dataset.pictures import (
     BLOOD_CELLS,
     ORIGINS,
     PARTS,

@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from dtvit.findings import LOCATIONS
-from train.dataset.data import APART
+from train.dataset.pictures import APART
 from train.reproduce.planned import Row
 from train.reproduce.tables import SHORT_LEAKY, Made
 

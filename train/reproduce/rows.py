@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from train import keeping, recipe, yardsticks
 from train.dataset import splits
-from train.dataset.data import PARTS
 from train.dataset.manifest import Manifest
+from train.dataset.pictures import PARTS
 from train.dataset.splits import Split
 from train.evaluation import Logits, calibrate, measure, plain
 from train.learning.pretrained import UnavailableWeights

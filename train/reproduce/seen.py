@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from dtvit.wholefile import write_whole
 from train import yardsticks
 from train.dataset import filed, splits
-from train.dataset.data import PARTS, Part, Pictures
 from train.dataset.manifest import Manifest
+from train.dataset.pictures import PARTS, Part, Pictures
 from train.dataset.splits import Split
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from train import csvfile
-from train.dataset.data import APART
 from train.dataset.manifest import Manifest
+from train.dataset.pictures import APART
 from train.dataset.splits import LEAKY, REPLICAS, kind
 from train.document import Table
 from train.reproduce.papers import DTVIT as DTVIT_LINE
