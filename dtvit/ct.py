@@ -1,4 +1,4 @@
-"""CT objects to Hounsfield units: with `dtvit.reading.parsing`, the only part of this package that knows DICOM.
+"""CT objects to Hounsfield units: with `dtvit.reading`, the only part of this package that knows DICOM.
 
 No header is trusted. A false one (sizes, bit depth, sign, padding) costs its own slice and no more: sizes are bounded
 before anything is allocated, and a compressed frame's own size is read before a decoder sees it. Sources: PS3.3 C.8.2

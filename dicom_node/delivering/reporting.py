@@ -141,7 +141,7 @@ def summary_picture(
 ) -> Built:
     """The result as a Secondary Capture; `pictures`: index in `findings.slices` -> slice, those of `picture.shown`."""
     context = _context(maker, run, findings, ObjectKind.PICTURE, SecondaryCaptureImageStorage)
-    drawn = [findings.slices[i] for i in picture.shown(findings) if i in pictures]
+    drawn = [findings.slices[i] for i in picture.to_show(findings) if i in pictures]
     page = _page(maker, run, headers, findings, pictures)
     return _built(ObjectKind.PICTURE, capture.build(page, drawn, headers, findings, context), context)
 

@@ -49,8 +49,8 @@ class Shown:
     """From which the letters at the edges are made; None where the object has none."""
 
 
-def shown(findings: SeriesFindings) -> tuple[int, ...]:
-    """Indices in `findings.slices` of the images that the picture shows: the highest outputs, highest first."""
+def to_show(findings: SeriesFindings) -> tuple[int, ...]:
+    """Indices in `findings.slices` of the images that the picture is to show: the highest outputs, highest first."""
     evaluated = [i for i, s in enumerate(findings.slices) if s.evaluated]
     return tuple(sorted(evaluated, key=lambda i: -(findings.slices[i].presence or 0.0))[:COLUMNS])
 
@@ -67,8 +67,8 @@ def compose(
 ) -> Image.Image:
     """The page as RGB.
 
-    `pictures`: index in `findings.slices`, one of `shown` -> that slice. `series_number`: of the images. `thresholds`:
-    those for slices, drawn as lines. `run`: from the second on, the version is on top.
+    `pictures`: index in `findings.slices`, one of `to_show` -> that slice. `series_number`: of the images.
+    `thresholds`: those for slices, drawn as lines. `run`: from the second on, the version is on top.
     Raises `UnusableFindings` as `sr.build` does.
     """
     check_findings(findings)
@@ -115,7 +115,7 @@ def _right(page: Page, text: str, y: int, size: int, colour: Colour) -> None:
 
 
 def _slices(page: Page, findings: SeriesFindings, pictures: Mapping[int, Shown]) -> None:
-    chosen = shown(findings)
+    chosen = to_show(findings)
     if not chosen:
         return
     side = (WIDTH - 2 * MARGIN - (COLUMNS - 1) * 12) // COLUMNS

@@ -184,7 +184,7 @@ class Extras:
             slices = results.of_series(connection, series_id, self._maker.version)
         parts = {(each.instance_id, each.frame): each.parts for each in slices}
         pictures = {}
-        for index in picture.shown(found):
+        for index in picture.to_show(found):
             one = found.slices[index]
             speaks = one.outcome is not Outcome.ABSENT
             try:

@@ -111,7 +111,7 @@ def write(kind: str, places: tuple[str, ...], dicom: Path | None) -> None:
         findings,
         {
             i: picture.Shown(made.hu[i], looked(made, i) if speaks(findings.slices[i]) else None, SUPINE)
-            for i in picture.shown(findings)
+            for i in picture.to_show(findings)
         },
         algorithm="Example; no network was asked",
         notice=NOTICE,
@@ -128,7 +128,7 @@ def write(kind: str, places: tuple[str, ...], dicom: Path | None) -> None:
         scanner.write(series, dicom / kind)
         about = context(9001, findings, run)
         (dicom / f"{kind}.dcm").write_bytes(sr.to_bytes(sr.build(series, findings, about)))
-        drawn = [findings.slices[i] for i in picture.shown(findings)]
+        drawn = [findings.slices[i] for i in picture.to_show(findings)]
         seen = capture.build(page, drawn, series, findings, context(9002, findings, run))
         (dicom / f"{kind}-picture.dcm").write_bytes(sr.to_bytes(seen))
 

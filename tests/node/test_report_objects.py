@@ -39,7 +39,7 @@ def check(ds: Dataset, kind: str, tmp_path: Path) -> Dataset:
 def test_the_picture_becomes_a_secondary_capture_with_the_same_pixels(kind: str, tmp_path: Path) -> None:
     found = findings(kind)
     page = picture.compose(found, {}, algorithm="dtvit 0.1.0", notice=NOTICE)
-    drawn = [found.slices[i] for i in picture.shown(found)]
+    drawn = [found.slices[i] for i in picture.to_show(found)]
     made = capture.build(page, drawn, headers(), found, context(series_number=9002))
     ds = check(made, "SCImage", tmp_path)
     assert (ds.pixel_array == np.asarray(page)).all()

@@ -25,7 +25,7 @@ def draw(found: SeriesFindings, **given: object) -> Image.Image:
 
 
 def every(found: SeriesFindings, one: Shown) -> dict[int, Shown]:
-    return dict.fromkeys(picture.shown(found), one)
+    return dict.fromkeys(picture.to_show(found), one)
 
 
 def share_of(image: Image.Image, colour: tuple[int, int, int]) -> float:
@@ -68,7 +68,7 @@ def test_the_strip_shows_every_slice_and_hatches_those_left_out() -> None:
 
 def test_slices_with_the_highest_output_are_shown_highest_first_in_the_brain_window() -> None:
     found = findings("deep")
-    outputs = [found.slices[i].presence for i in picture.shown(found)]
+    outputs = [found.slices[i].presence for i in picture.to_show(found)]
     assert outputs == sorted((s.presence for s in found.evaluated), reverse=True)[: picture.COLUMNS]
     page = draw(found)
     assert share_of(page, (128, 128, 128)) > 0.2, "40 HU is the middle of 0..80"
@@ -130,7 +130,7 @@ def test_each_letter_stands_at_the_edge_that_it_names(
     orientation: tuple[float, ...], left: str, right: str, top: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found, at = findings("deep"), dict[str, tuple[float, float]]()
-    first = picture.shown(found)[0]
+    first = picture.to_show(found)[0]
     monkeypatch.setattr(ImageDraw.ImageDraw, "text", lambda _, xy, text, **__: at.setdefault(text, xy))
     draw(found, pictures={first: replace(GREY, orientation=orientation)})
     assert at[left][0] + 250 < at[right][0]
@@ -142,7 +142,7 @@ def test_a_slice_is_shown_the_way_round_that_its_rows_and_columns_have() -> None
     found = findings("deep")
     hu = np.full((64, 64), 20.0, dtype=np.float32)
     hu[:32, :16] = 80.0  # the upper left, taller than wide
-    page = np.asarray(draw(found, pictures={picture.shown(found)[0]: Shown(hu)}))
+    page = np.asarray(draw(found, pictures={picture.to_show(found)[0]: Shown(hu)}))
     rows, columns = np.nonzero((page == 255).all(axis=-1))
     shade = np.nonzero((page == 64).all(axis=-1))
     assert (rows.min(), columns.min()) == (shade[0].min(), MARGIN)
