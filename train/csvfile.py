@@ -9,11 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from train.errors import UnusableData
+
 TOLD = 20  # problems in one message; more than that usually have one cause
-
-
-class UnusableData(Exception):
-    """Bad data, before anything was trained; the text names the file, row and column, and says what to do."""
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,11 @@ from dtvit.checkpoint import UnusableCheckpoint, describe
 from dtvit.inference import UnavailableDevice, choose_device
 from dtvit.model import UnknownEncoder, check_encoder
 from train.card import trained_on
-from train.csvfile import UnusableData
 from train.dataset import manifest, splits
 from train.dataset.manifest import Manifest
 from train.dataset.pictures import PARTS, Pictures
 from train.dataset.splits import Split
+from train.errors import UnusableData
 from train.learning import computing, state
 from train.learning.computing import Built
 from train.learning.gathering import gather

@@ -38,8 +38,9 @@ class Labels:
 def read(path: Path) -> Labels:
     """Raises NotPossible, naming every problem by row and column."""
     from train import csvfile
-    from train.csvfile import Problem, UnusableData, UnusableTable
+    from train.csvfile import Problem, UnusableTable
     from train.dataset.manifest import labels
+    from train.errors import UnusableData
 
     try:
         records = csvfile.table(path, csvfile.content(path))

@@ -18,8 +18,8 @@ from train.audit.run import TAUGHT, Order, Sizes, audit
 from train.audit.transplanting import BLENDERS
 from train.audit.words import paragraph
 from train.commands.audit import main
-from train.csvfile import UnusableData
 from train.dataset import manifest, splits
+from train.errors import UnusableData
 
 SIZES = Sizes(None, 3, 12, 18, 1, 1, 6)
 SMALL = Sizes(6, 2, 4, 4, 1, 1, 4)

@@ -24,7 +24,7 @@ from train.audit.implants import _Implant, _Study
 from train.audit.subject import Subject
 from train.audit.tissue import Anatomy, dilated
 from train.audit.trust import GOOD
-from train.csvfile import UnusableData
+from train.errors import UnusableData
 
 SEED = 5
 CANNOT = 255

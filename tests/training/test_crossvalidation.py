@@ -17,12 +17,12 @@ from train import recipe
 from train.commands.crossvalidate import main
 from train.comparing.crossvalidation import LABEL, crossvalidate, planned, pooled_calibration, summary, write_tables
 from train.comparing.trials import Trial, Work
-from train.csvfile import UnusableData
 from train.dataset.filed import load
 from train.dataset.manifest import Manifest
 from train.dataset.manifest import read as read_manifest
 from train.dataset.pictures import PARTS
 from train.dataset.splits import Split, folds
+from train.errors import UnusableData
 from train.evaluation import Logits, heldout
 from train.evaluation.heldout import HeldOut
 from train.learning.result import HELD_OUT

@@ -10,9 +10,9 @@ from PIL import Image
 
 from dtvit import preprocess
 from dtvit.findings import LOCATIONS
-from train.csvfile import UnusableData
 from train.dataset import filed, manifest, splits
 from train.dataset.pictures import PARTS, UNCLEAR
+from train.errors import UnusableData
 
 
 def kept(folder):

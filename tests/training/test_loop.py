@@ -32,7 +32,7 @@ from safetensors.torch import load_file
 
 from dtvit.checkpoint import describe
 from dtvit.model import DTViT
-from train.csvfile import UnusableData
+from train.errors import UnusableData
 from train.learning import computing, looking, result, state
 from train.learning.gathering import gather
 from train.learning.learner import Learner

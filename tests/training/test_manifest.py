@@ -8,8 +8,8 @@ import pytest
 from listed import entries, grey, listed, table
 from PIL import Image
 
-from train.csvfile import UnusableData
 from train.dataset import manifest
+from train.errors import UnusableData
 
 TWO = [("a", "deep"), ("b", "")]
 

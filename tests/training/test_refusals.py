@@ -9,7 +9,7 @@ from dtvit.checkpoint import UnusableCheckpoint, describe
 from dtvit.inference import UnavailableDevice
 from dtvit.model import UnknownEncoder
 from train.card import model_card
-from train.csvfile import UnusableData
+from train.errors import UnusableData
 from train.learning.loop import fit
 from train.learning.pretrained import UnavailableWeights
 from train.learning.state import STATE, UnusableRun

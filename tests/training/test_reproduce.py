@@ -14,9 +14,9 @@ from listed import entries, many, table
 from PIL import Image
 
 from train.commands.reproduce import main
-from train.csvfile import UnusableData
 from train.dataset import manifest, splits
 from train.dataset.manifest import Manifest
+from train.errors import UnusableData
 from train.learning.state import UnusableRun
 from train.progress import silent
 from train.reproduce import curves, papers, planned, reproducing, rows, subset, tables

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from listed import entries, listed, many, table
 
-from train.csvfile import UnusableData
 from train.dataset import manifest, splits
 from train.dataset.pictures import PARTS
+from train.errors import UnusableData
 
 
 def patients_of(found, split):

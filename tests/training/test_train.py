@@ -19,8 +19,8 @@ from dtvit import preprocess
 from dtvit.checkpoint import describe
 from dtvit.inference import Classifier
 from dtvit.model import DTViT
-from train.csvfile import UnusableData
 from train.dataset.pictures import freeze, load, part_of, read_shard, shard, write_shard
+from train.errors import UnusableData
 from train.learning.learner import Learner, choose_patches, loss
 from train.learning.lessons import first_lessons
 from train.learning.loop import fit

@@ -28,8 +28,8 @@ from train.audit.subject import Subject
 from train.audit.tissue import Anatomy, Picture, filled
 from train.audit.transplanting import BLENDERS, Graft, graft
 from train.audit.trust import LACKS_BRAIN, shows_brain
-from train.csvfile import UnusableData
 from train.dataset.pictures import Pictures
+from train.errors import UnusableData
 from train.making.bleeds import inside_skull
 
 TRIED = 8  # donors most like a slice, of those drawn for it, before it is left out

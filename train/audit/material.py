@@ -11,11 +11,11 @@ from collections.abc import Collection, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from train.csvfile import UnusableData
 from train.dataset import filed
 from train.dataset.manifest import Manifest, Row
 from train.dataset.pictures import PARTS, Pictures
 from train.dataset.splits import Split
+from train.errors import UnusableData
 
 _LABELS = ("without hemorrhage (ich 0)", "with hemorrhage (ich 1)")
 FRAME = 256  # pixels; `train.dataset.filed` in its own geometry

@@ -18,8 +18,8 @@ from train.audit.material import some
 from train.audit.subject import Subject
 from train.audit.tissue import Anatomy, Picture, eroded, finished, grain, head_of, residual
 from train.audit.trust import LACKS_BRAIN, shows_brain
-from train.csvfile import UnusableData
 from train.dataset.pictures import Pictures
+from train.errors import UnusableData
 
 MID_GREY = 128
 GOAL = Goal(0.6, at_most=True)

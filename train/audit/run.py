@@ -39,12 +39,12 @@ from train.audit.subject import Model, Subject
 from train.audit.tissue import Anatomy, look
 from train.audit.words import paragraph
 from train.card import trained_on
-from train.csvfile import UnusableData
 from train.dataset import manifest as manifests
 from train.dataset import splits
 from train.dataset.manifest import Manifest
 from train.dataset.pictures import Pictures
 from train.dataset.splits import Split
+from train.errors import UnusableData
 from train.evaluation.output import UnusableOutput, writable
 
 FORMAT = 1

@@ -21,12 +21,13 @@ from PIL import Image
 
 from dtvit import preprocess
 from dtvit.findings import LOCATIONS
-from train.csvfile import Problem, UnusableData, UnusableTable
+from train.csvfile import Problem, UnusableTable
 from train.dataset import picturefile
 from train.dataset.manifest import Manifest, Row
 from train.dataset.picturefile import UnusablePicture
 from train.dataset.pictures import BLOOD_CELLS, ORIGINS, UNCLEAR, Pictures
 from train.dataset.splits import Split
+from train.errors import UnusableData
 from train.turns import in_turn
 
 CROPPED_LATER = preprocess.PAPER_GEOMETRY

@@ -18,9 +18,10 @@ from pathlib import Path
 
 from dtvit.findings import LOCATIONS
 from train import csvfile
-from train.csvfile import Problem, UnusableData, UnusableTable, printable
+from train.csvfile import Problem, UnusableTable, printable
 from train.dataset.picturefile import UnusablePicture, look_at
 from train.dataset.pictures import PARTS, UNCLEAR
+from train.errors import UnusableData
 
 COLUMNS = ("path", "patient_id", "ich", "location", "study", "series", "slice", "site", "scanner", "split")
 ALIKE = 0.85  # "patientid", "Location", "ICH " are slips; "age" and "path_length" are columns of somebody's own

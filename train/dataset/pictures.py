@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtvit.wholefile import replacing, write_whole
-from train.csvfile import UnusableData
+from train.errors import UnusableData
 
 Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = ("train", "validation", "test")

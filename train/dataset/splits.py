@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from dtvit.wholefile import write_whole
 from train import csvfile
-from train.csvfile import Problem, UnusableData, UnusableTable
+from train.csvfile import Problem, UnusableTable
 from train.dataset.manifest import Manifest, Row, as_listed
 from train.dataset.pictures import APART, PARTS
+from train.errors import UnusableData
 
 SHARES = (0.8, 0.1, 0.1)
 """Shares of the training, the validation and the test part; Fan et al. 2024, section 2.2."""

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from dtvit import preprocess
 from dtvit.checkpoint import Checkpoint, UnusableCheckpoint
 from train import csvfile
-from train.csvfile import Problem, UnusableData, UnusableTable
+from train.csvfile import Problem, UnusableTable
 from train.dataset import filed, manifest, picturefile, splits
 from train.dataset.manifest import Manifest, Row
 from train.dataset.picturefile import UnusablePicture
 from train.dataset.pictures import PARTS, Pictures
 from train.dataset.splits import Split
+from train.errors import UnusableData
 
 ALL = "all"
 MASK_SUFFIXES = (".png", ".webp", ".bmp", ".tif", ".tiff")

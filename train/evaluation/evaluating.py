@@ -20,7 +20,7 @@ from dtvit.inference import NotFinite, UnavailableDevice, choose_device
 from dtvit.model import DTViT
 from dtvit.vit.relevance import NoAttention
 from train.card import learned_from
-from train.csvfile import UnusableData
+from train.errors import UnusableData
 from train.evaluation import drift, gallery, page, plots, rules, tables, words
 from train.evaluation.calibration import Calibration, kept_in
 from train.evaluation.cases import Cases, gather, geometry_of

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtvit.wholefile import replacing
-from train.csvfile import UnusableData
 from train.dataset.pictures import ORIGINS, PARTS, Part, Pictures, stack
+from train.errors import UnusableData
 from train.evaluation.predicting import Logits
 
 TRUTH = ("presence", "location", "patient", "series", "part", "origin", "volume_ml", "area_mm2")

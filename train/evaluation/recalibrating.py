@@ -10,8 +10,8 @@ import numpy as np
 
 from dtvit.checkpoint import Checkpoint, describe, save
 from dtvit.model import DTViT
-from train.csvfile import UnusableData
 from train.dataset.pictures import PARTS
+from train.errors import UnusableData
 from train.evaluation.calibration import kept_with
 from train.evaluation.cases import ALL, Cases, gather, geometry_of
 from train.evaluation.measuring import calibrate

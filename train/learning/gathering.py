@@ -15,11 +15,11 @@ import numpy as np
 
 from train import keeping
 from train.card import NO_PERSON
-from train.csvfile import UnusableData
 from train.dataset import filed
 from train.dataset.manifest import Manifest
 from train.dataset.pictures import APART, ORIGINS, PARTS, Pictures, frozen, join, load, part_of, stack
 from train.dataset.splits import Split
+from train.errors import UnusableData
 from train.learning.result import Source
 from train.making import bleeds, enriching, lookalikes, synthetic
 from train.making.lookalikes import Lookalikes

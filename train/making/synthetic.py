@@ -26,7 +26,6 @@ from dtvit import brace, phantom, preprocess
 from dtvit.brain.regions import assign_regions
 from dtvit.brain.selection import SliceContent, classify_content
 from dtvit.findings import LOCATIONS, Region
-from train.csvfile import UnusableData
 from train.dataset.pictures import (
     BLOOD_CELLS,
     ORIGINS,
@@ -39,6 +38,7 @@ from train.dataset.pictures import (
     shard,
     write_shard,
 )
+from train.errors import UnusableData
 from train.processes import LostProcess, pool
 from train.progress import SAY_EVERY_S, Say
 from train.turns import in_turn

@@ -7,7 +7,7 @@ import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from train.csvfile import UnusableData
+from train.errors import UnusableData
 from train.reproduce.planned import V1, V2
 
 SHIPPED = Path(__file__).with_name("papers.toml")

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from dtvit.wholefile import write_whole
 from train import document
-from train.csvfile import UnusableData
 from train.dataset import manifest
 from train.dataset.manifest import Manifest
 from train.document import Block, Heading, Image, Items, Table
+from train.errors import UnusableData
 from train.learning.state import UnusableRun, claimed
 from train.progress import Say
 from train.reproduce import curves, planned, rows, subset, tables
