@@ -807,7 +807,7 @@ def test_what_was_passed_over_for_a_series_that_then_goes_to_another_study_waits
     node.tick_after(31)
     elsewhere = {"StudyInstanceUID": "1.2.3.9", "PatientID": "SYN-0002"}
     node.accept(*[changed(ds, **elsewhere) for ds in head_series()])
-    node.tick_after(1)
+    node.tick_after(5)
     left = node.rows(series_table)[1]
     assert left.state == "failed"
     assert left.reason == (
