@@ -207,9 +207,9 @@ def _change_place(
     same_patient = all(one.patient == header.patient for one in counted)
     if same_patient and set(connection.scalars(studies)) == {header.study_uid}:
         return ()
-    # A series that it left before, as where its study was split, may have a result of it that still waits.
-    elsewhere = {one.series_id for one in counted} | {series_id}
-    left = [one for one in earlier if one.series_id not in elsewhere]
+    # A series that it left before, as where its study was split, may have a result of it that still waits; it may come
+    # back to that series as another patient's.
+    left = [one for one in earlier if one.series_id not in {each.series_id for each in counted}]
     counted += [one for one in left if is_about(connection, one.series_id, header.sop_instance_uid)]
     others_patient = {one.series_id for one in counted if one.patient != header.patient}
     was_in = series.c.id.in_({one.series_id for one in counted})

@@ -603,6 +603,16 @@ def test_what_waits_is_not_sent_either_once_its_images_are_another_patients_by_w
     assert node.rows(series_table)[0].state == "failed"
 
 
+def test_a_report_that_waits_is_not_sent_once_an_image_comes_back_as_another_patients(tmp_path: Path) -> None:
+    """By way of another series, so that the one it comes back to no longer counts it when it comes."""
+    node = reported(tmp_path, peer(104))
+    image = head_series()[3]
+    node.accept(changed(image, SeriesInstanceUID="1.2.3.9.1"))
+    assert len(owed(node)) == 1
+    node.accept(changed(image, PatientID="SYN-0002"))
+    assert owed(node) == set()
+
+
 def test_a_series_whose_images_went_to_another_study_waits_for_a_person_if_it_was_reported(tmp_path: Path) -> None:
     """Under another Series Instance UID, so that no newer run of it would ever tell that they are elsewhere."""
     node = reported(tmp_path, peer(104))
