@@ -10,7 +10,7 @@ help:
 	@echo "make demo    install, then send four synthetic patients through the node and show the reports"
 	@echo "make test    install, then run the tests, two files at a time (TEST_PROCESSES)"
 	@echo "make soak    kill the node SOAK_KILLS times (1000), and say what was lost; an hour"
-	@echo "make life    let LIFE_COUNT (5000) made-up lives of series and jobs come right, and say where one does not; half an hour"
+	@echo "make life    let LIFE_COUNT (5000) made-up lives of series and jobs come right, and say where one does not; an hour and a half"
 	@echo "make fuzz    send the receiver 30,000 broken associations, and say what became of them; half an hour"
 	@echo "make bench   measure brace removal, training, classifying, latency, growth, and receiving (with DCMTK and Orthanc installed); two hours"
 	@echo "make check   ruff, mypy, import-linter"

@@ -139,7 +139,7 @@ def with_limits(
 def summary_picture(
     maker: Maker, run: Run, headers: Sequence[Dataset], findings: SeriesFindings, pictures: Mapping[int, Shown]
 ) -> Built:
-    """The result as a Secondary Capture; `pictures`: index in `findings.slices` -> slice, those of `picture.shown`."""
+    """The result as a Secondary Capture; `pictures`: index in `findings.slices` (of `picture.to_show`) -> slice."""
     context = _context(maker, run, findings, ObjectKind.PICTURE, SecondaryCaptureImageStorage)
     drawn = [findings.slices[i] for i in picture.to_show(findings) if i in pictures]
     page = _page(maker, run, headers, findings, pictures)
