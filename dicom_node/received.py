@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
 
+from dicom_node import digests
 from dicom_node.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 _BEFORE_GROUP_2 = 132  # preamble and prefix
@@ -25,8 +25,8 @@ class Received:
     meta: bytes
     """Preamble, prefix and File Meta Information (PS3.10 7.1), ready to precede the data set in a file."""
     data_set: bytes | bytearray
-    sha256: str
-    """Digest of the data set, computed while the data arrive."""
+    digest: str
+    """Of the data set (`digests`), made while the data arrive."""
     calling_aet: str
     association: int
     """The node's own number for the association, for the log."""
@@ -68,11 +68,11 @@ def _data_set_at(content: bytes) -> int:
     return length_at + 4 + int.from_bytes(content[length_at : length_at + 4], "little")
 
 
-def is_acknowledged(content: bytes, size: int, sha256: str) -> bool:
+def is_acknowledged(content: bytes, size: int, digest: str) -> bool:
     """Whether a file of the spool is still what was acknowledged: of this size, and its data set with this digest."""
     if len(content) != size:
         return False
-    return hashlib.sha256(memoryview(content)[_data_set_at(content) :]).hexdigest() == sha256  # no copy of a gigabyte
+    return digests.is_of(memoryview(content)[_data_set_at(content) :], digest)  # no copy of a gigabyte
 
 
 def from_file(path: Path, *, calling_aet: str) -> Received:
@@ -89,7 +89,7 @@ def from_file(path: Path, *, calling_aet: str) -> Received:
         transfer_syntax_uid=str(meta.get("TransferSyntaxUID", "")),
         meta=content[:data_set_at],
         data_set=content[data_set_at:],
-        sha256=hashlib.sha256(content[data_set_at:]).hexdigest(),
+        digest=digests.of(content[data_set_at:]),
         calling_aet=calling_aet,
         association=0,
     )

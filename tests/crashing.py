@@ -11,7 +11,6 @@ write, fsync and commit is the right one is for tests/node/test_spool.py and tes
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import os
 import random
@@ -34,7 +33,7 @@ from made import head_series
 from running import NODE, SENDER
 from untrained import untrained_checkpoint
 
-from dicom_node import scanner, uids
+from dicom_node import digests, scanner, uids
 from dicom_node.errors import PeerError, StoreUnavailable
 from dicom_node.network import commitment, scu
 from dicom_node.network.stand_in import free_port
@@ -93,7 +92,7 @@ class Study:
 
     uid: str
     items: list[scu.Outgoing]
-    sha256: dict[str, str]
+    digests: dict[str, str]
     """SOP Instance UID -> digest of the data set as it was sent."""
     acknowledged: set[str] = field(default_factory=set)
     transaction: str = ""
@@ -104,10 +103,10 @@ class Study:
         return [item for item in self.items if item.sop_instance_uid not in self.acknowledged]
 
 
-def data_set_sha256(file: Path) -> str:
+def data_set_digest(file: Path) -> str:
     """Of a Part 10 file without preamble and File Meta Information, whose length stands at byte 140 (PS3.10 7.1)."""
     content = file.read_bytes()
-    return hashlib.sha256(content[144 + int.from_bytes(content[140:144], "little") :]).hexdigest()
+    return digests.of(content[144 + int.from_bytes(content[140:144], "little") :])
 
 
 def _end(processes: Sequence[int]) -> bool:
@@ -176,7 +175,7 @@ class Soak:
         study = Study(
             str(made[0].StudyInstanceUID),
             items,
-            {item.sop_instance_uid: data_set_sha256(path) for item, path in zip(items, paths, strict=True)},
+            {item.sop_instance_uid: data_set_digest(path) for item, path in zip(items, paths, strict=True)},
         )
         self.studies.append(study)
         for half in (items[::2], items[1::2]):
@@ -230,16 +229,16 @@ class Soak:
 
     def check_kept(self) -> int:
         """Every acknowledged image is there and whole; returns how many that are."""
-        acknowledged = {uid: study.sha256[uid] for study in self.studies for uid in list(study.acknowledged)}
+        acknowledged = {uid: study.digests[uid] for study in self.studies for uid in list(study.acknowledged)}
         columns = instances.c
-        rows = self.rows(sa.select(columns.sop_instance_uid, columns.file, columns.sha256, columns.current))
-        known = {uid: (file, sha256) for uid, file, sha256, current in rows if current}
+        rows = self.rows(sa.select(columns.sop_instance_uid, columns.file, columns.digest, columns.current))
+        known = {uid: (file, digest) for uid, file, digest, current in rows if current}
         assert len(known) == len(rows), "an image was filed twice"
-        for uid, sha256 in acknowledged.items():
+        for uid, digest in acknowledged.items():
             assert uid in known, f"{uid} was acknowledged and has no row"
             file, noted = known[uid]
-            assert noted == sha256, f"{uid}: the row has another digest than what was sent"
-            assert data_set_sha256(self.data / "spool" / file) == sha256, f"{uid}: the file is not what was sent"
+            assert noted == digest, f"{uid}: the row has another digest than what was sent"
+            assert data_set_digest(self.data / "spool" / file) == digest, f"{uid}: the file is not what was sent"
         return len(acknowledged)
 
     def check_reports(self) -> None:

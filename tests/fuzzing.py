@@ -29,6 +29,7 @@ from pydicom import dcmread
 from pydicom.filebase import DicomBytesIO
 from receiving import associate, exchange, pdus, receiver
 
+from dicom_node import digests
 from dicom_node.network.scp import Receiver
 from dicom_node.received import Received
 from dicom_node.status import StoreStatus
@@ -57,8 +58,8 @@ class Kept:
 
     def missing(self) -> list[str]:
         """Digests of promised data sets that are not, byte for byte, in a file that a row names."""
-        rows = {row.sha256: row.file for row in self.node.rows(instances)}
-        sums = {hashlib.sha256(data).hexdigest(): data for known in self.promised.values() for data in known}
+        rows = {row.digest: row.file for row in self.node.rows(instances)}
+        sums = {digests.of(data): data for known in self.promised.values() for data in known}
         return [
             digest
             for digest, data in sums.items()

@@ -5,7 +5,6 @@ Content is drawn by the phantom once a test run; where only headers count, the p
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from pydicom.filewriter import write_dataset
 from pynetdicom.dsutils import encode_file_meta
 from untrained import metadata
 
+from dicom_node import digests
 from dicom_node.config import Config, Eligibility, NodeSection, Peer
 from dicom_node.received import Received
 from dicom_node.receiving.arrivals import Arrivals
@@ -135,7 +135,7 @@ def received(
         "association": 1,
     }
     given |= changed
-    return Received(**{"sha256": hashlib.sha256(given["data_set"]).hexdigest()} | given)
+    return Received(**{"digest": digests.of(given["data_set"])} | given)
 
 
 def part10(ds: Dataset, **given: Any) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -303,7 +302,7 @@ def _encoded(ds: Dataset, way: Telling) -> Received:
             size = b"\4\0\0\0" if syntax.is_implicit_VR else b"UL" + (4).to_bytes(2, order)
             whole += group.to_bytes(2, order) + b"\0\0" + size + len(content).to_bytes(4, order)
         whole += content
-    return received(ds, syntax=way.syntax, data_set=whole, sha256=hashlib.sha256(whole).hexdigest())
+    return received(ds, syntax=way.syntax, data_set=whole)
 
 
 def _without_lengths(ds: Dataset) -> None:

@@ -207,18 +207,18 @@ class Keeper:
         row = rows[0]
         if row.sop_class_uid != sop_class_uid:
             return FailureReason.CLASS_INSTANCE_CONFLICT
-        if not self._is_whole(row.file, row.size, row.sha256):
+        if not self._is_whole(row.file, row.size, row.digest):
             return FailureReason.PROCESSING_FAILURE
         with self._database.write() as connection:
             stays = commitment.promise(connection, row.id, now=self._clock())
         return None if stays else FailureReason.NO_SUCH_OBJECT_INSTANCE
 
-    def _is_whole(self, file: str, size: int, sha256: str) -> bool:
+    def _is_whole(self, file: str, size: int, digest: str) -> bool:
         try:
             content = self._spool.read(file)
         except (FileNotFoundError, StoreUnavailable):
             return False
-        return is_acknowledged(content, size, sha256)
+        return is_acknowledged(content, size, digest)
 
     def _peer_of(self, ae_title: str) -> Peer | None:
         return next((peer for peer in self._config.peers if peer.ae_title == ae_title), None)

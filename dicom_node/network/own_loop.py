@@ -8,7 +8,6 @@ node.receive_loop says so. Sources: PS3.8 9.2, 9.3.5, annex E (P-DATA), PS3.7 9.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import socket
 import ssl
 import struct
@@ -17,6 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from dicom_node import digests
 from dicom_node.network import command, upperlayer
 from dicom_node.network.command import COMMAND, LAST, MAX_COMMAND, Command, Field
 from dicom_node.network.memory import Memory
@@ -30,7 +30,7 @@ _WHOLE = socket.MSG_WAITALL if sys.platform == "linux" else 0
 _QUICKACK = getattr(socket, "TCP_QUICKACK", None)  # Linux; otherwise senders with Nagle's algorithm wait for our ACK
 
 Store = Callable[[str, str, str, bytearray, str], StoreStatus]
-"""SOP Class and Instance UID, transfer syntax, data set, its SHA-256 -> status."""
+"""SOP Class and Instance UID, transfer syntax, data set, its digest -> status."""
 
 
 def _timed_by_the_kernel(connection: socket.socket, longest_s: float) -> bool:
@@ -56,7 +56,7 @@ class _Message:
     command_set: bytearray = field(default_factory=bytearray)
     command: Command | None = None
     data_set: bytearray = field(default_factory=bytearray)
-    digest: hashlib._Hash = field(default_factory=hashlib.sha256)
+    digest: digests.Digest = field(default_factory=digests.Digest)
     """Of the data set, made while the peer sends the rest of it."""
     held: int = 0
     """Bytes of the data set that `memory` has lent."""
@@ -235,7 +235,7 @@ class Loop:
                 sop_class, sop_instance = (
                     uid.decode("ascii", "replace") for uid in (asked.sop_class, asked.sop_instance)
                 )
-                digest = message.digest.hexdigest()
+                digest = digests.noted(message.digest)
                 status = self._store(sop_class, sop_instance, transfer_syntax, message.data_set, digest)
         elif asked.field == Field.C_ECHO:
             status = StoreStatus.SUCCESS

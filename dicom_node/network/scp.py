@@ -6,7 +6,6 @@ Only AE titles, addresses and the node's own association numbers are logged, not
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import threading
 from collections.abc import Callable, Sequence
@@ -17,6 +16,7 @@ from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext, build_context
 from pynetdicom.transport import RequestHandler
 
+from dicom_node import digests
 from dicom_node.config import Config
 from dicom_node.errors import NodeError
 from dicom_node.logs import fields, trace
@@ -199,7 +199,7 @@ class Receiver:
             try:
                 if event.context.abstract_syntax == syntaxes.VERIFICATION:  # the only context that a stranger has
                     return StoreStatus.SOP_CLASS_NOT_SUPPORTED
-                digest, syntax = hashlib.sha256(data_set).hexdigest(), str(event.context.transfer_syntax)
+                digest, syntax = digests.of(data_set), str(event.context.transfer_syntax)
                 return self._store(connection, sop_class, sop_instance, syntax, data_set, digest)
             finally:
                 bounds.answered(len(data_set))
@@ -235,7 +235,7 @@ class Receiver:
         sop_instance: str,
         transfer_syntax: str,
         data_set: bytes | bytearray,
-        sha256: str,
+        digest: str,
     ) -> StoreStatus:
         """The callback decides what becomes of the object; an error of ours is never answered with Success."""
         received = Received(
@@ -244,7 +244,7 @@ class Receiver:
             transfer_syntax_uid=transfer_syntax,
             meta=file_meta(sop_class, sop_instance, transfer_syntax),
             data_set=data_set,
-            sha256=sha256,
+            digest=digest,
             calling_aet=connection.calling or "",
             association=connection.number,
         )

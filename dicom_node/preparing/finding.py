@@ -82,7 +82,7 @@ def _read(path: Path) -> Instance:
     return Instance(
         path,
         header,
-        digest=one.sha256,
+        digest=one.digest,
         patient_id=told["PatientID"],
         person=told["PatientID"] or named,
         site=told["InstitutionName"],

@@ -92,7 +92,7 @@ class Arrivals:
             transfer_syntax_uid=received.transfer_syntax_uid,
             file=name,
             size=len(received.meta) + len(received.data_set),
-            sha256=received.sha256,
+            digest=received.digest,
             ruled_out=eligibility.ruled_out(head.sop_class_uid, head.facts, self._rules),
             calling_aet=received.calling_aet,
             at=now,

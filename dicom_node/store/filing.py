@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
+from dicom_node import digests
 from dicom_node.headers.facts import Facts
 from dicom_node.headers.header import Header
 from dicom_node.store import further, settling
@@ -47,7 +48,8 @@ class Arrival:
     transfer_syntax_uid: str
     file: str
     size: int
-    sha256: str
+    digest: str
+    """Of its data set: `dicom_node.digests`."""
     ruled_out: str | None
     calling_aet: str
     at: float
@@ -75,10 +77,10 @@ class Files(Protocol):
     def holds(self, name: str, size: int) -> bool:
         """Whether there is one with this name and size."""
 
-    def is_whole(self, name: str, size: int, sha256: str) -> bool:
+    def is_whole(self, name: str, size: int, digest: str) -> bool:
         """Whether it is what was acknowledged; a lost or damaged copy is replaced by the one that arrives again.
 
-        `sha256`: of its data set.
+        `digest`: of its data set.
         """
 
     def pixels(self, name: str, transfer_syntax_uid: str) -> str | None:
@@ -103,7 +105,7 @@ def file(connection: Connection, arrival: Arrival, *, reopen_wait_s: float, file
     same_uid = instances.c.sop_instance_uid == header.sop_instance_uid
     earlier = connection.execute(sa.select(instances).where(same_uid)).all()
     for known in earlier:
-        if known.sha256 == arrival.sha256:
+        if _same_bytes(known, arrival, files):
             mends = _again(connection, known, arrival, files)
             replaced = known.file if mends else None
             if known.current or not _taken_back(connection, arrival, known, earlier, files):
@@ -140,7 +142,7 @@ def _row(arrival: Arrival) -> dict[str, Any]:
         "transfer_syntax_uid": arrival.transfer_syntax_uid,
         "file": arrival.file,
         "size": arrival.size,
-        "sha256": arrival.sha256,
+        "digest": arrival.digest,
         "pixel_sha256": None,
         "identity": header.identity,
         "patient": header.patient,
@@ -153,10 +155,17 @@ def _row(arrival: Arrival) -> dict[str, Any]:
     }
 
 
+def _same_bytes(row: sa.Row[Any], arrival: Arrival, files: Files) -> bool:
+    """Where an earlier version noted another kind of digest, the file that has just come decides."""
+    if digests.is_earlier(row.digest):
+        return files.is_whole(arrival.file, arrival.size, row.digest)
+    return bool(row.digest == arrival.digest)
+
+
 def _again(connection: Connection, row: sa.Row[Any], arrival: Arrival, files: Files) -> bool:
     """The same bytes again; returns whether this copy takes the place of a lost or damaged one."""
     _retain(connection, row.series_id, now=arrival.at)
-    if files.is_whole(row.file, row.size, row.sha256):
+    if files.is_whole(row.file, row.size, row.digest):
         return False
     mended = {"file": arrival.file, "size": arrival.size, "pixel_sha256": None, "tries": 0}
     connection.execute(instances.update().where(instances.c.id == row.id).values(mended))

@@ -131,7 +131,7 @@ instances = Table(
     Column("transfer_syntax_uid", String(64), nullable=False),
     Column("file", String(128), nullable=False),
     Column("size", BigInteger, nullable=False),
-    Column("sha256", String(64), nullable=False),  # of the encoded data set, without the file meta information
+    Column("digest", String(64), nullable=False),  # digests.of the encoded data set, without File Meta Information
     Column("pixel_sha256", String(64)),  # once compared with another of its UID; header.pixel_digest
     Column("identity", String(64), nullable=False),
     Column("patient", String(64), nullable=False),  # header.patient_digest
@@ -142,7 +142,8 @@ instances = Table(
     Column("current", Boolean, nullable=False),  # False once a corrected header replaced it
     Column("tries", Integer, nullable=False),  # how often a worker began to read it without finishing
     Column("committed_at", Float),  # when we committed to keeping it (storage commitment); from then on it stays
-    UniqueConstraint("sop_instance_uid", "sha256"),
+    # Its name is from when the digest was SHA-256; SQLite would have to copy the table to give it another.
+    UniqueConstraint("sop_instance_uid", "digest", name="uq_instances_sop_instance_uid_sha256"),
     **_NUMBERED,
 )
 

@@ -58,8 +58,8 @@ class _Looked:
     def holds(self, name: str, size: int) -> bool:
         return self._spool.holds(name, size)
 
-    def is_whole(self, name: str, size: int, sha256: str) -> bool:
-        return bool(self._answer(self._look_whether_whole, name, size, sha256))
+    def is_whole(self, name: str, size: int, digest: str) -> bool:
+        return bool(self._answer(self._look_whether_whole, name, size, digest))
 
     def pixels(self, name: str, transfer_syntax_uid: str) -> str | None:
         found: str | None = self._answer(self._look_at_pixels, name, transfer_syntax_uid)
@@ -76,9 +76,9 @@ class _Looked:
             raise _NotLookedAt
         return self._known[asked]
 
-    def _look_whether_whole(self, name: str, size: int, sha256: str) -> bool:
+    def _look_whether_whole(self, name: str, size: int, digest: str) -> bool:
         try:
-            return is_acknowledged(self._spool.read(name), size, sha256)
+            return is_acknowledged(self._spool.read(name), size, digest)
         except FileNotFoundError:
             return False
 

@@ -22,10 +22,10 @@ ENDED = ("delivered", "failed", "withdrawn")
 
 def check(world: World) -> None:
     """At any time: what was acknowledged is there, and what counts is what should."""
-    rows = {row.sha256: row for row in world.rows(sa.select(tables.instances))}
+    rows = {row.digest: row for row in world.rows(sa.select(tables.instances))}
     for uid, versions in world.truth.versions.items():
         for one in versions:
-            row = rows.get(sent(one).sha256)
+            row = rows.get(sent(one).digest)
             assert row is not None, f"{one} was acknowledged and has no row"
             assert world.spool.holds(row.file, row.size), f"{one} was acknowledged and has no file"
             counts = one in world.truth.counts[uid]
@@ -69,9 +69,9 @@ def waits(world: World) -> list[str]:
 
 def check_files(world: World) -> None:
     """Every row's file is whole."""
-    for row in world.rows(sa.select(tables.instances.c.file, tables.instances.c.sha256)):
+    for row in world.rows(sa.select(tables.instances.c.file, tables.instances.c.digest)):
         content = world.spool.read(row.file)
-        assert content.endswith(next(sent(i).data_set for i in _all_images(world) if sent(i).sha256 == row.sha256))
+        assert content.endswith(next(sent(i).data_set for i in _all_images(world) if sent(i).digest == row.digest))
 
 
 def _all_images(world: World) -> list[Image]:

@@ -316,7 +316,7 @@ class World:
             assert status in (None, StoreStatus.SUCCESS, StoreStatus.OUT_OF_RESOURCES), status
         self._arriving = False
         self.truth.arrived(image, self.steady())
-        is_filed = tables.instances.c.sha256 == sent(image).sha256
+        is_filed = tables.instances.c.digest == sent(image).digest
         if image.patient in self.erased[before:] and not self.rows(sa.select(tables.instances.c.id).where(is_filed)):
             self._is_erased(image.patient, {image.series})  # between its row and its answer
 
@@ -484,8 +484,8 @@ class World:
         self.truth.spoil(*touched)
         self.forgotten |= touched
         self.excuse(lambda one: one.patient == patient or bool(one.series & touched))
-        kept = {row.sha256 for row in self.rows(sa.select(tables.instances.c.sha256))}
-        self.truth.drop(lambda one: sent(one).sha256 not in kept)
+        kept = {row.digest for row in self.rows(sa.select(tables.instances.c.digest))}
+        self.truth.drop(lambda one: sent(one).digest not in kept)
         known = {row.series_uid for row in self.rows(sa.select(tables.series.c.series_uid))}
         self.truth.study_of = {uid: study for uid, study in self.truth.study_of.items() if uid in known}
         assert not [one for versions in self.truth.versions.values() for one in versions if one.patient == patient]

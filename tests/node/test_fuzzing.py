@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from hypothesis import strategies as st
 from made import CT, ct, encoded, made_node
 from receiving import associate, command, element, listening, p_data, request
 
+from dicom_node import digests
 from dicom_node.network import request as requests
 from dicom_node.network.command import parse as parse_command
 from dicom_node.network.memory import Memory
@@ -123,9 +123,9 @@ def test_whatever_comes_success_is_said_once_for_each_object_kept(messages: list
     """The loop of our own without a network, so that hypothesis can shrink what it finds."""
     kept: list[bytes] = []
 
-    def store(_: str, __: str, syntax: str, data: bytearray, sha256: str) -> StoreStatus:
+    def store(_: str, __: str, syntax: str, data: bytearray, digest: str) -> StoreStatus:
         kept.append(bytes(data))
-        assert sha256 == hashlib.sha256(data).hexdigest()
+        assert digest == digests.of(data)
         return StoreStatus.SUCCESS
 
     stream = b"".join(messages)

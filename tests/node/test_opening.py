@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import re
 import shutil
@@ -12,17 +13,18 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from click.testing import CliRunner
-from made import Made, grey_series, made_node
+from made import Made, changed, ct, encoded, grey_series, made_node
 
 from dicom_node.cli import main
 from dicom_node.configfile import load
 from dicom_node.errors import NodeError, StoreUnavailable
+from dicom_node.received import data_set_in
 from dicom_node.serving import service
 from dicom_node.serving.service import Service
 from dicom_node.store import opening
 from dicom_node.store.database import Database
 from dicom_node.store.results import Version
-from dicom_node.store.tables import series
+from dicom_node.store.tables import instances, series
 
 
 @pytest.fixture
@@ -47,6 +49,18 @@ def filled(folder: Path) -> Made:
 def at_revision(node: Made, revision: str) -> None:
     with node.database.write() as connection:
         connection.execute(sa.text("UPDATE alembic_version SET version_num = :it"), {"it": revision})
+
+
+def older(node: Made, revision: str) -> None:
+    """Turn its database into one that a node of that schema left."""
+    at_revision(node, revision)
+    with node.database.write() as connection:
+        for row in connection.execute(sa.select(instances.c.id, instances.c.file)).all():
+            sha256 = hashlib.sha256(data_set_in(node.spool.read(row.file))).hexdigest()
+            connection.execute(instances.update().where(instances.c.id == row.id).values(digest=sha256))
+        connection.execute(sa.text("ALTER TABLE instances RENAME COLUMN digest TO sha256"))
+        if revision <= "0003":
+            connection.execute(sa.text("ALTER TABLE series DROP COLUMN passed_over_for"))
 
 
 @pytest.mark.parametrize(
@@ -100,11 +114,29 @@ def test_what_an_older_node_passed_over_is_looked_after_by_a_newer_one(tmp_path:
     node.tick_after(31)
     before = [row.passed_over_for for row in node.rows(series)]
     assert before == [None, 1]
-    at_revision(node, "0003")
-    with node.database.write() as connection:
-        connection.execute(sa.text("ALTER TABLE series DROP COLUMN passed_over_for"))
+    older(node, "0003")
     node.database.prepare()
     assert [row.passed_over_for for row in node.rows(series)] == before
+
+
+def test_what_an_older_node_acknowledged_is_known_to_a_newer_one(tmp_path: Path) -> None:
+    """Its digests are SHA-256."""
+    node = made_node(tmp_path)
+    node.accept(ct(1), ct(2), ct(3))
+    older(node, "0004")
+    node.database.prepare()
+    assert {len(row.digest) for row in node.rows(instances)} == {64}
+    lost, damaged, _ = (row.file for row in node.rows(instances))
+    node.spool.remove(lost)
+    path = node.spool.path(damaged)
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    assert node.accept(ct(1), ct(2), ct(3)) == [0, 0, 0]
+    kept = node.rows(instances)
+    assert [row.current for row in kept] == [True, True, True]
+    assert [node.spool.read(row.file).endswith(encoded(ct(n))) for n, row in enumerate(kept, 1)] == [True, True, True]
+    assert node.files() == {row.file for row in kept}
+    node.accept(changed(ct(3), PixelData=bytes(512)))
+    assert node.rows(series)[0].state == "failed"
 
 
 def test_a_service_that_may_not_read_its_folder_says_so_too(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
