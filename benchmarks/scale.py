@@ -68,7 +68,8 @@ def fill(node: Made, images: int) -> None:
         {"sop_class_uid": "1.2.840.10008.5.1.4.1.1.2", "transfer_syntax_uid": "1.2.840.10008.1.2.1", "size": 525_000}
         | {"facts": json.dumps(facts), "calling_aet": "CT1", "received_at": at, "current": 1, "tries": 0},
         {"series_id": f"(k - 1) / {IMAGES} + 1", "sop_instance_uid": "'2.25.' || k || '.1'", "file": _hex("aa/", 32)}
-        | {name: _hex("", 64) for name in ("sha256", "pixel_sha256", "identity", "patient")},
+        | {"digest": _hex("blake3-", 44)}
+        | {name: _hex("", 64) for name in ("pixel_sha256", "identity", "patient")},
     )
     plain = {k: json.dumps(v) if isinstance(v, dict) else v for k, v in result.items() if k != "instance_id"}
     _multiply(node, slice_results, count * IMAGES, plain, {"instance_id": "k"})
