@@ -26,7 +26,7 @@ class Instance:
     path: Path
     header: Header
     digest: str
-    """SHA-256 of the data set."""
+    """Of the data set (`dicom_node.digests`)."""
     patient_id: str
     """As the object has it; empty where it has none."""
     person: str
