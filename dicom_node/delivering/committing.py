@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 from dicom_node import uids
 from dicom_node.config import Config, Peer, Results
-from dicom_node.errors import PeerError, StoreUnavailable
+from dicom_node.errors import PeerError
 from dicom_node.logs import fields
 from dicom_node.network import commitment as network
 from dicom_node.network.commitment import Reference, Report
@@ -165,7 +165,7 @@ class Keeper:
         return CommitmentStatus.SUCCESS
 
     def tick(self) -> int:
-        """Answer the requests that are due; returns how many."""
+        """Answer the requests that are due; returns how many. Raises StoreFull and StoreUnavailable: they wait."""
         now = self._clock()
         longest_s = self._config.results.retry_longest_s
         with self._database.read() as connection:
@@ -214,9 +214,10 @@ class Keeper:
         return None if stays else FailureReason.NO_SUCH_OBJECT_INSTANCE
 
     def _is_whole(self, file: str, size: int, digest: str) -> bool:
+        """Raises StoreUnavailable where the spool cannot be read: that passes, and says nothing of this file."""
         try:
             content = self._spool.read(file)
-        except (FileNotFoundError, StoreUnavailable):
+        except FileNotFoundError:
             return False
         return is_acknowledged(content, size, digest)
 

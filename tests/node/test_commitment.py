@@ -563,6 +563,24 @@ def test_what_goes_while_it_is_looked_at_is_not_committed_to(
     assert there.told[0][0] == network.FAILURES_EXIST
 
 
+def test_while_the_spool_cannot_be_read_the_answer_waits(tmp_path: Path, other: Callable[..., Other]) -> None:
+    """A disk that comes back loses nothing: nobody may be told that his image is damaged, and keep that for good."""
+    there = other()
+    node = node_with(tmp_path, peer(there.port))
+    node.accept(ct(1))
+    us = keeper(node)
+    us.asked("PACS", "2.25.77", references(ct(1)))
+    folder = node.spool.folder
+    folder.rename(folder.with_name("unmounted"))
+    with pytest.raises(StoreUnavailable):
+        us.tick()
+    (row,) = node.rows(commitments)
+    assert (row.state, row.tries, there.told) == ("waiting", 0, [])
+    folder.with_name("unmounted").rename(folder)
+    assert us.tick() == 1
+    assert [kind for kind, _ in there.told] == [network.ALL_COMMITTED]
+
+
 def test_what_cannot_be_answered_is_given_up_at_last_and_then_forgotten(tmp_path: Path) -> None:
     node = node_with(tmp_path, peer(104))
     keeper(node).asked("PACS", "2.25.77", references(ct(1)))
