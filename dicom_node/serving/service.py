@@ -19,7 +19,7 @@ from pathlib import Path
 
 from dicom_node.config import Config
 from dicom_node.configfile import to_line
-from dicom_node.delivering import committing
+from dicom_node.delivering import committing, keeping
 from dicom_node.delivering.sender import Sender
 from dicom_node.errors import NodeError, StoreFull, StoreUnavailable
 from dicom_node.logs import fields
@@ -81,7 +81,7 @@ class Service:
         if not database.is_shared:  # then whatever is in progress is from an earlier run of this node
             self._forget_earlier_life(database)
         reports = committing.Reports(database, self._config)
-        keeper = committing.Keeper(database, spool, self._config) if self._config.commitment.accept else None
+        keeper = keeping.Keeper(database, spool, self._config) if self._config.commitment.accept else None
         arrivals, receiver = self._receiving(database, spool, reports, keeper)
         port = receiver.start()
         gc.freeze()  # what was imported stays: scanning it takes 0.1 s, in which nothing is received
@@ -104,7 +104,7 @@ class Service:
         log.info("stopped")
 
     def _receiving(
-        self, database: Database, spool: Spool, reports: committing.Reports, keeper: committing.Keeper | None
+        self, database: Database, spool: Spool, reports: committing.Reports, keeper: keeping.Keeper | None
     ) -> tuple[Arrivals, Receiver]:
         """Each asks the other: the receiver what becomes of an object, arrivals who may still be sending."""
         arrivals = Arrivals(

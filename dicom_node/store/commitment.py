@@ -8,7 +8,7 @@ Theirs: waiting -> delivered (the answer, that is), and the images we committed 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import sqlalchemy as sa
@@ -51,6 +51,19 @@ class Request:
     asked: tuple[tuple[str, str], ...]
     tries: int
     received_at: float
+
+
+@dataclass(frozen=True)
+class Kept:
+    """An image that counts under its UID, and when we last promised to keep it."""
+
+    id: int
+    sop_class_uid: str
+    sop_instance_uid: str
+    file: str
+    size: int
+    digest: str
+    committed_at: float | None
 
 
 # Ours
@@ -226,16 +239,18 @@ def requests(connection: Connection, *, now: float, longest_wait_s: float) -> li
     ]
 
 
-def current(connection: Connection, sop_instance_uid: str) -> list[sa.Row[Any]]:
-    """The rows that count under this UID: one, none, or two that contradict each other."""
-    query = sa.select(instances).where(instances.c.sop_instance_uid == sop_instance_uid, instances.c.current.is_(True))
-    return list(connection.execute(query))
+def current(connection: Connection, sop_instance_uids: Collection[str]) -> list[Kept]:
+    """What counts under these UIDs: under each one, none, or two that contradict each other."""
+    columns = [instances.c[one.name] for one in fields(Kept)]
+    named = sa.and_(instances.c.sop_instance_uid.in_(sop_instance_uids), instances.c.current.is_(True))
+    return [Kept(**row._asdict()) for row in connection.execute(sa.select(*columns).where(named))]
 
 
-def promise(connection: Connection, instance_id: int, *, now: float) -> bool:
-    """It is kept from now on; False if it has gone in the meantime."""
-    this = sa.and_(instances.c.id == instance_id, instances.c.current.is_(True))
-    return bool(connection.execute(instances.update().where(this).values(committed_at=now)).rowcount)
+def promise(connection: Connection, instance_ids: Collection[int], *, now: float) -> set[int]:
+    """They are kept from now on, except those that have gone in the meantime; returns those that are."""
+    these = sa.and_(instances.c.id.in_(instance_ids), instances.c.current.is_(True))
+    promised = instances.update().where(these).values(committed_at=now).returning(instances.c.id)
+    return set(connection.execute(promised).scalars())
 
 
 def answered(connection: Connection, request_id: int, *, now: float) -> None:

@@ -27,7 +27,7 @@ from made import CT, NOW, Clock
 from dicom_node.administering import retrying, withdrawing
 from dicom_node.administering.forgetting import Whom, erase
 from dicom_node.config import Commitment, Completion, Config, Eligibility, Model, NodeSection, Peer, Results
-from dicom_node.delivering import committing, sender
+from dicom_node.delivering import committing, keeping, sender
 from dicom_node.errors import NotFound, NotPossible, PeerRefused, PeerUnreachable
 from dicom_node.network import scu
 from dicom_node.network.commitment import Report
@@ -203,7 +203,7 @@ class World:
             for peer in self.config.destinations
             if peer.commitment
         ]
-        self.keeper = committing.Keeper(self.database, self.spool, self.config, **given)
+        self.keeper = keeping.Keeper(self.database, self.spool, self.config, **given)
         self.leaps = housekeeping.Leaps(clock=self.clock, steady=self.steady)
         self.worker, self.owner = self.new_worker(), f"worker-{self.workers}"
 

@@ -165,7 +165,7 @@ ACTIONS: dict[str, Callable[[Connection, Its], object]] = {
     "ask postponed": lambda c, its: commitment.postpone(c, f"2.25.{ITS}", until=NOW, error="why"),
     "committed": lambda c, its: commitment.settle(c, f"2.25.{ITS}", _every(c), {}, now=NOW, wait_s=float),
     "lost": lambda c, its: commitment.settle(c, f"2.25.{ITS}", (), dict.fromkeys(_every(c), 1), now=NOW, wait_s=float),
-    "promise": lambda c, its: commitment.promise(c, its.images[0].id, now=NOW + 1),
+    "promise": lambda c, its: commitment.promise(c, {its.images[0].id}, now=NOW + 1),
     "release": lambda c, its: commitment.release(c, ITS, now=NOW),
     "delete": lambda c, its: purge.delete_rows(c, ITS),
     "forget": lambda c, its: forget.erase(
@@ -192,7 +192,7 @@ QUESTIONS: dict[str, Callable[[Connection, Its], object]] = {
     "taken_by": lambda c, its: outbox.taken_by(c, its.jobs[1], "PACS1"),
     "objects_of": lambda c, its: outbox.objects_of(c, its.jobs[1]),
     "due": lambda c, its: [one for one in outbox.due(c, "PACS1", now=NOW, longest_wait_s=60.0) if one.series_id == ITS],
-    "current": lambda c, its: commitment.current(c, its.images[0].sop_instance_uid),
+    "current": lambda c, its: commitment.current(c, {its.images[0].sop_instance_uid}),
     "find": lambda c, its: forget.find(c, patient=its.patient, study_uid=None),
     "find by study": lambda c, its: forget.find(c, patient=None, study_uid=its.series.study_uid),
 }

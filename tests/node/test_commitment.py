@@ -19,7 +19,9 @@ from pydicom.dataset import Dataset
 from pynetdicom import AE, build_role, evt
 
 from dicom_node.config import Commitment, Config, NodeSection, Peer
-from dicom_node.delivering.committing import Asker, Keeper, Reports
+from dicom_node.delivering import keeping
+from dicom_node.delivering.committing import Asker, Reports
+from dicom_node.delivering.keeping import Keeper
 from dicom_node.errors import StoreUnavailable
 from dicom_node.network import commitment as network
 from dicom_node.network import library_loop, scp
@@ -561,6 +563,109 @@ def test_what_goes_while_it_is_looked_at_is_not_committed_to(
     monkeypatch.setattr(node.spool, "read", reads)
     us.tick()
     assert there.told[0][0] == network.FAILURES_EXIST
+
+
+class Counted:
+    """How often files of a node are read whole, and how often its database is written to."""
+
+    def __init__(self, node: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.reads = self.writes = 0
+        read, write = node.spool.read, node.database.write
+
+        def reads(file: str) -> bytes:
+            self.reads += 1
+            return read(file)
+
+        def writes() -> Any:
+            self.writes += 1
+            return write()
+
+        monkeypatch.setattr(node.spool, "read", reads)
+        monkeypatch.setattr(node.database, "write", writes)
+
+    def take(self) -> tuple[int, int]:
+        counts, self.reads, self.writes = (self.reads, self.writes), 0, 0
+        return counts
+
+
+def test_images_are_read_and_promised_once_however_often_their_answer_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = node_with(tmp_path, peer(free_port()))
+    images = [ct(number) for number in range(1, 31)]
+    node.accept(*images)
+    us = keeper(node)
+    us.asked("PACS", "2.25.77", references(*images))
+    counted, seen = Counted(node, monkeypatch), []
+    for _ in range(3):
+        us.tick()
+        seen.append(counted.take())
+        node.clock.advance(3600)
+    assert [reads for reads, _ in seen] == [30, 0, 0]
+    assert all(writes <= 3 for _, writes in seen)
+    node.clock.advance(86400)
+    us.tick()
+    assert counted.take()[0] == 30  # as what is long ago may no longer be true
+    node.clock.advance(1)
+    us.asked("PACS", "2.25.78", references(*images))
+    us.tick()
+    assert counted.take()[0] == 30  # nor is what was true for another request
+
+
+@pytest.mark.parametrize(
+    ("happens", "reason"),
+    [("lost", 0x0110), ("cut", 0x0110), ("contradicted", 0x0110), ("deleted", 0x0112), ("released", None)],
+)
+def test_what_happened_to_an_image_since_the_answer_failed_counts(
+    tmp_path: Path, other: Callable[..., Other], happens: str, reason: int | None
+) -> None:
+    port = free_port()
+    node = node_with(tmp_path, peer(port))
+    node.accept(ct(1))
+    keeper(node).asked("PACS", "2.25.77", references(ct(1)))
+    keeper(node).tick()
+    (row,) = node.rows(instances)
+    assert row.committed_at == NOW
+    file = node.spool.path(row.file)
+    if happens == "lost":
+        file.unlink()
+    if happens == "cut":
+        file.write_bytes(file.read_bytes()[:-10])
+    if happens == "contradicted":
+        node.accept(ct(1, PixelData=bytes(512)))
+    with node.database.write() as connection:
+        if happens == "deleted":
+            purge.delete_rows(connection, 1)
+        if happens == "released":
+            commitment.release(connection, 1, now=NOW)
+    node.clock.advance(3600)
+    there = other()
+    node.config = node.config.model_copy(update={"peers": (peer(there.port),)})
+    keeper(node).tick()
+    ((_, told),) = there.told
+    assert [item.FailureReason for item in told.get("FailedSOPSequence", ())] == ([] if reason is None else [reason])
+    if reason is None:
+        assert node.rows(instances)[0].committed_at == node.clock()  # promised anew
+
+
+def test_a_request_that_names_thousands_is_promised_in_parts(
+    tmp_path: Path, other: Callable[..., Other], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = other()
+    monkeypatch.setattr(keeping, "AT_ONCE", 4)
+    node = node_with(tmp_path, peer(there.port))
+    images = [ct(number) for number in range(1, 11)]
+    node.accept(*images[:9])
+    us = keeper(node)
+    us.asked("PACS", "2.25.77", references(*images))
+    counted = Counted(node, monkeypatch)
+    us.tick()
+    assert counted.take() == (9, 3 + 2)
+    ((_, told),) = there.told
+    assert [item.ReferencedSOPInstanceUID for item in told.ReferencedSOPSequence] == [
+        ds.SOPInstanceUID for ds in images[:9]
+    ]
+    assert [item.ReferencedSOPInstanceUID for item in told.FailedSOPSequence] == [images[9].SOPInstanceUID]
 
 
 def test_while_the_spool_cannot_be_read_the_answer_waits(tmp_path: Path, other: Callable[..., Other]) -> None:
