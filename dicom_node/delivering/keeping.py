@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import random
+import threading
 import time
 from collections.abc import Callable, Collection, Sequence
 
@@ -35,12 +36,16 @@ Answer = tuple[str, str, FailureReason | None]
 
 
 class Judge:
-    """Whether we commit to the objects of a request. The promise is on disk before the judgement is known."""
+    """Whether we commit to the objects of a request. The promise is on disk before the judgement is known.
+
+    One for all peers: however many are answered at once, one file is held in memory.
+    """
 
     def __init__(self, database: Database, spool: Spool, *, clock: Callable[[], float] = time.time) -> None:
         self._database = database
         self._spool = spool
         self._clock = clock
+        self._reading = threading.Lock()
 
     def answers(self, request: Request) -> list[Answer]:
         """Raises StoreFull, StoreUnavailable: what was promised until then need not be read again soon."""
@@ -80,36 +85,29 @@ class Judge:
 
     def _is_whole(self, one: Kept) -> bool:
         """Raises StoreUnavailable where the spool cannot be read: that passes, and says nothing of this file."""
-        try:
-            content = self._spool.read(one.file)
-        except FileNotFoundError:
-            return False
-        return is_acknowledged(content, one.size, one.digest)
+        with self._reading:
+            try:
+                content = self._spool.read(one.file)
+            except FileNotFoundError:
+                return False
+            return is_acknowledged(content, one.size, one.digest)
 
 
 class Keeper:
-    """Records requests to commit, durably, and answers them on associations of our own."""
+    """Records requests to commit, durably."""
 
     def __init__(
-        self,
-        database: Database,
-        spool: Spool,
-        config: Config,
-        *,
-        clock: Callable[[], float] = time.time,
-        jitter: Callable[[], float] = random.random,
+        self, database: Database, spool: Spool, config: Config, *, clock: Callable[[], float] = time.time
     ) -> None:
         self._database = database
         self._spool = spool
-        self._judge = Judge(database, spool, clock=clock)
-        self._config = config
+        self._known = {peer.ae_title for peer in config.peers}
         self._clock = clock
-        self._jitter = jitter
 
     def asked(self, calling_aet: str, transaction_uid: str, references: Sequence[Reference]) -> CommitmentStatus:
         """Success once the request is on disk; refused where no peer is known to answer to. Raises StoreFull,
         StoreUnavailable."""
-        if self._peer_of(calling_aet) is None:
+        if calling_aet not in self._known:
             hint = "a peer with this AE title, its host and port"
             log.warning("commitment_refused %s", fields(calling=calling_aet, reason="no way to answer", needs=hint))
             return CommitmentStatus.NOT_AUTHORIZED
@@ -118,37 +116,69 @@ class Keeper:
             commitment.keep(connection, transaction_uid, calling_aet, references, now=self._clock())
         return CommitmentStatus.SUCCESS
 
+
+class Answerer:
+    """Answers what one peer has asked, on associations of our own."""
+
+    def __init__(
+        self,
+        database: Database,
+        peer: Peer,
+        config: Config,
+        judge: Judge,
+        *,
+        clock: Callable[[], float] = time.time,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self.peer = peer
+        self._database = database
+        self._config = config
+        self._judge = judge
+        self._clock = clock
+        self._jitter = jitter
+
     def tick(self) -> int:
-        """Answer the requests that are due; returns how many. Raises StoreFull and StoreUnavailable: they wait."""
-        now = self._clock()
+        """Answer what is due; returns how many requests it tried. Raises StoreFull and StoreUnavailable: they wait.
+
+        Where one cannot be answered, the others are left to the next tick: each may take the peer's whole timeout, and
+        the service stops between two ticks.
+        """
         longest_s = self._config.results.retry_longest_s
         with self._database.read() as connection:
-            due = commitment.requests(connection, now=now, longest_wait_s=longest_s)
-        for request in due:
-            self._answer(request, now)
-        if due:
-            with self._database.write() as connection:
-                commitment.forget_answered(connection, before=now - self._config.retention.keep_days * DAY_S)
+            due = commitment.requests(connection, self.peer.ae_title, now=self._clock(), longest_wait_s=longest_s)
+        for tried, request in enumerate(due, start=1):
+            if not self._answer(request):
+                return tried
         return len(due)
 
-    def _answer(self, request: Request, now: float) -> None:
-        peer = self._peer_of(request.calling_aet)
+    def _answer(self, request: Request) -> bool:
         answers = self._judge.answers(request)
         failed = sum(reason is not None for _, _, reason in answers)
         try:
-            if peer is None:
-                raise PeerError(f"no peer has the AE title {request.calling_aet} any longer")
-            network.report(peer, self._config.node.ae_title, request.transaction_uid, answers)
+            network.report(self.peer, self._config.node.ae_title, request.transaction_uid, answers)
         except PeerError as exc:
+            now = self._clock()
             give_up = now - request.received_at > self._config.retention.keep_days * DAY_S
             until = None if give_up else now + self._config.results.wait_s(request.tries, self._jitter())
             with self._database.write() as connection:
                 commitment.not_answered(connection, request, until=until, error=str(exc))
             log.warning("not_answered %s", fields(request=request.id, given_up=give_up or None, reason=exc))
-            return
+            return False
         with self._database.write() as connection:
             commitment.answered(connection, request.id, now=self._clock())
         log.info("answered %s", fields(request=request.id, committed=len(answers) - failed, failed=failed))
+        return True
 
-    def _peer_of(self, ae_title: str) -> Peer | None:
-        return next((peer for peer in self._config.peers if peer.ae_title == ae_title), None)
+
+def answerers(
+    database: Database,
+    spool: Spool,
+    config: Config,
+    *,
+    clock: Callable[[], float] = time.time,
+    jitter: Callable[[], float] = random.random,
+) -> list[Answerer]:
+    """One for each peer, as any may ask; of several with one AE title, the first is answered."""
+    judge = Judge(database, spool, clock=clock)
+    of_title = {peer.ae_title: peer for peer in reversed(config.peers)}
+    return [Answerer(database, peer, config, judge, clock=clock, jitter=jitter) for peer in of_title.values()]

@@ -1,5 +1,5 @@
-"""Housekeeping: deletes what is past its retention and owed to nobody, files of that age that no row names, and names
-for future files that a killed process left unused.
+"""Housekeeping: deletes what is past its retention and owed to nobody, files of that age that no row names, requests to
+commit that are settled, and names for future files that a killed process left unused.
 
 Nothing still in progress or undelivered is deleted, however old (promise 6). A file without a row is what a crash
 leaves, or an acknowledged image whose row went with the database: a lost file, an older backup, another URL.
@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from dicom_node.config import Config
 from dicom_node.logs import fields
-from dicom_node.store import purge
+from dicom_node.store import commitment, purge
 from dicom_node.store.database import Database
 from dicom_node.store.spool import Spool
 
@@ -65,6 +65,7 @@ def tidy(
     unasked = {peer.name for peer in config.destinations if not peer.commitment}  # now; they may have been asked before
     quiet_since = now - keep_days * DAY_S
     series = 0
+    _forget_requests(database, config, quiet_since)
     with database.read() as connection:
         old = purge.deletable(connection, quiet_since=quiet_since, unasked=unasked)
         if held := purge.kept(connection, quiet_since=quiet_since, unasked=unasked):
@@ -87,6 +88,16 @@ def tidy(
     if series or orphans:
         log.info("tidied %s", fields(series=series, orphaned_files=orphans))
     return series, orphans
+
+
+def _forget_requests(database: Database, config: Config, quiet_since: float) -> None:
+    """Requests to commit to images: those that are answered, or never will be."""
+    answerable = {peer.ae_title for peer in config.peers} if config.commitment.accept else set()
+    with database.write() as connection:
+        lost = commitment.forget_requests(connection, answerable=answerable, before=quiet_since)
+    for calling_aet, requests in lost.items():
+        reason = "no peer has this AE title any longer" if config.commitment.accept else "commitment.accept is off"
+        log.warning("not_answered %s", fields(calling=calling_aet, requests=requests, reason=reason))
 
 
 def _remove_orphans(database: Database, spool: Spool, now: float, quiet_since: float) -> tuple[int, int]:

@@ -92,8 +92,6 @@ class Service:
         self._threads.every(heartbeats.EVERY_S, "heartbeat", lambda: self._beat(database), first_s=0.0)
         self._threads.every(TIDY_S, "housekeeping", lambda: self._tidy(database, spool))
         self._talk_to_peers(database, spool, reports)
-        if keeper is not None:
-            self._threads.every(ASK_S, "commitment", keeper.tick)
         self._stopping.wait()
         log.info("stopping")
         self._done.give()
@@ -154,6 +152,9 @@ class Service:
             if peer.commitment:
                 asker = committing.Asker(database, peer, self._config, reports)
                 self._threads.every(ASK_S, f"commitment-{peer.name}", asker.tick)
+        if self._config.commitment.accept:
+            for answerer in keeping.answerers(database, spool, self._config):
+                self._threads.every(ASK_S, f"answers-{answerer.peer.name}", answerer.tick)
 
     def _forget_earlier_life(self, database: Database) -> None:
         """Free its leases at once. On a full disk they expire by themselves: the node must start, to refuse images."""

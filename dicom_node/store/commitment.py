@@ -218,8 +218,9 @@ def keep(
     connection.execute(insert.on_conflict_do_nothing(index_elements=["calling_aet", "transaction_uid"]))
 
 
-def requests(connection: Connection, *, now: float, longest_wait_s: float) -> list[Request]:
-    waits = commitments.c.state == DeliveryState.WAITING
+def requests(connection: Connection, calling_aet: str, *, now: float, longest_wait_s: float) -> list[Request]:
+    """What this caller has asked, and is to be answered now; the oldest first."""
+    waits = sa.and_(commitments.c.calling_aet == calling_aet, commitments.c.state == DeliveryState.WAITING)
     query = (
         sa.select(commitments)
         .where(waits, passed(commitments.c.next_at, now=now, longest_s=longest_wait_s))
@@ -265,10 +266,16 @@ def not_answered(connection: Connection, request: Request, *, until: float | Non
     connection.execute(commitments.update().where(commitments.c.id == request.id).values(**values))
 
 
-def forget_answered(connection: Connection, *, before: float) -> None:
-    """Delete old requests that are settled; what we promised is recorded in the images' rows."""
-    done = sa.and_(commitments.c.state != DeliveryState.WAITING, commitments.c.received_at < before)
-    connection.execute(commitments.delete().where(done))
+def forget_requests(connection: Connection, *, answerable: Collection[str], before: float) -> dict[str, int]:
+    """Delete old requests that are settled, or that nobody can answer, as their callers are not among `answerable`.
+
+    Returns how many of the latter still wait, by caller. What we promised is recorded in the images' rows.
+    """
+    waits = commitments.c.state == DeliveryState.WAITING
+    lost = sa.and_(waits, commitments.c.calling_aet.not_in(answerable))
+    connection.execute(commitments.delete().where(commitments.c.received_at < before, sa.or_(~waits, lost)))
+    query = sa.select(commitments.c.calling_aet, sa.func.count()).where(lost).group_by(commitments.c.calling_aet)
+    return {row[0]: row[1] for row in connection.execute(query)}
 
 
 def release(connection: Connection, series_id: int, *, now: float) -> int:

@@ -203,7 +203,8 @@ class World:
             for peer in self.config.destinations
             if peer.commitment
         ]
-        self.keeper = keeping.Keeper(self.database, self.spool, self.config, **given)
+        self.keeper = keeping.Keeper(self.database, self.spool, self.config, clock=self.clock)
+        self.answerers = keeping.answerers(self.database, self.spool, self.config, **given)
         self.leaps = housekeeping.Leaps(clock=self.clock, steady=self.steady)
         self.worker, self.owner = self.new_worker(), f"worker-{self.workers}"
 
@@ -367,7 +368,8 @@ class World:
 
     def answer_commitment(self) -> None:
         try:
-            self.keeper.tick()
+            for answerer in self.answerers:
+                answerer.tick()
         except Died:
             self.restart()
 

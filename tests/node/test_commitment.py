@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import subprocess
 import threading
 import time
@@ -21,7 +22,6 @@ from pynetdicom import AE, build_role, evt
 from dicom_node.config import Commitment, Config, NodeSection, Peer
 from dicom_node.delivering import keeping
 from dicom_node.delivering.committing import Asker, Reports
-from dicom_node.delivering.keeping import Keeper
 from dicom_node.errors import StoreUnavailable
 from dicom_node.network import commitment as network
 from dicom_node.network import library_loop, scp
@@ -29,9 +29,11 @@ from dicom_node.network.commitment import SOP_CLASS, SOP_INSTANCE, Report
 from dicom_node.network.memory import NO_OBJECT
 from dicom_node.network.stand_in import free_port
 from dicom_node.network.syntaxes import VERIFICATION
+from dicom_node.serving import service
 from dicom_node.serving.housekeeping import tidy
 from dicom_node.status import CommitmentStatus
 from dicom_node.store import commitment, outbox, purge
+from dicom_node.store.results import Version
 from dicom_node.store.tables import commitments, deliveries, instances, jobs, objects, series
 
 CONTEXTS = ["1.2.840.10008.1.2.1", "1.2.840.10008.1.2"]
@@ -502,8 +504,16 @@ def test_reports_are_parsed_one_after_the_other(receiver: Callable[..., int]) ->
     assert most == [1] * 4
 
 
-def keeper(node: Made) -> Keeper:
-    return Keeper(node.database, node.spool, node.config, clock=node.clock, jitter=lambda: 0.0)
+class Us:
+    """The parts of a node that are asked, and answer."""
+
+    def __init__(self, node: Made, config: Config | None = None) -> None:
+        config = config or node.config
+        self.asked = keeping.Keeper(node.database, node.spool, config, clock=node.clock).asked
+        self.answerers = keeping.answerers(node.database, node.spool, config, clock=node.clock, jitter=lambda: 0.0)
+
+    def tick(self) -> int:
+        return sum(answerer.tick() for answerer in self.answerers)
 
 
 def references(*datasets: Dataset) -> list[tuple[str, str]]:
@@ -526,7 +536,7 @@ def test_we_commit_to_what_is_here_and_whole_and_say_why_not_to_the_rest(
     node.accept(ct(6, PixelData=bytes(512)))  # a person has to decide between the two
     asked = references(whole, cut, changed, other_class, lost, twice, absent)
     asked[3] = ("1.2.840.10008.5.1.4.1.1.4", asked[3][1])
-    us = keeper(node)
+    us = Us(node)
     port = receiver(lambda _: None, us.asked)
     assert ask_us(port, asked) == CommitmentStatus.SUCCESS
     assert us.tick() == 1
@@ -558,7 +568,7 @@ def test_what_goes_while_it_is_looked_at_is_not_committed_to(
             purge.delete_rows(connection, 1)
         return content
 
-    us = keeper(node)
+    us = Us(node)
     us.asked("PACS", "2.25.77", references(ct(1)))
     monkeypatch.setattr(node.spool, "read", reads)
     us.tick()
@@ -594,7 +604,7 @@ def test_images_are_read_and_promised_once_however_often_their_answer_fails(
     node = node_with(tmp_path, peer(free_port()))
     images = [ct(number) for number in range(1, 31)]
     node.accept(*images)
-    us = keeper(node)
+    us = Us(node)
     us.asked("PACS", "2.25.77", references(*images))
     counted, seen = Counted(node, monkeypatch), []
     for _ in range(3):
@@ -602,7 +612,7 @@ def test_images_are_read_and_promised_once_however_often_their_answer_fails(
         seen.append(counted.take())
         node.clock.advance(3600)
     assert [reads for reads, _ in seen] == [30, 0, 0]
-    assert all(writes <= 3 for _, writes in seen)
+    assert [writes for _, writes in seen] == [2, 1, 1]
     node.clock.advance(86400)
     us.tick()
     assert counted.take()[0] == 30  # as what is long ago may no longer be true
@@ -622,8 +632,8 @@ def test_what_happened_to_an_image_since_the_answer_failed_counts(
     port = free_port()
     node = node_with(tmp_path, peer(port))
     node.accept(ct(1))
-    keeper(node).asked("PACS", "2.25.77", references(ct(1)))
-    keeper(node).tick()
+    Us(node).asked("PACS", "2.25.77", references(ct(1)))
+    Us(node).tick()
     (row,) = node.rows(instances)
     assert row.committed_at == NOW
     file = node.spool.path(row.file)
@@ -641,7 +651,7 @@ def test_what_happened_to_an_image_since_the_answer_failed_counts(
     node.clock.advance(3600)
     there = other()
     node.config = node.config.model_copy(update={"peers": (peer(there.port),)})
-    keeper(node).tick()
+    Us(node).tick()
     ((_, told),) = there.told
     assert [item.FailureReason for item in told.get("FailedSOPSequence", ())] == ([] if reason is None else [reason])
     if reason is None:
@@ -656,11 +666,11 @@ def test_a_request_that_names_thousands_is_promised_in_parts(
     node = node_with(tmp_path, peer(there.port))
     images = [ct(number) for number in range(1, 11)]
     node.accept(*images[:9])
-    us = keeper(node)
+    us = Us(node)
     us.asked("PACS", "2.25.77", references(*images))
     counted = Counted(node, monkeypatch)
     us.tick()
-    assert counted.take() == (9, 3 + 2)
+    assert counted.take() == (9, 3 + 1)
     ((_, told),) = there.told
     assert [item.ReferencedSOPInstanceUID for item in told.ReferencedSOPSequence] == [
         ds.SOPInstanceUID for ds in images[:9]
@@ -673,7 +683,7 @@ def test_while_the_spool_cannot_be_read_the_answer_waits(tmp_path: Path, other: 
     there = other()
     node = node_with(tmp_path, peer(there.port))
     node.accept(ct(1))
-    us = keeper(node)
+    us = Us(node)
     us.asked("PACS", "2.25.77", references(ct(1)))
     folder = node.spool.folder
     folder.rename(folder.with_name("unmounted"))
@@ -687,18 +697,65 @@ def test_while_the_spool_cannot_be_read_the_answer_waits(tmp_path: Path, other: 
 
 
 def test_what_cannot_be_answered_is_given_up_at_last_and_then_forgotten(tmp_path: Path) -> None:
-    node = node_with(tmp_path, peer(104))
-    keeper(node).asked("PACS", "2.25.77", references(ct(1)))
-    gone = node.config.model_copy(update={"peers": ()})
-    us = Keeper(node.database, node.spool, gone, clock=node.clock, jitter=lambda: 0.0)
+    node = node_with(tmp_path, peer(free_port()))
+    us = Us(node)
+    us.asked("PACS", "2.25.77", references(ct(1)))
     keep_s = node.config.retention.keep_days * 86400.0
-    node.clock.advance(keep_s)
-    assert us.tick() == 1
-    assert node.rows(commitments)[0].state == "waiting"
-    node.clock.advance(60)
-    keeper(node).asked("PACS", "2.25.78", references(ct(1)))
-    assert us.tick() == 2  # of which the first is done with, and old
+    for ahead_s, state in ((keep_s, "waiting"), (3600, "failed")):
+        node.clock.advance(ahead_s)
+        assert us.tick() == 1
+        assert [row.state for row in node.rows(commitments)] == [state]
+    us.asked("PACS", "2.25.78", references(ct(1)))
+    tidy(node.database, node.spool, node.config, clock=node.clock)
     assert [(row.transaction_uid, row.state) for row in node.rows(commitments)] == [("2.25.78", "waiting")]
+
+
+@pytest.mark.parametrize("changed", [{"peers": ()}, {"commitment": Commitment(accept=False)}])
+def test_what_nobody_can_answer_any_longer_is_told_of_and_then_forgotten(
+    tmp_path: Path, changed: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    node = node_with(tmp_path, peer(free_port()))
+    Us(node).asked("PACS", "2.25.77", references(ct(1)))
+    config = node.config.model_copy(update=changed)
+    for waiting, ahead_s in ((1, 3600), (0, node.config.retention.keep_days * 86400.0)):
+        node.clock.advance(ahead_s)
+        caplog.clear()
+        tidy(node.database, node.spool, config, clock=node.clock)
+        told = [record.getMessage() for record in caplog.records if "not_answered" in record.getMessage()]
+        assert len(told) == len(node.rows(commitments)) == waiting
+        assert all("calling=PACS requests=1" in line for line in told)
+
+
+def test_a_peer_that_is_silent_holds_up_no_other(
+    tmp_path: Path, other: Callable[..., Other], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "ASK_S", 0.01)
+    first, last = other(), other()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        ports = {"FIRST": first.port, "SILENT": silent.getsockname()[1], "LAST": last.port}
+        peers = [peer(port, name=name, ae_title=name, results=False, timeout_s=20.0) for name, port in ports.items()]
+        node = node_with(tmp_path, *peers)
+        node.accept(ct(1))
+        for calling in ("SILENT", "FIRST", "LAST"):
+            Us(node).asked(calling, "2.25.77", references(ct(1)))
+        node.clock.advance(time.time() - NOW)
+        serving = service.Service(node.config, Version("m", "p"))
+        reports = Reports(node.database, node.config)
+        serving._talk_to_peers(node.database, node.spool, reports)
+        heard = [one.heard.wait(10.0) for one in (first, last)]
+        serving._stopping.set()
+    serving._threads.join(30.0)
+    assert heard == [True, True]
+
+
+def test_a_peer_that_does_not_answer_is_tried_once_per_tick(tmp_path: Path) -> None:
+    """Each try may take its whole timeout, and the service is to stop in between."""
+    node = node_with(tmp_path, peer(free_port()))
+    us = Us(node)
+    for number in range(3):
+        us.asked("PACS", f"2.25.{number}", references(ct(1)))
+    assert [us.tick(), us.tick(), us.tick(), us.tick()] == [1, 1, 1, 0]
+    assert [row.tries for row in node.rows(commitments)] == [1, 1, 1]
 
 
 def test_what_we_committed_to_outlives_its_retention_until_it_is_released(
@@ -709,7 +766,7 @@ def test_what_we_committed_to_outlives_its_retention_until_it_is_released(
     node.accept(ct(1))
     with node.database.write() as connection:
         connection.execute(series.update().values(state="refused"))
-    us = keeper(node)
+    us = Us(node)
     us.asked("PACS", "2.25.77", references(ct(1)))
     us.tick()
     assert there.told[0][0] == network.ALL_COMMITTED
@@ -726,7 +783,7 @@ def test_an_answer_that_cannot_be_given_is_given_later_and_a_repeated_question_c
     port = free_port()
     node = node_with(tmp_path, peer(port, timeout_s=2.0))
     node.accept(ct(1))
-    us = keeper(node)
+    us = Us(node)
     for _ in range(2):
         assert us.asked("PACS", "2.25.77", references(ct(1))) == CommitmentStatus.SUCCESS
     assert len(node.rows(commitments)) == 1
@@ -736,7 +793,7 @@ def test_an_answer_that_cannot_be_given_is_given_later_and_a_repeated_question_c
     there = other()
     moved = node.config.model_copy(update={"peers": (peer(there.port),)})
     node.clock.advance(10)
-    later = Keeper(node.database, node.spool, moved, clock=node.clock)  # after a restart
+    later = Us(node, moved)  # after a restart
     assert later.tick() == 1
     assert there.heard.is_set()
     assert node.rows(commitments)[0].state == "delivered"
@@ -759,14 +816,14 @@ def test_no_request_is_taken_where_the_disk_is_full(
 ) -> None:
     node = node_with(tmp_path, peer(104))
     monkeypatch.setattr(node.spool, "min_free_mib", 2**40)
-    refused = ask_us(receiver(lambda _: None, keeper(node).asked), references(ct(1)))
+    refused = ask_us(receiver(lambda _: None, Us(node).asked), references(ct(1)))
     assert refused == CommitmentStatus.RESOURCE_LIMITATION
     assert node.rows(commitments) == []
 
 
 def test_who_cannot_be_answered_is_refused(tmp_path: Path, receiver: Callable[..., int]) -> None:
     node = node_with(tmp_path, peer(104, ae_title="OTHER"))
-    assert ask_us(receiver(lambda _: None, keeper(node).asked), references(ct(1))) == CommitmentStatus.NOT_AUTHORIZED
+    assert ask_us(receiver(lambda _: None, Us(node).asked), references(ct(1))) == CommitmentStatus.NOT_AUTHORIZED
     assert node.rows(commitments) == []
 
 
@@ -878,7 +935,7 @@ def test_orthanc_asks_and_understands_our_answer(
     node = made_node(tmp_path, peers=[peer(dicom, ae_title="ORTHANC")])
     config = node.config.model_copy(update={"node": node.config.node.model_copy(update={"ae_title": "NODE"})})
     node.accept(ct(1))
-    us = Keeper(node.database, node.spool, config, clock=node.clock)
+    us = Us(node, config)
     receiver(lambda _: None, us.asked, port=ours)
     pairs = [list(reference) for reference in references(ct(1), ct(2))]
     asked = json.dumps({"DicomInstances": pairs, "Timeout": 10}).encode()
