@@ -7,7 +7,7 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 
-from dicom_node.report import sr
+from dicom_node.report.context import Algorithm, ReportContext
 from dtvit.findings import (
     LOCATIONS,
     Coverage,
@@ -88,18 +88,18 @@ def findings(kind: str, count: int = 12) -> SeriesFindings:
     return conclude(slices, Coverage(not gaps, 55.0, True, True, gaps), THRESHOLDS)
 
 
-def context(**changed: Any) -> sr.ReportContext:
+def context(**changed: Any) -> ReportContext:
     given: dict[str, Any] = {
         "device_uid": "2.25.100",
         "device_name": "DICOMNODE",
         "sop_instance_uid": "2.25.200",
         "series_instance_uid": "2.25.201",
         "content_datetime": datetime(2026, 3, 1, 23, 30, tzinfo=UTC),
-        "algorithm": sr.Algorithm(
+        "algorithm": Algorithm(
             "dtvit", "0.1.0", "dicom-node project", {"weights": "sha256:" + "ab" * 32, "window": "0..80 HU"}
         ),
         "completion_rule": "no image for 30 s",
         "series_number": 9001,
         "notice": NOTICE,
     }
-    return sr.ReportContext(**{**given, **changed})
+    return ReportContext(**{**given, **changed})

@@ -1,7 +1,7 @@
 """The Structured Report as a DICOM object: Comprehensive 3D SR, TID 1500, IHE AI Results (AIR).
 
-`build` makes it, `to_bytes` writes it, `as_sop_class` makes the same report for a PACS that takes no Comprehensive 3D
-SR, `parse` reads it back. The tree is in `tree`, patient and study in `header`, the sentences in `wording`.
+`build` makes it, `as_sop_class` makes the same report for a PACS that takes no Comprehensive 3D SR. The tree is in
+`tree`, patient and study in `header`, the sentences in `wording`; `provenance` writes it, `reading` reads it back.
 highdicom is only imported inside `build`, so importing this module is quick.
 """
 
@@ -21,35 +21,10 @@ from pydicom.uid import (
 )
 
 from dicom_node.report import header, order, wording
-from dicom_node.report.context import (
-    Algorithm,
-    Predecessor,
-    ReportContext,
-    Title,
-    UnusableFindings,
-    check_findings,
-)
+from dicom_node.report.context import ReportContext, check_findings
 from dicom_node.report.header import InconsistentSeries
-from dicom_node.report.provenance import coding_scheme, file_meta, references, sign, to_bytes
-from dicom_node.report.reading import NotAReport, ParsedReport, ParsedSlice, parse
+from dicom_node.report.provenance import coding_scheme, file_meta, references, sign
 from dtvit.findings import SeriesFindings
-
-__all__ = [
-    "SR_CLASSES",
-    "Algorithm",
-    "InconsistentSeries",
-    "NotAReport",
-    "ParsedReport",
-    "ParsedSlice",
-    "Predecessor",
-    "ReportContext",
-    "Title",
-    "UnusableFindings",
-    "as_sop_class",
-    "build",
-    "parse",
-    "to_bytes",
-]
 
 SR_CLASSES = (Comprehensive3DSRStorage, ComprehensiveSRStorage, EnhancedSRStorage)
 """In the order in which a destination is offered them; the tree is legal in all three."""

@@ -20,7 +20,7 @@ from dicom_node.delivering.reporting import Maker
 from dicom_node.errors import LeaseLost, StoreFull, StoreUnavailable
 from dicom_node.headers import eligibility
 from dicom_node.logs import fields, trace
-from dicom_node.report import sr
+from dicom_node.report.header import InconsistentSeries
 from dicom_node.store import jobs, outbox, series
 from dicom_node.store.database import Database
 from dicom_node.store.jobs import Job
@@ -110,7 +110,7 @@ class Concluding:
         """The job fails where its images allow no report, whatever the report would say."""
         try:
             yield
-        except sr.InconsistentSeries as exc:
+        except InconsistentSeries as exc:
             self._end(job, JobState.FAILED, reason=f"{exc}; correct it at the sender and send it again")
         except spooled.NothingLeft as exc:
             self._end(job, JobState.FAILED, reason=f"{exc}; send it again, then: dicom-node retry {job.series_id}")

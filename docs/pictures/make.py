@@ -17,7 +17,8 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from dicom_node import scanner, uids
-from dicom_node.report import capture, picture, sr
+from dicom_node.report import capture, picture, provenance, sr
+from dicom_node.report.context import Algorithm, Predecessor, ReportContext
 from dtvit import phantom
 from dtvit.findings import LOCATIONS, Coverage, Outcome, Region, SeriesFindings, SliceFinding, Thresholds, conclude
 
@@ -127,10 +128,10 @@ def write(kind: str, places: tuple[str, ...], dicom: Path | None) -> None:
     if dicom:
         scanner.write(series, dicom / kind)
         about = context(9001, findings, run)
-        (dicom / f"{kind}.dcm").write_bytes(sr.to_bytes(sr.build(series, findings, about)))
+        (dicom / f"{kind}.dcm").write_bytes(provenance.to_bytes(sr.build(series, findings, about)))
         drawn = [findings.slices[i] for i in picture.to_show(findings)]
         seen = capture.build(page, drawn, series, findings, context(9002, findings, run))
-        (dicom / f"{kind}-picture.dcm").write_bytes(sr.to_bytes(seen))
+        (dicom / f"{kind}-picture.dcm").write_bytes(provenance.to_bytes(seen))
 
 
 def speaks(one: SliceFinding) -> bool:
@@ -138,15 +139,15 @@ def speaks(one: SliceFinding) -> bool:
     return one.outcome is not Outcome.ABSENT
 
 
-def context(series_number: int, findings: SeriesFindings, run: int) -> sr.ReportContext:
-    earlier = sr.Predecessor(uids.fresh(), uids.fresh(), sr.SR_CLASSES[0], uids.fresh())
-    return sr.ReportContext(
+def context(series_number: int, findings: SeriesFindings, run: int) -> ReportContext:
+    earlier = Predecessor(uids.fresh(), uids.fresh(), sr.SR_CLASSES[0], uids.fresh())
+    return ReportContext(
         device_uid=uids.derived("example"),
         device_name="DICOMNODE",
         sop_instance_uid=uids.fresh(),
         series_instance_uid=uids.fresh(),
         content_datetime=WHEN,
-        algorithm=sr.Algorithm("dtvit", "0", "dicom-node project", {"example": "outputs were made up"}),
+        algorithm=Algorithm("dtvit", "0", "dicom-node project", {"example": "outputs were made up"}),
         completion_rule="images from below the brain to above it without a gap",
         series_number=series_number,
         whole=findings.coverage.complete,

@@ -20,7 +20,7 @@ from dicom_node.administering.withdrawing import withdraw
 from dicom_node.delivering import reporting
 from dicom_node.delivering.sender import Sender
 from dicom_node.network.stand_in import StandInPacs
-from dicom_node.report import sr
+from dicom_node.report import provenance, sr
 from dicom_node.store import destinations, outbox, purge, series, settling
 from dicom_node.store.database import Connection
 from dicom_node.store.outbox import Delivery, MadeObject
@@ -219,7 +219,7 @@ def two_reported(tmp_path: Path) -> Made:
         node.accept(ct(1, study=f"1.2.{number}", series=f"1.2.{number}.1", PatientID=patient))
         run(node, 1, of_series=number)
         uids = {"sop_instance_uid": f"2.25.{number}", "series_instance_uid": f"2.25.{number}1"}
-        made = sr.to_bytes(sr.build(headers(PatientID=patient), findings("deep"), context(**uids)))
+        made = provenance.to_bytes(sr.build(headers(PatientID=patient), findings("deep"), context(**uids)))
         built = reporting.Built("report", sr.SR_CLASSES[0], *uids.values(), content=made)
         with node.database.write() as connection:
             outbox.put(connection, number, [reporting.stored(built, node.spool)], ["PACS1"], now=NOW)

@@ -26,12 +26,13 @@ from rich.console import Console
 from rich.text import Text
 
 from dicom_node.cli import main
-from dicom_node.report import codes, screen, sr, text
+from dicom_node.report import codes, provenance, reading, screen, sr, text
+from dicom_node.report.context import Algorithm, Predecessor, UnusableFindings
 from dtvit.findings import LOCATIONS, Outcome, SeriesFindings
 
 DSRDUMP = shutil.which("dsrdump")
 PARTIAL = {"whole": False, "partial_because": "slices stopped arriving in the middle of the brain"}
-SUPERSEDING = {"run": 2, "predecessors": (sr.Predecessor(STUDY, "2.25.301", sr.SR_CLASSES[0], "2.25.300"),)}
+SUPERSEDING = {"run": 2, "predecessors": (Predecessor(STUDY, "2.25.301", sr.SR_CLASSES[0], "2.25.300"),)}
 
 
 def items(ds: Dataset) -> Iterator[Dataset]:
@@ -68,7 +69,7 @@ def report(request: pytest.FixtureRequest) -> Dataset:
         "AIR title": (findings("absent"), context(title="imaging-measurement-report")),
     }
     what, who = given[kind] if kind in given else (findings(kind), context())
-    return dcmread(io.BytesIO(sr.to_bytes(sr.build(headers(), what, who))))
+    return dcmread(io.BytesIO(provenance.to_bytes(sr.build(headers(), what, who))))
 
 
 @dciodvfy.needed
@@ -76,7 +77,7 @@ def test_every_report_passes_dciodvfy_without_an_error_in_each_sr_class(report: 
     kinds = ("Comprehensive3DSR", "ComprehensiveSR", "EnhancedSR")
     for sop_class, kind in zip(sr.SR_CLASSES, kinds, strict=True):
         file = tmp_path / f"{sop_class}.dcm"
-        file.write_bytes(sr.to_bytes(sr.as_sop_class(report, sop_class, "2.25.7", "2.25.8")))
+        file.write_bytes(provenance.to_bytes(sr.as_sop_class(report, sop_class, "2.25.7", "2.25.8")))
         assert dciodvfy.errors(file, kind) == []
 
 
@@ -85,7 +86,7 @@ def test_every_report_passes_dciodvfy_without_an_error_in_each_sr_class(report: 
 def test_every_outcome_passes_dciodvfy_under_the_title_of_air_too(kind: str, tmp_path: Path) -> None:
     circumstances = {"title": "imaging-measurement-report", **PARTIAL, **SUPERSEDING}
     file = tmp_path / "report.dcm"
-    file.write_bytes(sr.to_bytes(sr.build(headers(), findings(kind), context(**circumstances))))
+    file.write_bytes(provenance.to_bytes(sr.build(headers(), findings(kind), context(**circumstances))))
     assert dciodvfy.errors(file, "Comprehensive3DSR") == []
 
 
@@ -93,7 +94,7 @@ def test_every_outcome_passes_dciodvfy_under_the_title_of_air_too(kind: str, tmp
 @pytest.mark.skipif(DSRDUMP is None, reason="dsrdump (DCMTK) is not installed")
 def test_every_report_is_read_by_dcmtk(report: Dataset, tmp_path: Path) -> None:
     file = tmp_path / "report.dcm"
-    file.write_bytes(sr.to_bytes(report))
+    file.write_bytes(provenance.to_bytes(report))
     done = subprocess.run([str(DSRDUMP), str(file)], capture_output=True, text=True, timeout=60)
     said = (done.stdout + done.stderr).splitlines()
     assert any(said)
@@ -111,7 +112,7 @@ def test_a_reader_of_the_template_finds_the_image_of_each_group() -> None:
     from highdicom.sr import srread
 
     built = sr.build(headers(), findings("deep"), context())
-    whole, *groups = srread(io.BytesIO(sr.to_bytes(built))).content.get_image_measurement_groups()
+    whole, *groups = srread(io.BytesIO(provenance.to_bytes(built))).content.get_image_measurement_groups()
     assert whole.source_images == []
     assert [[i.ReferencedSOPSequence[0].ReferencedSOPInstanceUID for i in g.source_images] for g in groups] == [
         [ds.SOPInstanceUID] for ds in headers()
@@ -125,7 +126,7 @@ def test_a_report_that_named_the_image_of_each_group_as_source_of_a_document_is_
     for item in items(older):
         if name(item) == codes.SOURCE_IMAGE.key:
             item.ConceptNameCodeSequence[0].CodeValue = codes.SOURCE_OF_DOCUMENT.value
-    assert sr.parse(older) == sr.parse(built)
+    assert reading.parse(older) == reading.parse(built)
     assert text.render(older) == text.render(built)
 
 
@@ -144,7 +145,7 @@ def test_every_report_lists_every_image_once_and_refers_to_no_other(report: Data
     expected = {str(ds.SOPInstanceUID) for ds in headers()}
     assert sorted(in_evidence(report)) == sorted(expected)
     assert referenced(report) <= expected
-    assert {s.sop_instance_uid for s in sr.parse(report).slices} == expected
+    assert {s.sop_instance_uid for s in reading.parse(report).slices} == expected
 
 
 def test_every_report_declares_its_own_scheme_and_uses_no_undocumented_code(report: Dataset) -> None:
@@ -188,7 +189,7 @@ def test_the_conclusion_comes_before_every_other_statement(report: Dataset) -> N
 def test_what_is_read_back_is_what_was_found(kind: str) -> None:
     found = findings(kind)
     ds = sr.build(headers(), found, context())
-    told = sr.parse(sr.to_bytes(ds))
+    told = reading.parse(provenance.to_bytes(ds))
     assert told.outcome is found.outcome
     assert told.location == found.location
     assert told.output == (None if found.presence is None else pytest.approx(found.presence, abs=1e-4))
@@ -212,7 +213,7 @@ def test_what_is_read_back_is_what_was_found(kind: str) -> None:
 def test_what_limits_whatever_the_answer_is_is_told_as_such_and_changes_nothing() -> None:
     limited = dataclasses.replace(findings("absent"), limits=("12 of 12 images were lossily compressed",))
     ds = sr.build(headers(), limited, context())
-    told = sr.parse(sr.to_bytes(ds))
+    told = reading.parse(provenance.to_bytes(ds))
     assert told.outcome is Outcome.ABSENT
     assert told.reasons == limited.limits
     assert ds.CompletionFlag == "COMPLETE"
@@ -248,7 +249,7 @@ def coded_in(group: Sequence[Dataset]) -> dict[str, str]:
 
 @pytest.mark.parametrize("kind", OUTCOMES)
 def test_a_location_is_told_only_where_hemorrhage_is_present(kind: str) -> None:
-    told = sr.parse(sr.build(headers(), findings(kind), context()))
+    told = reading.parse(sr.build(headers(), findings(kind), context()))
     assert (told.location is not None) == (told.outcome is Outcome.PRESENT)
     assert bool(told.location_outputs) == (told.outcome is Outcome.PRESENT)
     for s in told.slices:
@@ -256,7 +257,7 @@ def test_a_location_is_told_only_where_hemorrhage_is_present(kind: str) -> None:
 
 
 def test_several_locations_are_told_slice_by_slice() -> None:
-    told = sr.parse(sr.build(headers(), findings("mixed"), context()))
+    told = reading.parse(sr.build(headers(), findings("mixed"), context()))
     assert {s.location for s in told.slices} - {None} == set(LOCATIONS)
 
 
@@ -274,7 +275,7 @@ def test_a_slice_left_out_gives_its_reason_and_never_a_presence(kind: str) -> No
         else:
             assert codes.PRESENCE.key in told
     assert seen >= 4
-    assert "the pixel data could not be decoded" in sr.parse(ds).left_out
+    assert "the pixel data could not be decoded" in reading.parse(ds).left_out
 
 
 @pytest.mark.parametrize(
@@ -293,7 +294,7 @@ def test_the_conclusion_names_the_series_whose_numbers_the_images_have(number: s
     for ds in given:
         if number is not None:
             ds.add(DataElement("SeriesNumber", "LO" if number == "two" else "IS", number))
-    assert any(line.startswith(said) for line in sr.parse(sr.build(given, findings("deep"), context())).conclusion)
+    assert any(line.startswith(said) for line in reading.parse(sr.build(given, findings("deep"), context())).conclusion)
 
 
 @pytest.mark.parametrize(
@@ -310,10 +311,10 @@ def test_the_conclusion_says_in_words_what_was_found_where_and_what_was_not_look
     kind: str, words: tuple[str, ...]
 ) -> None:
     ds = sr.build(headers(), findings(kind), context())
-    conclusion = "\n".join(sr.parse(ds).conclusion)
+    conclusion = "\n".join(reading.parse(ds).conclusion)
     assert all(word in conclusion for word in words), conclusion
     assert ("PRESENT" in conclusion) == (kind == "deep")
-    assert sr.parse(ds).conclusion[0] in text.render(ds)
+    assert reading.parse(ds).conclusion[0] in text.render(ds)
 
 
 def test_a_finding_is_coded_only_where_hemorrhage_is_present() -> None:
@@ -354,7 +355,7 @@ def summary_of(found: SeriesFindings) -> list[str]:
 def test_a_partial_report_says_why() -> None:
     ds = sr.build(headers(), findings("gap"), context(**PARTIAL))
     assert ds.CompletionFlag == "PARTIAL"
-    told = sr.parse(ds)
+    told = reading.parse(ds)
     assert told.partial_because == PARTIAL["partial_because"]
     assert f"Partial report: {told.partial_because}." in told.conclusion
     assert ds.CompletionFlagDescription == PARTIAL["partial_because"]
@@ -369,7 +370,7 @@ def test_a_partial_report_says_why() -> None:
 
 def test_a_superseding_report_names_the_one_it_replaces() -> None:
     ds = sr.build(headers(), findings("lobar"), context(**SUPERSEDING))
-    told = sr.parse(ds)
+    told = reading.parse(ds)
     assert told.predecessor == "2.25.300"
     assert told.conclusion[1].startswith("Version 2, replaces")
     assert ds.SeriesDescription == "AI v2: ICH PRESENT lobar", "a list of series tells the newer from the older"
@@ -378,23 +379,23 @@ def test_a_superseding_report_names_the_one_it_replaces() -> None:
 def test_the_algorithm_is_named_alike_in_the_tree_and_in_the_header() -> None:
     ds = sr.build(headers(), findings("absent"), context())
     equipment = ds.ContributingEquipmentSequence[0]
-    told = sr.parse(ds).algorithm
+    told = reading.parse(ds).algorithm
     assert (equipment.ManufacturerModelName, equipment.SoftwareVersions) == (told["name"], told["version"])
     assert equipment.DeviceUID == "2.25.100"
     assert "weights = sha256:" + "ab" * 32 in equipment.ContributionDescription
     assert told["window"] == "0..80 HU"
-    accented = sr.Algorithm("dtvit", "1", "project", {"checkpoint": "r\u00e9seau\u2192\x07"})
+    accented = Algorithm("dtvit", "1", "project", {"checkpoint": "r\u00e9seau\u2192\x07"})
     ds = sr.build(headers(), findings("absent"), context(algorithm=accented))
     assert ds.ContributingEquipmentSequence[0].ContributionDescription == "checkpoint = reseau? "
-    assert sr.parse(ds).algorithm["checkpoint"] == "reseau? "
+    assert reading.parse(ds).algorithm["checkpoint"] == "reseau? "
 
 
 def test_the_same_input_gives_the_same_bytes_and_images_come_in_any_order() -> None:
-    once = sr.to_bytes(sr.build(headers(), findings("deep"), context()))
-    again = sr.to_bytes(sr.build(headers(), findings("deep"), context()))
+    once = provenance.to_bytes(sr.build(headers(), findings("deep"), context()))
+    again = provenance.to_bytes(sr.build(headers(), findings("deep"), context()))
     assert once == again
     turned = sr.build(headers()[::-1], findings("deep"), context())
-    assert sr.parse(turned).slices == sr.parse(once).slices
+    assert reading.parse(turned).slices == reading.parse(once).slices
 
 
 def test_frames_of_a_multi_frame_image_are_named_and_listed_once() -> None:
@@ -405,7 +406,7 @@ def test_frames_of_a_multi_frame_image_are_named_and_listed_once() -> None:
         for i, s in enumerate(found.slices)
     )
     ds = sr.build(headers(1, SOPClassUID=ENHANCED_CT), dataclasses.replace(found, slices=frames), context())
-    told = sr.parse(sr.to_bytes(ds))
+    told = reading.parse(provenance.to_bytes(ds))
     assert [s.frame for s in told.slices] == list(range(1, 13))
     assert "frames 6-8" in " ".join(told.conclusion)
     assert in_evidence(ds) == [uid]
@@ -427,13 +428,13 @@ def test_an_output_that_is_no_probability_is_refused(bad: float) -> None:
         dataclasses.replace(found, presence=bad),
         dataclasses.replace(found, location_probabilities=(bad, 0.5, 0.5)),
     ):
-        with pytest.raises(sr.UnusableFindings, match="between 0 and 1"):
+        with pytest.raises(UnusableFindings, match="between 0 and 1"):
             sr.build(headers(), broken, context())
 
 
 @pytest.mark.parametrize("certain", [0.0, 1.0])
 def test_an_output_of_which_the_model_is_certain_is_reported(certain: float) -> None:
-    told = sr.parse(sr.build(headers(), one_changed(findings("deep"), 5, presence=certain), context()))
+    told = reading.parse(sr.build(headers(), one_changed(findings("deep"), 5, presence=certain), context()))
     assert told.slices[5].output == certain
 
 
@@ -451,7 +452,7 @@ CONTRADICTIONS = {
 
 @pytest.mark.parametrize("found", CONTRADICTIONS.values(), ids=CONTRADICTIONS)
 def test_findings_that_contradict_themselves_are_refused(found: SeriesFindings) -> None:
-    with pytest.raises(sr.UnusableFindings):
+    with pytest.raises(UnusableFindings):
         sr.build(headers(), found, context())
 
 
@@ -469,7 +470,7 @@ def test_our_times_stand_in_the_time_zone_of_the_images() -> None:
 def test_another_sr_class_is_an_object_of_its_own_with_the_same_content() -> None:
     ds = sr.build(headers(), findings("deep"), context())
     other = sr.as_sop_class(ds, sr.SR_CLASSES[2], "2.25.7", "2.25.8")
-    told, before = sr.parse(sr.to_bytes(other)), sr.parse(ds)
+    told, before = reading.parse(provenance.to_bytes(other)), reading.parse(ds)
     assert (told.sop_class_uid, told.sop_instance_uid, told.series_instance_uid) == (
         sr.SR_CLASSES[2],
         "2.25.7",
@@ -483,28 +484,28 @@ def test_another_sr_class_is_an_object_of_its_own_with_the_same_content() -> Non
 
 @pytest.mark.parametrize("what", [b"", b"not DICOM at all", headers()[0]])
 def test_what_is_no_report_is_refused(what: bytes | Dataset) -> None:
-    with pytest.raises(sr.NotAReport):
-        sr.parse(what)
+    with pytest.raises(reading.NotAReport):
+        reading.parse(what)
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_damaged_report_is_read_or_refused_and_one_cut_short_always_refused() -> None:
-    whole = sr.to_bytes(sr.build(headers(4), findings("absent", 4), context()))
+    whole = provenance.to_bytes(sr.build(headers(4), findings("absent", 4), context()))
     rng = random.Random(1)
     for _ in range(60):
-        with pytest.raises(sr.NotAReport):
-            sr.parse(whole[: rng.randrange(len(whole) - 1)])
+        with pytest.raises(reading.NotAReport):
+            reading.parse(whole[: rng.randrange(len(whole) - 1)])
         damaged = bytearray(whole)
         damaged[rng.randrange(len(whole))] ^= 1 << rng.randrange(8)
-        with contextlib.suppress(sr.NotAReport):
-            assert sr.parse(bytes(damaged)).images_received == 4
+        with contextlib.suppress(reading.NotAReport):
+            assert reading.parse(bytes(damaged)).images_received == 4
 
 
 def test_a_report_without_one_of_its_slices_is_refused() -> None:
     ds = sr.build(headers(), findings("absent"), context())
     del ds.ContentSequence[-1].ContentSequence[-1]
-    with pytest.raises(sr.NotAReport, match="as many images"):
-        sr.parse(ds)
+    with pytest.raises(reading.NotAReport, match="as many images"):
+        reading.parse(ds)
 
 
 def test_readable_renderings_hold_every_statement_and_escape_what_they_show() -> None:
@@ -528,7 +529,7 @@ def on_a_terminal(ds: Dataset) -> str:
 @pytest.mark.parametrize("kind", OUTCOMES)
 def test_a_terminal_shows_all_that_the_plain_text_says(kind: str) -> None:
     ds = sr.build(headers(PatientName="[red]X^[/]"), findings(kind), context())
-    shown, told = on_a_terminal(ds), sr.parse(ds)
+    shown, told = on_a_terminal(ds), reading.parse(ds)
     words = " ".join(shown.replace("\u2502", " ").split())
     for line in told.conclusion:
         assert line in words
@@ -565,7 +566,7 @@ def test_a_terminal_shows_the_report_of_others_as_text() -> None:
 def test_the_command_draws_on_a_terminal_and_prints_plain_lines_elsewhere(tmp_path: Path) -> None:
     ds = sr.build(headers(), findings("deep"), context())
     file, other = tmp_path / "report.dcm", tmp_path / "notes.txt"
-    file.write_bytes(sr.to_bytes(ds))
+    file.write_bytes(provenance.to_bytes(ds))
     other.write_text("no report")
 
     def show(*arguments: object, **environment: str) -> Result:
@@ -584,7 +585,7 @@ def test_the_command_draws_on_a_terminal_and_prints_plain_lines_elsewhere(tmp_pa
 
 def test_a_doubt_about_the_head_is_told_with_its_image() -> None:
     ds = sr.build(headers(), findings("absent"), context())
-    told = sr.parse(ds)
+    told = reading.parse(ds)
     assert [s.name for s in told.slices if s.doubts] == ["Image 5"]
     assert told.slices[4].doubts == (DOUBT,)
     line = next(line for line in text.render(ds).splitlines() if "Image 5" in line)

@@ -30,7 +30,8 @@ from pydicom.uid import (
 )
 from report_cases import CT, SERIES, STUDY, context, findings, headers
 
-from dicom_node.report import capture, header, keyobjects, sr
+from dicom_node.report import capture, header, keyobjects, provenance, reading, sr
+from dicom_node.report.header import InconsistentSeries
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # pydicom says what is wrong with the source
 FOUND = findings("deep", 8)
@@ -100,12 +101,12 @@ def encoded(elements: Raw) -> bytes:
 
 def report_on(elements: Raw) -> Dataset:
     made = sr.build([received(elements, i + 1) for i in range(8)], FOUND, context())
-    return dcmread(io.BytesIO(sr.to_bytes(made)))
+    return dcmread(io.BytesIO(provenance.to_bytes(made)))
 
 
 def errors_of(ds: Dataset, tmp_path: Path) -> list[str]:
     file = tmp_path / "report.dcm"
-    file.write_bytes(sr.to_bytes(ds))
+    file.write_bytes(provenance.to_bytes(ds))
     return dciodvfy.errors(file, "Comprehensive3DSR")
 
 
@@ -143,7 +144,7 @@ def test_a_name_in_any_character_set_is_carried_in_utf_8(charset: bytes | None, 
     ds = report_on(elements)
     assert ds.SpecificCharacterSet == "ISO_IR 192"
     assert str(ds.PatientName) == name
-    assert name.encode() in sr.to_bytes(ds)
+    assert name.encode() in provenance.to_bytes(ds)
     ours = Dataset()
     ours.ContentSequence = ds.ContentSequence
     assert str(ours).isascii()
@@ -271,7 +272,7 @@ def test_a_series_that_disagrees_about_patient_or_study_gets_no_report(keyword: 
     source = headers()
     other = "20000101" if keyword == "PatientBirthDate" else generate_uid() if "UID" in keyword else "Other"
     setattr(source[5], keyword, other)
-    with pytest.raises(sr.InconsistentSeries, match=keyword) as caught:
+    with pytest.raises(InconsistentSeries, match=keyword) as caught:
         sr.build(source, findings("deep"), context())
     assert other not in str(caught.value)
     assert "ller" not in str(caught.value)
@@ -280,21 +281,21 @@ def test_a_series_that_disagrees_about_patient_or_study_gets_no_report(keyword: 
 def test_the_same_name_spelled_with_more_delimiters_is_the_same_name() -> None:
     source = headers()
     source[3].PatientName = "M\u00fcller^J\u00f6rg^^^"
-    assert sr.parse(sr.build(source, findings("deep"), context())).location == "deep"
+    assert reading.parse(sr.build(source, findings("deep"), context())).location == "deep"
 
 
 @pytest.mark.parametrize("broken", ["", "1.2.x", None])
 def test_an_image_that_cannot_be_named_gets_no_report(broken: str | None) -> None:
     source = headers()
     source[4].StudyInstanceUID = broken
-    with pytest.raises(sr.InconsistentSeries, match="no valid StudyInstanceUID"):
+    with pytest.raises(InconsistentSeries, match="no valid StudyInstanceUID"):
         sr.build(source, findings("deep"), context())
 
 
 def test_findings_on_an_image_that_was_not_received_are_refused() -> None:
-    with pytest.raises(sr.InconsistentSeries, match="header was not given"):
+    with pytest.raises(InconsistentSeries, match="header was not given"):
         sr.build(headers(11), findings("deep"), context())
-    with pytest.raises(sr.InconsistentSeries, match="at least one"):
+    with pytest.raises(InconsistentSeries, match="at least one"):
         sr.build([], findings("deep"), context())
 
 
@@ -343,7 +344,7 @@ def test_no_header_stops_a_report(data: st.DataObject) -> None:
     elements["SpecificCharacterSet"] = ("CS", data.draw(st.sampled_from(CHARSETS)))
     ds = report_on(elements)
     assert all(keyword in ds for keyword in TYPE_2)
-    told = sr.parse(ds)
+    told = reading.parse(ds)
     assert (told.study_instance_uid, told.location) == (STUDY, "deep")
     for element in ds:
         text: Any = element.value  # every element can be decoded
@@ -373,7 +374,10 @@ def test_headers_of_real_scanners_make_a_valid_report(shared_data: Path, folder:
 
 def test_uids_with_leading_zeros_as_some_devices_write_them_are_carried() -> None:
     source = headers(StudyInstanceUID="1.2.0034.5")
-    assert sr.parse(sr.to_bytes(sr.build(source, findings("deep"), context()))).study_instance_uid == "1.2.0034.5"
+    assert (
+        reading.parse(provenance.to_bytes(sr.build(source, findings("deep"), context()))).study_instance_uid
+        == "1.2.0034.5"
+    )
 
 
 @pytest.mark.parametrize(

@@ -15,24 +15,25 @@ from pydicom.dataset import Dataset
 from pydicom.uid import EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage
 from report_cases import NOTICE, SERIES, STUDY, context, findings, headers
 
-from dicom_node.report import capture, codes, keyobjects, picture, sr
+from dicom_node.report import capture, codes, keyobjects, picture, provenance, sr
+from dicom_node.report.context import Predecessor
 
 OLD = (
-    sr.Predecessor(STUDY, "2.25.301", sr.SR_CLASSES[0], "2.25.300"),
-    sr.Predecessor(STUDY, "2.25.303", "1.2.840.10008.5.1.4.1.1.7", "2.25.302"),
+    Predecessor(STUDY, "2.25.301", sr.SR_CLASSES[0], "2.25.300"),
+    Predecessor(STUDY, "2.25.303", "1.2.840.10008.5.1.4.1.1.7", "2.25.302"),
 )
 
 
 def check(ds: Dataset, kind: str, tmp_path: Path) -> Dataset:
     """Written and read again, and without an Error from dciodvfy."""
     file = tmp_path / "object.dcm"
-    file.write_bytes(sr.to_bytes(ds))
+    file.write_bytes(provenance.to_bytes(ds))
     if dciodvfy.PROGRAM is not None:
         said = dciodvfy.said(file, kind)
         assert [line for line in said if line.startswith("Error")] == []
         foreign = [line for line in said if "not present in standard DICOM IOD" in line]
         assert [line for line in foreign if "/DeviceUID" not in line] == []  # which is younger than dciodvfy
-    return dcmread(io.BytesIO(sr.to_bytes(ds)))
+    return dcmread(io.BytesIO(provenance.to_bytes(ds)))
 
 
 @pytest.mark.parametrize("kind", ["lobar", "absent", "not evaluated"])
@@ -90,7 +91,7 @@ def test_the_same_page_is_had_as_a_pdf(tmp_path: Path) -> None:
     assert ds.VerificationFlag == "UNVERIFIED"
     sources = [source.ReferencedSOPInstanceUID for source in ds.SourceInstanceSequence]
     assert sources == [header.SOPInstanceUID for header in headers()]
-    assert sr.to_bytes(capture.document(page, headers(), found, context())) == sr.to_bytes(
+    assert provenance.to_bytes(capture.document(page, headers(), found, context())) == provenance.to_bytes(
         capture.document(page, headers(), found, context())
     )
 

@@ -19,7 +19,8 @@ from dicom_node.config import Peer
 from dicom_node.delivering.sender import Sender
 from dicom_node.network import syntaxes
 from dicom_node.network.stand_in import StandInPacs, free_port
-from dicom_node.report import sr
+from dicom_node.report import provenance, reading, sr
+from dicom_node.report.context import Predecessor
 from dicom_node.status import StoreStatus
 from dicom_node.store import outbox, series
 from dicom_node.store.tables import deliveries, destinations, jobs, objects
@@ -50,13 +51,13 @@ def owe(
     run: int = 1,
     to: str = "PACS1",
     of_series: int | None = None,
-    replaces: tuple[sr.Predecessor, ...] = (),
+    replaces: tuple[Predecessor, ...] = (),
 ) -> bytes:
     """A report in the outbox; returns its bytes."""
     instance_uid, series_uid = f"2.25.{number}00{run}", f"2.25.{number}01{run}"
     about = context(sop_instance_uid=instance_uid, series_instance_uid=series_uid, predecessors=replaces)
     made = sr.build(headers(), findings("deep"), about)
-    content = sr.to_bytes(made)
+    content = provenance.to_bytes(made)
     now = node.clock()
     with node.database.write() as connection:
         if of_series is None:
@@ -234,7 +235,7 @@ def test_a_pacs_that_takes_another_sr_class_gets_the_report_in_that_one(
     original = pydicom.dcmread(node.spool.path(node.rows(objects)[0].file))
     assert arrived.SOPInstanceUID != original.SOPInstanceUID
     assert arrived.SeriesInstanceUID != original.SeriesInstanceUID
-    assert sr.parse(arrived).outcome == sr.parse(original).outcome
+    assert reading.parse(arrived).outcome == reading.parse(original).outcome
     assert node.rows(jobs)[0].state == "delivered"
     assert [d.sr_class_uid for d in node.rows(destinations)] == [taken]
 
@@ -296,7 +297,7 @@ def test_in_whatever_class_a_report_is_sent_it_replaces_the_one_that_is_there(
     node: Made, pacs: Callable[..., StandInPacs]
 ) -> None:
     owe(node, 1, run=1)
-    owe(node, 1, run=2, of_series=1, replaces=(sr.Predecessor("1.2", "2.25.1011", SR_88_34, "2.25.1001"),))
+    owe(node, 1, run=2, of_series=1, replaces=(Predecessor("1.2", "2.25.1011", SR_88_34, "2.25.1001"),))
     there = pacs(storage_classes=[SR_88_22])  # the first finds that out class by class, the second is built in it
     to = sender(node, peer(there.port))
     while to.tick():
