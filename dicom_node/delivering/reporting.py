@@ -19,7 +19,7 @@ from pydicom.uid import EncapsulatedPDFStorage, KeyObjectSelectionDocumentStorag
 from dicom_node import __version__, uids
 from dicom_node.config import Peer, Results
 from dicom_node.report import capture, keyobjects, picture, sr, wording
-from dicom_node.report.context import Algorithm, Predecessor, ReportContext
+from dicom_node.report.context import Algorithm, Reference, ReportContext
 from dicom_node.report.header import lossy_ratios, series_number
 from dicom_node.report.picture import Shown
 from dicom_node.report.provenance import to_bytes
@@ -120,7 +120,7 @@ def owed_to(kind: ObjectKind, outcome: Outcome, told: Collection[str], *, destin
 
 
 def report(
-    maker: Maker, run: Run, headers: Sequence[Dataset], findings: SeriesFindings, predecessors: Sequence[Predecessor]
+    maker: Maker, run: Run, headers: Sequence[Dataset], findings: SeriesFindings, predecessors: Sequence[Reference]
 ) -> Built:
     """The Structured Report; `predecessors`: the newest first. Raises InconsistentSeries and UnusableFindings."""
     context = _context(maker, run, findings, ObjectKind.REPORT, sr.SR_CLASSES[0])
@@ -181,7 +181,7 @@ def withdrawal(
     run: Run,
     header: Dataset,
     findings: SeriesFindings,
-    withdrawn: Sequence[Predecessor],
+    withdrawn: Sequence[Reference],
     *,
     why: str,
     title: keyobjects.Rejection,

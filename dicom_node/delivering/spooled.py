@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 
 from dicom_node.errors import StoreUnavailable
 from dicom_node.logs import fields, trace
-from dicom_node.report.context import Predecessor
+from dicom_node.report.context import Reference
 from dicom_node.report.header import LOOKED_AT, UNREADABLE, is_carriable, read_text, without_long_values
 from dicom_node.store.outbox import MadeObject
 from dicom_node.store.series import Instance, Series
@@ -66,12 +66,12 @@ def _remembered(instance: Instance, like: Dataset) -> Dataset:
     return ds
 
 
-def reference(one: Series, made: MadeObject, spool: Spool) -> Predecessor:
+def reference(one: Series, made: MadeObject, spool: Spool) -> Reference:
     """How later objects name an object of an earlier run: in its own study, as the study of the series may have been
     corrected since."""
     its = filed_as(made, spool)
     study_uid = None if its is None else read_text(its, "StudyInstanceUID")
-    return Predecessor(study_uid or one.study_uid, made.series_uid, made.sop_class_uid, made.sop_instance_uid)
+    return Reference(study_uid or one.study_uid, made.series_uid, made.sop_class_uid, made.sop_instance_uid)
 
 
 def filed_as(made: MadeObject, spool: Spool) -> Dataset | None:

@@ -36,8 +36,8 @@ class Algorithm:
 
 
 @dataclass(frozen=True)
-class Predecessor:
-    """The report that this one replaces."""
+class Reference:
+    """How an object names one that the node made earlier: a report that it replaces, or whatever is withdrawn."""
 
     study_instance_uid: str
     series_instance_uid: str
@@ -66,7 +66,7 @@ class ReportContext:
     partial_because: str | None = None
     """Why the series is not known to be whole; set where `whole` is false."""
     run: int = 1
-    predecessors: tuple[Predecessor, ...] = ()
+    predecessors: tuple[Reference, ...] = ()
     """What it supersedes, the newest first."""
     notice: str | None = None
     """Placed right after the conclusion, such as NOT FOR CLINICAL USE and why."""

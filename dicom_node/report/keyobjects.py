@@ -23,7 +23,7 @@ from pydicom.uid import (
 
 from dicom_node.report import codes, header, order, wording
 from dicom_node.report.codes import Concept
-from dicom_node.report.context import Predecessor, ReportContext, check_findings
+from dicom_node.report.context import Reference, ReportContext, check_findings
 from dicom_node.report.provenance import file_meta, sign
 from dtvit.findings import SeriesFindings
 
@@ -69,7 +69,7 @@ def positive(headers: Sequence[Dataset], findings: SeriesFindings, context: Repo
 
 
 def rejection(
-    withdrawn: Sequence[Predecessor],
+    withdrawn: Sequence[Reference],
     source: Dataset,
     context: ReportContext,
     why: str,

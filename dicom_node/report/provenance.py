@@ -11,7 +11,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from dicom_node import uids
 from dicom_node.report import codes, header, wording
-from dicom_node.report.context import Predecessor, ReportContext
+from dicom_node.report.context import Reference, ReportContext
 
 
 def file_meta(sop_class_uid: str, sop_instance_uid: str) -> FileMetaDataset:
@@ -46,7 +46,7 @@ def to_bytes(ds: Dataset) -> bytes:
         return buffer.getvalue()
 
 
-def references(named: Iterable[Predecessor]) -> list[Dataset]:
+def references(named: Iterable[Reference]) -> list[Dataset]:
     """Hierarchical SOP Instance Reference Macro, PS3.3 table C.17-3: an item for each study."""
     studies: dict[str, Dataset] = {}
     for earlier in named:

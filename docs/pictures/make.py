@@ -18,7 +18,7 @@ from scipy.ndimage import gaussian_filter
 
 from dicom_node import scanner, uids
 from dicom_node.report import capture, picture, provenance, sr
-from dicom_node.report.context import Algorithm, Predecessor, ReportContext
+from dicom_node.report.context import Algorithm, Reference, ReportContext
 from dtvit import phantom
 from dtvit.findings import LOCATIONS, Coverage, Outcome, Region, SeriesFindings, SliceFinding, Thresholds, conclude
 
@@ -140,7 +140,7 @@ def speaks(one: SliceFinding) -> bool:
 
 
 def context(series_number: int, findings: SeriesFindings, run: int) -> ReportContext:
-    earlier = Predecessor(uids.fresh(), uids.fresh(), sr.SR_CLASSES[0], uids.fresh())
+    earlier = Reference(uids.fresh(), uids.fresh(), sr.SR_CLASSES[0], uids.fresh())
     return ReportContext(
         device_uid=uids.derived("example"),
         device_name="DICOMNODE",
@@ -153,7 +153,7 @@ def context(series_number: int, findings: SeriesFindings, run: int) -> ReportCon
         whole=findings.coverage.complete,
         partial_because="; ".join(findings.coverage.gaps) or None,
         run=run,
-        predecessor=earlier if run > 1 else None,
+        predecessors=(earlier,) if run > 1 else (),
         notice=NOTICE,
     )
 

@@ -27,12 +27,12 @@ from rich.text import Text
 
 from dicom_node.cli import main
 from dicom_node.report import codes, provenance, reading, screen, sr, text
-from dicom_node.report.context import Algorithm, Predecessor, UnusableFindings
+from dicom_node.report.context import Algorithm, Reference, UnusableFindings
 from dtvit.findings import LOCATIONS, Outcome, SeriesFindings
 
 DSRDUMP = shutil.which("dsrdump")
 PARTIAL = {"whole": False, "partial_because": "slices stopped arriving in the middle of the brain"}
-SUPERSEDING = {"run": 2, "predecessors": (Predecessor(STUDY, "2.25.301", sr.SR_CLASSES[0], "2.25.300"),)}
+SUPERSEDING = {"run": 2, "predecessors": (Reference(STUDY, "2.25.301", sr.SR_CLASSES[0], "2.25.300"),)}
 
 
 def items(ds: Dataset) -> Iterator[Dataset]:

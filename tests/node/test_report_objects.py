@@ -16,11 +16,11 @@ from pydicom.uid import EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageSt
 from report_cases import NOTICE, SERIES, STUDY, context, findings, headers
 
 from dicom_node.report import capture, codes, keyobjects, picture, provenance, sr
-from dicom_node.report.context import Predecessor
+from dicom_node.report.context import Reference
 
 OLD = (
-    Predecessor(STUDY, "2.25.301", sr.SR_CLASSES[0], "2.25.300"),
-    Predecessor(STUDY, "2.25.303", "1.2.840.10008.5.1.4.1.1.7", "2.25.302"),
+    Reference(STUDY, "2.25.301", sr.SR_CLASSES[0], "2.25.300"),
+    Reference(STUDY, "2.25.303", "1.2.840.10008.5.1.4.1.1.7", "2.25.302"),
 )
 
 

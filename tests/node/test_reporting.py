@@ -14,7 +14,7 @@ from untrained import metadata
 from dicom_node.config import Results
 from dicom_node.delivering import reporting, spooled
 from dicom_node.delivering.reporting import Maker, Run
-from dicom_node.report.context import Predecessor
+from dicom_node.report.context import Reference
 from dicom_node.report.keyobjects import Rejection
 from dicom_node.store import series
 from dicom_node.store.results import Version
@@ -22,7 +22,7 @@ from dicom_node.store.tables import ObjectKind
 
 MAKER = Maker("2.25.1", "NODE", metadata(), Version("ab" * 32, "hu-1"), Results(), precision="bfloat16")
 RUN = Run(STUDY, SERIES, number=1, rule="covered", whole=True, at=1010.0)
-REPORT = Predecessor(STUDY, "2.25.3", "1.2.840.10008.5.1.4.1.1.88.34", "2.25.4")
+REPORT = Reference(STUDY, "2.25.3", "1.2.840.10008.5.1.4.1.1.88.34", "2.25.4")
 WITHDRAWN: dict[str, Any] = {"why": "wrong patient", "title": Rejection.QUALITY, "to": "PACS1"}
 
 

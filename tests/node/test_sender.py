@@ -20,7 +20,7 @@ from dicom_node.delivering.sender import Sender
 from dicom_node.network import syntaxes
 from dicom_node.network.stand_in import StandInPacs, free_port
 from dicom_node.report import provenance, reading, sr
-from dicom_node.report.context import Predecessor
+from dicom_node.report.context import Reference
 from dicom_node.status import StoreStatus
 from dicom_node.store import outbox, series
 from dicom_node.store.tables import deliveries, destinations, jobs, objects
@@ -51,7 +51,7 @@ def owe(
     run: int = 1,
     to: str = "PACS1",
     of_series: int | None = None,
-    replaces: tuple[Predecessor, ...] = (),
+    replaces: tuple[Reference, ...] = (),
 ) -> bytes:
     """A report in the outbox; returns its bytes."""
     instance_uid, series_uid = f"2.25.{number}00{run}", f"2.25.{number}01{run}"
@@ -297,7 +297,7 @@ def test_in_whatever_class_a_report_is_sent_it_replaces_the_one_that_is_there(
     node: Made, pacs: Callable[..., StandInPacs]
 ) -> None:
     owe(node, 1, run=1)
-    owe(node, 1, run=2, of_series=1, replaces=(Predecessor("1.2", "2.25.1011", SR_88_34, "2.25.1001"),))
+    owe(node, 1, run=2, of_series=1, replaces=(Reference("1.2", "2.25.1011", SR_88_34, "2.25.1001"),))
     there = pacs(storage_classes=[SR_88_22])  # the first finds that out class by class, the second is built in it
     to = sender(node, peer(there.port))
     while to.tick():
