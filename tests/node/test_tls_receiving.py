@@ -21,8 +21,8 @@ from test_tls import certificate
 from dicom_node.config import NodeSection, Peer
 from dicom_node.configfile import load
 from dicom_node.errors import ConfigError, PeerUnreachable
-from dicom_node.network import admission, scp, scu
-from dicom_node.network.tls import TlsFiles
+from dicom_node.network import admission, requestor, scp, scu
+from dicom_node.network.tls import ServerTls, TlsFiles
 from dicom_node.received import Received
 from dicom_node.status import StoreStatus
 
@@ -106,6 +106,17 @@ def test_what_the_profile_leaves_out_is_not_spoken(
         pytest.raises((ssl.SSLError, ConnectionResetError)),
     ):
         context.wrap_socket(plain)
+
+
+def test_the_suites_are_those_that_the_conformance_statement_names(made: dict[str, tuple[Path, Path]]) -> None:
+    ours = {one["name"] for one in ServerTls(files(made)).context().get_ciphers() if one["protocol"] == "TLSv1.2"}
+    ciphers = ("AES128-GCM-SHA256", "AES256-GCM-SHA384", "CHACHA20-POLY1305")
+    assert ours == {f"ECDHE-{keys}-{cipher}" for keys in ("RSA", "ECDSA") for cipher in ciphers}
+    offered = requestor.tls_of(peer(104, tls=True)).get_ciphers()
+    names = [one["name"] for one in offered if one["protocol"] == "TLSv1.2"]
+    assert set(names[: len(ours)]) == ours
+    assert all(name.startswith(("ECDHE-", "DHE-")) and name.endswith(("-SHA256", "-SHA384")) for name in names[6:])
+    assert not any("CCM" in name or "CAMELLIA" in name for name in names)
 
 
 def test_files_that_are_replaced_count_from_the_next_connection_and_bad_ones_never(
