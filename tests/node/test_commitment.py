@@ -748,6 +748,33 @@ def test_a_peer_that_is_silent_holds_up_no_other(
     assert heard == [True, True]
 
 
+def test_however_many_peers_are_answered_one_image_is_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """docs/security.md counts one; an image may have a gigabyte."""
+    titles = ("CT1", "CT2", "CT3")
+    node = node_with(tmp_path, *(peer(free_port(), name=title, ae_title=title) for title in titles))
+    node.accept(ct(1), ct(2))
+    us = Us(node)
+    for title in titles:
+        us.asked(title, "2.25.77", references(ct(1), ct(2)))
+    within, most = list[str](), list[int]()
+    read = node.spool.read
+
+    def reads(file: str) -> bytes:
+        within.append(file)
+        time.sleep(0.05)
+        most.append(len(within))
+        within.pop()
+        return read(file)
+
+    monkeypatch.setattr(node.spool, "read", reads)
+    with ThreadPoolExecutor(3) as threads:
+        assert list(threads.map(lambda one: one.tick(), us.answerers)) == [1] * 3
+    assert len(most) >= 2
+    assert set(most) == {1}
+
+
 def test_a_peer_that_does_not_answer_is_tried_once_per_tick(tmp_path: Path) -> None:
     """Each try may take its whole timeout, and the service is to stop in between."""
     node = node_with(tmp_path, peer(free_port()))
