@@ -15,9 +15,10 @@ from dicom_node.store.results import SliceResult
 from dicom_node.store.series import Instance
 from dtvit import findings
 from dtvit.brain import judging, selection
-from dtvit.brain.coverage import SAME_MM, assess
+from dtvit.brain.coverage import assess
 from dtvit.brain.regions import assign_regions
-from dtvit.findings import Coverage, Outcome, Region, SeriesFindings, SliceFinding, Thresholds
+from dtvit.findings import SAME_MM, Coverage, Outcome, Region, SeriesFindings, SliceFinding, Thresholds
+from dtvit.slabs import neighbours
 
 PARALLEL = 0.02  # between unit normals: one degree, which moves the rim of a head by 2 mm
 
@@ -45,6 +46,14 @@ def regions(ordered: Sequence[SliceResult]) -> list[Region]:
     known = _with_position(ordered)
     groups = ordered[:known], ordered[known:]
     return [region for group in groups for region in assign_regions([_content(r) for r in group])]
+
+
+def slabs(ordered: Sequence[SliceResult]) -> list[list[SliceResult]]:
+    """For each slice, those whose mean the model is to see in its place, itself among them (`dtvit.slabs`)."""
+    placed = [r for r in ordered if r.position_mm is not None and r.content is not None]
+    around = neighbours([r.position_mm or 0.0 for r in placed], [r.thickness_mm for r in placed])
+    found = {(r.instance_id, r.frame): [placed[j] for j in those] for r, those in zip(placed, around, strict=True)}
+    return [found.get((r.instance_id, r.frame), [r]) for r in ordered]
 
 
 def _with_position(ordered: Sequence[SliceResult]) -> int:
@@ -177,6 +186,7 @@ def _finding(result: SliceResult, instance: Instance, region: Region, cuts: Thre
         left_out=left_out,
         frame=result.frame or None,
         doubts=result.doubts,
+        averaged=result.averaged if evaluated else 1,
     )
 
 

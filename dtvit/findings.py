@@ -7,7 +7,7 @@ with the reason, and one such slice inside the brain keeps the whole series from
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -15,6 +15,8 @@ from typing import Any
 LOCATIONS = ("deep", "lobar", "subtentorial")
 """Classes of the location head, in its output order (Fan et al. 2024, section 2.1)."""
 RUN_LENGTH = 2  # one slice alone is often a calcification or noise; 5 mm slices show a bleed of 5 ml at least twice
+RUN_MM = 7.0  # from the first to the last slice of a run: two of 5 mm, or as many thinner ones as lie within
+SAME_MM = 0.05  # closer than any two slices at different positions
 REASONS_TOLD = 4  # in the conclusion; each image has its own
 
 
@@ -79,6 +81,8 @@ class SliceFinding:
     """1-based frame of a multi-frame image, None for a single-frame one."""
     doubts: tuple[str, ...] = ()
     """What was doubtful about finding the head in this slice, in words; it may be evaluated all the same."""
+    averaged: int = 1
+    """Of how many slices the model saw the mean: more than this one where slices are thin (`dtvit.slabs`)."""
 
     @property
     def evaluated(self) -> bool:
@@ -155,12 +159,42 @@ def _three(values: Sequence[float] | None) -> tuple[float, float, float] | None:
 
 
 def series_output(slices: Sequence[SliceFinding]) -> float | None:
-    """The highest mean probability over `RUN_LENGTH` neighbouring evaluated slices (all, if there are fewer)."""
-    presences = [s.presence for s in slices if s.presence is not None]
-    if not presences:
-        return None
-    run = min(RUN_LENGTH, len(presences))
-    return max(sum(presences[i : i + run]) / run for i in range(len(presences) - run + 1))
+    """The highest mean probability over a run of neighbouring evaluated slices, ordered feet to head.
+
+    A run has at least `RUN_LENGTH` slices (all, if there are fewer) and goes on as far as `RUN_MM`: what shows in two
+    slices of 1 mm may be as little as what shows in one of 5 mm. Slices at one position count as one.
+    """
+    places = _places(slices)
+    return max((sum(run) / len(run) for run in _runs(places)), default=None)
+
+
+def _places(slices: Sequence[SliceFinding]) -> list[tuple[float | None, float]]:
+    """Position and mean probability of the evaluated slices that share it; one without a position is by itself."""
+    found: list[tuple[float | None, list[float]]] = []
+    for one in slices:
+        if one.presence is None:
+            continue
+        before = found[-1][0] if found else None
+        if one.position_mm is not None and before is not None and one.position_mm - before <= SAME_MM:
+            found[-1][1].append(one.presence)
+        else:
+            found.append((one.position_mm, [one.presence]))
+    return [(position, sum(presences) / len(presences)) for position, presences in found]
+
+
+def _runs(places: Sequence[tuple[float | None, float]]) -> Iterator[list[float]]:
+    """Each run that is no part of a longer one."""
+    end = 0
+    for begin, (first, _) in enumerate(places):
+        before, end = end, max(end, min(begin + RUN_LENGTH, len(places)))
+        while end < len(places) and _within(first, places[end][0]):
+            end += 1
+        if end > before:
+            yield [presence for _, presence in places[begin:end]]
+
+
+def _within(first: float | None, last: float | None) -> bool:
+    return first is not None and last is not None and last - first <= RUN_MM
 
 
 def _location(slices: Sequence[SliceFinding]) -> tuple[float, float, float] | None:

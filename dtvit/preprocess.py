@@ -195,14 +195,22 @@ def _resized(shape: tuple[int, ...]) -> tuple[tuple[int, int], tuple[int, int]]:
 
 
 def prepare(
-    ct_slice: CTSlice, mode: str = "robust", parts: frozenset[int] | None = None, *, geometry: str = PAPER_GEOMETRY
+    ct_slice: CTSlice,
+    mode: str = "robust",
+    parts: frozenset[int] | None = None,
+    *,
+    geometry: str = PAPER_GEOMETRY,
+    slab: npt.NDArray[np.float32] | None = None,
 ) -> Prepared:
     """Everything that is needed from one slice before inference; about 4 ms for 512 x 512.
 
-    `parts`: what `brace.retrace` found from the neighbours, see `refine`.
+    `parts`: what `brace.retrace` found from the neighbours, see `refine`. `slab`: HU (row, column) that the model sees
+    in place of the slice's own, within the slice's own head (`dtvit.slabs`).
     """
     hu, pixel_mm = stood_up(ct_slice)
     head = brace.find_head(hu, pixel_mm, mode, parts)
+    if slab is not None:
+        hu, _ = stood_up(replace(ct_slice, hu=slab))
     seen = picture(hu, head.mask)
     return Prepared(
         input=model_input(seen, geometry),

@@ -132,7 +132,8 @@ def with_limits(
     findings: SeriesFindings, headers: Sequence[Dataset], age_years: Iterable[int | None]
 ) -> SeriesFindings:
     """The findings, with what a reader must know about the images with these headers, and patients of these ages."""
-    limits = (*wording.child(findings, age_years), *wording.lossy(findings, lossy_ratios(headers)))
+    told = wording.child(findings, age_years), wording.thin(findings), wording.lossy(findings, lossy_ratios(headers))
+    limits = tuple(limit for each in told for limit in each)
     return replace(findings, limits=limits)
 
 

@@ -27,7 +27,7 @@ from PIL import Image
 from dicom_node.errors import NotPossible
 from dtvit.wholefile import write_whole
 
-FORMAT = 1  # goes up when pictures or records are made differently; what an older one made is made again
+FORMAT = 2  # goes up when pictures or records are made differently; what an older one made is made again
 FOLDER = ".prepare"
 IMAGES = "images"
 FOR_ITS_OWNER = 0o600

@@ -112,7 +112,7 @@ SUBTENTORIAL_OUTPUT = _own("ICH-SUBTENT-OUT", "Location output: subtentorial", "
 
 # --- Numbers --------------------------------------------------------------------------------------------------------
 SERIES_OUTPUT = _own(
-    "ICH-SERIES-OUT", "Output for the series", "In %; the highest mean over two neighbouring evaluated images"
+    "ICH-SERIES-OUT", "Output for the series", "In %; the highest mean over neighbouring evaluated images"
 )
 HIGHEST_OUTPUT = _own("ICH-HIGHEST-OUT", "Highest output of one image", "In %")
 IMAGE_OUTPUT = _own("ICH-OUTPUT", "Output for this image", "In %; the network's probability of hemorrhage")

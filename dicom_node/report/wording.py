@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from dtvit.findings import LOCATIONS, REASONS_TOLD, RUN_LENGTH, Outcome, Region, SeriesFindings, SliceFinding
+from dtvit.slabs import SLAB_MM
 
 NOT_ASSESSED = (
     "Looks for intracerebral hemorrhage only (blood within cerebrum, cerebellum or brain stem). Does not exclude "
@@ -236,6 +237,16 @@ def child(findings: SeriesFindings, age_years: Iterable[int | None]) -> tuple[st
     if not findings.evaluated or not known or max(known) >= ADULT_YEARS:
         return ()
     return (f"the patient is under {ADULT_YEARS} years old, and the model was not assessed on children",)
+
+
+def thin(findings: SeriesFindings) -> tuple[str, ...]:
+    """What the model saw is not quite what the reader sees in the image that is named."""
+    count = sum(s.averaged > 1 for s in findings.evaluated)
+    if not count:
+        return ()
+    were = "is thin; it was" if count == 1 else "are thin; each was"
+    judged = f"judged as the mean with its neighbours, {SLAB_MM:g} mm at most"
+    return (f"{count} of {len(findings.slices)} images {were} {judged}",)
 
 
 def lossy(findings: SeriesFindings, ratios: Mapping[str, float | None]) -> tuple[str, ...]:

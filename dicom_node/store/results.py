@@ -46,6 +46,8 @@ class SliceResult:
     """Unit normal of the slice, towards the head; None without orientation."""
     doubts: tuple[str, ...] = ()
     """Doubts about the brace removal, in words."""
+    averaged: int = 1
+    """Of how many slices the model saw the mean: `dtvit.slabs`."""
 
 
 def keep(connection: Connection, found: Iterable[SliceResult], version: Version, *, now: float) -> None:
@@ -83,7 +85,7 @@ def _row(result: SliceResult, version: Version, now: float) -> dict[str, Any]:
 
 
 _KEY = ["instance_id", "frame", "model_digest", "preprocessing"]
-_CONTENT = ("instance_number", "position_mm", "thickness_mm", "content", "parts", "normal", "doubts")
+_CONTENT = ("instance_number", "position_mm", "thickness_mm", "content", "parts", "normal", "doubts", "averaged")
 
 
 def of_series(connection: Connection, series_id: int, version: Version) -> list[SliceResult]:
@@ -151,5 +153,6 @@ def _result(row: sa.Row[Any]) -> SliceResult:
         parts=None if parts is None else tuple(parts),
         normal=None if normal is None else (normal[0], normal[1], normal[2]),
         doubts=tuple(doubts or ()),
+        averaged=content.pop("averaged", 1),
         **content,
     )

@@ -15,6 +15,7 @@ from functools import partial
 
 from pydicom.dataset import Dataset
 
+from dicom_node import anatomy
 from dicom_node.config import Config
 from dicom_node.delivering import reporting, spooled
 from dicom_node.errors import StoreFull, StoreUnavailable
@@ -180,17 +181,26 @@ class Extras:
         on a slice without blood its brightest spot would mean nothing.
         """
         known = {i.sop_instance_uid: i for i in instances}
+        files = {i.id: i.file for i in instances if i.ruled_out is None}
         with self._database.read() as connection:
             slices = results.of_series(connection, series_id, self._maker.version)
-        parts = {(each.instance_id, each.frame): each.parts for each in slices}
+        ordered = anatomy.in_order([each for each in slices if each.instance_id in files])
+        slabs = {
+            (each.instance_id, each.frame): (each, those if each.averaged > 1 else [])
+            for each, those in zip(ordered, anatomy.slabs(ordered), strict=True)
+        }
         pictures = {}
         for index in picture.to_show(found):
             one = found.slices[index]
             speaks = one.outcome is not Outcome.ABSENT
             try:
                 instance = known[one.sop_instance_uid]
+                result, slab = slabs[instance.id, one.frame or 0]
                 pictures[index] = self._reader.show(
-                    instance.file, one.frame, with_relevance=speaks, parts=parts.get((instance.id, one.frame or 0))
+                    *(instance.file, one.frame),
+                    with_relevance=speaks,
+                    parts=result.parts,
+                    slab=[(files[each.instance_id], each.frame) for each in slab if each is not result],
                 )
             except (KeyError, FileNotFoundError, UnreadableSlice) as exc:
                 log.warning("not_pictured %s", fields(error=trace(exc)))

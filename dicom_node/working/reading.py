@@ -24,6 +24,7 @@ from dtvit import ct, preprocess
 from dtvit.brace import HeadMask
 from dtvit.brain.selection import SliceContent
 from dtvit.reading.headervalues import UnreadableSlice
+from dtvit.slabs import Slab
 
 MOST_MEMORY = 1 << 30  # bytes for one frame; one of 2048 x 2048 pixels takes a tenth of that
 COPIES = 4  # of the object itself on top: as read, as parsed, its pixels, and one for safety
@@ -41,8 +42,11 @@ class Way:
     def version(self) -> str:
         return preprocess.preprocessing(self.brace_removal, self.geometry)
 
-    def prepare(self, one: ct.CTSlice, parts: frozenset[int] | None = None) -> preprocess.Prepared:
-        return preprocess.prepare(one, self.brace_removal, parts, geometry=self.geometry)
+    def prepare(
+        self, one: ct.CTSlice, parts: frozenset[int] | None = None, slab: Slab | None = None
+    ) -> preprocess.Prepared:
+        hu = None if slab is None else slab.hu
+        return preprocess.prepare(one, self.brace_removal, parts, geometry=self.geometry, slab=hu)
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +66,8 @@ class Ready:
     """Without the mask itself, which is large and not needed again."""
     parts: frozenset[int] | None = None
     """Parts of the head mask, where the neighbouring slices decided them; None where the slice alone did."""
+    averaged: int = 1
+    """Of how many slices `input` is the mean."""
 
 
 @dataclass(frozen=True)
@@ -131,8 +137,8 @@ def _memory_bounded(more: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_DATA, before)
 
 
-def ready(one: ct.CTSlice, way: Way, parts: frozenset[int] | None = None) -> Ready:
-    prepared = way.prepare(one, parts)
+def ready(one: ct.CTSlice, way: Way, parts: frozenset[int] | None = None, slab: Slab | None = None) -> Ready:
+    prepared = way.prepare(one, parts, slab)
     position = one.position_mm
     return Ready(
         frame=one.frame or 0,
@@ -144,6 +150,7 @@ def ready(one: ct.CTSlice, way: Way, parts: frozenset[int] | None = None) -> Rea
         content=prepared.content,
         head=without_mask(prepared.head),
         parts=parts,
+        averaged=1 if slab is None else slab.averaged,
     )
 
 

@@ -15,6 +15,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from dicom_node import anatomy
 from dicom_node.errors import ModelFailed
 from dicom_node.logs import fields, trace
 from dicom_node.report.picture import Shown
@@ -24,9 +25,10 @@ from dicom_node.store.spool import Spool
 from dicom_node.working import reading
 from dicom_node.working.readers import ReaderEnded, Readers
 from dicom_node.working.reading import LeftOut, Ready, Way
-from dtvit import brace, ct, preprocess, turning
+from dtvit import brace, ct, preprocess, slabs, turning
 from dtvit.brace import HeadMask
 from dtvit.checkpoint import Checkpoint
+from dtvit.findings import Region
 
 log = logging.getLogger("dicom_node.worker")
 
@@ -196,8 +198,48 @@ class SliceReader:
         batches = [waiting[i : i + self._batch] for i in range(0, len(waiting), self._batch)]
         return [r for batch in batches for r in _results(batch, self._predict(_inputs(batch)))]
 
-    def show(self, file: str, frame: int | None, *, with_relevance: bool, parts: Sequence[int] | None = None) -> Shown:
-        """One slice for people to see; `parts` as in its result, so that the map shows what was judged.
+    def in_slabs(
+        self, ordered: Sequence[SliceResult], instances: Mapping[int, Instance], alive: Callable[[], None]
+    ) -> Iterator[list[SliceResult]]:
+        """New results, batch by batch, for those thin slices of a complete series, in order, that show brain or lie
+        beside it, from the mean of each and its neighbours (`dtvit.slabs`), by which the region may be another.
+
+        Raises ModelFailed, StoreUnavailable, UnreadableSlice.
+        """
+        shown = zip(map(_key, ordered), anatomy.regions(ordered), strict=True)
+        brain = {key for key, region in shown if region is Region.BRAIN}
+        due = [
+            (result, slab)
+            for result, slab in zip(ordered, anatomy.slabs(ordered), strict=True)
+            if result.left_out is None and len(slab) != result.averaged and not brain.isdisjoint(map(_key, slab))
+        ]
+        read: OrderedDict[tuple[int, int], ct.CTSlice] = OrderedDict()  # each once, as slabs overlap
+        for begin in range(0, len(due), self._batch):
+            batch = []
+            for result, slab in due[begin : begin + self._batch]:
+                alive()
+                for each in slab:
+                    if _key(each) not in read:
+                        read[_key(each)] = self._slice_of(each, instances[each.instance_id])
+                one = read[_key(result)]
+                seen = slabs.slab(one, [read[_key(each)] for each in slab if each is not result])
+                parts = None if result.parts is None else frozenset(result.parts)
+                batch.append((instances[result.instance_id], reading.ready(one, self._way, parts, seen)))
+                while len(read) > len(slab):
+                    read.popitem(last=False)
+            yield _results(batch, self._predict(_inputs(batch)))
+
+    def show(
+        self,
+        file: str,
+        frame: int | None,
+        *,
+        with_relevance: bool,
+        parts: Sequence[int] | None = None,
+        slab: Sequence[tuple[str, int]] = (),
+    ) -> Shown:
+        """One slice for people to see. The map is of what was judged: `parts` as in its result; `slab`: file and frame
+        of the other slices whose mean with it the model saw.
 
         Raises FileNotFoundError, UnreadableSlice, StoreUnavailable.
         """
@@ -206,7 +248,8 @@ class SliceReader:
             return Shown(one.hu, None, one.orientation)
         from dtvit.vit.relevance import NoAttention
 
-        prepared = self._way.prepare(one, None if parts is None else frozenset(parts))
+        seen_with = slabs.slab(one, [reading.slice_of(self._spool, *each) for each in slab])
+        prepared = self._way.prepare(one, None if parts is None else frozenset(parts), seen_with)
         try:
             seen = self._classifier.relevance(prepared.input[None])[0]
         except NoAttention:
@@ -317,11 +360,16 @@ def _results(batch: Sequence[tuple[Instance, Ready]], predictions: Predictions) 
             parts=_sorted(one.parts),
             normal=one.normal,
             doubts=one.head.flags,
+            averaged=one.averaged,
         )
         for (instance, one), presence, (deep, lobar, subtentorial) in zip(
             batch, predictions.presence.tolist(), predictions.location.tolist(), strict=True
         )
     ]
+
+
+def _key(result: SliceResult) -> tuple[int, int]:
+    return result.instance_id, result.frame
 
 
 def _sorted(parts: frozenset[int] | None) -> tuple[int, ...] | None:

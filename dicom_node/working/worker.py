@@ -143,11 +143,13 @@ class Worker:
             self._concluding.report_failure(job, one, instances)
             return
         looked_at = self._look_at_all(job)
-        if looked_at is None:
+        if looked_at is not None:
+            instances, found = looked_at
+            over = self._looked_over(job, instances, found)
+        if looked_at is None or over is None:
             self._give_back(job, wait_s=0.0, reason=None)  # told to stop or to make way; what was read is kept
             return
-        instances, found = looked_at
-        self._concluding.conclude(job, one, instances, self._refined(job, instances, found), begun)
+        self._concluding.conclude(job, one, instances, over, begun)
 
     def _look_at_all(self, job: Job) -> tuple[list[Instance], list[SliceResult]] | None:
         """The instances of the job's series and a result for each usable one; None if told to stop first, or if this is
@@ -157,7 +159,7 @@ class Worker:
         """
         while True:
             while self._classifying.next_slices(job.series_id, self._heartbeat(job), at_most=job.priority):
-                if self._stopping() or (job.priority > jobs.LIVE and self._classifying.is_something_live()):
+                if self._must_stop(job):
                     return None
                 with self._database.write() as connection:
                     jobs.extend(connection, job, now=self._clock(), lease_s=self._lease_s, further=True)
@@ -168,23 +170,44 @@ class Worker:
             if all(i.id in known for i in instances if i.ruled_out is None):
                 return instances, [r for r in found if r.instance_id in {i.id for i in instances}]
 
-    def _refined(self, job: Job, instances: Sequence[Instance], found: Sequence[SliceResult]) -> list[SliceResult]:
-        """The results after a second look over the complete series; unchanged where that is not possible."""
+    def _must_stop(self, job: Job) -> bool:
+        return self._stopping() or (job.priority > jobs.LIVE and self._classifying.is_something_live())
+
+    def _looked_over(
+        self, job: Job, instances: Sequence[Instance], found: Sequence[SliceResult]
+    ) -> list[SliceResult] | None:
+        """The results after a second look, now that the series is complete: at head masks that the neighbours decide,
+        and at thin slices together with their neighbours. Unchanged where that is not possible; None if told to stop.
+        """
+        known = {(r.instance_id, r.frame): r for r in found}
         of_id = {i.id: i for i in instances if i.ruled_out is None}
-        usable = anatomy.in_order([r for r in found if r.instance_id in of_id])
         if job.tries > 1:  # an earlier try ended the process; going on without is safe, reading again may not be
             return list(found)
+
+        def usable() -> list[SliceResult]:
+            return anatomy.in_order([r for r in known.values() if r.instance_id in of_id])
+
+        def keep(newer: Sequence[SliceResult]) -> None:
+            with self._database.write() as connection:
+                results.replace(connection, newer, self.version, now=self._clock())
+            known.update({(r.instance_id, r.frame): r for r in newer})
+
+        alive = self._heartbeat(job)
         try:
-            refined = self._reader.refine(usable, of_id, self._heartbeat(job))
+            if refined := self._reader.refine(usable(), of_id, alive):
+                log.info("refined %s", fields(job=job.id, slices=len(refined)))
+                keep(refined)
+            thin = 0
+            for batch in self._reader.in_slabs(usable(), of_id, alive):
+                keep(batch)
+                thin += len(batch)
+                if self._must_stop(job):
+                    return None
+            if thin:
+                log.info("in_slabs %s", fields(job=job.id, slices=thin))
         except (FileNotFoundError, UnreadableSlice) as exc:
             log.warning("not_refined %s", fields(job=job.id, error=trace(exc)))
-            return list(found)
-        if refined:
-            log.info("refined %s", fields(job=job.id, slices=len(refined)))
-            with self._database.write() as connection:
-                results.replace(connection, refined, self.version, now=self._clock())
-        newer = {(r.instance_id, r.frame): r for r in refined}
-        return [newer.get((r.instance_id, r.frame), r) for r in found]
+        return list(known.values())
 
     def _heartbeat(self, job: Job) -> Callable[[], None]:
         """To be called often: shows that the process is alive and, a few times per lease, extends the job's lease."""

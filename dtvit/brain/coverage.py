@@ -11,12 +11,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from dtvit.findings import Coverage, Region
+from dtvit.findings import SAME_MM, Coverage, Region
 
 HOLE = 1.5  # times the usual step or the thickness
 NEIGHBOURS = 3  # steps to each side that tell what is usual there
 UNSTATED_MM = 5.0  # no thickness stated: slices further apart may be thinner than that, with every second one missing
-SAME_MM = 0.05  # closer than any two slices at different positions
 HOLES_TOLD = 3  # one by one; a series without every second slice has dozens, and a reader needs no list of them
 LEAST_EXTENT_MM = 80.0  # of brain from base to vertex; an adult has 110 to 140, an infant 85 or more
 

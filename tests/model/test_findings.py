@@ -5,18 +5,31 @@ from dataclasses import asdict
 
 import pytest
 
-from dtvit.findings import Coverage, Outcome, Region, SeriesFindings, SliceFinding, Thresholds, conclude
+from dtvit.findings import (
+    Coverage,
+    Outcome,
+    Region,
+    SeriesFindings,
+    SliceFinding,
+    Thresholds,
+    conclude,
+    series_output,
+)
 
 WHOLE = Coverage(complete=True, extent_mm=140.0, lower_end_seen=True, upper_end_seen=True)
 CUTS = Thresholds(absent_below=0.3, present_at=0.7)
 
 
-def evaluated(presence: float, location=(0.2, 0.7, 0.1)) -> SliceFinding:
-    return SliceFinding("1.2", "1.2.3", 1, 0.0, Region.BRAIN, CUTS.judge(presence), presence, location)
+def evaluated(presence: float, location=(0.2, 0.7, 0.1), position_mm: float | None = None) -> SliceFinding:
+    return SliceFinding("1.2", "1.2.3", 1, position_mm, Region.BRAIN, CUTS.judge(presence), presence, location)
 
 
 def left_out(reason: str) -> SliceFinding:
-    return SliceFinding("1.2", "1.2.3", 1, 0.0, Region.UNKNOWN, Outcome.NOT_EVALUATED, left_out=reason)
+    return SliceFinding("1.2", "1.2.3", 1, None, Region.UNKNOWN, Outcome.NOT_EVALUATED, left_out=reason)
+
+
+def at(*places: tuple[float, float]) -> list[SliceFinding]:
+    return [evaluated(presence, position_mm=position) for position, presence in places]
 
 
 def test_absent_needs_coverage():
@@ -62,6 +75,43 @@ def test_one_bright_slice_is_undetermined_and_two_neighbours_are_present():
     findings = conclude([*quiet, evaluated(0.95), evaluated(0.9), *quiet], WHOLE, CUTS)
     assert (findings.outcome, findings.location) == (Outcome.PRESENT, "lobar")
     assert len(findings.positive) == 2
+
+
+@pytest.mark.parametrize("spacing_mm", [3.6, 4.0, 5.0, 7.0, 10.0])
+def test_two_slices_are_a_run_where_they_are_thick(spacing_mm):
+    presences = [0.1, 0.9, 0.8, 0.2, 0.1]
+    assert series_output(at(*((i * spacing_mm, p) for i, p in enumerate(presences)))) == pytest.approx(0.85)
+    assert series_output([evaluated(p) for p in presences]) == pytest.approx(0.85)  # nothing tells where they lie
+
+
+@pytest.mark.parametrize(("spacing_mm", "slices"), [(3.0, 3), (2.5, 3), (2.0, 4), (1.25, 6), (1.0, 8), (0.625, 12)])
+def test_a_run_of_thin_slices_is_as_long_as_two_thick_ones(spacing_mm, slices):
+    quiet, loud = [0.1] * 30, [0.9] * slices
+    there = at(*((i * spacing_mm, p) for i, p in enumerate([*quiet, *loud, *quiet])))
+    assert series_output(there) == pytest.approx(0.9)
+    fewer = at(*((i * spacing_mm, p) for i, p in enumerate([*quiet, *loud[1:], *quiet])))
+    assert series_output(fewer) == pytest.approx((0.9 * (slices - 1) + 0.1) / slices)
+
+
+def test_no_run_is_shorter_because_the_series_ends_there():
+    thin = [0.1] * 60 + [0.9, 0.9]
+    assert series_output(at(*((float(i), p) for i, p in enumerate(thin)))) == pytest.approx((2 * 0.9 + 6 * 0.1) / 8)
+    assert series_output(at(*((float(i), p) for i, p in enumerate(reversed(thin))))) == pytest.approx(0.3)
+    assert series_output(at((0.0, 0.5), (1.0, 0.7))) == pytest.approx(0.6)  # all there is
+
+
+def test_the_spacing_may_change_within_a_series():
+    base, above = [(i * 2.5, 0.1) for i in range(10)], [(25.0 + i * 10.0, 0.1) for i in range(8)]
+    assert series_output(at(*base, *above[:3], (55.0, 0.9), (65.0, 0.8), *above[5:])) == pytest.approx(0.85)
+    assert series_output(at(*base[:4], (10.0, 0.9), (12.5, 0.9), *base[6:], *above)) == pytest.approx(
+        (2 * 0.9 + 0.1) / 3
+    )
+
+
+def test_images_of_one_place_are_no_neighbours_of_each_other():
+    twice = at((0.0, 0.1), (5.0, 0.95), (5.0, 0.95), (10.0, 0.02), (15.0, 0.1))
+    assert series_output(twice) == pytest.approx((0.1 + 0.95) / 2)
+    assert series_output(at((5.0, 0.9), (5.0, 0.7))) == pytest.approx(0.8)
 
 
 def test_a_slice_that_was_left_out_does_not_part_its_neighbours():

@@ -1,6 +1,7 @@
 """Which one number from many slices tells a bleeding series best: the node's rule beside others, on the same slices.
 
-The node takes the highest mean of two neighbouring slices (`dtvit.findings.series_output`). A rule is chosen by what is
+The node takes the highest mean of two neighbouring slices, more where it knows that they are thin
+(`dtvit.findings.series_output`). A rule is chosen by what is
 measured here on patients apart, over checkpoints and data sets, not by the best of one table: intervals overlap.
 """
 

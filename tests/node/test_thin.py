@@ -1,0 +1,163 @@
+"""A series of thin slices: each is judged as the mean of its neighbours once the series is complete."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made import Made, changed, head_series, made_node, part10, peer
+from pydicom.dataset import Dataset
+from test_refining import Seeing, brightness
+
+from dicom_node import anatomy
+from dicom_node.config import Backlog, Eligibility, Model
+from dicom_node.preparing.drawing import draw
+from dicom_node.preparing.finding import find
+from dicom_node.store import results, series
+from dicom_node.store.tables import jobs as jobs_table
+from dicom_node.working.slices import SliceReader
+from dtvit import ct, preprocess, slabs
+from dtvit.findings import Region, SeriesFindings
+
+WHY = "are thin; each was judged as the mean with its neighbours, 6 mm at most"
+
+
+def thin_series() -> list[Dataset]:
+    """The head of `head_series`, pressed together: 2 mm from slice to slice."""
+    return [
+        changed(ds, SliceThickness=2.0, ImagePositionPatient=[*ds.ImagePositionPatient[:2], 2.0 * number])
+        for number, ds in enumerate(head_series())
+    ]
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Made:
+    return made_node(tmp_path, peers=[peer(104)], model=Model(brace_removal="robust"))
+
+
+def ordered(node: Made) -> list[results.SliceResult]:
+    with node.database.read() as connection:
+        version = results.Version("f" * 64, preprocess.preprocessing("robust"))
+        return anatomy.in_order(results.of_series(connection, 1, version))
+
+
+def expected(datasets: list[Dataset], at: int) -> float:
+    """What the model says of a slice and its neighbours, seen together."""
+    slices = [ct.read(part10(ds))[0] for ds in datasets[max(0, at - 1) : at + 2]]
+    one = slices[min(at, 1)]
+    mean = np.mean([each.hu for each in slices], axis=0, dtype=np.float32)
+    return float(brightness(preprocess.prepare(one, "robust", slab=mean).input[None])[0])
+
+
+def test_the_report_goes_by_the_mean_of_neighbours(node: Made) -> None:
+    datasets = thin_series()
+    node.accept(*datasets)
+    node.work(node.worker(Seeing()))
+    alone = ordered(node)
+    assert {r.averaged for r in alone} == {1}
+    node.tick_after(31)
+    node.work(node.worker(Seeing()))
+    found = ordered(node)
+    brain = [i for i, region in enumerate(anatomy.regions(found)) if region is Region.BRAIN]
+    assert len(brain) > 5
+    for i, after in enumerate(found):
+        if i in brain:
+            assert after.averaged == (2 if i in (0, len(found) - 1) else 3)
+            assert after.presence == pytest.approx(expected(datasets, i), abs=0.002)  # the order of sums differs
+        elif i < brain[0] - 3:  # neck; nearer by, the neighbours may tell that it is no brain
+            assert after.averaged == 1
+    assert [found[i].presence for i in brain] != [alone[i].presence for i in brain]
+    (job,) = node.rows(jobs_table)
+    told = SeriesFindings.from_json(job.findings)
+    assert {each.averaged for each in told.evaluated} <= {2, 3}
+    assert f"{len(brain)} of {len(found)} images {WHY}" in told.limits
+
+
+def test_thick_slices_are_judged_as_they_are(node: Made) -> None:
+    node.accept(*head_series())
+    node.tick_after(31)
+    node.work(node.worker(Seeing()))
+    assert {r.averaged for r in ordered(node)} == {1}
+    (job,) = node.rows(jobs_table)
+    assert job.findings["limits"] == []
+
+
+def test_backlog_makes_way_between_two_batches_and_goes_on_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = made_node(
+        tmp_path,
+        model=Model(brace_removal="robust", batch=4),
+        backlog=Backlog(senders=["CT1"]),
+    )
+    node.accept(*thin_series())
+    node.tick_after(31)
+    worker = node.worker(Seeing())
+    batches: list[int] = []
+    in_slabs = SliceReader.in_slabs
+
+    def counted(*given: object) -> object:
+        for batch in in_slabs(*given):  # type: ignore[arg-type]
+            batches.append(len(batch))
+            yield batch
+
+    monkeypatch.setattr(SliceReader, "in_slabs", counted)
+    monkeypatch.setattr(type(worker._classifying), "is_something_live", lambda _: len(batches) == 1)
+    assert worker.step()
+    assert batches == [4]
+    assert [row.state for row in node.rows(jobs_table)] == ["ready"]
+    assert [r.averaged > 1 for r in ordered(node)].count(True) == 4
+    node.work(worker)
+    assert [row.state for row in node.rows(jobs_table)] == ["delivered"]
+    assert sum(batches) == sum(r.averaged > 1 for r in ordered(node))  # none a second time
+    assert [row.tries for row in node.rows(jobs_table)] == [1]
+
+
+def test_a_neighbour_that_cannot_be_read_again_does_not_cost_the_report(
+    node: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node.accept(*thin_series())
+    node.work(node.worker(Seeing()))
+
+    def gone(*_: object) -> None:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(SliceReader, "in_slabs", gone)
+    node.tick_after(31)
+    node.work(node.worker(Seeing()))
+    (job,) = node.rows(jobs_table)
+    assert job.state == "reported"
+    assert job.findings["limits"] == []
+
+
+def test_the_map_is_of_the_slab(node: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    node.accept(*thin_series())
+    model, asked = Seeing(), []
+
+    def relevance(inputs: np.ndarray) -> np.ndarray:
+        asked.append(inputs[0])
+        return np.zeros(inputs.shape, np.float32)
+
+    monkeypatch.setattr(model, "relevance", relevance)
+    reader = SliceReader(model, node.spool, brace_removal="robust", batch=4)
+    with node.database.read() as connection:
+        files = [each.file for each in series.instances_of(connection, 1)]
+    shown = reader.show(files[8], None, with_relevance=True, slab=[(files[7], 0), (files[9], 0)])
+    slices = [ct.read(node.spool.read(file))[0] for file in files[7:10]]
+    mean = slabs.slab(slices[1], [slices[0], slices[2]]).hu
+    assert (shown.hu == slices[1].hu).all()  # the image itself is what people see
+    assert (asked[0] == preprocess.prepare(slices[1], "robust", slab=mean).input).all()
+
+
+def test_prepared_pictures_are_what_the_node_would_see(tmp_path: Path) -> None:
+    for number, ds in enumerate(thin_series()):
+        (tmp_path / f"{number:02}.dcm").write_bytes(part10(ds))
+    (found,), _ = find(tmp_path, Eligibility(), tmp_path / "output")
+    drawn = draw(found.instances, "robust").pictures
+    middle = len(drawn) // 2
+    read = [ct.read(each.instance.path)[0] for each in drawn[middle - 1 : middle + 2]]
+    mean = slabs.slab(read[1], [read[0], read[2]]).hu
+    mask = preprocess.prepare(read[1], "robust").mask
+    assert (drawn[middle].pixels == preprocess.picture(mean, mask)).all()
+    assert (drawn[middle].pixels != preprocess.picture(read[1].hu, mask)).any()
