@@ -164,7 +164,8 @@ def _same_bytes(row: sa.Row[Any], arrival: Arrival, files: Files) -> bool:
 
 def _again(connection: Connection, row: sa.Row[Any], arrival: Arrival, files: Files) -> bool:
     """The same bytes again; returns whether this copy takes the place of a lost or damaged one."""
-    _retain(connection, row.series_id, now=arrival.at)
+    if not _retain(connection, row.series_id, now=arrival.at):
+        connection.execute(instances.update().where(instances.c.id == row.id).values(received_at=arrival.at))
     if files.is_whole(row.file, row.size, row.digest):
         return False
     mended = {"file": arrival.file, "size": arrival.size, "pixel_sha256": None, "tries": 0}
@@ -175,10 +176,11 @@ def _again(connection: Connection, row: sa.Row[Any], arrival: Arrival, files: Fi
     return True
 
 
-def _retain(connection: Connection, series_id: int, *, now: float) -> None:
-    """Retention begins anew, even if nothing changes; while the series is being received, that must not delay it."""
+def _retain(connection: Connection, series_id: int, *, now: float) -> bool:
+    """The series' retention begins anew, even if nothing changes; False while it is being received, as that would delay
+    it."""
     done = sa.and_(series.c.id == series_id, series.c.state != SeriesState.RECEIVING)
-    connection.execute(series.update().where(done).values(last_at=now))
+    return bool(connection.execute(series.update().where(done).values(last_at=now)).rowcount)
 
 
 def _taken_back(

@@ -48,7 +48,9 @@ def kept(connection: Connection, *, quiet_since: float, unasked: Collection[str]
 def _may_go(quiet_since: float, unasked: Collection[str]) -> tuple[sa.ColumnElement[bool], ...]:
     in_work = sa.exists().where(jobs.c.series_id == series.c.id, jobs.c.state.in_((JobState.READY, JobState.RUNNING)))
     young_report = _has_object(objects.c.created_at >= quiet_since)
-    return *_is_old(quiet_since), ~in_work, ~young_report, *(~holds for holds in _holding(unasked).values())
+    came_again = sa.exists().where(instances.c.series_id == series.c.id, instances.c.received_at >= quiet_since)
+    held = in_work, young_report, *_holding(unasked).values(), came_again
+    return *_is_old(quiet_since), *(~each for each in held)
 
 
 def _is_old(quiet_since: float) -> tuple[sa.ColumnElement[bool], ...]:

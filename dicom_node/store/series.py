@@ -161,10 +161,12 @@ def expect(connection: Connection, asked: Series, count: int) -> None:
 
 
 def restart_wait(connection: Connection, series_id: int, *, now: float, reopen_wait_s: float) -> None:
-    """The clock was set back since the last instance arrived: count the waits from now."""
+    """The clock was set back since the last instance arrived: count the waits from now, and retention."""
     latest = now + reopen_wait_s
     not_before = sa.case((series.c.not_before > latest, latest), else_=series.c.not_before)
     connection.execute(series.update().where(series.c.id == series_id).values(last_at=now, not_before=not_before))
+    ahead = sa.and_(instances.c.series_id == series_id, instances.c.received_at > now)
+    connection.execute(instances.update().where(ahead).values(received_at=now))
 
 
 def refuse(connection: Connection, series_id: int, reason: str, *, now: float) -> None:

@@ -138,7 +138,7 @@ instances = Table(
     Column("facts", JSON, nullable=False),  # facts.Facts
     Column("ruled_out", Text),  # why, by its header, it is not a slice to classify
     Column("calling_aet", String(16), nullable=False),
-    Column("received_at", Float, nullable=False),
+    Column("received_at", Float, nullable=False),  # the last time, if again while its series was being received
     Column("current", Boolean, nullable=False),  # False once a corrected header replaced it
     Column("tries", Integer, nullable=False),  # how often a worker began to read it without finishing
     Column("committed_at", Float),  # when we committed to keeping it (storage commitment); from then on it stays

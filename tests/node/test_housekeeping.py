@@ -86,6 +86,28 @@ def test_the_log_says_what_keeps_series_past_their_retention(node: Made, caplog:
     assert told == ["kept_past_retention owed=1 promised=1"]
 
 
+def test_what_came_again_while_its_series_was_being_received_is_kept_for_the_whole_retention_again(node: Made) -> None:
+    """As where no `serve` ran for a month after the first time; the series is not received for longer because of it."""
+    node.accept(*grey_series(4))
+    node.clock.advance(KEEP_S + 60)
+    node.accept(*grey_series(4))
+    node.arrivals.tick()
+    assert [one.state for one in node.rows(series_table)] == ["refused"]
+    assert tidy(node)[0] == 0
+    node.clock.advance(KEEP_S + 1)
+    assert tidy(node)[0] == 1
+
+
+def test_an_image_dated_by_a_clock_that_was_ahead_is_kept_no_longer_than_others(node: Made) -> None:
+    node.clock.advance(1e9)
+    node.accept(*grey_series(4))
+    node.tick_after(-1e9)
+    node.tick_after(31)
+    assert [one.state for one in node.rows(series_table)] == ["refused"]
+    node.clock.advance(KEEP_S + 1)
+    assert tidy(node)[0] == 1
+
+
 def test_a_report_made_late_keeps_its_images(node: Made) -> None:
     delivered(node)
     node.clock.advance(KEEP_S)
