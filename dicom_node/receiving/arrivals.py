@@ -186,8 +186,6 @@ class Arrivals:
             return (lambda: None) if decision is None else self._complete(connection, one, members, decision, now)
         if hopeless:
             series.refuse(connection, one.id, hopeless, now=now)
-            if one.run:  # it gave its scan's result, until a correction
-                series.choose_again(connection, one.study_uid, now=now)
             return lambda: log.info("refused %s", fields(series=one.id, instances=len(members), reason=hopeless))
         assert decision is not None
         return self._choose(connection, one, members, decision, now)
@@ -208,8 +206,10 @@ class Arrivals:
             return lambda: None
         return self._complete(connection, one, members, decision, now)
 
-    def _pass_over(self, connection: Connection, one: Series, chosen: int, now: float) -> Callable[[], None]:
-        series.not_chosen(connection, one.id, chosen, now=now)
+    def _pass_over(
+        self, connection: Connection, one: Series, chosen: int, now: float, besides: str = ""
+    ) -> Callable[[], None]:
+        series.not_chosen(connection, one.id, chosen, now=now, besides=besides)
         return lambda: log.info("not_chosen %s", fields(series=one.id, chosen=chosen))
 
     def _choose_anew(self, series_id: int, now: float) -> None:
@@ -218,16 +218,21 @@ class Arrivals:
             one = series.get(connection, series_id, lock=True)
             if one is None or series_id not in jobs.judged_too_soon(connection):
                 return
-            if any(each.state is SeriesState.RECEIVING for each in series.of_study(connection, one.study_uid)):
-                return  # it may be the one that gives it
             tell = self._leave_or_judge(connection, one, now)
         tell()
 
     def _leave_or_judge(self, connection: Connection, one: Series, now: float) -> Callable[[], None]:
-        if holders := self._holders(connection, one, series.instances_of(connection, one.id)):
-            return self._pass_over(connection, one, holders[0], now)
+        was_tried = jobs.was_left_to_another(connection, one.id)
+        members = series.instances_of(connection, one.id)
+        if holders := self._holders(connection, one, members, or_nothing=was_tried):
+            return self._pass_over(connection, one, holders[0], now, jobs.NOTHING_EVALUATED if was_tried else "")
         chosen = series.of_job(connection, one.passed_over_for)
-        if chosen is not None and (chosen.study_uid != one.study_uid or not series.count(connection, chosen.id)):
+        if chosen is not None and (chosen.id == one.id or series.is_still_in(connection, chosen, one.study_uid)):
+            chosen = None  # no correction took it away
+        of_study = series.of_study(connection, one.study_uid)
+        if (chosen or was_tried) and any(each.state is SeriesState.RECEIVING for each in of_study):
+            return lambda: None  # that may be the one that gives it
+        if chosen is not None:
             series.leave_without_result(connection, one, chosen, now=now)
             return lambda: log.error("failed %s", fields(series=one.id, reason="the chosen series was corrected away"))
         why = "the series chosen in its place gives its scan's result no longer"
@@ -249,11 +254,13 @@ class Arrivals:
             "complete %s", fields(series=one.id, job=job_id, instances=len(members), rule=decision.rule)
         )
 
-    def _holders(self, connection: Connection, one: Series, members: Sequence[series.Instance]) -> list[int]:
+    def _holders(
+        self, connection: Connection, one: Series, members: Sequence[series.Instance], *, or_nothing: bool = False
+    ) -> list[int]:
         """Ids of the series that give the result for this one's scan."""
         return [
             holder
-            for holder in jobs.of_study_with_result(connection, one.study_uid)
+            for holder in jobs.of_study_with_result(connection, one.study_uid, or_nothing=or_nothing)
             if not eligibility.is_another_scan(series.instances_of(connection, holder), members)
         ]
 

@@ -68,8 +68,7 @@ class Concluding:
         cuts = anatomy.Cuts(metadata.slice_thresholds, metadata.series_thresholds)
         findings = anatomy.conclude(found, instances, ruled_out=ruled_out, cuts=cuts, whole=one.whole is not False)
         if findings.outcome is Outcome.NOT_EVALUATED and self._another_may_tell(job, one, instances):
-            why = "none of its images could be evaluated; another series of the study is used instead"
-            self._end(job, JobState.REFUSED, reason=why)
+            self._end(job, JobState.REFUSED, reason=jobs.LEFT_TO_ANOTHER)
             return
         with self._reportable(job):
             self._report(job, one, instances, findings, JobState.REPORTED, None)
@@ -136,7 +135,7 @@ class Concluding:
         if one.forced or job.run > 1:
             return False
         with self._database.read() as connection:
-            others = [series.instances_of(connection, i) for i in series.passed_over(connection, one.study_uid)]
+            others = [series.instances_of(connection, i) for i in jobs.passed_over(connection, one.study_uid)]
         return any(not eligibility.is_another_scan(other, instances) for other in others)
 
     def _report(
@@ -184,21 +183,17 @@ class Concluding:
             outbox.supersede(connection, job.series_id, job.run, now=now)
             outbox.put(connection, job.id, [reporting.stored(built, self._spool)], to, now=now)
             jobs.settle_delivered(connection, job.id, now=now)
-            if state is JobState.REFUSED:
-                series.choose_again(connection, one.study_uid, now=now)
         if left:
             log.error("left_behind %s", fields(series=job.series_id, run=job.run, to=", ".join(sorted(told))))
 
     def _end(self, job: Job, state: JobState, *, reason: str) -> None:
-        """End without a report. After a refusal, or where no image is left, the study's other series are candidates
-        again; all in one transaction."""
+        """End without a report. Where the scan thereby lacks its result, `jobs.judged_too_soon` finds those that may
+        give it."""
         now = self._clock()
         with self._database.write() as connection:
             jobs.finish(connection, job, state, now=now, reason=reason)
-            one = series.get(connection, job.series_id)
-            says_nothing = state is JobState.REFUSED or not series.count(connection, job.series_id)
-            if says_nothing and one is not None:
-                series.choose_again(connection, one.study_uid, now=now)
+            if reason == jobs.LEFT_TO_ANOTHER:
+                series.leave_to_another(connection, job.series_id, job.id, reason, now=now)
         log.info("job_done %s", fields(job=job.id, series=job.series_id, run=job.run, state=state, reason=reason))
 
 

@@ -114,9 +114,8 @@ def _check_state(world: World, row: Any, of_series: dict[str, Any]) -> None:
         assert not back, f"series {row.series_uid} failed as another had left, which is back"
     elif row.state == "refused" or (row.state == "complete" and row.job_state == "refused"):
         why = row.reason or row.job_reason
-        spoiled = (why or "").startswith("none of its images")
         assert why, f"series {row.series_uid} refused without a reason"
-        assert spoiled or not is_eligible(images), f"series {row.series_uid} was refused, and is eligible: {why}"
+        assert not is_eligible(images), f"series {row.series_uid} was refused, and is eligible: {why}"
     elif row.state == "not chosen":
         speaks = [other for other in of_series.values() if _speaks_for(world, row, other)]
         had = row.study_uid in world.went_by_age
@@ -131,8 +130,9 @@ def _gives_result(world: World, row: Any, other: Any) -> bool:
     one, theirs = world.truth.of_series(row.series_uid), world.truth.of_series(other.series_uid)
     if other.id == row.id or other.study_uid != row.study_uid or is_another_scan(one, theirs):
         return False
-    evaluated = other.job_state == "delivered" and other.outcome != "not evaluated"
-    return other.state == "complete" and (evaluated or (other.job_state == "failed" and bool(theirs)))
+    was_tried = (row.job_reason or "").startswith("none of its images could be evaluated; another")
+    tells = other.job_state == "delivered" and (was_tried or other.outcome != "not evaluated")
+    return other.state == "complete" and (tells or (other.job_state == "failed" and bool(theirs)))
 
 
 def _speaks_for(world: World, row: Any, other: Any) -> bool:

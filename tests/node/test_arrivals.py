@@ -378,6 +378,40 @@ def test_a_chosen_series_that_turns_out_to_be_another_scan_leaves_the_choice_ope
     assert states(chosen) == ["complete", "complete"]
 
 
+def received_again(node: Made) -> None:
+    """The chosen series, whose result nobody was told of, is to be judged again, as after a late slice."""
+    with node.database.write() as connection:
+        series.receive_again(connection, 1, now=node.clock(), why="a test")
+
+
+@pytest.mark.parametrize(
+    ("went", "left"),
+    [
+        ({**ELSEWHERE, "PatientID": "P-1"}, "failed"),
+        ({"SeriesInstanceUID": "1.2.9.1", "ContrastBolusAgent": "OMNIPAQUE"}, "complete"),
+    ],
+    ids=["to another study", "to a series of the study that is refused"],
+)
+def test_where_the_chosen_series_is_refused_as_it_has_no_image_left_it_matters_where_they_are(
+    chosen: Made, went: dict[str, str], left: str
+) -> None:
+    """In another study: then a report of the other series could be about the wrong patient until its own correction."""
+    received_again(chosen)
+    chosen.accept(*corrected(**went))
+    for _ in range(3):
+        chosen.tick_after(31)
+    assert states(chosen)[:2] == ["refused", left]
+
+
+def test_another_choice_waits_for_no_worse_one_that_is_still_arriving(chosen: Made) -> None:
+    chosen.accept(*corrected(ContrastBolusAgent="OMNIPAQUE"))
+    chosen.tick_after(61)
+    chosen.accept(*grey_series(10, series="1.2.3.3", **FIRST_SCAN, SliceThickness="1"))
+    chosen.tick_after(5)
+    chosen.tick_after(1)
+    assert states(chosen) == ["refused", "complete", "receiving"]
+
+
 def test_a_late_slice_of_the_chosen_series_changes_nothing_for_the_others(chosen: Made) -> None:
     chosen.accept(ct(11, series=CHOSEN, **FIRST_SCAN))
     chosen.tick_after(61)

@@ -388,11 +388,3 @@ def test_the_first_of_two_that_contradict_each_other_is_not_what_was_corrected_b
         assert len(series.contradicted(connection, 1)) == 1
         series.decide_for(connection, 1, keep)
     assert current(node) == counts
-
-
-def test_one_that_was_passed_over_is_a_candidate_again_in_its_own_study_alone(node: Made) -> None:
-    node.accept(*(ct(1, series=f"{study}.1", study=study, PatientID=study) for study in ("1.2.8", "1.2.9")))
-    with node.database.write() as connection:
-        connection.execute(series_table.update().values(state="not chosen"))
-        series.choose_again(connection, "1.2.9", now=NOW)
-    assert [row.state for row in node.rows(series_table)] == ["not chosen", "receiving"]

@@ -16,6 +16,8 @@ import pytest
 from made import SERIES, STUDY, FakeClassifier, Made, changed, grey_series, head_series, made_node, peer
 from pydicom.dataset import Dataset
 
+from dicom_node.administering import forgetting
+from dicom_node.administering.forgetting import Whom
 from dicom_node.administering.retrying import retry
 from dicom_node.config import Model
 from dicom_node.delivering import reporting, spooled
@@ -187,7 +189,8 @@ def test_when_the_chosen_series_is_no_head_one_that_was_passed_over_is_judged(no
     node.arrivals.tick()
     assert [s.state for s in node.rows(series_table)] == ["complete", "not chosen"]
     work(node)
-    node.tick_after(31)
+    node.tick_after(5)
+    node.tick_after(1)
     work(node)
     assert [(job.series_id, job.state) for job in node.rows(jobs_table)] == [(1, "refused"), (2, "reported")]
 
@@ -273,7 +276,8 @@ def test_where_a_correction_refuses_the_chosen_series_one_that_was_passed_over_g
     complete(node, [changed(ds, ContrastBolusAgent="OMNIPAQUE") for ds in head_series()])
     node.tick_after(100)
     work(node)
-    node.tick_after(100)
+    node.tick_after(5)
+    node.tick_after(1)
     work(node)
     assert [(job.series_id, job.state) for job in node.rows(jobs_table)] == [
         (1, "delivered"),
@@ -292,7 +296,8 @@ def test_that_holds_too_where_nobody_was_told_of_the_result(tmp_path: Path) -> N
     assert [s.state for s in node.rows(series_table)] == ["complete", "not chosen"]
     node.accept(*[changed(ds, ContrastBolusAgent="OMNIPAQUE") for ds in head_series()])
     node.tick_after(100)
-    node.tick_after(100)
+    node.tick_after(5)
+    node.tick_after(1)
     work(node)
     assert [s.state for s in node.rows(series_table)] == ["refused", "complete"]
     assert [(job.series_id, job.outcome) for job in node.rows(jobs_table)] == [(1, "absent"), (2, "present")]
@@ -304,20 +309,124 @@ def unreadable(**given: Any) -> list[Dataset]:
     return [changed(ds, BitsAllocated=12, BitsStored=12, HighBit=11) for ds in head_series(**given)]
 
 
-def test_when_nothing_of_the_chosen_series_can_be_evaluated_one_that_was_passed_over_is_judged(node: Made) -> None:
-    thin = head_series(series="1.2.3.2", SliceThickness="2", SeriesNumber=3)
-    node.accept(*unreadable(), *thin)
+THIN = {"series": "1.2.3.2", "SliceThickness": "2", "SeriesNumber": 3}
+
+
+def goes_on(node: Made) -> None:
+    """Until each choice has been asked for again, and what came of it is done."""
+    for _ in range(3):
+        node.tick_after(5)
+        node.tick_after(1)
+        work(node)
+
+
+@pytest.fixture
+def left_to_another(node: Made) -> Made:
+    """A node with two series of one scan: none of the first could be evaluated, and the second gave the result."""
+    node.accept(*unreadable(), *head_series(**THIN))
     node.tick_after(31)
     node.arrivals.tick()
     assert [s.state for s in node.rows(series_table)] == ["complete", "not chosen"]
     work(node)
-    node.tick_after(31)
-    work(node)
-    assert [(job.series_id, job.state, job.outcome) for job in node.rows(jobs_table)] == [
+    goes_on(node)
+    return node
+
+
+def test_when_nothing_of_the_chosen_series_can_be_evaluated_one_that_was_passed_over_is_judged(
+    left_to_another: Made,
+) -> None:
+    assert [(job.series_id, job.state, job.outcome) for job in left_to_another.rows(jobs_table)] == [
         (1, "refused", None),
         (2, "reported", "present"),
     ]
-    assert "another series of the study" in node.rows(jobs_table)[0].reason
+    assert "another series of the study" in left_to_another.rows(jobs_table)[0].reason
+    assert left_to_another.rows(series_table)[0].reason == (
+        "none of its images could be evaluated; series 2 gives the scan's result; to have this one reported: "
+        "dicom-node retry 1"
+    )
+    assert [s.state for s in left_to_another.rows(series_table)] == ["not chosen", "complete"]
+
+
+def test_if_that_one_is_forgotten_what_could_not_be_evaluated_is_said(left_to_another: Made) -> None:
+    node = left_to_another
+    node.accept(*[changed(ds, PatientID="P-2") for ds in head_series(**THIN)])
+    forgetting.erase(node.database, node.spool, Whom(patient_id="P-2"), now=node.clock())
+    goes_on(node)
+    assert [(job.series_id, job.state, job.outcome) for job in node.rows(jobs_table)] == [
+        (1, "refused", None),
+        (1, "reported", "not evaluated"),
+    ]
+
+
+def test_if_a_correction_refuses_that_one_what_could_not_be_evaluated_is_said(left_to_another: Made) -> None:
+    node = left_to_another
+    node.accept(*[changed(ds, ContrastBolusAgent="OMNIPAQUE") for ds in head_series(**THIN)])
+    node.tick_after(100)
+    work(node)
+    goes_on(node)
+    assert [(job.series_id, job.state, job.outcome) for job in node.rows(jobs_table)][2:] == [
+        (2, "refused", "not evaluated"),
+        (1, "reported", "not evaluated"),
+    ]
+
+
+def test_if_that_one_goes_to_another_study_a_person_is_told(left_to_another: Made) -> None:
+    node = left_to_another
+    node.accept(*[changed(ds, StudyInstanceUID="1.2.3.9") for ds in head_series(**THIN)])
+    node.tick_after(5)
+    left = node.rows(series_table)[0]
+    assert left.state == "failed"
+    assert left.reason.startswith("series 2, chosen in its place, belongs to another study now.")
+
+
+def test_a_late_slice_gives_a_series_that_could_not_be_evaluated_another_chance_if_the_scan_has_no_result(
+    left_to_another: Made,
+) -> None:
+    node = left_to_another
+    with node.database.write() as connection:
+        connection.execute(jobs_table.update().where(jobs_table.c.id == 2).values(outcome="not evaluated"))
+    goes_on(node)
+    assert [s.state for s in node.rows(series_table)] == ["not chosen", "complete"]  # the scan was told of once
+    node.accept(changed(unreadable()[0], SOPInstanceUID="1.2.3.1.99"))
+    node.tick_after(100)
+    work(node)
+    assert [(job.series_id, job.run) for job in node.rows(jobs_table)] == [(1, 1), (2, 1), (1, 2)]
+
+
+def test_of_three_series_the_only_one_that_can_be_evaluated_gives_the_result(node: Made) -> None:
+    other = {"series": "1.2.3.3", "SliceThickness": "3", "SeriesNumber": 4}
+    node.accept(*unreadable(), *unreadable(**other), *head_series(**THIN))
+    node.tick_after(31)
+    node.arrivals.tick()
+    work(node)
+    for _ in range(2):
+        goes_on(node)
+    assert [(job.series_id, job.run, job.state) for job in node.rows(jobs_table)] == [
+        (1, 1, "refused"),
+        (2, 1, "refused"),
+        (3, 1, "reported"),
+    ]
+    assert [s.state for s in node.rows(series_table)] == ["not chosen", "not chosen", "complete"]
+
+
+def test_nothing_is_left_to_a_series_whose_scan_had_its_result(node: Made) -> None:
+    """What it was passed over for was deleted by its age: it is not judged again."""
+    node.accept(*unreadable(), *head_series(**THIN))
+    node.tick_after(31)
+    node.arrivals.tick()
+    with node.database.write() as connection:
+        connection.execute(series_table.update().values(passed_over_for=None))
+    work(node)
+    assert [(job.state, job.outcome) for job in node.rows(jobs_table)] == [("reported", "not evaluated")]
+
+
+def test_a_series_that_gets_another_image_while_it_is_left_to_another_is_judged_with_it(node: Made) -> None:
+    node.accept(*unreadable(), *head_series(**THIN))
+    node.tick_after(31)
+    node.arrivals.tick()
+    node.accept(changed(unreadable()[0], SOPInstanceUID="1.2.3.1.99"))
+    work(node)
+    assert [s.state for s in node.rows(series_table)] == ["receiving", "not chosen"]
 
 
 def test_what_was_found_in_the_chosen_series_is_reported_whatever_was_passed_over(node: Made) -> None:
@@ -361,18 +470,6 @@ def test_a_series_that_comes_after_one_of_which_nothing_could_be_evaluated_gets_
     complete(node, head_series(series="1.2.3.2", SliceThickness="2", SeriesNumber=3))
     work(node)
     assert [job.outcome for job in node.rows(jobs_table)] == ["not evaluated", "present"]
-
-
-def test_refusal_and_second_choice_are_one_transaction(node: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    complete(node, no_head())
-
-    def dies(*_: Any, **__: Any) -> None:
-        raise Killed
-
-    monkeypatch.setattr(series, "choose_again", dies)
-    with pytest.raises(Killed):
-        work(node)
-    assert node.rows(jobs_table)[0].state == "running"
 
 
 def test_a_failing_model_leads_to_not_evaluated_after_the_last_try(node: Made) -> None:
