@@ -38,12 +38,14 @@ def settle(world: World) -> None:
         pacs.mood = "up"
     if len(world.destinations) < len(world.pacs):
         world.change_destinations(list(world.pacs), cancels=False)
+    quiet = 0
     for wait_s in [31.0] * 12 + [3700.0] * 6 + [DAY_S] * 6:
         world.pass_time(wait_s)
         with suppress(NotPossible), world.database.write() as connection:
             retrying.retry_refused(connection, now=world.clock())
         world.go_on()
-        if not waits(world):
+        quiet = 0 if waits(world) else quiet + 1
+        if quiet == 2:  # what ended in the first round may have left a choice open, which the next tick asks for
             break
     assert not waits(world), f"these wait for ever: {waits(world)}"
     check(world)
