@@ -89,7 +89,7 @@ class Recipe:
     tokens: int = 0
     """Patches of a picture that a ViT sees in training, those of the head first; 0: all."""
     first_lessons: int = 0
-    """Steps on single patches before the first on whole pictures (for a ViT that starts from scratch)."""
+    """Steps on single patches before the first on whole pictures; only for a ViT that starts from scratch."""
 
     # loss
     presence_loss: float = 1.0
@@ -168,6 +168,11 @@ class Recipe:
             raise UnusableRecipe("lookalikes = true needs counterfactuals = true, which traces the blood to keep")
         if (self.epochs > 0) == (self.steps > 0):
             raise UnusableRecipe("a recipe sets its length by either epochs or steps, above 0")
+
+    @property
+    def from_scratch(self) -> bool:
+        """Whether all weights are random at first."""
+        return self.pretrained == "none" and not self.start_from
 
     @property
     def mean_std(self) -> MeanStd:

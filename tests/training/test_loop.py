@@ -28,7 +28,7 @@ from learning import (
     stopping_at,
 )
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from dtvit.checkpoint import describe
 from dtvit.model import DTViT
@@ -127,6 +127,24 @@ def test_a_run_continues_without_the_weights_it_began_with(tmp_path, monkeypatch
     assert weights.name in ended.licence or "started from drawn (" in ended.licence
     assert ended.training["recipe"] == whole.training["recipe"]
     assert same_weights(tmp_path / "run" / "drawn.safetensors", tmp_path / "whole" / "drawn.safetensors")
+
+
+@pytest.mark.parametrize("key", ["pretrained", "start_from"])
+def test_first_lessons_leave_alone_what_a_run_starts_with(tmp_path, data, key):
+    """They silence attention, which only random weights can do without."""
+    weights = tmp_path / "weights.safetensors"
+    if key == "pretrained":
+        save_file(timm.create_model("test_vit").state_dict(), weights)
+    else:
+        weights = fit(recipe(steps=1), settings(tmp_path / "before"), data, SOURCE, quiet)
+    given, said = recipe(**{key: str(weights)}), []
+    begun = Run(given, settings(tmp_path / "run"), data, SOURCE, said.append, Ranks())
+    before = {name: value.clone() for name, value in begun.learner.state_dict().items()}
+
+    begun.begin()
+
+    assert all(torch.equal(value, before[name]) for name, value in begun.learner.state_dict().items())
+    assert f"no first lessons: {begun.start.told}, and they are for random weights" in said
 
 
 def test_a_run_begun_by_an_older_version_needs_its_weights(tmp_path, data):

@@ -54,7 +54,7 @@ def learner(recipe: Recipe, begun: Start | None = None) -> Built:
             patients_seen=told.patients_seen,
             split=told.training.get("split", {}).get("digest") or earlier.get("split", ""),
         )
-    elif recipe.pretrained == "none":
+    elif recipe.from_scratch:
         start_well(model.encoder)
     if recipe.checkpointing:
         if not hasattr(model.encoder, "set_grad_checkpointing"):

@@ -3,7 +3,8 @@
 From random weights a ViT needs thousands of pictures before attention finds anything worth attending to. One patch
 needs no attention: patch embedding, the place of the patch and the layers' MLPs alone learn to tell blood from brain
 and bone, at the cost of a few hundred pictures. The attention of all layers starts at nothing, so that the whole ViT
-begins as exactly what was learned here, and learns from there to look around.
+begins as exactly what was learned here, and learns from there to look around. Weights that know how to look, be they
+ImageNet's or a checkpoint's, would lose that; they get no lessons (`train.learning.loop`).
 """
 
 from __future__ import annotations

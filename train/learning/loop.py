@@ -117,7 +117,7 @@ class Run:
         )
 
     def begin(self) -> None:
-        """Continue from the saved state, or start with the first lessons."""
+        """Continue from the saved state, or start: from scratch with the first lessons."""
         saved = state.read(self.settings.output / STATE, self.device)
         if saved is not None:
             state.same_run(self.settings.output, self._identity(), {**defaults(), **saved["run"]})
@@ -141,7 +141,9 @@ class Run:
         started = time.monotonic()
         torch.manual_seed(self.recipe.seed)
         cost = 0.0
-        if self.recipe.first_lessons and not self.recipe.start_from and self.ranks.first:
+        if self.recipe.first_lessons and not self.recipe.from_scratch:
+            self.say(f"no first lessons: {self.start.told}, and they are for random weights")
+        elif self.recipe.first_lessons and self.ranks.first:
             pictures, blood = self.batches.traced_middles()
             # their gradients are not scaled, which fp16 would need
             cast = computing.autocast("fp32", self.device) if self.precision == "fp16" else self.autocast
