@@ -70,9 +70,12 @@ class _FromTorchvision(nn.Module):
 
     def __init__(self, name: str, pretrained: bool | Path) -> None:
         super().__init__()
-        whole = models.get_model(name, weights="DEFAULT" if pretrained is True else None)
+        whole = models.get_model(name, weights=None)
         if isinstance(pretrained, Path):
-            whole.load_state_dict(load_state_dict(str(pretrained)))
+            whole.load_state_dict(_weights(pretrained))
+        elif pretrained:  # not by get_model, which runs whatever program the cached file holds
+            published = models.get_model_weights(name)["DEFAULT"]
+            whole.load_state_dict(published.get_state_dict(progress=True, check_hash=True, weights_only=True))
         self.features = whole.features
         if name == "alexnet":
             self.pool, self.hidden, self.num_features = whole.avgpool, whole.classifier[:-1], 4096
@@ -96,14 +99,35 @@ def _encoder(name: str, *, pretrained: bool | Path, drop_path: float) -> nn.Modu
     if drop_path:
         options["drop_path_rate"] = drop_path
     if isinstance(pretrained, Path):
-        options["pretrained_cfg_overlay"] = {"file": str(pretrained), "custom_load": pretrained.suffix == ".npz"}
+        options["pretrained_cfg_overlay"] = _from_file(pretrained)
     try:
         encoder: nn.Module = timm.create_model(name, pretrained=bool(pretrained), num_classes=0, **options)
     except (TypeError, AssertionError, ValueError) as exc:
         raise UnknownEncoder(
             f"encoder {name!r} cannot be made for {INPUT_PIXELS} x {INPUT_PIXELS} pixels: {exc}"
         ) from exc
+    if isinstance(kept := getattr(encoder, "pretrained_cfg", None), dict):
+        kept.pop("state_dict", None)  # a second copy of the weights
     return encoder
+
+
+def _from_file(path: Path) -> dict[str, object]:
+    """Where timm takes weights from."""
+    if path.suffix == ".npz":  # in an order of their own, which only timm knows; numpy unpickles nothing
+        return {"file": str(path), "custom_load": True}
+    return {"state_dict": _weights(path), "custom_load": False}
+
+
+def _weights(path: Path) -> dict[str, torch.Tensor]:
+    """Of a safetensors or pth file. A pth file is a pickle, which may hold a program to run: nothing but weights is
+    read, whatever a version of timm does by default."""
+    try:
+        state: dict[str, torch.Tensor] = load_state_dict(str(path), weights_only=True)
+    except AttributeError as exc:  # a list, a number
+        raise RuntimeError("no table of weights") from exc
+    if not state:  # timm would fetch its own instead
+        raise RuntimeError("no weight in it")
+    return state
 
 
 def _head(width: int, classes: int, kind: Head) -> nn.Module:

@@ -2,6 +2,7 @@
 
 import copy
 import importlib.util
+import pathlib
 import sys
 import time
 
@@ -113,13 +114,50 @@ def test_a_weight_file_that_lacks_one_matrix_is_refused_naming_it(tmp_path):
         pretrained.model(recipe(encoder="test_vit", pretrained=str(path)))
 
 
-@pytest.mark.parametrize("content", [None, b"not weights"])
-def test_a_file_without_weights_is_refused(tmp_path, content):
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(None, "no such file"), (b"not weights", ""), ([1.0], "no table of weights"), ({}, "no weight")],
+)
+def test_a_file_without_weights_is_refused(tmp_path, content, said):
     path = tmp_path / "weights.pth"
-    if content is not None:
+    if isinstance(content, bytes):
         path.write_bytes(content)
-    with pytest.raises(UnavailableWeights, match=r"weights\.pth gives no weights for resnet18 .*--pretrained none"):
+    elif content is not None:
+        torch.save(content, path)
+    with pytest.raises(
+        UnavailableWeights, match=rf"weights\.pth gives no weights for resnet18 \({said}.*--pretrained none"
+    ):
         pretrained.model(recipe(encoder="resnet18", pretrained=str(path)))
+
+
+class Creating:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return pathlib.Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("encoder", ["test_vit", "alexnet"])
+def test_no_program_in_a_weight_file_is_run(tmp_path, encoder):
+    path, ran = tmp_path / "weights.pth", tmp_path / "ran"
+    torch.save({"state_dict": Creating(ran)}, path)
+    with pytest.raises(UnavailableWeights, match=r"neither safetensors nor a pth file of weights alone"):
+        pretrained.model(recipe(encoder=encoder, pretrained=str(path)))
+    assert not ran.exists()
+
+
+def test_no_program_in_a_file_fetched_before_is_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    fetched = pathlib.Path(models.AlexNet_Weights.DEFAULT.url).name
+    path, ran = tmp_path / "hub" / "checkpoints" / fetched, tmp_path / "ran"
+    path.parent.mkdir(parents=True)
+    torch.save({"features.0.weight": Creating(ran)}, path)
+    with pytest.raises(UnavailableWeights, match="alexnet cannot be fetched"):
+        pretrained.model(recipe(encoder="alexnet", pretrained="auto"))
+    assert not ran.exists()
 
 
 def test_weights_of_another_encoder_are_refused(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import pickle
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -53,7 +54,7 @@ def model(recipe: Recipe) -> tuple[DTViT, Start]:
             made = DTViT(
                 recipe.encoder, recipe.location_outputs, recipe.head, pretrained=wanted, drop_path=recipe.drop_path
             )
-    except (OSError, RuntimeError, KeyError, EOFError) as exc:
+    except (OSError, RuntimeError, KeyError, EOFError, pickle.UnpicklingError) as exc:
         if not wanted:
             raise
         raise UnavailableWeights(_remedy(recipe, wanted, exc)) from exc
@@ -118,7 +119,8 @@ def _all_came(recipe: Recipe, made: DTViT, file: Path, missing: set[str]) -> Non
 
 def _remedy(recipe: Recipe, wanted: bool | Path, problem: Exception) -> str:
     first_line = (str(problem).splitlines() or [type(problem).__name__])[0]
-    if "weights_only" in first_line:  # torch's advice to trust the file cannot be followed here
+    # torch's advice to trust the file, which timm passes on, cannot be followed here
+    if isinstance(problem, pickle.UnpicklingError) or "weights_only" in first_line:
         first_line = "neither safetensors nor a pth file of weights alone"
     if isinstance(wanted, Path):
         return (
