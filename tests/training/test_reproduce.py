@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import os
 import re
 from pathlib import Path
 
@@ -253,6 +254,30 @@ def test_rows_of_other_data_are_not_mixed_with_new_ones(data, tmp_path, quick):
     with pytest.raises(UnusableData, match=r"out holds rows of other data than .*other\.csv.*another folder"):
         reproducing.data_of(other, out, quick=quick)
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_rows_of_other_pictures_under_the_same_manifest_are_not_taken_for_new_ones(tmp_path, quick):
+    """As a newer version of `prepare` leaves them. What is only copied or touched is the same."""
+    data = table(tmp_path / "data", entries(many(8, 5, 4, 4), slices=4), draw=drawn)
+    out, row = tmp_path / "out", of_yardsticks()[1]
+    out.mkdir()
+    before = rows.Reproduction(data=reproducing.data_of(data, out, quick=quick), output=out, quick=quick)
+    rows.make(before, row, silent)
+    for picture in data.parent.glob("*.png"):
+        os.utime(picture, (1, 1))
+    again = rows.Reproduction(data=reproducing.data_of(data, out, quick=quick), output=out, quick=quick)
+    assert rows.known(again, row) is not None
+
+    for picture in data.parent.glob("*.png"):
+        Image.fromarray(255 - np.asarray(Image.open(picture))).save(picture)
+    with pytest.raises(
+        UnusableData, match=r"out holds rows of other pictures than .*manifest\.csv lists now.*--output"
+    ):
+        reproducing.data_of(data, out, quick=quick)
+    changed = rows.Reproduction(data=before.data, output=out, quick=quick)
+    assert rows.known(changed, row) is None
+    assert not np.array_equal(changed.seen.features, before.seen.features)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from audited import write_manifest
 from drawn import labelled
-from listed import entries, many, table
+from listed import entries, grey, many, table
 from untrained import untrained_checkpoint
 
 from dtvit.preprocess import preprocessing
@@ -68,6 +68,16 @@ def test_what_was_trained_is_audited_on_the_patients_that_test(
     assert parts["probes"]["counts"]["slices that show brain"] == 4  # of two patients, a tenth
     assert (work.output / "audit-heads").is_dir()
     assert capsys.readouterr().out == ""  # what a comparison prints is its table
+
+
+def test_what_was_found_on_pictures_that_have_changed_since_is_not_taken_for_new(tmp_path: Path) -> None:
+    data = table(tmp_path / "data", entries(many(2, 1, 1, 1), slices=1))
+    before = Work(data=data, output=tmp_path).key(1)
+    picture = data.with_name("normal0-0.png")
+    os.utime(picture, (1, 1))
+    assert Work(data=data, output=tmp_path).key(1) == before  # copied to another machine, say
+    grey(picture, 99)
+    assert Work(data=data, output=tmp_path).key(1) != before
 
 
 def hold(path: Path, entered: multiprocessing.synchronize.Event) -> None:

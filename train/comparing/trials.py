@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import as_completed
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -58,7 +58,13 @@ class Work:
         """What a result was made from and how; results with different keys must not be compared."""
         length = "the recipe's steps" if self.minutes is None else f"{self.minutes:g} min"
         changed = "".join(f" {key}={value}" for key, value in sorted(self.changes.items()))
-        return f"{form} {manifest.read(self.data).digest} {length} {self.audit}{changed}"
+        return f"{form} {self.shown} {length} {self.audit}{changed}"
+
+    @cached_property
+    def shown(self) -> str:
+        """SHA-256 of manifest and pictures, as they are when it is first asked for. Raises UnusableData."""
+        listed = manifest.read(self.data)
+        return f"{listed.digest} {manifest.pictures_digest(listed)}"
 
 
 @dataclass(frozen=True)

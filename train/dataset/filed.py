@@ -205,7 +205,10 @@ def _mapped(path: Path, shape: Sequence[int]) -> NDArray[np.uint8] | None:
 
 
 def _key(manifest: Manifest, geometry: str) -> str:
-    """SHA-256 over everything that the decoded pictures depend on, as far as can be told without reading the files."""
+    """SHA-256 over everything that the decoded pictures depend on, as far as can be told without reading the files.
+
+    Every run asks for it, and at worst decodes again; figures are kept under `manifest.pictures_digest`.
+    """
     stream = hashlib.sha256(f"{CACHE_FORMAT} {manifest.digest} {manifest.path.parent} {geometry}".encode())
     for row in manifest.rows:
         stat = row.path.stat()

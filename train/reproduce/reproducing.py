@@ -36,16 +36,23 @@ def data_of(path: Path, output: Path, *, quick: bool) -> Manifest:
     """
     found = manifest.read(path)
     content = subset.as_csv(found) if quick else found.path.read_bytes()
-    others = rows.digests(output) - {hashlib.sha256(content).hexdigest()}
+    known = rows.digests(output)
+    others = {of_manifest for of_manifest, _ in known} - {hashlib.sha256(content).hexdigest()}
     if others:
         raise UnusableData(
             f"{output} holds rows of other data than {path}, or of an older state of it (SHA-256 {others.pop()[:12]}); "
             "name another folder with --output"
         )
-    if not quick:
-        return found
-    write_whole(output / SUBSET, content)
-    return manifest.read(output / SUBSET)
+    if quick:
+        write_whole(output / SUBSET, content)
+        found = manifest.read(output / SUBSET)
+    pictures = {of_pictures for _, of_pictures in known if of_pictures}
+    if pictures - {manifest.pictures_digest(found)}:
+        raise UnusableData(
+            f"{output} holds rows of other pictures than {path} lists now: they have changed since; restore them, or "
+            "name another folder with --output"
+        )
+    return found
 
 
 def reproduce(work: Reproduction, plan: Sequence[Row], papers: Papers, command: str, say: Say) -> list[str]:

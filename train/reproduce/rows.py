@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from train import keeping, recipe, yardsticks
 from train.dataset import splits
-from train.dataset.manifest import Manifest
+from train.dataset.manifest import Manifest, pictures_digest
 from train.dataset.pictures import PARTS
 from train.dataset.splits import Split
 from train.evaluation import Logits, calibrate, measure, plain
@@ -33,7 +33,7 @@ from train.recipe import Recipe
 from train.reproduce.planned import YARDSTICKS, Row
 from train.reproduce.seen import Seen
 
-FORMAT = 1  # goes up when rows made before cannot stand beside rows made now
+FORMAT = 2  # goes up when rows made before cannot stand beside rows made now
 RESAMPLES = 200  # for intervals of one row; the tables show how rows differ by seed
 SCRATCH = {
     "pretrained": "none",
@@ -77,7 +77,12 @@ class Reproduction:
     @cached_property
     def seen(self) -> Seen:
         """What the yardsticks look at."""
-        return Seen(self.data, self.cache)
+        return Seen(self.data, self.pictures, self.cache)
+
+    @cached_property
+    def pictures(self) -> str:
+        """SHA-256 over all of them."""
+        return pictures_digest(self.data)
 
     def file(self, row: Row) -> Path:
         return self.output / "rows" / f"{row.name}.json"
@@ -92,12 +97,13 @@ def known(work: Reproduction, row: Row) -> Made | None:
     return keeping.row(work.file(row), _key(work, row))
 
 
-def digests(output: Path) -> set[str]:
-    """SHA-256 of the manifests that the rows in a folder were made from."""
+def digests(output: Path) -> set[tuple[str, str]]:
+    """SHA-256 of the manifests that the rows in a folder were made from, and of their pictures ("" in older rows)."""
     found = set()
     for path in (output / "rows").glob("*.json"):
         with contextlib.suppress(ValueError, KeyError):  # a row that cannot be read is made again
-            found.add(json.loads(path.read_bytes())["key"].split()[1])
+            form, of_manifest, of_pictures, *_ = json.loads(path.read_bytes())["key"].split()
+            found.add((of_manifest, of_pictures if form == str(FORMAT) else ""))
     return found
 
 
@@ -121,7 +127,7 @@ def make(work: Reproduction, row: Row, say: Say) -> Made:
 def _key(work: Reproduction, row: Row) -> str:
     """A row stands for this data, this way of working, and no other."""
     way = f" {yardsticks.FORMAT}" if row.chapter == YARDSTICKS else f" {work.pretrained} {work.max_time or ''}"
-    return f"{FORMAT} {work.data.digest} {'quick' if work.quick else 'full'}{way}"
+    return f"{FORMAT} {work.data.digest} {work.pictures} {'quick' if work.quick else 'full'}{way}"
 
 
 def _split(work: Reproduction, row: Row) -> Split:

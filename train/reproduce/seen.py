@@ -19,8 +19,9 @@ from train.dataset.splits import Split
 
 
 class Seen:
-    def __init__(self, data: Manifest, cache: Path) -> None:
-        self._data, self._cache = data, cache
+    def __init__(self, data: Manifest, pictures: str, cache: Path) -> None:
+        """`pictures`: their digest."""
+        self._data, self._digest, self._cache = data, pictures, cache
 
     @cached_property
     def pictures(self) -> Pictures:
@@ -35,7 +36,7 @@ class Seen:
     @cached_property
     def features(self) -> NDArray[np.float64]:
         """(N, F), in the order of `pictures`; takes minutes, so they are kept."""
-        key = hashlib.sha256(f"{self._data.digest} {yardsticks.FORMAT}".encode()).hexdigest()[:16]
+        key = hashlib.sha256(f"{self._data.digest} {self._digest} {yardsticks.FORMAT}".encode()).hexdigest()[:16]
         path = self._cache / f"features-{key}.npy"
         try:
             kept: NDArray[np.float64] = np.load(path)
