@@ -67,6 +67,7 @@ class Metadata:
     window_hu: tuple[float, float] = (0.0, 80.0)
     resize_pixels: int = 256
     crop_pixels: int = 224
+    """These three say how `dtvit.preprocess` makes pictures; with other values a checkpoint is refused."""
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     limits: tuple[str, ...] = ()
@@ -91,6 +92,10 @@ class Metadata:
         for key in ("presence_temperature", "location_temperature"):
             if not 0.01 <= getattr(self, key) <= 100:
                 raise ValueError(f"{key} must lie between 0.01 and 100, got {getattr(self, key)}")
+        for key in ("window_hu", "resize_pixels", "crop_pixels"):
+            made = getattr(Metadata, key)
+            if getattr(self, key) != made:
+                raise ValueError(f"{key} is always {made}, got {getattr(self, key)}")
         if not self.preprocessing:
             raise ValueError("preprocessing must name at least one version")
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:

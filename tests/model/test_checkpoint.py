@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save_file
 from untrained import PREPROCESSING, metadata, untrained_checkpoint
 
 from dtvit.brace import MODES
-from dtvit.checkpoint import HEADER_KEY, NOTICE, SHIPPED, UnusableCheckpoint, describe, load, save
+from dtvit.checkpoint import HEADER_KEY, NOTICE, SHIPPED, Metadata, UnusableCheckpoint, describe, load, save
 from dtvit.model import DTViT
-from dtvit.preprocess import HEAD_BOX, preprocessing
+from dtvit.preprocess import HEAD_BOX, SHORT_SIDE, SIDE, WINDOW_HU, preprocessing
 
 
 def rewrite(path, *, tensors=None, **changes):
@@ -104,6 +104,9 @@ def test_weights_without_metadata_are_refused(tmp_path):
         ({"location_classes": ["left", "right", "middle"]}, "location_classes"),
         ({"presence_temperature": 0}, "presence_temperature"),
         ({"colour": "blue"}, "colour"),
+        ({"window_hu": [-20, 200]}, r"window_hu is always \(0\.0, 80\.0\), got \(-20, 200\)"),
+        ({"resize_pixels": 512}, "resize_pixels is always 256, got 512"),
+        ({"crop_pixels": 448}, "crop_pixels is always 224, got 448"),
         ({"encoder": ["vit"]}, "must be text"),
         ({"encoder": "vit_tiny_patch16_224"}, r"not those of vit_tiny_patch16_224 \(.* has shape"),
     ],
@@ -192,3 +195,7 @@ def test_the_shipped_checkpoint_fits_this_program_and_its_card():
     assert found.metadata.limits
     assert found.digest in (SHIPPED.parent / "MODEL-CARD.md").read_text()
     assert "research" in (SHIPPED.parent / "LICENSE").read_text()
+
+
+def test_a_checkpoint_says_how_pictures_are_made():
+    assert (Metadata.window_hu, Metadata.resize_pixels, Metadata.crop_pixels) == (WINDOW_HU, SHORT_SIDE, SIDE)
