@@ -51,6 +51,15 @@ def test_the_fast_path_is_the_reference_on_noise_and_odd_sizes() -> None:
         assert (brace.paper(hu) == brace.paper_reference(hu)).all()
 
 
+@pytest.mark.parametrize(("hu", "is_head"), [(1.2, False), (1.3, True)])  # 3.8 and 4.1 of 255
+def test_the_papers_take_for_head_what_is_above_3_of_255(hu: float, is_head: bool) -> None:
+    slice_hu = np.full((128, 128), -1000.0, np.float32)
+    slice_hu[32:96, 32:96] = hu
+    slice_hu[60:68, 32:96] = 900.0
+    for mask in (brace.paper(slice_hu), brace.paper_reference(slice_hu)):
+        assert mask[40, 64] == is_head
+
+
 @pytest.mark.parametrize(
     "folder", ["ge_hispeed_human_28", "philips_phantom_5mm_28", "philips_phantom_tilt-18.5_9", "odd_single"]
 )
