@@ -11,11 +11,12 @@ import json
 import math
 import tomllib
 import typing
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from dtvit.brace import VERSIONS
 from dtvit.findings import LOCATIONS
 from dtvit.preprocess import GEOMETRIES, HEAD_BOX
 from train.dataset.pictures import ORIGINS
@@ -170,6 +171,11 @@ class Recipe:
             raise UnusableRecipe("a recipe sets its length by either epochs or steps, above 0")
 
     @property
+    def brace_removal(self) -> frozenset[str]:
+        """Versions of it that the pictures may have gone through."""
+        return frozenset(version for mode, version in VERSIONS.items() if self.preprocessing in (mode, "mixed"))
+
+    @property
     def from_scratch(self) -> bool:
         """Whether all weights are random at first."""
         return self.pretrained == "none" and not self.start_from
@@ -232,6 +238,12 @@ def defaults() -> dict[str, Any]:
     """The values of keys in a run that was begun before they existed."""
     bare = Recipe(name="", encoder="", steps=1).recorded()
     return {key: value for key, value in bare.items() if key not in ("name", "encoder", "steps")}
+
+
+def fitting(brace_removal: Collection[str]) -> dict[str, str]:
+    """The key `preprocessing` for pictures that went through these versions; nothing if none is known here."""
+    modes = [mode for mode, version in VERSIONS.items() if version in brace_removal]
+    return {"preprocessing": modes[0] if len(modes) == 1 else "mixed"} if modes else {}
 
 
 def shipped() -> list[str]:

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from dtvit.brace import VERSIONS
 from dtvit.checkpoint import UnusableCheckpoint, describe
 from dtvit.inference import UnavailableDevice, choose_device
 from dtvit.model import UnknownEncoder, check_encoder
@@ -37,7 +38,7 @@ from train.learning.state import STATE, UnusableRun, claimed
 from train.options import Settings
 from train.processes import LostProcess
 from train.progress import Say, say_to_stderr, silent
-from train.recipe import Recipe, UnusableRecipe, defaults
+from train.recipe import Recipe, UnusableRecipe, defaults, fitting
 
 SPLIT = "split.csv"
 REFUSALS = (
@@ -96,6 +97,7 @@ def _begun(recipe: Recipe, settings: Settings, say: Say, ranks: Ranks) -> tuple[
         patients = divided(recipe, settings)
         if patients is not None:
             listed, split = patients
+            check_brace_removal(recipe, listed)
             if not recipe.phantom_heads:  # these show both classes, in every part
                 labels = np.array([row.presence for row in listed.rows], np.int8)
                 check_classes(split.parts, labels[split.rows], f"{listed.path.name}.")
@@ -128,6 +130,22 @@ def check_names(recipe: Recipe, settings: Settings, ranks: Ranks) -> None:
         mine = {**recipe.recorded(), "data": begun["run"].get("data")}
         state.same_run(settings.output, mine, {**defaults(), **begun["run"]})
     check_encoder(recipe.encoder)
+
+
+def check_brace_removal(recipe: Recipe, listed: Manifest) -> None:
+    """The checkpoint says what the recipe says of its pictures; a manifest may know better. Raises UnusableRecipe."""
+    others = listed.brace_removal - recipe.brace_removal
+    if not others:
+        return
+    text = (
+        f"{listed.path.name} lists pictures whose head holder {', '.join(sorted(others))} removed (column "
+        f"brace_removal), and recipe {recipe.name} is for {', '.join(sorted(recipe.brace_removal))} (preprocessing = "
+        f"{recipe.preprocessing!r})"
+    )
+    ways = ["prepare them again with dicom-node prepare and the brace removal that the recipe is for"]
+    if others <= set(VERSIONS.values()):
+        ways.insert(0, f"train with --set preprocessing={fitting(listed.brace_removal)['preprocessing']}")
+    raise UnusableRecipe(f"{text}; {', or '.join(ways)}")
 
 
 def check_start(recipe: Recipe, settings: Settings, listed: Manifest, split: Split) -> None:

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MANIFEST = "manifest.csv"
-COLUMNS = ("path", "patient_id", "ich", "location", "study", "series", "slice", "site", "scanner")
+COLUMNS = ("path", "patient_id", "ich", "location", "study", "series", "slice", "site", "scanner",
+           "brace_removal")  # fmt: skip
 KEY_COLUMNS = ("path", "patient_id", "study", "series", "PatientID", "StudyInstanceUID", "SeriesInstanceUID",
                "SOPInstanceUID", "frame")  # fmt: skip
 
@@ -109,6 +110,8 @@ def prepare(
     Raises NotFound where there is no folder, NotPossible for unusable labels or an unsuitable key file,
     StoreUnavailable where nothing can be written.
     """
+    from dtvit.brace import VERSIONS
+
     if not folder.is_dir():
         raise NotFound(f"{folder} is not a folder")
     if key is not None and key.absolute().is_relative_to(out.absolute()):
@@ -120,7 +123,7 @@ def prepare(
         with open_records(out) as records:
             done = list(_pictured(records, found, known_labels, mode, tell))
             listed = [one for series in done for one in series.slices if one.label is not None or labels is None]
-            lines = [_line(records, one) for one in listed]
+            lines = [_line(records, one) | {"brace_removal": VERSIONS[mode]} for one in listed]
             if lines:
                 write_whole(out / MANIFEST, _csv(COLUMNS, lines))
             if key is not None and lines:

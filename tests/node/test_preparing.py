@@ -21,6 +21,7 @@ from dicom_node.errors import NotFound, NotPossible
 from dicom_node.preparing import drawing, prepare, records
 from dicom_node.preparing import preparing as preparing_module
 from dtvit import ct, preprocess
+from dtvit.brace import MODES, VERSIONS
 from train.dataset import manifest
 
 IDENTITY = ("Doe", "Jane", "P-1", "SYN-0001", "SYNTHETIC", "ACC-1", "1.2.")
@@ -108,6 +109,13 @@ def test_the_key_tells_whose_they_are_to_its_owner_alone(two: Path, tmp_path: Pa
         rows = list(csv.DictReader(file))
     assert [row["path"] for row in rows] == [line["path"] for line in lines(tmp_path / "out")]
     assert {(row["PatientID"], row["StudyInstanceUID"]) for row in rows} == {("P-1", "1.2.1.1"), ("P-2", "1.2.2.1")}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_manifest_says_what_removed_the_head_holder(tmp_path: Path, mode: str) -> None:
+    prepare(filed(tmp_path / "in", patient(1)), tmp_path / "out", mode=mode)
+    assert {line["brace_removal"] for line in lines(tmp_path / "out")} == {VERSIONS[mode]}
+    assert manifest.read(tmp_path / "out" / "manifest.csv", labels_needed=False).brace_removal == {VERSIONS[mode]}
 
 
 def test_the_key_may_not_lie_among_the_pictures(two: Path, tmp_path: Path) -> None:

@@ -112,6 +112,11 @@ def test_a_row_that_fails_does_not_stop_the_others_and_is_tried_again(work: Work
     assert lines(work)[ROWS[0].what][0] == "1"
 
 
+def test_the_papers_row_on_prepared_pictures_says_what_those_went_through():
+    assert [planned(row, 0, {}, {"robust-1"}).preprocessing for row in ROWS[:2]] == ["robust", "mixed"]
+    assert planned(ROWS[0], 0, {}).preprocessing == "paper"
+
+
 def test_rows_of_other_data_or_another_time_do_not_count(work: Work):
     asked = []
 

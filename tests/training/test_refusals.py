@@ -9,13 +9,14 @@ from dtvit.checkpoint import UnusableCheckpoint, describe
 from dtvit.inference import UnavailableDevice
 from dtvit.model import UnknownEncoder
 from train.card import model_card
+from train.dataset import manifest
 from train.errors import UnusableData
 from train.learning.loop import fit
 from train.learning.pretrained import UnavailableWeights
 from train.learning.state import STATE, UnusableRun
 from train.options import Settings
 from train.recipe import UnusableRecipe
-from train.run import SPLIT, run
+from train.run import SPLIT, check_brace_removal, run
 
 PLAIN = {"phantom_heads": 0, "augmentation": "none", "sampling": "plain", "tokens": 0, "first_lessons": 0}
 
@@ -60,6 +61,41 @@ def test_what_needs_no_picture_is_refused_before_the_first(tmp_path, heads, unre
     with pytest.raises(refused, match=said):
         run(given, Settings(output=tmp_path / "run", data=heads, **{"device": "cpu", **machine}), quiet)
     assert set(files_of(tmp_path / "run")) <= {"run.lock"}
+
+
+def removed_by(heads, folder, *versions):
+    """A manifest of the same pictures that says what removed the head holder, in turns."""
+    header, *lines = heads.read_text().splitlines()
+    lines = [f"{heads.parent}/{line},{versions[n % len(versions)]}" for n, line in enumerate(lines)]
+    path = folder / "removed.csv"
+    path.write_text("\n".join([f"{header},brace_removal", *lines]) + "\n")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("preprocessing", "versions", "said"),
+    [
+        ("paper", ["robust-1"], r"robust-1 removed .* drawn is for paper-1 .*--set preprocessing=robust, or prepare"),
+        ("robust", ["paper-1"], r"paper-1 removed .* drawn is for robust-1 .*--set preprocessing=paper, or prepare"),
+        ("robust", ["robust-1", "paper-1"], "--set preprocessing=mixed, or prepare"),
+        ("mixed", ["robust-0"], r"robust-0 removed .* is for paper-1, robust-1 \(preprocessing = 'mixed'\); prepare"),
+    ],
+)
+def test_pictures_that_went_through_something_else_than_the_recipe_says(
+    tmp_path, heads, unread, preprocessing, versions, said
+):
+    given = recipe(**PLAIN, preprocessing=preprocessing, split="given")
+    data = removed_by(heads, tmp_path, *versions)
+    with pytest.raises(UnusableRecipe, match=rf"removed\.csv lists pictures whose head holder .*{said}"):
+        run(given, Settings(output=tmp_path / "run", data=data, device="cpu"), quiet)
+
+
+@pytest.mark.parametrize(
+    ("preprocessing", "versions"), [("robust", ["robust-1"]), ("mixed", ["robust-1", "paper-1"]), ("paper", [""])]
+)
+def test_pictures_that_went_through_what_the_recipe_says(tmp_path, heads, preprocessing, versions):
+    listed = manifest.read(removed_by(heads, tmp_path, *versions))
+    check_brace_removal(recipe(preprocessing=preprocessing), listed)
 
 
 def test_unavailable_weights_are_reported_before_a_picture_is_read(tmp_path, heads, unread, monkeypatch):

@@ -77,6 +77,13 @@ def test_a_row_from_scratch_has_a_schedule_of_its_own_and_one_with_weights_has_t
     assert rows.planned(full, Row("v2", "resnet18", False, "slices", 0), "auto").batch == 8
 
 
+def test_rows_on_prepared_pictures_say_what_those_went_through(work):
+    row = Row("v1", "resnet34", True, "paper", 0)
+    prepared = tuple(dataclasses.replace(each, brace_removal="robust-1") for each in work.data.rows)
+    of_prepared = dataclasses.replace(work, data=dataclasses.replace(work.data, rows=prepared))
+    assert [rows.planned(each, row, "auto").preprocessing for each in (work, of_prepared)] == ["paper", "robust"]
+
+
 def test_a_yardstick_sees_its_twins_only_where_slices_are_mixed(work):
     made = {row.split: rows.make(work, row, silent) for row in of_yardsticks() if row.subject == "nearest"}
     for split, found in made.items():

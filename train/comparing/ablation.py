@@ -7,13 +7,14 @@ patients kept apart. An existing row is not made again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from dtvit.wholefile import write_whole
 from train import keeping, recipe
 from train.comparing.columns import COLUMNS
 from train.comparing.trials import Made, Maker, Trial, Work, completed, trained
+from train.dataset import manifest
 from train.document import Block, Heading, Table, markdown
 from train.learning.state import claimed
 from train.progress import Say
@@ -62,7 +63,10 @@ def ablate(work: Work, rows: Sequence[Without], seeds: int, command: str, say: S
     """
     with claimed(work.output):
         write(work, rows, seeds, command)
-        every = [Trial(_name(row, seed), planned(row, seed, work.changes)) for seed in range(seeds) for row in rows]
+        made = manifest.read(work.data).brace_removal
+        every = [
+            Trial(_name(row, seed), planned(row, seed, work.changes, made)) for seed in range(seeds) for row in rows
+        ]
         return completed(
             work,
             list({trial.name: trial for trial in every}.values()),  # a row asked for twice is one
@@ -74,11 +78,15 @@ def ablate(work: Work, rows: Sequence[Without], seeds: int, command: str, say: S
         )
 
 
-def planned(row: Without, seed: int, changes: Mapping[str, str]) -> Recipe:
-    """The recipe of a row; `changes` common to all rows come before its own. Raises UnusableRecipe."""
+def planned(row: Without, seed: int, changes: Mapping[str, str], brace_removal: Collection[str] = ()) -> Recipe:
+    """The recipe of a row; `changes` common to all rows come before its own. Raises UnusableRecipe.
+
+    `brace_removal`: what the pictures went through, if that is known; the papers' recipe is for one kind alone.
+    """
     whole = recipe.read("robust").changed(changes)
     alike = {key: str(getattr(whole, key)) for key in STEPS_OF_ALL} if row.recipe != "robust" else {}
-    return recipe.read(row.recipe).changed({**changes, **row.changes, **alike, "seed": str(seed)})
+    fitting = recipe.fitting(brace_removal) if row.recipe != "robust" else {}
+    return recipe.read(row.recipe).changed({**fitting, **changes, **row.changes, **alike, "seed": str(seed)})
 
 
 def _name(row: Without, seed: int) -> str:

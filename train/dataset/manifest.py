@@ -23,7 +23,19 @@ from train.dataset.picturefile import UnusablePicture, look_at
 from train.dataset.pictures import PARTS, UNCLEAR
 from train.errors import UnusableData
 
-COLUMNS = ("path", "patient_id", "ich", "location", "study", "series", "slice", "site", "scanner", "split")
+COLUMNS = (
+    "path",
+    "patient_id",
+    "ich",
+    "location",
+    "study",
+    "series",
+    "slice",
+    "site",
+    "scanner",
+    "split",
+    "brace_removal",
+)
 ALIKE = 0.85  # "patientid", "Location", "ICH " are slips; "age" and "path_length" are columns of somebody's own
 READERS = 8
 
@@ -48,6 +60,8 @@ class Row:
     scanner: str = ""
     split: str | None = None
     """One of `PARTS`, if the manifest itself says which part each picture is in."""
+    brace_removal: str = ""
+    """What removed the head holder, as in `dtvit.brace.VERSIONS`."""
 
     @property
     def presence(self) -> int:
@@ -63,6 +77,11 @@ class Manifest:
     """SHA-256 of the file's bytes."""
     columns: tuple[str, ...]
     """Those of `COLUMNS` that it has."""
+
+    @property
+    def brace_removal(self) -> frozenset[str]:
+        """All versions that its pictures went through, as far as it says."""
+        return frozenset(row.brace_removal for row in self.rows if row.brace_removal)
 
 
 def read(path: Path, *, labels_needed: bool = True, both: bool = True) -> Manifest:
@@ -175,6 +194,7 @@ def _row(
         site=cells.get("site", ""),
         scanner=cells.get("scanner", ""),
         split=part if part in PARTS else None,
+        brace_removal=cells.get("brace_removal", ""),
     )
     return row, wrong
 

@@ -166,6 +166,7 @@ def planned(work: Reproduction, row: Row, weights: str) -> Recipe:
         "pretrained": weights,
         "split": str(_split_file(work, row)),
         "seed": str(row.seed),
+        **recipe.fitting(work.data.brace_removal),
     }
     if weights == "none":
         changes |= SCRATCH
