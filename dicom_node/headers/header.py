@@ -91,10 +91,37 @@ def read(data_set: bytes | bytearray, *, transfer_syntax_uid: str, sop_class_uid
     ):
         if not uid or not uids.is_valid(uid):
             raise InvalidObject(f"{name} is missing or not a UID", StoreStatus.CANNOT_UNDERSTAND)
-    if sop_class_uid in CT_IMAGE_STORAGE and pixels is None:
-        raise InvalidObject("a CT image without Pixel Data", StoreStatus.DATA_SET_DOES_NOT_MATCH_SOP_CLASS)
     assert study is not None
     assert series is not None
+    return _header(of, pixels, sop_class_uid, sop_instance_uid, study, series)
+
+
+def of_file(
+    data_set: bytes | bytearray, *, transfer_syntax_uid: str, sop_class_uid: str, sop_instance_uid: str
+) -> Header:
+    """The header of a file that nobody sent. UIDs of its File Meta Information stand in for those its data set lacks.
+
+    De-identification often leaves no SOP class in the data set, another instance UID in it than before it, and names
+    that are no UIDs (RSNA 2019: ID_000039fa0). They tell objects apart all the same. Raises InvalidObject.
+    """
+    of, pixels = _elements(data_set, transfer_syntax_uid, _READ)
+    found = {
+        "SOP Class UID": of.text("SOPClassUID") or sop_class_uid,
+        "SOP Instance UID": of.text("SOPInstanceUID") or sop_instance_uid,
+        "Study Instance UID": of.text("StudyInstanceUID"),
+        "Series Instance UID": of.text("SeriesInstanceUID"),
+    }
+    for name, uid in found.items():
+        if not uid:
+            raise InvalidObject(f"{name} is missing", StoreStatus.CANNOT_UNDERSTAND)
+    return _header(of, pixels, *(str(uid) for uid in found.values()))
+
+
+def _header(
+    of: Elements, pixels: memoryview | None, sop_class_uid: str, sop_instance_uid: str, study: str, series: str
+) -> Header:
+    if sop_class_uid in CT_IMAGE_STORAGE and pixels is None:
+        raise InvalidObject("a CT image without Pixel Data", StoreStatus.DATA_SET_DOES_NOT_MATCH_SOP_CLASS)
     return Header(
         sop_class_uid=sop_class_uid,
         sop_instance_uid=sop_instance_uid,

@@ -14,8 +14,7 @@ from dicom_node.config import Eligibility
 from dicom_node.errors import InvalidObject
 from dicom_node.headers import eligibility
 from dicom_node.headers.eligibility import ByHeader
-from dicom_node.headers.header import Header
-from dicom_node.headers.header import read as read_header
+from dicom_node.headers.header import Header, of_file
 
 _WHO = ("PatientID", "PatientName", "PatientBirthDate")
 _WHERE = ("InstitutionName", "Manufacturer", "ManufacturerModelName")
@@ -67,7 +66,7 @@ def find(folder: Path, rules: Eligibility, without: Path) -> tuple[list[Series],
 
 def _read(path: Path) -> Instance:
     one = received.from_file(path, calling_aet="PREPARE")
-    header = read_header(
+    header = of_file(
         one.data_set,
         transfer_syntax_uid=one.transfer_syntax_uid,
         sop_class_uid=one.sop_class_uid,

@@ -1,19 +1,25 @@
-"""A table of labels, joined to slices by the most specific thing a row names: instance, series, study or patient."""
+"""A table of labels, joined to images by the most specific thing that a row names, be it a file or a patient."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
 
 from dicom_node.errors import NotPossible
+from dicom_node.preparing.finding import Instance
 
+FILE = "path"
 KEYS = {
+    FILE: "path",
     "sopinstanceuid": "SOP Instance UID",
     "seriesinstanceuid": "Series Instance UID",
     "studyinstanceuid": "Study Instance UID",
     "patientid": "Patient ID",
 }
-"""Columns that name what a label is for, the most specific first; written as in DICOM, or with _ between the words."""
+"""Columns that name what a label is for, the most specific first; written as in DICOM, or with _ between the words.
+A path is that of a file, or of a folder: that names all below it, and is more specific than a patient alone."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +33,31 @@ class Label:
 @dataclass(frozen=True)
 class Labels:
     path: Path
-    of: dict[tuple[str, str], Label]
+    of: Mapping[tuple[str, str], Label]
     """By (one of KEYS, its value)."""
+    folder: Path = Path()
+    """What its paths are relative to."""
 
-    def find(self, names: dict[str, str]) -> Label | None:
-        """The label of a slice, given its value for each of KEYS: that of the most specific row."""
-        return next((self.of[key, names[key]] for key in KEYS if (key, names[key]) in self.of), None)
+    def below(self, folder: Path) -> Labels:
+        return replace(self, folder=folder)
+
+    def find(self, image: Instance) -> Label | None:
+        """The label of an image: that of the most specific row that names it."""
+        return next((self.of[key] for key in self._ways(image) if key in self.of), None)
+
+    def of_image(self, image: Instance) -> Label | None:
+        """The label of an image that has a row of its own."""
+        return next((self.of[key] for key in itertools.islice(self._ways(image), 2) if key in self.of), None)
+
+    def _ways(self, image: Instance) -> Iterator[tuple[str, str]]:
+        """All keys by which a row may name an image, the most specific first; the first two name it alone."""
+        file = PurePosixPath(image.path.relative_to(self.folder))
+        yield FILE, str(file)
+        yield "sopinstanceuid", image.header.sop_instance_uid
+        yield "seriesinstanceuid", image.header.series_uid
+        yield "studyinstanceuid", image.header.study_uid
+        yield from ((FILE, str(folder)) for folder in file.parents)
+        yield "patientid", image.patient_id
 
 
 def read(path: Path) -> Labels:
@@ -58,10 +83,10 @@ def read(path: Path) -> Labels:
                 continue
             wrong = csvfile.not_utf8(row, columns, record)
             cells = dict(zip(columns, record, strict=True))
-            key = next(((name, cells[name]) for name in KEYS if cells.get(name)), None)
+            key = next(((name, _plain(name, cells[name])) for name in KEYS if cells.get(name)), None)
             ich, location, wrong_labels = labels(row, cells, True)
             if key is None:
-                wrong.append(Problem(row, None, "names no instance, series, study or patient"))
+                wrong.append(Problem(row, None, "names no file, instance, series, study or patient"))
             problems += wrong + wrong_labels
             if wrong or wrong_labels or ich is None or key is None:
                 continue
@@ -75,3 +100,8 @@ def read(path: Path) -> Labels:
     except UnusableData as exc:
         raise NotPossible(str(exc)) from exc
     return Labels(path, found)
+
+
+def _plain(key: str, cell: str) -> str:
+    """A path as `Path` writes it, whatever system and program wrote the table."""
+    return str(PurePosixPath(cell.replace("\\", "/"))) if key == FILE else cell

@@ -45,6 +45,12 @@ class Prepared:
     """Slices that the table of labels does not name; they are left out of the manifest."""
     unused_rows: tuple[int, ...]
     """Rows of the table of labels that name nothing in this folder."""
+    lost: int = 0
+    """Images with a row of their own but no picture: they show no brain, or their series is left out."""
+    lost_bleeding: tuple[int, ...] = ()
+    """Rows of those of them that are labelled as bleeding."""
+    bleeding_by_series: int = 0
+    """Slices whose hemorrhage is known from a row for a whole folder, series, study or patient."""
     refused: Mapping[str, str] = field(default_factory=dict)
     """One file (relative to the folder) of each series that is not a head CT to look at, and why."""
     unreadable: Mapping[str, str] = field(default_factory=dict)
@@ -57,9 +63,19 @@ class Prepared:
         lines += [f"the series of {name} is left out: {reason}" for name, reason in self.refused.items()]
         if self.unlabelled:
             lines.append(f"{self.unlabelled} slices have no label, and so no line in the manifest")
+        if self.lost:
+            bleeding = f"rows {_first(self.lost_bleeding)}" if self.lost_bleeding else "none of them"
+            lines.append(
+                f"{self.lost} labelled images have no picture (no brain seen in them, or their series left out, or not "
+                f"readable); labelled as bleeding: {bleeding}"
+            )
+        if self.bleeding_by_series:
+            lines.append(
+                f"{self.bleeding_by_series} slices count as bleeding because their whole series, study, patient or "
+                "folder does; what is measured on such slices one by one means little, what is measured on series holds"
+            )
         if self.unused_rows:
-            rows = ", ".join(map(str, self.unused_rows[:20])) + (" ..." if len(self.unused_rows) > 20 else "")
-            lines.append(f"{len(self.unused_rows)} rows of the labels name nothing here: {rows}")
+            lines.append(f"{len(self.unused_rows)} rows of the labels name nothing here: {_first(self.unused_rows)}")
         return lines
 
     @property
@@ -72,6 +88,10 @@ class Prepared:
         )
 
 
+def _first(rows: Sequence[int]) -> str:
+    return ", ".join(map(str, rows[:20])) + (" ..." if len(rows) > 20 else "")
+
+
 @dataclass(frozen=True)
 class _Slice:
     """One line of the manifest."""
@@ -80,6 +100,8 @@ class _Slice:
     number: int
     instance: Instance
     label: Label | None
+    alone: bool
+    """Whether the label is for this slice alone."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +138,7 @@ def prepare(
         raise NotFound(f"{folder} is not a folder")
     if key is not None and key.absolute().is_relative_to(out.absolute()):
         raise NotPossible(f"{key} is inside {out}: the key tells whose pictures these are, so keep it elsewhere")
-    known_labels = None if labels is None else labelling.read(labels)
+    known_labels = None if labels is None else labelling.read(labels).below(folder)
     tell(f"reading headers below {folder}")
     found, unreadable = find(folder, rules or Eligibility(), without=out)
     try:
@@ -135,7 +157,7 @@ def prepare(
     for each in done:
         unreadable |= each.unreadable
     pictured = [each for each in done if each.refused is None]
-    rows = set() if known_labels is None else {label.row for label in known_labels.of.values()}
+    lost, unused = _without_picture(found, listed, known_labels)
     return Prepared(
         manifest=out / MANIFEST,
         slices=len(lines),
@@ -143,9 +165,27 @@ def prepare(
         series=len(pictured),
         made=sum(each.is_new for each in pictured),
         unlabelled=sum(len(each.slices) for each in done) - len(listed),
-        unused_rows=tuple(sorted(rows - {one.label.row for one in listed if one.label is not None})),
+        unused_rows=unused,
+        lost=len(lost),
+        lost_bleeding=tuple(sorted(label.row for label in lost if label.ich == 1)),
+        bleeding_by_series=sum(one.label is not None and one.label.ich == 1 and not one.alone for one in listed),
         refused={str(each.file.relative_to(folder)): each.refused for each in done if each.refused is not None},
         unreadable={str(path.relative_to(folder)): reason for path, reason in sorted(unreadable.items())},
+    )
+
+
+def _without_picture(
+    found: Sequence[Series], listed: Sequence[_Slice], labels: Labels | None
+) -> tuple[list[Label], tuple[int, ...]]:
+    """Labels of images that have a row of their own but no picture; and rows that name none of the images found."""
+    if labels is None:
+        return [], ()
+    pictured = {one.instance.path for one in listed}
+    images = [image for series in found for image in series.instances]
+    own = [labels.of_image(image) for image in images if image.path not in pictured]
+    used = {label.row for image in images if (label := labels.find(image)) is not None}
+    return [label for label in own if label is not None], tuple(
+        sorted({label.row for label in labels.of.values()} - used)
     )
 
 
@@ -209,10 +249,9 @@ def _ids(records: Records, one: Instance) -> tuple[str, str]:
 def _slices(record: Record, by_id: Mapping[str, Instance], labels: Labels | None) -> Iterator[_Slice]:
     for number, kept in enumerate(record.slices, start=1):
         one = by_id[kept.instance]
-        header = one.header
-        values = (header.sop_instance_uid, header.series_uid, header.study_uid, one.patient_id)
-        label = None if labels is None else labels.find(dict(zip(labelling.KEYS, values, strict=True)))
-        yield _Slice(kept, number, one, label)
+        label = None if labels is None else labels.find(one)
+        alone = labels is not None and not kept.frame and labels.of_image(one) is not None
+        yield _Slice(kept, number, one, label, alone)
 
 
 def _line(records: Records, one: _Slice) -> dict[str, str]:

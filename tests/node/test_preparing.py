@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,9 @@ from click.testing import CliRunner
 from made import encoded, grey_series, head_series, part10
 from PIL import Image
 from pydicom.dataset import Dataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
+from dicom_node import received
 from dicom_node.cli import main
 from dicom_node.errors import NotFound, NotPossible
 from dicom_node.preparing import drawing, prepare, records
@@ -24,6 +28,7 @@ from dtvit import ct, preprocess
 from dtvit.brace import MODES, VERSIONS
 from train.dataset import manifest
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 IDENTITY = ("Doe", "Jane", "P-1", "SYN-0001", "SYNTHETIC", "ACC-1", "1.2.")
 
 
@@ -49,6 +54,13 @@ def lines(out: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def documented(name: str, *arguments: Path) -> None:
+    """Run the script that docs/data.md shows under this name."""
+    blocks = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs" / "data.md").read_text(), re.DOTALL)
+    (script,) = (block for block in blocks if block.startswith(f'"""python {name}'))
+    subprocess.run([sys.executable, "-c", script, *map(str, arguments)], check=True)
+
+
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("dicom")
@@ -63,7 +75,10 @@ def test_the_manifest_is_one_that_training_reads(two: Path, tmp_path: Path) -> N
     assert (done.patients, done.series, done.made, done.slices) == (2, 2, 2, len(found.rows))
     assert {(row.ich, row.location) for row in found.rows} == {(1, "deep"), (0, None)}
     assert {row.scanner for row in found.rows} >= {"Maker One"}
-    assert not done.troubles
+    assert done.bleeding_by_series == sum(row.ich == 1 for row in found.rows)
+    assert [line.split(" slices ")[1].split(",")[0] for line in done.troubles] == [
+        "count as bleeding because their whole series"
+    ]
 
 
 def test_a_picture_is_the_slice_as_the_node_cleans_it(two: Path, tmp_path: Path) -> None:
@@ -201,6 +216,75 @@ def test_the_most_exact_label_counts(tmp_path: Path) -> None:
     assert done.troubles == ["1 rows of the labels name nothing here: 4"]
 
 
+def test_a_table_may_name_files_and_folders(tmp_path: Path) -> None:
+    folder, out = filed(tmp_path / "in" / "case 1", patient(1)).parent, tmp_path / "out"
+    filed(folder / "case 2", patient(2))
+    middle = sorted((folder / "case 1").glob("*.dcm"))[len(patient(1)) // 2].name
+    text = f"path,PatientID,ich,location\ncase 1\\{middle},,1,deep\n./case 1/,,0,\n,P-1,1,lobar\n,P-2,1,\n"
+    done = prepare(folder, out, labels=labels(tmp_path / "labels.csv", text))
+    of = {line["patient_id"]: [] for line in lines(out)}  # type: ignore[var-annotated]
+    for line in lines(out):
+        of[line["patient_id"]].append((line["ich"], line["location"]))
+    first, second = sorted(of.values(), key=lambda each: ("1", "") in each)
+    assert (first.count(("1", "deep")), set(first)) == (1, {("1", "deep"), ("0", "")})
+    assert set(second) == {("1", "")}
+    assert done.unused_rows == (4,)  # that patient's folder is named, which says more
+    assert done.bleeding_by_series == len(second)
+
+
+def test_labelled_images_that_get_no_picture_are_counted(tmp_path: Path) -> None:
+    made = patient(1)
+    folder, out = filed(tmp_path / "in", made), tmp_path / "out"
+    neck, vertex = made[0].SOPInstanceUID, made[-1].SOPInstanceUID
+    rows = "".join(f"{ds.SOPInstanceUID},{int(ds.SOPInstanceUID == vertex)}\n" for ds in made)
+    done = prepare(folder, out, labels=labels(tmp_path / "labels.csv", f"SOPInstanceUID,ich\n{rows}1.2.9,1\n"))
+    last = len(made) + 1
+    assert (done.lost, done.lost_bleeding) == (len(made) - done.slices, (last,))
+    assert done.unused_rows == (last + 1,)
+    assert "labelled as bleeding: rows " + str(last) in done.troubles[0]
+    assert neck not in " ".join(done.troubles)
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
+def test_files_are_prepared_as_de_identification_left_them(tmp_path: Path) -> None:
+    """RSNA 2019: SOP class and a UID in the File Meta Information alone, names for UIDs, little else."""
+    kept = {*("Modality", "ImagePositionPatient", "ImageOrientationPatient", "SamplesPerPixel", "Rows", "Columns"),
+            *("PhotometricInterpretation", "PixelSpacing", "BitsAllocated", "BitsStored", "HighBit", "PixelData"),
+            *("PixelRepresentation", "RescaleIntercept", "RescaleSlope")}  # fmt: skip
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number, ds in enumerate(patient(1)):
+        for element in list(ds):
+            if element.keyword not in kept:
+                del ds[element.tag]
+        ds.SOPInstanceUID, ds.PatientID = f"ID_{number:09x}", "ID_449c4fda"
+        ds.StudyInstanceUID, ds.SeriesInstanceUID = "ID_dfea6a40ad", "ID_eb6fb35fc2"
+        file_meta = received.file_meta(str(CTImageStorage), f"1.2.840.4267.{number}", str(ExplicitVRLittleEndian))
+        (folder / f"{ds.SOPInstanceUID}.dcm").write_bytes(file_meta + encoded(ds))
+    kinds = ("epidural", "intraparenchymal", "any")
+    shows = {len(patient(1)) // 2: "011", len(patient(1)) // 2 + 1: "101"}  # by slice; the others show nothing
+    rows = [
+        f"ID_{number:09x}_{kind},{shown}\n"
+        for number in range(len(patient(1)))
+        for kind, shown in zip(kinds, shows.get(number, "000"), strict=True)
+    ]
+    table = labels(tmp_path / "stage_2_train.csv", f"ID,Label\n{''.join(rows)}")
+    documented("rsna.py", table, tmp_path / "labels.csv")
+    done = prepare(folder, tmp_path / "out", labels=tmp_path / "labels.csv")
+    assert (done.patients, done.series, done.unlabelled, done.bleeding_by_series) == (1, 1, 1, 0)
+    assert [line["ich"] for line in lines(tmp_path / "out")].count("1") == 1
+    plain = prepare(filed(tmp_path / "plain", patient(1)), tmp_path / "same")
+    assert plain.slices == done.slices + done.unlabelled > 5
+
+
+def test_labels_of_scans_are_made_from_what_three_readers_say(tmp_path: Path) -> None:
+    said = {"P-1": "1,1,1,1,0,0", "P-2": "0,0,0,0,1,1", "P-3": "1,0,1,0,0,0"}  # any and intracerebral, by each reader
+    rows = "".join(f"{name},{each}\n" for name, each in said.items())
+    reads = labels(tmp_path / "reads.csv", f"name,R1:ICH,R1:IPH,R2:ICH,R2:IPH,R3:ICH,R3:IPH\n{rows}")
+    documented("cq500.py", reads, tmp_path / "labels.csv")
+    assert (tmp_path / "labels.csv").read_text().split() == ["PatientID,ich", "P-1,1", "P-2,0"]
+
+
 def test_slices_without_a_label_are_counted_and_left_out(two: Path, tmp_path: Path) -> None:
     done = prepare(
         two, tmp_path / "out", labels=labels(tmp_path / "labels.csv", "SeriesInstanceUID,ich\n1.2.1.1.1,1\n")
@@ -221,7 +305,7 @@ def test_wrong_labels_are_told_before_anything_is_read(two: Path, tmp_path: Path
 
 
 def test_labels_without_a_column_to_join_by_are_refused(two: Path, tmp_path: Path) -> None:
-    with pytest.raises(NotPossible, match="row 1: needs ich and one or more of SOPInstanceUID"):
+    with pytest.raises(NotPossible, match="row 1: needs ich and one or more of path, SOPInstanceUID"):
         prepare(two, tmp_path / "out", labels=labels(tmp_path / "labels.csv", "name,ich\nx,1\n"))
 
 
