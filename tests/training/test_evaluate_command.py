@@ -374,7 +374,7 @@ def test_thresholds_fitted_on_measured_patients_are_noted(folder, checkpoint, tm
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_checkpoint_that_knows_its_training_pictures_tells_how_these_differ(folder, checkpoint, tmp_path):
+def test_a_checkpoint_that_knows_its_training_pictures_tells_how_these_differ(folder, checkpoint, tmp_path, capsys):
     data = listing(folder, entries(PATIENTS), "drift.csv")
     found = manifest.read(data)
     kept = drift.statistics(filed.load(found, splits.whole(found)))
@@ -396,6 +396,12 @@ def test_a_checkpoint_that_knows_its_training_pictures_tells_how_these_differ(fo
     assert set(same.values()) == {"alike"}
     assert other["soft tissue, median"] == "far off"
     assert other["share of the picture that shows head"] == "alike"
+    assert not any("differ from those" in doubt for doubt in metrics_of(tmp_path / "same")["doubts"])
+    assert any(
+        "differ from those that the model learned from: soft tissue, median (far off)" in doubt
+        for doubt in metrics_of(tmp_path / "other")["doubts"]
+    )
+    assert "note: These pictures differ" in capsys.readouterr().err
 
 
 def test_what_training_made_of_slices_is_not_what_it_learned_from(folder):

@@ -26,6 +26,7 @@ POINTS = np.linspace(0, 1, 21)
 LOW, HIGH = 1, 19  # of POINTS: 5 and 95 %
 ALIKE, SHIFTED = 0.25, 0.6  # share outside the middle nine tenths of the training pictures; a tenth is expected
 ALIKE_SHARE, SHIFTED_SHARE = 0.1, 0.3  # between two shares of the labels
+UNLIKE = ("shifted", "far off")
 TIE = 1e-6  # quantiles are rounded to thousandths; those on the edge are inside
 HU = 80 / 255  # of one grey value
 SOFT = (32, 240)  # grey values of 10 to 75 HU: brain, blood and muscle; neither air nor bone
@@ -54,6 +55,8 @@ class Drift:
     outside: float | None
     """Share of these pictures outside the range of nine tenths of the training pictures."""
     verdict: str
+    of_pixels: bool = False
+    """Whether it is about what is in the pictures, not how many there are or what their labels say."""
 
 
 def statistics(pictures: Pictures) -> dict[str, Any]:
@@ -91,7 +94,7 @@ def compare(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[Drift]:
             inside = np.interp([before[LOW] - TIE, before[HIGH] + TIE], *_distribution(now))
             outside = float(1 - (inside[1] - inside[0]))
         verdict = _verdict(before, outside, ALIKE, SHIFTED)
-        lines.append(Drift(words, unit, _three(before), _three(now), outside, verdict))
+        lines.append(Drift(words, unit, _three(before), _three(now), outside, verdict, of_pixels=name != "slices"))
     shares = [("slices with hemorrhage", there.get("hemorrhage"), here["hemorrhage"])]
     shares += [
         (f"{name}, of the located hemorrhages", there.get("location", {}).get(name), here["location"][name])
@@ -153,4 +156,4 @@ def _verdict(before: object, apart: float | None, alike: float, shifted: float) 
     """`apart`: None if one of the two is not known."""
     if apart is None:
         return "the checkpoint does not say" if before is None else "not known here"
-    return "alike" if apart <= alike else "shifted" if apart <= shifted else "far off"
+    return "alike" if apart <= alike else UNLIKE[0] if apart <= shifted else UNLIKE[1]

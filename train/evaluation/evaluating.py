@@ -108,7 +108,7 @@ def _write(settings: Settings, results: _Results, tell: Tell) -> dict[str, Any]:
         checkpoint=results.checkpoint,
         about=about,
         summary=words.summary(cases, found),
-        doubts=words.doubts(cases, metadata, results.fitted_on),
+        doubts=words.doubts(cases, metadata, results.fitted_on, shifts),
         metrics=found,
         drift=shifts,
         figures=drawn,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dtvit.checkpoint import Metadata
@@ -11,6 +11,7 @@ from dtvit.findings import LOCATIONS
 from train.card import NO_PERSON, trained_on
 from train.digits import of_hundred
 from train.evaluation.cases import ALL, Cases
+from train.evaluation.drift import UNLIKE, Drift
 
 FEW = 30  # patients of a class; below, a percentile interval is known to be too narrow
 NOT_SHOWN = (
@@ -75,7 +76,7 @@ def summary(cases: Cases, metrics: Mapping[str, Any]) -> list[str]:
     return told
 
 
-def doubts(cases: Cases, metadata: Metadata, fitted_on: Cases | None) -> list[str]:
+def doubts(cases: Cases, metadata: Metadata, fitted_on: Cases | None, shifts: Sequence[Drift]) -> list[str]:
     """What the figures do not show, beginning with what is specific to this evaluation; plain text. `fitted_on`: what
     this evaluation fitted temperatures and thresholds on."""
     told = []
@@ -95,6 +96,12 @@ def doubts(cases: Cases, metadata: Metadata, fitted_on: Cases | None) -> list[st
         )
     if metadata.patients_seen == NO_PERSON:
         told.append("The model was trained on phantoms alone and has seen no patient.")
+    unlike = [f"{each.name} ({each.verdict})" for each in shifts if each.of_pixels and each.verdict in UNLIKE]
+    if unlike:
+        told.append(
+            f"These pictures differ from those that the model learned from: {', '.join(unlike)}. Are they 0 to 80 HU, "
+            "without the head holder, and 0 outside the head (docs/data.md)? If so, it is another scanner or protocol."
+        )
     return told + list(NOT_SHOWN)
 
 
