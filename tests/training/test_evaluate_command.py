@@ -404,6 +404,14 @@ def test_a_checkpoint_that_knows_its_training_pictures_tells_how_these_differ(fo
     assert "note: These pictures differ" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("quick")
+def test_an_id_that_two_sites_use_is_told(folder, checkpoint, tmp_path):
+    rows = [row | {"site": "AB"[number % 2]} for number, row in enumerate(entries(PATIENTS))]
+    assert run(checkpoint, listing(folder, rows, "two-sites.csv"), tmp_path) == 0
+    expected = f"{len(PATIENTS)} patient ids stand at more than one site."
+    assert any(doubt.startswith(expected) for doubt in metrics_of(tmp_path)["doubts"])
+
+
 def test_what_training_made_of_slices_is_not_what_it_learned_from(folder):
     """Each changed slice is a series of its own: counted, they would make every manifest's series too long."""
     found = manifest.read(listing(folder, entries(PATIENTS), "changed.csv"))

@@ -59,6 +59,17 @@ def test_slices_of_a_series_stand_together_in_their_order(tmp_path):
     assert pictures.series.tolist() == [0, 0, 0, 1, 1, 1]
 
 
+def test_without_a_column_for_it_a_series_is_of_one_site_and_scanner(tmp_path):
+    rows = [
+        row | {"site": "AB"[number % 2]} for number, row in enumerate(entries([("1", "deep"), ("2", "")], slices=4))
+    ]
+    pictures = loaded(manifest.read(table(tmp_path, rows)))
+    assert len(set(pictures.series.tolist())) == 4
+    assert len(set(pictures.patient.tolist())) == 2
+    within = [row | {"series": "s"} for row in rows]  # whatever else differs in a series that is named
+    assert len(set(loaded(manifest.read(table(tmp_path / "named", within))).series.tolist())) == 2
+
+
 def test_two_series_of_a_patient_have_numbers_of_their_own(tmp_path):
     rows = [row | {"series": row["slice"]} for row in entries([("a", "deep"), ("b", "")], slices=2)]
     pictures = loaded(manifest.read(table(tmp_path, rows)))

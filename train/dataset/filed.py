@@ -88,7 +88,9 @@ def arrangement(manifest: Manifest, split: Split) -> tuple[NDArray[np.int32], ND
 
 
 def _series(row: Row) -> tuple[str, ...]:
-    return row.patient_id, row.study, row.series
+    if row.study or row.series:
+        return row.patient_id, row.study, row.series
+    return row.patient_id, row.site, row.scanner  # two hospitals' patients "1" must not become one head
 
 
 def _numbers(manifest: Manifest, key: Callable[[Row], tuple[str, ...]]) -> NDArray[np.int32]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -42,6 +43,11 @@ class Cases:
         """Site and scanner of each picture, where the manifest has them."""
         texts = {"site": [row.site for row in self.rows], "scanner": [row.scanner for row in self.rows]}
         return {name: np.array(each, np.str_) for name, each in texts.items() if any(each)}
+
+    @property
+    def patients_at_two_sites(self) -> int:
+        at = {(row.patient_id, row.site) for row in self.rows if row.site}
+        return sum(sites > 1 for sites in Counter(patient for patient, _ in at).values())
 
     def shares_patients(self, other: Cases) -> bool:
         """Whether a picture is in both, or, if both are of one manifest, a patient: ids mean nothing across two."""

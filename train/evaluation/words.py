@@ -96,6 +96,12 @@ def doubts(cases: Cases, metadata: Metadata, fitted_on: Cases | None, shifts: Se
         )
     if metadata.patients_seen == NO_PERSON:
         told.append("The model was trained on phantoms alone and has seen no patient.")
+    moved = cases.patients_at_two_sites
+    if moved:
+        told.append(
+            f"{_count(moved, 'patient id')} {'stands' if moved == 1 else 'stand'} at more than one site. If these are "
+            "different people, give them different ids: here they count as one, in the intervals and in any split."
+        )
     unlike = [f"{each.name} ({each.verdict})" for each in shifts if each.of_pixels and each.verdict in UNLIKE]
     if unlike:
         told.append(
