@@ -326,6 +326,24 @@ def test_a_part_is_evaluated_where_the_manifest_has_parts(folder, checkpoint, tm
 
 
 @pytest.mark.usefixtures("quick")
+def test_every_number_of_the_papers_split_is_labelled_and_no_other_claims_that_patients_are_apart(
+    folder, checkpoint, tmp_path, capsys
+):
+    found = manifest.read(listing(folder, entries(PATIENTS), "papers.csv"))
+    splits.write(tmp_path / "split.csv", splits.paper(found, 0), found)
+    assert run(checkpoint, found.path, tmp_path / "mixed", "--split", str(tmp_path / "split.csv")) == 0
+    printed = [line for line in capsys.readouterr().out.splitlines() if ": " in line]
+    assert printed
+    assert all(line.endswith(f"; {splits.LEAKY}") for line in printed)
+    assert metrics_of(tmp_path / "mixed")["split"] == splits.LEAKY
+    assert {row["split"] for row in rows_of(tmp_path / "mixed" / "metrics.csv")} == {splits.LEAKY}
+
+    assert run(checkpoint, found.path, tmp_path / "whole") == 0
+    assert metrics_of(tmp_path / "whole")["split"] == "no split"
+    assert "patients apart" not in (tmp_path / "whole" / "report.html").read_text()
+
+
+@pytest.mark.usefixtures("quick")
 def test_a_split_that_training_wrote_says_which_rows_test(folder, checkpoint, tmp_path):
     found = manifest.read(listing(folder, entries(PATIENTS), "divided.csv"))
     parts = np.array([0, 2, 1, 2, 0, 1], np.int8).repeat(3)  # of the patients

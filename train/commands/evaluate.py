@@ -20,6 +20,7 @@ docs/evaluation.md explains each figure. NOT FOR CLINICAL USE.
 def main(arguments: Sequence[str], program: str) -> int:
     options = vars(_parser(program).parse_args(arguments))  # before torch is imported: --help answers at once
 
+    from train.dataset.splits import LEAKY
     from train.evaluation.evaluating import REFUSALS, evaluate
     from train.evaluation.progress import shown
     from train.evaluation.settings import Settings
@@ -40,7 +41,8 @@ def main(arguments: Sequence[str], program: str) -> int:
         ("location", "accuracy", "location right, of those with hemorrhage"),
     ):
         for level, units in (("slice", "slices"), ("patient", "series")):
-            sys.stdout.write(f"{words}, {units}: {_figure(found[head][level], name)}\n")
+            beside = f"; {LEAKY}" if found["split"] == LEAKY else ""
+            sys.stdout.write(f"{words}, {units}: {_figure(found[head][level], name)}{beside}\n")
     for doubt in found["doubts"][: -len(NOT_SHOWN)]:  # those specific to this evaluation; the rest are in the report
         sys.stderr.write(f"note: {doubt}\n")
     sys.stdout.write(f"{settings.output / 'report.html'}\n")

@@ -45,6 +45,13 @@ class Cases:
         return {name: np.array(each, np.str_) for name, each in texts.items() if any(each)}
 
     @property
+    def label(self) -> str:
+        """What must stand beside every number measured here; "patients apart" only of a test part."""
+        if self.split.leaky or (self.part == "test" and self.split.kind != "whole"):
+            return self.split.label
+        return "no split" if self.split.kind == "whole" else f"the {self.part} part of a split"
+
+    @property
     def patients_at_two_sites(self) -> int:
         at = {(row.patient_id, row.site) for row in self.rows if row.site}
         return sum(sites > 1 for sites in Counter(patient for patient, _ in at).values())

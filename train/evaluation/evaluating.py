@@ -125,7 +125,7 @@ def _write(settings: Settings, results: _Results, tell: Tell) -> dict[str, Any]:
     tell("drawing", 1, 1)
     if settings.relevance:
         files["relevance.npz"] = _maps(results, tell)
-    told = {**plain(found), "about": dict(about), "doubts": list(report.doubts)}
+    told = {"split": cases.label, **plain(found), "about": dict(about), "doubts": list(report.doubts)}
     files["metrics.json"] = (json.dumps(told, indent=1, allow_nan=False) + "\n").encode()
     put(settings.output, files)
     return told
@@ -133,7 +133,7 @@ def _write(settings: Settings, results: _Results, tell: Tell) -> dict[str, Any]:
 
 def _tables(cases: Cases, found: dict[str, Any], slices: Units, series: Units) -> dict[str, bytes]:
     return {
-        "metrics.csv": tables.metrics(found),
+        "metrics.csv": tables.metrics(found, cases.label),
         "predictions.csv": tables.predictions(cases, slices),
         "series.csv": tables.series(cases, series),
         "series_rules.csv": tables.series_rules(found["series_rules"]),
@@ -178,7 +178,7 @@ def _about(settings: Settings, results: _Results) -> list[tuple[str, str]]:
         ("thresholds of a series", f"absent below {series.absent_below:.4f}, present from {series.present_at:.4f}"),
         ("temperatures", f"presence {metadata.presence_temperature:g}, location {metadata.location_temperature:g}"),
         ("manifest", f"{cases.manifest.path.name}, SHA-256 {cases.manifest.digest}"),
-        ("part", f"{cases.part}; split {cases.split.kind}, {cases.split.label}, SHA-256 {cases.split.digest}"),
+        ("part", f"{cases.part}; split {cases.split.kind}, {cases.label}, SHA-256 {cases.split.digest}"),
         ("intervals", f"95 %, {settings.resamples:,} resamples of patients, seed {settings.seed}"),
         ("computed", f"{settings.precision} precision on {device.type}, batches of {settings.batch or 'default'} size"),
         ("made", datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")),

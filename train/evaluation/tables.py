@@ -16,10 +16,12 @@ from train.evaluation.measuring import plain
 from train.evaluation.units import Units, grouped
 
 
-def metrics(found: Mapping[str, Any]) -> bytes:
-    """A row for each figure of metrics.json: where it stands there, its value and interval, or the reason for none."""
-    rows = ((name, value, *(interval or (None, None)), why) for name, value, interval, why in _leaves(plain(found), ""))
-    return _csv(("figure", "value", "low", "high", "why_not"), rows)
+def metrics(found: Mapping[str, Any], label: str) -> bytes:
+    """A row for each figure of metrics.json: where it stands there, its value and interval, or the reason for none;
+    and how the patients were divided."""
+    leaves = _leaves(plain(found), "")
+    rows = ((name, value, *(interval or (None, None)), why, label) for name, value, interval, why in leaves)
+    return _csv(("figure", "value", "low", "high", "why_not", "split"), rows)
 
 
 def predictions(cases: Cases, slices: Units) -> bytes:
