@@ -226,6 +226,11 @@ def several(path: Path) -> None:
         ("several.tif", several, "holds more than one picture"),
         ("tiny.png", lambda path: grey(path, size=(40, 8)), "is 40 x 8 pixels"),
         ("folder.png", lambda path: path.mkdir(), "is not a readable picture (Is a directory)"),
+        (
+            "slice.dcm",
+            lambda path: path.write_bytes(bytes(128) + b"DICM"),
+            "is not a readable picture, but DICOM; dicom-node prepare",
+        ),
     ],
 )
 def test_a_file_that_is_not_an_8_bit_picture_is_refused_with_the_manifest(tmp_path, name, draw, told):

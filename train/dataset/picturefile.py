@@ -58,12 +58,22 @@ def _open(path: Path) -> Image.Image:
         raise UnusablePicture(f"is too large ({exc})") from exc
     except Exception as exc:  # see above; IsADirectoryError and PermissionError too
         reason = f" ({exc.strerror})" if isinstance(exc, OSError) and exc.strerror else ""
-        raise UnusablePicture(f"is not a readable picture{reason}") from exc
+        hint = ", but DICOM; dicom-node prepare makes pictures and a manifest of it" if _is_dicom(path) else reason
+        raise UnusablePicture(f"is not a readable picture{hint}") from exc
     wrong = _wrong(image)
     if wrong is not None:
         image.close()
         raise UnusablePicture(wrong)
     return image
+
+
+def _is_dicom(path: Path) -> bool:
+    """By its first bytes (PS3.10 7.1)."""
+    try:
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
 
 
 def _wrong(image: Image.Image) -> str | None:
