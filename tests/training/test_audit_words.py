@@ -193,6 +193,23 @@ def test_a_probe_is_told_by_how_far_it_goes(known, probe, gap, expected):
         assert (sentence in told) is is_part
 
 
+@pytest.mark.parametrize(
+    ("high", "gap", "expected"),
+    [
+        (0.49, -0.05, "the wrong way round."),
+        (0.49, -0.049, "though by too little to decide many calls."),
+        (0.5, -0.5, ""),
+    ],
+)
+def test_told_apart_the_wrong_way_round_must_be_more_than_a_guess(high, gap, expected):
+    areas = [said(f"{name}.slice_auc", 0.5) for name in probes.PROBES if name != "noise"]
+    found = Row("noise.slice_auc", "", Figure(0.39, 0.2, high, 9, 9))
+    rows = (said("untouched.patient_auc", 0.9), *areas, found, said("noise.gap", gap))
+    told = " ".join(paragraph([Section("probes", "", "", rows)]))
+    assert ("Shown only the noise of the brain" in told) is bool(expected)
+    assert expected in told
+
+
 def test_a_phantom_goal_that_is_just_met_is_met():
     assert sentences("phantoms", auc_over_5_ml=0.98).startswith(
         "It tells synthetic heads with a bleed over 5 ml from the same heads without it with an AUC of 0.98. "

@@ -17,6 +17,7 @@ from train.digits import of_hundred, shown
 TELLS = 0.7  # AUC; below, there is little that could be a shortcut
 APART = 0.05  # between the mean probabilities of the two kinds; less decides few calls, whatever the AUC
 TURNED = 0.4  # AUC; below, the two are told apart as well as above 0.6, but the wrong way round
+GUESS = 0.5  # AUC; no goal forbids a probe to be below it, so its interval must rule out that it is a guess
 HALF = 0.5  # of the calls follow the blood
 SENSITIVE = 0.1  # of the calls flipped at the middle strength
 ALARM = 0.1  # more false alarms with a look-alike than without it
@@ -85,7 +86,8 @@ def _probes(figures: Figures) -> list[str]:
         return said
     name = next(n for n in probes.PROBES if figures.get(f"probes.{n}.slice_auc") is worst)
     what, most = probes.PROBES[name][0], _area(worst, probes.GOAL.bound)
-    least = _least(figures, [f"probes.{name}.slice_auc" for name in probes.PROBES])
+    areas = [f"probes.{name}.slice_auc" for name in probes.PROBES]
+    least = _least(figures, [key for key in areas if (area := _known(figures, key)) and area.high < GUESS])
     turned = least is not None and least.value < TURNED
     if worst.value <= probes.GOAL.bound and not turned:
         said.append(f"Without blood it cannot tell them apart: the highest AUC of any probe is {most} ({what}).")
@@ -97,10 +99,12 @@ def _probes(figures: Figures) -> list[str]:
     elif worst.value > probes.GOAL.bound:
         said.append(f"But no probe moves its probabilities by {100 * APART:.0f} points: that decides few calls.")
     if least is not None and turned:
-        what = next(probes.PROBES[n][0] for n in probes.PROBES if figures.get(f"probes.{n}.slice_auc") is least)
+        name = next(n for n in probes.PROBES if figures.get(f"probes.{n}.slice_auc") is least)
+        apart = _known(figures, f"probes.{name}.gap")
+        few = "" if apart and apart.value <= -APART else ", though by too little to decide many calls"
         said.append(
-            f"Shown only {what}, normals score higher than bleeding patients (AUC {_area(least, TURNED)}): it tells "
-            "them apart by something that is not blood, the wrong way round."
+            f"Shown only {probes.PROBES[name][0]}, normals score higher than bleeding patients (AUC "
+            f"{_area(least, TURNED)}): it tells them apart by something that is not blood, the wrong way round{few}."
         )
     return said
 
@@ -240,7 +244,7 @@ def _worst(figures: Figures, keys: Sequence[str]) -> Figure | None:
 
 def _least(figures: Figures, keys: Sequence[str]) -> Figure | None:
     found = [_known(figures, key) for key in keys]
-    return None if None in found else min((f for f in found if f is not None), key=lambda f: f.value)
+    return None if None in found else min((f for f in found if f is not None), key=lambda f: f.value, default=None)
 
 
 def _percent(figure: Figure, *bounds: float) -> str:
