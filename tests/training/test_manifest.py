@@ -1,14 +1,17 @@
 """The manifest: everything wrong with it is told at once, by row and column, before anything is trained."""
 
 import pickle
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from learning import written
 from listed import entries, grey, listed, table
 from PIL import Image
 
-from train.dataset import manifest
+from dtvit import phantom
+from train.dataset import manifest, picturefile
 from train.errors import UnusableData
 
 TWO = [("a", "deep"), ("b", "")]
@@ -238,3 +241,18 @@ def test_a_file_that_is_not_an_8_bit_picture_is_refused_with_the_manifest(tmp_pa
     rows[1]["path"] = name
     draw(tmp_path / name)
     assert f"row 3, path: {name} {told}" in refused(table(tmp_path, rows))
+
+
+def test_pictures_of_another_window_with_the_holder_in_them_are_brought_into_form(tmp_path, monkeypatch):
+    spec = phantom.draw(910002, "deep")
+    one = phantom.render_slice(spec, spec.positions_mm[len(spec.positions_mm) * 2 // 3])
+    (tmp_path / "in" / "a").mkdir(parents=True)
+    wide = (np.clip((one.hu + 35) / 150, 0, 1) * 255).round().astype(np.uint8)
+    Image.fromarray(wide).save(tmp_path / "in" / "a" / "1.png")
+    monkeypatch.setattr(sys, "argv", ["", str(tmp_path / "in"), str(tmp_path / "out"), "-35", "115"])
+    exec(written("data.md", '"""python into_form.py'), {})
+    made = picturefile.read(tmp_path / "out" / "a" / "1.png")
+    inside = one.brain & (one.hu > 5) & (one.hu < 75)
+    assert np.abs(made[inside] / 255 * 80 - one.hu[inside]).max() < 0.5  # HU: a step of the wide window and one of ours
+    assert (one.holder & (one.hu > 5)).sum() > 500
+    assert not made[one.holder & ~one.head].any()
