@@ -118,7 +118,9 @@ HIGHEST_OUTPUT = _own("ICH-HIGHEST-OUT", "Highest output of one image", "In %")
 IMAGE_OUTPUT = _own("ICH-OUTPUT", "Output for this image", "In %; the network's probability of hemorrhage")
 IMAGES_RECEIVED = _own("IMAGES-RECEIVED", "Images received", "Images; each frame of a multi-frame image counts")
 IMAGES_EVALUATED = _own("IMAGES-EVALUATED", "Images evaluated", "Images put to the network")
-IMAGES_POSITIVE = _own("IMAGES-POSITIVE", "Images with hemorrhage", "Images with the outcome Present")
+IMAGES_POSITIVE = _own(
+    "IMAGES-POSITIVE", "Images with hemorrhage", "Images with the outcome Present; left out if no image was evaluated"
+)
 PERCENT = Concept("%", "UCUM", "percent", "UCUM")
 IMAGES = Concept("{images}", "UCUM", "images", "UCUM annotation, as in PS3.16 section 7.2.2, for counts")
 

@@ -82,8 +82,9 @@ def _conclusion(findings: SeriesFindings, context: ReportContext, source: Datase
     items += [
         _count(codes.IMAGES_RECEIVED, len(findings.slices)),
         _count(codes.IMAGES_EVALUATED, len(findings.evaluated)),
-        _count(codes.IMAGES_POSITIVE, len(findings.positive)),
     ]
+    if findings.evaluated:  # of images that nobody looked at, "0 with hemorrhage" would read as a result
+        items.append(_count(codes.IMAGES_POSITIVE, len(findings.positive)))
     if context.partial_because:
         items.append(_text(codes.PARTIAL_BECAUSE, context.partial_because))
     items.append(_text(codes.COMPLETION_RULE, context.completion_rule))

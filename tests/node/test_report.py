@@ -210,6 +210,12 @@ def test_what_is_read_back_is_what_was_found(kind: str) -> None:
         assert now.left_out == was.left_out
 
 
+def test_a_report_on_images_that_were_not_evaluated_counts_none_without_hemorrhage() -> None:
+    reports = {kind: sr.build(headers(), findings(kind), context()) for kind in OUTCOMES}
+    said = {kind: "Images with hemorrhage" in text.render(ds) for kind, ds in reports.items()}
+    assert said == {kind: kind != "not evaluated" for kind in OUTCOMES}
+
+
 def test_what_limits_whatever_the_answer_is_is_told_as_such_and_changes_nothing() -> None:
     limited = dataclasses.replace(findings("absent"), limits=("12 of 12 images were lossily compressed",))
     ds = sr.build(headers(), limited, context())
