@@ -45,7 +45,7 @@ class Reports:
         """Durable when it returns. An answer to a transaction that was asked anew since is ignored."""
         now = self._clock()
         with self._database.write() as connection:
-            kept, lost = commitment.settle(
+            settled = commitment.settle(
                 connection,
                 report.transaction_uid,
                 report.committed,
@@ -53,8 +53,10 @@ class Reports:
                 now=now,
                 wait_s=lambda asked: self._settings.wait_s(asked - 1, self._jitter()),
             )
-        said = fields(committed=kept, failed=lost)
-        if lost:
+        said = fields(by=settled.by, committed=settled.committed, failed=settled.failed)
+        if settled.by is None:
+            log.info("answer_ignored %s", fields(named=len(report.committed) + len(report.failed)))
+        elif settled.failed:
             log.error("not_committed %s", said)
         else:
             log.info("committed %s", said)

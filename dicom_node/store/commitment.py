@@ -42,6 +42,16 @@ class Owed:
 
 
 @dataclass(frozen=True)
+class Settled:
+    """What an answer settled."""
+
+    by: str | None
+    """The destination; None where nothing was settled, as an answer to all of it has come, or it was asked for anew."""
+    committed: int = 0
+    failed: int = 0
+
+
+@dataclass(frozen=True)
 class Request:
     """What a peer asked us to commit to."""
 
@@ -122,8 +132,8 @@ def settle(
     *,
     now: float,
     wait_s: Callable[[int], float],
-) -> tuple[int, int]:
-    """What a destination answered; returns how many objects it committed to, and how many it failed to keep.
+) -> Settled:
+    """What a destination answered.
 
     `wait_s`: how long to wait, after so many requests, before what failed is sent again.
     """
@@ -144,8 +154,11 @@ def settle(
         .where(deliveries.c.transaction_uid == transaction_uid, deliveries.c.commitment == CommitmentState.ASKED)
     )
     kept = lost = 0
+    by = None
     for row in connection.execute(query).all():
         about = f"object={row.object_id} by={row.destination}"
+        if row.sop_instance_uid in failed or row.sop_instance_uid in committed:
+            by = row.destination
         if row.sop_instance_uid in failed:
             lost += 1
             reason = failed[row.sop_instance_uid]
@@ -157,7 +170,7 @@ def settle(
             values = {"commitment": CommitmentState.COMMITTED, "commitment_at": now, "last_error": None}
             connection.execute(deliveries.update().where(deliveries.c.id == row.id).values(values))
             note(connection, "committed", now=now, series_id=row.series_id, job_id=row.job_id, detail=about)
-    return kept, lost
+    return Settled(by, kept, lost)
 
 
 def _send_again(connection: Connection, row: Any, reason: int, *, at: float) -> bool:

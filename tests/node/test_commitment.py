@@ -229,6 +229,22 @@ def test_what_the_destination_has_lost_is_sent_again(tmp_path: Path, other: Call
     assert asker(node, peer(there.port)).tick() == 1
 
 
+def test_the_log_names_the_destination_that_answered_and_no_answer_that_settled_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    node = node_with(tmp_path)
+    first, second = stored(node, 2)
+    caplog.set_level("INFO", logger="dicom_node.commitment")
+    with node.database.write() as connection:
+        owed = commitment.due(connection, "PACS1", now=node.clock(), longest_wait_s=3600, limit=10)
+        commitment.ask(connection, owed, "2.25.9", again_at=node.clock() + 3600)
+    reports = Reports(node.database, node.config, clock=node.clock)
+    for transaction in ("2.25.8", "2.25.9", "2.25.9"):
+        reports.take(Report(transaction, frozenset({first}), {second: 0x0112}))
+    ignored = "answer_ignored named=2"
+    assert caplog.messages == [ignored, "not_committed by=PACS1 committed=1 failed=1", ignored]
+
+
 @pytest.mark.parametrize(
     ("successor", "then"), [("waiting", "cancelled"), ("delivered", "cancelled"), ("cancelled", "waiting")]
 )
