@@ -20,6 +20,7 @@ from dicom_node.config import Backlog, Config, Model, NodeSection
 from dicom_node.errors import ModelFailed
 from dicom_node.logs import fields, trace
 from dicom_node.receiving.arrivals import Arrivals
+from dicom_node.status import StoreStatus
 from dicom_node.store import jobs, overview
 from dicom_node.store.database import Database
 from dicom_node.store.opening import open_store
@@ -117,13 +118,15 @@ def _model(checkpoint: Path | None, device: str) -> Model:
 
 
 def _accept(arrivals: Arrivals, path: Path) -> None:
-    """A file that is not a whole object is logged and skipped."""
+    """A file that is not a whole object is logged by its path, and skipped."""
     try:
         one = received.from_file(path, calling_aet=AE_TITLE)
     except Exception as exc:  # noqa: BLE001 - outermost line of one file; the library promises no class of exception
         log.warning("unreadable %s", fields(file=path, error=trace(exc)))
         return
-    arrivals.accept(one)
+    status = arrivals.accept(one)
+    if status != StoreStatus.SUCCESS:
+        log.warning("unreadable %s", fields(file=path, status=f"{status:04X}"))  # why: in the line before
 
 
 def _work(worker: Worker) -> bool:

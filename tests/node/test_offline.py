@@ -97,6 +97,20 @@ def test_a_file_that_cannot_be_read_costs_nothing_else(write: Callable[..., list
     assert got.state == "delivered"
 
 
+def test_of_files_that_are_left_out_each_is_named(
+    write: Callable[..., list[Path]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (whole,) = write([ct()])
+    cut, text = tmp_path / "cut.dcm", tmp_path / "text.dcm"
+    cut.write_bytes(whole.read_bytes()[:-100])
+    text.write_bytes(b"no DICOM at all")
+    offline.classify([whole, cut, text])
+    named = [line for line in caplog.messages if line.startswith("unreadable ")]
+    assert len(named) == 2
+    assert str(cut) in named[0]
+    assert str(text) in named[1]
+
+
 def test_a_model_that_fails_ends_in_not_evaluated(write: Callable[..., list[Path]], classifier: FakeClassifier) -> None:
     def fails(_: int) -> None:
         raise RuntimeError("out of memory")
