@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import click
 
 from dicom_node import __version__
@@ -16,6 +18,8 @@ def main() -> None:
 
     NOT FOR CLINICAL USE.
     """
+    # pydicom's warnings quote what breaks the standard's rules, perhaps a name, into a terminal or a cron job's mail.
+    warnings.filterwarnings("ignore", module=r"pydicom\.")
 
 
 for _command in (

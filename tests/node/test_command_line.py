@@ -171,6 +171,25 @@ def test_a_letter_that_the_terminal_lacks_ends_no_command(folder: Path):
     assert b"M\\xfcller" in ran.stdout
 
 
+def test_values_that_break_the_rules_are_quoted_to_nobody(folder: Path):
+    (folder / "images").mkdir()
+    image = ct()
+    image.SOPInstanceUID = "1.2.007"
+    (folder / "images" / "one.dcm").write_bytes(part10(image))
+    command = [
+        sys.executable,
+        "-m",
+        "dicom_node",
+        "send",
+        str(folder / "images"),
+        "--config",
+        str(folder / "config.toml"),
+    ]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout.strip()) == (1, "0 of 1 stored")
+    assert "1.2.007" not in ran.stderr
+
+
 @pytest.mark.parametrize("group", [[], ["report"], ["model"]])
 def test_help_tells_every_command_in_a_whole_sentence(group: list[str]):
     said = CliRunner().invoke(main, [*group, "--help"], terminal_width=80).output
