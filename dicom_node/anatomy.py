@@ -18,7 +18,7 @@ from dtvit.brain import judging, selection
 from dtvit.brain.coverage import assess
 from dtvit.brain.regions import assign_regions
 from dtvit.findings import SAME_MM, Coverage, Outcome, Region, SeriesFindings, SliceFinding, Thresholds
-from dtvit.slabs import neighbours
+from dtvit.slabs import weights
 
 PARALLEL = 0.02  # between unit normals: one degree, which moves the rim of a head by 2 mm
 
@@ -48,12 +48,16 @@ def regions(ordered: Sequence[SliceResult]) -> list[Region]:
     return [region for group in groups for region in assign_regions([_content(r) for r in group])]
 
 
-def slabs(ordered: Sequence[SliceResult]) -> list[list[SliceResult]]:
-    """For each slice, those whose mean the model is to see in its place, itself among them (`dtvit.slabs`)."""
+def slabs(ordered: Sequence[SliceResult]) -> list[list[tuple[SliceResult, float]]]:
+    """For each slice, those whose mean the model is to see in its place, itself among them, with their weights
+    (`dtvit.slabs`)."""
     placed = [r for r in ordered if r.position_mm is not None and r.content is not None]
-    around = neighbours([r.position_mm or 0.0 for r in placed], [r.thickness_mm for r in placed])
-    found = {(r.instance_id, r.frame): [placed[j] for j in those] for r, those in zip(placed, around, strict=True)}
-    return [found.get((r.instance_id, r.frame), [r]) for r in ordered]
+    around = weights([r.position_mm or 0.0 for r in placed], [r.thickness_mm for r in placed])
+    found = {
+        (r.instance_id, r.frame): [(placed[j], weight) for j, weight in those.items()]
+        for r, those in zip(placed, around, strict=True)
+    }
+    return [found.get((r.instance_id, r.frame), [(r, 1.0)]) for r in ordered]
 
 
 def _with_position(ordered: Sequence[SliceResult]) -> int:

@@ -18,33 +18,35 @@ from dtvit.findings import SAME_MM
 if TYPE_CHECKING:
     from dtvit.ct import CTSlice  # not at run time: training has no pydicom
 
-THIN_MM = 2.5  # from this thickness on, slices are seen as they are
-SLAB_MM = 6.0  # from edge to edge, at most; the slice is the middle of its slab, except at the ends of the series
+SLAB_MM = 5.0  # as thick as most slices of the papers' data
+THIN_MM = 4.0  # from this thickness on, slices are seen as they are
 
 
-def neighbours(positions_mm: Sequence[float], thicknesses_mm: Sequence[float | None]) -> list[list[int]]:
-    """For each slice, ordered along the series, the indices of those whose mean stands for it, itself among them.
+def weights(positions_mm: Sequence[float], thicknesses_mm: Sequence[float | None]) -> list[dict[int, float]]:
+    """For each slice, ordered along the series, the slices whose mean stands for it, itself among them, and how much
+    each counts: by how much of it lies in a slab of `SLAB_MM` round the middle of the slice. They sum to 1.
 
     Where no thickness is stated, the distance to the nearest other position is taken for it. Of several slices at one
     position, each stands for itself.
     """
-    return [
-        _around(i, positions_mm, _nearest(i, positions_mm) if thickness is None else thickness)
-        for i, thickness in enumerate(thicknesses_mm)
-    ]
+    thick = [_nearest(i, positions_mm) if each is None else each for i, each in enumerate(thicknesses_mm)]
+    return [_around(i, positions_mm, thick) for i in range(len(thick))]
 
 
-def _around(i: int, positions_mm: Sequence[float], thickness_mm: float | None) -> list[int]:
-    if thickness_mm is None or thickness_mm >= THIN_MM:
-        return [i]
-    reach = (SLAB_MM - thickness_mm) / 2 + SAME_MM
-    found = [i]
+def _around(i: int, positions_mm: Sequence[float], thicknesses_mm: Sequence[float | None]) -> dict[int, float]:
+    own = thicknesses_mm[i]
+    if own is None or own >= THIN_MM:
+        return {i: 1.0}
+    found = {i: own}
     for step in (-1, 1):
         j = i + step
-        while 0 <= j < len(positions_mm) and (apart := abs(positions_mm[j] - positions_mm[i])) <= reach:
-            found += [j] if apart > SAME_MM else []
+        while 0 <= j < len(positions_mm) and (apart := abs(positions_mm[j] - positions_mm[i])) < SLAB_MM:
+            inside = (SLAB_MM + own) / 2 - apart  # of one as thick as this
+            if apart > SAME_MM and inside > SAME_MM:
+                found[j] = min(own, inside)
             j += step
-    return sorted(found)
+    total = sum(found.values())
+    return {j: found[j] / total for j in sorted(found)}
 
 
 def _nearest(i: int, positions_mm: Sequence[float]) -> float | None:
@@ -69,12 +71,17 @@ class Slab:
     """Of how many slices it is the mean."""
 
 
-def slab(one: CTSlice, others: Sequence[CTSlice]) -> Slab:
-    """The mean of a slice and of those of the others that have their pixels in the same places."""
-    alike = [other.hu for other in others if other.hu.shape == one.hu.shape and other.pixel_mm == one.pixel_mm]
-    if not alike:
+def slab(one: CTSlice, members: Sequence[tuple[CTSlice, float]]) -> Slab:
+    """The mean of the members, itself among them, that have their pixels where `one` has them, each by its weight."""
+    alike = [(each.hu, weight) for each, weight in members if _is_alike(each, one)]
+    if len(alike) < 2:
         return Slab(one.hu, 1)
-    total = one.hu.copy()
-    for hu in alike:
-        total += hu
-    return Slab(total / np.float32(1 + len(alike)), 1 + len(alike))
+    whole = sum(weight for _, weight in alike)
+    total = np.zeros_like(one.hu)
+    for hu, weight in alike:
+        total += hu * np.float32(weight / whole)
+    return Slab(total, len(alike))
+
+
+def _is_alike(one: CTSlice, other: CTSlice) -> bool:
+    return one.hu.shape == other.hu.shape and one.pixel_mm == other.pixel_mm

@@ -60,8 +60,11 @@ def draw(instances: Sequence[Instance], mode: str) -> Drawn:
         return Drawn((), tuple(unreadable))
     ordered = _refined(anatomy.in_order(results), read, mode)
     pictures = tuple(
-        Picture(instances[r.instance_id], r.frame, _pixels([read[each.instance_id, each.frame] for each in (r, *slab)]))
-        for r, region, slab in zip(ordered, anatomy.regions(ordered), _others(ordered), strict=True)
+        Picture(
+            *(instances[r.instance_id], r.frame),
+            _pixels(read[r.instance_id, r.frame], [(read[each.instance_id, each.frame], w) for each, w in slab]),
+        )
+        for r, region, slab in zip(ordered, anatomy.regions(ordered), anatomy.slabs(ordered), strict=True)
         if region is Region.BRAIN and r.content is not None
     )
     return Drawn(pictures, tuple(unreadable))
@@ -112,13 +115,7 @@ def _result(number: int, one: _Read) -> SliceResult:
     )
 
 
-def _others(ordered: Sequence[SliceResult]) -> list[list[SliceResult]]:
-    """Of each thin slice, those whose mean with it the model would see."""
-    return [[each for each in slab if each is not r] for r, slab in zip(ordered, anatomy.slabs(ordered), strict=True)]
-
-
-def _pixels(slab: Sequence[_Read]) -> npt.NDArray[np.uint8]:
-    """Of the first; the others are those of its slab."""
-    one, *others = slab
-    hu = slabs.slab(one.slice, [each.slice for each in others]).hu
+def _pixels(one: _Read, members: Sequence[tuple[_Read, float]]) -> npt.NDArray[np.uint8]:
+    """`members`: of its slab, with their weights."""
+    hu = slabs.slab(one.slice, [(each.slice, weight) for each, weight in members]).hu
     return turning.upright(preprocess.picture(hu, one.prepared.mask), one.slice.orientation)

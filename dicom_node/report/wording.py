@@ -245,8 +245,7 @@ def thin(findings: SeriesFindings) -> tuple[str, ...]:
     if not count:
         return ()
     were = "is thin; it was" if count == 1 else "are thin; each was"
-    judged = f"judged as the mean with its neighbours, {SLAB_MM:g} mm at most"
-    return (f"{count} of {len(findings.slices)} images {were} {judged}",)
+    return (f"{count} of {len(findings.slices)} images {were} judged as part of a slab of {SLAB_MM:g} mm",)
 
 
 def lossy(findings: SeriesFindings, ratios: Mapping[str, float | None]) -> tuple[str, ...]:

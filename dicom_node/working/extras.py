@@ -200,7 +200,7 @@ class Extras:
                     *(instance.file, one.frame),
                     with_relevance=speaks,
                     parts=result.parts,
-                    slab=[(files[each.instance_id], each.frame) for each in slab if each is not result],
+                    slab=[(files[each.instance_id], each.frame, weight) for each, weight in slab],
                 )
             except (KeyError, FileNotFoundError, UnreadableSlice) as exc:
                 log.warning("not_pictured %s", fields(error=trace(exc)))

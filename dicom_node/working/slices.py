@@ -211,18 +211,20 @@ class SliceReader:
         due = [
             (result, slab)
             for result, slab in zip(ordered, anatomy.slabs(ordered), strict=True)
-            if result.left_out is None and len(slab) != result.averaged and not brain.isdisjoint(map(_key, slab))
+            if result.left_out is None
+            and len(slab) != result.averaged
+            and not brain.isdisjoint(_key(each) for each, _ in slab)
         ]
         read: OrderedDict[tuple[int, int], ct.CTSlice] = OrderedDict()  # each once, as slabs overlap
         for begin in range(0, len(due), self._batch):
             batch = []
             for result, slab in due[begin : begin + self._batch]:
                 alive()
-                for each in slab:
+                for each, _ in slab:
                     if _key(each) not in read:
                         read[_key(each)] = self._slice_of(each, instances[each.instance_id])
                 one = read[_key(result)]
-                seen = slabs.slab(one, [read[_key(each)] for each in slab if each is not result])
+                seen = slabs.slab(one, [(read[_key(each)], weight) for each, weight in slab])
                 parts = None if result.parts is None else frozenset(result.parts)
                 batch.append((instances[result.instance_id], reading.ready(one, self._way, parts, seen)))
                 while len(read) > len(slab):
@@ -236,10 +238,10 @@ class SliceReader:
         *,
         with_relevance: bool,
         parts: Sequence[int] | None = None,
-        slab: Sequence[tuple[str, int]] = (),
+        slab: Sequence[tuple[str, int, float]] = (),
     ) -> Shown:
-        """One slice for people to see. The map is of what was judged: `parts` as in its result; `slab`: file and frame
-        of the other slices whose mean with it the model saw.
+        """One slice for people to see. The map is of what was judged: `parts` as in its result; `slab`: file, frame and
+        weight of the slices whose mean the model saw, itself among them; none where it saw the slice alone.
 
         Raises FileNotFoundError, UnreadableSlice, StoreUnavailable.
         """
@@ -248,7 +250,8 @@ class SliceReader:
             return Shown(one.hu, None, one.orientation)
         from dtvit.vit.relevance import NoAttention
 
-        seen_with = slabs.slab(one, [reading.slice_of(self._spool, *each) for each in slab])
+        members = [(reading.slice_of(self._spool, member, number), weight) for member, number, weight in slab]
+        seen_with = slabs.slab(one, members)
         prepared = self._way.prepare(one, None if parts is None else frozenset(parts), seen_with)
         try:
             seen = self._classifier.relevance(prepared.input[None])[0]

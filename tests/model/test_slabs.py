@@ -10,7 +10,7 @@ import pytest
 from dtvit import preprocess, turning
 from dtvit.brain.selection import classify_content
 from dtvit.ct import CTSlice
-from dtvit.slabs import neighbours, slab
+from dtvit.slabs import slab, weights
 
 
 def a_slice(value: float, *, side: int = 8, pixel_mm: float = 0.5) -> CTSlice:
@@ -19,57 +19,61 @@ def a_slice(value: float, *, side: int = 8, pixel_mm: float = 0.5) -> CTSlice:
 
 
 @pytest.mark.parametrize(
-    ("thickness_mm", "spacing_mm", "slices"),
+    ("thickness_mm", "spacing_mm", "on_each_side"),
     [
-        (10.0, 10.0, 1),
-        (5.0, 5.0, 1),
-        (5.0, 1.0, 1),  # overlapping reconstructions of what is thick
-        (2.5, 2.5, 1),
-        (2.0, 2.0, 3),
-        (1.5, 1.5, 3),
-        (1.25, 1.25, 3),
-        (1.25, 0.625, 7),
-        (1.0, 1.0, 5),
-        (0.625, 0.625, 9),
-        (0.5, 0.5, 11),
+        (10.0, 10.0, []),
+        (5.0, 5.0, []),
+        (5.0, 1.0, []),  # overlapping reconstructions of what is thick
+        (4.0, 4.0, []),
+        (3.0, 3.0, [1 / 5]),
+        (2.5, 2.5, [1 / 4]),
+        (2.0, 2.0, [1.5 / 5]),
+        (1.25, 1.25, [1 / 4, 1 / 8]),
+        (1.0, 1.0, [1 / 5, 1 / 5]),
+        (0.5, 0.5, [1 / 10, 1 / 10, 1 / 10, 1 / 10, 1 / 20]),
+        (1.25, 0.625, [1 / 8, 1 / 8, 1 / 8, 1 / 16]),
+        (1.0, 5.0, []),  # what lies between them was not scanned
     ],
 )
-def test_a_slab_is_about_as_thick_as_what_the_model_learned_from(
-    thickness_mm: float, spacing_mm: float, slices: int
+def test_each_slice_counts_by_how_much_of_it_lies_within_the_slab(
+    thickness_mm: float, spacing_mm: float, on_each_side: list[float]
 ) -> None:
-    found = neighbours([i * spacing_mm for i in range(41)], [thickness_mm] * 41)
-    half = slices // 2
-    assert (found[0], found[20], found[40]) == (
-        list(range(half + 1)),
-        list(range(20 - half, 21 + half)),
-        list(range(40 - half, 41)),
-    )
+    found = weights([i * spacing_mm for i in range(41)], [thickness_mm] * 41)
+    reach = len(on_each_side)
+    middle = [*reversed(on_each_side), 1 - 2 * sum(on_each_side), *on_each_side]
+    assert list(found[20]) == list(range(20 - reach, 21 + reach))
+    assert list(found[20].values()) == pytest.approx(middle)
+    assert (list(found[0]), list(found[40])) == (list(range(reach + 1)), list(range(40 - reach, 41)))
+    assert [sum(each.values()) for each in found] == pytest.approx([1.0] * 41)
 
 
 def test_where_no_thickness_is_stated_slices_are_taken_to_touch() -> None:
     for spacing_mm in (0.5, 1.0, 2.0, 5.0):
         positions = [i * spacing_mm for i in range(41)]
-        assert neighbours(positions, [None] * 41) == neighbours(positions, [spacing_mm] * 41)
+        assert weights(positions, [None] * 41) == weights(positions, [spacing_mm] * 41)
 
 
 def test_a_gap_ends_a_slab() -> None:
-    assert neighbours([0.0, 1.0, 2.0, 12.0, 13.0], [1.0] * 5) == [[0, 1, 2], [0, 1, 2], [0, 1, 2], [3, 4], [3, 4]]
+    found = weights([0.0, 1.0, 2.0, 12.0, 13.0], [1.0] * 5)
+    assert [list(each) for each in found] == [[0, 1, 2], [0, 1, 2], [0, 1, 2], [3, 4], [3, 4]]
 
 
 def test_two_images_of_one_place_do_not_stand_for_each_other() -> None:
-    assert neighbours([0.0, 0.0, 1.0], [1.0] * 3) == [[0, 2], [1, 2], [0, 1, 2]]
-    assert neighbours([0.0, 0.0], [None, None]) == [[0], [1]]
-    assert neighbours([], []) == []
+    found = weights([0.0, 0.0, 1.0], [1.0] * 3)
+    assert [list(each) for each in found] == [[0, 2], [1, 2], [0, 1, 2]]
+    assert weights([0.0, 0.0], [None, None]) == [{0: 1.0}, {1: 1.0}]
+    assert weights([], []) == []
 
 
 def test_only_pixels_in_the_same_places_are_averaged() -> None:
     one = a_slice(30.0)
-    seen = slab(one, [a_slice(60.0), a_slice(90.0, side=9), a_slice(90.0, pixel_mm=0.4)])
+    members = [(a_slice(90.0, side=9), 0.3), (one, 0.4), (a_slice(60.0), 0.2), (a_slice(90.0, pixel_mm=0.4), 0.1)]
+    seen = slab(one, members)
     assert seen.averaged == 2
     assert seen.hu.dtype == np.float32
-    assert (seen.hu == 45.0).all()
+    assert seen.hu == pytest.approx(np.full((8, 8), 40.0))
     assert (one.hu == 30.0).all()
-    alone = slab(one, [])
+    alone = slab(one, [(one, 1.0)])
     assert (alone.averaged, alone.hu is one.hu) == (1, True)
 
 
