@@ -12,7 +12,7 @@ from pydicom import uid
 from pydicom.dataset import Dataset
 
 from dicom_node.config import Backlog, Eligibility
-from dicom_node.receiving.arrivals import priority
+from dicom_node.receiving.arrivals import judge_again, priority
 from dicom_node.store import jobs, outbox, results
 from dicom_node.store.tables import instances, slice_results
 from dicom_node.store.tables import jobs as jobs_table
@@ -180,6 +180,23 @@ def test_two_patients_under_one_study_are_never_mixed_nor_reported(node: Made) -
     assert {row.state for row in node.rows(series_table)} == {"failed"}
     assert "two patients arrived under one Study Instance UID" in node.rows(series_table)[0].reason
     assert node.rows(jobs_table) == []
+
+
+def test_that_a_person_asked_for_a_report_says_nothing_of_what_comes_after_it(node: Made) -> None:
+    node.accept(*grey_series(10, series="1.2.1"))
+    node.tick_after(31)
+    node.work()
+    with node.database.write() as connection:
+        judge_again(connection, 1, node.config.eligibility, now=node.clock())
+    node.tick_after(31)
+    node.work()
+    runs = [(job.run, job.series_id) for job in node.rows(jobs_table)]
+    assert len(runs) == 2
+    node.accept(ct(1, series="1.2.2", PatientID="P-2"), ct(11, series="1.2.1"))
+    for _ in range(10):
+        node.tick_after(31)
+    assert {row.state for row in node.rows(series_table)} == {"failed"}
+    assert [(job.run, job.series_id) for job in node.rows(jobs_table)] == runs
 
 
 def test_a_localizer_of_such_a_study_is_refused_and_waits_for_nobody(node: Made) -> None:
