@@ -68,7 +68,7 @@ def _left_to_do(found: Overview, destinations: Collection[str]) -> Iterator[str]
         )
     if found.failed_lately:
         yield (
-            f"{len(found.failed_lately)} series of the last day failed: {_listed(found.failed_lately)}; "
+            f"{len(found.failed_lately)} series failed within the last day: {_listed(found.failed_lately)}; "
             "show says why; then retry"
         )
     if found.left_behind:

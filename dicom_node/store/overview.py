@@ -65,10 +65,10 @@ class Overview:
     longest_waiting_live: int | None
     """That series."""
     failed_lately: tuple[int, ...]
-    """Series of the last day that failed: without a report, or with one that says NOT EVALUATED."""
+    """Series that failed within the last day: without a report, or with one that says NOT EVALUATED."""
     left_behind: tuple[int, ...]
-    """Series of the last day of which a destination has an earlier result under another patient or study than that of
-    their images now."""
+    """Series of which it became known within the last day that a destination has an earlier result under another
+    patient or study than that of their images now."""
     waiting_live: int
     waiting_backlog: int
     """Series that are received or in progress, by priority."""
@@ -144,20 +144,24 @@ def _of_deliveries(*columns: Any) -> sa.Select[Any]:
 
 
 def _failed_lately(connection: Connection, now: float) -> tuple[int, ...]:
-    failed = sa.or_(
-        series.c.state == SeriesState.FAILED,
-        sa.and_(series.c.state == SeriesState.COMPLETE, jobs.c.state == JobState.FAILED),
-    )
-    query = sa.select(series.c.id).select_from(_with_newest_job()).order_by(series.c.id)
-    return tuple(connection.scalars(query.where(series.c.last_at > now - LATELY_S, failed)))
+    """By when they failed: the images of a backlog, or of a series that is tried again, may be much older."""
+    lately = sa.select(series.c.id, series.c.state).where(_noted(SeriesState.FAILED, since=now - LATELY_S))
+    itself = connection.execute(lately.where(series.c.state == SeriesState.FAILED)).all()
+    newest_failed = jobs.c.state == JobState.FAILED, jobs.c.run == series.c.run
+    by_job = connection.execute(lately.join(jobs, jobs.c.series_id == series.c.id).where(*newest_failed)).all()
+    # If the state were part of the SQL, SQLite would read all complete series first.
+    return tuple(sorted(row.id for row in (*itself, *(row for row in by_job if row.state == SeriesState.COMPLETE))))
 
 
 def _left_behind(connection: Connection, now: float) -> tuple[int, ...]:
-    lately = now - LATELY_S
-    noted = sa.exists().where(events.c.series_id == series.c.id, events.c.kind == LEFT_BEHIND, events.c.at > lately)
-    return tuple(
-        connection.scalars(sa.select(series.c.id).where(series.c.last_at > lately, noted).order_by(series.c.id))
-    )
+    """Only a later run leaves something behind, and few series have one: their number is in the index of the states."""
+    query = sa.select(series.c.id).where(series.c.run > 1, _noted(LEFT_BEHIND, since=now - LATELY_S))
+    return tuple(connection.scalars(query.order_by(series.c.id)))
+
+
+def _noted(kind: str, *, since: float) -> sa.ColumnElement[bool]:
+    """Whether the history of a series has such an event; jobs and series that fail note it alike."""
+    return sa.exists().where(events.c.series_id == series.c.id, events.c.kind == kind, events.c.at > since)
 
 
 @dataclass(frozen=True)

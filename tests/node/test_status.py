@@ -15,8 +15,10 @@ from dicom_node.administering.health import Health, health
 from dicom_node.administering.retrying import retry_refused
 from dicom_node.cli import main
 from dicom_node.store import heartbeats, outbox
+from dicom_node.store import jobs as jq
 from dicom_node.store.overview import Overview, overview
-from dicom_node.store.tables import deliveries, jobs, series
+from dicom_node.store.series import note_left_behind
+from dicom_node.store.tables import JobState, deliveries, jobs, series
 
 
 def beat(node: Made, *, at: float, owner: str = "1-1") -> None:
@@ -202,6 +204,49 @@ def test_a_series_that_failed_is_a_warning_for_a_day(node: Made) -> None:
     node.clock.advance(86400)
     beat(node, at=node.clock())
     assert health(seen(node), no_room=None, destinations=["PACS1"])[0] is Health.GOOD
+
+
+def test_the_day_begins_when_the_job_failed_however_old_its_images_are(node: Made) -> None:
+    """A backlog, `serve` that was down over a weekend, an older series that is tried again."""
+    node.accept(*grey_series())
+    node.tick_after(31)
+    node.clock.advance(3 * 86400)
+    with node.database.write() as connection:
+        job = jq.claim(connection, owner="w", now=node.clock(), lease_s=60)
+        assert job is not None
+        jq.finish(connection, job, JobState.FAILED, now=node.clock(), reason="processing failed 3 times")
+    assert seen(node).failed_lately == (1,)
+    node.accept(*grey_series())  # the same bytes again
+    node.clock.advance(86400)
+    assert seen(node).failed_lately == ()
+
+
+def test_a_failure_that_a_later_run_has_mended_is_none_any_longer(node: Made) -> None:
+    node.accept(*grey_series())
+    node.tick_after(31)
+    for state in (JobState.FAILED, JobState.REFUSED):
+        with node.database.write() as connection:
+            job = jq.claim(connection, owner="w", now=node.clock(), lease_s=60)
+            assert job is not None
+            jq.finish(connection, job, state, now=node.clock())
+        assert seen(node).failed_lately == ((1,) if state is JobState.FAILED else ())
+        node.accept(ct(99, series=grey_series()[0].SeriesInstanceUID))
+        assert seen(node).failed_lately == ()
+        node.tick_after(91)
+
+
+def test_a_result_left_behind_is_told_for_a_day_however_old_the_images_are(node: Made) -> None:
+    node.accept(ct(1))
+    node.clock.advance(3 * 86400)
+    with node.database.write() as connection:
+        for number in (1, 2):
+            job = {"series_id": 1, "run": number, "state": "reported", "priority": 0, "not_before": NOW, "tries": 1}
+            connection.execute(jobs.insert().values(job | {"created_at": NOW}))
+        connection.execute(series.update().values(state="complete", run=2))
+        note_left_behind(connection, 1, 2, ["PACS1"], now=node.clock())
+    assert seen(node).left_behind == (1,)
+    node.clock.advance(86400)
+    assert seen(node).left_behind == ()
 
 
 @pytest.mark.parametrize("kernel", ["BONE[/]", "BONE[bold", "BONE[red]"])
