@@ -43,7 +43,7 @@ def overview(console: Console, found: Overview, *, free_mib: int | None, now: fl
     console.print(
         f"oldest not yet reported: {age(found.oldest_waiting_s)}; "
         f"received or in progress: {found.waiting_live} live, {found.waiting_backlog} backlog; "
-        f"last image of the longest-waiting live series: {age(found.oldest_live_s)}"
+        f"longest-waiting live series: {age(found.oldest_live_s)}"
     )
     console.print(
         f"undelivered: {found.undelivered} (oldest {age(found.oldest_undelivered_s)}, "

@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from dicom_node.store import heartbeats, settling
 from dicom_node.store.jobs import BACKLOG
-from dicom_node.store.series import LEFT_BEHIND
+from dicom_node.store.series import ASKED_AGAIN, LEFT_BEHIND
 from dicom_node.store.tables import (
     CommitmentState,
     DeliveryState,
@@ -61,7 +61,8 @@ class Overview:
     uncommitted: int
     """Delivered objects for which a destination's commitment is asked but not confirmed."""
     oldest_live_s: float | None
-    """Time since the last image of the live series that waits longest for its result."""
+    """How long the live series that waits longest for its result has done so: since its last image, or since it was to
+    be judged again."""
     longest_waiting_live: int | None
     """That series."""
     failed_lately: tuple[int, ...]
@@ -107,7 +108,7 @@ def overview(connection: Connection, *, now: float) -> Overview:
         deliveries.c.commitment.in_((CommitmentState.OWED, CommitmentState.ASKED))
     )
     waiting = _waiting(connection)
-    live = min((one for one in waiting if one.priority < BACKLOG), key=lambda one: one.last_at, default=None)
+    live = min((one for one in waiting if one.priority < BACKLOG), key=lambda one: one.since, default=None)
     serving = heartbeats.alive(connection, now=now)
     last_image_at = connection.scalar(sa.select(instances.c.received_at).order_by(instances.c.id.desc()).limit(1))
     return Overview(
@@ -122,7 +123,7 @@ def overview(connection: Connection, *, now: float) -> Overview:
         refused_series=tuple(settling.refused(connection)),
         owed=settling.owed(connection),
         uncommitted=int(connection.scalar(uncommitted) or 0),
-        oldest_live_s=None if live is None else now - live.last_at,
+        oldest_live_s=None if live is None else now - live.since,
         longest_waiting_live=None if live is None else live.id,
         failed_lately=_failed_lately(connection, now),
         left_behind=_left_behind(connection, now),
@@ -166,21 +167,26 @@ def _noted(kind: str, *, since: float) -> sa.ColumnElement[bool]:
 
 @dataclass(frozen=True)
 class _Waiting:
+    """A series that is received or in progress."""
+
     id: int
     priority: int
     first_at: float
-    last_at: float
+    since: float
+    """When its last image came or, if later, when it was to be judged again, of images that may be old."""
 
 
 def _waiting(connection: Connection) -> list[_Waiting]:
-    """Priority and arrival of each series that is received or in progress."""
-    shown = sa.select(series.c.id, series.c.priority, series.c.first_at, series.c.last_at, series.c.state)
+    of_series = events.c.series_id == series.c.id, events.c.kind == ASKED_AGAIN
+    asked_at = sa.select(sa.func.max(events.c.at)).where(*of_series).scalar_subquery().label("asked_at")
+    known = series.c.id, series.c.priority, series.c.first_at, series.c.last_at, series.c.state
+    shown = sa.select(*known, asked_at).select_from(series)
     newest_in_work = jobs.c.state.in_((JobState.READY, JobState.RUNNING)), jobs.c.run == series.c.run
     in_work = connection.execute(shown.join(jobs, jobs.c.series_id == series.c.id).where(*newest_in_work)).all()
     received = connection.execute(shown.where(series.c.state == SeriesState.RECEIVING)).all()
     # If the state were part of the SQL, SQLite would read all complete series first.
     rows = [*received, *(row for row in in_work if row.state == SeriesState.COMPLETE)]
-    return [_Waiting(row.id, row.priority, row.first_at, row.last_at) for row in rows]
+    return [_Waiting(row.id, row.priority, row.first_at, max(row.last_at, row.asked_at or 0.0)) for row in rows]
 
 
 def _by_state(connection: Connection) -> dict[str, int]:

@@ -54,6 +54,8 @@ class Instance:
 
 LEFT_BEHIND = "left behind"
 """Kind of the event that `note_left_behind` writes."""
+ASKED_AGAIN = "retry"
+"""Kind of the event that `receive_again` writes."""
 
 _SERIES_COLUMNS = [series.c[name] for name in Series.__dataclass_fields__]
 
@@ -248,7 +250,7 @@ def receive_again(connection: Connection, series_id: int, *, now: float, why: st
         slice_results.c.left_out.is_not(None), slice_results.c.instance_id.in_(sa.select(instances.c.id).where(own))
     )
     connection.execute(slice_results.delete().where(left_out))  # the cause may be gone
-    note(connection, "retry", now=now, series_id=series_id, detail=why)
+    note(connection, ASKED_AGAIN, now=now, series_id=series_id, detail=why)
 
 
 def note_left_behind(connection: Connection, series_id: int, job_id: int, to: Collection[str], *, now: float) -> None:

@@ -12,12 +12,12 @@ from click.testing import CliRunner
 from made import NOW, Made, ct, grey_series, made_node
 
 from dicom_node.administering.health import Health, health
-from dicom_node.administering.retrying import retry_refused
+from dicom_node.administering.retrying import retry, retry_refused
 from dicom_node.cli import main
 from dicom_node.store import heartbeats, outbox
 from dicom_node.store import jobs as jq
+from dicom_node.store import series as series_of_node
 from dicom_node.store.overview import Overview, overview
-from dicom_node.store.series import note_left_behind
 from dicom_node.store.tables import JobState, deliveries, jobs, series
 
 
@@ -106,6 +106,30 @@ def test_a_live_series_that_waits_for_its_result_is_an_alarm(
     node.clock.advance(later_s)
     beat(node, at=node.clock())
     assert health(seen(node), no_room=None, destinations=["PACS1"])[0] is expected
+
+
+@pytest.mark.parametrize("judged", [False, True])
+@pytest.mark.parametrize(("later_s", "expected"), [(500.0, Health.GOOD), (700.0, Health.CRITICAL)])
+def test_an_old_series_that_is_asked_for_again_has_waited_only_since_then(
+    node: Made, judged: bool, later_s: float, expected: Health
+) -> None:
+    node.accept(*grey_series(StudyDate=""))
+    node.tick_after(31)
+    with node.database.write() as connection:
+        job = jq.claim(connection, owner="w", now=node.clock(), lease_s=60)
+        assert job is not None
+        jq.finish(connection, job, JobState.REFUSED, now=node.clock())
+    node.clock.advance(3 * 86400)
+    with node.database.write() as connection:
+        one = series_of_node.get(connection, 1)
+        assert one is not None
+        retry(connection, one, node.config.eligibility, again=True, keep=None, now=node.clock())
+    if judged:
+        node.tick_after(0)
+    assert node.rows(series)[0].state == ("complete" if judged else "receiving")
+    node.clock.advance(later_s)
+    beat(node, at=node.clock())
+    assert health(seen(node), no_room=None, destinations=[])[0] is expected
 
 
 @pytest.mark.parametrize(("silent_h", "expected"), [(0, 0), (7, 1), (9, 0)])
@@ -243,7 +267,7 @@ def test_a_result_left_behind_is_told_for_a_day_however_old_the_images_are(node:
             job = {"series_id": 1, "run": number, "state": "reported", "priority": 0, "not_before": NOW, "tries": 1}
             connection.execute(jobs.insert().values(job | {"created_at": NOW}))
         connection.execute(series.update().values(state="complete", run=2))
-        note_left_behind(connection, 1, 2, ["PACS1"], now=node.clock())
+        series_of_node.note_left_behind(connection, 1, 2, ["PACS1"], now=node.clock())
     assert seen(node).left_behind == (1,)
     node.clock.advance(86400)
     assert seen(node).left_behind == ()
