@@ -53,6 +53,8 @@ class Sender:
         self._ae_title = ae_title
         self._clock = clock
         self._jitter = jitter
+        self._stored_at = 0.0
+        """When this destination last took something; 0 if not since the start."""
 
     def tick(self) -> int:
         """Send what is due; returns how many deliveries there were."""
@@ -116,7 +118,8 @@ class Sender:
             whole = outbox.delivered(connection, delivery, sent.status, now=now, commitment=commitment)
             if delivery.sop_class_uid in sr.SR_CLASSES:
                 destinations.remember_sr_class(connection, self._peer.name, delivery.sop_class_uid, now=now)
-            outbox.hurry(connection, self._peer.name, now=now)
+            outbox.hurry(connection, self._peer.name, now=now, last_stored_at=self._stored_at)
+        self._stored_at = now
         state = "delivered" if whole else None
         log.info("stored %s", fields(**self._about(delivery), status=f"{sent.status:04X}", state=state))
 

@@ -152,8 +152,13 @@ def postpone(connection: Connection, delivery: Delivery, *, until: float, status
     return _update(connection, delivery, values)
 
 
-def hurry(connection: Connection, destination: str, *, now: float) -> None:
-    """The destination can be reached again: what was waiting only for that is due now."""
+def hurry(connection: Connection, destination: str, *, now: float, last_stored_at: float) -> None:
+    """The destination can be reached again: what was waiting only for that is due now.
+
+    What went out and got no answer may be what the destination breaks on. It is hurried if it was made after something
+    was last stored there, and so may have waited for the same reason as all else; then it keeps to its growing waits.
+    """
+    is_newer = sa.exists().where(objects.c.id == deliveries.c.object_id, objects.c.created_at > last_stored_at)
     connection.execute(
         deliveries.update()
         .where(
@@ -161,6 +166,7 @@ def hurry(connection: Connection, destination: str, *, now: float) -> None:
             deliveries.c.state == DeliveryState.WAITING,
             deliveries.c.last_status.is_(None),
             deliveries.c.next_at > now,
+            sa.or_(deliveries.c.begun_at.is_(None), is_newer),
         )
         .values(next_at=now)
     )

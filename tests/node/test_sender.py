@@ -426,6 +426,60 @@ def test_one_object_that_makes_the_peer_abort_does_not_delay_the_others(
     assert [row.tries for row in node.rows(deliveries)] == [2, 1, 1]  # once more when the others had got through
 
 
+def test_what_a_pacs_breaks_on_is_tried_less_and_less_often_whatever_else_gets_through(
+    node: Made, pacs: Callable[..., StandInPacs]
+) -> None:
+    """It is the oldest, and each try may cost as long as an answer is waited for: others must not pay that for ever."""
+    owe(node, 1)
+    there = pacs()
+    there._on_store = _aborting(there, node.rows(objects)[0].sop_instance_uid)  # type: ignore[method-assign]
+    there.stop()
+    there.start()
+    to = sender(node, peer(there.port))
+    tries = []
+    for number in range(2, 12):
+        owe(node, number)
+        for _ in range(3):
+            to.tick()
+        tries.append(node.rows(deliveries)[0].tries)
+        node.clock.advance(10)
+    assert states(node) == ["waiting", *["delivered"] * 10]
+    assert tries == [2, 2, 3, 3, 3, 3, 4, 4, 4, 4]  # once more when the first had got through, then after 20, 40, 80 s
+
+
+def test_what_was_on_the_wire_when_a_pacs_went_down_goes_at_once_when_it_is_back(
+    node: Made, pacs: Callable[..., StandInPacs]
+) -> None:
+    down = [False]
+    there = pacs()
+    store = there._on_store
+
+    def answer(event: Any) -> int:
+        if down[0]:
+            event.assoc.abort()
+        return store(event) if not down[0] else 0x0110
+
+    there._on_store = answer  # type: ignore[method-assign]
+    there.stop()
+    there.start()
+    to = sender(node, peer(there.port))
+    owe(node, 1)
+    assert [to.tick(), to.tick()] == [1, 0]
+    node.clock.advance(60)
+    owe(node, 2)
+    down[0] = True
+    for _ in range(8):
+        to.tick()
+        node.clock.advance(node.rows(deliveries)[1].next_at - node.clock())
+    to.tick()
+    assert node.rows(deliveries)[1].next_at > node.clock() + 600
+    down[0] = False
+    owe(node, 3)
+    while to.tick():
+        pass
+    assert states(node) == ["delivered"] * 3
+
+
 def _aborting(there: StandInPacs, poison: str) -> Callable[[Any], int]:
     store = there._on_store
 
