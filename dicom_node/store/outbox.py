@@ -189,7 +189,8 @@ def replace(
     `store` is called for an object that does not exist yet. False if the delivery is no longer owed: then nothing is
     stored.
     """
-    if not _update(connection, delivery, {"state": DeliveryState.CANCELLED}):
+    values = {"state": DeliveryState.CANCELLED, "begun_at": delivery.begun_at}  # as it did not take this one
+    if not _update(connection, delivery, values):
         return False
     known = connection.scalar(sa.select(objects.c.id).where(objects.c.sop_instance_uid == sop_instance_uid))
     if known is None:

@@ -151,6 +151,22 @@ def test_what_was_begun_without_a_word_may_be_there_and_what_was_refused_is_not(
     assert told() == ["report"]  # it may be a duplicate of what was sent first
 
 
+@pytest.mark.parametrize("unanswered", [False, True])
+def test_what_is_replaced_as_its_class_was_refused_may_be_there_only_if_an_earlier_answer_was_lost(
+    node: Made, unanswered: bool
+) -> None:
+    def in_other_class() -> MadeObject:
+        return MadeObject("report", "1.2.4", "2.25.77", "2.25.9", "aa/x.dcm", 1, "0" * 64)
+
+    run(node, 1, "report")
+    if unanswered:
+        act(node, outbox.begin, due(node)[0], now=NOW)
+    (delivery,) = due(node)
+    act(node, outbox.begin, delivery, now=NOW + 1)
+    act(node, outbox.replace, delivery, "2.25.77", in_other_class, now=NOW + 1)
+    assert [row.begun_at for row in node.rows(deliveries)] == [NOW if unanswered else None, None]
+
+
 def test_a_report_that_was_refused_is_not_owed_once_a_newer_one_has_arrived(node: Made) -> None:
     """It would be retried in vain, be counted as refused for ever, and keep its patient's images from being deleted."""
     run(node, 1, "report", also=["PACS2"])
