@@ -18,7 +18,7 @@ from pydicom.uid import EncapsulatedPDFStorage, KeyObjectSelectionDocumentStorag
 
 from dicom_node import __version__, uids
 from dicom_node.config import Peer, Results
-from dicom_node.report import capture, keyobjects, picture, sr, wording
+from dicom_node.report import capture, keyobjects, picture, reading, sr, wording
 from dicom_node.report.context import Algorithm, Reference, ReportContext
 from dicom_node.report.header import lossy_ratios, series_number
 from dicom_node.report.picture import Shown
@@ -251,32 +251,36 @@ def _context(
     )
 
 
-def first_built(made: Sequence[MadeObject]) -> MadeObject | None:
-    """Of a run's objects, in the order in which they were made, the report in the SR class in which reports are built
-    first."""
+def first_built(made: Iterable[MadeObject]) -> MadeObject | None:
+    """Of objects of a run, in the order in which they were made, the report that was built first."""
     return next((each for each in made if each.kind is ObjectKind.REPORT), None)
 
 
-def in_other_class(original: Dataset, sop_class_uid: str) -> Built:
+def in_other_class(original: Dataset, sop_class_uid: str, there: Mapping[str, Sequence[MadeObject]]) -> Built:
     """The report `original`, as first built, in another SR class, for destinations that take no other.
 
-    Its UIDs are derived from the original's, and so are those of the predecessors that it names: a destination that
-    only takes this class has the earlier reports in it as well.
+    `there`: what the destination has in place of each report that `original` replaces, by UID: it may have been given
+    that one in this class, in the first, or not at all. Its UIDs are derived from the original's and from those that it
+    names, so that destinations which have the same get the same.
     """
-    instance_uid, series_uid = _in_class(str(original.SOPInstanceUID), sop_class_uid)
-    ds = sr.as_sop_class(original, sop_class_uid, instance_uid, series_uid)
-    studies = ds.get("PredecessorDocumentsSequence") or []
-    for series in (each for study in studies for each in study.ReferencedSeriesSequence):
-        earlier = series.ReferencedSOPSequence[0]
-        earlier_uid, series.SeriesInstanceUID = _in_class(str(earlier.ReferencedSOPInstanceUID), sop_class_uid)
-        earlier.ReferencedSOPInstanceUID, earlier.ReferencedSOPClassUID = earlier_uid, sop_class_uid
+    named = [each for one in reading.predecessors(original) for each in _as_it_is_there(one, there)]
+    names = (str(original.SOPInstanceUID), sop_class_uid, *(each.sop_instance_uid for each in named))
+    instance_uid, series_uid = uids.derived(*names, "instance"), uids.derived(*names, "series")
+    ds = sr.as_sop_class(original, sop_class_uid, instance_uid, series_uid, named)
     return Built(ObjectKind.REPORT, sop_class_uid, instance_uid, series_uid, to_bytes(ds))
 
 
-def _in_class(first_instance_uid: str, sop_class_uid: str) -> tuple[str, str]:
-    """Instance and series UID of a report in a class other than it was first built in."""
-    names = (first_instance_uid, sop_class_uid)
-    return uids.derived(*names, "instance"), uids.derived(*names, "series")
+def _as_it_is_there(named: Reference, there: Mapping[str, Sequence[MadeObject]]) -> list[Reference]:
+    """Where the destination has none, it is named as other destinations have it."""
+    return [
+        replace(
+            named,
+            series_instance_uid=each.series_uid,
+            sop_class_uid=each.sop_class_uid,
+            sop_instance_uid=each.sop_instance_uid,
+        )
+        for each in there.get(named.sop_instance_uid, ())
+    ] or [named]
 
 
 def _built(kind: ObjectKind, ds: Dataset, context: ReportContext) -> Built:

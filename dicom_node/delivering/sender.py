@@ -20,7 +20,7 @@ from dicom_node.errors import PeerError, PeerRefused
 from dicom_node.logs import fields
 from dicom_node.network import scu
 from dicom_node.network.requestor import NoAssociation, NoContext
-from dicom_node.report import sr
+from dicom_node.report import reading, sr
 from dicom_node.status import StoreStatus
 from dicom_node.store import destinations, outbox
 from dicom_node.store.database import Database
@@ -152,7 +152,8 @@ class Sender:
         return True
 
     def _replace(self, delivery: Delivery, sop_class_uid: str) -> None:
-        """Build the report in the other class, once: its UIDs are derived from those of the first."""
+        """Build the report in the other class, once: its UIDs are derived from those of the first, and it names the
+        reports that it replaces as this destination has them."""
         from dicom_node.delivering import reporting  # it imports everything that draws, a third of the service's start
 
         with self._database.read() as connection:
@@ -161,7 +162,11 @@ class Sender:
         if content is None:
             self._failed(delivery, _not_whole())
             return
-        built = reporting.in_other_class(pydicom.dcmread(BytesIO(content)), sop_class_uid)
+        original = pydicom.dcmread(BytesIO(content))
+        with self._database.read() as connection:
+            replaced = [each.sop_instance_uid for each in reading.predecessors(original)]
+            there = {each: outbox.standing_in_for(connection, each, self._peer.name) for each in replaced}
+        built = reporting.in_other_class(original, sop_class_uid, there)
         with self._database.write() as connection:  # the file too: if its patient is forgotten, none remains
             outbox.replace(
                 connection,

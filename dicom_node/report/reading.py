@@ -16,6 +16,7 @@ from pydicom.dataset import Dataset
 
 from dicom_node.report import codes
 from dicom_node.report.codes import Concept
+from dicom_node.report.context import Reference
 from dicom_node.report.header import UNREADABLE
 from dtvit.findings import LOCATIONS, Outcome
 
@@ -137,7 +138,6 @@ def _report(ds: Dataset) -> ParsedReport:
     for line in _texts(whole, codes.ALGORITHM_PARAMETERS):
         key, _, value = line.partition(" = ")
         algorithm[key] = value
-    predecessors = ds.get("PredecessorDocumentsSequence") or []
     return ParsedReport(
         sop_class_uid=str(ds.SOPClassUID),
         sop_instance_uid=str(ds.SOPInstanceUID),
@@ -162,12 +162,23 @@ def _report(ds: Dataset) -> ParsedReport:
         algorithm=algorithm,
         best=tuple(_reference(item)[1] for item in children(whole, codes.BEST_ILLUSTRATION)),
         slices=tuple(map(_slice, slices)),
-        predecessor=next(
-            (str(s.ReferencedSOPSequence[0].ReferencedSOPInstanceUID)
-             for study in predecessors for s in study.ReferencedSeriesSequence),
-            None,
-        ),
-    )  # fmt: skip
+        predecessor=next((each.sop_instance_uid for each in predecessors(ds)), None),
+    )
+
+
+def predecessors(ds: Dataset) -> list[Reference]:
+    """The reports that this one replaces, in the order in which it names them."""
+    return [
+        Reference(
+            str(study.StudyInstanceUID),
+            str(series.SeriesInstanceUID),
+            str(earlier.ReferencedSOPClassUID),
+            str(earlier.ReferencedSOPInstanceUID),
+        )
+        for study in ds.get("PredecessorDocumentsSequence") or []
+        for series in study.ReferencedSeriesSequence
+        for earlier in series.ReferencedSOPSequence
+    ]
 
 
 def _slice(group: Dataset) -> ParsedSlice:

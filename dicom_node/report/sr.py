@@ -21,7 +21,7 @@ from pydicom.uid import (
 )
 
 from dicom_node.report import header, order, wording
-from dicom_node.report.context import ReportContext, check_findings
+from dicom_node.report.context import Reference, ReportContext, check_findings
 from dicom_node.report.header import InconsistentSeries
 from dicom_node.report.provenance import coding_scheme, file_meta, references, sign
 from dtvit.findings import SeriesFindings
@@ -85,8 +85,17 @@ def _build(headers: Sequence[Dataset], findings: SeriesFindings, context: Report
     return report
 
 
-def as_sop_class(ds: Dataset, sop_class_uid: str, sop_instance_uid: str, series_instance_uid: str) -> Dataset:
-    """The same report in another SR class (one of `SR_CLASSES`): a separate object in a separate series."""
+def as_sop_class(
+    ds: Dataset,
+    sop_class_uid: str,
+    sop_instance_uid: str,
+    series_instance_uid: str,
+    replaced: Sequence[Reference] = (),
+) -> Dataset:
+    """The same report in another SR class (one of `SR_CLASSES`): a separate object in a separate series.
+
+    `replaced`: the reports that it replaces, if any.
+    """
     if sop_class_uid not in SR_CLASSES:
         raise ValueError(
             f"{sop_class_uid} is not one of the SR classes a report can be written in: {', '.join(SR_CLASSES)}"
@@ -95,4 +104,6 @@ def as_sop_class(ds: Dataset, sop_class_uid: str, sop_instance_uid: str, series_
     other.SOPClassUID = other.file_meta.MediaStorageSOPClassUID = sop_class_uid
     other.SOPInstanceUID = other.file_meta.MediaStorageSOPInstanceUID = sop_instance_uid
     other.SeriesInstanceUID = series_instance_uid
+    if replaced:
+        other.PredecessorDocumentsSequence = references(replaced)
     return other

@@ -227,6 +227,20 @@ def taken_by(connection: Connection, job_id: int, destination: str, *, for_sure:
     return [_made(row) for row in connection.execute(query)]
 
 
+def standing_in_for(connection: Connection, sop_instance_uid: str, destination: str) -> list[MadeObject]:
+    """What this destination has of the run of this report: the report in whatever SR class. First what it surely has,
+    then what it may have, as an answer was lost."""
+    of_run = sa.select(objects.c.job_id).where(objects.c.sop_instance_uid == sop_instance_uid).scalar_subquery()
+    query = (
+        sa.select(*_MADE_COLUMNS)
+        .join(deliveries, deliveries.c.object_id == objects.c.id)
+        .where(objects.c.job_id == of_run, objects.c.kind == ObjectKind.REPORT)
+        .where(deliveries.c.destination == destination, may_be_there())
+        .order_by(sa.case((deliveries.c.state == DeliveryState.DELIVERED, 0), else_=1), objects.c.id)
+    )
+    return [_made(row) for row in connection.execute(query)]
+
+
 def may_be_there() -> sa.ColumnElement[bool]:
     """Whether the destination of a delivery has the object, or may have."""
     return sa.or_(deliveries.c.state == DeliveryState.DELIVERED, deliveries.c.begun_at.is_not(None))
@@ -281,14 +295,14 @@ def cancel(connection: Connection, job_id: int) -> int:
 
 def objects_of(connection: Connection, job_id: int) -> list[MadeObject]:
     """The job's objects, in the order in which they were made."""
-    query = sa.select(*_MADE_COLUMNS).where(objects.c.job_id == job_id).order_by(objects.c.id)
-    return [_made(row) for row in connection.execute(query)]
+    return _objects_of(connection, job_id)
 
 
 def predecessors(connection: Connection, series_id: int, run: int) -> list[list[MadeObject]]:
     """The objects of earlier runs that a report supersedes, the newest run first: the newest of which a destination
     has, or is to get, any besides a withdrawal; and of each destination, back to the newest report that it surely has,
-    all whose reports it may have, or may yet get: one that it then refuses supersedes nothing there.
+    all whose reports it may have, or may yet get: one that it then refuses supersedes nothing there. Of each run, those
+    objects that some destination has, may have, or is to get, in the order in which they were made.
     """
     query = (
         sa.select(objects.c.job_id, objects.c.kind, deliveries.c.destination, deliveries.c.state)
@@ -306,7 +320,8 @@ def predecessors(connection: Connection, series_id: int, run: int) -> list[list[
             named[made.job_id] = None
         if is_report and made.state == DeliveryState.DELIVERED:
             surely.add(made.destination)
-    return [objects_of(connection, job_id) for job_id in named]
+    somewhere = sa.exists().where(deliveries.c.object_id == objects.c.id, not_taken_back())
+    return [_objects_of(connection, job_id, somewhere) for job_id in named]
 
 
 def try_again(connection: Connection, series_id: int, *, now: float) -> int:
@@ -326,6 +341,11 @@ def try_again(connection: Connection, series_id: int, *, now: float) -> int:
         .values(state=DeliveryState.WAITING, next_at=now)
     )
     return int(changed.rowcount)
+
+
+def _objects_of(connection: Connection, job_id: int, *which: sa.ColumnElement[bool]) -> list[MadeObject]:
+    query = sa.select(*_MADE_COLUMNS).where(objects.c.job_id == job_id, *which).order_by(objects.c.id)
+    return [_made(row) for row in connection.execute(query)]
 
 
 def _made(row: sa.Row[Any]) -> MadeObject:

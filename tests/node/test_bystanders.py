@@ -190,6 +190,7 @@ QUESTIONS: dict[str, Callable[[Connection, Its], object]] = {
     "told": lambda c, its: outbox.told(c, ITS, before_run=3),
     "predecessors": lambda c, its: outbox.predecessors(c, ITS, 3),
     "taken_by": lambda c, its: outbox.taken_by(c, its.jobs[1], "PACS1"),
+    "standing_in_for": lambda c, its: outbox.standing_in_for(c, f"2.25.{ITS}2{len('report')}", "PACS1"),
     "objects_of": lambda c, its: outbox.objects_of(c, its.jobs[1]),
     "due": lambda c, its: [one for one in outbox.due(c, "PACS1", now=NOW, longest_wait_s=60.0) if one.series_id == ITS],
     "current": lambda c, its: commitment.current(c, {its.images[0].sop_instance_uid}),

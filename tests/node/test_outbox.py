@@ -351,6 +351,21 @@ def test_a_report_supersedes_all_that_a_destination_may_have_since_one_that_it_s
         assert named(connection, 4) == [reports[2], reports[1]]  # which PACS2 is still to get
 
 
+def test_a_report_supersedes_the_one_of_another_class_where_no_destination_has_that_built_first(node: Made) -> None:
+    """By then the destination may take the first class again."""
+
+    def in_other_class() -> MadeObject:
+        return MadeObject("report", "1.2.4", "2.25.77", "2.25.9", "aa/x.dcm", 1, "0" * 64)
+
+    run(node, 1, "report")
+    act(node, outbox.replace, due(node)[0], "2.25.77", in_other_class, now=NOW)
+    run(node, 2, "report")
+    with node.database.write() as connection:
+        assert named(connection, 2) == ["2.25.77"]
+        outbox._owe(connection, 1, "PACS2", now=NOW)
+        assert named(connection, 2) == ["2.25.12", "2.25.77"]
+
+
 def test_a_result_stands_as_long_as_one_destination_has_heard_nothing_newer(node: Made) -> None:
     run(node, 1, "report", also=["PACS2"])
     run(node, 2, "report", also=["PACS2"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pydicom
 import pytest
+import sqlalchemy as sa
 from made import Made, peer
 from pydicom import uid
 from pynetdicom.transport import AssociationSocket
@@ -309,6 +311,75 @@ def test_in_whatever_class_a_report_is_sent_it_replaces_the_one_that_is_there(
     named = series.ReferencedSOPSequence[0]
     assert (named.ReferencedSOPClassUID, named.ReferencedSOPInstanceUID) == (SR_88_22, first.SOPInstanceUID)
     assert series.SeriesInstanceUID == first.SeriesInstanceUID
+
+
+def replaced_by(second: pydicom.Dataset) -> list[tuple[str, str, str]]:
+    """Series, class and UID of the reports that this one names as replaced."""
+    return [
+        (str(of.SeriesInstanceUID), str(of.ReferencedSOPSequence[0].ReferencedSOPClassUID), str(one))
+        for study in second.PredecessorDocumentsSequence
+        for of in study.ReferencedSeriesSequence
+        for one in [of.ReferencedSOPSequence[0].ReferencedSOPInstanceUID]
+    ]
+
+
+def test_a_report_in_another_class_than_the_one_it_replaces_names_that_one_as_it_is_there(
+    node: Made, pacs: Callable[..., StandInPacs]
+) -> None:
+    """The viewers of one could not show the first, and `sr_class` was set since; the other never took that class."""
+    capable, plain = pacs(), pacs(storage_classes=[SR_88_33])
+    owe(node, 1, run=1)
+    with node.database.write() as connection:
+        outbox._owe(connection, 1, "PACS2", now=node.clock())
+    old, new = ({}, {"sr_class": "comprehensive"})
+    for given in (old, new):
+        if given is new:
+            replaces = (Reference("1.2", "2.25.1011", SR_88_34, "2.25.1001"),)
+            second = owe(node, 1, run=2, of_series=1, replaces=replaces)
+            with node.database.write() as connection:
+                uid = str(pydicom.dcmread(io.BytesIO(second)).SOPInstanceUID)
+                made = connection.scalar(sa.select(objects.c.id).where(objects.c.sop_instance_uid == uid))
+                outbox._owe(connection, made, "PACS2", now=node.clock())
+        for name, there in (("PACS1", capable), ("PACS2", plain)):
+            to = sender(node, peer(there.port, name=name, **given))
+            while to.tick():
+                pass
+    for there, of_first in ((capable, SR_88_34), (plain, SR_88_33)):
+        first, second = (pydicom.dcmread(stored.path) for stored in there.stored)
+        assert (first.SOPClassUID, second.SOPClassUID) == (of_first, SR_88_33)
+        assert replaced_by(second) == [(first.SeriesInstanceUID, of_first, first.SOPInstanceUID)]
+    assert len({stored.sop_instance_uid for there in (capable, plain) for stored in there.stored}) == 4
+
+
+def test_a_report_in_another_class_names_first_what_is_there_and_then_what_may_be(
+    node: Made, pacs: Callable[..., StandInPacs]
+) -> None:
+    """Of the first one the answer was lost; meanwhile the destination was set to get a plainer class."""
+    owe(node, 1, run=1)
+    with node.database.write() as connection:
+        outbox.begin(connection, outbox.due(connection, "PACS1", now=node.clock(), longest_wait_s=60)[0], now=0.0)
+    there = pacs()
+    to = sender(node, peer(there.port, sr_class="comprehensive"))
+    while to.tick():
+        pass
+    owe(node, 1, run=2, of_series=1, replaces=(Reference("1.2", "2.25.1011", SR_88_34, "2.25.1001"),))
+    while to.tick():
+        pass
+    first, second = (pydicom.dcmread(stored.path) for stored in there.stored)
+    surely = (first.SeriesInstanceUID, SR_88_33, first.SOPInstanceUID)
+    assert replaced_by(second) == [surely, ("2.25.1011", SR_88_34, "2.25.1001")]
+
+
+def test_a_report_in_another_class_for_a_destination_that_had_no_earlier_one_names_that_of_the_others(
+    node: Made, pacs: Callable[..., StandInPacs]
+) -> None:
+    owe(node, 1, run=1, to="PACS2")
+    owe(node, 1, run=2, of_series=1, replaces=(Reference("1.2", "2.25.1011", SR_88_34, "2.25.1001"),))
+    there = pacs()
+    to = sender(node, peer(there.port, sr_class="comprehensive"))
+    while to.tick():
+        pass
+    assert replaced_by(pydicom.dcmread(there.stored[0].path)) == [("2.25.1011", SR_88_34, "2.25.1001")]
 
 
 def test_a_pacs_that_takes_no_sr_class_is_a_failure_that_names_the_class(

@@ -810,7 +810,7 @@ def test_a_report_replaces_the_one_built_first_and_no_copy_of_it_in_another_clas
     complete(node, slices[:-1])
     work(node)
     first = node.rows(objects)[0]
-    copy = reporting.stored(reporting.in_other_class(report(node), sr.SR_CLASSES[2]), node.spool)
+    copy = reporting.stored(reporting.in_other_class(report(node), sr.SR_CLASSES[2], {}), node.spool)
     with node.database.write() as connection:
         outbox.put(connection, first.job_id, [copy], ["OTHER"], now=node.clock())
     node.accept(slices[-1])
