@@ -21,10 +21,11 @@ from dicom_node.store import jobs, outbox, series
 from dicom_node.store.database import Connection, Database
 from dicom_node.store.jobs import Record, Result
 from dicom_node.store.outbox import MadeObject
+from dicom_node.store.results import Version
 from dicom_node.store.series import Instance, Series
 from dicom_node.store.spool import Spool
 from dicom_node.store.tables import JobState, ObjectKind
-from dtvit.checkpoint import Metadata
+from dtvit.checkpoint import Checkpoint
 from dtvit.findings import SeriesFindings
 
 REPORTED = (JobState.REPORTED, JobState.DELIVERED, JobState.FAILED, JobState.REFUSED)
@@ -50,7 +51,7 @@ def withdraw(
     one: Series,
     *,
     why: str,
-    metadata: Metadata,
+    checkpoint: Checkpoint,
     device_uid: str,
     now: float,
 ) -> str:
@@ -68,8 +69,9 @@ def withdraw(
             images = series.instances_of(connection, one.id)
             images += reversed(series.instances_of(connection, one.id, current=False))
         newest, result = standing.told[-1]
-        maker = reporting.Maker(device_uid, config.node.ae_title, metadata, result.version, config.results)
-        run = reporting.run_of(one, newest, at=now)
+        at_hand = Version(checkpoint.digest, result.version.preprocessing)
+        maker = reporting.Maker(device_uid, config.node.ae_title, checkpoint.metadata, at_hand, config.results)
+        about, run = maker.about(result.version), reporting.run_of(one, newest, at=now)
         built: dict[str, list[reporting.Built]] = {}
         for peer in _with(standing, config):
             if (title := reporting.REJECTIONS.get(peer.withdraw_by)) is not None:
@@ -77,7 +79,7 @@ def withdraw(
                 for source, made in spooled.by_place(standing.taken[peer.name], header, spool):
                     old = [spooled.reference(one, each, spool) for each in made]
                     built.setdefault(peer.name, []).append(
-                        reporting.withdrawal(maker, run, source, found, old, why=why, title=title, to=peer.name)
+                        reporting.withdrawal(about, run, source, found, old, why=why, title=title, to=peer.name)
                     )
         with suppress(_Changed), database.write_alone() as connection:  # else what is being stored just now escapes it
             cancelled = sum(outbox.cancel(connection, told.id) for told, _ in standing.told)

@@ -77,13 +77,13 @@ def withdraw(series: str, why: str, config_path: Path) -> None:
     """Take back the newest result of SERIES: cancel what is undelivered, tell the destinations that have it."""
     from dicom_node.administering.withdrawing import withdraw as take_back
 
-    metadata = describe_checkpoint(load_config(config_path).model.checkpoint).metadata
+    checkpoint = describe_checkpoint(load_config(config_path).model.checkpoint)
     with opened(config_path) as (config, database, spool):
         device_uid = database.device_uid()
         with database.read() as connection:
             one = find_series(connection, series)
         said = take_back(
-            database, spool, config, one, why=why, metadata=metadata, device_uid=device_uid, now=time.time()
+            database, spool, config, one, why=why, checkpoint=checkpoint, device_uid=device_uid, now=time.time()
         )
     click.echo(f"series {one.id}: {said}")
 

@@ -61,12 +61,22 @@ class Maker:
     settings: Results
     precision: str | None = None
     """Precision of the model's arithmetic; None where none was done."""
+    made_it: bool = True
+    """Whether the model that `metadata` describes made the result; of another one, only what the result records is
+    known."""
+
+    def about(self, version: Version) -> Maker:
+        """Who says something of a result of this version that is there already."""
+        made_it = version.model_digest == self.version.model_digest
+        return replace(self, version=version, precision=None, made_it=made_it)
 
     @property
     def algorithm(self) -> Algorithm:
         return Algorithm(ALGORITHM, __version__, MANUFACTURER, self._parameters())
 
     def _parameters(self) -> Mapping[str, str]:
+        if not self.made_it:
+            return {"weights sha256": self.version.model_digest, "preprocessing": self.version.preprocessing}
         slices, whole = self.metadata.slice_thresholds, self.metadata.series_thresholds
         low, high = self.metadata.window_hu
         return {
@@ -246,7 +256,7 @@ def _context(
         whole=whole,
         partial_because=None if whole else partial,
         run=run.number,
-        notice=maker.metadata.notice,
+        notice=maker.metadata.notice if maker.made_it else None,
         title=maker.settings.title,
     )
 

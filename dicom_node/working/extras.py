@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 
 from pydicom.dataset import Dataset
@@ -142,7 +141,7 @@ class Extras:
         destination has the withdrawal of an object, it is not sent again. A report is named by its successor, but if it
         is filed under another patient or study, the successor is not beside it.
         """
-        built, maker = [], replace(self._maker, version=version)  # whichever model made it, it is withdrawn
+        built, maker = [], self._maker.about(version)  # whichever model made it, it is withdrawn
         for peer in self._config.destinations:
             title = reporting.REJECTIONS.get(peer.withdraw_by)
             if title is None:

@@ -439,7 +439,7 @@ class World:
                 self.config,
                 one,
                 why="wrong patient",
-                metadata=StandIn(self.model).checkpoint.metadata,
+                checkpoint=StandIn(self.model).checkpoint,
                 device_uid="2.25.100",
                 now=self.clock(),
             )

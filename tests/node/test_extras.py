@@ -13,7 +13,6 @@ import pytest
 from click.testing import CliRunner
 from made import FakeClassifier, Made, Predictions, changed, head_series, made_node, peer
 from test_anatomy import enhanced
-from untrained import metadata
 
 from dicom_node.administering.health import health
 from dicom_node.administering.retrying import retry_refused
@@ -31,6 +30,7 @@ from dicom_node.store.tables import series as series_table
 from dicom_node.working import extras
 from dicom_node.working.worker import Worker
 from dtvit import ct
+from dtvit.checkpoint import Checkpoint
 
 EVERYTHING = ("report", "picture", "document", "key_objects")
 PRESENT, ABSENT = 0.95, 0.02
@@ -61,11 +61,12 @@ def deliver(node: Made, destination: str, *, commitment: bool = False) -> None:
             outbox.delivered(connection, delivery, 0, now=now, commitment=commitment)
 
 
-def take_back(node: Made, why: str = "wrong patient on the table") -> str:
+def take_back(node: Made, why: str = "wrong patient on the table", checkpoint: Checkpoint | None = None) -> str:
+    checkpoint = checkpoint or FakeClassifier().checkpoint
     with node.database.read() as connection:
         one = series.get(connection, 1)
     assert one is not None
-    given = {"why": why, "metadata": metadata(), "device_uid": "2.25.100", "now": node.clock()}
+    given = {"why": why, "checkpoint": checkpoint, "device_uid": "2.25.100", "now": node.clock()}
     return withdraw(node.database, node.spool, node.config, one, **given)
 
 
@@ -645,6 +646,38 @@ def test_who_is_still_owed_a_report_is_owed_the_one_that_supersedes_it_though_no
         *((1, name) for name in ("PACS1", "PACS2")),
         *((2, name) for name in ("PACS1", "PACS2")),
     ]
+
+
+def made_with(ds: pydicom.Dataset) -> set[str]:
+    """What an object says of the model: names of what the result was made with."""
+    said = ds.ContributingEquipmentSequence[0].ContributionDescription
+    return {line.partition(" = ")[0] for line in said.split("; ")}
+
+
+def test_a_withdrawal_says_nothing_of_a_model_that_did_not_make_the_result(tmp_path: Path) -> None:
+    """Who updates the model, and then finds a result of the former one wrong."""
+    node = reported(tmp_path, peer(104, withdraw_by="quality"))
+    deliver(node, "PACS1")
+    own = FakeClassifier().checkpoint
+    newer = replace(own, digest="0" * 64, metadata=replace(own.metadata, name="NEWER"))
+    take_back(node, checkpoint=newer)
+    rejection = pydicom.dcmread(node.spool.path(node.rows(objects)[-1].file))
+    assert made_with(rejection) == {"weights sha256", "preprocessing"}
+    assert "f" * 64 in rejection.ContributingEquipmentSequence[0].ContributionDescription
+
+
+@pytest.mark.parametrize("updated", [False, True])
+def test_so_does_one_of_what_a_newer_result_of_another_model_supersedes(tmp_path: Path, updated: bool) -> None:
+    node, _ = left_behind(tmp_path)
+    model = FakeClassifier(PRESENT)
+    if updated:
+        model.checkpoint = replace(model.checkpoint, digest="0" * 64)
+    assert node.worker(model).step()
+    made = next(row for row in node.rows(objects) if row.kind == "withdrawal")
+    said = made_with(pydicom.dcmread(node.spool.path(made.file)))
+    assert said >= {"weights sha256", "preprocessing"}
+    assert ("checkpoint" in said) is not updated
+    assert "precision" not in said  # nothing was computed for it
 
 
 def test_there_must_be_a_result_to_withdraw(tmp_path: Path) -> None:

@@ -10,9 +10,8 @@ from typing import Any
 
 import pydicom
 import pytest
-from made import NOW, Made, ct, made_node, peer, steps
+from made import NOW, FakeClassifier, Made, ct, made_node, peer, steps
 from report_cases import context, findings, headers
-from untrained import metadata
 
 from dicom_node.administering import forgetting
 from dicom_node.administering.forgetting import Whom
@@ -275,7 +274,12 @@ def test_a_result_withdrawn_while_it_is_on_the_wire_is_taken_back_there(two_repo
             with node.database.read() as connection:
                 one = series.get(connection, number)
             assert one is not None
-            given = {"why": "wrong patient", "metadata": metadata(), "device_uid": "2.25.100", "now": node.clock()}
+            given = {
+                "why": "wrong patient",
+                "checkpoint": FakeClassifier().checkpoint,
+                "device_uid": "2.25.100",
+                "now": node.clock(),
+            }
             withdraw(node.database, node.spool, node.config, one, **given)
 
     arrived = send(node, tmp_path, take_back)
