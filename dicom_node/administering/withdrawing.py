@@ -17,7 +17,7 @@ from dicom_node.config import Config, Peer
 from dicom_node.delivering import reporting, spooled
 from dicom_node.errors import NotPossible
 from dicom_node.report import wording
-from dicom_node.store import jobs, outbox, series
+from dicom_node.store import jobs, outbox, series, whereabouts
 from dicom_node.store.database import Connection, Database
 from dicom_node.store.jobs import Record, Result
 from dicom_node.store.outbox import MadeObject
@@ -82,13 +82,13 @@ def withdraw(
                         reporting.withdrawal(about, run, source, found, old, why=why, title=title, to=peer.name)
                     )
         with suppress(_Changed), database.write_alone() as connection:  # else what is being stored just now escapes it
-            cancelled = sum(outbox.cancel(connection, told.id) for told, _ in standing.told)
-            if _standing(connection, one.id, config) != standing:  # now that no more is sent
+            if _standing(connection, one.id, config) != standing:  # no more is sent before this is committed
                 raise _Changed
-            for name, items in built.items():
-                outbox.put(connection, newest.id, [reporting.stored(each, spool) for each in items], [name], now=now)
             for told, _ in standing.told:
                 jobs.withdraw(connection, told.id, reason=why, now=now)
+            cancelled = sum(outbox.cancel(connection, told.id, now=now) for told, _ in standing.told)
+            for name, items in built.items():
+                outbox.put(connection, newest.id, [reporting.stored(each, spool) for each in items], [name], now=now)
             said = [f"{cancelled} deliveries cancelled"] if cancelled else []
             return "; ".join(["withdrawn", *said, *(_told_of(peer, built) for peer in _with(standing, config))])
 
@@ -100,7 +100,7 @@ def _standing(connection: Connection, series_id: int, config: Config) -> _Standi
         peer.name: [
             made
             for run, _ in told
-            for made in outbox.taken_by(connection, run.id, peer.name)
+            for made in whereabouts.taken_by(connection, run.id, peer.name)
             if made.kind is not ObjectKind.WITHDRAWAL
         ]
         for peer in config.destinations

@@ -121,19 +121,19 @@ def retry(series: str | None, refused: bool, again: bool, keep: str | None, conf
 @CONFIG
 def cancel(peer: str, yes: bool, config_path: Path) -> None:
     """Cancel all that is owed to PEER, a destination that is gone for good and no longer in the configuration."""
-    from dicom_node.store import settling
+    from dicom_node.store import outbox, whereabouts
 
     with opened(config_path, with_files=False) as (config, database, _):
         if peer in {one.name for one in config.destinations}:
             raise NotPossible(f"{peer} is a destination in {config_path}; remove it there, restart serve, then cancel")
         with database.read() as connection:
-            owed = settling.owed(connection).get(peer, 0)
+            owed = whereabouts.owed(connection).get(peer, 0)
         if not owed:
             raise NotFound(f"nothing is owed to {peer}")
         if not yes:
             click.confirm(f"Never send {peer} the {owed} objects still owed to it?", abort=True)
         with database.write() as connection:
-            cancelled = settling.cancel_for(connection, peer, now=time.time())
+            cancelled = outbox.cancel_for(connection, peer, now=time.time())
     click.echo(f"{cancelled} deliveries to {peer} cancelled")
 
 

@@ -22,7 +22,7 @@ from dicom_node.network import scu
 from dicom_node.network.requestor import NoAssociation, NoContext
 from dicom_node.report import reading, sr
 from dicom_node.status import StoreStatus
-from dicom_node.store import destinations, outbox
+from dicom_node.store import destinations, outbox, whereabouts
 from dicom_node.store.database import Database
 from dicom_node.store.outbox import Delivery, MadeObject
 from dicom_node.store.spool import Spool
@@ -80,7 +80,7 @@ class Sender:
         outgoing = [self._outgoing(delivery) for delivery in unanswered.values()]
         try:
             for sent in scu.send(self._peer, self._ae_title, outgoing, still=still_owed):
-                self._settle(unanswered.pop(sent.item.sop_instance_uid), sent)
+                self._answered(unanswered.pop(sent.item.sop_instance_uid), sent)
         except scu.AssociationBroken as exc:  # those after it were not tried, and are due at once
             self._failed(unanswered[exc.item.sop_instance_uid], exc)
         except PeerError as exc:
@@ -101,7 +101,7 @@ class Sender:
             return None
         return content if hashlib.sha256(content).hexdigest() == kept.sha256 else None
 
-    def _settle(self, delivery: Delivery, sent: scu.Sent) -> None:
+    def _answered(self, delivery: Delivery, sent: scu.Sent) -> None:
         # Some peers negotiate every class, and only refuse it when they are sent an object.
         if sent.status == StoreStatus.DUPLICATE_SOP_INSTANCE and delivery.begun_at is not None:
             sent = scu.Sent(sent.item, sent.status)  # it got through before, without an answer
@@ -157,7 +157,7 @@ class Sender:
         from dicom_node.delivering import reporting  # it imports everything that draws, a third of the service's start
 
         with self._database.read() as connection:
-            first = reporting.first_built(outbox.objects_of(connection, delivery.job_id))
+            first = reporting.first_built(whereabouts.objects_of(connection, delivery.job_id))
         content = self._whole(delivery if first is None else first)
         if content is None:
             self._failed(delivery, _not_whole())
@@ -165,7 +165,7 @@ class Sender:
         original = pydicom.dcmread(BytesIO(content))
         with self._database.read() as connection:
             replaced = [each.sop_instance_uid for each in reading.predecessors(original)]
-            there = {each: outbox.standing_in_for(connection, each, self._peer.name) for each in replaced}
+            there = {each: whereabouts.standing_in_for(connection, each, self._peer.name) for each in replaced}
         built = reporting.in_other_class(original, sop_class_uid, there)
         with self._database.write() as connection:  # the file too: if its patient is forgotten, none remains
             outbox.replace(

@@ -19,7 +19,7 @@ from dicom_node.logs import fields, trace
 from dicom_node.received import Received
 from dicom_node.receiving import completion
 from dicom_node.status import StoreStatus
-from dicom_node.store import jobs, outbox, results, series
+from dicom_node.store import jobs, results, series, whereabouts
 from dicom_node.store.database import Connection, Database
 from dicom_node.store.filing import Arrival, Filed, Filing
 from dicom_node.store.series import Series
@@ -182,7 +182,7 @@ class Arrivals:
             )
             series.fail(connection, one.id, reason, now=now)
             return lambda: log.error("failed %s", fields(series=one.id, reason="two patients under one study"))
-        if hopeless and outbox.stands(connection, one.id):  # a run that ends in a refusal supersedes it
+        if hopeless and whereabouts.stands(connection, one.id):  # a run that ends in a refusal supersedes it
             return (lambda: None) if decision is None else self._complete(connection, one, members, decision, now)
         if hopeless:
             series.refuse(connection, one.id, hopeless, now=now)

@@ -29,7 +29,7 @@ from dicom_node.receiving.arrivals import Arrivals
 from dicom_node.receiving.counts import Counts
 from dicom_node.serving import housekeeping
 from dicom_node.serving.threads import Hint, Threads
-from dicom_node.store import heartbeats, jobs, settling
+from dicom_node.store import heartbeats, jobs, whereabouts
 from dicom_node.store.database import Database
 from dicom_node.store.opening import made_folder, missing_database, open_store
 from dicom_node.store.results import Version
@@ -177,7 +177,7 @@ class Service:
         for sentence in self._config.gaps():
             log.warning("gap %s", fields(what=sentence))
         with contextlib.suppress(StoreFull, StoreUnavailable), database.read() as connection:
-            for name, count in settling.owed(connection).items():
+            for name, count in whereabouts.owed(connection).items():
                 if name not in {peer.name for peer in self._config.destinations}:
                     hint = f"add it to config.toml again; if it is gone for good, dicom-node cancel {name}"
                     log.warning("no_such_destination %s", fields(to=name, owed=count, hint=hint))

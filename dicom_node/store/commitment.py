@@ -14,7 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from dicom_node.store import outbox
+from dicom_node.store import whereabouts
 from dicom_node.store.database import insert_for, note
 from dicom_node.store.deadlines import passed
 from dicom_node.store.tables import (
@@ -203,7 +203,7 @@ def _is_superseded(connection: Connection, row: Any) -> bool:
         .select_from(deliveries.join(objects).join(jobs))
         .where(
             deliveries.c.destination == row.destination,
-            outbox.not_taken_back(),
+            whereabouts.not_taken_back(),
             jobs.c.series_id == row.series_id,
             jobs.c.run > row.run,
         )

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from dicom_node.store import jobs as job_queue
-from dicom_node.store import outbox, purge
+from dicom_node.store import purge, whereabouts
 from dicom_node.store.database import note
 from dicom_node.store.tables import DeliveryState, commitments, deliveries, instances, jobs, objects, series
 
@@ -81,7 +81,7 @@ def held(connection: Connection, object_ids: Sequence[int]) -> list[Held]:
             (deliveries.c.state == DeliveryState.DELIVERED).label("certain"),
         )
         .select_from(deliveries.join(objects).join(jobs).join(series))
-        .where(objects.c.id.in_(object_ids), outbox.may_be_there())
+        .where(objects.c.id.in_(object_ids), whereabouts.may_be_there())
         .order_by(deliveries.c.destination, objects.c.id)
     )
     return [Held(**row._asdict()) for row in connection.execute(query)]

@@ -20,7 +20,7 @@ from dicom_node.errors import LeaseLost
 from dicom_node.store.database import note
 from dicom_node.store.deadlines import passed
 from dicom_node.store.results import Version
-from dicom_node.store.tables import DeliveryState, JobState, SeriesState, deliveries, instances, jobs, objects, series
+from dicom_node.store.tables import OPEN, JobState, SeriesState, deliveries, instances, jobs, objects, series
 from dtvit.findings import Outcome
 
 LIVE, BACKLOG = 0, 10
@@ -178,11 +178,7 @@ def put_off(connection: Connection, series_id: int, *, now: float) -> None:
 
 def settle_delivered(connection: Connection, job_id: int, *, now: float) -> bool:
     """Mark a reported job as delivered once nothing it owes is open."""
-    owed = (
-        sa.select(deliveries.c.id)
-        .join(objects)
-        .where(objects.c.job_id == job_id, deliveries.c.state.in_((DeliveryState.WAITING, DeliveryState.FAILED)))
-    )
+    owed = sa.select(deliveries.c.id).join(objects).where(objects.c.job_id == job_id, OPEN)
     changed = connection.execute(
         jobs.update()
         .where(jobs.c.id == job_id, jobs.c.state == JobState.REPORTED, jobs.c.extras_due.is_(False), ~sa.exists(owed))

@@ -1,7 +1,11 @@
 """The outbox: objects this node made, each with a delivery per destination; the same bytes until they are taken.
 
-waiting -> delivered          waiting -> failed (refused for good) -> waiting (`retry`)
-waiting -> cancelled          cancelled -> delivered (it was on the wire, and has arrived)
+waiting -> delivered            waiting -> failed (refused for good) -> waiting (`retry`)
+waiting, failed -> cancelled    cancelled -> delivered (it was on the wire, and has arrived)
+
+What is cancelled is no longer owed: another SR class or a newer result took its place, it was withdrawn, turned out to
+be about another patient, or its destination is gone. What each destination has: `whereabouts`. What it then says of
+keeping it: `commitment`.
 
 `begun_at` is set before an object goes out, and only a refusal undoes that: where it is set, the destination may have
 the object, whatever the state.
@@ -11,16 +15,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from dicom_node.store import jobs as job_queue
-from dicom_node.store import settling
 from dicom_node.store.database import insert_for, note
 from dicom_node.store.deadlines import passed
-from dicom_node.store.tables import CommitmentState, DeliveryState, JobState, ObjectKind, deliveries, jobs, objects
+from dicom_node.store.tables import (
+    OPEN,
+    UNCONFIRMED,
+    CommitmentState,
+    DeliveryState,
+    ObjectKind,
+    deliveries,
+    jobs,
+    objects,
+    series,
+)
 from dtvit.findings import Outcome
 
 BACKLOG_LIMIT = 4  # backlog deliveries per association: the next live report waits for no more
@@ -55,10 +67,6 @@ class Delivery:
     file: str
     sha256: str
     priority: int
-
-
-_OPEN = deliveries.c.state.in_((DeliveryState.WAITING, DeliveryState.FAILED))
-_MADE_COLUMNS = [objects.c[name] for name in MadeObject.__dataclass_fields__]
 
 
 def put(connection: Connection, job_id: int, made: Sequence[MadeObject], to: Sequence[str], *, now: float) -> None:
@@ -137,7 +145,7 @@ def delivered(connection: Connection, delivery: Delivery, status: int, *, now: f
             _note(connection, "stored although cancelled", delivery, f"status={status:04X}", now=now)
         return False  # if neither, its patient was forgotten while it was being sent
     _note(connection, "stored", delivery, f"status={status:04X}", now=now)
-    settling.outdate(connection, delivery.series_id, delivery.object_id, delivery.destination, now=now)
+    outdate(connection, delivery.series_id, delivery.object_id, delivery.destination, now=now)
     return job_queue.settle_delivered(connection, delivery.job_id, now=now)
 
 
@@ -147,9 +155,8 @@ def postpone(connection: Connection, delivery: Delivery, *, until: float, status
     False if it is no longer owed.
     """
     values = {"tries": delivery.tries + 1, "next_at": until, "last_status": status, "last_error": error}
-    if status is not None:
-        values["begun_at"] = delivery.begun_at
-    return _update(connection, delivery, values)
+    record = _update if status is None else _refused
+    return record(connection, delivery, values)
 
 
 def hurry(connection: Connection, destination: str, *, now: float, last_stored_at: float) -> None:
@@ -174,8 +181,8 @@ def hurry(connection: Connection, destination: str, *, now: float, last_stored_a
 
 def give_up(connection: Connection, delivery: Delivery, *, now: float, status: int | None, error: str) -> bool:
     """Refused for good: kept, shown, and tried again only when a person says so. False if it is no longer owed."""
-    values = {"state": DeliveryState.FAILED, "tries": delivery.tries + 1, "begun_at": delivery.begun_at}
-    owed = _update(connection, delivery, values | {"last_status": status, "last_error": error})
+    values = {"state": DeliveryState.FAILED, "tries": delivery.tries + 1, "last_status": status, "last_error": error}
+    owed = _refused(connection, delivery, values)
     if owed:
         _note(connection, "delivery failed", delivery, error, now=now)
     return owed
@@ -189,139 +196,13 @@ def replace(
     `store` is called for an object that does not exist yet. False if the delivery is no longer owed: then nothing is
     stored.
     """
-    values = {"state": DeliveryState.CANCELLED, "begun_at": delivery.begun_at}  # as it did not take this one
-    if not _update(connection, delivery, values):
+    if not _refused(connection, delivery, {"state": DeliveryState.CANCELLED}):
         return False
     known = connection.scalar(sa.select(objects.c.id).where(objects.c.sop_instance_uid == sop_instance_uid))
     if known is None:
         known = _add(connection, delivery.job_id, store(), now=now)
     _owe(connection, int(known), delivery.destination, now=now)
     return True
-
-
-def supersede(connection: Connection, series_id: int, run: int, *, now: float) -> None:
-    """A newer result exists: what earlier runs owe besides their reports and withdrawals would contradict it.
-
-    The newer run then says what they had no time to say: that something filed under another patient is no longer valid.
-    """
-    earlier = sa.and_(jobs.c.series_id == series_id, jobs.c.run < run)
-    undone = jobs.update().where(earlier, jobs.c.extras_due.is_(True)).values(extras_due=False)
-    if connection.execute(undone).rowcount:
-        this = sa.and_(jobs.c.series_id == series_id, jobs.c.run == run)
-        connection.execute(jobs.update().where(this).values(extras_due=True))
-    for job_id in connection.scalars(sa.select(jobs.c.id).where(earlier)).all():
-        lasting = (ObjectKind.REPORT, ObjectKind.WITHDRAWAL)
-        _cancel(connection, sa.select(objects.c.id).where(objects.c.job_id == job_id, objects.c.kind.not_in(lasting)))
-        job_queue.settle_delivered(connection, job_id, now=now)
-
-
-def taken_by(connection: Connection, job_id: int, destination: str, *, for_sure: bool = False) -> list[MadeObject]:
-    """The job's objects that this destination has stored, or, unless it is to be `for_sure`, may have."""
-    there = deliveries.c.state == DeliveryState.DELIVERED if for_sure else may_be_there()
-    query = (
-        sa.select(*_MADE_COLUMNS)
-        .join(deliveries, deliveries.c.object_id == objects.c.id)
-        .where(objects.c.job_id == job_id, deliveries.c.destination == destination, there)
-        .order_by(objects.c.id)
-    )
-    return [_made(row) for row in connection.execute(query)]
-
-
-def standing_in_for(connection: Connection, sop_instance_uid: str, destination: str) -> list[MadeObject]:
-    """What this destination has of the run of this report: the report in whatever SR class. First what it surely has,
-    then what it may have, as an answer was lost."""
-    of_run = sa.select(objects.c.job_id).where(objects.c.sop_instance_uid == sop_instance_uid).scalar_subquery()
-    query = (
-        sa.select(*_MADE_COLUMNS)
-        .join(deliveries, deliveries.c.object_id == objects.c.id)
-        .where(objects.c.job_id == of_run, objects.c.kind == ObjectKind.REPORT)
-        .where(deliveries.c.destination == destination, may_be_there())
-        .order_by(sa.case((deliveries.c.state == DeliveryState.DELIVERED, 0), else_=1), objects.c.id)
-    )
-    return [_made(row) for row in connection.execute(query)]
-
-
-def may_be_there() -> sa.ColumnElement[bool]:
-    """Whether the destination of a delivery has the object, or may have."""
-    return sa.or_(deliveries.c.state == DeliveryState.DELIVERED, deliveries.c.begun_at.is_not(None))
-
-
-def not_taken_back() -> sa.ColumnElement[bool]:
-    """Whether the destination of a delivery has the object, may have it, or is still to get it."""
-    return sa.or_(deliveries.c.state != DeliveryState.CANCELLED, deliveries.c.begun_at.is_not(None))
-
-
-def stands(connection: Connection, series_id: int) -> bool:
-    """Whether what some destination has, or is to get, as the newest result of the series says more than NOT EVALUATED
-    and has not been withdrawn."""
-    made = (
-        sa.select(deliveries.c.destination, jobs.c.state, jobs.c.outcome)
-        .join(objects, objects.c.job_id == jobs.c.id)
-        .join(deliveries, deliveries.c.object_id == objects.c.id)
-        .where(jobs.c.series_id == series_id, objects.c.kind != ObjectKind.WITHDRAWAL, not_taken_back())
-        .order_by(jobs.c.run)
-    )
-    newest = {row.destination: row for row in connection.execute(made)}.values()
-    return any(row.state != JobState.WITHDRAWN and row.outcome != Outcome.NOT_EVALUATED for row in newest)
-
-
-def told(connection: Connection, series_id: int, *, before_run: int) -> set[str]:
-    """Destinations that have, may have, or are to get objects of the series' earlier runs."""
-    query = (
-        sa.select(deliveries.c.destination)
-        .join(objects, objects.c.id == deliveries.c.object_id)
-        .join(jobs, jobs.c.id == objects.c.job_id)
-        .where(jobs.c.series_id == series_id, jobs.c.run < before_run, not_taken_back())
-        .distinct()
-    )
-    return set(connection.scalars(query))
-
-
-def waiting_for_reports(connection: Connection, series_id: int) -> list[str]:
-    """Destinations, configured or not, that are owed a report of the series: what supersedes it must follow there."""
-    query = (
-        sa.select(deliveries.c.destination)
-        .join(objects, objects.c.id == deliveries.c.object_id)
-        .join(jobs, jobs.c.id == objects.c.job_id)
-        .where(jobs.c.series_id == series_id, objects.c.kind == ObjectKind.REPORT, _OPEN)
-    )
-    return list(connection.scalars(query.distinct().order_by(deliveries.c.destination)))
-
-
-def cancel(connection: Connection, job_id: int) -> int:
-    """The job no longer owes anything; returns how many deliveries are cancelled."""
-    return _cancel(connection, sa.select(objects.c.id).where(objects.c.job_id == job_id))
-
-
-def objects_of(connection: Connection, job_id: int) -> list[MadeObject]:
-    """The job's objects, in the order in which they were made."""
-    return _objects_of(connection, job_id)
-
-
-def predecessors(connection: Connection, series_id: int, run: int) -> list[list[MadeObject]]:
-    """The objects of earlier runs that a report supersedes, the newest run first: the newest of which a destination
-    has, or is to get, any besides a withdrawal; and of each destination, back to the newest report that it surely has,
-    all whose reports it may have, or may yet get: one that it then refuses supersedes nothing there. Of each run, those
-    objects that some destination has, may have, or is to get, in the order in which they were made.
-    """
-    query = (
-        sa.select(objects.c.job_id, objects.c.kind, deliveries.c.destination, deliveries.c.state)
-        .join(objects, objects.c.job_id == jobs.c.id)
-        .join(deliveries, deliveries.c.object_id == objects.c.id)
-        .where(jobs.c.series_id == series_id, jobs.c.run < run)
-        .where(objects.c.kind != ObjectKind.WITHDRAWAL, not_taken_back())
-        .order_by(jobs.c.run.desc())
-    )
-    named: dict[int, None] = {}
-    surely: set[str] = set()
-    for made in connection.execute(query):
-        is_report = made.kind == ObjectKind.REPORT
-        if not named or (is_report and made.destination not in surely):
-            named[made.job_id] = None
-        if is_report and made.state == DeliveryState.DELIVERED:
-            surely.add(made.destination)
-    somewhere = sa.exists().where(deliveries.c.object_id == objects.c.id, not_taken_back())
-    return [_objects_of(connection, job_id, somewhere) for job_id in named]
 
 
 def try_again(connection: Connection, series_id: int, *, now: float) -> int:
@@ -331,26 +212,65 @@ def try_again(connection: Connection, series_id: int, *, now: float) -> int:
     """
     newest = sa.select(sa.func.max(jobs.c.run)).where(jobs.c.series_id == series_id).scalar_subquery()
     holds = sa.or_(jobs.c.run == newest, objects.c.kind == ObjectKind.WITHDRAWAL)
-    of_series = (
-        sa.select(objects.c.id).join(jobs, jobs.c.id == objects.c.job_id).where(jobs.c.series_id == series_id, holds)
-    )
-    open_states = (DeliveryState.FAILED, DeliveryState.WAITING)
-    changed = connection.execute(
-        deliveries.update()
-        .where(deliveries.c.object_id.in_(of_series), deliveries.c.state.in_(open_states))
-        .values(state=DeliveryState.WAITING, next_at=now)
-    )
+    these = OPEN, _of(jobs.c.series_id == series_id, holds)
+    changed = connection.execute(deliveries.update().where(*these).values(state=DeliveryState.WAITING, next_at=now))
     return int(changed.rowcount)
 
 
-def _objects_of(connection: Connection, job_id: int, *which: sa.ColumnElement[bool]) -> list[MadeObject]:
-    query = sa.select(*_MADE_COLUMNS).where(objects.c.job_id == job_id, *which).order_by(objects.c.id)
-    return [_made(row) for row in connection.execute(query)]
+# No longer owed
 
 
-def _made(row: sa.Row[Any]) -> MadeObject:
-    values = row._asdict()
-    return MadeObject(**values | {"kind": ObjectKind(values["kind"])})
+def supersede(connection: Connection, series_id: int, run: int, *, now: float) -> None:
+    """A newer result exists: what earlier runs owe besides their reports and withdrawals would contradict it.
+
+    The newer run then says what they had no time to say: that something filed under another patient is no longer valid.
+    """
+    earlier = jobs.c.series_id == series_id, jobs.c.run < run
+    if _make_no_extras(connection, *earlier, now=now):
+        this = jobs.c.series_id == series_id, jobs.c.run == run
+        connection.execute(jobs.update().where(*this).values(extras_due=True))
+    lasting = (ObjectKind.REPORT, ObjectKind.WITHDRAWAL)
+    _cancel(connection, _of(*earlier, objects.c.kind.not_in(lasting)), now=now)
+
+
+def outdate(connection: Connection, series_id: int, object_id: int, destination: str, *, now: float) -> None:
+    """The destination has this object. If it is a report, it no longer needs the earlier ones that it refused."""
+    kind, run = connection.execute(
+        sa.select(objects.c.kind, jobs.c.run).join(jobs, jobs.c.id == objects.c.job_id).where(objects.c.id == object_id)
+    ).one()
+    if kind != ObjectKind.REPORT or run == 1:
+        return
+    earlier = _of(jobs.c.series_id == series_id, jobs.c.run < run, objects.c.kind == ObjectKind.REPORT)
+    refused = deliveries.c.destination == destination, deliveries.c.state == DeliveryState.FAILED
+    _cancel(connection, earlier, *refused, now=now)
+
+
+def keep_back(connection: Connection, series_id: int, *, now: float) -> None:
+    """Owe nothing made from this series, or being made, except withdrawals.
+
+    Nor is a destination asked for commitment: what it reported lost would be sent again.
+    """
+    connection.execute(sa.select(series.c.id).where(series.c.id == series_id).with_for_update())  # as jobs.finish does
+    job_queue.put_off(connection, series_id, now=now)
+    its = jobs.c.series_id == series_id
+    _make_no_extras(connection, its, now=now)
+    made = _of(its, objects.c.kind != ObjectKind.WITHDRAWAL)
+    _cancel(connection, made, now=now)
+    _ask_no_commitment(connection, made)
+
+
+def cancel(connection: Connection, job_id: int, *, now: float) -> int:
+    """The job no longer owes anything; returns how many deliveries are cancelled."""
+    return _cancel(connection, _of(jobs.c.id == job_id), now=now)
+
+
+def cancel_for(connection: Connection, destination: str, *, now: float) -> int:
+    """Owe this destination nothing of what was made so far; returns how many deliveries it was owed.
+
+    Nor is it asked for commitment: the images would be kept for its answer, whatever their age.
+    """
+    its = deliveries.c.destination == destination
+    return _cancel(connection, its, now=now) + _ask_no_commitment(connection, its)
 
 
 def _add(connection: Connection, job_id: int, made: MadeObject, *, now: float) -> int:
@@ -370,9 +290,41 @@ def _owe(connection: Connection, object_id: int, destination: str, *, now: float
     connection.execute(insert.on_conflict_do_nothing(index_elements=["object_id", "destination"]))
 
 
-def _cancel(connection: Connection, object_ids: sa.Select[tuple[int]]) -> int:
-    of_these = sa.and_(deliveries.c.object_id.in_(object_ids), _OPEN)
-    return int(connection.execute(deliveries.update().where(of_these).values(state=DeliveryState.CANCELLED)).rowcount)
+def _cancel(connection: Connection, *these: sa.ColumnElement[bool], now: float) -> int:
+    """Owe these no longer, if they are open; a job that then owes nothing more is delivered. Returns how many."""
+    made = sa.select(objects.c.job_id).join(deliveries, deliveries.c.object_id == objects.c.id)
+    job_ids = connection.scalars(made.where(OPEN, *these).distinct()).all()
+    cancelled = deliveries.update().where(OPEN, *these).values(state=DeliveryState.CANCELLED)
+    count = int(connection.execute(cancelled).rowcount)
+    for job_id in job_ids:
+        job_queue.settle_delivered(connection, job_id, now=now)
+    return count
+
+
+def _ask_no_commitment(connection: Connection, which: sa.ColumnElement[bool]) -> int:
+    """Returns how many deliveries still lacked it."""
+    unasked = deliveries.update().where(UNCONFIRMED, which).values(commitment=None)
+    return int(connection.execute(unasked).rowcount)
+
+
+def _make_no_extras(connection: Connection, *of: sa.ColumnElement[bool], now: float) -> bool:
+    """Nothing more is made for these jobs; one that lacked only that is delivered. Returns whether any was due."""
+    due = sa.select(jobs.c.id).where(jobs.c.extras_due.is_(True), *of)
+    job_ids = connection.scalars(due).all()
+    connection.execute(jobs.update().where(jobs.c.id.in_(job_ids)).values(extras_due=False))
+    for job_id in job_ids:
+        job_queue.settle_delivered(connection, job_id, now=now)
+    return bool(job_ids)
+
+
+def _of(*made: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
+    """Deliveries of such objects, by what is known of them and their jobs."""
+    return deliveries.c.object_id.in_(sa.select(objects.c.id).join(jobs, jobs.c.id == objects.c.job_id).where(*made))
+
+
+def _refused(connection: Connection, delivery: Delivery, values: Mapping[str, object]) -> bool:
+    """The destination did not take it this time: it may have it only if it might have before."""
+    return _update(connection, delivery, {**values, "begun_at": delivery.begun_at})
 
 
 def _update(

@@ -9,11 +9,12 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from dicom_node.store import heartbeats, settling
+from dicom_node.store import heartbeats, whereabouts
 from dicom_node.store.jobs import BACKLOG
 from dicom_node.store.series import ASKED_AGAIN, LEFT_BEHIND
 from dicom_node.store.tables import (
-    CommitmentState,
+    OPEN,
+    UNCONFIRMED,
     DeliveryState,
     JobState,
     SeriesState,
@@ -95,18 +96,15 @@ def _with_newest_job() -> sa.Join:
 def overview(connection: Connection, *, now: float) -> Overview:
     """Finds what is open by index, and counts the rest from indices alone: it is asked often, and all series stay."""
     owed = _of_deliveries(sa.func.count(), sa.func.min(objects.c.created_at))
-    open_ = deliveries.c.state.in_((DeliveryState.WAITING, DeliveryState.FAILED))
-    undelivered, oldest = connection.execute(owed.where(open_)).one()
+    undelivered, oldest = connection.execute(owed.where(OPEN)).one()
     positive = connection.execute(
         _of_deliveries(jobs.c.series_id, objects.c.created_at)
-        .where(open_, jobs.c.outcome == Outcome.PRESENT)
+        .where(OPEN, jobs.c.outcome == Outcome.PRESENT)
         .order_by(objects.c.created_at)
         .limit(1)
     ).first()
     failed = connection.execute(owed.where(deliveries.c.state == DeliveryState.FAILED)).one()[0]
-    uncommitted = sa.select(sa.func.count()).where(
-        deliveries.c.commitment.in_((CommitmentState.OWED, CommitmentState.ASKED))
-    )
+    uncommitted = sa.select(sa.func.count()).where(UNCONFIRMED)
     waiting = _waiting(connection)
     live = min((one for one in waiting if one.priority < BACKLOG), key=lambda one: one.since, default=None)
     serving = heartbeats.alive(connection, now=now)
@@ -120,8 +118,8 @@ def overview(connection: Connection, *, now: float) -> Overview:
         oldest_undelivered_positive_s=None if positive is None else now - positive.created_at,
         oldest_undelivered_positive=None if positive is None else positive.series_id,
         failed_deliveries=int(failed),
-        refused_series=tuple(settling.refused(connection)),
-        owed=settling.owed(connection),
+        refused_series=tuple(whereabouts.refused(connection)),
+        owed=whereabouts.owed(connection),
         uncommitted=int(connection.scalar(uncommitted) or 0),
         oldest_live_s=None if live is None else now - live.since,
         longest_waiting_live=None if live is None else live.id,

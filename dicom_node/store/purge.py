@@ -10,8 +10,8 @@ from sqlalchemy import Connection
 
 from dicom_node.store.database import Database
 from dicom_node.store.tables import (
-    CommitmentState,
-    DeliveryState,
+    OPEN,
+    UNCONFIRMED,
     JobState,
     SeriesState,
     deliveries,
@@ -59,12 +59,9 @@ def _is_old(quiet_since: float) -> tuple[sa.ColumnElement[bool], ...]:
 
 def _holding(unasked: Collection[str]) -> dict[str, sa.ColumnElement[bool]]:
     """What keeps a series however old it is."""
-    owed = _has_object(_has_delivery(deliveries.c.state.in_((DeliveryState.WAITING, DeliveryState.FAILED))))
+    owed = _has_object(_has_delivery(OPEN))
     uncommitted = _has_object(  # a destination may still say that it has lost what we sent
-        _has_delivery(
-            deliveries.c.commitment.in_((CommitmentState.OWED, CommitmentState.ASKED)),
-            deliveries.c.destination.not_in(unasked),
-        )
+        _has_delivery(UNCONFIRMED, deliveries.c.destination.not_in(unasked))
     )
     promised = sa.exists().where(instances.c.series_id == series.c.id, instances.c.committed_at.is_not(None))
     return {"owed": owed, "uncommitted": uncommitted, "promised": promised}

@@ -230,6 +230,11 @@ deliveries = Table(
     Index(None, "commitment", "destination", "commitment_at"),
 )
 
+OPEN = deliveries.c.state.in_((DeliveryState.WAITING, DeliveryState.FAILED))
+"""Whether it is owed: also what was refused, as `dicom-node retry` tries it again."""
+UNCONFIRMED = deliveries.c.commitment.in_((CommitmentState.OWED, CommitmentState.ASKED))
+"""Whether it is delivered, and its destination is asked to commit to keeping it and has not."""
+
 commitments = Table(
     "commitments",  # what others asked us to commit to; answered on an association of our own
     metadata,

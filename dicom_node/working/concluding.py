@@ -21,7 +21,7 @@ from dicom_node.errors import LeaseLost, StoreFull, StoreUnavailable
 from dicom_node.headers import eligibility
 from dicom_node.logs import fields, trace
 from dicom_node.report.header import InconsistentSeries
-from dicom_node.store import jobs, outbox, series
+from dicom_node.store import jobs, outbox, series, whereabouts
 from dicom_node.store.database import Database
 from dicom_node.store.jobs import Job
 from dicom_node.store.results import SliceResult
@@ -117,7 +117,7 @@ class Concluding:
     def _refuse(self, job: Job, one: series.Series, instances: Sequence[Instance], reason: str) -> None:
         """Nothing is sent, unless an earlier result of the series is out: then NOT EVALUATED supersedes it."""
         with self._database.read() as connection:
-            stands = outbox.stands(connection, job.series_id)
+            stands = whereabouts.stands(connection, job.series_id)
         if not stands:
             self._end(job, JobState.REFUSED, reason=reason)
             return
@@ -154,8 +154,8 @@ class Concluding:
         headers = spooled.headers(instances, self._spool)
         found = reporting.with_limits(found, headers, (each.facts.age_years for each in instances))
         with self._database.read() as connection:
-            earlier = outbox.predecessors(connection, job.series_id, job.run)
-            told = outbox.told(connection, job.series_id, before_run=job.run)
+            earlier = whereabouts.predecessors(connection, job.series_id, job.run)
+            told = whereabouts.told(connection, job.series_id, before_run=job.run)
         first = [each for each in map(reporting.first_built, earlier) if each is not None]
         predecessors = [spooled.reference(one, each, self._spool) for each in first]
         left = bool(first) and spooled.is_elsewhere(first[0], headers[0], self._spool)
@@ -179,7 +179,7 @@ class Concluding:
             if left:
                 series.note_left_behind(connection, job.series_id, job.id, told, now=now)
             to = owed_to(ObjectKind.REPORT)
-            to += [name for name in outbox.waiting_for_reports(connection, job.series_id) if name not in to]
+            to += [name for name in whereabouts.waiting_for_reports(connection, job.series_id) if name not in to]
             outbox.supersede(connection, job.series_id, job.run, now=now)
             outbox.put(connection, job.id, [reporting.stored(built, self._spool)], to, now=now)
             jobs.settle_delivered(connection, job.id, now=now)

@@ -21,7 +21,7 @@ from dicom_node.errors import StoreFull, StoreUnavailable
 from dicom_node.logs import fields, trace
 from dicom_node.report import picture
 from dicom_node.report.picture import Shown
-from dicom_node.store import jobs, outbox, results, series
+from dicom_node.store import jobs, outbox, results, series, whereabouts
 from dicom_node.store.database import Database
 from dicom_node.store.jobs import Record
 from dicom_node.store.outbox import MadeObject
@@ -67,7 +67,7 @@ class Extras:
                 return False
             one = series.get(connection, job.series_id)
             instances = series.instances_of(connection, job.series_id)
-            told = outbox.told(connection, job.series_id, before_run=job.run)
+            told = whereabouts.told(connection, job.series_id, before_run=job.run)
         if one is None:  # forgotten in between
             return True
         with self._database.write() as connection:
@@ -148,9 +148,11 @@ class Extras:
                 continue
             with self._database.read() as connection:
                 runs = [each.id for each in jobs.of_series(connection, one.id) if each.run < run.number]
-                taken = [each for job_id in runs for each in outbox.taken_by(connection, job_id, peer.name)]
+                taken = [each for job_id in runs for each in whereabouts.taken_by(connection, job_id, peer.name)]
                 sure = [
-                    each for job_id in runs for each in outbox.taken_by(connection, job_id, peer.name, for_sure=True)
+                    each
+                    for job_id in runs
+                    for each in whereabouts.taken_by(connection, job_id, peer.name, for_sure=True)
                 ]
             told = [spooled.named_by(each, self._spool) for each in sure if each.kind is ObjectKind.WITHDRAWAL]
             untold = [each for each in taken if each.sop_instance_uid not in set().union(*told)]

@@ -67,7 +67,7 @@ STEPS = {
     "before picture's commit": Step(WORKER, "dicom_node.store.jobs:extras_made", "after"),
     "after picture's commit": Step(WORKER, "dicom_node.store.jobs:extras_made", "committed"),
     "before delivery": Step(RECEIVER, "dicom_node.delivering.sender:Sender._outgoing", "after"),
-    "after delivery": Step(RECEIVER, "dicom_node.delivering.sender:Sender._settle", "before"),
+    "after delivery": Step(RECEIVER, "dicom_node.delivering.sender:Sender._answered", "before"),
     "before delivery's commit": Step(RECEIVER, "dicom_node.store.outbox:delivered", "after"),
     "after delivery's commit": Step(RECEIVER, "dicom_node.store.outbox:delivered", "committed"),
     "before question's commit": Step(RECEIVER, f"{_COMMITMENT}:ask", "after"),

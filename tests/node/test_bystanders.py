@@ -11,7 +11,7 @@ import pytest
 from made import NOW, SERIES, STUDY, Made, changed, ct, made_node
 from sqlalchemy import Connection, select
 
-from dicom_node.store import commitment, forget, jobs, outbox, purge, results, series, settling
+from dicom_node.store import commitment, forget, jobs, outbox, purge, results, series, whereabouts
 from dicom_node.store.jobs import Job
 from dicom_node.store.tables import commitments, deliveries, events, instances, objects, slice_results
 from dicom_node.store.tables import jobs as jobs_table
@@ -158,10 +158,10 @@ ACTIONS: dict[str, Callable[[Connection, Its], object]] = {
     "postpone": lambda c, its: outbox.postpone(c, its.waiting, until=NOW, status=None, error="why"),
     "give_up": lambda c, its: outbox.give_up(c, its.waiting, now=NOW, status=1, error="why"),
     "supersede": lambda c, its: outbox.supersede(c, ITS, 5, now=NOW),
-    "cancel": lambda c, its: outbox.cancel(c, its.jobs[0]),
+    "cancel": lambda c, its: outbox.cancel(c, its.jobs[0], now=NOW),
     "try_again": lambda c, its: outbox.try_again(c, ITS, now=NOW + 1),
-    "keep_back": lambda c, its: settling.keep_back(c, ITS, now=NOW),
-    "outdate": lambda c, its: settling.outdate(c, ITS, its.report, "PACS1", now=NOW),
+    "keep_back": lambda c, its: outbox.keep_back(c, ITS, now=NOW),
+    "outdate": lambda c, its: outbox.outdate(c, ITS, its.report, "PACS1", now=NOW),
     "ask postponed": lambda c, its: commitment.postpone(c, f"2.25.{ITS}", until=NOW, error="why"),
     "committed": lambda c, its: commitment.settle(c, f"2.25.{ITS}", _every(c), {}, now=NOW, wait_s=float),
     "lost": lambda c, its: commitment.settle(c, f"2.25.{ITS}", (), dict.fromkeys(_every(c), 1), now=NOW, wait_s=float),
@@ -187,11 +187,11 @@ QUESTIONS: dict[str, Callable[[Connection, Its], object]] = {
     "results": lambda c, its: results.of_series(c, ITS, VERSION),
     "of_series": lambda c, its: jobs.of_series(c, ITS),
     "of_study_with_result": lambda c, its: jobs.of_study_with_result(c, its.series.study_uid),
-    "told": lambda c, its: outbox.told(c, ITS, before_run=3),
-    "predecessors": lambda c, its: outbox.predecessors(c, ITS, 3),
-    "taken_by": lambda c, its: outbox.taken_by(c, its.jobs[1], "PACS1"),
-    "standing_in_for": lambda c, its: outbox.standing_in_for(c, f"2.25.{ITS}2{len('report')}", "PACS1"),
-    "objects_of": lambda c, its: outbox.objects_of(c, its.jobs[1]),
+    "told": lambda c, its: whereabouts.told(c, ITS, before_run=3),
+    "predecessors": lambda c, its: whereabouts.predecessors(c, ITS, 3),
+    "taken_by": lambda c, its: whereabouts.taken_by(c, its.jobs[1], "PACS1"),
+    "standing_in_for": lambda c, its: whereabouts.standing_in_for(c, f"2.25.{ITS}2{len('report')}", "PACS1"),
+    "objects_of": lambda c, its: whereabouts.objects_of(c, its.jobs[1]),
     "due": lambda c, its: [one for one in outbox.due(c, "PACS1", now=NOW, longest_wait_s=60.0) if one.series_id == ITS],
     "current": lambda c, its: commitment.current(c, {its.images[0].sop_instance_uid}),
     "find": lambda c, its: forget.find(c, patient=its.patient, study_uid=None),

@@ -20,7 +20,7 @@ from dicom_node.delivering import reporting
 from dicom_node.delivering.sender import Sender
 from dicom_node.network.stand_in import StandInPacs
 from dicom_node.report import provenance, sr
-from dicom_node.store import destinations, outbox, purge, series, settling
+from dicom_node.store import destinations, outbox, purge, series, whereabouts
 from dicom_node.store.database import Connection
 from dicom_node.store.outbox import Delivery, MadeObject
 from dicom_node.store.tables import deliveries, jobs, objects
@@ -131,7 +131,7 @@ def test_a_picture_that_waits_is_not_sent_after_a_newer_result(node: Made) -> No
 def test_what_was_begun_without_a_word_may_be_there_and_what_was_refused_is_not(node: Made) -> None:
     def told() -> list[str]:
         with node.database.read() as connection:
-            return [row.kind for row in outbox.taken_by(connection, 1, "PACS1")]
+            return [row.kind for row in whereabouts.taken_by(connection, 1, "PACS1")]
 
     run(node, 1, "report")
     (delivery,) = due(node)
@@ -188,9 +188,9 @@ def test_a_destination_that_is_gone_is_owed_nothing_and_the_others_are(node: Mad
     run(node, 2, "report")
     act(node, outbox.give_up, due(node, "GONE")[0], now=NOW, status=0x0124, error="not authorized")
     with node.database.write() as connection:
-        assert settling.owed(connection) == {"GONE": 1, "PACS1": 1}
-        assert settling.cancel_for(connection, "GONE", now=NOW) == 1
-        assert settling.owed(connection) == {"PACS1": 1}
+        assert whereabouts.owed(connection) == {"GONE": 1, "PACS1": 1}
+        assert outbox.cancel_for(connection, "GONE", now=NOW) == 1
+        assert whereabouts.owed(connection) == {"PACS1": 1}
     assert node.rows(jobs)[0].state == "delivered"
     assert len(due(node)) == 1
 
@@ -202,9 +202,9 @@ def test_a_destination_that_is_gone_is_not_waited_for_to_confirm_what_it_has(nod
     later = NOW + 1e6
     with node.database.write() as connection:
         assert purge.deletable(connection, quiet_since=later) == []
-        assert settling.owed(connection) == {"GONE": 1}
-        assert settling.cancel_for(connection, "GONE", now=NOW) == 1
-        assert settling.owed(connection) == {}
+        assert whereabouts.owed(connection) == {"GONE": 1}
+        assert outbox.cancel_for(connection, "GONE", now=NOW) == 1
+        assert whereabouts.owed(connection) == {}
         assert len(purge.deletable(connection, quiet_since=later)) == 1
 
 
@@ -215,7 +215,8 @@ def test_what_is_not_owed_any_more_is_neither_begun_nor_replaced(node: Made) -> 
     run(node, 1, "report")
     (delivery,) = due(node)
     with node.database.write() as connection:
-        outbox.cancel(connection, 1)
+        assert outbox.cancel(connection, 1, now=NOW) == 1
+    assert node.rows(jobs)[0].state == "delivered"  # it owes nothing more
     assert not act(node, outbox.begin, delivery, now=NOW)
     assert not act(node, outbox.replace, delivery, "2.25.77", store, now=NOW)
     assert states(node) == ["cancelled"]
@@ -333,11 +334,11 @@ def test_a_result_that_went_to_nobody_does_not_stand_whatever_went_of_other_seri
         run(node, 1, "report", of_series=number)
     with node.database.write() as connection:
         connection.execute(deliveries.delete().where(deliveries.c.object_id == 2))
-        assert [outbox.stands(connection, number) for number in (1, 2)] == [True, False]
+        assert [whereabouts.stands(connection, number) for number in (1, 2)] == [True, False]
 
 
 def named(connection: Connection, run: int) -> list[str]:
-    return [made.sop_instance_uid for of_run in outbox.predecessors(connection, 1, run) for made in of_run]
+    return [made.sop_instance_uid for of_run in whereabouts.predecessors(connection, 1, run) for made in of_run]
 
 
 def test_a_report_supersedes_all_that_a_destination_may_have_since_one_that_it_surely_has(node: Made) -> None:
@@ -377,9 +378,9 @@ def test_a_result_stands_as_long_as_one_destination_has_heard_nothing_newer(node
         connection.execute(deliveries.update().where(deliveries.c.id != 3).values(state="delivered"))
         connection.execute(deliveries.update().where(deliveries.c.id == 3).values(state="cancelled"))
         connection.execute(jobs.update().where(jobs.c.run == 2).values(outcome="not evaluated"))
-        assert outbox.stands(connection, 1)  # at PACS1
+        assert whereabouts.stands(connection, 1)  # at PACS1
         connection.execute(deliveries.update().where(deliveries.c.id == 3).values(state="delivered"))
-        assert not outbox.stands(connection, 1)
+        assert not whereabouts.stands(connection, 1)
 
 
 def test_a_run_of_which_only_a_withdrawal_is_sent_is_no_predecessor(node: Made) -> None:
@@ -388,5 +389,5 @@ def test_a_run_of_which_only_a_withdrawal_is_sent_is_no_predecessor(node: Made) 
     act(node, outbox.delivered, due(node)[0], 0, now=NOW)
     run(node, 2, "report", "withdrawal")
     with node.database.write() as connection:
-        settling.keep_back(connection, 1, now=NOW)
+        outbox.keep_back(connection, 1, now=NOW)
         assert named(connection, 3) == ["2.25.12"]

@@ -24,7 +24,7 @@ from dicom_node.network.stand_in import StandInPacs, free_port
 from dicom_node.report import provenance, reading, sr
 from dicom_node.report.context import Reference
 from dicom_node.status import StoreStatus
-from dicom_node.store import outbox, series
+from dicom_node.store import outbox, series, whereabouts
 from dicom_node.store.tables import deliveries, destinations, jobs, objects
 from dicom_node.store.tables import series as series_table
 
@@ -253,7 +253,7 @@ def test_a_pacs_that_says_only_when_it_is_sent_one_that_it_takes_no_such_class_g
     assert [s.sop_class_uid for s in there.stored] == [SR_88_33]
     assert node.rows(jobs)[0].state == "delivered"
     with node.database.read() as connection:  # what was refused is not there
-        assert [made.sop_class_uid for made in outbox.taken_by(connection, 1, "PACS1")] == [SR_88_33]
+        assert [made.sop_class_uid for made in whereabouts.taken_by(connection, 1, "PACS1")] == [SR_88_33]
 
 
 def test_the_class_that_was_taken_is_offered_first_the_next_time(node: Made, pacs: Callable[..., StandInPacs]) -> None:
