@@ -53,7 +53,7 @@ def overview(console: Console, found: Overview, *, free_mib: int | None, now: fl
         console.print(f"delivered, storage commitment not yet confirmed: {found.uncommitted}")
     console.print("free disk: unknown" if free_mib is None else f"free disk: {free_mib} MiB")
     if found.newest:
-        newest = Table("id", "state", "images", "run", "outcome", "last image", "reason", title="Newest series")
+        newest = Table("id", "state", "images", "run", "outcome", "last change", "reason", title="Newest series")
         newest.title_justify = "left"
         for line in found.newest:
             last = f"{age(now - line.last_at)} ago"

@@ -40,6 +40,7 @@ class Line:
     outcome: str | None
     first_at: float
     last_at: float
+    """When its last image came, be it again, or it was held for a person: retention counts from then."""
 
 
 @dataclass(frozen=True)
