@@ -146,7 +146,7 @@ def finish(
         finished_at=now,
         **UNLEASED,
     )
-    # What a person asked for is done: further images are judged by the rules, by which two patients may be in the study.
+    # What a person asked for is done; for further images the rules hold again: another patient may be in the study.
     connection.execute(series.update().where(series.c.id == job.series_id).values(forced=False))
     detail = " ".join(filter(None, (outcome, reason))) or None
     note(connection, state, now=now, series_id=job.series_id, job_id=job.id, detail=detail)
