@@ -35,7 +35,7 @@ from dicom_node.config import Peer
 from dicom_node.errors import NodeError, PeerError
 from dicom_node.network import scu
 from dicom_node.network.stand_in import StandInPacs, Stored, free_port
-from dicom_node.report import reading, text
+from dicom_node.report import readback, text
 
 SCANNER_AET = "DEMO_CT"
 NODE_AET = "DEMO_NODE"
@@ -208,15 +208,15 @@ def _tell(
     console: Console, output: Path, patients: list[Patient], sent_at: dict[str, float], arrived: list[Stored]
 ) -> int:
     """Print what came back, as the reports themselves say it, and leave the files; returns the exit status."""
-    reports: dict[str, tuple[reading.ParsedReport, Stored]] = {}
+    reports: dict[str, tuple[readback.ParsedReport, Stored]] = {}
     pictures: dict[str, Stored] = {}
     for stored in arrived:
         if stored.sop_class_uid == SecondaryCaptureImageStorage:
             pictures[str(pydicom.dcmread(stored.path, stop_before_pixels=True).StudyInstanceUID)] = stored
             continue
         try:
-            parsed = reading.parse(stored.path)
-        except reading.NotAReport as exc:
+            parsed = readback.parse(stored.path)
+        except readback.NotAReport as exc:
             console.print(f"[bold red]an object that arrived cannot be read as a report:[/] {exc}")
         else:
             reports[parsed.study_instance_uid] = parsed, stored

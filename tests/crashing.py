@@ -37,7 +37,7 @@ from dicom_node import digests, scanner, uids
 from dicom_node.errors import PeerError, StoreUnavailable
 from dicom_node.network import commitment, scu
 from dicom_node.network.stand_in import free_port
-from dicom_node.report import reading, sr
+from dicom_node.report import readback, sr
 from dicom_node.store.database import Database
 from dicom_node.store.tables import commitments, deliveries, instances, jobs, series
 from dtvit.preprocess import preprocessing
@@ -246,7 +246,7 @@ class Soak:
         reports: dict[str, dict[str, Any]] = {study.uid: {} for study in self.studies}
         for stored in list(self.pacs.stored):
             if stored.sop_class_uid in SR_CLASSES:
-                parsed = reading.parse(stored.path)
+                parsed = readback.parse(stored.path)
                 seen = reports[parsed.study_instance_uid].setdefault(stored.sop_instance_uid, parsed)
                 assert seen == parsed, "the same object was sent with other content"
         for study in self.studies:
@@ -436,7 +436,7 @@ class Soak:
 
     def _study_of(self, path: Path) -> str:
         if path not in self._study_uids:
-            self._study_uids[path] = str(reading.parse(path).study_instance_uid)
+            self._study_uids[path] = str(readback.parse(path).study_instance_uid)
         return self._study_uids[path]
 
     def figures(self) -> dict[str, Any]:

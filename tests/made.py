@@ -107,6 +107,15 @@ def changed(ds: Dataset, **values: Any) -> Dataset:
     return other
 
 
+def undeclared(**texts: str) -> dict[str, Any]:
+    """Values for `ct` in UTF-8 that does not say so."""
+    return {"SpecificCharacterSet": None, **{keyword: _as_latin(text) for keyword, text in texts.items()}}
+
+
+def _as_latin(text: str) -> str:
+    return text.encode().decode("latin-1")
+
+
 def encoded(ds: Dataset, syntax: str = uid.ExplicitVRLittleEndian) -> bytes:
     """The data set as it travels over an association."""
     buffer = DicomBytesIO()

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 import pydicom
 
 from dicom_node.errors import NodeError, NotFound
-from dicom_node.headers.header import patient_digest
+from dicom_node.headers.identity import patient_digest, patient_digests
+from dicom_node.headers.texts import read_text
 from dicom_node.logs import fields
 from dicom_node.store import forget, purge
 from dicom_node.store.database import Database
@@ -34,8 +35,9 @@ class Whom:
     study_uid: str | None = None
 
     @property
-    def patient(self) -> str | None:
-        return None if self.patient_id is None else patient_digest(self.patient_id)
+    def patients(self) -> frozenset[str]:
+        """Digests that are in rows of this patient."""
+        return frozenset() if self.patient_id is None else patient_digests(self.patient_id)
 
 
 @dataclass(frozen=True)
@@ -54,17 +56,17 @@ class Forgotten:
 def search(database: Database, whom: Whom) -> Found:
     """The series from which something will go; even if there are none, there may be files without a row."""
     with database.read() as connection:
-        return forget.find(connection, patient=whom.patient, study_uid=whom.study_uid)
+        return forget.find(connection, patients=whom.patients, study_uid=whom.study_uid)
 
 
 def erase(database: Database, spool: Spool, whom: Whom, *, now: float) -> Forgotten:
     """Erase for good, whatever is in progress; what arrives later is new. Raises NotFound."""
     with database.write_alone() as connection:
-        found = forget.find(connection, patient=whom.patient, study_uid=whom.study_uid)
+        found = forget.find(connection, patients=whom.patients, study_uid=whom.study_uid)
         former = forget.objects_of(connection, found.former)
         former_objects = [number for number, file in former.items() if _is_of(spool, file, whom)]
         held = forget.held(connection, [*forget.objects_of(connection, found.series), *former_objects])
-        erased = forget.erase(connection, found, patient=whom.patient, former_objects=former_objects, now=now)
+        erased = forget.erase(connection, found, patients=whom.patients, former_objects=former_objects, now=now)
     trouble: list[str] = []
     came: Found | None = None
     for name in erased.files:
@@ -117,9 +119,9 @@ def _is_of(spool: Spool, name: str, whom: Whom) -> bool:
     """By the file's own header; an unreadable file is nobody's, and goes when its retention ends."""
     try:
         ds = pydicom.dcmread(spool.path(name), specific_tags=["PatientID", "StudyInstanceUID"], stop_before_pixels=True)
-        patient_id, study_uid = str(ds.get("PatientID") or ""), str(ds.get("StudyInstanceUID") or "")
+        patient_id, study_uid = (read_text(ds, keyword) or "" for keyword in ("PatientID", "StudyInstanceUID"))
     except Exception:  # noqa: BLE001 - pydicom promises no class of exception for what is broken
         return False
     if whom.study_uid is not None:
         return study_uid == whom.study_uid
-    return bool(patient_id) and patient_digest(patient_id) == whom.patient
+    return bool(patient_id) and patient_digest(patient_id) in whom.patients

@@ -27,7 +27,7 @@ def report_show(named: str, as_html: bool, config_path: Path) -> None:
     from rich.console import Console
 
     from dicom_node.report import screen, text
-    from dicom_node.report.reading import NotAReport, load
+    from dicom_node.report.readback import NotAReport, load
     from dicom_node.uids import is_valid
 
     is_file = Path(named).is_file()

@@ -18,9 +18,9 @@ from pydicom.uid import EncapsulatedPDFStorage, KeyObjectSelectionDocumentStorag
 
 from dicom_node import __version__, uids
 from dicom_node.config import Peer, Results
-from dicom_node.report import capture, keyobjects, picture, reading, sr, wording
+from dicom_node.report import capture, keyobjects, picture, readback, sr, wording
+from dicom_node.report.carried import lossy_ratios, series_number
 from dicom_node.report.context import Algorithm, Reference, ReportContext
-from dicom_node.report.header import lossy_ratios, series_number
 from dicom_node.report.picture import Shown
 from dicom_node.report.provenance import to_bytes
 from dicom_node.store.jobs import Job, Record
@@ -273,7 +273,7 @@ def in_other_class(original: Dataset, sop_class_uid: str, there: Mapping[str, Se
     that one in this class, in the first, or not at all. Its UIDs are derived from the original's and from those that it
     names, so that destinations which have the same get the same.
     """
-    named = [each for one in reading.predecessors(original) for each in _as_it_is_there(one, there)]
+    named = [each for one in readback.predecessors(original) for each in _as_it_is_there(one, there)]
     names = (str(original.SOPInstanceUID), sop_class_uid, *(each.sop_instance_uid for each in named))
     instance_uid, series_uid = uids.derived(*names, "instance"), uids.derived(*names, "series")
     ds = sr.as_sop_class(original, sop_class_uid, instance_uid, series_uid, named)

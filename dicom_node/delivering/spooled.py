@@ -13,9 +13,10 @@ import pydicom
 from pydicom.dataset import Dataset
 
 from dicom_node.errors import StoreUnavailable
+from dicom_node.headers.texts import UNREADABLE, read_text
 from dicom_node.logs import fields, trace
+from dicom_node.report.carried import LOOKED_AT, is_carriable, without_long_values
 from dicom_node.report.context import Reference
-from dicom_node.report.header import LOOKED_AT, UNREADABLE, is_carriable, read_text, without_long_values
 from dicom_node.store.outbox import MadeObject
 from dicom_node.store.series import Instance, Series
 from dicom_node.store.spool import Spool

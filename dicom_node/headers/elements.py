@@ -21,9 +21,10 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.tag import BaseTag
-from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, PersonName
+from pydicom.valuerep import EXPLICIT_VR_LENGTH_32
 
 from dicom_node.errors import InvalidObject
+from dicom_node.headers.texts import PLAIN, text_of
 from dicom_node.status import StoreStatus
 from dtvit.reading import stepping
 from dtvit.reading.stepping import CHARACTER_SET, PIXEL_DATA, UNDEFINED, Pixels, Unusual
@@ -69,11 +70,10 @@ class Elements:
         if plain is not None:
             return plain or None
         value = self._value(keyword)
-        if value is None:
+        try:
+            return None if value is None else text_of(value, self._dataset) or None
+        except Exception:  # noqa: BLE001 - as in `_value`
             return None
-        if isinstance(value, pydicom.multival.MultiValue | list | tuple):
-            value = "\\".join(map(str, value))
-        return str(value).strip(" \0") or None
 
     def number(self, keyword: str) -> float | None:
         plain = self._plain(keyword, {"DS"})
@@ -99,7 +99,7 @@ class Elements:
         plain = self._plain(keyword, {"DS"})
         numbers = _floats(plain) if plain is not None else None
         if numbers is None:
-            value = self._value(keyword)
+            value = self._plain_value(keyword)
             try:
                 numbers = tuple(float(v) for v in value) if value is not None else ()
             except (TypeError, ValueError):
@@ -172,28 +172,29 @@ class Elements:
         return ds
 
     def _value(self, keyword: str) -> Any:
-        """The element's value; None where it is absent, empty, undecodable, or neither text nor number."""
+        """The element's value; None where it is absent or undecodable."""
         if self._read is None and _tag(keyword)[0] not in self._raw:
             return None
         try:
-            value = None if _is_long(self._dataset, keyword, self._longest) else self._dataset.get(keyword)
+            return None if _is_long(self._dataset, keyword, self._longest) else self._dataset.get(keyword)
         except Exception:  # noqa: BLE001 - pydicom lets any exception of any VR's decoder through; the value is optional
             return None
+
+    def _plain_value(self, keyword: str) -> Any:
+        """The element's value; None where it is empty, too, or neither text nor number."""
+        value = self._value(keyword)
         if isinstance(value, pydicom.multival.MultiValue | list | tuple):
-            return value if all(isinstance(v, _PLAIN) for v in value) else None
-        return value if isinstance(value, _PLAIN) and value != "" else None
+            return value if all(isinstance(v, PLAIN) for v in value) else None
+        return value if isinstance(value, PLAIN) and value != "" else None
 
     def _converted(self, keyword: str, convert: Callable[[Any], Any]) -> Any:
-        value = self._value(keyword)
+        value = self._plain_value(keyword)
         if isinstance(value, pydicom.multival.MultiValue) and len(value):
             value = value[0]
         try:
             return None if value is None else convert(value)
         except (TypeError, ValueError, OverflowError):
             return None
-
-
-_PLAIN = (str, int, float, PersonName)  # an element may come under any VR, a sequence among them
 
 
 def _items(ds: Dataset, keyword: str, longest: int) -> Sequence | None:

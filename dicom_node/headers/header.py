@@ -16,6 +16,7 @@ from dicom_node.errors import InvalidObject
 from dicom_node.headers import elements, facts
 from dicom_node.headers.elements import Elements
 from dicom_node.headers.facts import Facts
+from dicom_node.headers.identity import IDENTITY, identity_digest, patient_of
 from dicom_node.status import StoreStatus
 
 # A value that breaks the standard's rules is read as it is: pydicom's warning would quote it, and it may be a name.
@@ -28,15 +29,6 @@ CT_IMAGE_STORAGE = frozenset(
         "1.2.840.10008.5.1.4.1.1.2.2",  # Legacy Converted Enhanced CT Image Storage
     }
 )
-_IDENTITY = (
-    "PatientID",
-    "IssuerOfPatientID",
-    "PatientName",
-    "PatientBirthDate",
-    "PatientSex",
-    "StudyInstanceUID",
-    "AccessionNumber",
-)
 _TAKEN = (
     *facts.ACQUIRED,
     ("SeriesDate", "SeriesTime"),
@@ -44,7 +36,7 @@ _TAKEN = (
     ("ContentDate", "ContentTime"),
 )
 _READ = frozenset(
-    {"SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", *_IDENTITY, *facts.KEYWORDS}
+    {"SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", *IDENTITY, *facts.KEYWORDS}
     | {keyword for pair in _TAKEN for keyword in pair if keyword is not None}
 )
 
@@ -58,7 +50,7 @@ class Header:
     identity: str
     """Digest of patient and study; instances of one series must share it."""
     patient: str
-    """Digest of the patient's ID alone (`patient_digest`): series of one study must share it."""
+    """Digest of the patient's ID alone (`identity.patient_digest`): series of one study must share it."""
     taken_at: datetime | None
     """When the image was taken, as far as the header says, in the scanner's time zone; not kept."""
     facts: Facts
@@ -127,8 +119,8 @@ def _header(
         sop_instance_uid=sop_instance_uid,
         study_uid=study,
         series_uid=series,
-        identity=_identity(of),
-        patient=_patient(of),
+        identity=identity_digest(of),
+        patient=patient_of(of),
         taken_at=facts.moment(of, _TAKEN),
         facts=facts.read(of),
     )
@@ -159,33 +151,3 @@ def pixel_digest(data_set: bytes | bytearray, transfer_syntax_uid: str) -> str:
     """
     _, pixels = _elements(data_set, transfer_syntax_uid, frozenset())
     return "" if pixels is None else hashlib.sha256(pixels).hexdigest()
-
-
-def patient_digest(patient_id: str) -> str:
-    """By this the instances of a patient are found again; the ID itself is in no row."""
-    return hashlib.sha256(patient_id.strip().encode()).hexdigest()
-
-
-NOBODY = patient_digest("\0\0")
-"""The digest for an object without Patient ID, name and birth date."""
-
-
-def _identity(of: Elements) -> str:
-    digest = hashlib.sha256()
-    for keyword in _IDENTITY:
-        text = _name(of) if keyword == "PatientName" else (of.text(keyword) or "").strip()
-        digest.update(text.encode() + b"\0")
-    return digest.hexdigest()
-
-
-def _name(of: Elements) -> str:
-    """Trailing delimiters of a name and its groups mean nothing (PS3.5 6.2.1.2), but some devices write them all."""
-    return "=".join(group.rstrip("^ ") for group in (of.text("PatientName") or "").split("=")).rstrip("=").strip()
-
-
-def _patient(of: Elements) -> str:
-    """By ID, whatever name was corrected since; by name and birth date where there is no ID."""
-    patient_id = (of.text("PatientID") or "").strip()
-    if patient_id:
-        return patient_digest(patient_id)
-    return patient_digest("\0".join(("", _name(of), of.text("PatientBirthDate") or "")))

@@ -15,6 +15,8 @@ from dicom_node.errors import InvalidObject
 from dicom_node.headers import eligibility
 from dicom_node.headers.eligibility import ByHeader
 from dicom_node.headers.header import Header, of_file
+from dicom_node.headers.identity import comparable
+from dicom_node.headers.texts import read_text
 
 _WHO = ("PatientID", "PatientName", "PatientBirthDate")
 _WHERE = ("InstitutionName", "Manufacturer", "ManufacturerModelName")
@@ -73,7 +75,7 @@ def _read(path: Path) -> Instance:
         sop_instance_uid=one.sop_instance_uid,
     )
     ds = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=[*_WHO, *_WHERE])
-    told = {keyword: _printable(str(ds.get(keyword) or "")) for keyword in (*_WHO, *_WHERE)}
+    told = {key: _printable(comparable(key, read_text(ds, key))) for key in (*_WHO, *_WHERE)}
     # Where nothing names the patient, only a study surely belongs together.
     named = (
         f"name {told['PatientName']} {told['PatientBirthDate']}" if told["PatientName"] else f"study {header.study_uid}"

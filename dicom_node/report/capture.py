@@ -10,7 +10,7 @@ from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset
 from pydicom.uid import EncapsulatedPDFStorage, SecondaryCaptureImageStorage
 
-from dicom_node.report import codes, header, order, wording
+from dicom_node.report import carried, codes, order, wording
 from dicom_node.report.context import ReportContext, check_findings
 from dicom_node.report.provenance import code_item, coding_scheme, file_meta, sign
 from dtvit.findings import SeriesFindings, SliceFinding
@@ -30,7 +30,7 @@ def build(
     """
     ds = _filed(SecondaryCaptureImageStorage, "OT", "picture", headers, findings, context)
     ds.ImageType = ["DERIVED", "SECONDARY"]
-    ds.LossyImageCompression = "01" if header.lossy_ratios(headers) else "00"
+    ds.LossyImageCompression = "01" if carried.lossy_ratios(headers) else "00"
     ds.BodyPartExamined, ds.PatientOrientation = "HEAD", ""
     ds.DerivationDescription = f"Summary of an AI result, not for diagnosis. {wording.headline(findings)}"
     ds.DateOfSecondaryCapture, ds.TimeOfSecondaryCapture = ds.ContentDate, ds.ContentTime
@@ -75,8 +75,8 @@ def _filed(
     """What all objects made from a page have in common."""
     check_findings(findings)
     with disable_value_validation():  # its warnings quote values, which may be names
-        header.check_one_series(headers)
-        ds = header.patient_and_study(headers[0])
+        carried.check_one_series(headers)
+        ds = carried.patient_and_study(headers[0])
         ds.update(order.of_image(headers[0], ds))
     ds.file_meta = file_meta(sop_class_uid, context.sop_instance_uid)
     ds.SOPClassUID, ds.SOPInstanceUID = sop_class_uid, context.sop_instance_uid

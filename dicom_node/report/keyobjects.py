@@ -21,7 +21,8 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
-from dicom_node.report import codes, header, order, wording
+from dicom_node.headers.texts import read_text
+from dicom_node.report import carried, codes, order, wording
 from dicom_node.report.codes import Concept
 from dicom_node.report.context import Reference, ReportContext, check_findings
 from dicom_node.report.provenance import file_meta, sign
@@ -53,10 +54,10 @@ def positive(headers: Sequence[Dataset], findings: SeriesFindings, context: Repo
     if not chosen:
         return None
     with disable_value_validation():  # its warnings quote values, which may be names
-        header.check_one_series(headers)
-        known = {header.read_text(ds, "SOPInstanceUID"): ds for ds in headers}
-        objects = header.evidence([known[uid] for uid in chosen])
-        told = wording.conclusion(findings, series_number=header.series_number(headers[0]))
+        carried.check_one_series(headers)
+        known = {read_text(ds, "SOPInstanceUID"): ds for ds in headers}
+        objects = carried.evidence([known[uid] for uid in chosen])
+        told = wording.conclusion(findings, series_number=carried.series_number(headers[0]))
         said = " ".join([*told, *filter(None, [context.notice and f"{context.notice}."]), wording.NOT_ASSESSED])
         description = f"{wording.series_description(findings, context.run)} images"
         ds = _document(codes.OF_INTEREST, objects, headers[0], said, context, description)
@@ -101,7 +102,7 @@ def _document(
     from dicom_node.report.tree import observer
 
     for stub in objects:
-        for keyword in header.TYPE_2:
+        for keyword in carried.TYPE_2:
             stub.setdefault(keyword, "")
         if stub.SOPClassUID in IMAGE_CLASSES:
             stub.Rows = stub.Columns = 1  # how highdicom tells an image from other objects; not written
@@ -124,7 +125,7 @@ def _document(
     ds = Dataset()
     ds.update(made)
     ds.file_meta = file_meta(made.SOPClassUID, context.sop_instance_uid)
-    filed = header.patient_and_study(source)
+    filed = carried.patient_and_study(source)
     ds.update(filed)
     ds.update(order.of_document(source, filed))
     sign(ds, context)

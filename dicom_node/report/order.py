@@ -10,7 +10,8 @@ from __future__ import annotations
 from pydicom.dataset import Dataset
 
 from dicom_node import uids
-from dicom_node.report import header
+from dicom_node.headers.texts import read_text
+from dicom_node.report import carried
 from dicom_node.report.codes import Concept
 from dicom_node.report.provenance import code_item
 
@@ -27,7 +28,7 @@ _OF_IMAGES = (
 
 
 def of_document(source: Dataset, filed: Dataset) -> Dataset:
-    """`source`: header of an image; `filed`: what `header.patient_and_study` made from it."""
+    """`source`: header of an image; `filed`: what `carried.patient_and_study` made from it."""
     found = Dataset()
     request = _request(source, filed)
     if request is not None:
@@ -49,11 +50,11 @@ def of_image(source: Dataset, filed: Dataset) -> Dataset:
 
 
 def _request(source: Dataset, filed: Dataset) -> Dataset | None:
-    order: Dataset = next(iter(header.items(source, "RequestAttributesSequence")), Dataset())
+    order: Dataset = next(iter(carried.items(source, "RequestAttributesSequence")), Dataset())
     texts = {}
     for keyword in _TEXTS:
-        said = (header.read_text(place, keyword) for place in (order, source))
-        texts[keyword] = next((t for t in said if t and header.is_carriable(keyword, t)), "")
+        said = (read_text(place, keyword) for place in (order, source))
+        texts[keyword] = next((t for t in said if t and carried.is_carriable(keyword, t)), "")
     accession = filed.get("AccessionNumber")
     if not accession and not any(texts.values()):
         return None
@@ -61,11 +62,11 @@ def _request(source: Dataset, filed: Dataset) -> Dataset | None:
     request.StudyInstanceUID = filed.StudyInstanceUID
     request.ReferencedStudySequence = _studies(order) or _studies(source)
     asked = "RequestedProcedureCodeSequence"
-    triples = header.procedure_codes(order, asked) or header.procedure_codes(source, asked)
+    triples = carried.procedure_codes(order, asked) or carried.procedure_codes(source, asked)
     request.RequestedProcedureCodeSequence = [code_item(Concept(*triple, source="the images")) for triple in triples]
-    header.put(request, "AccessionNumber", str(accession or ""))
+    carried.put(request, "AccessionNumber", str(accession or ""))
     for keyword, text in texts.items():
-        header.put(request, keyword, text)
+        carried.put(request, keyword, text)
     if "IssuerOfAccessionNumberSequence" in filed:
         request.IssuerOfAccessionNumberSequence = filed.IssuerOfAccessionNumberSequence
     return request
@@ -74,9 +75,9 @@ def _request(source: Dataset, filed: Dataset) -> Dataset | None:
 def _studies(source: Dataset) -> list[Dataset]:
     """Referenced Study Sequence with only its two UIDs, by which a RIS may know the order."""
     found = []
-    for item in header.items(source, "ReferencedStudySequence"):
+    for item in carried.items(source, "ReferencedStudySequence"):
         keywords = ("ReferencedSOPClassUID", "ReferencedSOPInstanceUID")
-        sop_class, instance = (header.read_text(item, keyword) or "" for keyword in keywords)
+        sop_class, instance = (read_text(item, keyword) or "" for keyword in keywords)
         if uids.is_valid(sop_class) and uids.is_valid(instance):
             reference = Dataset()
             reference.ReferencedSOPClassUID, reference.ReferencedSOPInstanceUID = sop_class, instance

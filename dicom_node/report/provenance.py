@@ -10,7 +10,7 @@ from pydicom.filewriter import dcmwrite
 from pydicom.uid import ExplicitVRLittleEndian
 
 from dicom_node import uids
-from dicom_node.report import codes, header, wording
+from dicom_node.report import carried, codes, wording
 from dicom_node.report.context import Reference, ReportContext
 
 
@@ -33,7 +33,7 @@ def sign(ds: Dataset, context: ReportContext) -> None:
     ds.DeviceSerialNumber = context.device_uid
     ds.ContributingEquipmentSequence = [_equipment(context)]
     when = context.content_datetime.astimezone(
-        header.zone(ds.get("TimezoneOffsetFromUTC")) or context.content_datetime.tzinfo
+        carried.zone(ds.get("TimezoneOffsetFromUTC")) or context.content_datetime.tzinfo
     )
     ds.ContentDate = ds.SeriesDate = ds.InstanceCreationDate = when.strftime("%Y%m%d")
     ds.ContentTime = ds.SeriesTime = ds.InstanceCreationTime = when.strftime("%H%M%S.%f")

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dicom_node.report import codes, text, wording
-from dicom_node.report.reading import NotAReport, ParsedReport, ParsedSlice, parse
+from dicom_node.report.readback import NotAReport, ParsedReport, ParsedSlice, parse
 from dtvit.findings import Outcome
 
 BAR = 24  # characters for 100 %

@@ -1,7 +1,7 @@
 """The Structured Report as a DICOM object: Comprehensive 3D SR, TID 1500, IHE AI Results (AIR).
 
 `build` makes it, `as_sop_class` makes the same report for a PACS that takes no Comprehensive 3D SR. The tree is in
-`tree`, patient and study in `header`, the sentences in `wording`; `provenance` writes it, `reading` reads it back.
+`tree`, patient and study in `carried`, the sentences in `wording`; `provenance` writes it, `readback` reads it back.
 highdicom is only imported inside `build`, so importing this module is quick.
 """
 
@@ -20,9 +20,10 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
 )
 
-from dicom_node.report import header, order, wording
+from dicom_node.headers.texts import read_text
+from dicom_node.report import carried, order, wording
+from dicom_node.report.carried import InconsistentSeries
 from dicom_node.report.context import Reference, ReportContext, check_findings
-from dicom_node.report.header import InconsistentSeries
 from dicom_node.report.provenance import coding_scheme, file_meta, references, sign
 from dtvit.findings import SeriesFindings
 
@@ -42,9 +43,9 @@ def build(headers: Sequence[Dataset], findings: SeriesFindings, context: ReportC
 
 
 def _build(headers: Sequence[Dataset], findings: SeriesFindings, context: ReportContext) -> Dataset:
-    headers = list({header.read_text(ds, "SOPInstanceUID"): ds for ds in headers}.values())
-    header.check_one_series(headers)
-    known = {header.read_text(ds, "SOPInstanceUID") for ds in headers}
+    headers = list({read_text(ds, "SOPInstanceUID"): ds for ds in headers}.values())
+    carried.check_one_series(headers)
+    known = {read_text(ds, "SOPInstanceUID") for ds in headers}
     if any(s.sop_instance_uid not in known for s in findings.slices):
         raise InconsistentSeries("the findings name an image whose header was not given")
 
@@ -56,7 +57,7 @@ def _build(headers: Sequence[Dataset], findings: SeriesFindings, context: Report
     items = list(root.ContentSequence)
     del root.ContentSequence[1:]  # highdicom would copy and search the whole tree: seconds for a few hundred slices
     ds: Dataset = Comprehensive3DSR(
-        evidence=header.evidence(headers),
+        evidence=carried.evidence(headers),
         content=root,
         series_instance_uid=context.series_instance_uid,
         series_number=context.series_number,
@@ -71,7 +72,7 @@ def _build(headers: Sequence[Dataset], findings: SeriesFindings, context: Report
     report.file_meta = file_meta(ds.SOPClassUID, context.sop_instance_uid)
     report.update(ds)
     report.ContentSequence = items
-    filed = header.patient_and_study(headers[0])
+    filed = carried.patient_and_study(headers[0])
     report.update(filed)
     report.update(order.of_document(headers[0], filed))
     sign(report, context)

@@ -14,7 +14,7 @@ from textwrap import fill
 from pydicom.dataset import Dataset
 
 from dicom_node.report import codes, wording
-from dicom_node.report.reading import NotAReport, ParsedReport, ParsedSlice, children, is_named, parse, source_images
+from dicom_node.report.readback import NotAReport, ParsedReport, ParsedSlice, children, is_named, parse, source_images
 from dtvit.findings import Outcome
 
 WIDTH = 100

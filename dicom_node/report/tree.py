@@ -20,9 +20,9 @@ from pydicom.sr.coding import Code
 
 from dicom_node import uids
 from dicom_node.report import codes, wording
+from dicom_node.report.carried import procedure_codes, series_number
 from dicom_node.report.codes import Concept
 from dicom_node.report.context import ReportContext, Title
-from dicom_node.report.header import procedure_codes, series_number
 from dtvit.findings import LOCATIONS, Outcome, SeriesFindings, SliceFinding
 
 CONTAINS = sr.RelationshipTypeValues.CONTAINS

@@ -50,18 +50,18 @@ class Erased:
     files: tuple[str, ...]
 
 
-def find(connection: Connection, *, patient: str | None, study_uid: str | None) -> Found:
-    """By patient (a digest), or by study."""
+def find(connection: Connection, *, patients: Collection[str], study_uid: str | None) -> Found:
+    """By patient (the digests that rows of this one may have), or by study."""
     if study_uid is not None:
         of_study = sa.select(series.c.id).where(series.c.study_uid == study_uid).order_by(series.c.id)
         return Found(tuple(connection.scalars(of_study)))
-    touched = sa.select(instances.c.series_id).where(instances.c.patient == patient)
+    touched = sa.select(instances.c.series_id).where(instances.c.patient.in_(patients))
     seen = sa.select(instances.c.series_id, instances.c.current, instances.c.patient).distinct()
-    patients: dict[tuple[int, bool], set[str]] = defaultdict(set)
+    named: dict[tuple[int, bool], set[str]] = defaultdict(set)
     for row in connection.execute(seen.where(instances.c.series_id.in_(touched))):
-        patients[row.series_id, row.current].add(row.patient)
-    numbers = sorted({number for number, _ in patients})
-    whole = [number for number in numbers if (patients[number, True] or patients[number, False]) == {patient}]
+        named[row.series_id, row.current].add(row.patient)
+    numbers = sorted({number for number, _ in named})
+    whole = [number for number in numbers if (named[number, True] or named[number, False]).issubset(patients)]
     return Found(tuple(whole), tuple(number for number in numbers if number not in whole))
 
 
@@ -88,13 +88,13 @@ def held(connection: Connection, object_ids: Sequence[int]) -> list[Held]:
 
 
 def erase(
-    connection: Connection, found: Found, *, patient: str | None, former_objects: Collection[int], now: float
+    connection: Connection, found: Found, *, patients: Collection[str], former_objects: Collection[int], now: float
 ) -> Erased:
     """Delete rows; the history keeps one line that says how many, and nothing else.
 
-    `former_objects`: those of `found.former` that have the ID of this patient (a digest).
+    `former_objects`: those of `found.former` that have the ID of this patient.
     """
-    former = sa.and_(instances.c.series_id.in_(found.former), instances.c.patient == patient)
+    former = sa.and_(instances.c.series_id.in_(found.former), instances.c.patient.in_(patients))
     going = sa.or_(instances.c.series_id.in_(found.series), sa.and_(former, instances.c.current.is_(True)))
     uids = set(connection.scalars(sa.select(instances.c.sop_instance_uid).where(going)))
     made = len(objects_of(connection, found.series)) + len(former_objects)

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from dicom_node.headers.facts import Facts
-from dicom_node.headers.header import NOBODY
+from dicom_node.headers.identity import NOBODY
 from dicom_node.store.database import note
 from dicom_node.store.tables import JobState, SeriesState, instances, jobs, series, slice_results
 

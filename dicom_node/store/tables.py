@@ -133,8 +133,8 @@ instances = Table(
     Column("size", BigInteger, nullable=False),
     Column("digest", String(64), nullable=False),  # digests.of the encoded data set, without File Meta Information
     Column("pixel_sha256", String(64)),  # once compared with another of its UID; header.pixel_digest
-    Column("identity", String(64), nullable=False),
-    Column("patient", String(64), nullable=False),  # header.patient_digest
+    Column("identity", String(64), nullable=False),  # identity.identity_digest
+    Column("patient", String(64), nullable=False),  # identity.patient_of
     Column("facts", JSON, nullable=False),  # facts.Facts
     Column("ruled_out", Text),  # why, by its header, it is not a slice to classify
     Column("calling_aet", String(16), nullable=False),

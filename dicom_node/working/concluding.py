@@ -20,7 +20,7 @@ from dicom_node.delivering.reporting import Maker
 from dicom_node.errors import LeaseLost, StoreFull, StoreUnavailable
 from dicom_node.headers import eligibility
 from dicom_node.logs import fields, trace
-from dicom_node.report.header import InconsistentSeries
+from dicom_node.report.carried import InconsistentSeries
 from dicom_node.store import jobs, outbox, series, whereabouts
 from dicom_node.store.database import Database
 from dicom_node.store.jobs import Job

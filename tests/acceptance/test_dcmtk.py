@@ -15,7 +15,7 @@ from pydicom.dataset import Dataset
 from running import NODE, RunningNode
 
 from dicom_node.network.stand_in import free_port
-from dicom_node.report import reading
+from dicom_node.report import readback
 from dicom_node.scanner import write
 
 TOOLS = ("storescu", "storescp", "echoscu", "dsrdump")
@@ -79,7 +79,7 @@ def test_a_phantom_series_by_storescu_comes_back_as_a_correct_report(
     storescu(node, write(series, tmp_path / "ct"))
     (report,) = received(node, folder)
     assert_is_correct(report)
-    assert reading.parse(report).images_received == len(series)
+    assert readback.parse(report).images_received == len(series)
     assert node.command("echo", "PACS1").returncode == 0
 
 
@@ -92,7 +92,7 @@ def test_the_human_head_ct_comes_back_as_a_correct_report(
     storescu(node, sorted((shared_data / "head-ct" / "ge_hispeed_human_28").glob("*.dcm")))
     (report,) = received(node, folder)
     assert_is_correct(report)
-    parsed = reading.parse(report)
+    parsed = readback.parse(report)
     assert parsed.images_received == 28
     assert parsed.images_evaluated >= 22
     assert parsed.complete, parsed.partial_because

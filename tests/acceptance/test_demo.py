@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from dicom_node.report import reading
+from dicom_node.report import readback
 from dtvit.findings import LOCATIONS, Outcome
 
 
@@ -32,7 +32,7 @@ def test_each_patient_has_a_report_its_text_and_a_picture(output: Path) -> None:
     folders = sorted(path for path in output.iterdir() if path.is_dir())
     assert [path.name for path in folders] == ["1-no-hemorrhage", "2-deep", "3-lobar", "4-subtentorial"]
     for folder in folders:
-        report = reading.parse(folder / "report.dcm")
+        report = readback.parse(folder / "report.dcm")
         assert report.complete, report.partial_because
         assert report.conclusion[0].rstrip(".") in (folder / "report.txt").read_text()
         with Image.open(folder / "montage.png") as picture:
@@ -40,9 +40,9 @@ def test_each_patient_has_a_report_its_text_and_a_picture(output: Path) -> None:
 
 
 def test_the_shipped_checkpoint_tells_blood_from_none_and_where_it_is(output: Path) -> None:
-    healthy = reading.parse(output / "1-no-hemorrhage" / "report.dcm")
+    healthy = readback.parse(output / "1-no-hemorrhage" / "report.dcm")
     assert healthy.outcome is not Outcome.PRESENT
     assert healthy.location is None
     for number, location in enumerate(LOCATIONS, 2):
-        report = reading.parse(output / f"{number}-{location}" / "report.dcm")
+        report = readback.parse(output / f"{number}-{location}" / "report.dcm")
         assert (report.outcome, report.location) == (Outcome.PRESENT, location)

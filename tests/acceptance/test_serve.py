@@ -19,7 +19,7 @@ from running import RunningNode, store
 from dicom_node.errors import PeerError
 from dicom_node.network import scu
 from dicom_node.network.stand_in import StandInPacs, free_port
-from dicom_node.report import reading
+from dicom_node.report import readback
 from dicom_node.scanner import write
 
 MakeNode = Callable[..., RunningNode]
@@ -50,7 +50,7 @@ def test_a_series_goes_in_and_one_report_on_it_comes_out(make_node: MakeNode, pa
     assert [s.status for s in store(node, series, node.folder / "ct")] == [0] * len(series)
     node.until(lambda: len(pacs.stored) == 1, "the report arrives")
 
-    report = reading.parse(pacs.stored[0].path)
+    report = readback.parse(pacs.stored[0].path)
     assert report.study_instance_uid == series[0].StudyInstanceUID
     assert {s.sop_instance_uid for s in report.slices} == {ds.SOPInstanceUID for ds in series}
     assert report.images_received == len(series)
@@ -98,7 +98,7 @@ def test_killing_the_worker_in_the_middle_of_its_job_changes_nothing_but_the_tim
     os.kill(first, signal.SIGKILL)
     node.until(lambda: len(pacs.stored) == 1, "the report arrives all the same")
     assert node.worker_pid(2) != first
-    assert reading.parse(pacs.stored[0].path).images_received == len(series)
+    assert readback.parse(pacs.stored[0].path).images_received == len(series)
     assert rows(node, "SELECT count(*), max(run) FROM jobs") == [(1, 1)]
 
 
@@ -125,7 +125,7 @@ def test_killing_everything_loses_no_acknowledged_slice_and_makes_exactly_one_re
     node.until(lambda: len(pacs.stored) >= 1, "the report arrives")
     node.until(lambda: "state=delivered" in node.log, "the node knows that it did")
     assert len({s.sop_instance_uid for s in pacs.stored}) == 1
-    assert reading.parse(pacs.stored[0].path).images_received == len(items)
+    assert readback.parse(pacs.stored[0].path).images_received == len(items)
     assert rows(node, "SELECT count(*) FROM jobs WHERE state IN ('reported', 'delivered')") == [(1,)]
 
 
@@ -142,7 +142,7 @@ def test_a_report_waits_for_a_pacs_that_is_down(make_node: MakeNode, tmp_path: P
     node.until(lambda: len(later.stored) == 1, "the report is delivered")
     kept = sorted((node.folder / "data" / "spool").glob("??/*.dcm"))
     assert made in {hashlib.sha256(path.read_bytes()).hexdigest() for path in kept}
-    assert len(reading.parse(later.stored[0].path).slices) == len(series)
+    assert len(readback.parse(later.stored[0].path).slices) == len(series)
     later.stop()
 
 
@@ -178,7 +178,7 @@ def test_a_late_slice_makes_a_second_report_that_names_the_first(
     node.until(lambda: len(pacs.stored) == 1, "the first report arrives")
     store(node, series[-1:], node.folder / "late")
     node.until(lambda: len(pacs.stored) == 2, "the second report arrives")
-    first, second = (reading.parse(stored.path) for stored in pacs.stored)
+    first, second = (readback.parse(stored.path) for stored in pacs.stored)
     assert second.predecessor == first.sop_instance_uid
     assert second.series_instance_uid != first.series_instance_uid
     assert (first.images_received, second.images_received) == (len(series) - 1, len(series))
@@ -205,7 +205,7 @@ def test_a_full_disk_is_answered_a700_and_forgotten_when_there_is_room(
         subprocess.run(["mount", "-o", "remount,size=200m", small], check=True)
         assert {s.status for s in store(node, series, node.folder / "ct")} == {0x0000}
         node.until(lambda: len(pacs.stored) >= 1, "the report arrives")
-        assert reading.parse(pacs.stored[-1].path).images_received == len(series)
+        assert readback.parse(pacs.stored[-1].path).images_received == len(series)
         assert node.stop() == 0
     finally:
         subprocess.run(["umount", "-l", small], check=False)

@@ -170,8 +170,8 @@ ACTIONS: dict[str, Callable[[Connection, Its], object]] = {
     "delete": lambda c, its: purge.delete_rows(c, ITS),
     "forget": lambda c, its: forget.erase(
         c,
-        forget.find(c, patient=its.patient, study_uid=None),
-        patient=its.patient,
+        forget.find(c, patients=[its.patient], study_uid=None),
+        patients=[its.patient],
         former_objects=(),
         now=NOW,
     ),
@@ -194,8 +194,8 @@ QUESTIONS: dict[str, Callable[[Connection, Its], object]] = {
     "objects_of": lambda c, its: whereabouts.objects_of(c, its.jobs[1]),
     "due": lambda c, its: [one for one in outbox.due(c, "PACS1", now=NOW, longest_wait_s=60.0) if one.series_id == ITS],
     "current": lambda c, its: commitment.current(c, {its.images[0].sop_instance_uid}),
-    "find": lambda c, its: forget.find(c, patient=its.patient, study_uid=None),
-    "find by study": lambda c, its: forget.find(c, patient=None, study_uid=its.series.study_uid),
+    "find": lambda c, its: forget.find(c, patients=[its.patient], study_uid=None),
+    "find by study": lambda c, its: forget.find(c, patients=[], study_uid=its.series.study_uid),
 }
 
 

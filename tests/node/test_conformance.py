@@ -10,7 +10,7 @@ from pydicom.datadict import dictionary_description, tag_for_keyword
 from dicom_node import uids
 from dicom_node.config import Config
 from dicom_node.network import commitment, syntaxes, upperlayer
-from dicom_node.report import header, sr
+from dicom_node.report import carried, sr
 
 STATEMENT = (Path(__file__).resolve().parents[2] / "docs" / "conformance.md").read_text(encoding="utf-8")
 
@@ -39,7 +39,7 @@ def test_defaults_are_those_of_the_configuration() -> None:
 
 
 def test_every_attribute_that_is_copied_is_named() -> None:
-    for keyword in (*header.TYPE_2, *header.TYPE_3):
+    for keyword in (*carried.TYPE_2, *carried.TYPE_3):
         tag = tag_for_keyword(keyword)
         assert tag is not None
         assert dictionary_description(tag) in STATEMENT

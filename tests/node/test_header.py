@@ -14,13 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made import ct, encoded
+from made import ct, encoded, undeclared
 from pydicom import uid
 from pydicom.dataset import Dataset
 
 from dicom_node.errors import InvalidObject
 from dicom_node.headers import elements, header
 from dicom_node.headers.facts import Facts
+from dicom_node.headers.identity import patient_digest, patient_digests
+from dicom_node.headers.texts import read_text
 from dicom_node.status import StoreStatus
 from dtvit.reading import stepping
 
@@ -109,6 +111,62 @@ def test_a_name_is_the_same_in_whatever_character_set_it_comes(name: str) -> Non
     one, other = read(escaped), read(ct(PatientName=name, SpecificCharacterSet="ISO_IR 192"))
     assert (one.identity, one.patient) == (other.identity, other.patient)
     assert one.identity != read(ct(PatientName="Yamada^Tarou")).identity
+
+
+@pytest.mark.parametrize("charset", ["none", "ISO_IR 100", "GB18030", "ISO_IR 203", "ISO 2022 IR 203"])
+@pytest.mark.parametrize("syntax", [EXPLICIT, BIG])
+def test_whose_an_image_is_does_not_depend_on_the_character_set_or_on_its_being_declared(
+    charset: str, syntax: str
+) -> None:
+    """Nor on which room of the node is loaded: before, ISO_IR 203 was known to those that make reports alone."""
+    who = {"PatientID": "\xe4-17", "PatientName": "M\xfcller^J\xf6rg", "IssuerOfPatientID": "Sch\xf6nau"}
+    one = read(ct(**who, SpecificCharacterSet="ISO_IR 192"))
+    latin = charset.replace("203", "100")  # in which these letters have the same bytes
+    ds = ct(**(undeclared(**who) if charset == "none" else {**who, "SpecificCharacterSet": latin}))
+    other = read(ds, syntax=syntax, data_set=encoded(ds, syntax).replace(latin.encode(), charset.encode()))
+    assert (other.identity, other.patient) == (one.identity, one.patient)
+    assert other.patient == patient_digest("\xe4-17")
+
+
+def test_a_letter_that_latin_1_lacks_is_read_as_meant() -> None:
+    ds = ct(PatientID="\xa8-17", SpecificCharacterSet="ISO_IR 100")
+    data_set = encoded(ds).replace(b"ISO_IR 100", b"ISO_IR 203")
+    assert read(ds, data_set=data_set).patient == patient_digest("\u0161-17")
+
+
+def test_a_chinese_name_that_escape_sequences_announce_is_the_same_in_utf_8() -> None:
+    """As in PS3.5 annex K."""
+    escaped = b"Zhang^XiaoDong=\x1b$)A\xd5\xc5^\x1b$)A\xd0\xa1\xb6\xab"
+    ds = ct(PatientName="X" * len(escaped), SpecificCharacterSet=["", "ISO 2022 IR 58"])
+    one = read(ds, data_set=encoded(ds).replace(b"X" * len(escaped), escaped))
+    name = "Zhang^XiaoDong=\u5f20^\u5c0f\u4e1c"
+    assert one.identity == read(ct(PatientName=name, SpecificCharacterSet="ISO_IR 192")).identity
+
+
+@pytest.mark.parametrize(
+    ("vr", "value", "read_as"), [("OB", b"P-1 ", "P-1"), ("SQ", [Dataset()], ""), ("UT", "P-1", "P-1")]
+)
+def test_an_id_under_another_vr_is_that_id_to_everyone(vr: str, value: Any, read_as: str) -> None:
+    ds = ct(PatientID=None)
+    ds.add_new("PatientID", vr, value)
+    assert read(ds).patient == read(ct(PatientID=read_as)).patient
+    assert (read_text(ds, "PatientID") or "") == read_as
+
+
+def test_digests_that_are_kept_stay_what_they_were() -> None:
+    """Of plain text, whatever this program learns to read: an image that came before is nobody else's for that."""
+    its = read(ct())
+    assert its.patient == patient_digest("P-1") == "82988760f79ba0aea59cfd857ca63807741790cd42bd045dabe7e075914da212"
+    assert its.identity == "ca0f8baeaf806198c08a57da752bb29c650f6d7919c1924f3d6b4c90f911f7bc"
+    assert read(ct(PatientID="")).patient == "1b9a094e80cb5d0d087b502ab97a387f89d5a2f2207994ffb1b892517fbf6bef"
+
+
+@pytest.mark.parametrize(
+    ("patient_id", "before"), [("P-1", set()), ("\xc4-17", {"\xc3\x84-17", "\x1b$)A\xc4-17"}), ("\xe0", {"\xc3"})]
+)
+def test_a_patient_is_looked_for_as_earlier_versions_read_the_id_too(patient_id: str, before: set[str]) -> None:
+    assert {patient_digest(each) for each in (patient_id, *before)} <= patient_digests(patient_id)
+    assert (len(patient_digests(patient_id)) == 1) == patient_id.isascii()
 
 
 def test_what_cannot_be_read_counts_as_absent_and_costs_no_slice() -> None:

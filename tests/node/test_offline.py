@@ -16,7 +16,7 @@ from untrained import untrained_checkpoint
 from dicom_node import offline
 from dicom_node.cli import main
 from dicom_node.config import Config
-from dicom_node.report import reading
+from dicom_node.report import readback
 from dtvit.preprocess import preprocessing
 
 
@@ -45,7 +45,7 @@ def test_a_series_of_files_becomes_findings_and_a_report(write: Callable[..., li
     assert got.findings is not None
     assert got.findings["outcome"] == "present"
     assert got.report is not None
-    assert reading.parse(pydicom.dcmread(BytesIO(got.report))).outcome == "present"
+    assert readback.parse(pydicom.dcmread(BytesIO(got.report))).outcome == "present"
     assert got.to_json()["state"] == "delivered"
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from made import encoded, grey_series, head_series, part10
+from made import encoded, grey_series, head_series, part10, undeclared
 from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
@@ -66,6 +66,16 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("dicom")
     filed(folder / "a", patient(1, Manufacturer="Maker", ManufacturerModelName="One", InstitutionName="Clinic of Doe"))
     return filed(folder / "b", patient(2)).parent
+
+
+def test_a_patient_is_one_whether_or_not_the_character_set_is_declared(tmp_path: Path) -> None:
+    """Or both training and test would have the head."""
+    filed(tmp_path / "a", patient(1, PatientID="\xc4-17", SpecificCharacterSet="ISO_IR 192"))
+    filed(tmp_path / "a", patient(2, **undeclared(PatientID="\xc4-17")))
+    table = labels(tmp_path / "labels.csv", "PatientID,ich,location\n\xc4-17,1,deep\n")
+    done = prepare(tmp_path / "a", tmp_path / "out", labels=table)
+    assert (done.series, done.patients, done.unlabelled) == (2, 1, 0)
+    assert {line["location"] for line in lines(tmp_path / "out")} == {"deep"}
 
 
 def test_the_manifest_is_one_that_training_reads(two: Path, tmp_path: Path) -> None:

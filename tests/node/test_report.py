@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.text import Text
 
 from dicom_node.cli import main
-from dicom_node.report import codes, provenance, reading, screen, sr, text
+from dicom_node.report import codes, provenance, readback, screen, sr, text
 from dicom_node.report.context import Algorithm, Reference, UnusableFindings
 from dtvit.findings import LOCATIONS, Outcome, SeriesFindings
 
@@ -126,7 +126,7 @@ def test_a_report_that_named_the_image_of_each_group_as_source_of_a_document_is_
     for item in items(older):
         if name(item) == codes.SOURCE_IMAGE.key:
             item.ConceptNameCodeSequence[0].CodeValue = codes.SOURCE_OF_DOCUMENT.value
-    assert reading.parse(older) == reading.parse(built)
+    assert readback.parse(older) == readback.parse(built)
     assert text.render(older) == text.render(built)
 
 
@@ -145,7 +145,7 @@ def test_every_report_lists_every_image_once_and_refers_to_no_other(report: Data
     expected = {str(ds.SOPInstanceUID) for ds in headers()}
     assert sorted(in_evidence(report)) == sorted(expected)
     assert referenced(report) <= expected
-    assert {s.sop_instance_uid for s in reading.parse(report).slices} == expected
+    assert {s.sop_instance_uid for s in readback.parse(report).slices} == expected
 
 
 def test_every_report_declares_its_own_scheme_and_uses_no_undocumented_code(report: Dataset) -> None:
@@ -189,7 +189,7 @@ def test_the_conclusion_comes_before_every_other_statement(report: Dataset) -> N
 def test_what_is_read_back_is_what_was_found(kind: str) -> None:
     found = findings(kind)
     ds = sr.build(headers(), found, context())
-    told = reading.parse(provenance.to_bytes(ds))
+    told = readback.parse(provenance.to_bytes(ds))
     assert told.outcome is found.outcome
     assert told.location == found.location
     assert told.output == (None if found.presence is None else pytest.approx(found.presence, abs=1e-4))
@@ -219,7 +219,7 @@ def test_a_report_on_images_that_were_not_evaluated_counts_none_without_hemorrha
 def test_what_limits_whatever_the_answer_is_is_told_as_such_and_changes_nothing() -> None:
     limited = dataclasses.replace(findings("absent"), limits=("12 of 12 images were lossily compressed",))
     ds = sr.build(headers(), limited, context())
-    told = reading.parse(provenance.to_bytes(ds))
+    told = readback.parse(provenance.to_bytes(ds))
     assert told.outcome is Outcome.ABSENT
     assert told.reasons == limited.limits
     assert ds.CompletionFlag == "COMPLETE"
@@ -255,7 +255,7 @@ def coded_in(group: Sequence[Dataset]) -> dict[str, str]:
 
 @pytest.mark.parametrize("kind", OUTCOMES)
 def test_a_location_is_told_only_where_hemorrhage_is_present(kind: str) -> None:
-    told = reading.parse(sr.build(headers(), findings(kind), context()))
+    told = readback.parse(sr.build(headers(), findings(kind), context()))
     assert (told.location is not None) == (told.outcome is Outcome.PRESENT)
     assert bool(told.location_outputs) == (told.outcome is Outcome.PRESENT)
     for s in told.slices:
@@ -263,7 +263,7 @@ def test_a_location_is_told_only_where_hemorrhage_is_present(kind: str) -> None:
 
 
 def test_several_locations_are_told_slice_by_slice() -> None:
-    told = reading.parse(sr.build(headers(), findings("mixed"), context()))
+    told = readback.parse(sr.build(headers(), findings("mixed"), context()))
     assert {s.location for s in told.slices} - {None} == set(LOCATIONS)
 
 
@@ -281,7 +281,7 @@ def test_a_slice_left_out_gives_its_reason_and_never_a_presence(kind: str) -> No
         else:
             assert codes.PRESENCE.key in told
     assert seen >= 4
-    assert "the pixel data could not be decoded" in reading.parse(ds).left_out
+    assert "the pixel data could not be decoded" in readback.parse(ds).left_out
 
 
 @pytest.mark.parametrize(
@@ -300,7 +300,9 @@ def test_the_conclusion_names_the_series_whose_numbers_the_images_have(number: s
     for ds in given:
         if number is not None:
             ds.add(DataElement("SeriesNumber", "LO" if number == "two" else "IS", number))
-    assert any(line.startswith(said) for line in reading.parse(sr.build(given, findings("deep"), context())).conclusion)
+    assert any(
+        line.startswith(said) for line in readback.parse(sr.build(given, findings("deep"), context())).conclusion
+    )
 
 
 @pytest.mark.parametrize(
@@ -317,10 +319,10 @@ def test_the_conclusion_says_in_words_what_was_found_where_and_what_was_not_look
     kind: str, words: tuple[str, ...]
 ) -> None:
     ds = sr.build(headers(), findings(kind), context())
-    conclusion = "\n".join(reading.parse(ds).conclusion)
+    conclusion = "\n".join(readback.parse(ds).conclusion)
     assert all(word in conclusion for word in words), conclusion
     assert ("PRESENT" in conclusion) == (kind == "deep")
-    assert reading.parse(ds).conclusion[0] in text.render(ds)
+    assert readback.parse(ds).conclusion[0] in text.render(ds)
 
 
 def test_a_finding_is_coded_only_where_hemorrhage_is_present() -> None:
@@ -361,7 +363,7 @@ def summary_of(found: SeriesFindings) -> list[str]:
 def test_a_partial_report_says_why() -> None:
     ds = sr.build(headers(), findings("gap"), context(**PARTIAL))
     assert ds.CompletionFlag == "PARTIAL"
-    told = reading.parse(ds)
+    told = readback.parse(ds)
     assert told.partial_because == PARTIAL["partial_because"]
     assert f"Partial report: {told.partial_because}." in told.conclusion
     assert ds.CompletionFlagDescription == PARTIAL["partial_because"]
@@ -376,7 +378,7 @@ def test_a_partial_report_says_why() -> None:
 
 def test_a_superseding_report_names_the_one_it_replaces() -> None:
     ds = sr.build(headers(), findings("lobar"), context(**SUPERSEDING))
-    told = reading.parse(ds)
+    told = readback.parse(ds)
     assert told.predecessor == "2.25.300"
     assert told.conclusion[1].startswith("Version 2, replaces")
     assert ds.SeriesDescription == "AI v2: ICH PRESENT lobar", "a list of series tells the newer from the older"
@@ -385,7 +387,7 @@ def test_a_superseding_report_names_the_one_it_replaces() -> None:
 def test_the_algorithm_is_named_alike_in_the_tree_and_in_the_header() -> None:
     ds = sr.build(headers(), findings("absent"), context())
     equipment = ds.ContributingEquipmentSequence[0]
-    told = reading.parse(ds).algorithm
+    told = readback.parse(ds).algorithm
     assert (equipment.ManufacturerModelName, equipment.SoftwareVersions) == (told["name"], told["version"])
     assert equipment.DeviceUID == "2.25.100"
     assert "weights = sha256:" + "ab" * 32 in equipment.ContributionDescription
@@ -393,7 +395,7 @@ def test_the_algorithm_is_named_alike_in_the_tree_and_in_the_header() -> None:
     accented = Algorithm("dtvit", "1", "project", {"checkpoint": "r\u00e9seau\u2192\x07"})
     ds = sr.build(headers(), findings("absent"), context(algorithm=accented))
     assert ds.ContributingEquipmentSequence[0].ContributionDescription == "checkpoint = reseau? "
-    assert reading.parse(ds).algorithm["checkpoint"] == "reseau? "
+    assert readback.parse(ds).algorithm["checkpoint"] == "reseau? "
 
 
 def test_the_same_input_gives_the_same_bytes_and_images_come_in_any_order() -> None:
@@ -401,7 +403,7 @@ def test_the_same_input_gives_the_same_bytes_and_images_come_in_any_order() -> N
     again = provenance.to_bytes(sr.build(headers(), findings("deep"), context()))
     assert once == again
     turned = sr.build(headers()[::-1], findings("deep"), context())
-    assert reading.parse(turned).slices == reading.parse(once).slices
+    assert readback.parse(turned).slices == readback.parse(once).slices
 
 
 def test_frames_of_a_multi_frame_image_are_named_and_listed_once() -> None:
@@ -412,7 +414,7 @@ def test_frames_of_a_multi_frame_image_are_named_and_listed_once() -> None:
         for i, s in enumerate(found.slices)
     )
     ds = sr.build(headers(1, SOPClassUID=ENHANCED_CT), dataclasses.replace(found, slices=frames), context())
-    told = reading.parse(provenance.to_bytes(ds))
+    told = readback.parse(provenance.to_bytes(ds))
     assert [s.frame for s in told.slices] == list(range(1, 13))
     assert "frames 6-8" in " ".join(told.conclusion)
     assert in_evidence(ds) == [uid]
@@ -440,7 +442,7 @@ def test_an_output_that_is_no_probability_is_refused(bad: float) -> None:
 
 @pytest.mark.parametrize("certain", [0.0, 1.0])
 def test_an_output_of_which_the_model_is_certain_is_reported(certain: float) -> None:
-    told = reading.parse(sr.build(headers(), one_changed(findings("deep"), 5, presence=certain), context()))
+    told = readback.parse(sr.build(headers(), one_changed(findings("deep"), 5, presence=certain), context()))
     assert told.slices[5].output == certain
 
 
@@ -476,7 +478,7 @@ def test_our_times_stand_in_the_time_zone_of_the_images() -> None:
 def test_another_sr_class_is_an_object_of_its_own_with_the_same_content() -> None:
     ds = sr.build(headers(), findings("deep"), context())
     other = sr.as_sop_class(ds, sr.SR_CLASSES[2], "2.25.7", "2.25.8")
-    told, before = reading.parse(provenance.to_bytes(other)), reading.parse(ds)
+    told, before = readback.parse(provenance.to_bytes(other)), readback.parse(ds)
     assert (told.sop_class_uid, told.sop_instance_uid, told.series_instance_uid) == (
         sr.SR_CLASSES[2],
         "2.25.7",
@@ -490,8 +492,8 @@ def test_another_sr_class_is_an_object_of_its_own_with_the_same_content() -> Non
 
 @pytest.mark.parametrize("what", [b"", b"not DICOM at all", headers()[0]])
 def test_what_is_no_report_is_refused(what: bytes | Dataset) -> None:
-    with pytest.raises(reading.NotAReport):
-        reading.parse(what)
+    with pytest.raises(readback.NotAReport):
+        readback.parse(what)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -499,19 +501,19 @@ def test_a_damaged_report_is_read_or_refused_and_one_cut_short_always_refused() 
     whole = provenance.to_bytes(sr.build(headers(4), findings("absent", 4), context()))
     rng = random.Random(1)
     for _ in range(60):
-        with pytest.raises(reading.NotAReport):
-            reading.parse(whole[: rng.randrange(len(whole) - 1)])
+        with pytest.raises(readback.NotAReport):
+            readback.parse(whole[: rng.randrange(len(whole) - 1)])
         damaged = bytearray(whole)
         damaged[rng.randrange(len(whole))] ^= 1 << rng.randrange(8)
-        with contextlib.suppress(reading.NotAReport):
-            assert reading.parse(bytes(damaged)).images_received == 4
+        with contextlib.suppress(readback.NotAReport):
+            assert readback.parse(bytes(damaged)).images_received == 4
 
 
 def test_a_report_without_one_of_its_slices_is_refused() -> None:
     ds = sr.build(headers(), findings("absent"), context())
     del ds.ContentSequence[-1].ContentSequence[-1]
-    with pytest.raises(reading.NotAReport, match="as many images"):
-        reading.parse(ds)
+    with pytest.raises(readback.NotAReport, match="as many images"):
+        readback.parse(ds)
 
 
 def test_readable_renderings_hold_every_statement_and_escape_what_they_show() -> None:
@@ -535,7 +537,7 @@ def on_a_terminal(ds: Dataset) -> str:
 @pytest.mark.parametrize("kind", OUTCOMES)
 def test_a_terminal_shows_all_that_the_plain_text_says(kind: str) -> None:
     ds = sr.build(headers(PatientName="[red]X^[/]"), findings(kind), context())
-    shown, told = on_a_terminal(ds), reading.parse(ds)
+    shown, told = on_a_terminal(ds), readback.parse(ds)
     words = " ".join(shown.replace("\u2502", " ").split())
     for line in told.conclusion:
         assert line in words
@@ -591,7 +593,7 @@ def test_the_command_draws_on_a_terminal_and_prints_plain_lines_elsewhere(tmp_pa
 
 def test_a_doubt_about_the_head_is_told_with_its_image() -> None:
     ds = sr.build(headers(), findings("absent"), context())
-    told = reading.parse(ds)
+    told = readback.parse(ds)
     assert [s.name for s in told.slices if s.doubts] == ["Image 5"]
     assert told.slices[4].doubts == (DOUBT,)
     line = next(line for line in text.render(ds).splitlines() if "Image 5" in line)

@@ -21,7 +21,7 @@ from dicom_node.config import Peer
 from dicom_node.delivering.sender import Sender
 from dicom_node.network import syntaxes
 from dicom_node.network.stand_in import StandInPacs, free_port
-from dicom_node.report import provenance, reading, sr
+from dicom_node.report import provenance, readback, sr
 from dicom_node.report.context import Reference
 from dicom_node.status import StoreStatus
 from dicom_node.store import outbox, series, whereabouts
@@ -237,7 +237,7 @@ def test_a_pacs_that_takes_another_sr_class_gets_the_report_in_that_one(
     original = pydicom.dcmread(node.spool.path(node.rows(objects)[0].file))
     assert arrived.SOPInstanceUID != original.SOPInstanceUID
     assert arrived.SeriesInstanceUID != original.SeriesInstanceUID
-    assert reading.parse(arrived).outcome == reading.parse(original).outcome
+    assert readback.parse(arrived).outcome == readback.parse(original).outcome
     assert node.rows(jobs)[0].state == "delivered"
     assert [d.sr_class_uid for d in node.rows(destinations)] == [taken]
 

@@ -22,7 +22,7 @@ from dicom_node.administering.retrying import retry
 from dicom_node.config import Model
 from dicom_node.delivering import reporting, spooled
 from dicom_node.errors import ModelFailed
-from dicom_node.report import reading, sr, text
+from dicom_node.report import readback, sr, text
 from dicom_node.store import jobs, outbox, series
 from dicom_node.store.tables import deliveries, instances, objects, slice_results
 from dicom_node.store.tables import jobs as jobs_table
@@ -123,7 +123,7 @@ def test_a_positive_series_ends_with_its_report_in_the_outbox(node: Made) -> Non
     assert job.findings["location"] == "deep"
     made, owed = node.rows(objects)[0], node.rows(deliveries)
     assert [(d.destination, d.state) for d in owed] == [("PACS1", "waiting")]
-    parsed = reading.parse(report(node))
+    parsed = readback.parse(report(node))
     assert parsed.outcome == "present"
     assert "precision = fp32" in str(report(node))
     assert made.sop_instance_uid == str(report(node).SOPInstanceUID)
@@ -144,7 +144,7 @@ def test_a_reader_is_told_that_the_images_were_lossy_and_absent_stays_absent(nod
     count = len(head_series())
     said = f"{count} of {count} images were lossily compressed (ratio 10)"
     assert node.rows(jobs_table)[0].outcome == "absent"
-    assert f"Limits: {said}." in reading.parse(report(node)).conclusion
+    assert f"Limits: {said}." in readback.parse(report(node)).conclusion
     kept = SeriesFindings.from_json(node.rows(jobs_table)[0].findings)
     assert kept.limits == (said,)  # of which picture and key objects are made
 
@@ -153,7 +153,7 @@ def test_a_reader_is_told_that_the_patient_is_a_child(node: Made) -> None:
     complete(node, head_series(PatientAge="011Y"))
     work(node, FakeClassifier(0.01))
     said = "Limits: the patient is under 18 years old, and the model was not assessed on children."
-    assert said in reading.parse(report(node)).conclusion
+    assert said in readback.parse(report(node)).conclusion
     assert node.rows(jobs_table)[0].outcome == "absent"
 
 
@@ -461,7 +461,7 @@ def test_a_study_of_which_nothing_can_be_evaluated_is_told_so_once(node: Made) -
         work(node)
         node.tick_after(31)
     assert [(job.series_id, job.state) for job in node.rows(jobs_table)] == [(1, "refused"), (2, "reported")]
-    assert reading.parse(report(node)).outcome == "not evaluated"
+    assert readback.parse(report(node)).outcome == "not evaluated"
 
 
 def test_a_series_that_comes_after_one_of_which_nothing_could_be_evaluated_gets_a_result(node: Made) -> None:
@@ -488,7 +488,7 @@ def test_a_failing_model_leads_to_not_evaluated_after_the_last_try(node: Made) -
     job = node.rows(jobs_table)[0]
     assert died == 3
     assert (job.state, job.outcome) == ("failed", "not evaluated")
-    told = reading.parse(report(node))
+    told = readback.parse(report(node))
     assert (told.outcome, told.partial_because) == ("not evaluated", "no image could be evaluated")
     assert node.rows(slice_results) == []  # a fault of the model is no fault of a slice
     assert {i.tries for i in node.rows(instances)} == {0}
@@ -816,7 +816,7 @@ def test_a_report_replaces_the_one_built_first_and_no_copy_of_it_in_another_clas
     node.accept(slices[-1])
     node.tick_after(100)
     work(node)
-    assert reading.parse(report(node, 2)).predecessor == first.sop_instance_uid
+    assert readback.parse(report(node, 2)).predecessor == first.sop_instance_uid
 
 
 def test_a_slice_that_arrives_during_the_run_does_no_harm(node: Made) -> None:
@@ -951,7 +951,7 @@ def test_a_result_rests_on_slices_of_one_model_alone(node: Made) -> None:
     newer = FakeClassifier(0.02)
     newer.checkpoint = replace(newer.checkpoint, digest="e" * 64)
     work(node, newer)
-    told = reading.parse(report(node))
+    told = readback.parse(report(node))
     assert told.outcome is Outcome.ABSENT
     assert {s.outcome for s in told.slices} == {Outcome.ABSENT, Outcome.NOT_EVALUATED}
     assert "e" * 64 in text.render(report(node))
@@ -1017,7 +1017,9 @@ def test_a_report_that_is_made_again_after_an_older_database_came_back_is_no_sec
     work(restored, FakeClassifier(0.01))
     after = report(restored)
     assert (
-        reading.parse(after).predecessor == reading.parse(before).predecessor == str(report(restored, 0).SOPInstanceUID)
+        readback.parse(after).predecessor
+        == readback.parse(before).predecessor
+        == str(report(restored, 0).SOPInstanceUID)
     )
     assert after.SOPInstanceUID != before.SOPInstanceUID
     assert after.SeriesInstanceUID != before.SeriesInstanceUID

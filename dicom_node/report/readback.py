@@ -14,10 +14,10 @@ from pydicom import dcmread
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 
+from dicom_node.headers.texts import UNREADABLE
 from dicom_node.report import codes
 from dicom_node.report.codes import Concept
 from dicom_node.report.context import Reference
-from dicom_node.report.header import UNREADABLE
 from dtvit.findings import LOCATIONS, Outcome
 
 UNDEFINED_LENGTH = 0xFFFFFFFF  # PS3.5 7.1.1

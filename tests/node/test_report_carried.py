@@ -30,8 +30,9 @@ from pydicom.uid import (
 )
 from report_cases import CT, SERIES, STUDY, context, findings, headers
 
-from dicom_node.report import capture, header, keyobjects, provenance, reading, sr
-from dicom_node.report.header import InconsistentSeries
+from dicom_node.headers.texts import read_text
+from dicom_node.report import capture, carried, keyobjects, provenance, readback, sr
+from dicom_node.report.carried import InconsistentSeries
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # pydicom says what is wrong with the source
 FOUND = findings("deep", 8)
@@ -67,13 +68,13 @@ def test_of_a_header_what_is_asked_for_is_read_and_nothing_else() -> None:
     capture.build(page, [], asked, FOUND, context())
     capture.document(page, asked, FOUND, context())
     assert keyobjects.positive(asked, FOUND, context()) is not None
-    assert {k for k in Asked.keywords if tag_for_keyword(k)} == set(header.LOOKED_AT)
+    assert {k for k in Asked.keywords if tag_for_keyword(k)} == set(carried.LOOKED_AT)
 
 
 def test_a_long_value_is_left_unparsed() -> None:
     ds = received({"StudyDescription": ("UT", b"1\\" * 40_000), "PatientID": ("LO", b"P-1")})
-    assert "StudyDescription" not in header.without_long_values(ds)
-    assert header.read_text(ds, "PatientID") == "P-1"
+    assert "StudyDescription" not in carried.without_long_values(ds)
+    assert read_text(ds, "PatientID") == "P-1"
 
 
 def received(elements: Raw, image: int = 1) -> Dataset:
@@ -281,7 +282,7 @@ def test_a_series_that_disagrees_about_patient_or_study_gets_no_report(keyword: 
 def test_the_same_name_spelled_with_more_delimiters_is_the_same_name() -> None:
     source = headers()
     source[3].PatientName = "M\u00fcller^J\u00f6rg^^^"
-    assert reading.parse(sr.build(source, findings("deep"), context())).location == "deep"
+    assert readback.parse(sr.build(source, findings("deep"), context())).location == "deep"
 
 
 @pytest.mark.parametrize("broken", ["", "1.2.x", None])
@@ -300,7 +301,7 @@ def test_findings_on_an_image_that_was_not_received_are_refused() -> None:
 
 
 KEYWORDS = (
-    *header.TYPE_2, *header.TYPE_3, "TimezoneOffsetFromUTC", "RequestedProcedureID", "RequestedProcedureDescription",
+    *carried.TYPE_2, *carried.TYPE_3, "TimezoneOffsetFromUTC", "RequestedProcedureID", "RequestedProcedureDescription",
     "PlacerOrderNumberImagingServiceRequest", "FillerOrderNumberImagingServiceRequest",
 )  # fmt: skip
 SEQUENCES = {
@@ -344,7 +345,7 @@ def test_no_header_stops_a_report(data: st.DataObject) -> None:
     elements["SpecificCharacterSet"] = ("CS", data.draw(st.sampled_from(CHARSETS)))
     ds = report_on(elements)
     assert all(keyword in ds for keyword in TYPE_2)
-    told = reading.parse(ds)
+    told = readback.parse(ds)
     assert (told.study_instance_uid, told.location) == (STUDY, "deep")
     for element in ds:
         text: Any = element.value  # every element can be decoded
@@ -375,7 +376,7 @@ def test_headers_of_real_scanners_make_a_valid_report(shared_data: Path, folder:
 def test_uids_with_leading_zeros_as_some_devices_write_them_are_carried() -> None:
     source = headers(StudyInstanceUID="1.2.0034.5")
     assert (
-        reading.parse(provenance.to_bytes(sr.build(source, findings("deep"), context()))).study_instance_uid
+        readback.parse(provenance.to_bytes(sr.build(source, findings("deep"), context()))).study_instance_uid
         == "1.2.0034.5"
     )
 
@@ -399,7 +400,7 @@ def test_an_image_that_was_lossy_is_known_by_its_header_or_its_transfer_syntax(
     ds.file_meta = FileMetaDataset()
     if syntax is not None:
         ds.file_meta.TransferSyntaxUID = syntax
-    assert header.lossy_ratios([ds]) == {ds.SOPInstanceUID: ratio}
+    assert carried.lossy_ratios([ds]) == {ds.SOPInstanceUID: ratio}
 
 
 @pytest.mark.parametrize(
@@ -410,4 +411,4 @@ def test_an_image_that_was_not_lossy_is_none(told: dict[str, Any], syntax: str |
     if syntax is not None:
         ds.file_meta = FileMetaDataset()
         ds.file_meta.TransferSyntaxUID = syntax
-    assert header.lossy_ratios([ds]) == {}
+    assert carried.lossy_ratios([ds]) == {}

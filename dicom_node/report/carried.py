@@ -1,8 +1,8 @@
-"""Patient, study and evidence of a report, taken from the headers of the images it is about.
+"""What our objects carry over from the images that they are about: patient, study, evidence; and when they must not.
 
 Sources are odd in every way (missing Type 2 attributes, values too long, undeclared character sets, wrong VRs). What
 identifies the patient and the study is carried exactly as received; any other attribute that cannot be carried legally
-is left out and logged by keyword, never by value. The report itself is always UTF-8.
+is left out and logged by keyword, never by value. Our objects themselves are always in UTF-8.
 PS3.3 C.7.1.1 Patient, C.7.2.1 General Study, C.7.2.2 Patient Study, C.17.2 SR Document General.
 """
 
@@ -12,36 +12,21 @@ import contextlib
 import logging
 import math
 import re
-import struct
 from collections.abc import Callable, Sequence
 from datetime import timedelta, timezone
 from typing import Any
 
-from pydicom.charset import default_encoding, python_encoding
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
-from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.uid import HTJ2K, JPEG2000, JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless
 
 from dicom_node import uids
+from dicom_node.headers.elements import LONGEST
+from dicom_node.headers.identity import IDENTITY, comparable
+from dicom_node.headers.texts import UNREADABLE, read_text
 
 logger = logging.getLogger(__name__)
-
-UNREADABLE = (
-    ValueError, TypeError, LookupError, AttributeError, OverflowError, NotImplementedError, OSError, EOFError,
-    RecursionError, BytesLengthException, InvalidDicomError, struct.error,
-)  # fmt: skip
-"""What pydicom raises on reading an element whose bytes do not fit its VR or its character set; OSError and EOFError
-come from a sequence that is cut short."""
-
-for _term in ("ISO_IR 203", "ISO 2022 IR 203"):  # PS3.3 tables C.12-2 and C.12-3; pydicom 3.0 takes both for Latin-1
-    python_encoding.setdefault(_term, "iso8859_15")
-_ANNOUNCES_GB2312 = "\x1b$)A"  # ISO 2022 IR 58 (PS3.5 annex K); pydicom 3.0 leaves it in the text that it decodes
-_WITH_GB2312 = frozenset({"iso_ir_58", "GBK", "GB18030"})
-
-IDENTITY = ("PatientID", "PatientName", "PatientBirthDate", "IssuerOfPatientID")
-STUDY_IDENTITY = ("StudyInstanceUID", "SeriesInstanceUID", "AccessionNumber")
 
 EXACT = ("PatientName", "PatientID", "IssuerOfPatientID", "AccessionNumber", "StudyID")
 """Carried even where longer than their VR allows, or with the line end that a bar code reader appended: a shortened
@@ -56,7 +41,7 @@ TYPE_3 = (
 )  # fmt: skip
 
 LOOKED_AT = (
-    *IDENTITY, *STUDY_IDENTITY, *TYPE_2, *TYPE_3, "SOPClassUID", "SOPInstanceUID", "SeriesNumber",
+    *IDENTITY, *TYPE_2, *TYPE_3, "SeriesInstanceUID", "SOPClassUID", "SOPInstanceUID", "SeriesNumber",
     "TimezoneOffsetFromUTC", "LossyImageCompression", "LossyImageCompressionRatio", "IssuerOfAccessionNumberSequence",
     "IssuerOfPatientIDQualifiersSequence", "ProcedureCodeSequence", "RequestAttributesSequence",
     "ReferencedStudySequence", "RequestedProcedureID", "RequestedProcedureDescription",
@@ -67,7 +52,6 @@ LOOKED_AT = (
 times; and those of a whole series are in memory at once."""
 _LOSSY = frozenset({JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless})
 _MOSTLY_LOSSY = frozenset({JPEG2000, HTJ2K})  # the lossless forms have a syntax of their own
-LONGEST = 1 << 16  # bytes of a value: no text in explicit VR is longer (PS3.5 7.1.2)
 
 _DATE = re.compile(r"\d{4}(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])")
 _TIME = re.compile(r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?")
@@ -90,39 +74,6 @@ class InconsistentSeries(Exception):
     """The instances do not belong to one patient, study and series: no report may be made of them."""
 
 
-def read_text(ds: Dataset, keyword: str) -> str | None:
-    """The value as text in Unicode (several values joined by a backslash); None where absent or not decodable."""
-    try:
-        if keyword not in ds:
-            return None
-        value = ds[keyword].value
-        if isinstance(value, (list, tuple)) or type(value).__name__ == "MultiValue":
-            text = "\\".join(str(v) for v in value)
-        elif isinstance(value, bytes):
-            text = value.decode("ascii")
-        else:
-            text = "" if value is None else str(value)
-    except UNREADABLE:
-        logger.warning("source attribute %s cannot be read and is left out of the report", keyword)
-        return None
-    return _as_meant(ds, text).strip(" \0")
-
-
-def _as_meant(ds: Dataset, text: str) -> str:
-    """Corrects what pydicom decodes wrongly, or guesses: with no character set that it knows, any byte is Latin-1.
-
-    Bytes that are valid UTF-8 are hardly ever anything else, and many devices write UTF-8 without saying so. GB 2312
-    under a character set that does not include it was decoded as something else: its escape sequence stays as the sign.
-    """
-    character_sets = ds.original_character_set
-    if _WITH_GB2312.intersection([character_sets] if isinstance(character_sets, str) else character_sets):
-        text = text.replace(_ANNOUNCES_GB2312, "")
-    if not text.isascii() and character_sets in (default_encoding, [default_encoding]):
-        with contextlib.suppress(UnicodeError):
-            return text.encode(default_encoding).decode("utf-8")
-    return text
-
-
 def without_long_values(ds: Dataset) -> Dataset:
     """The same without unparsed values that are longer than any real one."""
     for tag, element in list(ds.items()):
@@ -138,21 +89,13 @@ def check_one_series(headers: Sequence[Dataset]) -> None:
     for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID"):
         if any(not uids.is_valid(read_text(ds, keyword) or "") for ds in headers):
             raise InconsistentSeries(f"an image has no valid {keyword}")
-    for keyword in IDENTITY + STUDY_IDENTITY:
-        values = {_comparable(keyword, read_text(ds, keyword)) for ds in headers}
+    for keyword in (*IDENTITY, "SeriesInstanceUID"):
+        values = {comparable(keyword, read_text(ds, keyword)) for ds in headers}
         if len(values) > 1:
             raise InconsistentSeries(
                 f"the images of this series disagree about {keyword} ({len(values)} different values); "
                 "no report is made, as it could be filed under the wrong patient or study"
             )
-
-
-def _comparable(keyword: str, text: str | None) -> str:
-    """One spelling for equal DICOM values: trailing name delimiters and padding mean nothing (PS3.5 6.2.1)."""
-    text = text or ""
-    if keyword == "PatientName":
-        return "=".join(group.rstrip("^ ") for group in text.split("=")).rstrip("=")
-    return text
 
 
 def patient_and_study(source: Dataset) -> Dataset:
