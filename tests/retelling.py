@@ -19,7 +19,7 @@ from pydicom.encaps import encapsulate, encapsulate_extended, generate_frames
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
 from pydicom.sequence import Sequence as Items
-from ways import COMPRESSED, IN_GROUPS, NAME, ODD, Plane, Scan, Stored, Telling, laid, outside
+from ways import COMPRESSED, IN_GROUPS, NAME, ODD, UNDECLARED_UTF_8, Plane, Scan, Stored, Telling, laid, outside
 
 from dicom_node.received import Received
 
@@ -255,8 +255,9 @@ def _dress(ds: Dataset, index: int, count: int, scan: Scan, way: Telling) -> Non
     else:
         ds.InstanceNumber = number
     charset = way.names[index % len(way.names)]
-    ds.SpecificCharacterSet = charset.split("\\") if charset else None
-    ds.PatientName = NAME + way.delimiters[index % len(way.delimiters)]
+    ds.SpecificCharacterSet = charset.split("\\") if charset and charset != UNDECLARED_UTF_8 else None
+    name = NAME.encode().decode("latin-1") if charset == UNDECLARED_UTF_8 else NAME
+    ds.PatientName = name + way.delimiters[index % len(way.delimiters)]
     ds.BodyPartExamined = scan.body_part
     for name in way.odd:
         for keyword, value in ODD[name].items():

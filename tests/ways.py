@@ -214,7 +214,8 @@ class Telling:
     private: tuple[str, ...] = ()
     """Elements that mean nothing here: "front", "between", "behind" the pixels, "trailing" padding."""
     names: tuple[str | None, ...] = ("ISO_IR 100",)
-    """Character sets of the patient's name, which take turns from object to object."""
+    """Character sets of the patient's name, which take turns from object to object; None for Latin-1 that is not
+    declared, UNDECLARED_UTF_8."""
     delimiters: tuple[str, ...] = ("",)
     """Behind the patient's name; several take turns."""
     odd: tuple[str, ...] = ()
@@ -256,7 +257,16 @@ UNCOMPRESSED = (uid.ExplicitVRLittleEndian, uid.ImplicitVRLittleEndian, uid.Expl
 SYNTAXES = (*UNCOMPRESSED, *COMPRESSED)
 NAME = "M\xfcller^J\xf6rg"
 FLIPS = [way for way in WAYS if way[1][1]]  # which leave rows and columns as many as they were
-CHARACTER_SETS = ("ISO_IR 100", "ISO_IR 192", "GB18030", "\\ISO 2022 IR 100", "ISO 2022 IR 6\\ISO 2022 IR 100")
+UNDECLARED_UTF_8 = "undeclared"
+CHARACTER_SETS = (
+    None,
+    UNDECLARED_UTF_8,
+    "ISO_IR 100",
+    "ISO_IR 192",
+    "GB18030",
+    "\\ISO 2022 IR 100",
+    "ISO 2022 IR 6\\ISO 2022 IR 100",
+)
 
 
 @st.composite

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from listening import Account, differences, heard, refusal
 from pydicom import uid
 from retelling import told
-from ways import ACROSS, PIXEL_MM, WAYS, Plane, Scan, Stored, Telling, head, scanned, tellings
+from ways import ACROSS, PIXEL_MM, UNDECLARED_UTF_8, WAYS, Plane, Scan, Stored, Telling, head, scanned, tellings
 
 from dicom_node.headers import header
 from dicom_node.received import Received
@@ -28,6 +28,7 @@ few = settings(deadline=None, database=None, derandomize=True, suppress_health_c
 
 @settings(few, max_examples=12)
 @given(st.booleans(), tellings())
+@example(True, Telling(names=("ISO_IR 192", UNDECLARED_UTF_8, "GB18030", None)))
 def test_the_node_says_the_same_of_a_head_however_it_is_told(whole: bool, way: Telling) -> None:
     assert differences(plainly(whole), heard(way, head() if whole else without_a_slice(head()))) == []
 
