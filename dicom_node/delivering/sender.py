@@ -20,7 +20,7 @@ from dicom_node.errors import PeerError, PeerRefused
 from dicom_node.logs import fields
 from dicom_node.network import scu
 from dicom_node.network.requestor import NoAssociation, NoContext
-from dicom_node.report import reading, sr
+from dicom_node.report import readback, sr
 from dicom_node.status import StoreStatus
 from dicom_node.store import destinations, outbox, whereabouts
 from dicom_node.store.database import Database
@@ -164,7 +164,7 @@ class Sender:
             return
         original = pydicom.dcmread(BytesIO(content))
         with self._database.read() as connection:
-            replaced = [each.sop_instance_uid for each in reading.predecessors(original)]
+            replaced = [each.sop_instance_uid for each in readback.predecessors(original)]
             there = {each: whereabouts.standing_in_for(connection, each, self._peer.name) for each in replaced}
         built = reporting.in_other_class(original, sop_class_uid, there)
         with self._database.write() as connection:  # the file too: if its patient is forgotten, none remains
