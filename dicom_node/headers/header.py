@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -16,7 +17,7 @@ from dicom_node.errors import InvalidObject
 from dicom_node.headers import elements, facts
 from dicom_node.headers.elements import Elements
 from dicom_node.headers.facts import Facts
-from dicom_node.headers.identity import IDENTITY, identity_digest, patient_of
+from dicom_node.headers.identity import IDENTITY, identity_digest, patient_of, said
 from dicom_node.status import StoreStatus
 
 # A value that breaks the standard's rules is read as it is: pydicom's warning would quote it, and it may be a name.
@@ -142,6 +143,15 @@ def _elements(
 def read_facts(data_set: bytes | bytearray, transfer_syntax_uid: str) -> Facts:
     """The same facts as `read` gives. Raises InvalidObject."""
     return facts.read(_elements(data_set, transfer_syntax_uid, facts.KEYWORDS)[0])
+
+
+def disagreement(data_sets: Iterable[tuple[bytes, str]]) -> list[str]:
+    """Keywords of `identity.IDENTITY` about which these data sets, each with its transfer syntax, disagree.
+
+    Raises InvalidObject.
+    """
+    told = [said(_elements(content, syntax, frozenset(IDENTITY))[0]) for content, syntax in data_sets]
+    return [keyword for keyword in IDENTITY if len({each[keyword] for each in told}) > 1]
 
 
 def pixel_digest(data_set: bytes | bytearray, transfer_syntax_uid: str) -> str:

@@ -28,11 +28,16 @@ def comparable(keyword: str, text: str | None) -> str:
     return text.strip()
 
 
+def said(of: Elements) -> dict[str, str]:
+    """What it says of each of IDENTITY, in one spelling."""
+    return {keyword: _said(of, keyword) for keyword in IDENTITY}
+
+
 def identity_digest(of: Elements) -> str:
     """Digest of patient and study."""
     digest = hashlib.sha256()
-    for keyword in IDENTITY:
-        digest.update(_said(of, keyword).encode() + b"\0")
+    for text in said(of).values():
+        digest.update(text.encode() + b"\0")
     return digest.hexdigest()
 
 

@@ -16,7 +16,7 @@ from dicom_node.config import Backlog, Completion, Eligibility
 from dicom_node.errors import InvalidObject, NodeError, StoreFull, StoreUnavailable
 from dicom_node.headers import eligibility, header
 from dicom_node.logs import fields, trace
-from dicom_node.received import Received
+from dicom_node.received import Received, data_set_in
 from dicom_node.receiving import completion
 from dicom_node.status import StoreStatus
 from dicom_node.store import jobs, results, series, whereabouts
@@ -31,6 +31,7 @@ from dtvit.findings import Coverage
 log = logging.getLogger("dicom_node.arrivals")
 
 CLOCKS_WERE_SET = datetime(2001, 1, 1)  # noqa: DTZ001 - one that lost its battery starts in 1970, 1980, 1990 or 2000
+TOLD_APART = 4  # images that are read to say in what they differ
 CHOICES_S = 5.0  # between two looks at what was not chosen: twenty thousand such series take 50 ms
 CLOCK_SLACK_S = 1.0  # filing while `tick` reads, or by a receiver whose clock differs a little, is not a leap
 
@@ -166,8 +167,8 @@ class Arrivals:
         """Decide about a series from which nothing more is expected; returns a function that logs the decision."""
         if len({m.identity for m in members}) > 1:
             reason = (
-                "the instances disagree about the patient or the study; no report is made, as it could go to the wrong "
-                "patient. Correct them at the sender and send them again"
+                f"the instances disagree about the patient or the study{self._about(members)}; no report is made, as "
+                "it could go to the wrong patient. Correct them at the sender and send them again"
             )
             series.fail(connection, one.id, reason, now=now)
             return lambda: log.error(
@@ -189,6 +190,16 @@ class Arrivals:
             return lambda: log.info("refused %s", fields(series=one.id, instances=len(members), reason=hopeless))
         assert decision is not None
         return self._choose(connection, one, members, decision, now)
+
+    def _about(self, members: Sequence[series.Instance]) -> str:
+        """In which attributes, as far as the files tell: a missing accession number is another fault than a patient."""
+        different = list({m.identity: m for m in members}.values())[:TOLD_APART]
+        try:
+            read = [(data_set_in(self._spool.read(m.file)), m.transfer_syntax_uid) for m in different]
+            about = header.disagreement(read)
+        except (FileNotFoundError, StoreUnavailable, InvalidObject):
+            return ""
+        return f" ({', '.join(about)})" if about else ""
 
     def _choose(
         self,

@@ -228,6 +228,31 @@ def test_instances_that_disagree_about_the_patient_are_not_reported(node: Made) 
     assert node.rows(jobs_table) == []
 
 
+@pytest.mark.parametrize(
+    ("different", "about"),
+    [
+        ({"PatientID": "P-2"}, "PatientID"),
+        ({"AccessionNumber": "77-SECRET"}, "AccessionNumber"),
+        ({"PatientName": "Secret^Name", "PatientSex": "O"}, "PatientName, PatientSex"),
+    ],
+)
+def test_in_what_they_disagree_is_named_but_no_value(node: Made, different: dict[str, str], about: str) -> None:
+    slices = grey_series(10)
+    node.accept(*slices[:4], *(changed(ds, **different) for ds in slices[4:]))
+    node.tick_after(31)
+    assert f"disagree about the patient or the study ({about}); no report" in reason(node)
+    assert not any(value in reason(node) for value in different.values() if len(value) > 1)
+
+
+def test_where_the_files_are_gone_it_is_still_said_that_they_disagree(node: Made) -> None:
+    slices = grey_series(10)
+    node.accept(*slices[:4], *(changed(ds, PatientID="P-2") for ds in slices[4:]))
+    for row in node.rows(instances):
+        node.spool.remove(row.file)
+    node.tick_after(31)
+    assert "disagree about the patient or the study; no report" in reason(node)
+
+
 def test_sending_the_corrected_instance_mends_that(node: Made) -> None:
     slices = grey_series(10)
     node.accept(*slices[:4], changed(slices[4], PatientID="P-2"), *slices[5:])
