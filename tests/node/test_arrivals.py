@@ -11,7 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made import FakeClassifier, Made, changed, ct, encoded, grey_series, head_series, made_node, received
+from made import (
+    FakeClassifier,
+    Made,
+    changed,
+    ct,
+    encoded,
+    grey_series,
+    head_series,
+    made_node,
+    received,
+    undeclared,
+)
 from pydicom import uid
 from pydicom.dataset import Dataset
 
@@ -251,6 +262,16 @@ def test_where_the_files_are_gone_it_is_still_said_that_they_disagree(node: Made
         node.spool.remove(row.file)
     node.tick_after(31)
     assert "disagree about the patient or the study; no report" in reason(node)
+
+
+WHO = {"PatientID": "\xc4-17", "PatientName": "M\xfcller^J\xf6rg"}
+
+
+def test_a_series_agrees_about_its_patient_even_if_only_some_images_declare_their_character_set(node: Made) -> None:
+    declared = grey_series(10, **WHO, SpecificCharacterSet="ISO_IR 192")
+    node.accept(*declared[::2], *grey_series(10, **undeclared(**WHO))[1::2])
+    node.tick_after(31)
+    assert states(node) == ["complete"]
 
 
 def test_sending_the_corrected_instance_mends_that(node: Made) -> None:

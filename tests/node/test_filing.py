@@ -6,7 +6,7 @@ import threading
 from typing import Any
 
 import pytest
-from made import NOW, Made, changed, ct, encoded, grey_series, received
+from made import NOW, Made, changed, ct, encoded, grey_series, received, undeclared
 from pydicom import uid
 from pydicom.dataset import Dataset
 
@@ -218,6 +218,27 @@ def test_a_recoded_copy_of_an_image_that_an_earlier_version_filed_is_no_news(
     assert node.accept(ct(1, **image), syntax=IMPLICIT) == [0]
     assert current(node) == [True, False]
     assert series_row(node).state == "complete"
+
+
+WHO = {"PatientID": "\xc4-17", "PatientName": "M\xfcller^J\xf6rg"}
+
+
+def test_a_recoded_copy_whose_character_set_is_declared_is_no_news(node: Made) -> None:
+    """As a PACS declares it that stores in a character set of its own."""
+    node.accept(ct(1, **undeclared(**WHO)))
+    reported(node)
+    assert node.accept(ct(1, **WHO, SpecificCharacterSet="ISO_IR 192"), syntax=IMPLICIT) == [0]
+    assert current(node) == [True, False]
+    assert series_row(node).state == "complete"
+
+
+def test_a_header_that_declares_its_character_set_names_no_other_patient(node: Made) -> None:
+    """Nothing is held back for it; the same series is judged by its newest header."""
+    node.accept(ct(1, **undeclared(**WHO)), ct(2, **undeclared(**WHO)))
+    reported(node)
+    declared = ct(1, **WHO, SpecificCharacterSet="ISO_IR 192", series="1.2.9.1")
+    node.accept(changed(declared, SOPInstanceUID=ct(1).SOPInstanceUID))
+    assert [row.state for row in node.rows(series_table)] == ["complete", "receiving"]
 
 
 @pytest.mark.parametrize("corrected", [{"ContrastBolusAgent": "Iomeprol"}, {"ConvolutionKernel": "H60s"}])

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from made import NOW, STUDY, FakeClassifier, Made, ct, head_series, made_node, peer, received
+from made import NOW, STUDY, FakeClassifier, Made, ct, head_series, made_node, peer, received, undeclared
 
 from dicom_node import anatomy
 from dicom_node.administering import forgetting
@@ -220,6 +220,19 @@ def test_files_without_a_row_go_by_their_study_too_and_be_they_all_there_is(node
     assert erase(node, study_uid="1.2.3").orphans == 1
     assert names[0] not in node.files()
     assert names[1] in node.files()
+
+
+@pytest.mark.parametrize("filed", ["now", "without a row"])
+def test_a_patient_is_forgotten_by_the_id_that_people_read_even_if_its_character_set_is_not_declared(
+    tmp_path: Path, filed: str
+) -> None:
+    node, image = made_node(tmp_path), ct(1, **undeclared(PatientID="\xc4-17"))
+    if filed == "without a row":
+        node.spool.keep(received(image).meta, received(image).data_set)
+    else:
+        node.accept(image)
+    erase(node, "\xc4-17")
+    assert node.files() == set()
 
 
 def test_a_series_that_was_corrected_is_its_present_patients(tmp_path: Path) -> None:
