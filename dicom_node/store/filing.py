@@ -17,10 +17,9 @@ from sqlalchemy import Connection
 from dicom_node import digests
 from dicom_node.headers.facts import Facts
 from dicom_node.headers.header import Header
-from dicom_node.store import further
+from dicom_node.store import further, outbox
 from dicom_node.store.database import insert_for, note
 from dicom_node.store.jobs import is_about
-from dicom_node.store.outbox import keep_back
 from dicom_node.store.series import contradicted, hold
 from dicom_node.store.tables import JobState, SeriesState, instances, jobs, objects, series, slice_results
 from dicom_node.store.whereabouts import stands
@@ -233,7 +232,7 @@ def _change_place(
             continue
         taken_back = withdrawn is not None and state == SeriesState.COMPLETE
         matters = (one in others_patient and not taken_back) or stands(connection, one)
-        keep_back(connection, one, now=arrival.at)
+        outbox.keep_back(connection, one, now=arrival.at)
         if one == series_id or state == SeriesState.FAILED or not matters:
             continue
         held.append(one)
