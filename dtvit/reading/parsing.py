@@ -60,10 +60,7 @@ def parse(source: Path | bytes | BinaryIO) -> pydicom.Dataset:
     file = io.BytesIO(source) if isinstance(source, bytes) else source
     _refuse_inflation(file)
     ds = pydicom.dcmread(file, force=True)  # a missing preamble alone is not a reason to lose a slice
-    for keyword in (
-        "SOPClassUID",
-        "SOPInstanceUID",
-    ):  # de-identified files have them before the data set alone (RSNA 2019)
+    for keyword in ("SOPClassUID", "SOPInstanceUID"):  # in de-identified files often only in the File Meta Information
         if not ds.get(keyword) and (before := ds.file_meta.get(f"MediaStorage{keyword}")):
             setattr(ds, keyword, before)
     if not ds.get("SOPClassUID"):
