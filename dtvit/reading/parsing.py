@@ -109,7 +109,8 @@ def one_plain_frame(data: bytes) -> Dataset | None:
     ds = Dataset({BaseTag(tag): element for tag, element in found.items()})
     ds.file_meta = file_meta
     with contextlib.suppress(UnreadableSlice, *BROKEN):
-        return ds if str(ds.get("SOPClassUID")) in SINGLE_FRAME and is_plain(ds) else None
+        if str(ds.get("SOPClassUID")) in SINGLE_FRAME and ds.get("SOPInstanceUID") and is_plain(ds):
+            return ds
     return None
 
 
