@@ -26,10 +26,10 @@ def weights(positions_mm: Sequence[float], thicknesses_mm: Sequence[float | None
     """For each slice, ordered along the series, the slices whose mean stands for it, itself among them, and how much
     each counts: by how much of it lies in a slab of `SLAB_MM` round the middle of the slice. They sum to 1.
 
-    Where no thickness is stated, the distance to the nearest other position is taken for it. Of several slices at one
-    position, each stands for itself.
+    Where no thickness is stated, or none that a slice can have, the distance to the nearest other position is taken for
+    it. Of several slices at one position, each stands for itself.
     """
-    thick = [_nearest(i, positions_mm) if each is None else each for i, each in enumerate(thicknesses_mm)]
+    thick = [each if each and each > 0 else _nearest(i, positions_mm) for i, each in enumerate(thicknesses_mm)]
     return [_around(i, positions_mm, thick) for i in range(len(thick))]
 
 

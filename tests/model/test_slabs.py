@@ -50,7 +50,8 @@ def test_each_slice_counts_by_how_much_of_it_lies_within_the_slab(
 def test_where_no_thickness_is_stated_slices_are_taken_to_touch() -> None:
     for spacing_mm in (0.5, 1.0, 2.0, 5.0):
         positions = [i * spacing_mm for i in range(41)]
-        assert weights(positions, [None] * 41) == weights(positions, [spacing_mm] * 41)
+        touching = weights(positions, [spacing_mm] * 41)
+        assert weights(positions, [None] * 41) == weights(positions, [0.0] * 41) == touching
 
 
 def test_a_gap_ends_a_slab() -> None:
