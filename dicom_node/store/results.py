@@ -48,6 +48,8 @@ class SliceResult:
     """Doubts about the brace removal, in words."""
     averaged: int = 1
     """Of how many slices the model saw the mean: `dtvit.slabs`."""
+    slab: tuple[tuple[int, int], ...] = ()
+    """Instance and frame of the slices of that slab, itself among them; none where it was seen alone."""
 
 
 def keep(connection: Connection, found: Iterable[SliceResult], version: Version, *, now: float) -> None:
@@ -85,7 +87,17 @@ def _row(result: SliceResult, version: Version, now: float) -> dict[str, Any]:
 
 
 _KEY = ["instance_id", "frame", "model_digest", "preprocessing"]
-_CONTENT = ("instance_number", "position_mm", "thickness_mm", "content", "parts", "normal", "doubts", "averaged")
+_CONTENT = (
+    "instance_number",
+    "position_mm",
+    "thickness_mm",
+    "content",
+    "parts",
+    "normal",
+    "doubts",
+    "averaged",
+    "slab",
+)
 
 
 def of_series(connection: Connection, series_id: int, version: Version) -> list[SliceResult]:
@@ -154,5 +166,6 @@ def _result(row: sa.Row[Any]) -> SliceResult:
         normal=None if normal is None else (normal[0], normal[1], normal[2]),
         doubts=tuple(doubts or ()),
         averaged=content.pop("averaged", 1),
+        slab=tuple((instance_id, frame) for instance_id, frame in content.pop("slab", ())),
         **content,
     )

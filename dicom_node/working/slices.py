@@ -10,6 +10,7 @@ import logging
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -212,13 +213,13 @@ class SliceReader:
             (result, slab)
             for result, slab in zip(ordered, anatomy.slabs(ordered), strict=True)
             if result.left_out is None
-            and len(slab) != result.averaged
+            and result.slab != _keys(slab)  # seen alone, or with an image that another has replaced since
             and not brain.isdisjoint(_key(each) for each, _ in slab)
         ]
         read: OrderedDict[tuple[int, int], ct.CTSlice] = OrderedDict()  # each once, as slabs overlap
         for begin in range(0, len(due), self._batch):
-            batch = []
-            for result, slab in due[begin : begin + self._batch]:
+            these, batch = due[begin : begin + self._batch], []
+            for result, slab in these:
                 alive()
                 for each, _ in slab:
                     if _key(each) not in read:
@@ -229,7 +230,8 @@ class SliceReader:
                 batch.append((instances[result.instance_id], reading.ready(one, self._way, parts, seen)))
                 while len(read) > len(slab):
                     read.popitem(last=False)
-            yield _results(batch, self._predict(_inputs(batch)))
+            found = _results(batch, self._predict(_inputs(batch)))
+            yield [replace(new, slab=_keys(slab)) for new, (_, slab) in zip(found, these, strict=True)]
 
     def show(
         self,
@@ -373,6 +375,11 @@ def _results(batch: Sequence[tuple[Instance, Ready]], predictions: Predictions) 
 
 def _key(result: SliceResult) -> tuple[int, int]:
     return result.instance_id, result.frame
+
+
+def _keys(slab: Sequence[tuple[SliceResult, float]]) -> tuple[tuple[int, int], ...]:
+    """As in its result: none for a slice that is seen alone."""
+    return tuple(_key(each) for each, _ in slab) if len(slab) > 1 else ()
 
 
 def _sorted(parts: frozenset[int] | None) -> tuple[int, ...] | None:

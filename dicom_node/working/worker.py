@@ -143,13 +143,11 @@ class Worker:
             self._concluding.report_failure(job, one, instances)
             return
         looked_at = self._look_at_all(job)
-        if looked_at is not None:
-            instances, found = looked_at
-            over = self._looked_over(job, instances, found)
+        over = None if looked_at is None else self._looked_over(job, *looked_at)
         if looked_at is None or over is None:
             self._give_back(job, wait_s=0.0, reason=None)  # told to stop or to make way; what was read is kept
             return
-        self._concluding.conclude(job, one, instances, over, begun)
+        self._concluding.conclude(job, one, looked_at[0], over, begun)
 
     def _look_at_all(self, job: Job) -> tuple[list[Instance], list[SliceResult]] | None:
         """The instances of the job's series and a result for each usable one; None if told to stop first, or if this is
@@ -181,8 +179,6 @@ class Worker:
         """
         known = {(r.instance_id, r.frame): r for r in found}
         of_id = {i.id: i for i in instances if i.ruled_out is None}
-        if job.tries > 1:  # an earlier try ended the process; going on without is safe, reading again may not be
-            return list(found)
 
         def usable() -> list[SliceResult]:
             return anatomy.in_order([r for r in known.values() if r.instance_id in of_id])
@@ -194,7 +190,9 @@ class Worker:
 
         alive = self._heartbeat(job)
         try:
-            if refined := self._reader.refine(usable(), of_id, alive):
+            # After a try that failed going on without is safe; thin slices seen alone would be judged by their noise.
+            refined = self._reader.refine(usable(), of_id, alive) if job.tries == 1 else []
+            if refined:
                 log.info("refined %s", fields(job=job.id, slices=len(refined)))
                 keep(refined)
             thin = 0

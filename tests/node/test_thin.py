@@ -14,6 +14,7 @@ from dicom_node import anatomy
 from dicom_node.config import Backlog, Eligibility, Model
 from dicom_node.preparing.drawing import draw
 from dicom_node.preparing.finding import find
+from dicom_node.receiving.arrivals import judge_again
 from dicom_node.store import results, series
 from dicom_node.store.tables import jobs as jobs_table
 from dicom_node.working.slices import SliceReader
@@ -111,6 +112,44 @@ def test_backlog_makes_way_between_two_batches_and_goes_on_where_it_was(
     assert [row.state for row in node.rows(jobs_table)] == ["delivered"]
     assert sum(batches) == sum(r.averaged > 1 for r in ordered(node))  # none a second time
     assert [row.tries for row in node.rows(jobs_table)] == [1]
+
+
+def test_no_slab_keeps_the_pixels_of_an_image_that_was_decided_against(node: Made) -> None:
+    datasets = thin_series()
+    other = changed(datasets[8], PixelData=bytes(len(datasets[8].PixelData)))  # under the same UID
+    node.accept(*datasets[:8], other, *datasets[9:])
+    node.tick_after(31)
+    node.work(node.worker(Seeing()))
+    assert ordered(node)[8].averaged == 3
+    node.accept(datasets[8])
+    with node.database.write() as connection:
+        series.decide_for(connection, 1, "last")
+        judge_again(connection, 1, node.config.eligibility, now=node.clock())
+    node.tick_after(31)
+    node.work(node.worker(Seeing()))
+    found = ordered(node)
+    assert [found[i].presence for i in (7, 8, 9)] == pytest.approx(
+        [expected(datasets, i) for i in (7, 8, 9)], abs=0.002
+    )
+
+
+def test_after_a_try_that_failed_thin_slices_are_seen_together_all_the_same(
+    node: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node.accept(*thin_series())
+    node.tick_after(31)
+
+    def fails(*_: object) -> None:
+        raise RuntimeError
+
+    with monkeypatch.context() as broken:
+        broken.setattr(SliceReader, "in_slabs", fails)
+        node.worker(Seeing()).step()
+    node.clock.advance(60)
+    node.work(node.worker(Seeing()))
+    (job,) = node.rows(jobs_table)
+    assert job.tries == 2
+    assert any(WHY in limit for limit in job.findings["limits"])
 
 
 def test_a_neighbour_that_cannot_be_read_again_does_not_cost_the_report(
