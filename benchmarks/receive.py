@@ -1,7 +1,7 @@
 """How fast instances are received: this node beside DCMTK, Orthanc and pynetdicom, in one run, as ratios.
 
     TMPDIR=/a/local/disk .venv/bin/python benchmarks/receive.py [--rounds 5] [--instances 400] [--only node,orthanc]
-        [--busy] [--quiet]
+        [--busy] [--quiet] [--other /another/checkout]
 
 400 CT instances of 512 x 512 x 16 bit are sent by DCMTK's storescu over 1 and over 4 associations, to each receiver in
 turn and in another order each round, under UIDs that are new each round. TCP_NODELAY=1 for every rival: without it,
@@ -11,7 +11,7 @@ latencies come from a sender of our own that waits for each answer. The floor is
 commit cost. With `--busy` each receiver takes every turn a second time, beside a process that classifies slices
 without end by the shipped model, as the worker does with a backlog, at the worker's priority; it sleeps in all other
 turns. With `--quiet` each turn waits until the machine has had next to nothing else to do for a second, for where
-others use it too.
+others use it too. With `--other` the node of another checkout of this project is a receiver, too.
 """
 
 from __future__ import annotations
@@ -43,11 +43,20 @@ from pydicom.filewriter import dcmwrite
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(REPOSITORY)]
 
-from benchmarks.receivers import ENVIRONMENT, RECEIVERS, TITLE, Receiver, classifying, running  # noqa: E402
+from benchmarks.receivers import (  # noqa: E402
+    ENVIRONMENT,
+    RECEIVERS,
+    TITLE,
+    Receiver,
+    checked_out,
+    classifying,
+    running,
+)
 from train.options import positive  # noqa: E402
 
 CLASS, SYNTAX = str(uid.CTImageStorage), str(uid.ExplicitVRLittleEndian)
 PLACE = "1.2.826.0.1.3680043.10.99.11111111.22222222"  # replaced in each instance by round and number
+OTHER = "node of the other checkout"
 LATENCIES = 100
 IDLE = 0.9  # of all cores, for a machine that counts as quiet
 PATIENCE_S = 120.0  # then a turn is taken as it is, and the report says so
@@ -262,8 +271,12 @@ def main() -> None:
     parser.add_argument(
         "--busy", action="store_true", help="every turn a second time, beside a process that classifies"
     )
+    parser.add_argument("--other", type=Path, metavar="CHECKOUT", help="also the node of this checkout")
     given = parser.parse_args()
     names = [name for name in RECEIVERS if name in given.only.split(",")]
+    if given.other is not None:
+        RECEIVERS[OTHER] = checked_out(given.other)
+        names.append(OTHER)
     made, numbers = template(), itertools.count(1)
     floors: dict[int, list[float]] = {1: [], 4: []}
     beside = classifying() if given.busy else nullcontext(lambda _: None)

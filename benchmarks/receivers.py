@@ -103,6 +103,15 @@ def node(loop: str) -> Callable[[Path, int], list[str]]:
     return command
 
 
+def checked_out(folder: Path) -> Callable[[Path, int], list[str]]:
+    """The node of another checkout, with this one's environment: what a version changed, in one run with this one."""
+
+    def command(own: Path, port: int) -> list[str]:
+        return ["sh", "-c", 'cd "$0" && exec "$@"', str(folder.resolve()), *node("own")(own, port)]
+
+    return command
+
+
 RECEIVERS: dict[str, Callable[[Path, int], list[str]]] = {
     "storescp": storescp,
     "storescp --fork": lambda folder, port: storescp(folder, port, "--fork"),
