@@ -24,7 +24,7 @@ from pydicom.tag import BaseTag
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_32
 
 from dicom_node.errors import InvalidObject
-from dicom_node.headers.texts import PLAIN, text_of
+from dicom_node.headers.texts import PLAIN, UNREADABLE, text_of
 from dicom_node.status import StoreStatus
 from dtvit.reading import stepping
 from dtvit.reading.stepping import CHARACTER_SET, PIXEL_DATA, UNDEFINED, Pixels, Unusual
@@ -72,7 +72,7 @@ class Elements:
         value = self._value(keyword)
         try:
             return None if value is None else text_of(value, self._dataset) or None
-        except Exception:  # noqa: BLE001 - as in `_value`
+        except UNREADABLE:
             return None
 
     def number(self, keyword: str) -> float | None:
