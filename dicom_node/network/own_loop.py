@@ -24,8 +24,8 @@ from dicom_node.network.syntaxes import VERIFICATION
 from dicom_node.network.upperlayer import CALM_S, HEADER, LONGEST, AbortReason, BadPdu, PduType
 from dicom_node.status import StoreStatus
 
-_BUFFER = 2 * (HEADER + LONGEST[PduType.P_DATA])
-_AT_ONCE = LONGEST[PduType.P_DATA]  # one read is copied and digested while still in the processor's cache
+_BUFFER = 3 * (HEADER + LONGEST[PduType.P_DATA])
+_WORTH_DIGESTING = 2**16  # bytes: each time the interpreter's lock is let go, which others wait for
 _WHOLE = socket.MSG_WAITALL if sys.platform == "linux" else 0
 _QUICKACK = getattr(socket, "TCP_QUICKACK", None)  # Linux; otherwise senders with Nagle's algorithm wait for our ACK
 
@@ -57,11 +57,19 @@ class _Message:
     command: Command | None = None
     data_set: bytearray = field(default_factory=bytearray)
     digest: digests.Digest = field(default_factory=digests.Digest)
-    """Of the data set, made while the peer sends the rest of it."""
+    """Of the data set's first `digested` bytes."""
+    digested: int = 0
     held: int = 0
     """Bytes of the data set that `memory` has lent."""
     refused: str | None = None
     """Why its data set is not kept; the rest of it is skipped."""
+
+    def digest_rest(self, *, worth: int = 0) -> None:
+        """Of what has come since, if that is as much as `worth`."""
+        if len(self.data_set) - self.digested >= max(worth, 1):
+            with memoryview(self.data_set) as whole:
+                self.digest.update(whole[self.digested :])
+            self.digested = len(self.data_set)
 
 
 class Loop:
@@ -145,13 +153,14 @@ class Loop:
             self._begin, self._end = 0, len(kept)
         elif self._begin == self._end:
             self._begin = self._end = 0
+        self._message.digest_rest(worth=_WORTH_DIGESTING)  # while the peer sends the rest
         begun = self._end > self._begin or self._message.context is not None
         due = time.monotonic() + (CALM_S if begun else self._idle_s)
         while self._end - self._begin < size:
             missing = size - (self._end - self._begin)
             try:
-                if size == HEADER or missing > _AT_ONCE or not self._whole:
-                    count = self._socket.recv_into(self._view[self._end : self._end + _AT_ONCE])
+                if size == HEADER or not self._whole:  # all that is there: under load that may be several PDUs
+                    count = self._socket.recv_into(self._view[self._end :])
                 else:  # one wait for the rest of a PDU, not one for each of its segments
                     count = self._socket.recv_into(self._view[self._end : self._end + missing], missing, self._whole)
             except (TimeoutError, BlockingIOError):
@@ -214,7 +223,6 @@ class Loop:
         else:
             message.held += size
             message.data_set += content  # one piece: a list of small fragments would hold many times what was lent
-            message.digest.update(content)
             return
         message.data_set = bytearray()
         self._memory.give_back(message.held)
@@ -235,6 +243,7 @@ class Loop:
                 sop_class, sop_instance = (
                     uid.decode("ascii", "replace") for uid in (asked.sop_class, asked.sop_instance)
                 )
+                message.digest_rest()
                 digest = digests.noted(message.digest)
                 status = self._store(sop_class, sop_instance, transfer_syntax, message.data_set, digest)
         elif asked.field == Field.C_ECHO:

@@ -55,7 +55,7 @@ class Spool:
         made, new = uids.fresh(), self.folder / f"{UID_FILE}.new"
         new.unlink(missing_ok=True)
         new.touch(mode=0o600)
-        _write(str(new), [made.encode()])
+        _write(os.open(new, os.O_WRONLY), [made.encode()])
         new.rename(self.folder / UID_FILE)
         sync_folder(str(self.folder))
         return made
@@ -65,19 +65,23 @@ class Spool:
         self._names.discard()
 
     def keep(self, *chunks: bytes | bytearray) -> str:
-        """Write the chunks as one file, durably; returns its name, relative to the folder. Raises StoreFull."""
-        self.check_room(sum(map(len, chunks)))
-        return self._keep(chunks)
+        """Write the chunks as one file, durably; returns its name, relative to the folder. Raises StoreFull and
+        StoreUnavailable."""
+        size = sum(map(len, chunks))
+        self.check_room(size)
+        name = self._keep(chunks)
+        if not self.holds(name, size):  # files stay open while their folder is moved, or its disk taken away
+            raise StoreUnavailable("the spool was moved or removed while a file was written")
+        return name
 
     def _keep(self, chunks: Sequence[bytes | bytearray]) -> str:
         try:
-            name = self._names.take()
-            path = f"{self.folder}/{name}"
+            name, descriptor = self._names.take()
             try:
-                _write(path, chunks)
+                _write(descriptor, chunks)
             except OSError:
                 with suppress(OSError):
-                    os.unlink(path)
+                    os.unlink(f"{self.folder}/{name}")
                 raise
         except OSError as exc:
             if exc.errno in _NO_ROOM:
@@ -188,9 +192,8 @@ class Spool:
                         yield f"{shard.name}/{file.name}", file.stat()
 
 
-def _write(path: str, chunks: Sequence[bytes | bytearray]) -> None:
-    """Fill the existing, empty file, durably."""
-    descriptor = os.open(path, os.O_WRONLY)
+def _write(descriptor: int, chunks: Sequence[bytes | bytearray]) -> None:
+    """Fill the empty file, durably, and close it."""
     try:
         left = [memoryview(chunk) for chunk in chunks]
         while left:  # once, unless the disk is nearly full

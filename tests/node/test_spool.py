@@ -138,6 +138,25 @@ def test_root_that_may_give_no_file_away_keeps_it(spool: Spool, monkeypatch: pyt
     assert spool.read(spool.keep(b"x")) == b"x"
 
 
+def test_nothing_is_kept_in_a_spool_that_was_moved_away(spool: Spool) -> None:
+    """The files made in advance are open, and would take it."""
+    for _ in range(5):
+        spool.keep(b"x")
+    spool.folder.rename(spool.folder.with_name("moved"))
+    spool.folder.mkdir()
+    with pytest.raises(StoreUnavailable):
+        spool.keep(b"y")
+
+
+def test_files_made_in_advance_are_closed_with_the_spool(spool: Spool) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(5):
+        spool.keep(b"x")
+    assert len(os.listdir("/proc/self/fd")) > before
+    spool.close()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 def test_content_that_the_disk_takes_in_pieces_is_kept_whole(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
     content = os.urandom(10_000)
     monkeypatch.setattr(os, "writev", lambda descriptor, parts: os.write(descriptor, b"".join(parts)[:999]))
