@@ -334,9 +334,8 @@ def _update(
     *,
     of: DeliveryState = DeliveryState.WAITING,
 ) -> bool:
-    """False if it is not in this state, or no longer exists; SQLite may then have given its number to another."""
-    its = sa.select(objects.c.id).where(objects.c.sop_instance_uid == delivery.sop_instance_uid).scalar_subquery()
-    this = deliveries.c.object_id == its, deliveries.c.destination == delivery.destination, deliveries.c.state == of
+    """False if it is not in this state, or no longer exists."""
+    this = deliveries.c.id == delivery.id, deliveries.c.state == of
     return bool(connection.execute(deliveries.update().where(*this).values(dict(values))).rowcount)
 
 

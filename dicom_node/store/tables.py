@@ -86,7 +86,8 @@ metadata = MetaData(
     }
 )
 
-# People and logs use these numbers: SQLite must not reuse one after the last row was deleted.
+# People and logs use these numbers, and what is sent, asked or answered is found by them when that is done: SQLite must
+# not give the number of a row that was deleted to another patient's. Elsewhere none outlives its transaction.
 _NUMBERED: dict[str, Any] = {"sqlite_autoincrement": True}
 
 node = Table(
@@ -206,6 +207,7 @@ objects = Table(
     Column("size", BigInteger, nullable=False),
     Column("sha256", String(64), nullable=False),
     Column("created_at", Float, nullable=False),
+    **_NUMBERED,
 )
 
 deliveries = Table(
@@ -228,6 +230,7 @@ deliveries = Table(
     UniqueConstraint("object_id", "destination"),
     Index(None, "state", "destination", "next_at"),
     Index(None, "commitment", "destination", "commitment_at"),
+    **_NUMBERED,
 )
 
 OPEN = deliveries.c.state.in_((DeliveryState.WAITING, DeliveryState.FAILED))
@@ -250,6 +253,7 @@ commitments = Table(
     Column("answered_at", Float),
     UniqueConstraint("calling_aet", "transaction_uid"),
     Index(None, "state", "next_at"),
+    **_NUMBERED,
 )
 
 heartbeats = Table(

@@ -19,6 +19,8 @@ from made import NOW, Made, ct, made_node, part10, peer
 from pydicom.dataset import Dataset
 from pynetdicom import AE, build_role, evt
 
+from dicom_node.administering import forgetting
+from dicom_node.administering.forgetting import Whom
 from dicom_node.config import Commitment, Config, NodeSection, Peer
 from dicom_node.delivering import keeping
 from dicom_node.delivering.committing import Asker, Reports
@@ -724,6 +726,23 @@ def test_what_cannot_be_answered_is_given_up_at_last_and_then_forgotten(tmp_path
     us.asked("PACS", "2.25.78", references(ct(1)))
     tidy(node.database, node.spool, node.config, clock=node.clock)
     assert [(row.transaction_uid, row.state) for row in node.rows(commitments)] == [("2.25.78", "waiting")]
+
+
+def test_an_answer_about_a_patient_who_is_forgotten_meanwhile_answers_nobody_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = node_with(tmp_path, peer(1), peer(2, name="PACS2", ae_title="OTHER"))
+    node.accept(ct(1))
+    us = Us(node)
+    us.asked("PACS", "2.25.77", references(ct(1)))
+
+    def forgets(*_: object) -> None:
+        forgetting.erase(node.database, node.spool, Whom("P-1"), now=NOW)
+        us.asked("OTHER", "2.25.78", references(ct(2)))
+
+    monkeypatch.setattr(network, "report", forgets)
+    next(one for one in us.answerers if one.peer.name == "PACS1").tick()
+    assert [(row.calling_aet, row.state) for row in node.rows(commitments)] == [("OTHER", "waiting")]
 
 
 @pytest.mark.parametrize("changed", [{"peers": ()}, {"commitment": Commitment(accept=False)}])

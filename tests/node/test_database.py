@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sqlite3
 import stat
 import subprocess
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from made import schema_differences
 from sqlalchemy.schema import CreateTable
 
@@ -43,11 +45,100 @@ def test_a_committed_row_survives_a_power_cut(sqlite: Database) -> None:
 
 def test_the_migrations_make_exactly_the_tables_on_sqlite(sqlite: Database) -> None:
     assert schema_differences(sqlite) == []
-    with sqlite.read() as connection:
-        made = dict(connection.execute(sa.text("SELECT name, sql FROM sqlite_master WHERE type = 'table'")).all())
-    for table in tables.metadata.tables.values():
-        numbered = "AUTOINCREMENT" in str(CreateTable(table).compile(dialect=sqlite.engine.dialect))
-        assert ("AUTOINCREMENT" in made[table.name]) == numbered, table.name
+    said = {table.name: str(CreateTable(table).compile(sqlite.engine)) for table in tables.metadata.tables.values()}
+    assert numbered(sqlite) == {name for name, text in said.items() if "AUTOINCREMENT" in text} == set(NUMBERED)
+
+
+NUMBERED = ("series", "instances", "jobs", "objects", "deliveries", "commitments")
+
+
+@pytest.fixture
+def numbers_reused(tmp_path: Path) -> Iterator[Database]:
+    """A database of schema 0005, in which SQLite gave numbers again; two rows in each table of `NUMBERED`."""
+    database = Database(f"sqlite:///{tmp_path / 'node.sqlite'}")
+    settings, _ = database_module._migrations()
+    with database.write() as connection:
+        settings.attributes["connection"] = connection
+        command.upgrade(settings, "0005")
+        for name in NUMBERED:
+            table = tables.metadata.tables[name]
+            for number in (3, 7):
+                row = {column.name: made_up(column, number) for column in table.columns}
+                connection.execute(table.insert().values(row | {"id": number}))
+    yield database
+    database.close()
+
+
+def made_up(column: sa.Column[Any], number: int) -> Any:
+    """Another value in each column of each row; in foreign keys, the number of the row."""
+    if column.foreign_keys or column.primary_key:
+        return number
+    if isinstance(column.type, sa.JSON):
+        return [["1.2", column.name], number]
+    if isinstance(column.type, sa.String):
+        return f"{number} {column.name}"[: column.type.length]
+    return True if isinstance(column.type, sa.Boolean) else number + len(column.name)
+
+
+def contents(database: Database) -> dict[str, list[Any]]:
+    with database.read() as connection:
+        return {name: connection.execute(sa.text(f"SELECT * FROM {name} ORDER BY id")).all() for name in NUMBERED}
+
+
+def structure(database: Database) -> dict[str, list[list[str]]]:
+    """Columns, foreign keys and indices of each table, with their names."""
+    with database.read() as connection:
+        of = sa.inspect(connection)
+        ask = (of.get_columns, of.get_foreign_keys, of.get_indexes, of.get_unique_constraints)
+        return {name: [sorted(map(str, each(name))) for each in ask] for name in of.get_table_names()}
+
+
+def numbered(database: Database) -> set[str]:
+    """The tables in which SQLite never gives a number again."""
+    with database.read() as connection:
+        return set(connection.scalars(sa.text("SELECT name FROM sqlite_master WHERE sql LIKE '% AUTOINCREMENT%'")))
+
+
+def test_numbers_that_may_be_given_again_are_not_from_the_upgrade_on_and_nothing_else_changes(
+    numbers_reused: Database,
+) -> None:
+    database = numbers_reused
+    before, built = contents(database), structure(database)
+    database.prepare()
+    assert (contents(database), structure(database)) == (before, built)
+    assert schema_differences(database) == []
+    with database.write() as connection:
+        assert connection.execute(sa.text("PRAGMA foreign_key_check")).all() == []
+        for name in reversed(NUMBERED):
+            connection.execute(sa.text(f"DELETE FROM {name} WHERE id = 7"))
+        for name in NUMBERED:
+            table = tables.metadata.tables[name]
+            row = {column.name: made_up(column, 3 if column.foreign_keys else 5) for column in table.columns}
+            del row["id"]
+            assert connection.execute(table.insert().values(row).returning(table.c.id)).scalar_one() == 8, name
+    with pytest.raises(sa.exc.IntegrityError), database.engine.begin() as connection:
+        connection.execute(sa.text("DELETE FROM objects WHERE id = 3"))
+
+
+@pytest.mark.parametrize("at", ["DELETE FROM deliveries", "DROP TABLE objects", "DROP TABLE kept_deliveries"])
+def test_an_upgrade_that_is_killed_half_way_changes_nothing_and_is_done_at_the_next_start(
+    numbers_reused: Database, at: str
+) -> None:
+    database = numbers_reused
+    before, built = contents(database), structure(database)
+    code = (
+        "import os, signal, sys; from sqlalchemy import event; from dicom_node.store.database import Database\n"
+        "def kill(_, __, statement, *rest):\n"
+        "    if statement.strip().startswith(sys.argv[2]): os.kill(os.getpid(), signal.SIGKILL)\n"
+        "d = Database(sys.argv[1]); event.listen(d.engine, 'before_cursor_execute', kill); d.prepare()"
+    )
+    url = database.url.render_as_string()
+    assert subprocess.run([sys.executable, "-c", code, url, at], check=False).returncode == -signal.SIGKILL
+    assert (contents(database), structure(database)) == (before, built)
+    assert not numbered(database) & {"objects", "deliveries", "commitments"}
+    database.prepare()
+    assert (contents(database), structure(database)) == (before, built)
+    assert numbered(database) == set(NUMBERED)
 
 
 def test_a_number_is_never_given_a_second_time(sqlite: Database) -> None:
@@ -72,9 +163,9 @@ def test_several_processes_may_start_at_once(tmp_path: Path) -> None:
         "import sys; from dicom_node.store.database import Database; sys.stdin.readline();"
         "d = Database(sys.argv[1]); d.prepare(); print(d.device_uid())"
     )
-    command = [sys.executable, "-c", code, url]
+    arguments = [sys.executable, "-c", code, url]
     started = [
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(4)
     ]
     for process in started:
