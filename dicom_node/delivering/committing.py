@@ -99,7 +99,9 @@ class Asker:
         transaction_uid = uids.fresh()
         with self._database.write() as connection:
             again_at = now + _patience_s(owed[0].tries, settings)
-            commitment.ask(connection, owed, transaction_uid, again_at=again_at)
+            owed = commitment.ask(connection, owed, transaction_uid, again_at=again_at)
+        if not owed:
+            return 0
         try:
             network.ask(
                 self._peer,

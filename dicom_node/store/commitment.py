@@ -18,6 +18,7 @@ from dicom_node.store import whereabouts
 from dicom_node.store.database import insert_for, note
 from dicom_node.store.deadlines import passed
 from dicom_node.store.tables import (
+    UNCONFIRMED,
     CommitmentState,
     DeliveryState,
     JobState,
@@ -103,18 +104,24 @@ def due(connection: Connection, destination: str, *, now: float, longest_wait_s:
     return [Owed(**row._asdict()) for row in connection.execute(query)]
 
 
-def ask(connection: Connection, owed: Sequence[Owed], transaction_uid: str, *, again_at: float) -> None:
-    """To be committed before the request goes out: the answer may come before the request is done."""
-    connection.execute(
+def ask(connection: Connection, owed: Sequence[Owed], transaction_uid: str, *, again_at: float) -> list[Owed]:
+    """To be committed before the request goes out: the answer may come before the request is done.
+
+    Returns what is to be asked about: not what was kept back, or whose patient was forgotten, since it was due.
+    """
+    asked = (
         deliveries.update()
-        .where(deliveries.c.id.in_([one.delivery_id for one in owed]))
+        .where(deliveries.c.id.in_([one.delivery_id for one in owed]), UNCONFIRMED)
         .values(
             commitment=CommitmentState.ASKED,
             transaction_uid=transaction_uid,
             commitment_at=again_at,
             commitment_tries=deliveries.c.commitment_tries + 1,
         )
+        .returning(deliveries.c.id)
     )
+    named = set(connection.scalars(asked))
+    return [one for one in owed if one.delivery_id in named]
 
 
 def postpone(connection: Connection, transaction_uid: str, *, until: float, error: str) -> None:

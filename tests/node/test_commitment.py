@@ -19,6 +19,7 @@ from made import NOW, Made, ct, made_node, part10, peer
 from pydicom.dataset import Dataset
 from pynetdicom import AE, build_role, evt
 
+from dicom_node import uids
 from dicom_node.administering import forgetting
 from dicom_node.administering.forgetting import Whom
 from dicom_node.config import Commitment, Config, NodeSection, Peer
@@ -35,6 +36,7 @@ from dicom_node.serving import service
 from dicom_node.serving.housekeeping import tidy
 from dicom_node.status import CommitmentStatus
 from dicom_node.store import commitment, outbox, purge
+from dicom_node.store.database import Connection
 from dicom_node.store.results import Version
 from dicom_node.store.tables import commitments, deliveries, instances, jobs, objects, series
 
@@ -188,6 +190,47 @@ def test_what_was_delivered_is_asked_for_once_and_the_answer_settles_it(
     take(node, answer_to(asked))
     assert {row.commitment for row in node.rows(deliveries)} == {"committed"}
     assert node.rows(jobs)[0].state == "delivered"
+
+
+def just_before_asking(monkeypatch: pytest.MonkeyPatch, act: Callable[[Connection], None], node: Made) -> None:
+    """Has this happen once it is known what a destination is to be asked about, and nothing of that is noted yet."""
+    fresh = uids.fresh
+
+    def acts_first() -> str:
+        with node.database.write() as connection:
+            act(connection)
+        return fresh()
+
+    monkeypatch.setattr(uids, "fresh", acts_first)
+
+
+def test_what_is_kept_back_just_before_the_question_is_not_asked_for(
+    tmp_path: Path, other: Callable[..., Other], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the destination then said to have lost would be sent again, to a patient who is no longer its own."""
+    node, there = node_with(tmp_path), other()
+    stored(node)
+    just_before_asking(monkeypatch, lambda connection: outbox.keep_back(connection, 1, now=NOW), node)
+    assert asker(node, peer(there.port)).tick() == 0
+    assert there.asked == []
+    assert [row.commitment for row in node.rows(deliveries)] == [None]
+
+
+def test_a_question_about_what_was_just_forgotten_is_not_put_about_what_came_since(
+    tmp_path: Path, other: Callable[..., Other], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node, there = node_with(tmp_path), other()
+    stored(node)
+
+    def forgets(connection: Connection) -> None:
+        purge.delete_objects(connection, objects.c.id == 1)
+        made = outbox.MadeObject("report", "1.2.3", "2.25.2", "2.25.9", "aa/2.dcm", 1, "0" * 64)
+        outbox.put(connection, 1, [made], ["PACS1"], now=NOW)
+
+    just_before_asking(monkeypatch, forgets, node)
+    assert asker(node, peer(there.port)).tick() == 0
+    assert there.asked == []
+    assert [(row.state, row.commitment) for row in node.rows(deliveries)] == [("waiting", None)]
 
 
 def test_an_answer_on_the_same_association_is_taken(tmp_path: Path, other: Callable[..., Other]) -> None:
