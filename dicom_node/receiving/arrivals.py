@@ -19,7 +19,7 @@ from dicom_node.logs import fields, trace
 from dicom_node.received import Received, data_set_in
 from dicom_node.receiving import completion
 from dicom_node.status import StoreStatus
-from dicom_node.store import jobs, results, series, whereabouts
+from dicom_node.store import choices, jobs, results, series, whereabouts
 from dicom_node.store.database import Connection, Database
 from dicom_node.store.filing import Arrival, Filed, Filing
 from dicom_node.store.series import Series
@@ -107,7 +107,7 @@ class Arrivals:
         with self._database.read() as connection:
             open_series = series.receiving(connection)
             due = not 0.0 <= now - self._choices_seen_at < CHOICES_S
-            passed_over = jobs.judged_too_soon(connection) if due else []
+            passed_over = choices.judged_too_soon(connection) if due else []
         self._choices_seen_at = now if due else self._choices_seen_at
         for one in open_series:
             if one.last_at > now + CLOCK_SLACK_S:
@@ -220,31 +220,31 @@ class Arrivals:
     def _pass_over(
         self, connection: Connection, one: Series, chosen: int, now: float, besides: str = ""
     ) -> Callable[[], None]:
-        series.not_chosen(connection, one.id, chosen, now=now, besides=besides)
+        choices.not_chosen(connection, one.id, chosen, now=now, besides=besides)
         return lambda: log.info("not_chosen %s", fields(series=one.id, chosen=chosen))
 
     def _choose_anew(self, series_id: int, now: float) -> None:
         """The series that was chosen in place of this one gives the scan's result no longer, or gives it again."""
         with self._database.write() as connection:
             one = series.get(connection, series_id, lock=True)
-            if one is None or series_id not in jobs.judged_too_soon(connection):
+            if one is None or series_id not in choices.judged_too_soon(connection):
                 return
             tell = self._leave_or_judge(connection, one, now)
         tell()
 
     def _leave_or_judge(self, connection: Connection, one: Series, now: float) -> Callable[[], None]:
-        was_tried = jobs.was_left_to_another(connection, one.id)
+        was_tried = choices.was_left_to_another(connection, one.id)
         members = series.instances_of(connection, one.id)
         if holders := self._holders(connection, one, members, or_nothing=was_tried):
-            return self._pass_over(connection, one, holders[0], now, jobs.NOTHING_EVALUATED if was_tried else "")
+            return self._pass_over(connection, one, holders[0], now, choices.NOTHING_EVALUATED if was_tried else "")
         chosen = series.of_job(connection, one.passed_over_for)
-        if chosen is not None and (chosen.id == one.id or series.is_still_in(connection, chosen, one.study_uid)):
+        if chosen is not None and (chosen.id == one.id or choices.is_still_in(connection, chosen, one.study_uid)):
             chosen = None  # no correction took it away
         of_study = series.of_study(connection, one.study_uid)
         if (chosen or was_tried) and any(each.state is SeriesState.RECEIVING for each in of_study):
             return lambda: None  # that may be the one that gives it
         if chosen is not None:
-            series.leave_without_result(connection, one, chosen, now=now)
+            choices.leave_without_result(connection, one, chosen, now=now)
             return lambda: log.error("failed %s", fields(series=one.id, reason="the chosen series was corrected away"))
         why = "the series chosen in its place gives its scan's result no longer"
         series.receive_again(connection, one.id, now=now, why=why)
@@ -271,7 +271,7 @@ class Arrivals:
         """Ids of the series that give the result for this one's scan."""
         return [
             holder
-            for holder in jobs.of_study_with_result(connection, one.study_uid, or_nothing=or_nothing)
+            for holder in choices.of_study_with_result(connection, one.study_uid, or_nothing=or_nothing)
             if not eligibility.is_another_scan(series.instances_of(connection, holder), members)
         ]
 

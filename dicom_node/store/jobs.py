@@ -20,8 +20,7 @@ from dicom_node.errors import LeaseLost
 from dicom_node.store.database import note
 from dicom_node.store.deadlines import passed
 from dicom_node.store.results import Version
-from dicom_node.store.tables import OPEN, JobState, SeriesState, deliveries, instances, jobs, objects, series
-from dtvit.findings import Outcome
+from dicom_node.store.tables import OPEN, JobState, deliveries, jobs, objects, series
 
 LIVE, BACKLOG = 0, 10
 """Priorities; lower goes first, in the queue, in classifying what arrives, and in delivery."""
@@ -32,10 +31,6 @@ LONGEST_WAIT_S = 300.0
 UNLEASED: dict[str, None] = {"lease_owner": None, "lease_until": None}
 
 OVERTAKEN = "a later run of the series began before this one was done"
-
-NOTHING_EVALUATED = "none of its images could be evaluated"
-LEFT_TO_ANOTHER = f"{NOTHING_EVALUATED}; another series of the study is used instead"
-"""Reason of a run whose series is passed over because of that: `series.leave_to_another`."""
 
 
 @dataclass(frozen=True)
@@ -260,83 +255,6 @@ def is_about(connection: Connection, series_id: int, sop_instance_uid: str) -> b
     """Whether the newest result of the series was made of this image, too."""
     results = [run.result for run in of_series(connection, series_id) if run.result is not None]
     return bool(results) and any(one["sop_instance_uid"] == sop_instance_uid for one in results[-1].findings["slices"])
-
-
-def of_study_with_result(connection: Connection, study_uid: str, *, or_nothing: bool = False) -> list[int]:
-    """Ids of the series that give the study its result, or are about to; none while the choice is open. More than one
-    where a person asked for it, or a correction brought one into the study. `or_nothing`: NOT EVALUATED is a result.
-    """
-    gives = _gives_result(sa.true() if or_nothing else sa.false())
-    query = sa.select(series.c.id).join(jobs, _NEWEST_RUN).where(series.c.study_uid == study_uid, gives)
-    return list(connection.scalars(query.order_by(jobs.c.id)))
-
-
-def passed_over(connection: Connection, study_uid: str) -> list[int]:
-    """Ids of the series of the study that will be judged again if the one that was chosen gives no result, and of which
-    it is not known that they cannot be evaluated either.
-    """
-    waits = series.c.state == SeriesState.NOT_CHOSEN, series.c.passed_over_for.is_not(None)
-    query = sa.select(series.c.id).where(series.c.study_uid == study_uid, *waits, ~_was_left_to_another(series))
-    return list(connection.scalars(query.order_by(series.c.id)))
-
-
-def was_left_to_another(connection: Connection, series_id: int) -> bool:
-    query = sa.select(series.c.id).where(series.c.id == series_id, _was_left_to_another(series))
-    return connection.scalar(query) is not None
-
-
-def _was_left_to_another(of: sa.FromClause) -> sa.ColumnElement[bool]:
-    """Whether the newest run of a series found nothing that could be evaluated, and said nothing of it."""
-    own = jobs.alias()
-    newest = own.c.series_id == of.c.id, own.c.run == of.c.run
-    return sa.exists().where(*newest, own.c.reason == LEFT_TO_ANOTHER).correlate(of)
-
-
-_NEWEST_RUN = sa.and_(jobs.c.series_id == series.c.id, jobs.c.run == series.c.run)
-
-
-def _has_images() -> sa.ColumnElement[bool]:
-    return sa.exists().where(instances.c.series_id == series.c.id, instances.c.current.is_(True))
-
-
-def _gives_result(or_nothing: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
-    """Of a series and its newest run.
-
-    A NOT EVALUATED result leaves the choice open: another series may say more; with `or_nothing` it does not. One that
-    failed as all its images now belong to other series does, and one that was refused after a correction. Any other
-    failed job does not, as whatever made it fail would make the next one fail.
-    """
-    live = (JobState.READY, JobState.RUNNING, JobState.REPORTED, JobState.DELIVERED, JobState.FAILED)
-    tells_nothing = sa.and_(
-        jobs.c.state.in_((JobState.REPORTED, JobState.DELIVERED)),
-        sa.func.coalesce(jobs.c.outcome, "") == Outcome.NOT_EVALUATED,
-    )
-    failed = sa.or_(series.c.state == SeriesState.FAILED, jobs.c.state == JobState.FAILED)
-    taken = sa.and_(failed, ~_has_images())
-    tells = sa.or_(~tells_nothing, or_nothing)
-    return sa.and_(series.c.state != SeriesState.REFUSED, jobs.c.state.in_(live), tells, ~taken)
-
-
-def judged_too_soon(connection: Connection) -> list[int]:
-    """Ids of the series that were not chosen because of a run that no longer gives their scan's result, and of those
-    that failed because of that where the series of that run gives it again.
-
-    That run may have been superseded, or refused; corrections, or a patient's wish to be forgotten, may have taken its
-    images; or its series may have gone to another study. One that waits for more, or for a person, is waited for.
-    Those that could not be evaluated come last: the others may say more.
-    """
-    passed, for_run = series.alias("passed"), jobs.alias("for_run")
-    its_series = sa.and_(series.c.id == for_run.c.series_id, series.c.study_uid == passed.c.study_uid)
-    chosen = sa.select(jobs.c.id).select_from(for_run.join(series, its_series).join(jobs, _NEWEST_RUN))
-    chosen = chosen.where(for_run.c.id == passed.c.passed_over_for)
-    waits = sa.or_(series.c.state.in_((SeriesState.RECEIVING, SeriesState.FAILED)), jobs.c.state == JobState.WITHDRAWN)
-    was_tried = _was_left_to_another(passed)
-    gives = _gives_result(was_tried)
-    holds = sa.or_(sa.and_(gives, jobs.c.id == for_run.c.id), sa.and_(waits, _has_images()))
-    in_vain = sa.and_(passed.c.state == SeriesState.NOT_CHOSEN, ~sa.exists(chosen.where(holds)))
-    undone = sa.and_(passed.c.state == SeriesState.FAILED, sa.exists(chosen.where(gives)))
-    query = sa.select(passed.c.id).where(passed.c.passed_over_for.is_not(None), sa.or_(in_vain, undone))
-    return list(connection.scalars(query.order_by(was_tried, passed.c.id)))
 
 
 def _record(row: sa.Row[Any]) -> Record:

@@ -176,54 +176,10 @@ def refuse(connection: Connection, series_id: int, reason: str, *, now: float) -
     note(connection, "refused", now=now, series_id=series_id, detail=reason)
 
 
-def not_chosen(connection: Connection, series_id: int, chosen: int, *, now: float, besides: str = "") -> None:
-    """Another series gives the scan's result, as long as its newest job of now does: `jobs.judged_too_soon`."""
-    said = f"series {chosen} gives the scan's result; to have this one reported: dicom-node retry {series_id}"
-    reason = f"{besides}; {said}" if besides else said
-    newest = sa.select(sa.func.max(jobs.c.id)).where(jobs.c.series_id == chosen).scalar_subquery()
-    values = {"state": SeriesState.NOT_CHOSEN, "reason": reason, "passed_over_for": newest}
-    connection.execute(series.update().where(series.c.id == series_id).values(values))
-    note(connection, "not chosen", now=now, series_id=series_id, detail=reason)
-
-
-def leave_to_another(connection: Connection, series_id: int, job_id: int, reason: str, *, now: float) -> None:
-    """The run of this job said nothing, as another series may give the scan's result. Not if more has come for it."""
-    run = sa.select(jobs.c.run).where(jobs.c.id == job_id).scalar_subquery()
-    unchanged = sa.and_(series.c.id == series_id, series.c.state == SeriesState.COMPLETE, series.c.run == run)
-    values = {"state": SeriesState.NOT_CHOSEN, "reason": reason, "passed_over_for": job_id}
-    if connection.execute(series.update().where(unchanged).values(values)).rowcount:
-        note(connection, "not chosen", now=now, series_id=series_id, job_id=job_id, detail=reason)
-
-
-def is_still_in(connection: Connection, one: Series, study_uid: str) -> bool:
-    """Whether the series is in this study, with an image; or has none, and all that it had count in others there."""
-    if count(connection, one.id):
-        return one.study_uid == study_uid
-    had, others = instances.alias(), instances.join(series, series.c.id == instances.c.series_id)
-    counts = sa.select(instances.c.id).select_from(others).where(instances.c.current.is_(True))
-    here = counts.where(series.c.study_uid == study_uid, instances.c.sop_instance_uid == had.c.sop_instance_uid)
-    found = connection.scalars(sa.select(sa.exists(here)).where(had.c.series_id == one.id)).all()
-    return bool(found) and all(found)
-
-
 def fail(connection: Connection, series_id: int, reason: str, *, now: float, **values: object) -> None:
     values = {"state": SeriesState.FAILED, "reason": reason, "passed_over_for": None, **values}
     connection.execute(series.update().where(series.c.id == series_id).values(values))
     note(connection, "failed", now=now, series_id=series_id, detail=reason)
-
-
-def leave_without_result(connection: Connection, one: Series, chosen: Series, *, now: float) -> None:
-    """A correction gave the series that was chosen in place of this one, or all its images, another study or patient.
-
-    This one fails until it is corrected, too, or the correction undone, or a person decides: judged at once, a report
-    of it could be about the wrong patient, as a correction comes series by series.
-    """
-    where = "belongs to another study now" if chosen.study_uid != one.study_uid else "has no image left"
-    reason = (
-        f"series {chosen.id}, chosen in its place, {where}. If this one is right, have it reported: "
-        f"dicom-node retry {one.id}"
-    )
-    fail(connection, one.id, reason, now=now, passed_over_for=one.passed_over_for, last_at=now)
 
 
 def hold(connection: Connection, series_id: int, reason: str, *, now: float) -> None:

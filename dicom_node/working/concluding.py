@@ -21,7 +21,7 @@ from dicom_node.errors import LeaseLost, StoreFull, StoreUnavailable
 from dicom_node.headers import eligibility
 from dicom_node.logs import fields, trace
 from dicom_node.report.carried import InconsistentSeries
-from dicom_node.store import jobs, outbox, series, whereabouts
+from dicom_node.store import choices, jobs, outbox, series, whereabouts
 from dicom_node.store.database import Database
 from dicom_node.store.jobs import Job
 from dicom_node.store.results import SliceResult
@@ -68,7 +68,7 @@ class Concluding:
         cuts = anatomy.Cuts(metadata.slice_thresholds, metadata.series_thresholds)
         findings = anatomy.conclude(found, instances, ruled_out=ruled_out, cuts=cuts, whole=one.whole is not False)
         if findings.outcome is Outcome.NOT_EVALUATED and self._another_may_tell(job, one, instances):
-            self._end(job, JobState.REFUSED, reason=jobs.LEFT_TO_ANOTHER)
+            self._end(job, JobState.REFUSED, reason=choices.LEFT_TO_ANOTHER)
             return
         with self._reportable(job):
             self._report(job, one, instances, findings, JobState.REPORTED, None)
@@ -135,7 +135,7 @@ class Concluding:
         if one.forced or job.run > 1:
             return False
         with self._database.read() as connection:
-            others = [series.instances_of(connection, i) for i in jobs.passed_over(connection, one.study_uid)]
+            others = [series.instances_of(connection, i) for i in choices.passed_over(connection, one.study_uid)]
         return any(not eligibility.is_another_scan(other, instances) for other in others)
 
     def _report(
@@ -187,13 +187,13 @@ class Concluding:
             log.error("left_behind %s", fields(series=job.series_id, run=job.run, to=", ".join(sorted(told))))
 
     def _end(self, job: Job, state: JobState, *, reason: str) -> None:
-        """End without a report. Where the scan thereby lacks its result, `jobs.judged_too_soon` finds those that may
+        """End without a report. Where the scan thereby lacks its result, `choices.judged_too_soon` finds those that may
         give it."""
         now = self._clock()
         with self._database.write() as connection:
             jobs.finish(connection, job, state, now=now, reason=reason)
-            if reason == jobs.LEFT_TO_ANOTHER:
-                series.leave_to_another(connection, job.series_id, job.id, reason, now=now)
+            if reason == choices.LEFT_TO_ANOTHER:
+                choices.leave_to_another(connection, job.series_id, job.id, reason, now=now)
         log.info("job_done %s", fields(job=job.id, series=job.series_id, run=job.run, state=state, reason=reason))
 
 

@@ -11,7 +11,7 @@ import pytest
 from made import NOW, SERIES, STUDY, Made, changed, ct, made_node
 from sqlalchemy import Connection, select
 
-from dicom_node.store import commitment, forget, jobs, outbox, purge, results, series, whereabouts
+from dicom_node.store import choices, commitment, forget, jobs, outbox, purge, results, series, whereabouts
 from dicom_node.store.jobs import Job
 from dicom_node.store.tables import commitments, deliveries, events, instances, objects, slice_results
 from dicom_node.store.tables import jobs as jobs_table
@@ -137,7 +137,7 @@ ACTIONS: dict[str, Callable[[Connection, Its], object]] = {
     "expect": lambda c, its: series.expect(c, its.series, 5),
     "restart_wait": lambda c, its: series.restart_wait(c, ITS, now=NOW - 9, reopen_wait_s=60.0),
     "refuse": lambda c, its: series.refuse(c, ITS, "why", now=NOW),
-    "not_chosen": lambda c, its: series.not_chosen(c, ITS, ITS, now=NOW),
+    "not_chosen": lambda c, its: choices.not_chosen(c, ITS, ITS, now=NOW),
     "fail": lambda c, its: series.fail(c, ITS, "why", now=NOW),
     "hold": lambda c, its: series.hold(c, ITS, "why", now=NOW),
     "receive_again": lambda c, its: series.receive_again(c, ITS, now=NOW, why="why", forced=True),
@@ -186,7 +186,7 @@ QUESTIONS: dict[str, Callable[[Connection, Its], object]] = {
     "contradicted": lambda c, its: series.contradicted(c, ITS),
     "results": lambda c, its: results.of_series(c, ITS, VERSION),
     "of_series": lambda c, its: jobs.of_series(c, ITS),
-    "of_study_with_result": lambda c, its: jobs.of_study_with_result(c, its.series.study_uid),
+    "of_study_with_result": lambda c, its: choices.of_study_with_result(c, its.series.study_uid),
     "told": lambda c, its: whereabouts.told(c, ITS, before_run=3),
     "predecessors": lambda c, its: whereabouts.predecessors(c, ITS, 3),
     "taken_by": lambda c, its: whereabouts.taken_by(c, its.jobs[1], "PACS1"),

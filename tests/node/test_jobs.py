@@ -9,7 +9,7 @@ import pytest
 from made import NOW, SERIES, STUDY, Made, ct
 
 from dicom_node.errors import LeaseLost
-from dicom_node.store import jobs
+from dicom_node.store import choices, jobs
 from dicom_node.store.jobs import Job
 from dicom_node.store.tables import JobState, instances, series
 from dicom_node.store.tables import jobs as jobs_table
@@ -184,8 +184,8 @@ def test_a_study_has_its_result_from_the_first_job_that_is_not_refused(node: Mad
     add(node, state="reported")
     with node.database.write() as connection:
         connection.execute(series.update().values(study_uid="1.9"))
-        assert jobs.of_study_with_result(connection, "1.9") == [2]
-        assert jobs.of_study_with_result(connection, "1.8") == []
+        assert choices.of_study_with_result(connection, "1.9") == [2]
+        assert choices.of_study_with_result(connection, "1.8") == []
 
 
 def test_a_study_whose_newest_result_was_withdrawn_has_none(node: Made) -> None:
@@ -195,7 +195,7 @@ def test_a_study_whose_newest_result_was_withdrawn_has_none(node: Made) -> None:
     with node.database.write() as connection:
         connection.execute(jobs_table.insert().values(series_id=row(node, first).series_id, **again))
         connection.execute(series.update().values(run=2))
-        assert jobs.of_study_with_result(connection, "1.9.1") == []
+        assert choices.of_study_with_result(connection, "1.9.1") == []
 
 
 def test_a_failed_series_gives_its_study_the_result_as_long_as_any_image_is_left_in_it(node: Made) -> None:
@@ -204,9 +204,9 @@ def test_a_failed_series_gives_its_study_the_result_as_long_as_any_image_is_left
     with node.database.write() as connection:
         connection.execute(series.update().values(state="failed", run=1))
         connection.execute(jobs_table.insert(), [{**job, "series_id": number} for number in (1, 2)])
-        assert jobs.of_study_with_result(connection, STUDY) == [1, 2]
+        assert choices.of_study_with_result(connection, STUDY) == [1, 2]
         connection.execute(instances.update().where(instances.c.series_id == 1).values(current=False))
-        assert jobs.of_study_with_result(connection, STUDY) == [2]
+        assert choices.of_study_with_result(connection, STUDY) == [2]
 
 
 def run_of(node: Made, number: int, series_id: int = 1, **values: Any) -> int:

@@ -10,7 +10,7 @@ from lifecycle import WHOLE, Life, live, patched
 from living.checks import settle
 from living.world import World
 
-from dicom_node.store import jobs, outbox, tables, whereabouts
+from dicom_node.store import choices, outbox, tables, whereabouts
 from dicom_node.working.extras import Extras
 
 
@@ -93,7 +93,7 @@ def test_the_specification_sees_that_a_report_comes_after_its_successor(life: Li
 
 
 def test_the_specification_sees_that_a_scan_is_left_without_a_result(life: Life) -> None:
-    life.put.append(patched(jobs, "judged_too_soon", lambda _: []))
+    life.put.append(patched(choices, "judged_too_soon", lambda _: []))
     for series in (SERIES, "1.2.1.2"):
         life.a_series_arrives(series, WHOLE, 5)
     life.a_series_is_corrected(SERIES, {"study": "1.2.2", "patient": "P2"}, 5)

@@ -19,7 +19,7 @@ from dicom_node.administering import forgetting
 from dicom_node.administering.forgetting import Whom
 from dicom_node.errors import NotPossible, StoreUnavailable
 from dicom_node.network.stand_in import free_port
-from dicom_node.store import jobs, outbox, series
+from dicom_node.store import choices, jobs, outbox, series
 from dicom_node.store.database import Database
 from dicom_node.store.tables import instances, objects, slice_results
 from dicom_node.store.tables import jobs as jobs_table
@@ -191,14 +191,14 @@ def test_a_series_passed_over_for_one_that_is_just_being_moved_is_not_left_witho
     node.tick_after(31)
     node.accept(*grey_series(10, series="1.2.3.2"))
     moved = [changed(ds, StudyInstanceUID="1.2.9") for ds in grey_series(10, series="1.2.3.1")]
-    not_chosen = series.not_chosen
+    not_chosen = choices.not_chosen
 
     def chooses(*given: Any, **named: Any) -> None:
         not_chosen(*given, **named)
         assert at_once(lambda: node.accept(*moved)) == [[0] * 10]
 
     with monkeypatch.context() as patch:
-        patch.setattr(series, "not_chosen", chooses)
+        patch.setattr(choices, "not_chosen", chooses)
         node.tick_after(31)
     node.tick_after(5)
     assert [row.state for row in node.rows(series_table)] == ["receiving", "failed"]
