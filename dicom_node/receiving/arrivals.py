@@ -132,7 +132,8 @@ class Arrivals:
                 series.fail(connection, series_id, said, now=now)
 
     def _look_at(self, one: Series, now: float) -> None:
-        if one.not_before is not None and one.not_before > now:
+        # One further ahead than any that is ever set is from before the clock was put back.
+        if one.not_before is not None and now < one.not_before <= now + self._waits.reopen_wait_s + CLOCK_SLACK_S:
             return
         with self._database.read() as connection:
             members = series.instances_of(connection, one.id)

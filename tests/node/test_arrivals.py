@@ -516,6 +516,16 @@ def test_a_clock_put_back_costs_one_more_silence_and_no_more(node: Made, back_s:
     assert [job.run for job in node.rows(jobs_table)] == [1, 2]
 
 
+def test_an_image_that_comes_just_after_the_clock_was_put_back_does_not_hide_that(node: Made) -> None:
+    node.accept(*grey_series(10))
+    node.tick_after(31)
+    node.accept(ct(11))
+    node.clock.advance(-1e6)
+    node.accept(ct(12))
+    node.tick_after(61)
+    assert [job.run for job in node.rows(jobs_table)] == [1, 2]
+
+
 def test_an_instance_filed_while_the_clock_is_read_is_no_leap_of_the_clock(
     node: Made, caplog: pytest.LogCaptureFixture
 ) -> None:
