@@ -106,7 +106,8 @@ def count_instances(peer: Peer, calling_aet: str, study_uid: str, series_uid: st
             if answers >= _MOST_ANSWERS:
                 raise PeerUnreachable(f"{named(peer)} answers C-FIND without end")
             if status.Status in PENDING and answer is not None:
-                found = answer.get("NumberOfSeriesRelatedInstances", found)
+                if answer.get("SeriesInstanceUID", series_uid) == series_uid:  # some tell of the whole study
+                    found = answer.get("NumberOfSeriesRelatedInstances", found)
             elif status.Status != StoreStatus.SUCCESS and status.Status not in PENDING:
                 raise PeerRefused(f"{named(peer)} answered C-FIND with status {status.Status:04X}", status.Status)
     told = str(found)

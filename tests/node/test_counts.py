@@ -43,6 +43,11 @@ def archive(asked: list[Dataset]) -> Iterator[int]:
             answer.QueryRetrieveLevel = "SERIES"
             answer.NumberOfSeriesRelatedInstances = 28
             yield 0xFF00, answer
+        if event.identifier.SeriesInstanceUID == "1.2.3.5":
+            for of_study, count in (("1.2.3.4", 7), ("1.2.3.5", 28), ("1.2.3.6", 9)):
+                answer = Dataset()
+                answer.SeriesInstanceUID, answer.NumberOfSeriesRelatedInstances = of_study, count
+                yield 0xFF00, answer
         while event.identifier.SeriesInstanceUID == "1.2.3.3":
             yield 0xFF00, event.identifier
 
@@ -61,6 +66,11 @@ def test_the_pacs_is_asked_for_the_one_series(archive: int, asked: list[Dataset]
 
 def test_a_series_that_the_pacs_does_not_know_has_no_count(archive: int) -> None:
     assert scu.count_instances(peer(archive), "NODE", "1.2.3", "1.2.3.2") is None
+
+
+def test_of_a_pacs_that_tells_of_the_whole_study_the_one_series_is_heard(archive: int) -> None:
+    """The count of a shorter one would end the wait for this one too soon."""
+    assert scu.count_instances(peer(archive), "NODE", "1.2.3", "1.2.3.5") == 28
 
 
 def test_a_count_that_can_be_none_counts_for_none(archive: int) -> None:
