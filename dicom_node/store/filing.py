@@ -164,6 +164,9 @@ def _same_bytes(row: sa.Row[Any], arrival: Arrival, files: Files) -> bool:
 
 def _again(connection: Connection, row: sa.Row[Any], arrival: Arrival, files: Files) -> bool:
     """The same bytes again; returns whether this copy takes the place of a lost or damaged one."""
+    whose = {"identity": arrival.header.identity, "patient": arrival.header.patient}
+    if whose != {"identity": row.identity, "patient": row.patient}:  # an earlier version read some names otherwise
+        connection.execute(instances.update().where(instances.c.id == row.id).values(whose))
     if not _retain(connection, row.series_id, now=arrival.at):
         connection.execute(instances.update().where(instances.c.id == row.id).values(received_at=arrival.at))
     if files.is_whole(row.file, row.size, row.digest):

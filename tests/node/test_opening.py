@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from click.testing import CliRunner
-from made import Made, changed, ct, encoded, grey_series, made_node
+from made import Made, changed, ct, encoded, grey_series, made_node, undeclared
 
 from dicom_node.cli import main
 from dicom_node.configfile import load
@@ -137,6 +137,22 @@ def test_what_an_older_node_acknowledged_is_known_to_a_newer_one(tmp_path: Path)
     assert node.files() == {row.file for row in kept}
     node.accept(changed(ct(3), PixelData=bytes(512)))
     assert node.rows(series)[0].state == "failed"
+
+
+def test_a_name_that_an_older_node_read_otherwise_agrees_with_itself_once_it_comes_again(config: Path) -> None:
+    """What disagrees only in how it was read could not be put right by a person otherwise."""
+    node = made_node(config.parent)
+    images = [ct(number, **undeclared(PatientName="Müller^Änne")) for number in range(1, 11)]
+    node.accept(*images[:4])
+    with node.database.write() as connection:
+        connection.execute(instances.update().values(identity="as it was read", patient="as it was read"))
+    node.accept(*images[4:])
+    node.tick_after(31)
+    assert node.rows(series)[0].state == "failed"
+    assert node.accept(*images) == [0] * 10
+    assert run(config, "retry", "1")[0] == 0
+    node.tick_after(31)
+    assert node.rows(series)[0].state == "complete"
 
 
 def test_a_service_that_may_not_read_its_folder_says_so_too(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
