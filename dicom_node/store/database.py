@@ -27,6 +27,7 @@ from dicom_node.store.faults import explained, translated
 BUSY_TIMEOUT_S = 30.0  # far longer than the longest writing transaction
 _BESIDE_OTHERS, _ALONE = (sa.text(f"SELECT pg_advisory_xact_lock{kind}(4712)") for kind in ("_shared", ""))
 _ONE_STARTS = sa.text("SELECT pg_advisory_xact_lock(4711)")
+_ONE_AT_A_TIME = "SELECT pg_advisory_xact_lock(4713, hashtext(%(what)s))"
 _NOT_FOR_EVER = sa.text(f"SET LOCAL lock_timeout = '{BUSY_TIMEOUT_S:.0f}s'")  # new writers wait behind a `write_alone`
 IN_MEMORY = "node.database_url: the database must be a file; nothing in memory survives a restart"
 
@@ -251,6 +252,12 @@ def insert_for(connection: Connection) -> Any:
     from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
     return sqlite_insert
+
+
+def one_at_a_time(connection: Connection, what: str) -> None:
+    """Wait until no other transaction that asked the same is in progress. On SQLite only one writes anyway."""
+    if connection.dialect.name == "postgresql":
+        by_driver(connection, _ONE_AT_A_TIME, {"what": what})
 
 
 def _set_up_sqlite(connection: Any, _record: Any) -> None:

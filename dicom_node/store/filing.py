@@ -18,7 +18,7 @@ from dicom_node import digests
 from dicom_node.headers.facts import Facts
 from dicom_node.headers.header import Header
 from dicom_node.store import further, outbox
-from dicom_node.store.database import insert_for, note
+from dicom_node.store.database import insert_for, note, one_at_a_time
 from dicom_node.store.jobs import is_about
 from dicom_node.store.series import contradicted, hold
 from dicom_node.store.tables import JobState, SeriesState, instances, jobs, objects, series, slice_results
@@ -93,6 +93,7 @@ class Files(Protocol):
 def file(connection: Connection, arrival: Arrival, *, reopen_wait_s: float, files: Files) -> Filing:
     """File one instance. Runs twice without harm."""
     header = arrival.header
+    one_at_a_time(connection, header.sop_instance_uid)  # it may come in two series at once, as another patient's in one
     row = _row(arrival)
     further_of = further.file(connection, row, series_uid=header.series_uid, priority=arrival.priority)
     if further_of is not None:

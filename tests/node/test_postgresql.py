@@ -141,6 +141,17 @@ def test_one_object_with_several_headers_at_once_leaves_one_that_counts(node: Ma
     assert sum(row.current for row in rows) == 1
 
 
+def test_one_object_that_comes_at_once_in_two_series_counts_in_one(node: Made) -> None:
+    """The second is another patient's: were both to count, the first series would be reported, too."""
+    for number in range(1, 11):
+        first = ct(number, series=f"1.2.{number}.1", study=f"1.2.{number}")
+        second = changed(first, SeriesInstanceUID=f"1.2.{number}.2", StudyInstanceUID="1.2.99", PatientID="P-2")
+        assert at_once(lambda ds=first: node.accept(ds), lambda ds=second: node.accept(ds)) == [[0], [0]]
+    assert len(node.rows(instances)) == 20
+    assert Counter(row.sop_instance_uid for row in node.rows(instances) if row.current).most_common(1)[0][1] == 1
+    assert Counter(row.state for row in node.rows(series_table)) == {"failed": 10, "receiving": 10}
+
+
 def test_hostile_texts_are_stored_or_refused_as_on_sqlite(node: Made) -> None:
     ds = ct(1)
     for keyword in ("ConvolutionKernel", "BodyPartExamined", "Modality"):
