@@ -172,12 +172,13 @@ def restart_wait(connection: Connection, series_id: int, *, now: float, reopen_w
 
 
 def refuse(connection: Connection, series_id: int, reason: str, *, now: float) -> None:
-    connection.execute(series.update().where(series.c.id == series_id).values(state=SeriesState.REFUSED, reason=reason))
+    values = {"state": SeriesState.REFUSED, "reason": reason, "forced": False}
+    connection.execute(series.update().where(series.c.id == series_id).values(values))
     note(connection, "refused", now=now, series_id=series_id, detail=reason)
 
 
 def fail(connection: Connection, series_id: int, reason: str, *, now: float, **values: object) -> None:
-    values = {"state": SeriesState.FAILED, "reason": reason, "passed_over_for": None, **values}
+    values = {"state": SeriesState.FAILED, "reason": reason, "passed_over_for": None, "forced": False, **values}
     connection.execute(series.update().where(series.c.id == series_id).values(values))
     note(connection, "failed", now=now, series_id=series_id, detail=reason)
 

@@ -115,8 +115,8 @@ series = Table(
     Column("first_at", Float, nullable=False),
     Column("last_at", Float, nullable=False, index=True),
     Column("not_before", Float),  # a reopened series is not completed again before this
-    Column("forced", Boolean, nullable=False),  # until a run ends: a person asked for a report, whatever else there is
-    Column("passed_over_for", Integer),  # job in whose favour it was not chosen, or its own: jobs.judged_too_soon
+    Column("forced", Boolean, nullable=False),  # until a run ends, or none begins: a person wants it reported
+    Column("passed_over_for", Integer),  # job in whose favour it was not chosen, or its own: store.choices
     Column("priority", Integer, nullable=False, default=0),  # live or backlog, lower first: store.jobs
     Index(None, "state", "run"),
     **_NUMBERED,

@@ -536,6 +536,26 @@ def test_an_instance_filed_while_the_clock_is_read_is_no_leap_of_the_clock(
     assert node.rows(series_table)[0].last_at > node.clock()
 
 
+@pytest.mark.parametrize(
+    ("fault", "of"), [({"ContrastBolusAgent": "OMNIPAQUE"}, 10), ({"AccessionNumber": "ACC-2"}, 5)]
+)
+def test_what_a_person_asked_for_is_done_once_it_is_judged_whatever_comes_of_it(
+    node: Made, fault: dict[str, str], of: int
+) -> None:
+    """Later, another patient may be in the study, of whom that person knew nothing."""
+    images = grey_series(10)
+    node.accept(*(changed(ds, **fault) for ds in images[:of]), *images[of:])
+    node.tick_after(31)
+    with node.database.write() as connection:
+        judge_again(connection, 1, node.config.eligibility, now=node.clock())
+    node.tick_after(31)
+    assert states(node)[0] in ("refused", "failed")
+    node.accept(*images, *grey_series(10, series="1.2.3.2", PatientID="P-2"))
+    node.tick_after(61)
+    assert states(node) == ["failed", "failed"]
+    assert "two patients" in reason(node)
+
+
 def test_one_series_that_cannot_be_judged_does_not_hold_up_the_others(node: Made) -> None:
     node.accept(*grey_series(10, series="1.2.3.1", study="1.2.8"), *grey_series(10, series="1.2.3.2", study="1.2.9"))
     with node.database.write() as connection:
