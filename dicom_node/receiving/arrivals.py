@@ -151,7 +151,7 @@ class Arrivals:
         if decision is None and not (hopeless and all(m.ruled_out for m in members)):
             return
         with self._database.write() as connection:
-            if self._changed_meanwhile(connection, one, len(members)):
+            if self._changed_meanwhile(connection, one, members):
                 return
             tell = self._decide(connection, one, members, decision, hopeless, now)
         tell()  # only now: the log must not say that something is done before it is committed
@@ -294,12 +294,12 @@ class Arrivals:
                 candidates.append(eligibility.candidate(rival.id, theirs))
         return eligibility.choose(candidates, self._rules).series_id == one.id
 
-    def _changed_meanwhile(self, connection: Connection, one: Series, received: int) -> bool:
+    def _changed_meanwhile(self, connection: Connection, one: Series, members: Sequence[series.Instance]) -> bool:
         """Whether something arrived between reading and deciding; then the next tick looks again."""
         fresh = series.get(connection, one.id, lock=True)
         if fresh is None or fresh.state is not SeriesState.RECEIVING or fresh.last_at != one.last_at:
             return True
-        return series.count(connection, one.id) != received
+        return series.ids_of(connection, one.id) != [m.id for m in members]
 
     def _clock_was_put_back(self, one: Series, now: float) -> None:
         with self._database.write() as connection:

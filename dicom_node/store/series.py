@@ -103,6 +103,12 @@ def instances_of(connection: Connection, series_id: int, *, current: bool = True
     return [instance_from(row) for row in connection.execute(query)]
 
 
+def ids_of(connection: Connection, series_id: int) -> list[int]:
+    """Those of the current instances, in order of arrival."""
+    its = instances.c.series_id == series_id, instances.c.current.is_(True)
+    return list(connection.scalars(sa.select(instances.c.id).where(*its).order_by(instances.c.id)))
+
+
 def count(connection: Connection, series_id: int) -> int:
     """How many current instances there are."""
     query = sa.select(sa.func.count()).where(instances.c.series_id == series_id, instances.c.current.is_(True))

@@ -595,6 +595,29 @@ def test_what_arrives_between_the_look_and_the_decision_is_seen(node: Made, monk
     assert states(node) == ["complete"]
 
 
+def test_a_correction_between_the_look_and_the_decision_is_seen_whatever_its_time(
+    node: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have the time of the image before, and there are as many images as before it."""
+    from dicom_node.receiving import completion
+
+    decide = completion.decide
+
+    def decides(**given: Any) -> Any:
+        node.clock.advance(-31)
+        node.accept(changed(ct(1), AccessionNumber="ACC-2"))
+        node.clock.advance(31)
+        return decide(**given)
+
+    node.accept(*grey_series(10))
+    with monkeypatch.context() as patch:
+        patch.setattr(completion, "decide", decides)
+        node.tick_after(31)
+    assert states(node) == ["receiving"]
+    node.tick_after(31)
+    assert states(node) == ["failed"]
+
+
 def test_what_is_completed_between_the_look_and_the_decision_is_completed_once(
     node: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:

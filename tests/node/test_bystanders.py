@@ -181,6 +181,7 @@ ACTIONS: dict[str, Callable[[Connection, Its], object]] = {
 QUESTIONS: dict[str, Callable[[Connection, Its], object]] = {
     "instances_of": lambda c, its: series.instances_of(c, ITS),
     "count": lambda c, its: series.count(c, ITS),
+    "ids_of": lambda c, its: series.ids_of(c, ITS),
     "of_study": lambda c, its: series.of_study(c, its.series.study_uid),
     "patients_of_study": lambda c, its: series.patients_of_study(c, its.series.study_uid),
     "contradicted": lambda c, its: series.contradicted(c, ITS),
