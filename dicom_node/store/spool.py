@@ -142,6 +142,7 @@ class Spool:
         The disk is asked to take a file. One with only a bad sector does; one that is gone gives an I/O error again, or
         the kernel has made it read-only.
         """
+        self._names.discard()  # an open file may still take something where no new one can be made
         with suppress(StoreFull):
             self.remove(self._keep([b"?"]))  # even where no further image would be taken
 
