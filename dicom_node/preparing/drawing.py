@@ -70,6 +70,11 @@ def draw(instances: Sequence[Instance], mode: str) -> Drawn:
     return Drawn(pictures, tuple(unreadable))
 
 
+def faults(instances: Sequence[Instance], mode: str) -> list[tuple[Instance, str]]:
+    """What keeps images, or frames of them, from being read as things are now; nothing where all can be."""
+    return [(instance, fault) for instance in instances for fault in _frames(instance, mode)[1]]
+
+
 def _frames(instance: Instance, mode: str) -> tuple[list[_Read], list[str]]:
     """Every frame that could be prepared, and the reasons for those that could not."""
     try:

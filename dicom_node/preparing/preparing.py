@@ -1,7 +1,7 @@
 """`dicom-node prepare FOLDER --out DIR`: pictures of every eligible head CT in FOLDER, and DIR/manifest.csv.
 
-A second call makes only what is new; a different preprocessing makes everything again. The manifest lists what is in
-FOLDER now and is written last, completely or not at all.
+A second call makes only what is new, and tries what could not be read once more; a different preprocessing makes
+everything again. The manifest lists what is in FOLDER now and is written last, completely or not at all.
 """
 
 from __future__ import annotations
@@ -196,6 +196,8 @@ def _pictured(
         done = _of_series(records, one, labels, mode)
         if done.refused is None:
             before = "" if done.is_new else ", made before"
+            if done.unreadable and not done.is_new:
+                before += f"; {len(done.unreadable)} images tried again, and still not readable"
             tell(f"{number} of {len(found)} series: {len(done.slices)} slices{before}")
         yield done
 
@@ -226,7 +228,7 @@ def _record(records: Records, series: Series, mode: str) -> tuple[Record, bool]:
     made_by = f"{preprocessing(mode)} prepare-{FORMAT}"
     patient, name = _ids(records, series.instances[0])
     known = records.known(patient, name, made_by, series.fingerprint)
-    if known is not None:
+    if known is not None and _still_unreadable(records, series, known, mode):
         return known, False
     drawn = draw(series.instances, mode)
     record = Record(
@@ -236,10 +238,25 @@ def _record(records: Records, series: Series, mode: str) -> tuple[Record, bool]:
             Kept(f"{number:03}.png", records.opaque("I", each.instance.header.sop_instance_uid), each.frame)
             for number, each in enumerate(drawn.pictures, start=1)
         ),
-        tuple((records.opaque("I", i.header.sop_instance_uid), reason) for i, reason in drawn.unreadable),
+        _told(records, drawn.unreadable),
     )
     records.keep(patient, name, record, [each.pixels for each in drawn.pictures])
     return record, True
+
+
+def _still_unreadable(records: Records, series: Series, known: Record, mode: str) -> bool:
+    """Whether what could not be read then cannot be read now either, for the same reasons: a decoder may have been
+    installed since. (A file that was repaired gives its series another fingerprint.)"""
+    from dicom_node.preparing.drawing import faults
+
+    before = {instance for instance, _ in known.unreadable}
+    tried = [each for each in series.instances if records.opaque("I", each.header.sop_instance_uid) in before]
+    return _told(records, faults(tried, mode)) == known.unreadable
+
+
+def _told(records: Records, faults: Sequence[tuple[Instance, str]]) -> tuple[tuple[str, str], ...]:
+    """As a record has them."""
+    return tuple((records.opaque("I", each.header.sop_instance_uid), reason) for each, reason in faults)
 
 
 def _ids(records: Records, one: Instance) -> tuple[str, str]:

@@ -26,6 +26,7 @@ from dicom_node.preparing import drawing, prepare, records
 from dicom_node.preparing import preparing as preparing_module
 from dtvit import ct, preprocess
 from dtvit.brace import MODES, VERSIONS
+from dtvit.reading.headervalues import UnreadableSlice
 from train.dataset import manifest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -357,6 +358,43 @@ def test_a_slice_whose_pixels_cannot_be_decoded_is_named_also_by_a_second_call(t
     assert first.unreadable == second.unreadable
     assert "Rescale Slope" in first.unreadable["1.2.1.1.1-004.dcm"]
     assert second.made == 0
+
+
+def test_what_could_not_be_read_is_tried_again_at_each_call(
+    tmp_path: Path, drawn: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, out = filed(tmp_path / "in", patient(1)), tmp_path / "out"
+    missing = UnreadableSlice("Transfer Syntax 1.2.840.10008.1.2.4.201: no decoder is installed")
+    read, tried, told = drawing.ct.CTObject, [], []
+
+    def without_decoder(path: Path) -> Any:
+        tried.append(path.name)
+        if path.name.endswith("-008.dcm"):
+            raise missing
+        return read(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(drawing.ct, "CTObject", without_decoder)
+        first = prepare(folder, out)
+        tried.clear()
+        second = prepare(folder, out, tell=told.append)
+    assert first.unreadable == second.unreadable == {"1.2.1.1.1-008.dcm": str(missing)}
+    assert (second.made, tried) == (0, ["1.2.1.1.1-008.dcm"])  # the others are not read again
+    assert "1 images tried again" in told[-1]
+    third = prepare(folder, out)
+    assert (third.made, third.unreadable, third.slices) == (1, {}, first.slices + 1)
+    assert prepare(folder, out).made == 0
+    assert len(drawn) == 2
+
+
+def test_a_repaired_file_is_read_again(tmp_path: Path) -> None:
+    broken, whole = patient(1), patient(1)
+    broken[8].RescaleSlope = 0
+    folder, out = filed(tmp_path / "in", broken), tmp_path / "out"
+    before = prepare(folder, out)
+    filed(folder, whole)
+    after = prepare(folder, out)
+    assert (after.made, after.unreadable, after.slices) == (1, {}, before.slices + 1)
 
 
 def test_copies_of_a_file_count_once_and_contradictions_leave_the_series_out(tmp_path: Path) -> None:
