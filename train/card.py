@@ -97,7 +97,8 @@ def _geometry(metadata: Metadata) -> str:
 def _fitted_on(training: Mapping[str, Any]) -> str:
     if "calibrated_on" in training:  # by evaluate
         part = training.get("calibrated_on_part", "all")
-        return f"{part} rows of a manifest of SHA-256 {training['calibrated_on'][:SHORT]}"
+        mixed = f", {LEAKY}" if training.get("calibrated_on_split") == LEAKY else ""
+        return f"{part} rows of a manifest of SHA-256 {training['calibrated_on'][:SHORT]}{mixed}"
     return str(training.get("calibrated_by", "the validation part"))
 
 

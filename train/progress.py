@@ -27,7 +27,7 @@ def silent(_text: str) -> None:
 
 
 class Journal:
-    """One row for each look at the validation part, in log.csv and as TensorBoard scalars."""
+    """One row for each look at the validation part, in log.csv and in TensorBoard, numbers as scalars."""
 
     def __init__(self, output: Path, rows: list[dict[str, Any]], say: Say) -> None:
         """`rows`: those from before the run was stopped; events beyond them are written again."""
@@ -49,7 +49,9 @@ class Journal:
         write_whole(self.output / LOG, csvfile.encoded(lines))
         if self._events is not None:
             for name, value in row.items():
-                if isinstance(value, int | float) and name != "step":
+                if isinstance(value, str):  # the label of the split
+                    self._events.add_text(name, value, row["step"])
+                elif isinstance(value, int | float) and name != "step":
                     self._events.add_scalar(name, value, row["step"])
             self._events.flush()
 

@@ -17,6 +17,7 @@ from train.comparing.columns import COLUMNS, told
 from train.comparing.trials import Work
 from train.learning.state import UnusableRun
 from train.progress import silent
+from train.recipe import UnusableRecipe
 
 FIGURES = {
     "metrics": {
@@ -70,6 +71,13 @@ def test_what_is_changed_for_all_rows_leaves_each_its_difference():
     assert rows["robust"].learning_rate == 0.25
     assert (rows["robust"].encoder, rows["v2"].encoder) == ("vit_small_patch16_224",) * 2
     assert rows["vit-base"].encoder == "vit_base_patch16_224"
+
+
+@pytest.mark.parametrize("split", ["paper", "all"])
+def test_a_split_that_mixes_patients_or_tests_none_is_refused(work: Work, split: str):
+    with pytest.raises(UnusableRecipe, match=f"'{split}'.* keeps patients apart"):
+        ablate(replace(work, changes={"split": split}), ROWS, 1, "the command", silent, lambda *_: FIGURES)
+    assert not (work.output / "rows").exists()
 
 
 def test_rows_are_made_once_and_the_table_has_their_mean_and_spread(work: Work):

@@ -221,6 +221,7 @@ def test_an_audit_on_what_the_model_was_trained_on_says_so(tmp_path, split, told
 
     said = found(model, listed.path, tmp_path / "out", ("probes",), SMALL, **order)
     assert (TAUGHT in said["words"]) is told
+    assert (f"{splits.LEAKY.capitalize()}." in said["words"]) is (split == "leaky")
 
 
 def test_kinds_told_apart_the_wrong_way_round_are_reported():

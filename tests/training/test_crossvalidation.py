@@ -139,7 +139,7 @@ def test_folds_of_another_number_are_another_folders(work: Work) -> None:
 def test_held_out_predictions_come_back_as_they_were(work: Work, tmp_path: Path) -> None:
     listed = read_manifest(work.data)
     before = said(listed, folds(listed, 3, 0)[0])
-    heldout.write(tmp_path / HELD_OUT, [before])
+    heldout.write(tmp_path / HELD_OUT, [before], "patients apart")
     after = heldout.read(tmp_path / HELD_OUT)
     assert np.allclose(after.logits.presence, before.logits.presence, atol=1e-6)
     for name in heldout.TRUTH:
@@ -168,7 +168,7 @@ def test_the_last_model_has_all_patients_and_the_folds_thresholds(work: Work) ->
                 folder / f"{ROBUST.name}.safetensors", seed=len(made), series_thresholds=Thresholds(0.1, 0.9)
             )
         else:
-            heldout.write(folder / HELD_OUT, [said(listed, splits[trial.name])])
+            heldout.write(folder / HELD_OUT, [said(listed, splits[trial.name])], "patients apart")
         return {"metrics": {}, "audit": {}, "steps": 1}
 
     assert crossvalidate(work, licensed, 3, 1, "the command", silent, final=True, make=make) == []

@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from labelled import without_label
 from learning import bare, written
 from listed import entries, grey, table
 from PIL import Image
@@ -25,7 +26,7 @@ from train.commands.evaluate import main
 from train.dataset import filed, manifest, splits
 from train.dataset.pictures import ORIGINS, stack
 from train.evaluation import drift, plots
-from train.evaluation.cases import gather
+from train.evaluation.cases import TAUGHT, gather
 
 PATIENTS = [("a", ""), ("b", ""), ("c", "deep"), ("d", "lobar"), ("e", "subtentorial"), ("f", "deep")]
 FITTED_HERE = "Temperatures and thresholds were fitted on patients measured here; what depends on them is too good."
@@ -80,7 +81,7 @@ def quick(monkeypatch):
     """Figures are not drawn to the end, which takes most of the time; for tests that look at none."""
     dot = io.BytesIO()
     Image.new("L", (1, 1)).save(dot, "png")
-    monkeypatch.setattr(plots, "_png", lambda _figure: dot.getvalue())
+    monkeypatch.setattr(plots, "_png", lambda _figure, _label: dot.getvalue())
 
 
 @pytest.fixture(scope="module")
@@ -301,7 +302,7 @@ def test_answers_are_given_without_labels(folder, checkpoint, tmp_path):
     assert found["present"] == pytest.approx(said.count("present") / 6, abs=1e-4)
     assert "Of the 6 series without a label the node would call" in report
     assert (tmp_path / "answers.png").exists()
-    assert plots.answers({"presence": {level: {"answers": {}} for level in ("slice", "patient")}}) is None
+    assert plots.answers({"presence": {level: {"answers": {}} for level in ("slice", "patient")}}, "no split") is None
 
 
 def test_it_runs_on_a_machine_with_nothing_but_what_training_needs(folder, checkpoint, tmp_path):
@@ -336,11 +337,58 @@ def test_every_number_of_the_papers_split_is_labelled_and_no_other_claims_that_p
     assert printed
     assert all(line.endswith(f"; {splits.LEAKY}") for line in printed)
     assert metrics_of(tmp_path / "mixed")["split"] == splits.LEAKY
-    assert {row["split"] for row in rows_of(tmp_path / "mixed" / "metrics.csv")} == {splits.LEAKY}
 
     assert run(checkpoint, found.path, tmp_path / "whole") == 0
     assert metrics_of(tmp_path / "whole")["split"] == "no split"
     assert "patients apart" not in (tmp_path / "whole" / "report.html").read_text()
+
+
+def test_whatever_the_papers_split_yields_carries_its_label(folder, checkpoint, tmp_path):
+    found = manifest.read(listing(folder, entries(PATIENTS), "papers.csv"))
+    splits.write(tmp_path / "split.csv", splits.paper(found, 0), found)
+    given = ("--split", str(tmp_path / "split.csv"), "--calibrate", "validation", "--relevance", *FAST)
+    assert run(checkpoint, found.path, tmp_path / "mixed", *given) == 0
+
+    kinds = {path.suffix for path in (tmp_path / "mixed").rglob("*")}
+    assert kinds >= {".html", ".json", ".csv", ".png", ".npz", ".safetensors"}
+    assert without_label(tmp_path / "mixed") == []
+    assert f"SHA-256 {found.digest[:12]}, {splits.LEAKY}." in model_card(
+        describe(tmp_path / "mixed" / "small-calibrated.safetensors")
+    )
+
+
+def test_the_label_is_seen_in_a_figure(evaluated):
+    found = metrics_of(evaluated)
+    mixed, apart = (
+        np.asarray(Image.open(io.BytesIO(plots.confusions(found, label)))) for label in (splits.LEAKY, "patients apart")
+    )
+    assert mixed.shape == apart.shape
+    rows = np.flatnonzero((mixed != apart).any((1, 2)))
+    assert rows.min() > 0.95 * len(mixed)  # below all else
+
+
+@pytest.mark.usefixtures("quick")
+def test_patients_are_called_apart_only_under_the_split_that_trained_the_model(folder, tmp_path, capsys):
+    found = manifest.read(listing(folder, entries(PATIENTS), "taught.csv"))
+    parts = np.array([[0, 2, 1, 2, 0, 1], [2, 0, 1, 2, 0, 1]], np.int8).repeat(3, axis=1)  # of the patients
+    own, other = (
+        splits.Split("patient", seed, np.arange(18, dtype=np.int32), each, found.digest)
+        for seed, each in enumerate(parts)
+    )
+    path = untrained_checkpoint(
+        tmp_path / "own.safetensors",
+        preprocessing=(preprocessing(),),
+        training_data=f"18 slices ({found.path.name}, SHA-256 {found.digest[:12]}).",
+        training={"split": {"digest": own.digest, "label": own.label}},
+    )
+    for name, split in (("own", own), ("other", other)):
+        splits.write(tmp_path / f"{name}.csv", split, found)
+        assert run(path, found.path, tmp_path / name, "--split", str(tmp_path / f"{name}.csv")) == 0
+    assert metrics_of(tmp_path / "own")["split"] == "patients apart"
+    assert metrics_of(tmp_path / "other")["split"] == TAUGHT
+    assert "patients apart" not in (tmp_path / "other" / "report.html").read_text()
+    printed = [line for line in capsys.readouterr().out.splitlines() if ": " in line]
+    assert [line.endswith(f"; {TAUGHT}") for line in printed] == [False] * 4 + [True] * 4
 
 
 @pytest.mark.usefixtures("quick")

@@ -300,9 +300,9 @@ def test_the_area_below_the_drawn_precision_is_the_average_precision(monkeypatch
     logits = Logits(random.normal(size=(30, 2)), np.zeros((30, 3)))
     found, slices = measure(logits, labels, EVEN, resamples=20), of_slices(logits, labels, EVEN)
     cuts = {"slice": EVEN.slice_thresholds, "patient": EVEN.series_thresholds}
-    monkeypatch.setattr(plots, "_png", lambda figure: figure)
+    monkeypatch.setattr(plots, "_png", lambda figure, _label: figure)
 
-    line, *_ = plots.curves({"slice": slices, "patient": slices}, found, cuts).axes[1].lines
+    line, *_ = plots.curves({"slice": slices, "patient": slices}, found, cuts, "no split").axes[1].lines
 
     assert line.get_drawstyle() == "steps-post"
     (recall, precision), step = line.get_data(), -np.diff(line.get_xdata())

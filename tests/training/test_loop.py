@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from labelled import without_label
 from learning import (
     PLAIN,
     SOURCE,
@@ -32,6 +33,7 @@ from safetensors.torch import load_file, save_file
 
 from dtvit.checkpoint import describe
 from dtvit.model import DTViT
+from train.dataset.splits import LEAKY
 from train.errors import UnusableData
 from train.learning import computing, looking, result, state
 from train.learning.gathering import gather
@@ -312,6 +314,21 @@ def test_a_manifest_trains_on_a_machine_with_nothing_but_torch(tmp_path):
     assert rows(tmp_path / "run")[0]["split"] == mixed
     assert f"Of no use for patients: {mixed}" in (tmp_path / "run" / "MODEL-CARD.md").read_text()
     assert (tmp_path / "run" / "split.csv").exists()
+
+
+def test_whatever_a_run_on_the_papers_split_leaves_carries_its_label(tmp_path):
+    listed, said = filed_heads(tmp_path / "pictures"), []
+    changes = {
+        "split": "paper",
+        "encoder": "test_vit",
+        "pretrained": "none",
+        "epochs": "0.1",
+        "validation_slices": "20",
+    }
+    run(read("v1").changed(changes), settings(tmp_path / "run", data=listed), said.append)
+    assert {path.suffix for path in (tmp_path / "run").iterdir()} >= {".csv", ".json", ".md", ".npz", ".pt"}
+    assert without_label(tmp_path / "run") == []
+    assert [LEAKY in text for text in said if "AUC" in text or "auc" in text] == [True, True]
 
 
 def test_every_look_is_in_log_and_tensorboard(tmp_path, data):

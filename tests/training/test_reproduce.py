@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from labelled import without_label
 from listed import entries, many, table
 from PIL import Image
 
@@ -163,6 +164,15 @@ def test_a_model_is_trained_measured_and_shown_and_its_weights_are_removed(work)
         for name in ("slices mixed", "patients apart")
     )
     assert mixed["started"] == apart["started"] == "from scratch"
+
+
+def test_whatever_slices_that_are_mixed_yield_carries_its_label(work):
+    work = dataclasses.replace(work, max_time=0.01, keep=True)
+    plan = [Row("v2", planned.SMALL_DTVIT["v2"], True, "paper", 0), Row("yardsticks", "nearest", False, "paper", 0)]
+    assert reproducing.reproduce(work, plan, papers.read(), "reproduce", silent) == []
+    written = {path.suffix for path in work.output.rglob("*")}
+    assert written >= {".html", ".md", ".csv", ".png", ".json", ".npz", ".safetensors"}
+    assert without_label(work.output) == []
 
 
 def made_by_hand(accuracy: float, split: str = "apart") -> dict:

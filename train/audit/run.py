@@ -43,7 +43,7 @@ from train.dataset import manifest as manifests
 from train.dataset import splits
 from train.dataset.manifest import Manifest
 from train.dataset.pictures import Pictures
-from train.dataset.splits import Split
+from train.dataset.splits import LEAKY, Split
 from train.errors import UnusableData
 from train.evaluation.output import UnusableOutput, writable
 
@@ -118,6 +118,8 @@ def audit(model: Model, order: Order, tell: Tell) -> Path:
     words = paragraph(sections)
     if set(order.parts) != {"phantoms"} and bench.taught:
         words.insert(1, TAUGHT)
+    if set(order.parts) != {"phantoms"} and bench.split.leaky:
+        words.insert(1, f"{LEAKY.capitalize()}.")
     found = json.dumps(_json(model, manifest, order, words, sections), indent=1)
     metadata = model.checkpoint.metadata
     about = [

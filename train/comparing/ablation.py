@@ -18,10 +18,12 @@ from train.dataset import manifest
 from train.document import Block, Heading, Table, markdown
 from train.learning.state import claimed
 from train.progress import Say
-from train.recipe import Recipe
+from train.recipe import Recipe, UnusableRecipe
 from train.reproduce.rows import SCRATCH
 
 FORMAT = 3  # goes up when rows made before cannot stand beside rows made now
+APART = ("patient", "given")
+"""Splits that an ablation may have: its table says that nobody in it was trained on."""
 STEPS_OF_ALL = ("steps", "epochs", "batch", "encoder", "evaluate_every", "choose")
 """As in `robust`, so that no row sees more pictures."""
 
@@ -84,6 +86,10 @@ def planned(row: Without, seed: int, changes: Mapping[str, str], brace_removal: 
     `brace_removal`: what the pictures went through, if that is known; the papers' recipe is for one kind alone.
     """
     whole = recipe.read("robust").changed(changes)
+    if whole.split not in APART:
+        raise UnusableRecipe(
+            f"split = {whole.split!r}: an ablation keeps patients apart; leave it out, or set it to {' or '.join(APART)}"
+        )
     alike = {key: str(getattr(whole, key)) for key in STEPS_OF_ALL} if row.recipe != "robust" else {}
     fitting = recipe.fitting(brace_removal) if row.recipe != "robust" else {}
     return recipe.read(row.recipe).changed({**fitting, **changes, **row.changes, **alike, "seed": str(seed)})

@@ -11,17 +11,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtvit import preprocess
-from dtvit.checkpoint import Checkpoint, UnusableCheckpoint
+from dtvit.checkpoint import Checkpoint, Metadata, UnusableCheckpoint
 from train import csvfile
+from train.card import trained_on
 from train.csvfile import Problem, UnusableTable
 from train.dataset import filed, manifest, picturefile, splits
 from train.dataset.manifest import Manifest, Row
 from train.dataset.picturefile import UnusablePicture
 from train.dataset.pictures import PARTS, Pictures
-from train.dataset.splits import Split
+from train.dataset.splits import LEAKY, Split
 from train.errors import UnusableData
 
 ALL = "all"
+TAUGHT = "patients not known to be apart: the model was trained on this manifest"
+TOO_GOOD = (LEAKY, TAUGHT)
+"""Labels of figures that are better than what a new patient can expect, or may be."""
 MASK_SUFFIXES = (".png", ".webp", ".bmp", ".tif", ".tiff")
 
 
@@ -44,10 +48,14 @@ class Cases:
         texts = {"site": [row.site for row in self.rows], "scanner": [row.scanner for row in self.rows]}
         return {name: np.array(each, np.str_) for name, each in texts.items() if any(each)}
 
-    @property
-    def label(self) -> str:
-        """What must stand beside every number measured here; "patients apart" only of a test part."""
-        if self.split.leaky or (self.part == "test" and self.split.kind != "whole"):
+    def label(self, metadata: Metadata) -> str:
+        """What must stand beside every number that this model gives here; "patients apart" only of a test part, and
+        not if the model learned from this manifest by another split, or from who knows which part of it."""
+        if self.split.leaky:
+            return self.split.label
+        if trained_on(metadata, self.manifest.digest) and not trained_on(metadata, self.split.digest):
+            return TAUGHT
+        if self.part == "test" and self.split.kind != "whole":
             return self.split.label
         return "no split" if self.split.kind == "whole" else f"the {self.part} part of a split"
 

@@ -81,7 +81,7 @@ class _Results:
 
 def _write(settings: Settings, results: _Results, tell: Tell) -> dict[str, Any]:
     cases, metadata = results.cases, results.checkpoint.metadata
-    calibration = kept_in(metadata)
+    calibration, label = kept_in(metadata), cases.label(metadata)
     slices = of_slices(results.logits, cases.pictures, calibration, cases.share)
     series = of_series(slices, cases.pictures.series, calibration)
     tell("measuring", 0, 1)
@@ -100,12 +100,13 @@ def _write(settings: Settings, results: _Results, tell: Tell) -> dict[str, Any]:
     tell("measuring", 1, 1)
     chosen = gallery.choose(slices, cases.pictures.series, settings.examples)
     tell("drawing", 0, 1)
-    examples, no_maps = gallery.examples(chosen, cases, slices, results.model, (metadata.mean, metadata.std))
-    drawn = _drawn(found, slices, series, calibration)
-    about = _about(settings, results)
+    examples, no_maps = gallery.examples(chosen, cases, slices, results.model, (metadata.mean, metadata.std), label)
+    drawn = _drawn(found, slices, series, calibration, label)
+    about = _about(settings, results, label)
     report = page.Report(
         title=f"{metadata.name} on {cases.manifest.path.name}",
         checkpoint=results.checkpoint,
+        label=label,
         about=about,
         summary=words.summary(cases, found),
         doubts=words.doubts(cases, metadata, results.fitted_on, shifts),
@@ -117,55 +118,58 @@ def _write(settings: Settings, results: _Results, tell: Tell) -> dict[str, Any]:
     )
     files = {
         "report.html": page.render(report),
-        **_tables(cases, found, slices, series),
-        "drift.csv": tables.drift(shifts),
+        **_tables(cases, found, slices, series, label),
+        "drift.csv": tables.drift(shifts, label),
         **drawn,
         **{f"gallery/{each.name}": each.png for each in examples},
     }
     tell("drawing", 1, 1)
     if settings.relevance:
-        files["relevance.npz"] = _maps(results, tell)
-    told = {"split": cases.label, **plain(found), "about": dict(about), "doubts": list(report.doubts)}
+        files["relevance.npz"] = _maps(results, label, tell)
+    told = {"split": label, **plain(found), "about": dict(about), "doubts": list(report.doubts)}
     files["metrics.json"] = (json.dumps(told, indent=1, allow_nan=False) + "\n").encode()
     put(settings.output, files)
     return told
 
 
-def _tables(cases: Cases, found: dict[str, Any], slices: Units, series: Units) -> dict[str, bytes]:
+def _tables(cases: Cases, found: dict[str, Any], slices: Units, series: Units, label: str) -> dict[str, bytes]:
     return {
-        "metrics.csv": tables.metrics(found, cases.label),
-        "predictions.csv": tables.predictions(cases, slices),
-        "series.csv": tables.series(cases, series),
-        "series_rules.csv": tables.series_rules(found["series_rules"]),
-        "reliability.csv": tables.reliability(slices),
-        "confusion.csv": tables.confusion(found),
+        "metrics.csv": tables.metrics(found, label),
+        "predictions.csv": tables.predictions(cases, slices, label),
+        "series.csv": tables.series(cases, series, label),
+        "series_rules.csv": tables.series_rules(found["series_rules"], label),
+        "reliability.csv": tables.reliability(slices, label),
+        "confusion.csv": tables.confusion(found, label),
     }
 
 
-def _drawn(found: dict[str, Any], slices: Units, series: Units, calibration: Calibration) -> dict[str, bytes]:
+def _drawn(
+    found: dict[str, Any], slices: Units, series: Units, calibration: Calibration, label: str
+) -> dict[str, bytes]:
     """The figures by file name, as PNG; without those for which there is nothing to draw."""
     cuts = {"slice": calibration.slice_thresholds, "patient": calibration.series_thresholds}
     figures = {
-        "answers.png": plots.answers(found),
-        "curves.png": plots.curves({"slice": slices, "patient": series}, found, cuts),
-        "reliability.png": plots.reliability(slices),
-        "confusion.png": plots.confusions(found),
-        "strata.png": plots.strata(found, "patient", "series"),
+        "answers.png": plots.answers(found, label),
+        "curves.png": plots.curves({"slice": slices, "patient": series}, found, cuts, label),
+        "reliability.png": plots.reliability(slices, label),
+        "confusion.png": plots.confusions(found, label),
+        "strata.png": plots.strata(found, "patient", "series", label),
     }
     return {name: png for name, png in figures.items() if png is not None}
 
 
-def _maps(results: _Results, tell: Tell) -> bytes:
+def _maps(results: _Results, label: str, tell: Tell) -> bytes:
     """Relevance maps of all slices, in the order of predictions.csv. Raises NoAttention."""
     metadata, cases = results.checkpoint.metadata, results.cases
     told = partial(tell, "relevance maps")
     maps = gallery.relevance_maps(results.model, cases.pictures, (metadata.mean, metadata.std), told)
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, maps=maps, row=np.array([row.line for row in cases.rows], np.int32))
+    rows = np.array([row.line for row in cases.rows], np.int32)
+    np.savez_compressed(buffer, maps=maps, row=rows, split=np.array(label))
     return buffer.getvalue()
 
 
-def _about(settings: Settings, results: _Results) -> list[tuple[str, str]]:
+def _about(settings: Settings, results: _Results, label: str) -> list[tuple[str, str]]:
     metadata, cases = results.checkpoint.metadata, results.cases
     slices, series = metadata.slice_thresholds, metadata.series_thresholds
     device = next(results.model.parameters()).device
@@ -178,7 +182,7 @@ def _about(settings: Settings, results: _Results) -> list[tuple[str, str]]:
         ("thresholds of a series", f"absent below {series.absent_below:.4f}, present from {series.present_at:.4f}"),
         ("temperatures", f"presence {metadata.presence_temperature:g}, location {metadata.location_temperature:g}"),
         ("manifest", f"{cases.manifest.path.name}, SHA-256 {cases.manifest.digest}"),
-        ("part", f"{cases.part}; split {cases.split.kind}, {cases.label}, SHA-256 {cases.split.digest}"),
+        ("part", f"{cases.part}; split {cases.split.kind}, {label}, SHA-256 {cases.split.digest}"),
         ("intervals", f"95 %, {settings.resamples:,} resamples of patients, seed {settings.seed}"),
         ("computed", f"{settings.precision} precision on {device.type}, batches of {settings.batch or 'default'} size"),
         ("made", datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")),

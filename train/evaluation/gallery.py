@@ -15,6 +15,7 @@ import torch
 from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch.nn import functional
 
 from dtvit.findings import LOCATIONS
@@ -58,7 +59,7 @@ def choose(slices: Units, series: NDArray[np.int32], each: int) -> list[tuple[st
 
 
 def examples(
-    chosen: list[tuple[str, int]], cases: Cases, slices: Units, model: DTViT, mean_std: MeanStd
+    chosen: list[tuple[str, int]], cases: Cases, slices: Units, model: DTViT, mean_std: MeanStd, label: str
 ) -> tuple[list[Example], str]:
     """The chosen slices as pictures, and why there are no maps (empty if there are)."""
     try:
@@ -77,7 +78,7 @@ def examples(
                 kind,
                 f"{kind.replace(' ', '-')}-{ranks[kind]:02d}-row-{line}.png",
                 _caption(line, slices, index),
-                _beside(picture, None if maps is None else maps[place]),
+                _beside(picture, None if maps is None else maps[place], label),
             )
         )
     return made, why
@@ -108,13 +109,14 @@ def _caption(line: int, slices: Units, index: int) -> str:
     return f"row {line}: {truth}{place}; {said}, place {guess} {slices.places[index].max():.2f}"
 
 
-def _beside(picture: NDArray[np.uint8], grid: NDArray[np.float32] | None) -> bytes:
+def _beside(picture: NDArray[np.uint8], grid: NDArray[np.float32] | None, label: str) -> bytes:
     """PNG of the slice, and of its map beside it."""
     parts = [np.repeat(picture[..., None], 3, 2)]
     if grid is not None:
         enlarged = functional.interpolate(torch.from_numpy(grid)[None, None], picture.shape, mode="bilinear")
         coloured = colormaps[MAP_COLOURS](enlarged[0, 0].numpy())[..., :3]
         parts += [np.full((len(picture), GAP, 3), 255, np.uint8), (coloured * 255).round().astype(np.uint8)]
-    buffer = io.BytesIO()
-    Image.fromarray(np.concatenate(parts, 1)).save(buffer, "png")
+    buffer, told = io.BytesIO(), PngInfo()
+    told.add_text("Description", label)
+    Image.fromarray(np.concatenate(parts, 1)).save(buffer, "png", pnginfo=told)
     return buffer.getvalue()

@@ -60,14 +60,15 @@ def join(parts: Sequence[HeldOut]) -> HeldOut:
     return HeldOut(logits, stack([each.truth for each in parts]))
 
 
-def write(path: Path, parts: Sequence[HeldOut]) -> None:
-    """Whole or not at all. Raises OSError."""
+def write(path: Path, parts: Sequence[HeldOut], label: str) -> None:
+    """Whole or not at all; `label`: of the split. Raises OSError."""
     whole = join(parts)
     with replacing(path) as file:
         np.savez_compressed(
             file,
             presence_logits=whole.logits.presence.astype(np.float32),
             location_logits=whole.logits.location.astype(np.float32),
+            split=np.array(label),
             **{name: getattr(whole.truth, name) for name in TRUTH},
         )
 

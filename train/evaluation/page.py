@@ -11,6 +11,7 @@ from dtvit.checkpoint import Checkpoint
 from dtvit.findings import LOCATIONS
 from train.digits import shown
 from train.document import Block, Cell, Heading, Image, Items, Table, Text, Tiles, rendered
+from train.evaluation.cases import TOO_GOOD
 from train.evaluation.drift import Drift
 from train.evaluation.gallery import Example
 
@@ -57,6 +58,8 @@ class Report:
     checkpoint: Checkpoint
     about: Sequence[tuple[str, str]]
     """How the evaluation was made: name and value."""
+    label: str
+    """How patients were divided; what must stand beside every number."""
     summary: Sequence[str]
     doubts: Sequence[str]
     metrics: Mapping[str, Any]
@@ -74,6 +77,10 @@ def render(report: Report) -> bytes:
         Text(report.checkpoint.metadata.notice, "notice"),
         Heading(1, report.title),
         Text(f"{report.checkpoint.metadata.name} `{report.checkpoint.digest[:12]}`", "soft"),
+        Text(
+            f"Split of every number here: {report.label}.",
+            "notice" if report.label in TOO_GOOD else "soft",
+        ),
         _tiles(report.metrics),
         Items([("", each) for each in report.summary], boxed=True),
         Heading(2, "What this does not show"),

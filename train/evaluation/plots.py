@@ -1,5 +1,7 @@
 """The figures, as PNG: curves, reliability, answers, confusion, strata; nothing is shown by colour alone.
 
+Below each stands `label`, how the patients were divided: a figure travels without the page it was made for.
+
 Source of the colours: Okabe and Ito 2008, "Color Universal Design", distinct in the common colour vision deficiencies.
 """
 
@@ -27,7 +29,9 @@ WIDE = (9.0, 3.8)  # inches
 DPI = 130
 
 
-def curves(units: Mapping[str, Units], metrics: Mapping[str, Any], cuts: Mapping[str, Thresholds]) -> bytes | None:
+def curves(
+    units: Mapping[str, Units], metrics: Mapping[str, Any], cuts: Mapping[str, Thresholds], label: str
+) -> bytes | None:
     """ROC and precision-recall curves of presence, with the two thresholds marked; None if neither can be drawn."""
     figure, (roc, pr) = _figure(WIDE, 2)
     drawn = False
@@ -41,9 +45,9 @@ def curves(units: Mapping[str, Units], metrics: Mapping[str, Any], cuts: Mapping
         false, true, _ = roc_curve(truth, score)
         roc.plot(false, true, style, color=colour, label=f"{name}, AUC {_with_interval(found, 'auc')}")
         precision, recall, _ = precision_recall_curve(truth, score)
-        label = f"{name}, AP {_with_interval(found, 'average_precision')}"
+        area = f"{name}, AP {_with_interval(found, 'average_precision')}"
         # in steps, whose area the average precision is: straight lines would promise more between two points
-        pr.plot(recall, precision, style, color=colour, label=label, drawstyle="steps-post")
+        pr.plot(recall, precision, style, color=colour, label=area, drawstyle="steps-post")
         pr.axhline(truth.mean(), color=colour, linewidth=0.8, linestyle=":")
         for cut, marker in ((cuts[level].absent_below, "o"), (cuts[level].present_at, "s")):
             called = score >= cut
@@ -59,10 +63,10 @@ def curves(units: Mapping[str, Units], metrics: Mapping[str, Any], cuts: Mapping
         return None
     for axes in (roc, pr):
         axes.legend(loc="lower right" if axes is roc else "lower left", frameon=False, fontsize=8)
-    return _png(figure)
+    return _png(figure, label)
 
 
-def reliability(slices: Units) -> bytes | None:
+def reliability(slices: Units, label: str) -> bytes | None:
     """What a probability is worth: share of hemorrhage among slices that were given it, and how many there were."""
     known = slices.presence >= 0
     if not known.any():
@@ -91,10 +95,10 @@ def reliability(slices: Units) -> bytes | None:
         )
     _axes(histogram, "probability given", "slices", "How often each was given", unit_square=False)
     histogram.legend(frameon=False, fontsize=8)
-    return _png(figure)
+    return _png(figure, label)
 
 
-def answers(metrics: Mapping[str, Any]) -> bytes | None:
+def answers(metrics: Mapping[str, Any], label: str) -> bytes | None:
     """What the node would say, as shares of those with hemorrhage, without, and unlabelled; None if there are none."""
     sides = (("unlabelled", "without a label"), ("none", "without"), ("hemorrhage", "with hemorrhage"))
     rows = [
@@ -127,10 +131,10 @@ def answers(metrics: Mapping[str, Any]) -> bytes | None:
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
-    return _png(figure)
+    return _png(figure, label)
 
 
-def confusions(metrics: Mapping[str, Any]) -> bytes:
+def confusions(metrics: Mapping[str, Any], label: str) -> bytes:
     """Confusion matrices of both heads, for slices and series; the number, and the share of its row."""
     figure, places = _figure((9.0, 6.0), 2, rows=2)
     for column, (level, name, _, _) in enumerate(LEVELS):
@@ -138,10 +142,10 @@ def confusions(metrics: Mapping[str, Any]) -> bytes:
         cut = shown(found["cut"], 2)
         _matrix(places[column], found["confusion"], ("none", "hemorrhage"), f"Presence, {name}, cut {cut}")
         _matrix(places[2 + column], metrics["location"][level]["confusion"], LOCATIONS, f"Location, {name}")
-    return _png(figure)
+    return _png(figure, label)
 
 
-def strata(metrics: Mapping[str, Any], level: str, by_level: str) -> bytes | None:
+def strata(metrics: Mapping[str, Any], level: str, by_level: str, label: str) -> bytes | None:
     """AUC of each stratum with its interval, as a forest plot; None if none is known."""
     rows = [
         (f"{by.replace('_', ' ')}: {value}", found)
@@ -163,7 +167,7 @@ def strata(metrics: Mapping[str, Any], level: str, by_level: str) -> bytes | Non
     axes.set_yticks(range(len(rows)), labels)
     axes.set_xlabel(f"AUC of {by_level}, 95 % interval (dotted: all)")
     axes.set_xlim(min(0.45, *(found["auc_ci"][0] for _, found in rows if np.isfinite(found["auc_ci"][0])), 1), 1.01)
-    return _png(figure)
+    return _png(figure, label)
 
 
 def _figure(size: tuple[float, float], columns: int, rows: int = 1) -> tuple[Figure, Sequence[Axes]]:
@@ -207,7 +211,8 @@ def _with_interval(found: Mapping[str, Any], name: str) -> str:
     return shown(found[name]) + (f" ({shown(low)} to {shown(high)})" if np.isfinite(low) else "")
 
 
-def _png(figure: Figure) -> bytes:
+def _png(figure: Figure, label: str) -> bytes:
+    figure.supxlabel(label, fontsize=8, color=BLACK)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
+    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None, "Description": label})
     return buffer.getvalue()

@@ -53,6 +53,7 @@ def recalibrated(settings: Settings, model: DTViT, checkpoint: Checkpoint, tell:
             "calibrated_from": checkpoint.digest,
             "calibrated_on": validation.manifest.digest,
             "calibrated_on_part": validation.part,
+            "calibrated_on_split": validation.label(metadata),
         },
     )
     path = settings.output / f"{settings.checkpoint.stem}-calibrated.safetensors"

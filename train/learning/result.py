@@ -51,6 +51,11 @@ class Source:
     replicated: bool = False
     """Whether the split has replicated slices already."""
 
+    @property
+    def divided(self) -> dict[str, str]:
+        """What a checkpoint says of the split."""
+        return {**self.split, "label": self.label}
+
 
 @dataclass(frozen=True)
 class Ended:
@@ -68,7 +73,7 @@ def keep(
 ) -> None:
     """Save the weights as they are now, uncalibrated; always whole. Raises UnusableRun where float16 is too small."""
     try:
-        save(path, weights, _metadata(recipe, source, start, {"step": step}))
+        save(path, weights, _metadata(recipe, source, start, {"step": step, "split": source.divided}))
     except ValueError as exc:
         raise UnusableRun(f"{path} cannot be kept: {exc}; {GENTLER}") from exc
 
@@ -94,7 +99,7 @@ def finish(output: Path, recipe: Recipe, data: Pictures, source: Source, ended: 
         raise UnusableRun(f"{kept.path}: {exc}; {GENTLER}") from exc
     calibration = calibrate(judged, validation)
     found = plain(measure(tested, test, calibration))
-    heldout.write(output / HELD_OUT, [heldout.of(judged, validation), heldout.of(tested, test)])
+    heldout.write(output / HELD_OUT, [heldout.of(judged, validation), heldout.of(tested, test)], source.label)
     metrics = {"split": source.label, **found}
     step = kept.metadata.training["step"]
     metadata = dataclasses.replace(
@@ -121,7 +126,7 @@ def _told(recipe: Recipe, data: Pictures, source: Source, ended: Ended, step: in
         "start": ended.start.told,
         **({"before": before} if ended.start.before else {}),
         "data": source.digest,
-        "split": {**source.split, "label": source.label},
+        "split": source.divided,
         "steps_done": ended.steps,
         "chosen_step": step,
         "minutes": round(ended.minutes, 1),

@@ -76,5 +76,5 @@ def _matrix(axis: Axes, matrix: np.ndarray[Any, Any], names: Sequence[str], titl
 
 def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer)
+    FigureCanvasAgg(figure).print_png(buffer, metadata={"Description": f"{SHORT_LEAKY}; {APART}"})
     return buffer.getvalue()
