@@ -1,10 +1,12 @@
-"""What a run shows: lines, or a bar on a terminal; and what it keeps: log.csv, and TensorBoard if that is installed."""
+"""What a command shows on standard error: lines, or bars on a terminal; and what a training keeps: log.csv, and
+TensorBoard if that is installed."""
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,9 @@ from dtvit.wholefile import write_whole
 from train import csvfile
 
 Say = Callable[[str], None]
+"""Called with a line, by what takes hours."""
+Tell = Callable[[str, int, int], None]
+"""Called with what is being done, how much of it is done, and of how much: by what takes minutes, in stages."""
 SAY_EVERY_S = 15.0
 LOG = "log.csv"
 EVENTS = "tensorboard"
@@ -61,21 +66,13 @@ class Journal:
 
 
 class Bar:
-    """A rich progress bar if standard error is a terminal and rich is installed; else nothing, and lines are said."""
+    """Of a training: shown if standard error is a terminal and rich is installed; else lines are said."""
 
     def __init__(self, wanted: bool) -> None:
-        self._progress: Any = None
-        if not (wanted and sys.stderr.isatty()):
-            return
-        try:
-            from rich.console import Console
-            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-        except ImportError:
-            return
-        columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f} %")
-        self._progress = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True)
-        self._progress.start()
-        self._task = self._progress.add_task("training", total=1.0)
+        self._progress: Any = _bars("{task.percentage:.0f} %") if wanted else None
+        if self._progress is not None:
+            self._progress.start()
+            self._task = self._progress.add_task("training", total=1.0)
 
     @property
     def shown(self) -> bool:
@@ -88,3 +85,47 @@ class Bar:
     def close(self) -> None:
         if self._progress is not None:
             self._progress.stop()
+
+
+@contextlib.contextmanager
+def stages() -> Iterator[Tell]:
+    """A bar for each stage; a line for each where there are no bars."""
+    bars = _bars("{task.completed:.0f}/{task.total:.0f}")
+    if bars is None:
+        yield _in_lines()
+        return
+    known: dict[str, Any] = {}
+    with bars:
+
+        def tell(what: str, done: int, of: int) -> None:
+            if what not in known:
+                known[what] = bars.add_task(what, total=of)
+            bars.update(known[what], completed=done)
+
+        yield tell
+
+
+def _in_lines() -> Tell:
+    said: set[str] = set()
+
+    def tell(what: str, done: int, of: int) -> None:
+        if what not in said:
+            said.add(what)
+            sys.stderr.write(f"{what} ({of:,})\n" if of > 1 else f"{what}\n")
+            sys.stderr.flush()
+
+    return tell
+
+
+def _bars(done: str) -> Any:
+    """Bars of rich, not yet shown; None without a terminal, or without rich, as on a bare GPU machine. `done`: how much
+    is said to be done."""
+    if not sys.stderr.isatty():
+        return None
+    try:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    except ImportError:
+        return None
+    columns = TextColumn("{task.description}"), BarColumn(), TextColumn(done), TimeRemainingColumn()
+    return Progress(*columns, console=Console(stderr=True), transient=True)

@@ -8,12 +8,12 @@ import torch.nn.functional as F  # noqa: N812 - the field's own name for it
 from learning import SOURCE, drawn, quiet, recipe, settings
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from train import sending
 from train.learning.batches import Batches
 from train.learning.learner import patch_means
 from train.learning.loop import Run
 from train.learning.optimiser import Average, optimiser
 from train.learning.ranks import Ranks
-from train.making import sending
 from train.making.warping import warped
 
 CPU, META = torch.device("cpu"), torch.device("meta")
@@ -57,7 +57,7 @@ def test_a_step_never_waits_for_the_device_and_sends_to_it_in_one_way(tmp_path, 
         loss = run.take_step(done)
 
     assert loss.device == META
-    assert copies.seen == {"train.making.sending"}
+    assert copies.seen == {"train.sending"}
 
 
 def test_what_was_packed_comes_out_as_it_was():

@@ -7,9 +7,9 @@ import pytest
 from drawn import labelled
 from scipy import ndimage
 
-from train import yardsticks
 from train.dataset.pictures import UNCLEAR, Pictures
 from train.evaluation import Logits, auc
+from train.reproduce import yardsticks
 
 SIDE = 96
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from train.evaluation import auc
 from train.evaluation.bootstrap import FEWEST, Draws, at_the_limit, draw, interval
-from train.evaluation.progress import Tell as Tell  # beside the figures that a part gives
+from train.progress import Tell as Tell  # exported again, beside the figures that a part gives
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]

@@ -18,7 +18,7 @@ def main(arguments: Sequence[str], program: str) -> int:
     options = _parse(arguments, program)  # before torch is imported, so that --help and a wrong option answer at once
 
     from train.audit.run import FULL, QUICK, REFUSALS, Order, audit, loaded
-    from train.evaluation.progress import shown
+    from train.progress import stages
 
     sizes = QUICK if options.quick else FULL
     changed = {"patients": options.patients, "heads": options.phantoms}
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str], program: str) -> int:
     parts = tuple(options.only or PARTS)
     order = Order(options.data, options.output, sizes, options.seed, parts, options.split, options.heads)
     try:
-        with shown() as tell:
+        with stages() as tell:
             path = audit(loaded(options.checkpoint, options.device, options.threads), order, tell)
     except REFUSALS as exc:
         sys.stderr.write(f"error: {exc}\n")

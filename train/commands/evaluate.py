@@ -22,13 +22,13 @@ def main(arguments: Sequence[str], program: str) -> int:
 
     from train.evaluation.cases import TOO_GOOD
     from train.evaluation.evaluating import REFUSALS, evaluate
-    from train.evaluation.progress import shown
     from train.evaluation.settings import Settings
     from train.evaluation.words import NOT_SHOWN
+    from train.progress import stages
 
     settings = Settings(**options)
     try:
-        with shown() as tell:
+        with stages() as tell:
             found = evaluate(settings, tell)
     except REFUSALS as exc:
         sys.stderr.write(f"error: {exc}\n")

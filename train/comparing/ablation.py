@@ -88,7 +88,7 @@ def planned(row: Without, seed: int, changes: Mapping[str, str], brace_removal: 
     whole = recipe.read("robust").changed(changes)
     if whole.split not in APART:
         raise UnusableRecipe(
-            f"split = {whole.split!r}: an ablation keeps patients apart; leave it out, or set it to {' or '.join(APART)}"
+            f"split = {whole.split!r}: an ablation keeps patients apart; leave it out, or set {' or '.join(APART)}"
         )
     alike = {key: str(getattr(whole, key)) for key in STEPS_OF_ALL} if row.recipe != "robust" else {}
     fitting = recipe.fitting(brace_removal) if row.recipe != "robust" else {}

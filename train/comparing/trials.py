@@ -110,7 +110,7 @@ def audited(work: Work, path: Path, seed: int) -> dict[str, Any]:
     Raises UnusableRun if it cannot be audited.
     """
     from train.audit.run import FULL, QUICK, REFUSALS, Order, audit, loaded
-    from train.evaluation.progress import shown
+    from train.progress import stages
     from train.run import SPLIT
 
     order = Order(
@@ -122,7 +122,7 @@ def audited(work: Work, path: Path, seed: int) -> dict[str, Any]:
         heads=work.output / "audit-heads",
     )
     try:
-        with shown() as tell:
+        with stages() as tell:
             audit(loaded(path, work.device, work.threads), order, tell)
     except (*REFUSALS, OSError) as exc:
         raise UnusableRun(f"{path} could not be audited: {exc}") from exc

@@ -32,7 +32,7 @@ from train.turns import in_turn
 
 CROPPED_LATER = preprocess.PAPER_GEOMETRY
 CACHE_FORMAT = 1  # goes up when `_fitted` gives other pictures
-Tell = Callable[[int, int], None]
+Counted = Callable[[int, int], None]
 """Called with how many pictures have been read, and out of how many."""
 
 
@@ -42,7 +42,7 @@ def load(
     *,
     geometry: str = CROPPED_LATER,
     cache: Path | None = None,
-    tell: Tell = lambda done, of: None,
+    tell: Counted = lambda done, of: None,
 ) -> Pictures:
     """The slices of `split`, those of a series together and in its order; row i is that of `arrangement`'s row i.
 
@@ -119,7 +119,7 @@ def _fitted(picture: NDArray[np.uint8], geometry: str) -> NDArray[np.uint8]:
 
 
 def _decode(
-    manifest: Manifest, wanted: NDArray[np.integer], into: NDArray[np.uint8], geometry: str, tell: Tell
+    manifest: Manifest, wanted: NDArray[np.integer], into: NDArray[np.uint8], geometry: str, tell: Counted
 ) -> None:
     """Read the rows `wanted` into `into`, in that order. Raises UnusableTable with everything that went wrong."""
     problems: list[Problem] = []
@@ -145,7 +145,7 @@ def _decode(
         raise UnusableTable(manifest.path, sorted(problems, key=lambda problem: problem.row))
 
 
-def _cached(manifest: Manifest, geometry: str, folder: Path, tell: Tell) -> NDArray[np.uint8]:
+def _cached(manifest: Manifest, geometry: str, folder: Path, tell: Counted) -> NDArray[np.uint8]:
     """All rows decoded, mapped from a file in `folder`; made there if it is missing, whole or not at all."""
     path = folder / f"pictures-{_key(manifest, geometry)[:32]}.npy"
     shape = (len(manifest.rows), *_shape(geometry))
@@ -156,7 +156,7 @@ def _cached(manifest: Manifest, geometry: str, folder: Path, tell: Tell) -> NDAr
         return _made(path, shape, manifest, geometry, tell)
 
 
-def _made(path: Path, shape: tuple[int, ...], manifest: Manifest, geometry: str, tell: Tell) -> NDArray[np.uint8]:
+def _made(path: Path, shape: tuple[int, ...], manifest: Manifest, geometry: str, tell: Counted) -> NDArray[np.uint8]:
     with _temporary(path) as temporary:
         into = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
         _reserve(temporary)

@@ -27,10 +27,10 @@ from train.evaluation.cases import Cases, gather, geometry_of
 from train.evaluation.measuring import measure, plain
 from train.evaluation.output import UnusableOutput, put, writable
 from train.evaluation.predicting import Logits, predict
-from train.evaluation.progress import Tell
 from train.evaluation.recalibrating import recalibrated
 from train.evaluation.settings import Settings
 from train.evaluation.units import Units, of_series, of_slices
+from train.progress import Tell
 
 REFUSALS = (UnusableCheckpoint, UnusableData, UnusableOutput, UnavailableDevice, NotFinite, NoAttention)
 """What `evaluate` raises for a person to put right, the text says how; NoAttention if maps of all slices are wanted."""

@@ -17,8 +17,8 @@ from train.evaluation.cases import ALL, Cases, gather, geometry_of
 from train.evaluation.measuring import calibrate
 from train.evaluation.output import UnusableOutput
 from train.evaluation.predicting import predict
-from train.evaluation.progress import Tell
 from train.evaluation.settings import Settings
+from train.progress import Tell
 
 
 def recalibrated(settings: Settings, model: DTViT, checkpoint: Checkpoint, tell: Tell) -> tuple[Checkpoint, Cases]:

@@ -18,8 +18,8 @@ from train.dataset.pictures import BLOOD_CELLS, CROP, Pictures
 from train.learning.ranks import Ranks
 from train.learning.sampling import Order
 from train.making import augment, augment_paper
-from train.making.sending import sent
 from train.recipe import Recipe
+from train.sending import sent
 
 CELL = CROP // BLOOD_CELLS
 MEMORY_SHARE = 0.4  # of what is free on a GPU; the rest is for the model

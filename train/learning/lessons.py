@@ -16,7 +16,7 @@ from timm.models import VisionTransformer
 from train.learning.learner import FULL_AT, Learner, patch_means
 from train.learning.optimiser import FUSED
 from train.making.augment import HU
-from train.making.sending import sent
+from train.sending import sent
 
 DEPTH = 6  # layers whose MLPs take part; the others start as the identity
 POSITIVES, NEGATIVES = 192, 384

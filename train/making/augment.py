@@ -19,8 +19,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's own name for it
 
-from train.making.sending import sent
 from train.making.warping import warped
+from train.sending import sent
 
 HU = 1 / 80  # one HU, in the units of a picture
 JPEG_LUMINANCE = (

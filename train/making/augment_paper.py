@@ -11,8 +11,8 @@ import math
 
 import torch
 
-from train.making.sending import sent
 from train.making.warping import warped
+from train.sending import sent
 
 TURN = math.radians(15)
 SHARPER = 2.0

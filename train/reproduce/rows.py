@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from train import keeping, recipe, yardsticks
+from train import keeping, recipe
 from train.dataset import splits
 from train.dataset.manifest import Manifest, pictures_digest
 from train.dataset.pictures import PARTS
@@ -30,6 +30,7 @@ from train.learning.pretrained import UnavailableWeights
 from train.options import Settings
 from train.progress import LOG, Say
 from train.recipe import Recipe
+from train.reproduce import yardsticks
 from train.reproduce.planned import YARDSTICKS, Row
 from train.reproduce.seen import Seen
 

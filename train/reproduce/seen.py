@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtvit.wholefile import write_whole
-from train import yardsticks
 from train.dataset import filed, splits
 from train.dataset.manifest import Manifest
 from train.dataset.pictures import PARTS, Part, Pictures
 from train.dataset.splits import Split
+from train.reproduce import yardsticks
 
 
 class Seen:
