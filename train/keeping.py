@@ -1,9 +1,8 @@
-"""What takes minutes to make, kept as a file and read again by every run that wants the same: pictures, and figures."""
+"""What takes minutes to make, kept as a file and read again by every run that wants the same: pictures and masks."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
@@ -14,7 +13,7 @@ from typing import Any, TypeVar, get_type_hints
 import numpy as np
 from numpy.typing import NDArray
 
-from dtvit.wholefile import replacing, write_whole
+from dtvit.wholefile import replacing
 from train.turns import in_turn
 
 Kept = TypeVar("Kept")
@@ -29,20 +28,6 @@ def once(path: Path, stamp: str, kind: type[Kept], make: Callable[[], Kept]) -> 
             kept = make()
             _write(path, stamp, kept)
     return kept
-
-
-def row(path: Path, key: str) -> dict[str, Any] | None:
-    """The figures kept at `path`, if under this `key`, which tells what they were made from, and how."""
-    try:
-        found: dict[str, Any] = json.loads(path.read_bytes())
-    except (FileNotFoundError, ValueError):
-        return None
-    return found if found.get("key") == key else None
-
-
-def keep_row(path: Path, key: str, figures: Mapping[str, Any]) -> None:
-    """Raises OSError."""
-    write_whole(path, json.dumps({"key": key, **figures}, indent=1).encode())
 
 
 def version(*modules: ModuleType) -> str:

@@ -49,6 +49,10 @@ def work(data: Manifest, tmp_path: Path) -> rows.Reproduction:
     return rows.Reproduction(data=data, output=tmp_path / "out", quick=True, pretrained="none", device="cpu", threads=1)
 
 
+def make_and_keep(work: rows.Reproduction, row: Row) -> None:
+    rows.kept(work).keep(row, rows.make(work, row, silent))
+
+
 def of_yardsticks(seeds: int = 1) -> list[Row]:
     return planned.plan(["yardsticks"], seeds, quick=True)
 
@@ -102,11 +106,12 @@ def test_existing_rows_are_not_made_again(work, monkeypatch):
 
 def test_a_row_of_other_data_or_another_way_is_made_again(work, data, tmp_path):
     row = of_yardsticks()[0]
-    rows.make(work, row, silent)
-    assert rows.known(work, row) is not None
-    assert rows.known(rows.Reproduction(data=data, output=work.output, quick=False), row) is None
-    work.file(row).write_text(work.file(row).read_text()[:-5])
-    assert rows.known(work, row) is None
+    make_and_keep(work, row)
+    assert rows.kept(work).known(row) is not None
+    assert rows.kept(rows.Reproduction(data=data, output=work.output, quick=False)).known(row) is None
+    path = rows.kept(work).file(row)
+    path.write_text(path.read_text()[:-5])
+    assert rows.kept(work).known(row) is None
 
 
 def test_a_stop_leaves_a_page_of_the_rows_so_far(work, monkeypatch):
@@ -150,7 +155,7 @@ def test_a_model_is_trained_measured_and_shown_and_its_weights_are_removed(work)
     plan = [Row("v2", SMALL, True, split, 0) for split in ("paper", "apart")]
     assert reproducing.reproduce(work, plan, papers.read(), "reproduce", silent) == []
     for row in plan:
-        made = rows.known(work, row)
+        made = rows.kept(work).known(row)
         assert made is not None
         assert made["scratch"]
         assert made["curve"][-1]["step"] > 0
@@ -261,7 +266,7 @@ def test_rows_of_other_data_are_not_mixed_with_new_ones(data, tmp_path, quick):
     out = tmp_path / "out"
     out.mkdir()
     known = reproducing.data_of(data.path, out, quick=quick)
-    rows.make(rows.Reproduction(data=known, output=out, quick=quick), of_yardsticks()[0], silent)
+    make_and_keep(rows.Reproduction(data=known, output=out, quick=quick), of_yardsticks()[0])
     roundabout = data.path.parent / ".." / data.path.parent.name / data.path.name
     assert reproducing.data_of(roundabout, out, quick=quick).digest == known.digest
 
@@ -280,11 +285,11 @@ def test_rows_of_other_pictures_under_the_same_manifest_are_not_taken_for_new_on
     out, row = tmp_path / "out", of_yardsticks()[1]
     out.mkdir()
     before = rows.Reproduction(data=reproducing.data_of(data, out, quick=quick), output=out, quick=quick)
-    rows.make(before, row, silent)
+    make_and_keep(before, row)
     for picture in data.parent.glob("*.png"):
         os.utime(picture, (1, 1))
     again = rows.Reproduction(data=reproducing.data_of(data, out, quick=quick), output=out, quick=quick)
-    assert rows.known(again, row) is not None
+    assert rows.kept(again).known(row) is not None
 
     for picture in data.parent.glob("*.png"):
         Image.fromarray(255 - np.asarray(Image.open(picture))).save(picture)
@@ -293,7 +298,7 @@ def test_rows_of_other_pictures_under_the_same_manifest_are_not_taken_for_new_on
     ):
         reproducing.data_of(data, out, quick=quick)
     changed = rows.Reproduction(data=before.data, output=out, quick=quick)
-    assert rows.known(changed, row) is None
+    assert rows.kept(changed).known(row) is None
     assert not np.array_equal(changed.seen.features, before.seen.features)
 
 

@@ -14,35 +14,34 @@ from listed import entries, grey, many, table
 from untrained import untrained_checkpoint
 
 from dtvit.preprocess import preprocessing
-from train import recipe
+from train import completing, recipe
 from train.audit import PARTS, run
 from train.audit.run import Sizes
 from train.comparing import trials
 from train.comparing.trials import Trial, Work
+from train.completing import Made
 from train.csvfile import Problem, UnusableTable
 from train.dataset import manifest, splits
 from train.dataset.pictures import Pictures
 from train.keeping import once
 from train.learning.state import UnusableRun
 from train.options import Settings
-from train.progress import silent
+from train.progress import Say, silent
 from train.turns import in_turn
 
 ROBUST = recipe.read("robust")
 
 
-def pid_of(_work: Work, trial: Trial, _say: trials.Say) -> trials.Made:
+def pid_of(trial: Trial, _say: Say) -> Made:
     if trial.name == "diverging":
         raise UnusableRun("the loss is no number")
     return {"steps": os.getpid()}
 
 
 @pytest.mark.parametrize("at_once", [1, 2])
-def test_a_training_that_fails_does_not_stop_the_others(tmp_path: Path, at_once: int) -> None:
-    data = table(tmp_path / "data", entries(many(2, 1, 1, 1), slices=1))
-    work = Work(data=data, output=tmp_path, at_once=at_once)
+def test_a_training_that_fails_does_not_stop_the_others(at_once: int) -> None:
     wanted = [Trial(name, ROBUST) for name in ("first", "diverging", "last")]
-    found = {trial.name: made for trial, made in trials.made(work, wanted, silent, pid_of)}
+    found = {trial.name: made for trial, made in completing.made(wanted, pid_of, silent, at_once)}
     assert str(found["diverging"]) == "the loss is no number"
     pids = {found[name]["steps"] for name in ("first", "last")}  # type: ignore[index]
     assert pids == {os.getpid()} if at_once == 1 else os.getpid() not in pids and len(pids) == 2
@@ -139,21 +138,19 @@ def test_trials_of_one_seed_share_their_heads_and_no_others(tmp_path: Path, monk
     ]
 
 
-def ended(_work: Work, _trial: Trial, _say: object) -> trials.Made:
+def ended(_trial: Trial, _say: object) -> Made:
     os._exit(1)
 
 
-def test_a_training_process_that_was_ended_is_reported(tmp_path: Path) -> None:
-    work = Work(data=tmp_path / "x.csv", output=tmp_path / "out", at_once=2)
+def test_a_training_process_that_was_ended_is_reported() -> None:
     with pytest.raises(UnusableRun, match=r"a process that trains ended by itself with status 1; .*--at-once"):
-        list(trials.made(work, [Trial(name, ROBUST) for name in "abc"], silent, make=ended))
+        list(completing.made([Trial(name, ROBUST) for name in "abc"], ended, silent, 2))
 
 
-def refused(_work: Work, _trial: Trial, _say: object) -> trials.Made:
+def refused(_trial: Trial, _say: object) -> Made:
     raise UnusableTable(Path("m.csv"), [Problem(7, "path", "a.png is no picture")])
 
 
-def test_a_refusal_comes_out_of_a_training_process_as_it_was(tmp_path: Path) -> None:
-    work = Work(data=tmp_path / "x.csv", output=tmp_path / "out", at_once=2)
+def test_a_refusal_comes_out_of_a_training_process_as_it_was() -> None:
     with pytest.raises(UnusableTable, match=r"row 7, path: a\.png is no picture"):
-        list(trials.made(work, [Trial(name, ROBUST) for name in "ab"], silent, make=refused))
+        list(completing.made([Trial(name, ROBUST) for name in "ab"], refused, silent, 2))

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from dtvit.wholefile import write_whole
-from train import keeping, recipe
+from train import recipe
 from train.comparing.columns import COLUMNS
-from train.comparing.trials import Made, Maker, Trial, Work, completed, trained
+from train.comparing.trials import Maker, Trial, Work, trained
+from train.completing import Made, Rows
 from train.dataset import manifest
 from train.document import Block, Heading, Table, markdown
 from train.learning.state import claimed
@@ -59,25 +61,28 @@ ROWS: tuple[Without, ...] = (
 
 
 def ablate(work: Work, rows: Sequence[Without], seeds: int, command: str, say: Say, make: Maker = trained) -> list[str]:
-    """Make the missing rows, seed by seed, and the table after each; returns the names of those that failed.
+    """Make the missing rows, seed by seed, and the table now and then; returns the names of those that failed.
 
     Raises UnusableData, UnusableRecipe, UnavailableDevice, UnusableRun (another run has the folder).
     """
     with claimed(work.output):
-        write(work, rows, seeds, command)
         made = manifest.read(work.data).brace_removal
-        every = [
-            Trial(_name(row, seed), planned(row, seed, work.changes, made)) for seed in range(seeds) for row in rows
-        ]
-        return completed(
-            work,
-            list({trial.name: trial for trial in every}.values()),  # a row asked for twice is one
-            key=lambda _: work.key(FORMAT),
-            say=say,
-            make=make,
-            of="rows",
-            after=lambda: write(work, rows, seeds, command),
+        every = {  # by name: a row asked for twice is one
+            row.name: (row, [_trial(row, seed, work.changes, made) for seed in range(seeds)]) for row in rows
+        }
+        kept: Rows[Trial] = Rows(work.output, lambda _: work.key(FORMAT))
+        failed = kept.complete(
+            [trial for of_seed in zip(*(trials for _, trials in every.values()), strict=True) for trial in of_seed],
+            partial(make, work),
+            say,
+            at_once=work.at_once,
+            show=lambda _: write(work, kept, list(every.values()), command),
         )
+        return list(failed)
+
+
+def _trial(row: Without, seed: int, changes: Mapping[str, str], brace_removal: Collection[str]) -> Trial:
+    return Trial(f"{row.name}-{seed}", planned(row, seed, changes, brace_removal))
 
 
 def planned(row: Without, seed: int, changes: Mapping[str, str], brace_removal: Collection[str] = ()) -> Recipe:
@@ -95,27 +100,19 @@ def planned(row: Without, seed: int, changes: Mapping[str, str], brace_removal: 
     return recipe.read(row.recipe).changed({**fitting, **changes, **row.changes, **alike, "seed": str(seed)})
 
 
-def _name(row: Without, seed: int) -> str:
-    return f"{row.name}-{seed}"
-
-
-def write(work: Work, rows: Sequence[Without], seeds: int, command: str) -> None:
-    """Write ablation.md and ablation.csv from the rows made so far."""
-    key = work.key(FORMAT)
-    found = {
-        row.name: [one for seed in range(seeds) if (one := keeping.row(work.row(_name(row, seed)), key))]
-        for row in rows
-    }
+def write(work: Work, kept: Rows[Trial], rows: Sequence[tuple[Without, Sequence[Trial]]], command: str) -> None:
+    """Write ablation.md and ablation.csv from what is kept of each row's trials."""
+    found = [(row, [made for trial in trials if (made := kept.known(trial))]) for row, trials in rows]
     table = Table(
         name="ablation",
         title="One ingredient left out at a time",
         header=("recipe", "seeds", *(each.heading for each in COLUMNS)),
-        lines=tuple(_line(row, found[row.name]) for row in rows),
+        lines=tuple(_line(row, made) for row, made in found),
         note="Mean ± standard deviation over seeds, on patients and phantoms that were not trained on.",
     )
-    there = sum(map(len, found.values()))
+    there, wanted = (sum(len(each) for _, each in some) for some in (found, rows))
     length = "" if work.minutes is None else f", {work.minutes:g} minutes of training each"
-    state = f"{there} of {len(rows) * seeds} rows are made{length}."
+    state = f"{there} of {wanted} rows are made{length}."
     blocks: list[Block] = [
         Heading(1, "What each ingredient is worth"),
         f"NOT FOR CLINICAL USE. `{command}`: {state}",

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from train.comparing.trials import Made
+from train.completing import Made
 
 
 @dataclass(frozen=True)

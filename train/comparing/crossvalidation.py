@@ -18,10 +18,10 @@ import numpy as np
 
 from dtvit.checkpoint import describe, load, save
 from dtvit.wholefile import write_whole
-from train import keeping
 from train.card import model_card
 from train.comparing.columns import COLUMNS, Column
-from train.comparing.trials import Made, Maker, Trial, Work, completed, trained
+from train.comparing.trials import Maker, Trial, Work, trained
+from train.completing import Made, Rows
 from train.dataset import manifest, splits
 from train.dataset.pictures import PARTS
 from train.digits import shown
@@ -74,7 +74,8 @@ def crossvalidate(
             "its recipe has none: set phantom_heads, or leave --final out"
         )
     with claimed(work.output):
-        complete = partial(completed, work, key=partial(_key, work), say=say, make=make, of="trainings")
+        kept = Rows(work.output, partial(_key, work))
+        complete = partial(kept.complete, make=partial(make, work), say=say, at_once=work.at_once)
         trials = planned(work, recipe, folds, repeats)
         last = Trial(FINAL, recipe.changed({"split": "all"}), audited=False)
         failed = complete([last, *trials] if final else trials)  # the longest of them first, since it sees most
@@ -84,10 +85,10 @@ def crossvalidate(
             last = Trial(FINISH, finish.changed(course), audited=False)
             failed = complete([last])
         if failed:
-            return failed
+            return list(failed)
         said = [heldout.read(work.folder(trial) / HELD_OUT) for trial in trials]
         metrics = summary(said, recipe.seed)
-        rows = [keeping.row(work.row(trial.name), _key(work, trial)) or {} for trial in trials]
+        rows = [kept.known(trial) or {} for trial in trials]
         write_tables(work.output, rows, metrics, command)
         if final:
             finished(work.output, work.folder(last) / f"{last.recipe.name}.safetensors", said, metrics)

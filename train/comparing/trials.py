@@ -1,29 +1,24 @@
-"""Trials: a recipe trained in a folder of its own, measured and audited on the patients that test; several at once.
+"""Trials: a recipe trained in a folder of its own, measured and audited on the patients that test.
 
-What `ablation` and `crossvalidation` have in common. Several at once, so that a GPU trains one while others
-start, measure or audit, which the CPU does.
+What the rows of `ablation` and `crossvalidation` have in common (`train.completing` makes them).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import as_completed
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from train import keeping
+from train.completing import Made
 from train.dataset import manifest
 from train.learning.state import UnusableRun
 from train.options import Settings
-from train.processes import LostProcess, pool
-from train.progress import Say, say_to_stderr
+from train.progress import Say
 from train.recipe import Recipe
 
-Made = dict[str, Any]
-"""`metrics` of the test part, `audit` (its parts), `steps`; JSON."""
 Audits = Literal["full", "quick", "none"]
 
 
@@ -49,10 +44,6 @@ class Work:
 
     def folder(self, trial: Trial) -> Path:
         return self.output / "runs" / trial.name
-
-    def row(self, name: str) -> Path:
-        """The file of what a trial of this name found."""
-        return self.output / "rows" / f"{name}.json"
 
     def key(self, form: int) -> str:
         """What a result was made from and how; results with different keys must not be compared."""
@@ -80,7 +71,10 @@ Maker = Callable[[Work, Trial, Say], Made]
 
 
 def trained(work: Work, trial: Trial, say: Say) -> Made:
-    """Train it, measure it, audit it. Raises what `train.run.run` raises, and UnusableRun if it cannot be audited."""
+    """Train it, measure it, audit it: `metrics` of the test part, `audit` (its parts), `steps`.
+
+    Raises what `train.run.run` raises, and UnusableRun if it cannot be audited.
+    """
     from dtvit.checkpoint import describe
     from train.run import run
 
@@ -128,65 +122,3 @@ def audited(work: Work, path: Path, seed: int) -> dict[str, Any]:
         raise UnusableRun(f"{path} could not be audited: {exc}") from exc
     parts: dict[str, Any] = json.loads((order.output / "audit.json").read_bytes())["parts"]
     return parts
-
-
-def completed(
-    work: Work,
-    trials: Sequence[Trial],
-    *,
-    key: Callable[[Trial], str],
-    say: Say,
-    make: Maker,
-    of: str,
-    after: Callable[[], object] = lambda: None,
-) -> list[str]:
-    """Make those that are missing, and keep what they found under their `key`; the names of those that failed.
-
-    `of`: what progress lines call them. `after`: called after each that succeeded. Raises as `made`.
-    """
-    missing = [trial for trial in trials if keeping.row(work.row(trial.name), key(trial)) is None]
-    say(f"{len(missing)} of {len(trials)} {of} to make, {work.at_once} at a time")
-    failed = []
-    for trial, found in made(work, missing, say, make):
-        if isinstance(found, UnusableRun):
-            failed.append(trial.name)
-            say(f"{trial.name} could not be made: {found}")
-        else:
-            keeping.keep_row(work.row(trial.name), key(trial), found)
-            after()
-    return failed
-
-
-def made(work: Work, trials: Sequence[Trial], say: Say, make: Maker) -> Iterator[tuple[Trial, Made | UnusableRun]]:
-    """Each as it is done; a training that fails does not affect the others.
-
-    Raises what `trained` raises besides UnusableRun, and UnusableRun if a process was ended from outside.
-    """
-    if work.at_once == 1:
-        for trial in trials:
-            yield trial, _one(make, work, trial, say)
-        return
-    # Each in a fresh process of its own: what it held of the GPU is freed with it.
-    try:
-        with pool(work.at_once, max_tasks_per_child=1) as executor:
-            waiting = {
-                executor.submit(_one, make, work, trial, partial(_said_by, trial.name)): trial for trial in trials
-            }
-            for future in as_completed(waiting):
-                yield waiting[future], future.result()
-    except LostProcess as exc:
-        raise UnusableRun(
-            f"a process that trains {exc}; the same command continues from there, also with a lower --at-once"
-        ) from exc
-
-
-def _said_by(name: str, text: str) -> None:
-    """Where several speak."""
-    say_to_stderr(f"{name}: {text}")
-
-
-def _one(make: Maker, work: Work, trial: Trial, say: Say) -> Made | UnusableRun:
-    try:
-        return make(work, trial, say)
-    except UnusableRun as exc:  # diverged, or its folder is in use
-        return UnusableRun(str(exc))

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dtvit.wholefile import write_whole
 from train import document
+from train.completing import Made
 from train.dataset import manifest
 from train.dataset.manifest import Manifest
 from train.document import Block, Heading, Image, Items, Table
 from train.errors import UnusableData
-from train.learning.state import UnusableRun, claimed
+from train.learning.state import claimed
 from train.progress import Say
 from train.reproduce import curves, planned, rows, subset, tables
 from train.reproduce.papers import TO_KNOW, Papers
 from train.reproduce.planned import V1, V2, YARDSTICKS, Row
-from train.reproduce.rows import Made, Reproduction
+from train.reproduce.rows import Reproduction
 
 TITLE = "Dual-task Vision Transformer: both papers' experiments again"
 SUBSET = "subset.csv"
-PAGE_EVERY_S = 60.0  # so that there is one if this is killed
 WHAT = {
     V1: ("Fan et al., arXiv 2405.06814 v1", "v1 Tables 2 and 3", "v1 Figure 3", "v1 Figure 4"),
     V2: ("Fan et al., the later version", "v2 Tables 3 and 4", "v2 Figure 5", "v2 Figure 6"),
@@ -60,30 +59,20 @@ def reproduce(work: Reproduction, plan: Sequence[Row], papers: Papers, command: 
 
     If this is stopped, the page shows what is there; the same command continues. Raises UnusableData, UnusableRun.
     """
-    failed: dict[str, str] = {}
-    written = time.monotonic()
     with claimed(work.output):
-        try:
-            for number, row in enumerate(plan, start=1):
-                if rows.known(work, row) is not None:
-                    continue
-                say(f"row {number} of {len(plan)}: {row.name}")
-                try:
-                    rows.make(work, row, lambda text, name=row.name: say(f"{name}: {text}"))  # type: ignore[misc]
-                except UnusableRun as exc:  # a training that diverged, or a full disk: others may work
-                    failed[row.name] = str(exc)
-                    say(f"{row.name} could not be made: {exc}")
-                if time.monotonic() - written > PAGE_EVERY_S:
-                    write(work, plan, papers, command, failed)
-                    written = time.monotonic()
-        finally:
-            write(work, plan, papers, command, failed)
+        failed = rows.kept(work).complete(
+            plan,
+            lambda row, say: rows.make(work, row, say),
+            say,
+            show=lambda failed: write(work, plan, papers, command, failed),
+        )
     return sorted(failed)
 
 
 def write(work: Reproduction, plan: Sequence[Row], papers: Papers, command: str, failed: Mapping[str, str]) -> None:
     """The page, its tables as CSV, its figures as PNG."""
-    made = [(row, found) for row in plan if (found := rows.known(work, row)) is not None]
+    kept = rows.kept(work)
+    made = [(row, found) for row in plan if (found := kept.known(row)) is not None]
     blocks = _blocks(work, plan, made, papers, command, failed)
     for block in blocks:
         if isinstance(block, Table):

@@ -1,7 +1,7 @@
-"""One row of the tables: train and measure, or ask a yardstick; kept as a file of its own, whole or not at all.
+"""One row of the tables: train and measure, or ask a yardstick.
 
-An existing row is not made again. What a training run leaves beside its numbers is removed once they are kept, since
-the weights of all rows would fill a disk.
+What a training run leaves beside its numbers is removed once they are known, since the weights of all rows would fill a
+disk.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from train import keeping, recipe
+from train import recipe
+from train.completing import Made, Rows
 from train.dataset import splits
 from train.dataset.manifest import Manifest, pictures_digest
 from train.dataset.pictures import PARTS
@@ -85,17 +85,10 @@ class Reproduction:
         """SHA-256 over all of them."""
         return pictures_digest(self.data)
 
-    def file(self, row: Row) -> Path:
-        return self.output / "rows" / f"{row.name}.json"
 
-
-Made = dict[str, Any]
-"""`row`, `label` of the split, `metrics`, `scratch`, `start`, `curve`, `minutes`, `slices` of each part."""
-
-
-def known(work: Reproduction, row: Row) -> Made | None:
-    """A row that was made before, from this data and in this way."""
-    return keeping.row(work.file(row), _key(work, row))
+def kept(work: Reproduction) -> Rows[Row]:
+    """The rows that were made before, from this data and in this way."""
+    return Rows(work.output, partial(_key, work))
 
 
 def digests(output: Path) -> set[tuple[str, str]]:
@@ -109,11 +102,12 @@ def digests(output: Path) -> set[tuple[str, str]]:
 
 
 def make(work: Reproduction, row: Row, say: Say) -> Made:
-    """Make a row and keep it. Raises what `train.run.run` raises."""
+    """`row`, `label` and digest of the `split`, `slices` of each part, `metrics`, `scratch`, `start`, `curve`; of a
+    training also `minutes` and `device`. Raises what `train.run.run` raises."""
     split = _split(work, row)
     found = _yardstick(work, row, split) if row.chapter == YARDSTICKS else _model(work, row, say)
     metrics = found.pop("metrics")
-    made = {
+    return {
         "row": dataclasses.asdict(row),
         "label": split.label,
         "split": split.digest,
@@ -121,8 +115,6 @@ def make(work: Reproduction, row: Row, say: Say) -> Made:
         "metrics": {head: metrics[head] for head in ("presence", "location")},
         **found,
     }
-    keeping.keep_row(work.file(row), _key(work, row), made)
-    return made
 
 
 def _key(work: Reproduction, row: Row) -> str:
@@ -137,9 +129,7 @@ def _split(work: Reproduction, row: Row) -> Split:
         split = splits.by_patient(work.data, row.seed)
     else:
         split = splits.paper(work.data, row.seed, replicate=row.split == "paper")
-    path = _split_file(work, row)
-    if not path.exists():
-        splits.write(path, split, work.data)
+    splits.write(_split_file(work, row), split, work.data)
     return split
 
 
@@ -154,7 +144,7 @@ def _model(work: Reproduction, row: Row, say: Say) -> Made:
         try:
             return _trained(work, row, planned(work, row, weights), "pretrained", say)
         except UnavailableWeights as exc:
-            say(f"{row.name}: {exc}; from scratch instead")
+            say(f"{exc}; from scratch instead")
     return _trained(work, row, planned(work, row, "none"), "scratch", say)
 
 
