@@ -416,6 +416,18 @@ def test_trust_in_a_model_that_was_never_wrong_is_not_certainty():
     assert silent["at_prevalence"]["ppv_why"] == "nothing is called present"
 
 
+def test_trust_in_a_model_that_always_says_the_same_is_not_certainty():
+    """Each resample gives the prevalence; but 10 bleeding patients and 20 others are no proof of that."""
+    labels = truth([1] * 10 + [0] * 20, series=range(30))
+
+    believed = measure(sure([5.0] * 30), labels, EVEN, prevalence=0.1)["presence"]["slice"]["at_prevalence"]
+
+    sensitivity, false = 0.025 ** (1 / 10), 0.025 ** (1 / 20)
+    bounds = [0.1 * sensitivity / (0.1 * sensitivity + 0.9), 0.1 / (0.1 + 0.9 * false)]
+    assert believed["ppv"] == pytest.approx(0.1)
+    assert believed["ppv_ci"] == pytest.approx(bounds)
+
+
 @pytest.mark.parametrize("only", [1, 0])
 def test_trust_that_rests_on_one_patient_of_either_kind_has_no_interval(only):
     labels = truth([only] * 10 + [1 - only] * 90)

@@ -155,7 +155,8 @@ def _answers(units: Units, draws: Draws, prevalence: float) -> Figures:
         why = lacking(truth[labelled], "hemorrhage") or f"nothing is called {answer}"
         patients = min(draws.count(truth), draws.count(labelled & ~truth))  # it rests on a share of either
         believed |= entry(name, value, _trust(before, true[1], false[1]), patients, why=why)
-        if value in (0, 1) and patients >= FEWEST:  # no resample knows better; the bounds come from the two shares
+        low, high = believed.get(f"{name}_ci", (np.nan, np.nan))
+        if patients >= FEWEST and (value in (0, 1) or low == high):  # no resample knows better than the two shares
             of_right, of_wrong = (answers[side][f"{answer}_ci"] for side in (right, wrong))
             believed[f"{name}_ci"] = [float(_trust(before, of_right[i], of_wrong[1 - i])) for i in (0, 1)]
     return {"answers": answers, "at_prevalence": believed}
