@@ -43,6 +43,8 @@ class Rows(Generic[Row]):
     output: Path
     key: Callable[[Row], str]
     """What a row was made from, and how; those with different keys must not be compared."""
+    left: Callable[[Row], Path | None] = lambda row: None
+    """A file beside its own that others go on with: without it, the row is made again."""
 
     def file(self, row: Row) -> Path:
         return self.output / "rows" / f"{row.name}.json"
@@ -53,7 +55,8 @@ class Rows(Generic[Row]):
             found: Made = json.loads(self.file(row).read_bytes())
         except (FileNotFoundError, ValueError):
             return None
-        return found if found.get("key") == self.key(row) else None
+        left = self.left(row)
+        return found if found.get("key") == self.key(row) and (left is None or left.is_file()) else None
 
     def keep(self, row: Row, found: Made) -> None:
         """Raises OSError."""

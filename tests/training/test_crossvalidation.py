@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -194,6 +195,23 @@ def test_the_last_model_has_all_patients_and_the_folds_thresholds(work: Work) ->
     assert made[4:] == [("finish", f"{ROBUST.name}.safetensors")]
     assert licences[4:] == ["CC-BY-4.0"]
     assert (work.output / f"{second.name}.safetensors").read_bytes() != first
+
+
+def test_a_fold_whose_run_was_removed_is_made_again(work: Work) -> None:
+    """As the error about predictions that cannot be read says one should; its figures are kept elsewhere."""
+    listed, made = read_manifest(work.data), []
+    splits = {f"fold-1-{number}": split for number, split in enumerate(folds(listed, 3, 0), 1)}
+
+    def make(_work: Work, trial: Trial, _say: object) -> dict[str, object]:
+        made.append(trial.name)
+        work.folder(trial).mkdir(parents=True)
+        heldout.write(work.folder(trial) / HELD_OUT, [said(listed, splits[trial.name])], "patients apart")
+        return {"metrics": {}, "audit": {}, "steps": 1}
+
+    assert crossvalidate(work, ROBUST, 3, 1, "the command", silent, make=make) == []
+    shutil.rmtree(work.output / "runs" / "fold-1-2")
+    assert crossvalidate(work, ROBUST, 3, 1, "the command", silent, make=make) == []
+    assert made[3:] == ["fold-1-2"]
 
 
 def test_the_command_says_what_is_wrong_before_it_trains(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

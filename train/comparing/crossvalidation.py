@@ -74,7 +74,7 @@ def crossvalidate(
             "its recipe has none: set phantom_heads, or leave --final out"
         )
     with claimed(work.output):
-        kept = Rows(work.output, partial(_key, work))
+        kept = Rows(work.output, partial(_key, work), partial(_left, work))
         complete = partial(kept.complete, make=partial(make, work), say=say, at_once=work.at_once)
         trials = planned(work, recipe, folds, repeats)
         last = Trial(FINAL, recipe.changed({"split": "all"}), audited=False)
@@ -228,6 +228,11 @@ def _with_interval(name: str, found: Mapping[str, Any], key: str) -> str:
     if low is None:
         return f"{name} {shown(value)} (no interval: {found.get(f'{key}_ci_why', 'not measured')})"
     return f"{name} {shown(value)} ({shown(low)} to {shown(high)})"
+
+
+def _left(work: Work, trial: Trial) -> Path:
+    """What its run leaves, that the others or the last page are made from."""
+    return work.folder(trial) / (HELD_OUT if trial.audited else f"{trial.recipe.name}.safetensors")
 
 
 def _key(work: Work, trial: Trial) -> str:
