@@ -316,6 +316,22 @@ def test_a_manifest_trains_on_a_machine_with_nothing_but_torch(tmp_path):
     assert (tmp_path / "run" / "split.csv").exists()
 
 
+def test_a_picture_of_two_patients_of_whom_one_trains_and_the_other_tests_is_told(tmp_path):
+    listed, said = filed_heads(tmp_path), []
+    given = recipe(**PLAIN, phantom_heads=0, split="given")
+    machine = settings(tmp_path / "run", data=listed)
+    _, source = gather(given, machine, divided(given, machine), said.append)
+    assert "also" not in source.training_data
+
+    (tmp_path / "12-0.png").write_bytes((tmp_path / "0-0.png").read_bytes())  # validates; trains
+    (tmp_path / "19-1.png").write_bytes((tmp_path / "1-1.png").read_bytes())  # tests; trains
+    for number in (2, 18):
+        Image.new("L", (64, 64)).save(tmp_path / f"{number}-2.png")  # nothing is alike in everyone
+    _, source = gather(given, machine, divided(given, machine), said.append)
+    assert "2 pictures that validate or test are also pictures of patients who train" in source.training_data
+    assert sum("one person under two ids" in text for text in said) == 1
+
+
 def test_whatever_a_run_on_the_papers_split_leaves_carries_its_label(tmp_path):
     listed, said = filed_heads(tmp_path / "pictures"), []
     changes = {

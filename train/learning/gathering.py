@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from train import keeping
 from train.card import NO_PERSON
@@ -77,9 +78,28 @@ def _patients(recipe: Recipe, settings: Settings, listed: Manifest, split: Split
     people = len(np.unique(pictures.patient))
     bleeding = len(np.unique(pictures.patient[pictures.presence == 1]))
     told = f"{len(pictures):,} slices of {people:,} patients ({listed.path.name}, SHA-256 {listed.digest[:12]})."
+    twins = 0 if split.leaky else _twins(pictures)
+    if twins:
+        told += f" {twins:,} pictures that validate or test are also pictures of patients who train."
+        say(f"{twins} pictures that validate or test are also of patients who train: one person under two ids, perhaps")
     seen = f"{people:,} patients, {bleeding:,} of them with slices labelled as bleeding"
     shown = hashlib.sha256(np.ascontiguousarray(pictures.pictures).data).hexdigest()
     return Gathered(pictures, told, f"{listed.digest} {split.digest}", seen, shown)
+
+
+def _twins(pictures: Pictures) -> int:
+    """How many pictures of patients who do not train are, pixel for pixel, of one who does: the split sees ids alone.
+
+    Pictures that show nothing do not count, as they are alike in everyone.
+    """
+    shows = pictures.pictures.any((1, 2))
+    trains = pictures.part == PARTS.index("train")
+    known = {_digest(picture) for picture in pictures.pictures[shows & trains]}
+    return sum(_digest(picture) in known for picture in pictures.pictures[shows & ~trains])
+
+
+def _digest(picture: NDArray[np.uint8]) -> bytes:
+    return hashlib.blake2b(picture.tobytes(), digest_size=16).digest()
 
 
 def _phantoms(recipe: Recipe, settings: Settings, say: Say) -> Gathered:
