@@ -47,7 +47,14 @@ _MEANINGS = {
     0x0117: "invalid SOP instance",
     StoreStatus.SOP_CLASS_NOT_SUPPORTED: "SOP class not supported",
     0x0124: "not authorized",
+    0x0001: "not all of its optional attributes are supported",
+    0x0107: "attribute list error",
+    0x0116: "attribute value out of range",
+    0xB000: "coercion of data elements",
+    0xB006: "elements discarded",
+    0xB007: "data set does not match SOP class",
 }
+_WARNINGS = frozenset({0x0001, 0x0107, 0x0116})
 _MEANINGS_OF_RANGES = {0xA7: "out of resources", 0xA9: "data set does not match SOP class"}
 
 
@@ -60,8 +67,13 @@ def in_words(status: int) -> str:
 
 
 def is_stored(status: int) -> bool:
-    """Success, or a warning: Bxxx by PS3.7 annex C, of which PS3.4 table B.2-1 names B000, B006 and B007."""
-    return status == StoreStatus.SUCCESS or status >> 12 == 0xB
+    """Success or a warning."""
+    return status == StoreStatus.SUCCESS or is_warning(status)
+
+
+def is_warning(status: int) -> bool:
+    """Stored, but not quite as sent: 0001, 0107, 0116, Bxxx (PS3.7 annex C; three of the last are in PS3.4 B.2.3)."""
+    return status in _WARNINGS or status >> 12 == 0xB
 
 
 def is_temporary(status: int) -> bool:

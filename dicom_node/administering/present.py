@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape  # a header may hold brackets: what came from outside is never markup
 from rich.table import Table
 
+from dicom_node.status import in_words, is_warning
 from dicom_node.store.overview import Overview
 
 if TYPE_CHECKING:
@@ -109,6 +110,8 @@ def history(console: Console, known: Mapping[str, Any]) -> None:
         owed = Table("object", "to", "state", "tries", "last answer", title="Deliveries", title_justify="left")
         for row in known["deliveries"]:
             answer = when(row["delivered_at"]) if row["delivered_at"] else row["last_error"] or ""
+            if row["delivered_at"] and row["last_status"] and is_warning(row["last_status"]):
+                answer = f"{answer}, with the warning {in_words(row['last_status'])}"
             if row["state"] == "waiting" and row["tries"]:
                 answer = f"{answer}; next try at {when(row['next_at'])}"
             owed.add_row(

@@ -33,6 +33,7 @@ def send(folder: Path, peer: str | None, config_path: Path) -> None:
 
     from dicom_node.config import Peer
     from dicom_node.network import scu
+    from dicom_node.status import in_words, is_warning
 
     config = load_config(config_path)
     node = config.node
@@ -49,10 +50,12 @@ def send(folder: Path, peer: str | None, config_path: Path) -> None:
     sent = scu.send(config.peer(peer) if peer else myself, node.ae_title, items)
     try:
         for answer in track(sent, total=len(items), description="sending", transient=True):
-            if answer.error is None:
-                stored += 1
-            else:
+            if answer.error is not None:
                 click.echo(f"{answer.item.path}: {answer.error}", err=True)
+                continue
+            stored += 1
+            if answer.status is not None and is_warning(answer.status):
+                click.echo(f"{answer.item.path}: stored, with the warning {in_words(answer.status)}", err=True)
     except PeerError as exc:
         click.echo(f"dicom-node: {exc}", err=True)
     click.echo(f"{stored} of {len(items)} stored")

@@ -21,7 +21,7 @@ from dicom_node.logs import fields
 from dicom_node.network import scu
 from dicom_node.network.requestor import NoAssociation, NoContext
 from dicom_node.report import readback, sr
-from dicom_node.status import StoreStatus
+from dicom_node.status import StoreStatus, in_words, is_warning
 from dicom_node.store import destinations, outbox, whereabouts
 from dicom_node.store.database import Database
 from dicom_node.store.outbox import Delivery, MadeObject
@@ -121,7 +121,8 @@ class Sender:
             outbox.hurry(connection, self._peer.name, now=now, last_stored_at=self._stored_at)
         self._stored_at = now
         state = "delivered" if whole else None
-        log.info("stored %s", fields(**self._about(delivery), status=f"{sent.status:04X}", state=state))
+        level = logging.WARNING if is_warning(sent.status) else logging.INFO
+        log.log(level, "stored %s", fields(**self._about(delivery), status=in_words(sent.status), state=state))
 
     def _failed(self, delivery: Delivery, error: PeerError) -> None:
         """What is no longer owed, because it was withdrawn or its patient forgotten meanwhile, fails silently."""

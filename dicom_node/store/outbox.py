@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
+from dicom_node.status import in_words
 from dicom_node.store import jobs as job_queue
 from dicom_node.store.database import insert_for, note
 from dicom_node.store.deadlines import passed
@@ -142,9 +143,9 @@ def delivered(connection: Connection, delivery: Delivery, status: int, *, now: f
     asked = {"commitment": CommitmentState.OWED, "commitment_at": now} if commitment else {}
     if not _update(connection, delivery, values | asked):
         if _update(connection, delivery, values, of=DeliveryState.CANCELLED):
-            _note(connection, "stored although cancelled", delivery, f"status={status:04X}", now=now)
+            _note(connection, "stored although cancelled", delivery, f"status={in_words(status)}", now=now)
         return False  # if neither, its patient was forgotten while it was being sent
-    _note(connection, "stored", delivery, f"status={status:04X}", now=now)
+    _note(connection, "stored", delivery, f"status={in_words(status)}", now=now)
     outdate(connection, delivery.series_id, delivery.object_id, delivery.destination, now=now)
     return job_queue.settle_delivered(connection, delivery.job_id, now=now)
 

@@ -248,6 +248,7 @@ def history(connection: Connection, series_id: int) -> dict[str, Any]:
             deliveries.c.state,
             deliveries.c.tries,
             deliveries.c.next_at,
+            deliveries.c.last_status,
             deliveries.c.last_error,
             deliveries.c.delivered_at,
         )

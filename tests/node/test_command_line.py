@@ -16,6 +16,7 @@ from untrained import untrained_checkpoint
 
 from dicom_node.cli import main
 from dicom_node.configfile import load
+from dicom_node.network.stand_in import StandInPacs
 from dicom_node.received import Received
 from dicom_node.status import StoreStatus
 from dicom_node.store.opening import open_store
@@ -276,6 +277,20 @@ def test_what_a_peer_refuses_is_not_counted_as_stored(folder: Path):
         code, said = run(folder, "send", str(folder / "1.dcm"), "--to", "PACS")
         assert (code, "1 of 1 stored" in said) == (0, True)
         assert run(folder, "echo", "PACS")[0] == 0
+
+
+def test_what_a_peer_stored_with_a_warning_is_named(folder: Path) -> None:
+    (folder / "1.dcm").write_bytes(part10(ct(1)))
+    pacs = StandInPacs(folder / "pacs", answer=lambda _: 0xB006)
+    pacs.start()
+    try:
+        peer = f'[[peers]]\nname = "PACS"\nhost = "127.0.0.1"\nport = {pacs.port}\nae_title = "PACS"\n'
+        (folder / "config.toml").write_text(peer)
+        code, said = run(folder, "send", str(folder / "1.dcm"), "--to", "PACS")
+    finally:
+        pacs.stop()
+    assert (code, "1 of 1 stored" in said) == (0, True)
+    assert f"{folder / '1.dcm'}: stored, with the warning B006 (elements discarded)" in said
 
 
 def test_a_node_that_takes_tls_alone_is_not_sent_to_in_clear(folder: Path):

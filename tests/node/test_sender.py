@@ -16,15 +16,17 @@ from made import Made, peer
 from pydicom import uid
 from pynetdicom.transport import AssociationSocket
 from report_cases import context, findings, headers
+from rich.console import Console
 
+from dicom_node.administering import present
 from dicom_node.config import Peer
 from dicom_node.delivering.sender import Sender
 from dicom_node.network import syntaxes
 from dicom_node.network.stand_in import StandInPacs, free_port
 from dicom_node.report import provenance, readback, sr
 from dicom_node.report.context import Reference
-from dicom_node.status import StoreStatus
-from dicom_node.store import outbox, series, whereabouts
+from dicom_node.status import StoreStatus, in_words
+from dicom_node.store import outbox, overview, series, whereabouts
 from dicom_node.store.tables import deliveries, destinations, jobs, objects
 from dicom_node.store.tables import series as series_table
 
@@ -175,11 +177,29 @@ def test_trouble_that_passes_is_tried_again(node: Made, pacs: Callable[..., Stan
     assert row.next_at == node.clock() + 10
 
 
-@pytest.mark.parametrize("status", [0xB000, 0xB006, 0xB007, 0xB00A])
-def test_a_warning_counts_as_stored(node: Made, pacs: Callable[..., StandInPacs], status: int) -> None:
+@pytest.mark.parametrize("status", [0x0001, 0x0107, 0x0116, 0xB000, 0xB006, 0xB007, 0xB00A])
+def test_a_warning_counts_as_stored_and_is_told(
+    node: Made, pacs: Callable[..., StandInPacs], caplog: pytest.LogCaptureFixture, status: int
+) -> None:
     owe(node)
-    sender(node, peer(pacs(answer=lambda _: status).port)).tick()
+    with caplog.at_level("WARNING"):
+        sender(node, peer(pacs(answer=lambda _: status).port)).tick()
     assert states(node) == ["delivered"]
+    assert f"{status:04X}" in caplog.text
+    with node.database.read() as connection:
+        known = overview.history(connection, 1)
+    with (shown := Console(width=300)).capture() as said:
+        present.history(shown, known)
+    assert f"with the warning {in_words(status)}" in said.get()
+    assert f"status={in_words(status)}" in said.get()
+
+
+def test_success_is_no_warning(node: Made, pacs: Callable[..., StandInPacs], caplog: pytest.LogCaptureFixture) -> None:
+    owe(node)
+    with caplog.at_level("WARNING"):
+        sender(node, peer(pacs().port)).tick()
+    assert states(node) == ["delivered"]
+    assert caplog.text == ""
 
 
 @pytest.mark.parametrize(
