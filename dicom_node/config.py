@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Iterator
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -64,6 +66,17 @@ def _host(value: str) -> str:
         except ValueError as exc:
             raise ValueError("must be a name or an address alone, such as pacs.example.org or 192.0.2.10") from exc
     return value
+
+
+def _place(host: str) -> str:
+    """The host, such that two ways to write one address or name are the same; what names stand for is not asked."""
+    name = host.removesuffix(".").lower()
+    if name == "localhost":
+        return "127.0.0.1"
+    try:
+        return str(ipaddress.ip_address(name))
+    except ValueError:
+        return name
 
 
 def _readers(value: object) -> object:
@@ -147,6 +160,10 @@ class Peer(Section):
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ValueError("tls_certificate and tls_key must be given together or not at all")
         return self
+
+    @property
+    def address(self) -> tuple[str, int]:
+        return _place(self.host), self.port
 
     @model_validator(mode="after")
     def _check_objects(self) -> Peer:
@@ -272,6 +289,12 @@ class Config(Section):
         if self.completion.count_from and self.completion.count_from not in names:
             known = ", ".join(names) or "none"
             raise ValueError(f"completion.count_from = {self.completion.count_from!r} is not a peer; known: {known}")
+        for peer in self.destinations:
+            if self._is_this_node(peer):
+                raise ValueError(
+                    f"peers: {peer.name} ({peer.host}:{peer.port}) is this node: results would be delivered to nobody; "
+                    "correct its host and port, or set results = false"
+                )
         if self.completion.silence_s < self.completion.settle_s:
             raise ValueError(
                 f"completion.silence_s = {self.completion.silence_s:g} must not be shorter than "
@@ -305,9 +328,38 @@ class Config(Section):
             for peer in self.destinations
             if peer.only_positive
         ]
+        said += [
+            f"{peer.name} has the AE title of this node: if it is this node, results are delivered to nobody"
+            for peer in self.destinations
+            if peer.ae_title == self.node.ae_title
+        ]
+        said += [sentence for pair in combinations(self.peers, 2) for sentence in self._confused(*pair)]
         if not self.node.allowed_senders and not self.peers:
             said.append("node.allowed_senders is empty and there are no peers: every sender is rejected")
         return said
+
+    def _is_this_node(self, peer: Peer) -> bool:
+        """Whether it certainly is: by what is written here, as names may be resolved otherwise tomorrow."""
+        bind, (host, port) = _place(self.node.bind), peer.address
+        if bind in ("0.0.0.0", "::", ""):
+            return port == self.node.port and (host == "::1" or host.startswith("127."))
+        return (host, port) == (bind, self.node.port)
+
+    def _confused(self, one: Peer, other: Peer) -> Iterator[str]:
+        """What is odd about two peers of one AE title. Several AE titles at one address are not: a PACS has them."""
+        if one.ae_title != other.ae_title:
+            return
+        title = f"one AE title, {one.ae_title}"
+        if one.address == other.address:
+            twice = set(one.objects) & set(other.objects) if one.results and other.results else ()
+            if twice:
+                yield f"{one.name} and {other.name} have one address and {title}: results go there twice"
+            return
+        if one.results and other.results:
+            yield f"{one.name} and {other.name} have {title}, at two addresses: is that meant?"
+        if self.commitment.accept:
+            answered = next(peer.name for peer in self.peers if peer.ae_title == one.ae_title)
+            yield f"{one.name} and {other.name} have {title}: {answered} gets the answer to each request for commitment"
 
     def peer(self, name: str) -> Peer:
         for peer in self.peers:

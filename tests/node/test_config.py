@@ -216,3 +216,77 @@ def test_what_is_allowed_and_may_not_be_meant_is_told(tmp_path: Path) -> None:
     )
     assert ["sent to nobody" in nobody[0], "every sender is rejected" in nobody[1]] == [True, True]
     assert positives == ["PACS1 gets positive results only: no report there may mean absent, or not looked at"]
+
+
+@pytest.mark.parametrize(
+    ("node", "host", "port"),
+    [
+        ("", "127.0.0.1", 11112),
+        ("", "LocalHost.", 11112),
+        ("", "127.0.1.1", 11112),
+        ('bind = "::"', "::1", 11112),
+        ('bind = "192.0.2.7"\nport = 104', "192.0.2.7", 104),
+        ('bind = "2001:db8::7"', "2001:0DB8:0::7", 11112),
+    ],
+)
+def test_results_are_not_delivered_to_this_node_itself(tmp_path: Path, node: str, host: str, port: int) -> None:
+    """It acknowledges what it made itself and leaves it alone."""
+    myself = f'[[peers]]\nname = "ME"\nhost = "{host}"\nport = {port}\nae_title = "DICOM_NODE"\n'
+    said = error(tmp_path, f"[node]\n{node}\n{myself}")
+    assert f"ME ({host}:{port}) is this node" in said
+    assert "results = false" in said
+    assert loaded(tmp_path, f"[node]\n{node}\n{myself}results = false\n").destinations == ()
+
+
+def test_a_destination_that_may_be_this_node_is_told(tmp_path: Path) -> None:
+    named = '[[peers]]\nname = "P"\nhost = "radiology-7"\nport = 11112\nae_title = "DICOM_NODE"\n'
+    said = ["P has the AE title of this node: if it is this node, results are delivered to nobody"]
+    assert loaded(tmp_path, named).gaps() == said
+    assert loaded(tmp_path, f'[node]\nbind = "192.0.2.7"\n{named}').gaps() == said
+
+
+def peers(*kinds: str) -> str:
+    return "".join(f'[[peers]]\nname = "P{n}"\n{kind}\n' for n, kind in enumerate(kinds, 1))
+
+
+AT_104, ELSEWHERE, ON_105 = (
+    'host = "pacs"\nport = 104\n',
+    'host = "mirror"\nport = 104\n',
+    'host = "pacs"\nport = 105\n',
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (peers(f'{AT_104}ae_title = "A"', 'host = "PACS."\nport = 104\nae_title = "A"'), "results go there twice"),
+        (peers(f'{AT_104}ae_title = "A"', f'{ELSEWHERE}ae_title = "A"'), "at two addresses: is that meant?"),
+        (peers(f'{AT_104}ae_title = "A"', f'{ON_105}ae_title = "A"'), "at two addresses: is that meant?"),
+    ],
+)
+def test_two_blocks_for_one_destination_are_told(tmp_path: Path, text: str, said: str) -> None:
+    (told,) = loaded(tmp_path, text).gaps()
+    assert told.startswith("P1 and P2 have one ")
+    assert told.endswith(said)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        peers(f'{AT_104}ae_title = "A"', f'{AT_104}ae_title = "B"'),  # one PACS, two titles
+        peers(f'{AT_104}ae_title = "A"', f'{AT_104}ae_title = "B"\nresults = false'),
+        peers(f'{AT_104}ae_title = "A"', f'{ON_105}ae_title = "A"\nresults = false'),  # what it sends comes from it too
+        peers(f'{AT_104}ae_title = "A"\nobjects = ["report"]', f'{AT_104}ae_title = "A"\nobjects = ["picture"]'),
+        peers(f'{AT_104}ae_title = "A"', f'{ELSEWHERE}ae_title = "B"'),
+        peers('host = "127.0.0.1"\nport = 104\nae_title = "A"'),  # a PACS beside the node
+    ],
+)
+def test_what_two_peers_may_well_have_in_common_is_not_told(tmp_path: Path, text: str) -> None:
+    assert loaded(tmp_path, text).gaps() == []
+
+
+def test_where_commitment_is_given_two_peers_of_one_title_are_told(tmp_path: Path) -> None:
+    """Who asks is known by its title alone."""
+    two = peers(f'{AT_104}ae_title = "A"', f'{ELSEWHERE}ae_title = "A"\nresults = false')
+    (told,) = loaded(tmp_path, f"{two}[commitment]\naccept = true\n").gaps()
+    assert told == "P1 and P2 have one AE title, A: P1 gets the answer to each request for commitment"
