@@ -233,8 +233,8 @@ def prepared_ms(path: OurPath) -> float:
 
 def memory(lengths: Sequence[int]) -> None:
     """Peak memory of a process that classifies one series of so many slices and makes its report, each on its own."""
-    print("| slices of one series | MiB before the first | at most | seconds | a look whether it is complete, ms |")
-    print("| --- | --- | --- | --- | --- |")
+    print("| slices of one series | MiB before the first | at most | seconds |")
+    print("| --- | --- | --- | --- |")
     for length in lengths:
         command = [sys.executable, __file__, "--one-series", str(length)]
         print(f"| {length} | {subprocess.check_output(command, text=True).strip()} |", flush=True)
@@ -252,9 +252,8 @@ def one_series(length: int) -> None:
         closing(OurPath(Path(temporary), slices()[:length], length, Model(), series=1)) as path,
     ):
         Path("/proc/self/clear_refs").write_text("5")  # the peak of making phantoms does not count
-        before, at, begun = peak_mib(), time.process_time(), time.perf_counter()
+        before, begun = peak_mib(), time.perf_counter()
         path.arrivals.tick()
-        look_ms = 1000.0 * (time.process_time() - at)
         path.ahead_s = 3600.0
         path.arrivals.tick()
         path()
@@ -262,7 +261,7 @@ def one_series(length: int) -> None:
             states = [row.state for row in connection.execute(jobs.select())]
         if states != ["delivered"]:
             raise SystemExit(f"the series has no report: {states}")
-        print(f"{before} | {peak_mib()} | {time.perf_counter() - begun:.0f} | {look_ms:.0f}")
+        print(f"{before} | {peak_mib()} | {time.perf_counter() - begun:.0f}")
 
 
 def disagreement(datasets: Sequence[Dataset], folder: Path | None, device: str) -> str:

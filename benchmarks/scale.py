@@ -3,8 +3,9 @@
     python benchmarks/scale.py --instances 1000000
 
 Fills one database as years of work would, leaves another empty, and takes turns with both, so that whatever else the
-machine does falls on both. Prints medians and the ratio of processor time, which a busy machine changes little;
-docs/performance.md, section Growth, tells the last figures.
+machine does falls on both. Prints medians and the ratio of processor time, which a busy machine changes little; before
+that, what a tick takes while a long series is waited for (`--waiting`: this alone). docs/performance.md, section
+Growth, tells the last figures.
 """
 
 from __future__ import annotations
@@ -165,12 +166,37 @@ class Trials:
             overview.overview(connection, now=NOW)
 
 
+def waiting(folder: Path, length: int) -> str:
+    """Processor time of the first tick and of further ones, of a series of which more may come, and nothing does."""
+    node = made_node(folder)
+    assert node.accept(ct(1)) == [0]
+    copied = [column.name for column in instances.columns if column.name not in ("id", "sop_instance_uid")]
+    with node.database.write() as connection:
+        one = connection.execute(sa.select(*(instances.c[name] for name in copied))).one()._asdict()
+        connection.execute(instances.insert(), [{**one, "sop_instance_uid": f"2.25.{k}"} for k in range(1, length)])
+    used = []
+    for _ in range(21):
+        node.clock.advance(3.0 if not used else 0.25)
+        at = time.process_time()
+        node.arrivals.tick()
+        used.append((time.process_time() - at) * 1000.0)
+    node.database.close()
+    return f"| {length} | {used[0]:.1f} | {statistics.median(used[1:]):.1f} |"
+
+
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--waiting", action="store_true")
     arguments.add_argument("--instances", type=positive, default=1_000_000)
     arguments.add_argument("--rounds", type=positive, default=50)
     chosen = arguments.parse_args()
     with tempfile.TemporaryDirectory(prefix="scale-") as folder:
+        waiting(Path(folder) / "first", 2)  # statements are compiled once
+        print("| slices of a series that waits | first tick (ms) | each further tick (ms) |\n" + "| --- " * 3 + "|")
+        for length in (40, 400, 3000):
+            print(waiting(Path(folder) / f"waiting-{length}", length), flush=True)
+        if chosen.waiting:
+            return
         begun = time.monotonic()
         nodes = {"empty": made_node(Path(folder) / "empty"), "full": made_node(Path(folder) / "full")}
         fill(nodes["empty"], IMAGES)  # one series, so that a job has something to belong to

@@ -59,6 +59,8 @@ class Arrivals:
         self._clock = clock
         self._association_open = association_open
         self._choices_seen_at = -CHOICES_S
+        self._undecided: dict[int, tuple[object, ...]] = {}
+        """Series -> what was seen of it when nothing could be decided yet."""
 
     def accept(self, received: Received) -> StoreStatus:
         """Keep one object. Success is returned only when file and row are on disk (promise 1)."""
@@ -109,6 +111,7 @@ class Arrivals:
             due = not 0.0 <= now - self._choices_seen_at < CHOICES_S
             passed_over = choices.judged_too_soon(connection) if due else []
         self._choices_seen_at = now if due else self._choices_seen_at
+        self._undecided = {one.id: seen for one in open_series if (seen := self._undecided.get(one.id)) is not None}
         for one in open_series:
             if one.last_at > now + CLOCK_SLACK_S:
                 self._clock_was_put_back(one, now)
@@ -135,7 +138,12 @@ class Arrivals:
         # One further ahead than any that is ever set is from before the clock was put back.
         if one.not_before is not None and now < one.not_before <= now + self._waits.reopen_wait_s + CLOCK_SLACK_S:
             return
+        association_open = self._association_open(one.calling_aet)
         with self._database.read() as connection:
+            # Reading all of a series of thousands, four times a second, would take half a processor until it is silent.
+            seen = (one, association_open, results.state_of(connection, one.id, self._version))
+            if self._undecided.get(one.id) == seen and 0.0 <= now - one.last_at < self._waits.silence_s:
+                return
             members = series.instances_of(connection, one.id)
             found = results.of_series(connection, one.id, self._version)
         decision = completion.decide(
@@ -143,12 +151,13 @@ class Arrivals:
             last_at=one.last_at,
             received=len(members),
             expected=one.expected,
-            association_open=self._association_open(one.calling_aet),
+            association_open=association_open,
             coverage=_coverage(members, found),
             waits=self._waits,
         )
         hopeless = eligibility.judge(members, self._rules)
         if decision is None and not (hopeless and all(m.ruled_out for m in members)):
+            self._undecided[one.id] = seen
             return
         with self._database.write() as connection:
             if self._changed_meanwhile(connection, one, members):

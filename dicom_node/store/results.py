@@ -115,6 +115,24 @@ def of_series(connection: Connection, series_id: int, version: Version) -> list[
     return [_result(row) for row in connection.execute(query)]
 
 
+def state_of(connection: Connection, series_id: int, version: Version) -> tuple[int, int, float]:
+    """What changes with the series' current instances and their results: how many there are of each under this version,
+    and when the newest result was made."""
+    of_version = sa.and_(
+        slice_results.c.instance_id == instances.c.id,
+        slice_results.c.model_digest == version.model_digest,
+        slice_results.c.preprocessing == version.preprocessing,
+    )
+    found = sa.func.count(instances.c.id.distinct()), sa.func.count(slice_results.c.id)
+    query = (
+        sa.select(*found, sa.func.max(slice_results.c.created_at))
+        .select_from(instances.outerjoin(slice_results, of_version))
+        .where(instances.c.series_id == series_id, instances.c.current.is_(True))
+    )
+    here, with_result, at = connection.execute(query).one()
+    return int(here), int(with_result), at or 0.0
+
+
 def unread(
     connection: Connection,
     version: Version,

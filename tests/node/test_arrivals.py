@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from made import (
     FakeClassifier,
     Made,
@@ -34,7 +35,7 @@ from dicom_node.receiving.arrivals import judge_again
 from dicom_node.status import StoreStatus
 from dicom_node.store import database as database_module
 from dicom_node.store import jobs, purge, series
-from dicom_node.store.tables import instances
+from dicom_node.store.tables import instances, slice_results
 from dicom_node.store.tables import jobs as jobs_table
 from dicom_node.store.tables import series as series_table
 
@@ -188,6 +189,49 @@ def test_an_open_association_of_its_sender_puts_that_off(node: Made) -> None:
     node.associations_open.clear()
     node.arrivals.tick()
     assert states(node) == ["complete"]
+
+
+def test_a_series_that_waits_is_not_read_again_until_something_changed(
+    node: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of thousands of slices would take half a processor, four times a second until it is silent."""
+    slices = head_series()
+    node.accept(*slices[:9], *slices[10:])
+    read, instances_of = [], series.instances_of
+    monkeypatch.setattr(series, "instances_of", lambda *given, **more: read.append(1) or instances_of(*given, **more))
+    node.tick_after(3)
+    for _ in range(5):
+        node.tick_after(0.25)
+    assert len(read) == 1
+    classify(node)
+    read.clear()
+    node.tick_after(0.25)
+    node.tick_after(0.25)
+    assert len(read) == 1
+    node.accept(slices[9])
+    classify(node)
+    node.tick_after(2.1)
+    assert [row.rule for row in node.rows(series_table)] == ["covered"]
+
+
+def test_a_series_that_waits_is_read_again_where_a_result_was_made_anew(node: Made) -> None:
+    """As of an image that could not be read, and came again: there are as many results as before."""
+    node.accept(*head_series())
+    classify(node)
+    with node.database.write() as connection:
+        unread = connection.scalar(sa.select(sa.func.max(slice_results.c.instance_id)))
+        of_it = slice_results.c.instance_id == unread
+        content = connection.scalar(sa.select(slice_results.c.content).where(of_it))
+        connection.execute(
+            slice_results.update().where(of_it).values(left_out="x", content={**content, "content": None})
+        )
+    node.tick_after(3)
+    assert states(node) == ["receiving"]
+    with node.database.write() as connection:
+        connection.execute(slice_results.delete().where(of_it))
+    classify(node)
+    node.tick_after(0.25)
+    assert [row.rule for row in node.rows(series_table)] == ["covered"]
 
 
 def test_a_hole_waits_for_long_silence(node: Made) -> None:
