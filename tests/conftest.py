@@ -6,6 +6,8 @@ Training is tested where no DICOM library is installed: what needs one is import
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +35,14 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real CT data at {folder} (set DICOM_NODE_SHARED_DATA)")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays_open() -> Iterator[None]:
+    """No more files are open after a test than before."""
+    yield
+    if "made" in sys.modules:
+        sys.modules["made"].close_all()
 
 
 @pytest.fixture

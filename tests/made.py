@@ -263,7 +263,23 @@ def made_node(
         clock=clock,
         association_open=open_now.__contains__,
     )
-    return Made(config, database, spool, clock, arrivals, open_now)
+    made = Made(config, database, spool, clock, arrivals, open_now)
+    _open.append(made)
+    return made
+
+
+_open: list[Made] = []
+
+
+def close_all() -> None:
+    """Close the databases and spools of all nodes made since.
+
+    Each holds files open until it is collected, and `select`, with which pynetdicom waits, knows none above the 1023rd.
+    """
+    while _open:
+        one = _open.pop()
+        one.database.close()
+        one.spool.close()
 
 
 def steps(node: Made, ask: Callable[[Connection], object]) -> int:

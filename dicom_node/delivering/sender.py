@@ -121,8 +121,11 @@ class Sender:
             outbox.hurry(connection, self._peer.name, now=now, last_stored_at=self._stored_at)
         self._stored_at = now
         state = "delivered" if whole else None
-        level = logging.WARNING if is_warning(sent.status) else logging.INFO
-        log.log(level, "stored %s", fields(**self._about(delivery), status=in_words(sent.status), state=state))
+        said = fields(**self._about(delivery), status=in_words(sent.status), state=state)
+        if is_warning(sent.status):
+            log.warning("stored %s", said)
+        else:
+            log.info("stored %s", said)
 
     def _failed(self, delivery: Delivery, error: PeerError) -> None:
         """What is no longer owed, because it was withdrawn or its patient forgotten meanwhile, fails silently."""
