@@ -173,6 +173,8 @@ class _Connection(JudgedSocket):
 def _in_words(error: BaseException | None) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not trusted: {error.verify_message}; see peers.tls_ca"
+    if isinstance(error, ssl.SSLError) and "HANDSHAKE_FAILURE" in str(error.reason):
+        return "it ended the TLS handshake; has it no suite of this node's, or does it want peers.tls_certificate?"
     if isinstance(error, ssl.SSLError):
         return f"TLS failed: {str(error.reason or error).replace('_', ' ').lower()}"
     if isinstance(error, TimeoutError):

@@ -114,13 +114,14 @@ def _has_a_context(peer: Peer, calling_aet: str, heard: calling.Heard, opened: A
 def tls_of(peer: Peer) -> ssl.SSLContext:
     """TLS 1.2 or newer, certificate and host name verified: PS3.15 2024e B.12. Raises PeerUnreachable.
 
-    The suites are Python's own choice, all with forward secrecy. For peers that have nothing better, this offers also,
-    and last, CBC and finite-field Diffie-Hellman; RFC 9325 4.1 advises against the latter.
+    The suites are those of the receiver. A server chooses by its own preference, so that whatever else is offered may
+    be taken by one that has better: DCMTK's storescp, for example, prefers DHE with +pz.
     """
     try:
         tls.must_be_readable(peer.tls_ca, peer.tls_certificate, peer.tls_key)
         context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=peer.tls_ca)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_ciphers(tls.SUITES)
         if peer.tls_certificate is not None:
             context.load_cert_chain(peer.tls_certificate, peer.tls_key)
     except (OSError, ssl.SSLError) as exc:

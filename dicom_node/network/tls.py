@@ -1,9 +1,12 @@
-"""TLS for the receiver: PS3.15 2024e B.12 (BCP 195 RFC 8996, 9325 TLS), which is TLS 1.2 or newer and nothing older.
+"""TLS as PS3.15 2024e B.12 has it (BCP 195 RFC 8996, 9325 TLS): TLS 1.2 or newer and nothing older. For the receiver;
+what we offer as a client is in `requestor.tls_of`.
 
-Of TLS 1.2 it takes the four suites that RFC 9325 4.2 recommends, with ephemeral elliptic-curve keys and AES-GCM, and
-the two with ChaCha20-Poly1305; none with finite-field Diffie-Hellman, which RFC 9325 4.1 advises against, or with CBC.
-What we offer as a client is more: `requestor.tls_of`. Certificates are renewed by replacing the files: they are checked
-before each handshake, and if a new file cannot be used, the old one stays in force and the log says so.
+Of TLS 1.2 both have the four suites that RFC 9325 4.2 recommends, with ephemeral elliptic-curve keys and AES-GCM, and
+the two with ChaCha20-Poly1305; none with finite-field Diffie-Hellman, which is not to be negotiated (4.1), or with CBC,
+which clients and servers are to use only with encrypt_then_mac (4.2), on which OpenSSL cannot insist.
+
+Certificates are renewed by replacing the files: they are checked before each handshake, and if a new file cannot be
+used, the old one stays in force and the log says so.
 """
 
 from __future__ import annotations

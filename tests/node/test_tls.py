@@ -46,13 +46,18 @@ def own(tmp_path: Path) -> tuple[Path, Path]:
 
 
 @pytest.fixture
-def pacs(tmp_path: Path, own: tuple[Path, Path]) -> Iterator[tuple[int, Path]]:
-    """A peer that speaks TLS alone and asks for the node's certificate; its port and its own certificate."""
+def pacs(tmp_path: Path, own: tuple[Path, Path], request: pytest.FixtureRequest) -> Iterator[tuple[int, Path]]:
+    """A peer that speaks TLS alone and asks for the node's certificate; its port and its own certificate. As a
+    parameter: its suites, of TLS 1.2, the preferred first."""
     shown, key = certificate(tmp_path, "pacs", "127.0.0.1")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(shown, key)
     context.verify_mode = ssl.CERT_REQUIRED
     context.load_verify_locations(own[0])
+    if suites := getattr(request, "param", None):
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE
+        context.set_ciphers(suites)
     ae = AE("PACS")
     ae.add_supported_context(Verification)
     server = ae.start_server(("127.0.0.1", 0), block=False, ssl_context=context)
@@ -88,6 +93,33 @@ def test_a_peer_that_speaks_no_tls_or_does_not_trust_us_is_told_so(
         scu.echo(peer(port, tls=True, tls_ca=authority), "NODE")
     with pytest.raises(PeerUnreachable, match="is it a DICOM port without TLS"):
         scu.echo(peer(port), "NODE")
+
+
+OLDER = "ECDHE-ECDSA-AES256-SHA384"
+
+
+@pytest.mark.parametrize("pacs", [f"{OLDER}:ECDHE-ECDSA-AES128-GCM-SHA256"], indirect=True)
+def test_a_peer_cannot_choose_a_weaker_suite_though_it_has_one_of_ours(
+    pacs: tuple[int, Path], own: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port, authority = pacs
+    chosen: list[str] = []
+    shake_hands = ssl.SSLSocket.do_handshake
+
+    def noted(self: ssl.SSLSocket, *given: object) -> None:
+        shake_hands(self, *given)  # type: ignore[arg-type]
+        chosen.append((self.cipher() or ("",))[0])
+
+    monkeypatch.setattr(ssl.SSLSocket, "do_handshake", noted)
+    assert scu.echo(peer(port, tls=True, tls_ca=authority, tls_certificate=own[0], tls_key=own[1]), "NODE") > 0
+    assert set(chosen) == {"ECDHE-ECDSA-AES128-GCM-SHA256"}
+
+
+@pytest.mark.parametrize("pacs", [OLDER], indirect=True)
+def test_of_a_peer_that_has_none_of_our_suites_it_is_said(pacs: tuple[int, Path], own: tuple[Path, Path]) -> None:
+    port, authority = pacs
+    with pytest.raises(PeerUnreachable, match="has it no suite of this node's"):
+        scu.echo(peer(port, tls=True, tls_ca=authority, tls_certificate=own[0], tls_key=own[1]), "NODE")
 
 
 @pytest.mark.parametrize(

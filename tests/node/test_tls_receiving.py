@@ -113,10 +113,8 @@ def test_the_suites_are_those_that_the_conformance_statement_names(made: dict[st
     ciphers = ("AES128-GCM-SHA256", "AES256-GCM-SHA384", "CHACHA20-POLY1305")
     assert ours == {f"ECDHE-{keys}-{cipher}" for keys in ("RSA", "ECDSA") for cipher in ciphers}
     offered = requestor.tls_of(peer(104, tls=True)).get_ciphers()
-    names = [one["name"] for one in offered if one["protocol"] == "TLSv1.2"]
-    assert set(names[: len(ours)]) == ours
-    assert all(name.startswith(("ECDHE-", "DHE-")) and name.endswith(("-SHA256", "-SHA384")) for name in names[6:])
-    assert not any("CCM" in name or "CAMELLIA" in name for name in names)
+    assert {one["name"] for one in offered if one["protocol"] == "TLSv1.2"} == ours
+    assert "TLSv1.3" in {one["protocol"] for one in offered}
 
 
 def test_files_that_are_replaced_count_from_the_next_connection_and_bad_ones_never(
