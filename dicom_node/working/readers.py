@@ -1,18 +1,19 @@
-"""Processes that read: each takes names of files in the spool and returns their slices, ready for the model.
+"""Processes that read: each takes names of files in the spool and returns their slices, ready for the model; or, once a
+series is complete, takes slices to be made ready once more, some together with their neighbours (`reading.Again`).
 
 They run beside the process with the model, so that a GPU waits neither for them nor for the interpreter's lock. That
 process talks to all of them from one thread, and only while it asks for an answer: what it computes in between has the
 cores to itself, because no reader has more than `ahead` files, and gets the next when an answer is taken.
 
-A process answers in the order in which it was asked. If it ends, it must have ended on the first file for which it owes
-an answer; only that file is to blame, its other files go to another process, and a new one takes its place. The kernel
-ends one that a decoder keeps busy, or waiting, for too long. All end when their input does, that is, when the process
-that started them ends, however it ends.
+A process answers in the order in which it was asked. If it ends, it must have ended on the first file (or `Again`) for
+which it owes an answer; only that is to blame, the others go to another process, and a new one takes its place. The
+kernel ends one that a decoder keeps busy, or waiting, for too long. All end when their input does, that is, when the
+process that started them ends, however it ends.
 
     python -m dicom_node.working.readers SPOOL BRACE_REMOVAL GEOMETRY
 
-Standard input: one line per file. Standard output: GREETING, then for each file its name and what was found, or the
-exception; each pickled and preceded by its length.
+Standard input: one line per file, its name, or per `Again`. Standard output: GREETING, then for each line the line and
+what was found, or the exception; each pickled and preceded by its length.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from typing import IO, Any
 
 from dicom_node.store.spool import Spool
 from dicom_node.working.allocation import keep_memory
-from dicom_node.working.reading import LeftOut, Ready, Way, look_at
+from dicom_node.working.reading import Again, LeftOut, Ready, Way, look_again, look_at
 
 _COMMAND = [sys.executable, "-m", "dicom_node.working.readers"]
 _LENGTH = struct.Struct("<Q")
@@ -42,6 +43,7 @@ LONGEST_CPU_S = 30.0  # for one file; the slowest valid one, JPEG 2000 of 2048 x
 LONGEST_S = 300.0
 """By the clock, for one in a deadlock. At nice 19 beside busy processes a valid file gets a seventieth of a core (a
 factor of 1.25 per step, sched(7)): its two seconds then take 140."""
+_AGAIN = "["  # as such a line begins, and no name of a file
 STARTS = 3  # failed starts of one process in a row before giving up: the kernel may just have needed memory
 SIGN_S = 1.0  # between two signs of life while waiting for an answer, which may take longer than any lease
 PIPE = 1 << 20
@@ -107,6 +109,8 @@ class Readers:
             for process in self._processes:
                 if not self._waiting:
                     return
+                if self._waiting[0].startswith(_AGAIN) and process.asked:
+                    continue  # it may be longer than the pipe; only who owes no answer is sure to take it
                 if len(process.asked) == before:
                     process.ask(self._waiting.popleft())
 
@@ -228,7 +232,11 @@ def main(arguments: Sequence[str]) -> None:
         for line in sys.stdin.buffer:
             file = line.decode().rstrip("\n")
             try:
-                found: Any = list(look_at(spool, file, way, _bounded))
+                found: Any = list(
+                    look_again(spool, Again.of(file), way, _bounded)
+                    if file.startswith(_AGAIN)
+                    else look_at(spool, file, way, _bounded)
+                )
             except Exception as exc:  # noqa: BLE001 - outermost line of the process: sent to whoever asked
                 found = exc
             _write(answers, (file, found))

@@ -8,9 +8,11 @@ that only reads starts quickly and stays small.
 from __future__ import annotations
 
 import errno
+import json
 import math
 import resource
-from collections.abc import Callable, Iterator
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +26,7 @@ from dtvit import ct, preprocess
 from dtvit.brace import HeadMask
 from dtvit.brain.selection import SliceContent
 from dtvit.reading.headervalues import UnreadableSlice
-from dtvit.slabs import Slab
+from dtvit.slabs import Slab, slab
 
 MOST_MEMORY = 1 << 30  # bytes for one frame; one of 2048 x 2048 pixels takes a tenth of that
 COPIES = 4  # of the object itself on top: as read, as parsed, its pixels, and one for safety
@@ -43,9 +45,9 @@ class Way:
         return preprocess.preprocessing(self.brace_removal, self.geometry)
 
     def prepare(
-        self, one: ct.CTSlice, parts: frozenset[int] | None = None, slab: Slab | None = None
+        self, one: ct.CTSlice, parts: frozenset[int] | None = None, seen: Slab | None = None
     ) -> preprocess.Prepared:
-        hu = None if slab is None else slab.hu
+        hu = None if seen is None else seen.hu
         return preprocess.prepare(one, self.brace_removal, parts, geometry=self.geometry, slab=hu)
 
 
@@ -137,8 +139,8 @@ def _memory_bounded(more: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_DATA, before)
 
 
-def ready(one: ct.CTSlice, way: Way, parts: frozenset[int] | None = None, slab: Slab | None = None) -> Ready:
-    prepared = way.prepare(one, parts, slab)
+def ready(one: ct.CTSlice, way: Way, parts: frozenset[int] | None = None, seen: Slab | None = None) -> Ready:
+    prepared = way.prepare(one, parts, seen)
     position = one.position_mm
     return Ready(
         frame=one.frame or 0,
@@ -150,8 +152,101 @@ def ready(one: ct.CTSlice, way: Way, parts: frozenset[int] | None = None, slab: 
         content=prepared.content,
         head=without_mask(prepared.head),
         parts=parts,
-        averaged=1 if slab is None else slab.averaged,
+        averaged=1 if seen is None else seen.averaged,
     )
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One slice to be made ready once more, of those that an `Again` names, by their index."""
+
+    one: int
+    members: tuple[tuple[int, float], ...] = ()
+    """The slices whose mean the model is to see in its place, with their weights; none where it is seen alone."""
+    parts: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Again:
+    """Slices of a complete series to be made ready once more, and which others that needs, each read once."""
+
+    slices: tuple[tuple[str, int], ...]
+    """File and frame, as in `Ready`."""
+    wanted: tuple[Wanted, ...]
+
+    def line(self) -> str:
+        """As text on one line, for another process."""
+        return json.dumps([self.slices, [[each.one, each.members, each.parts] for each in self.wanted]])
+
+    @classmethod
+    def of(cls, line: str) -> Again:
+        slices, wanted = json.loads(line)
+        return cls(
+            tuple((file, frame) for file, frame in slices),
+            tuple(
+                Wanted(one, tuple((at, weight) for at, weight in members), None if parts is None else tuple(parts))
+                for one, members, parts in wanted
+            ),
+        )
+
+
+def look_again(
+    spool: Spool, again: Again, way: Way, bounded: Callable[[], AbstractContextManager[None]] = nullcontext
+) -> Iterator[Ready | LeftOut]:
+    """For each slice that is wanted; a neighbour that cannot be read again is missing from the mean, and no more. Holds
+    no more slices than one mean needs. Raises StoreUnavailable.
+    """
+    read: OrderedDict[int, ct.CTSlice | LeftOut] = OrderedDict()
+    objects: dict[str, ct.CTObject] = {}
+    for want in again.wanted:
+        needed = sorted({want.one, *(at for at, _ in want.members)})
+        for at in needed:
+            if at not in read:
+                read[at] = _read_again(spool, *again.slices[at], objects, bounded)
+        one = read[want.one]
+        yield one if isinstance(one, LeftOut) else _ready_again(one, want, read, way, bounded)
+        while len(read) > len(needed):
+            read.popitem(last=False)
+
+
+def _read_again(
+    spool: Spool,
+    file: str,
+    frame: int,
+    objects: dict[str, ct.CTObject],
+    bounded: Callable[[], AbstractContextManager[None]],
+) -> ct.CTSlice | LeftOut:
+    """`objects`: the last one read, which may hold many slices."""
+    try:
+        data = b"" if file in objects else spool.read(file)
+    except FileNotFoundError:
+        return LeftOut(frame, MISSING)
+    try:
+        with bounded(), _memory_bounded(MOST_MEMORY + COPIES * len(data)):
+            if file not in objects:
+                objects.clear()
+                objects[file] = ct.CTObject(data)
+            return objects[file].slice(max(0, frame - 1))
+    except UnreadableSlice as exc:
+        return LeftOut(frame, str(exc))
+    except Exception as exc:  # noqa: BLE001 - outermost line of one slice: it was read before, and its result stands
+        return LeftOut(frame, f"could not be read again ({trace(exc)})")
+
+
+def _ready_again(
+    one: ct.CTSlice,
+    want: Wanted,
+    read: Mapping[int, ct.CTSlice | LeftOut],
+    way: Way,
+    bounded: Callable[[], AbstractContextManager[None]],
+) -> Ready | LeftOut:
+    members = [(each, weight) for at, weight in want.members if not isinstance(each := read[at], LeftOut)]
+    parts = None if want.parts is None else frozenset(want.parts)
+    try:
+        with bounded(), _memory_bounded(MOST_MEMORY):
+            return ready(one, way, parts, slab(one, members) if members else None)
+    except Exception as exc:  # noqa: BLE001 - as above
+        return LeftOut(one.frame or 0, f"could not be prepared again ({trace(exc)})")
 
 
 def slice_of(spool: Spool, file: str, frame: int) -> ct.CTSlice:

@@ -10,7 +10,8 @@ import logging
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -25,17 +26,19 @@ from dicom_node.store.series import Instance
 from dicom_node.store.spool import Spool
 from dicom_node.working import reading
 from dicom_node.working.readers import ReaderEnded, Readers
-from dicom_node.working.reading import LeftOut, Ready, Way
-from dtvit import brace, ct, preprocess, slabs, turning
+from dicom_node.working.reading import Again, LeftOut, Ready, Wanted, Way
+from dtvit import brace, ct, preprocess, slabs
 from dtvit.brace import HeadMask
 from dtvit.checkpoint import Checkpoint
 from dtvit.findings import Region
+from dtvit.reading.headervalues import UnreadableSlice
 
 log = logging.getLogger("dicom_node.worker")
 
 READ_TRIES = 2
 WINDOW = 4  # batches: while the model has one, the readers work on the next ones
 WINDOW_ASIDE = 8  # for a GPU, beside which each query for further slices takes as long as a batch
+RUN = 8  # slices that a reader looks at again in a row: of 1 mm, it then reads half as many neighbours besides
 REMEMBERED = 4096  # slices, some 16 KiB each
 UNDER_WAY = 2  # batches, while a third is gathered: with only one, a GPU waits from its end to the next one's start
 AHEAD_ASIDE = 4  # files per reader at a time beside a GPU: they last while this process is busy with rows
@@ -84,6 +87,7 @@ class SliceReader:
         self._readers = Readers(readers, spool, self._way, ahead=ahead) if readers else None
         # A GPU gets its next batch before it has finished the last.
         self._aside = ThreadPoolExecutor(UNDER_WAY, "model") if classifier.aside else None
+        self._runs_ahead = 2 * readers
         self.ended: set[int] = set()
         """Instances of the last `read` on which a reader ended."""
         self._traces: OrderedDict[tuple[int, int], HeadMask] = OrderedDict()
@@ -184,54 +188,101 @@ class SliceReader:
         """New results for those slices, ordered along their series, whose head mask their neighbours decide otherwise.
 
         A slice is judged alone while its series arrives; now that the series is complete, `brace.retrace` may know
-        better, as at the vertex beside a thick holder. Raises ModelFailed, StoreUnavailable, UnreadableSlice.
+        better, as at the vertex beside a thick holder.
+
+        Raises ModelFailed, StoreUnavailable; and UnreadableSlice where a slice that another process has read cannot be
+        read again.
         """
         read = [r for r in ordered if r.content is not None and r.position_mm is not None]
         if self._way.brace_removal == "paper" or not read:
             return []
-        heads = [self._head_of(r, instances[r.instance_id], alive) for r in read]
-        waiting = []
-        for result, parts in zip(read, brace.retrace(heads), strict=True):
-            if result.parts != _sorted(parts):
-                alive()
-                instance = instances[result.instance_id]
-                waiting.append((instance, reading.ready(self._slice_of(result, instance), self._way, parts)))
-        batches = [waiting[i : i + self._batch] for i in range(0, len(waiting), self._batch)]
-        return [r for batch in batches for r in _results(batch, self._predict(_inputs(batch)))]
+        heads = self._heads(read, instances, alive)
+        wishes = [
+            _Wish(result, _sorted(parts))
+            for result, parts in zip(read, brace.retrace(heads), strict=True)
+            if result.parts != _sorted(parts)
+        ]
+        return [new for batch in self._judged(wishes, instances, alive) for _, new in batch if new is not None]
 
     def in_slabs(
         self, ordered: Sequence[SliceResult], instances: Mapping[int, Instance], alive: Callable[[], None]
     ) -> Iterator[list[SliceResult]]:
         """New results, batch by batch, for those thin slices of a complete series, in order, that show brain or lie
-        beside it, from the mean of each and its neighbours (`dtvit.slabs`), by which the region may be another.
+        beside it, from the mean of each and its neighbours (`dtvit.slabs`), by which the region may be another. One
+        that cannot be read again keeps the result that it has.
 
-        Raises ModelFailed, StoreUnavailable, UnreadableSlice.
+        Raises ModelFailed, StoreUnavailable.
         """
         shown = zip(map(_key, ordered), anatomy.regions(ordered), strict=True)
         brain = {key for key, region in shown if region is Region.BRAIN}
-        due = [
-            (result, slab)
+        wishes = [
+            _Wish(result, result.parts, tuple(slab))
             for result, slab in zip(ordered, anatomy.slabs(ordered), strict=True)
             if result.left_out is None
             and result.slab != _keys(slab)  # seen alone, or with an image that another has replaced since
             and not brain.isdisjoint(_key(each) for each, _ in slab)
         ]
-        read: OrderedDict[tuple[int, int], ct.CTSlice] = OrderedDict()  # each once, as slabs overlap
-        for begin in range(0, len(due), self._batch):
-            these, batch = due[begin : begin + self._batch], []
-            for result, slab in these:
+        for batch in self._judged(wishes, instances, alive):
+            yield [replace(new or wish.result, slab=_keys(wish.slab)) for wish, new in batch]
+
+    def _judged(
+        self, wishes: Sequence[_Wish], instances: Mapping[int, Instance], alive: Callable[[], None]
+    ) -> Iterator[list[tuple[_Wish, SliceResult | None]]]:
+        """What the model says of them now, batch by batch; None of one that cannot be read again."""
+        again = self._again(wishes, instances, alive)
+        for begin in range(0, len(wishes), self._batch):
+            looked_at = [(wish, next(again)) for wish in wishes[begin : begin + self._batch]]
+            alive()  # where the readers are ahead of the model, nothing else calls it
+            ready = [(instances[wish.result.instance_id], one) for wish, one in looked_at if isinstance(one, Ready)]
+            found = iter(_results(ready, self._predict(_inputs(ready))) if ready else ())
+            yield [(wish, next(found) if isinstance(one, Ready) else None) for wish, one in looked_at]
+
+    def _again(
+        self, wishes: Sequence[_Wish], instances: Mapping[int, Instance], alive: Callable[[], None]
+    ) -> Iterator[Ready | LeftOut]:
+        """One for each, in order. Readers are asked for whole runs, so that neighbours are read once for several, and
+        for no more of them than they need to be busy: of a long series, most of it is still to come."""
+        runs = (_Run.of(wishes[begin : begin + RUN], instances) for begin in range(0, len(wishes), RUN))
+        asked: deque[_Run] = deque()
+        try:
+            while True:
+                while len(asked) <= self._runs_ahead and (run := next(runs, None)) is not None:
+                    self._ask(run)
+                    asked.append(run)
+                if not asked:
+                    return
+                yield from self._answer(asked.popleft(), instances, alive)
+        finally:
+            if self._readers:
+                self._readers.forget()
+
+    def _ask(self, run: _Run) -> None:
+        if self._readers and run.is_read_beside:
+            self._readers.ask(run.line)
+
+    def _answer(
+        self, run: _Run, instances: Mapping[int, Instance], alive: Callable[[], None]
+    ) -> Iterator[Ready | LeftOut]:
+        """A run on which a reader ended is done once more, slice by slice: only those that end it again are lost."""
+        if not self._readers or not run.is_read_beside:
+            for wish, one in zip(run.wishes, reading.look_again(self._spool, run.again, self._way), strict=True):
                 alive()
-                for each, _ in slab:
-                    if _key(each) not in read:
-                        read[_key(each)] = self._slice_of(each, instances[each.instance_id])
-                one = read[_key(result)]
-                seen = slabs.slab(one, [(read[_key(each)], weight) for each, weight in slab])
-                parts = None if result.parts is None else frozenset(result.parts)
-                batch.append((instances[result.instance_id], reading.ready(one, self._way, parts, seen)))
-                while len(read) > len(slab):
-                    read.popitem(last=False)
-            found = _results(batch, self._predict(_inputs(batch)))
-            yield [replace(new, slab=_keys(slab)) for new, (_, slab) in zip(found, these, strict=True)]
+                yield _told(wish, one)
+            return
+        try:
+            found = self._readers.answer(run.line, alive)
+        except ReaderEnded as exc:
+            if len(run.wishes) == 1:
+                (wish,) = run.wishes
+                yield _told(wish, LeftOut(wish.result.frame, str(exc)))
+                return
+        else:
+            yield from map(_told, run.wishes, found)
+            return
+        for wish in run.wishes:
+            alone = _Run.of([wish], instances)
+            self._ask(alone)
+            yield from self._answer(alone, instances, alive)
 
     def show(
         self,
@@ -263,18 +314,20 @@ class SliceReader:
         seen = preprocess.in_slice(seen, prepared.view, (rows, columns), one.orientation)
         return Shown(one.hu, seen, one.orientation)
 
-    def _head_of(self, result: SliceResult, instance: Instance, alive: Callable[[], None]) -> HeadMask:
-        """What the slice alone says about its head; read again if another process read it before."""
-        known = self._traces.get((result.instance_id, result.frame))
-        if known is not None:
-            return known
-        alive()
-        one = self._slice_of(result, instance)
-        head = brace.find_head(*turning.stood_up(one), self._way.brace_removal)
-        return self._remember(instance.id, result.frame, reading.without_mask(head))
-
-    def _slice_of(self, result: SliceResult, instance: Instance) -> ct.CTSlice:
-        return reading.slice_of(self._spool, instance.file, result.frame)
+    def _heads(
+        self, read: Sequence[SliceResult], instances: Mapping[int, Instance], alive: Callable[[], None]
+    ) -> list[HeadMask]:
+        """What each slice alone says about its head; read again if another process read it before."""
+        heads = {key: head for r in read if (head := self._traces.get(key := _key(r))) is not None}
+        unknown = [instances[i] for i in dict.fromkeys(r.instance_id for r in read if _key(r) not in heads)]
+        windows = (unknown[begin : begin + self.window] for begin in range(0, len(unknown), self.window))
+        for instance, frames in self._looked_at(self._next_of(windows), alive):
+            for one in frames:
+                if isinstance(one, Ready):
+                    heads[instance.id, one.frame] = self._remember(instance.id, one.frame, one.head)
+        if len(missing := {_key(r) for r in read} - heads.keys()):
+            raise UnreadableSlice(f"{len(missing)} of {len(read)} slices cannot be read again")
+        return [heads[_key(r)] for r in read]
 
     def _remember(self, instance_id: int, frame: int, head: HeadMask) -> HeadMask:
         self._traces[instance_id, frame] = head
@@ -290,6 +343,39 @@ class SliceReader:
         if not (np.isfinite(predictions.presence).all() and np.isfinite(predictions.location).all()):
             raise ModelFailed("the model gave a probability that is not a finite number")
         return predictions
+
+
+@dataclass(frozen=True)
+class _Wish:
+    """A slice to be looked at again: with these parts of its head, and together with these, itself among them."""
+
+    result: SliceResult
+    parts: tuple[int, ...] | None
+    slab: tuple[tuple[SliceResult, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Some of them in a row, as they are asked for."""
+
+    wishes: Sequence[_Wish]
+    again: Again
+    is_read_beside: bool
+
+    @classmethod
+    def of(cls, wishes: Sequence[_Wish], instances: Mapping[int, Instance]) -> _Run:
+        at: dict[tuple[int, int], int] = {}
+        wanted = []
+        for wish in wishes:
+            members = [(at.setdefault(_key(each), len(at)), weight) for each, weight in wish.slab]
+            wanted.append(Wanted(at.setdefault(_key(wish.result), len(at)), tuple(members), wish.parts))
+        of_slices = [(instances[instance_id], frame) for instance_id, frame in at]
+        again = Again(tuple((one.file, frame) for one, frame in of_slices), tuple(wanted))
+        return cls(wishes, again, all(one.sop_class_uid not in ct.MULTI_FRAME for one, _ in of_slices))
+
+    @cached_property
+    def line(self) -> str:
+        return self.again.line()
 
 
 class _Line:
@@ -380,6 +466,13 @@ def _key(result: SliceResult) -> tuple[int, int]:
 def _keys(slab: Sequence[tuple[SliceResult, float]]) -> tuple[tuple[int, int], ...]:
     """As in its result: none for a slice that is seen alone."""
     return tuple(_key(each) for each, _ in slab) if len(slab) > 1 else ()
+
+
+def _told(wish: _Wish, one: Ready | LeftOut) -> Ready | LeftOut:
+    if isinstance(one, LeftOut):
+        about = fields(instance=wish.result.instance_id, frame=one.frame or None, reason=one.reason)
+        log.warning("not_refined %s", about)
+    return one
 
 
 def _sorted(parts: frozenset[int] | None) -> tuple[int, ...] | None:

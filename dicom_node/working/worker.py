@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from dicom_node import anatomy
@@ -188,24 +188,29 @@ class Worker:
                 results.replace(connection, newer, self.version, now=self._clock())
             known.update({(r.instance_id, r.frame): r for r in newer})
 
-        alive = self._heartbeat(job)
-        try:
-            # After a try that failed going on without is safe; thin slices seen alone would be judged by their noise.
-            refined = self._reader.refine(usable(), of_id, alive) if job.tries == 1 else []
-            if refined:
-                log.info("refined %s", fields(job=job.id, slices=len(refined)))
-                keep(refined)
-            thin = 0
-            for batch in self._reader.in_slabs(usable(), of_id, alive):
-                keep(batch)
-                thin += len(batch)
-                if self._must_stop(job):
-                    return None
-            if thin:
-                log.info("in_slabs %s", fields(job=job.id, slices=thin))
-        except (FileNotFoundError, UnreadableSlice) as exc:
-            log.warning("not_refined %s", fields(job=job.id, error=trace(exc)))
+        # After a try that failed going on without is safe; thin slices seen alone would be judged by their noise.
+        refined = self._refined(job, usable(), of_id) if job.tries == 1 else []
+        if refined:
+            log.info("refined %s", fields(job=job.id, slices=len(refined)))
+            keep(refined)
+        thin = 0
+        for batch in self._reader.in_slabs(usable(), of_id, self._heartbeat(job)):
+            keep(batch)
+            thin += sum(one.averaged > 1 for one in batch)
+            if self._must_stop(job):
+                return None
+        if thin:
+            log.info("in_slabs %s", fields(job=job.id, slices=thin))
         return list(known.values())
+
+    def _refined(
+        self, job: Job, ordered: Sequence[SliceResult], instances: Mapping[int, Instance]
+    ) -> list[SliceResult]:
+        try:
+            return self._reader.refine(ordered, instances, self._heartbeat(job))
+        except UnreadableSlice as exc:
+            log.warning("not_refined %s", fields(job=job.id, error=trace(exc)))
+            return []
 
     def _heartbeat(self, job: Job) -> Callable[[], None]:
         """To be called often: shows that the process is alive and, a few times per lease, extends the job's lease."""

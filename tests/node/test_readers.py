@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import platform
 import resource
@@ -9,8 +10,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +25,10 @@ from dicom_node.store.tables import instances, slice_results
 from dicom_node.store.tables import jobs as jobs_table
 from dicom_node.working import readers as readers_module
 from dicom_node.working.readers import ReaderEnded, Readers
-from dicom_node.working.reading import LeftOut, Ready, Way, look_at
+from dicom_node.working.reading import Again, LeftOut, Ready, Wanted, Way, look_again, look_at
 from dicom_node.working.slices import SliceReader
 from dtvit import preprocess
+from dtvit.ct import CTObject, CTSlice
 
 WAY = Way("paper", preprocess.HEAD_BOX)
 DIES = """
@@ -465,3 +467,54 @@ def test_readers_that_cannot_start_fail_each_try_and_not_the_first_alone(
             with pytest.raises(RuntimeError, match="cannot start"):
                 answer(readers, file)
             readers.forget()
+
+
+def test_what_is_asked_for_again_may_be_longer_than_a_pipe(node: Made) -> None:
+    """Whoever asks and whoever answers must not wait for each other to read."""
+    files = [row.file for row in node.rows(instances)]
+    often = tuple((at % 2, 1.0) for at in range(2_000))
+    runs = [Again(((one, 0), (other, 0)), (Wanted(0, often),) * 12) for one, other in itertools.pairwise(files)]
+    assert min(len(run.line()) for run in runs) > 1 << 17
+    assert [Again.of(run.line()) for run in runs[:2]] == runs[:2]
+    with closing(Readers(1, node.spool, WAY, ahead=3)) as readers:
+        for file in files[:3]:
+            readers.ask(file)
+        for run in runs[:3]:
+            readers.ask(run.line())
+        for file in files[:3]:
+            assert isinstance(readers.answer(file, patience())[0], Ready)
+        for run in runs[:3]:
+            one, *_ = readers.answer(run.line(), patience())
+            assert isinstance(one, Ready)
+            assert one.averaged == len(often)
+
+
+def test_what_is_looked_at_again_is_read_once_and_within_bounds(node: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = [row.file for row in node.rows(instances)][:6]
+    slabs = [Wanted(at, tuple((i, 1.0) for i in (at - 1, at, at + 1))) for at in range(1, 5)]
+    bounds: list[int] = []
+    inside = 0
+
+    @contextmanager
+    def bounded() -> Iterator[None]:
+        nonlocal inside
+        inside += 1
+        bounds.append(resource.getrlimit(resource.RLIMIT_DATA)[0])
+        yield
+        inside -= 1
+
+    read: list[str] = []
+    decode = CTObject.slice
+
+    def decoded(self: CTObject, index: int) -> CTSlice:
+        assert inside == 1
+        if platform.system() == "Linux":
+            assert resource.getrlimit(resource.RLIMIT_DATA)[0] != resource.RLIM_INFINITY
+        read.append(str(self._dataset.SOPInstanceUID))
+        return decode(self, index)
+
+    monkeypatch.setattr(CTObject, "slice", decoded)
+    found = list(look_again(node.spool, Again(tuple((file, 0) for file in files), tuple(slabs)), WAY, bounded))
+    assert [one.averaged for one in found if isinstance(one, Ready)] == [3, 3, 3, 3]
+    assert len(read) == len(set(read)) == 6
+    assert len(bounds) == 6 + 4

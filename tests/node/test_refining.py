@@ -20,6 +20,7 @@ from dicom_node.store.tables import jobs as jobs_table
 from dicom_node.store.tables import slice_results
 from dicom_node.working.slices import SliceReader
 from dtvit import brace, ct, phantom, preprocess
+from dtvit.reading.headervalues import UnreadableSlice
 
 
 @pytest.fixture(scope="module")
@@ -92,20 +93,23 @@ def test_the_report_goes_by_the_second_look(tmp_path: Path, monkeypatch: pytest.
     assert [(job.state, job.outcome) for job in node.rows(jobs_table)] == [("reported", "absent")]
 
 
+@pytest.mark.parametrize("another_process", [False, True])
 def test_a_slice_that_cannot_be_read_again_does_not_cost_the_report(
-    tmp_path: Path, beside_a_thick_cup: list[Dataset], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, beside_a_thick_cup: list[Dataset], monkeypatch: pytest.MonkeyPatch, another_process: bool
 ) -> None:
     node = robust_node(tmp_path)
     node.accept(*beside_a_thick_cup)
-    finish(node)
+    worker = node.worker(FakeClassifier(0.02))
+    node.work(worker)
 
-    def gone(*_: object) -> None:
-        raise FileNotFoundError
+    def broken(*_: object) -> None:
+        raise UnreadableSlice("not any more")
 
-    monkeypatch.setattr(SliceReader, "_slice_of", gone)
+    monkeypatch.setattr(ct.CTObject, "slice", broken)
     node.tick_after(31)
-    finish(node)
+    node.work(node.worker(FakeClassifier(0.02), owner="worker-2") if another_process else worker)
     assert [job.state for job in node.rows(jobs_table)] == ["reported"]
+    assert all(one.parts is None and one.left_out is None for one in kept(node).values())
 
 
 def test_the_map_of_a_slice_is_of_what_was_judged(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 from made import Made, changed, head_series, made_node, part10, peer
 from pydicom.dataset import Dataset
+from test_readers import in_processes
 from test_refining import Seeing, brightness
 
 from dicom_node import anatomy
@@ -16,11 +18,29 @@ from dicom_node.preparing.drawing import draw
 from dicom_node.preparing.finding import find
 from dicom_node.receiving.arrivals import judge_again
 from dicom_node.store import results, series
+from dicom_node.store.tables import instances as instances_table
 from dicom_node.store.tables import jobs as jobs_table
+from dicom_node.working.readers import Readers
 from dicom_node.working.slices import SliceReader
 from dtvit import ct, preprocess, slabs
 from dtvit.findings import Region, SeriesFindings
 
+AGAIN_DIES = """
+from dicom_node.working import reading
+from dicom_node.store.spool import Spool
+read, look_again = Spool.read, reading.look_again
+again = []
+def reads(self, name):
+    if again and name == {name!r}:
+        import os, signal
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return read(self, name)
+def looks(*given):
+    again.append(True)
+    yield from look_again(*given)
+    again.clear()
+Spool.read, reading.look_again = reads, looks
+"""
 WHY = "are thin; each was judged as part of a slab of 5 mm"
 
 
@@ -152,21 +172,82 @@ def test_after_a_try_that_failed_thin_slices_are_seen_together_all_the_same(
     assert any(WHY in limit for limit in job.findings["limits"])
 
 
-def test_a_neighbour_that_cannot_be_read_again_does_not_cost_the_report(
-    node: Made, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    node.accept(*thin_series())
+def test_a_neighbour_that_cannot_be_read_again_is_missing_from_the_mean_alone(node: Made) -> None:
+    datasets = thin_series()
+    node.accept(*datasets)
     node.work(node.worker(Seeing()))
-
-    def gone(*_: object) -> None:
-        raise FileNotFoundError
-
-    monkeypatch.setattr(SliceReader, "in_slabs", gone)
+    alone = ordered(node)
+    node.spool.path(node.rows(instances_table)[8].file).unlink()
     node.tick_after(31)
     node.work(node.worker(Seeing()))
+    found = ordered(node)
+    assert [r.averaged for r in found[6:11]] == [3, 2, 1, 2, 3]
+    assert found[8].presence == alone[8].presence
     (job,) = node.rows(jobs_table)
-    assert job.state == "reported"
-    assert job.findings["limits"] == []
+    assert (job.state, job.tries) == ("reported", 1)
+
+
+@pytest.mark.parametrize("readers", [1, 2])
+def test_readers_make_the_slabs_that_are_made_here(tmp_path: Path, readers: int) -> None:
+    told = []
+    for count in (0, readers):
+        node = made_node(tmp_path / str(count), peers=[peer(104)], model=Model(brace_removal="robust"))
+        node.accept(*thin_series())
+        node.tick_after(31)
+        with closing(node.worker(Seeing(), readers=count)) as worker:
+            node.makes_report(worker)
+        told.append(ordered(node))
+    assert told[0] == told[1]
+    assert max(r.averaged for r in told[0]) == 3
+
+
+@pytest.mark.parametrize("same_worker", [True, False])
+def test_a_slice_that_ends_its_reader_at_the_second_look_costs_no_more_than_its_slabs(
+    node: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, same_worker: bool
+) -> None:
+    """A decoder may fail by chance, and a file may go bad after it was read."""
+    node.accept(*thin_series())
+    poison = node.rows(instances_table)[8]
+    in_processes(AGAIN_DIES.format(name=poison.file), tmp_path / "site", monkeypatch)
+    with closing(node.worker(Seeing(), readers=2)) as first:
+        node.work(first)
+        alone = ordered(node)
+        node.tick_after(31)
+        if same_worker:
+            node.makes_report(first)
+    if not same_worker:  # it remembers nothing of the first look
+        with closing(node.worker(Seeing(), readers=2)) as second:
+            node.makes_report(second)
+    found = ordered(node)
+    assert {r.left_out for r in found} == {None}
+    assert [r.averaged for r in found[5:12]] == [3, 3, 1, 1, 1, 3, 3]
+    assert [found[i].presence for i in (7, 8, 9)] == [alone[i].presence for i in (7, 8, 9)]
+    (job,) = node.rows(jobs_table)
+    assert (job.state, job.tries) == ("reported", 1)
+
+
+def test_of_a_long_series_only_a_little_is_held_at_a_time(node: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = [
+        changed(ds, SOPInstanceUID=f"{ds.SOPInstanceUID}.{part}", SliceThickness=1.0, ImagePositionPatient=[
+            *ds.ImagePositionPatient[:2], 4.0 * number + part
+        ])
+        for number, ds in enumerate(head_series())
+        for part in range(4)
+    ]  # fmt: skip
+    node.accept(*datasets)
+    node.tick_after(31)
+    held: list[int] = []
+    go_on = Readers.go_on
+
+    def watched(readers: Readers, wait_s: float = 0.0) -> None:
+        go_on(readers, wait_s)
+        held.append(sum(file.startswith("[") for file in readers._answers))
+
+    monkeypatch.setattr(Readers, "go_on", watched)
+    with closing(node.worker(Seeing(), readers=1)) as worker:
+        node.makes_report(worker)
+    assert sum(r.averaged > 1 for r in ordered(node)) > 40
+    assert 1 < max(held) <= 3  # runs of eight
 
 
 def test_the_map_is_of_the_slab(node: Made, monkeypatch: pytest.MonkeyPatch) -> None:
