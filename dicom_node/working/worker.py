@@ -8,8 +8,10 @@ worker that holds its lease.
 from __future__ import annotations
 
 import logging
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from dicom_node import anatomy
@@ -31,6 +33,8 @@ from dtvit.reading.headervalues import UnreadableSlice
 
 log = logging.getLogger("dicom_node.worker")
 
+SIGN_S = 1.0  # between two signs of life while a report is made
+SLOWEST_S = 0.5  # of a report, per slice: it takes 14 ms, of which at nice 19 little may be had
 RETRY_WAIT_S = 5.0  # after the first failed try; grows with each further one, up to jobs.LONGEST_WAIT_S
 
 
@@ -140,14 +144,16 @@ class Worker:
         if one is None:
             raise LeaseLost("its patient was forgotten")
         if job.tries > self._config.results.tries:
-            self._concluding.report_failure(job, one, instances)
+            with self._signs_of_life(job, len(instances)):
+                self._concluding.report_failure(job, one, instances)
             return
         looked_at = self._look_at_all(job)
         over = None if looked_at is None else self._looked_over(job, *looked_at)
         if looked_at is None or over is None:
             self._give_back(job, wait_s=0.0, reason=None)  # told to stop or to make way; what was read is kept
             return
-        self._concluding.conclude(job, one, looked_at[0], over, begun)
+        with self._signs_of_life(job, len(over)):
+            self._concluding.conclude(job, one, looked_at[0], over, begun)
 
     def _look_at_all(self, job: Job) -> tuple[list[Instance], list[SliceResult]] | None:
         """The instances of the job's series and a result for each usable one; None if told to stop first, or if this is
@@ -226,6 +232,26 @@ class Worker:
                     jobs.extend(connection, job, now=now, lease_s=self._lease_s)
 
         return beat
+
+    @contextmanager
+    def _signs_of_life(self, job: Job, slices: int) -> Iterator[None]:
+        """Heartbeats while a report is made, which is one piece: of thousands of slices, it may outlast any lease. They
+        end when it has taken longer than any report would."""
+        beat, done = self._heartbeat(job), threading.Event()
+        until = time.monotonic() + SLOWEST_S * slices
+
+        def give() -> None:
+            while not done.wait(SIGN_S) and time.monotonic() < until:
+                with suppress(LeaseLost, StoreFull, StoreUnavailable):  # who makes the report learns of it, too
+                    beat()
+
+        thread = threading.Thread(target=give, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
 
     def _give_back(self, job: Job, *, wait_s: float, reason: str | None) -> None:
         try:

@@ -6,7 +6,9 @@ import errno
 import json
 import os
 import sqlite3
-from contextlib import closing
+import threading
+import time
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ from dicom_node.store import jobs, outbox, series
 from dicom_node.store.tables import deliveries, instances, objects, slice_results
 from dicom_node.store.tables import jobs as jobs_table
 from dicom_node.store.tables import series as series_table
+from dicom_node.working import worker as worker_module
 from dtvit.findings import Outcome, SeriesFindings
 
 
@@ -964,6 +967,62 @@ def test_a_worker_told_to_stop_gives_the_job_back_without_using_up_a_try(tmp_pat
     job = node.rows(jobs_table)[0]
     assert (job.state, job.tries, job.lease_owner) == ("ready", 0, None)
     assert len(node.rows(slice_results)) == 4
+
+
+@pytest.mark.parametrize("failed", [False, True])
+def test_a_report_that_takes_longer_than_a_lease_costs_the_worker_neither_its_life_nor_its_job(
+    node: Made, monkeypatch: pytest.MonkeyPatch, failed: bool
+) -> None:
+    complete(node)
+    lease_s = node.config.results.lease_s
+    again, came = threading.Event(), threading.Event()
+    make = reporting.report
+
+    def long(*given: Any) -> Any:
+        for _ in range(8):  # twice a lease
+            node.clock.advance(lease_s / 4)
+            came.clear()
+            again.set()
+            assert came.wait(30), "no sign of life"
+            with node.database.read() as connection:
+                assert not jobs.is_due(connection, now=node.clock(), lease_s=lease_s), "another could take it"
+        return make(*given)
+
+    def alive() -> None:
+        came.set()
+
+    monkeypatch.setattr(worker_module, "SIGN_S", 0.01)
+    monkeypatch.setattr(reporting, "report", long)
+    fails = FakeClassifier(fails=lambda _: (_ for _ in ()).throw(RuntimeError())) if failed else FakeClassifier(0.01)
+    worker = node.worker(fails, alive=alive)
+    for _ in range(node.config.results.tries + 1):
+        with suppress(ModelFailed):
+            worker.step()
+        if again.is_set():
+            break
+        node.clock.advance(60)
+    (job,) = node.rows(jobs_table)
+    assert (job.state, job.outcome) == (("failed", "not evaluated") if failed else ("reported", "absent"))
+
+
+def test_a_report_that_never_ends_gives_no_signs_of_life_for_ever(node: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that the service ends this worker, and a try is counted."""
+    complete(node)
+    signs: list[float] = []
+    silent = threading.Event()
+
+    def never_ends(*_: Any) -> Any:
+        while not signs or time.monotonic() - signs[-1] < 0.5:
+            assert time.monotonic() - begun < 60
+        silent.set()
+        raise RuntimeError
+
+    begun = time.monotonic()
+    monkeypatch.setattr(worker_module, "SIGN_S", 0.01)
+    monkeypatch.setattr(worker_module, "SLOWEST_S", 0.01)
+    monkeypatch.setattr(reporting, "report", never_ends)
+    node.worker(FakeClassifier(0.01), alive=lambda: signs.append(time.monotonic())).step()
+    assert silent.is_set()
 
 
 def test_a_worker_gives_signs_of_life_and_keeps_its_lease_through_a_long_batch(node: Made) -> None:
