@@ -9,6 +9,8 @@ from dicom_node.store.overview import Overview
 
 LATE_S = 600.0
 """A positive result undelivered, or a live series without a result, for this long is an alarm."""
+AWAY_S = 3600.0
+"""Any result that has waited for a destination for so long is worth a look: it is no reboot, and may be for good."""
 LISTED = 10  # series named in one sentence
 
 
@@ -76,6 +78,12 @@ def _left_to_do(found: Overview, destinations: Collection[str]) -> Iterator[str]
             f"a result of series {_listed(found.left_behind)} was sent under another patient or study than its images "
             "now have: show says where; make sure that it is removed there"
         )
+    for name, waited_s in found.waiting_for_s.items():
+        if waited_s > AWAY_S and name in destinations:
+            yield (
+                f"results have waited for {name} for {waited_s / 3600.0:.1f} h: can it be reached? See dicom-node echo "
+                f"{name}, and delivery_waits in the log"
+            )
     for name, count in found.owed.items():
         if name not in destinations:
             yield (

@@ -55,6 +55,8 @@ class Overview:
     oldest_undelivered_positive_s: float | None
     oldest_undelivered_positive: int | None
     """The series of the oldest undelivered positive result."""
+    waiting_for_s: dict[str, float]
+    """How long the oldest delivery has waited that is still to be tried, by destination."""
     failed_deliveries: int
     refused_series: tuple[int, ...]
     """Series of which a delivery was refused for good."""
@@ -105,6 +107,8 @@ def overview(connection: Connection, *, now: float) -> Overview:
         .limit(1)
     ).first()
     failed = connection.execute(owed.where(deliveries.c.state == DeliveryState.FAILED)).one()[0]
+    oldest_of = _of_deliveries(deliveries.c.destination, sa.func.min(objects.c.created_at))
+    waits = oldest_of.where(deliveries.c.state == DeliveryState.WAITING).group_by(deliveries.c.destination)
     uncommitted = sa.select(sa.func.count()).where(UNCONFIRMED)
     waiting = _waiting(connection)
     live = min((one for one in waiting if one.priority < BACKLOG), key=lambda one: one.since, default=None)
@@ -118,6 +122,7 @@ def overview(connection: Connection, *, now: float) -> Overview:
         oldest_undelivered_s=None if oldest is None else now - oldest,
         oldest_undelivered_positive_s=None if positive is None else now - positive.created_at,
         oldest_undelivered_positive=None if positive is None else positive.series_id,
+        waiting_for_s={name: now - created_at for name, created_at in connection.execute(waits)},
         failed_deliveries=int(failed),
         refused_series=tuple(whereabouts.refused(connection)),
         owed=whereabouts.owed(connection),

@@ -72,6 +72,9 @@ def owe(node: Made, outcome: str, state: str) -> None:
         ("present", "waiting", 60.0, Health.GOOD),
         ("present", "waiting", 700.0, Health.CRITICAL),
         ("absent", "waiting", 700.0, Health.GOOD),
+        ("absent", "waiting", 3700.0, Health.WARNING),  # a PACS that is away for good must not look like a quiet night
+        ("absent", "delivered", 3700.0, Health.GOOD),
+        ("absent", "cancelled", 3700.0, Health.GOOD),
         ("absent", "failed", 60.0, Health.WARNING),
         ("present", "failed", 700.0, Health.CRITICAL),
         ("present", "delivered", 700.0, Health.GOOD),
