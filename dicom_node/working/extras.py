@@ -29,6 +29,7 @@ from dicom_node.store.results import Version
 from dicom_node.store.series import Instance, Series
 from dicom_node.store.spool import Spool
 from dicom_node.store.tables import ObjectKind
+from dicom_node.working.signs import signs_of_life
 from dicom_node.working.slices import SliceReader
 from dtvit.findings import Outcome, SeriesFindings
 from dtvit.reading.headervalues import UnreadableSlice
@@ -49,7 +50,9 @@ class Extras:
         *,
         owner: str,
         clock: Callable[[], float],
+        alive: Callable[[], None],
     ) -> None:
+        self._alive = alive
         self._database = database
         self._spool = spool
         self._reader = reader
@@ -75,7 +78,8 @@ class Extras:
             if not jobs.begin_extras(connection, job.id, tries=tries, owner=self._owner, until=until):
                 return True
         try:
-            self._make(one, job, instances, told)
+            with signs_of_life(self._alive, len(instances)):
+                self._make(one, job, instances, told)
         except (StoreFull, StoreUnavailable):  # later, when there is room again
             with suppress(StoreFull, StoreUnavailable), self._database.write() as connection:
                 jobs.end_extras(connection, job.id)

@@ -8,10 +8,8 @@ worker that holds its lease.
 from __future__ import annotations
 
 import logging
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from dicom_node import anatomy
@@ -28,13 +26,12 @@ from dicom_node.store.spool import Spool
 from dicom_node.working.classifying import Classifying
 from dicom_node.working.concluding import Concluding
 from dicom_node.working.extras import Extras
+from dicom_node.working.signs import signs_of_life
 from dicom_node.working.slices import Classifier, SliceReader
 from dtvit.reading.headervalues import UnreadableSlice
 
 log = logging.getLogger("dicom_node.worker")
 
-SIGN_S = 1.0  # between two signs of life while a report is made
-SLOWEST_S = 0.5  # of a report, per slice: it takes 14 ms, of which at nice 19 little may be had
 RETRY_WAIT_S = 5.0  # after the first failed try; grows with each further one, up to jobs.LONGEST_WAIT_S
 
 
@@ -84,7 +81,7 @@ class Worker:
             config.results,
             classifier.precision,
         )
-        self._extras = Extras(database, spool, self._reader, config, maker, owner=owner, clock=clock)
+        self._extras = Extras(database, spool, self._reader, config, maker, owner=owner, clock=clock, alive=alive)
         self._concluding = Concluding(database, spool, config, maker, clock=clock)
 
     def close(self) -> None:
@@ -144,7 +141,7 @@ class Worker:
         if one is None:
             raise LeaseLost("its patient was forgotten")
         if job.tries > self._config.results.tries:
-            with self._signs_of_life(job, len(instances)):
+            with signs_of_life(self._heartbeat(job), len(instances)):
                 self._concluding.report_failure(job, one, instances)
             return
         looked_at = self._look_at_all(job)
@@ -152,7 +149,7 @@ class Worker:
         if looked_at is None or over is None:
             self._give_back(job, wait_s=0.0, reason=None)  # told to stop or to make way; what was read is kept
             return
-        with self._signs_of_life(job, len(over)):
+        with signs_of_life(self._heartbeat(job), len(over)):
             self._concluding.conclude(job, one, looked_at[0], over, begun)
 
     def _look_at_all(self, job: Job) -> tuple[list[Instance], list[SliceResult]] | None:
@@ -232,26 +229,6 @@ class Worker:
                     jobs.extend(connection, job, now=now, lease_s=self._lease_s)
 
         return beat
-
-    @contextmanager
-    def _signs_of_life(self, job: Job, slices: int) -> Iterator[None]:
-        """Heartbeats while a report is made, which is one piece: of thousands of slices, it may outlast any lease. They
-        end when it has taken longer than any report would."""
-        beat, done = self._heartbeat(job), threading.Event()
-        until = time.monotonic() + SLOWEST_S * slices
-
-        def give() -> None:
-            while not done.wait(SIGN_S) and time.monotonic() < until:
-                with suppress(LeaseLost, StoreFull, StoreUnavailable):  # who makes the report learns of it, too
-                    beat()
-
-        thread = threading.Thread(target=give, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            done.set()
-            thread.join()
 
     def _give_back(self, job: Job, *, wait_s: float, reason: str | None) -> None:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from dicom_node.store.spool import Spool
 from dicom_node.store.tables import deliveries, instances, objects, slice_results
 from dicom_node.store.tables import jobs as jobs_table
 from dicom_node.store.tables import series as series_table
-from dicom_node.working import extras
+from dicom_node.working import extras, signs
 from dicom_node.working.worker import Worker
 from dtvit import ct
 from dtvit.checkpoint import Checkpoint
@@ -79,6 +80,25 @@ def test_each_destination_is_owed_the_objects_it_asked_for(tmp_path: Path) -> No
         ("PACS1", "key_objects"),
         ("PACS2", "report"),
     }
+
+
+def test_a_worker_gives_signs_of_life_while_it_makes_what_follows_the_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = made_node(tmp_path, peers=[peer(104, objects=EVERYTHING)])
+    node.accept(*head_series())
+    node.tick_after(31)
+    came, make = threading.Event(), reporting.summary_picture
+
+    def long(*given: Any) -> Any:
+        came.clear()
+        assert came.wait(30), "no sign of life"
+        return make(*given)
+
+    monkeypatch.setattr(signs, "SIGN_S", 0.01)
+    monkeypatch.setattr(reporting, "summary_picture", long)
+    node.work(node.worker(alive=came.set))
+    assert ("PACS1", "picture") in owed(node)
 
 
 def test_the_report_is_on_its_way_before_the_picture_is_begun(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from dicom_node.store import jobs, outbox, series
 from dicom_node.store.tables import deliveries, instances, objects, slice_results
 from dicom_node.store.tables import jobs as jobs_table
 from dicom_node.store.tables import series as series_table
-from dicom_node.working import worker as worker_module
+from dicom_node.working import signs
 from dtvit.findings import Outcome, SeriesFindings
 
 
@@ -991,7 +991,7 @@ def test_a_report_that_takes_longer_than_a_lease_costs_the_worker_neither_its_li
     def alive() -> None:
         came.set()
 
-    monkeypatch.setattr(worker_module, "SIGN_S", 0.01)
+    monkeypatch.setattr(signs, "SIGN_S", 0.01)
     monkeypatch.setattr(reporting, "report", long)
     fails = FakeClassifier(fails=lambda _: (_ for _ in ()).throw(RuntimeError())) if failed else FakeClassifier(0.01)
     worker = node.worker(fails, alive=alive)
@@ -1008,20 +1008,20 @@ def test_a_report_that_takes_longer_than_a_lease_costs_the_worker_neither_its_li
 def test_a_report_that_never_ends_gives_no_signs_of_life_for_ever(node: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     """So that the service ends this worker, and a try is counted."""
     complete(node)
-    signs: list[float] = []
+    given: list[float] = []
     silent = threading.Event()
 
     def never_ends(*_: Any) -> Any:
-        while not signs or time.monotonic() - signs[-1] < 0.5:
+        while not given or time.monotonic() - given[-1] < 0.5:
             assert time.monotonic() - begun < 60
         silent.set()
         raise RuntimeError
 
     begun = time.monotonic()
-    monkeypatch.setattr(worker_module, "SIGN_S", 0.01)
-    monkeypatch.setattr(worker_module, "SLOWEST_S", 0.01)
+    monkeypatch.setattr(signs, "SIGN_S", 0.01)
+    monkeypatch.setattr(signs, "SLOWEST_S", 0.01)
     monkeypatch.setattr(reporting, "report", never_ends)
-    node.worker(FakeClassifier(0.01), alive=lambda: signs.append(time.monotonic())).step()
+    node.worker(FakeClassifier(0.01), alive=lambda: given.append(time.monotonic())).step()
     assert silent.is_set()
 
 
