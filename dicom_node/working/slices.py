@@ -10,8 +10,7 @@ import logging
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -26,7 +25,8 @@ from dicom_node.store.series import Instance
 from dicom_node.store.spool import Spool
 from dicom_node.working import reading
 from dicom_node.working.readers import ReaderEnded, Readers
-from dicom_node.working.reading import Again, LeftOut, Ready, Wanted, Way
+from dicom_node.working.reading import LeftOut, Ready, Way
+from dicom_node.working.secondlook import SecondLook, Wish, key_of
 from dtvit import brace, ct, preprocess, slabs
 from dtvit.brace import HeadMask
 from dtvit.checkpoint import Checkpoint
@@ -38,7 +38,6 @@ log = logging.getLogger("dicom_node.worker")
 READ_TRIES = 2
 WINDOW = 4  # batches: while the model has one, the readers work on the next ones
 WINDOW_ASIDE = 8  # for a GPU, beside which each query for further slices takes as long as a batch
-RUN = 8  # slices that a reader looks at again in a row: of 1 mm, it then reads half as many neighbours besides
 REMEMBERED = 4096  # slices, some 16 KiB each
 UNDER_WAY = 2  # batches, while a third is gathered: with only one, a GPU waits from its end to the next one's start
 AHEAD_ASIDE = 4  # files per reader at a time beside a GPU: they last while this process is busy with rows
@@ -87,7 +86,7 @@ class SliceReader:
         self._readers = Readers(readers, spool, self._way, ahead=ahead) if readers else None
         # A GPU gets its next batch before it has finished the last.
         self._aside = ThreadPoolExecutor(UNDER_WAY, "model") if classifier.aside else None
-        self._runs_ahead = 2 * readers
+        self._second_look = SecondLook(spool, self._way, self._readers, ahead=2 * readers)
         self.ended: set[int] = set()
         """Instances of the last `read` on which a reader ended."""
         self._traces: OrderedDict[tuple[int, int], HeadMask] = OrderedDict()
@@ -198,7 +197,7 @@ class SliceReader:
             return []
         heads = self._heads(read, instances, alive)
         wishes = [
-            _Wish(result, _sorted(parts))
+            Wish(result, _sorted(parts))
             for result, parts in zip(read, brace.retrace(heads), strict=True)
             if result.parts != _sorted(parts)
         ]
@@ -213,76 +212,29 @@ class SliceReader:
 
         Raises ModelFailed, StoreUnavailable.
         """
-        shown = zip(map(_key, ordered), anatomy.regions(ordered), strict=True)
+        shown = zip(map(key_of, ordered), anatomy.regions(ordered), strict=True)
         brain = {key for key, region in shown if region is Region.BRAIN}
         wishes = [
-            _Wish(result, result.parts, tuple(slab))
+            Wish(result, result.parts, tuple(slab))
             for result, slab in zip(ordered, anatomy.slabs(ordered), strict=True)
             if result.left_out is None
             and result.slab != _keys(slab)  # seen alone, or with an image that another has replaced since
-            and not brain.isdisjoint(_key(each) for each, _ in slab)
+            and not brain.isdisjoint(key_of(each) for each, _ in slab)
         ]
         for batch in self._judged(wishes, instances, alive):
             yield [replace(new or wish.result, slab=_keys(wish.slab)) for wish, new in batch]
 
     def _judged(
-        self, wishes: Sequence[_Wish], instances: Mapping[int, Instance], alive: Callable[[], None]
-    ) -> Iterator[list[tuple[_Wish, SliceResult | None]]]:
+        self, wishes: Sequence[Wish], instances: Mapping[int, Instance], alive: Callable[[], None]
+    ) -> Iterator[list[tuple[Wish, SliceResult | None]]]:
         """What the model says of them now, batch by batch; None of one that cannot be read again."""
-        again = self._again(wishes, instances, alive)
+        again = self._second_look.look(wishes, instances, alive)
         for begin in range(0, len(wishes), self._batch):
             looked_at = [(wish, next(again)) for wish in wishes[begin : begin + self._batch]]
             alive()  # where the readers are ahead of the model, nothing else calls it
             ready = [(instances[wish.result.instance_id], one) for wish, one in looked_at if isinstance(one, Ready)]
             found = iter(_results(ready, self._predict(_inputs(ready))) if ready else ())
             yield [(wish, next(found) if isinstance(one, Ready) else None) for wish, one in looked_at]
-
-    def _again(
-        self, wishes: Sequence[_Wish], instances: Mapping[int, Instance], alive: Callable[[], None]
-    ) -> Iterator[Ready | LeftOut]:
-        """One for each, in order. Readers are asked for whole runs, so that neighbours are read once for several, and
-        for no more of them than they need to be busy: of a long series, most of it is still to come."""
-        runs = (_Run.of(wishes[begin : begin + RUN], instances) for begin in range(0, len(wishes), RUN))
-        asked: deque[_Run] = deque()
-        try:
-            while True:
-                while len(asked) <= self._runs_ahead and (run := next(runs, None)) is not None:
-                    self._ask(run)
-                    asked.append(run)
-                if not asked:
-                    return
-                yield from self._answer(asked.popleft(), instances, alive)
-        finally:
-            if self._readers:
-                self._readers.forget()
-
-    def _ask(self, run: _Run) -> None:
-        if self._readers and run.is_read_beside:
-            self._readers.ask(run.line)
-
-    def _answer(
-        self, run: _Run, instances: Mapping[int, Instance], alive: Callable[[], None]
-    ) -> Iterator[Ready | LeftOut]:
-        """A run on which a reader ended is done once more, slice by slice: only those that end it again are lost."""
-        if not self._readers or not run.is_read_beside:
-            for wish, one in zip(run.wishes, reading.look_again(self._spool, run.again, self._way), strict=True):
-                alive()
-                yield _told(wish, one)
-            return
-        try:
-            found = self._readers.answer(run.line, alive)
-        except ReaderEnded as exc:
-            if len(run.wishes) == 1:
-                (wish,) = run.wishes
-                yield _told(wish, LeftOut(wish.result.frame, str(exc)))
-                return
-        else:
-            yield from map(_told, run.wishes, found)
-            return
-        for wish in run.wishes:
-            alone = _Run.of([wish], instances)
-            self._ask(alone)
-            yield from self._answer(alone, instances, alive)
 
     def show(
         self,
@@ -318,16 +270,16 @@ class SliceReader:
         self, read: Sequence[SliceResult], instances: Mapping[int, Instance], alive: Callable[[], None]
     ) -> list[HeadMask]:
         """What each slice alone says about its head; read again if another process read it before."""
-        heads = {key: head for r in read if (head := self._traces.get(key := _key(r))) is not None}
-        unknown = [instances[i] for i in dict.fromkeys(r.instance_id for r in read if _key(r) not in heads)]
+        heads = {key: head for r in read if (head := self._traces.get(key := key_of(r))) is not None}
+        unknown = [instances[i] for i in dict.fromkeys(r.instance_id for r in read if key_of(r) not in heads)]
         windows = (unknown[begin : begin + self.window] for begin in range(0, len(unknown), self.window))
         for instance, frames in self._looked_at(self._next_of(windows), alive):
             for one in frames:
                 if isinstance(one, Ready):
                     heads[instance.id, one.frame] = self._remember(instance.id, one.frame, one.head)
-        if len(missing := {_key(r) for r in read} - heads.keys()):
+        if len(missing := {key_of(r) for r in read} - heads.keys()):
             raise UnreadableSlice(f"{len(missing)} of {len(read)} slices cannot be read again")
-        return [heads[_key(r)] for r in read]
+        return [heads[key_of(r)] for r in read]
 
     def _remember(self, instance_id: int, frame: int, head: HeadMask) -> HeadMask:
         self._traces[instance_id, frame] = head
@@ -343,39 +295,6 @@ class SliceReader:
         if not (np.isfinite(predictions.presence).all() and np.isfinite(predictions.location).all()):
             raise ModelFailed("the model gave a probability that is not a finite number")
         return predictions
-
-
-@dataclass(frozen=True)
-class _Wish:
-    """A slice to be looked at again: with these parts of its head, and together with these, itself among them."""
-
-    result: SliceResult
-    parts: tuple[int, ...] | None
-    slab: tuple[tuple[SliceResult, float], ...] = ()
-
-
-@dataclass(frozen=True)
-class _Run:
-    """Some of them in a row, as they are asked for."""
-
-    wishes: Sequence[_Wish]
-    again: Again
-    is_read_beside: bool
-
-    @classmethod
-    def of(cls, wishes: Sequence[_Wish], instances: Mapping[int, Instance]) -> _Run:
-        at: dict[tuple[int, int], int] = {}
-        wanted = []
-        for wish in wishes:
-            members = [(at.setdefault(_key(each), len(at)), weight) for each, weight in wish.slab]
-            wanted.append(Wanted(at.setdefault(_key(wish.result), len(at)), tuple(members), wish.parts))
-        of_slices = [(instances[instance_id], frame) for instance_id, frame in at]
-        again = Again(tuple((one.file, frame) for one, frame in of_slices), tuple(wanted))
-        return cls(wishes, again, all(one.sop_class_uid not in ct.MULTI_FRAME for one, _ in of_slices))
-
-    @cached_property
-    def line(self) -> str:
-        return self.again.line()
 
 
 class _Line:
@@ -459,20 +378,9 @@ def _results(batch: Sequence[tuple[Instance, Ready]], predictions: Predictions) 
     ]
 
 
-def _key(result: SliceResult) -> tuple[int, int]:
-    return result.instance_id, result.frame
-
-
 def _keys(slab: Sequence[tuple[SliceResult, float]]) -> tuple[tuple[int, int], ...]:
     """As in its result: none for a slice that is seen alone."""
-    return tuple(_key(each) for each, _ in slab) if len(slab) > 1 else ()
-
-
-def _told(wish: _Wish, one: Ready | LeftOut) -> Ready | LeftOut:
-    if isinstance(one, LeftOut):
-        about = fields(instance=wish.result.instance_id, frame=one.frame or None, reason=one.reason)
-        log.warning("not_refined %s", about)
-    return one
+    return tuple(key_of(each) for each, _ in slab) if len(slab) > 1 else ()
 
 
 def _sorted(parts: frozenset[int] | None) -> tuple[int, ...] | None:
