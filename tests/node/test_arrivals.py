@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -621,19 +621,24 @@ def test_a_database_that_is_away_ends_the_tick_and_fails_no_series(node: Made, m
     assert states(node) == ["receiving"]
 
 
-def test_what_arrives_between_the_look_and_the_decision_is_seen(node: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+def tick_after_31_s_while(node: Made, happens: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It happens when the series has been looked at, and before anything is decided about it."""
     from dicom_node.receiving import completion
 
     decide = completion.decide
 
     def decides(**given: Any) -> Any:
-        node.accept(ct(11))
+        happens()
         return decide(**given)
 
-    node.accept(*grey_series(10))
     with monkeypatch.context() as patch:
         patch.setattr(completion, "decide", decides)
         node.tick_after(31)
+
+
+def test_what_arrives_between_the_look_and_the_decision_is_seen(node: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    node.accept(*grey_series(10))
+    tick_after_31_s_while(node, lambda: node.accept(ct(11)), monkeypatch)
     assert states(node) == ["receiving"]
     node.tick_after(31)
     assert states(node) == ["complete"]
@@ -643,20 +648,14 @@ def test_a_correction_between_the_look_and_the_decision_is_seen_whatever_its_tim
     node: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may have the time of the image before, and there are as many images as before it."""
-    from dicom_node.receiving import completion
 
-    decide = completion.decide
-
-    def decides(**given: Any) -> Any:
+    def corrected() -> None:
         node.clock.advance(-31)
         node.accept(changed(ct(1), AccessionNumber="ACC-2"))
         node.clock.advance(31)
-        return decide(**given)
 
     node.accept(*grey_series(10))
-    with monkeypatch.context() as patch:
-        patch.setattr(completion, "decide", decides)
-        node.tick_after(31)
+    tick_after_31_s_while(node, corrected, monkeypatch)
     assert states(node) == ["receiving"]
     node.tick_after(31)
     assert states(node) == ["failed"]
