@@ -73,7 +73,7 @@ class Arrivals:
             log.error("refused %s", fields(association=received.association, status="A700", reason=exc))
             return StoreStatus.OUT_OF_RESOURCES
         if log.isEnabledFor(logging.DEBUG):
-            log.debug("kept %s", fields(association=received.association, series=kept.series_id, was=kept.filed))
+            log.debug("kept %s", fields(association=received.association, was=kept.filed))
         if kept.filed is Filed.CONTRADICTED:
             reason = "other pixels under the same SOP Instance UID"
             log.error("contradiction %s", fields(series=kept.series_id, reason=reason))

@@ -63,6 +63,7 @@ class Filing:
 
     filed: Filed
     series_id: int | None
+    """None for an object of this node, and for a further image of a series being received: nobody asks there."""
     names_file: bool
     """Whether a row names the file it came in; if not, that file may go."""
     held: tuple[int, ...] = ()
@@ -95,9 +96,8 @@ def file(connection: Connection, arrival: Arrival, *, reopen_wait_s: float, file
     header = arrival.header
     one_at_a_time(connection, header.sop_instance_uid)  # it may come in two series at once, as another patient's in one
     row = _row(arrival)
-    further_of = further.file(connection, row, series_uid=header.series_uid, priority=arrival.priority)
-    if further_of is not None:
-        return Filing(Filed.NEW, further_of, names_file=True)
+    if further.file(connection, row, series_uid=header.series_uid, priority=arrival.priority):
+        return Filing(Filed.NEW, None, names_file=True)
     own = connection.scalar(sa.select(objects.c.id).where(objects.c.sop_instance_uid == header.sop_instance_uid))
     if own is not None:
         return Filing(Filed.OWN, None, names_file=False)
