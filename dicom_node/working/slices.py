@@ -1,7 +1,6 @@
-"""Reading slices and asking the model: from files in the spool to one result per slice.
+"""From files in the spool to one result per slice: what is read and judged in which order, and what is looked at again.
 
-A fault in a slice, or in one frame, costs only that one, and is named; a fault of the model costs none, and ends the
-process, because nothing a GPU says after an error can be trusted.
+A fault in a slice, or in one frame, costs only that one, and is named; a fault of the model costs none (`judging`).
 """
 
 from __future__ import annotations
@@ -9,27 +8,22 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import replace
-from typing import Protocol
-
-import numpy as np
-import numpy.typing as npt
 
 from dicom_node import anatomy
-from dicom_node.errors import ModelFailed
-from dicom_node.logs import fields, trace
+from dicom_node.logs import fields
 from dicom_node.report.picture import Shown
 from dicom_node.store.results import SliceResult
 from dicom_node.store.series import Instance
 from dicom_node.store.spool import Spool
 from dicom_node.working import reading
+from dicom_node.working.judging import Batch, Classifier, Line, Model, Predictions, in_order
 from dicom_node.working.readers import ReaderEnded, Readers
 from dicom_node.working.reading import LeftOut, Ready, Way
 from dicom_node.working.secondlook import SecondLook, Wish, key_of
 from dtvit import brace, ct, preprocess, slabs
 from dtvit.brace import HeadMask
-from dtvit.checkpoint import Checkpoint
 from dtvit.findings import Region
 from dtvit.reading.headervalues import UnreadableSlice
 
@@ -39,35 +33,7 @@ READ_TRIES = 2
 WINDOW = 4  # batches: while the model has one, the readers work on the next ones
 WINDOW_ASIDE = 8  # for a GPU, beside which each query for further slices takes as long as a batch
 REMEMBERED = 4096  # slices, some 16 KiB each
-UNDER_WAY = 2  # batches, while a third is gathered: with only one, a GPU waits from its end to the next one's start
 AHEAD_ASIDE = 4  # files per reader at a time beside a GPU: they last while this process is busy with rows
-
-
-class Predictions(Protocol):
-    """What the worker needs from `dtvit.inference.Predictions`."""
-
-    @property
-    def presence(self) -> npt.NDArray[np.float64]: ...
-
-    @property
-    def location(self) -> npt.NDArray[np.float64]: ...
-
-
-class Classifier(Protocol):
-    """What the worker needs from `dtvit.inference.Classifier`."""
-
-    @property
-    def checkpoint(self) -> Checkpoint: ...
-
-    @property
-    def precision(self) -> str: ...
-
-    @property
-    def aside(self) -> bool: ...
-
-    def predict(self, inputs: npt.NDArray[np.uint8]) -> Predictions: ...
-
-    def relevance(self, inputs: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]: ...
 
 
 class SliceReader:
@@ -77,6 +43,7 @@ class SliceReader:
         self, classifier: Classifier, spool: Spool, *, brace_removal: str, batch: int, readers: int = 0
     ) -> None:
         self._classifier = classifier
+        self._model = Model(classifier)
         self._spool = spool
         self._way = Way(brace_removal, preprocess.geometry_of(classifier.checkpoint.metadata.preprocessing))
         self._batch = batch
@@ -84,8 +51,6 @@ class SliceReader:
         # few milliseconds, each time with cold caches, which costs both a tenth.
         ahead = AHEAD_ASIDE if classifier.aside else 1
         self._readers = Readers(readers, spool, self._way, ahead=ahead) if readers else None
-        # A GPU gets its next batch before it has finished the last.
-        self._aside = ThreadPoolExecutor(UNDER_WAY, "model") if classifier.aside else None
         self._second_look = SecondLook(spool, self._way, self._readers, ahead=2 * readers)
         self.ended: set[int] = set()
         """Instances of the last `read` on which a reader ended."""
@@ -101,13 +66,12 @@ class SliceReader:
         """How many instances to give to `read` at a time so that neither readers nor model wait."""
         if not self._readers:
             return self._batch
-        return self._batch * (WINDOW_ASIDE if self._aside else WINDOW)
+        return self._batch * (WINDOW_ASIDE if self._model.aside else WINDOW)
 
     def close(self) -> None:
         if self._readers is not None:
             self._readers.close()
-        if self._aside is not None:
-            self._aside.shutdown()
+        self._model.close()
 
     def read(
         self, windows: Iterator[Sequence[Instance]], alive: Callable[[], None], *, at_once: int | None = None
@@ -119,7 +83,7 @@ class SliceReader:
         ModelFailed, StoreUnavailable, and what `windows` raises.
         """
         self.ended.clear()
-        line = _Line(self._asked, min(at_once or self._batch, self._batch))
+        line = Line(self._ask, min(at_once or self._batch, self._batch))
         for instance, frames in self._looked_at(self._next_of(windows), alive):
             for one in frames:
                 if isinstance(one, LeftOut):
@@ -133,13 +97,9 @@ class SliceReader:
         if found := line.rest():
             yield found
 
-    def _asked(self, inputs: npt.NDArray[np.uint8]) -> Future[Predictions]:
-        """Begin to ask the model; on a CPU the answer is already there."""
-        if self._aside is not None:
-            return self._aside.submit(self._predict, inputs)
-        answered: Future[Predictions] = Future()
-        answered.set_result(self._predict(inputs))
-        if self._readers:
+    def _ask(self, batch: Batch) -> Future[Predictions]:
+        answered = self._model.begin(batch)
+        if self._readers and not self._model.aside:
             self._readers.go_on()  # while the rows are written
         return answered
 
@@ -197,9 +157,9 @@ class SliceReader:
             return []
         heads = self._heads(read, instances, alive)
         wishes = [
-            Wish(result, _sorted(parts))
+            Wish(result, in_order(parts))
             for result, parts in zip(read, brace.retrace(heads), strict=True)
-            if result.parts != _sorted(parts)
+            if result.parts != in_order(parts)
         ]
         return [new for batch in self._judged(wishes, instances, alive) for _, new in batch if new is not None]
 
@@ -233,7 +193,7 @@ class SliceReader:
             looked_at = [(wish, next(again)) for wish in wishes[begin : begin + self._batch]]
             alive()  # where the readers are ahead of the model, nothing else calls it
             ready = [(instances[wish.result.instance_id], one) for wish, one in looked_at if isinstance(one, Ready)]
-            found = iter(_results(ready, self._predict(_inputs(ready))) if ready else ())
+            found = iter(self._model.judge(ready))
             yield [(wish, next(found) if isinstance(one, Ready) else None) for wish, one in looked_at]
 
     def show(
@@ -287,104 +247,15 @@ class SliceReader:
             self._traces.popitem(last=False)
         return head
 
-    def _predict(self, inputs: npt.NDArray[np.uint8]) -> Predictions:
-        try:
-            predictions = self._classifier.predict(inputs)
-        except Exception as exc:  # whatever a GPU, its driver or the model raises
-            raise ModelFailed(f"the model failed on {len(inputs)} slices ({trace(exc)})") from exc
-        if not (np.isfinite(predictions.presence).all() and np.isfinite(predictions.location).all()):
-            raise ModelFailed("the model gave a probability that is not a finite number")
-        return predictions
-
-
-class _Line:
-    """Slices on their way through the model: a batch is gathered while another is computed. Results come out for whole
-    instances: a row for one frame implies that all frames have theirs, and a kill may come between any two.
-    """
-
-    def __init__(self, ask: Callable[[npt.NDArray[np.uint8]], Future[Predictions]], at_once: int) -> None:
-        self._ask, self._at_once = ask, at_once
-        self._waiting: list[tuple[Instance, Ready]] = []
-        self._asked: deque[tuple[list[tuple[Instance, Ready]], Future[Predictions]]] = deque()
-        self._found: list[SliceResult] = []
-
-    def add(self, instance: Instance, one: Ready) -> None:
-        """Raises ModelFailed."""
-        self._waiting.append((instance, one))
-        if len(self._waiting) == self._at_once:  # a multi-frame image may have more than fit
-            self._send()
-            if len(self._asked) > UNDER_WAY:
-                self._collect()
-
-    def left_out(self, result: SliceResult) -> None:
-        self._found.append(result)
-
-    def whole(self) -> list[SliceResult]:
-        """Results of the instances with no frame still on its way; to be called between two instances."""
-        while self._asked and self._asked[0][1].done():
-            self._collect()
-        if not self._found:
-            return []
-        under_way = {i.id for batch in (self._waiting, *(asked for asked, _ in self._asked)) for i, _ in batch}
-        found, self._found = self._found, [r for r in self._found if r.instance_id in under_way]
-        return [r for r in found if r.instance_id not in under_way]
-
-    def rest(self) -> list[SliceResult]:
-        """The rest, when no more slices come."""
-        if self._waiting:
-            self._send()
-        while self._asked:
-            self._collect()
-        return self.whole()
-
-    def _send(self) -> None:
-        self._asked.append((self._waiting, self._ask(_inputs(self._waiting))))
-        self._waiting = []
-
-    def _collect(self) -> None:
-        batch, predictions = self._asked.popleft()
-        self._found += _results(batch, predictions.result())
-
 
 def _is_read_beside(instance: Instance) -> bool:
     """Not a multi-frame image, which is read frame by frame: all its frames at once would be too much to hold."""
     return instance.tries < READ_TRIES and instance.sop_class_uid not in ct.MULTI_FRAME
 
 
-def _inputs(batch: Sequence[tuple[Instance, Ready]]) -> npt.NDArray[np.uint8]:
-    """(slice, 224, 224)."""
-    return np.stack([one.input for _, one in batch])
-
-
-def _results(batch: Sequence[tuple[Instance, Ready]], predictions: Predictions) -> list[SliceResult]:
-    return [
-        SliceResult(
-            instance_id=instance.id,
-            frame=one.frame,
-            instance_number=one.instance_number,
-            position_mm=one.position_mm,
-            thickness_mm=one.thickness_mm,
-            content=dict(vars(one.content)),  # flat; asdict makes a deep copy, which takes ten times as long
-            presence=presence,
-            location=(deep, lobar, subtentorial),
-            parts=_sorted(one.parts),
-            normal=one.normal,
-            doubts=one.head.flags,
-            averaged=one.averaged,
-        )
-        for (instance, one), presence, (deep, lobar, subtentorial) in zip(
-            batch, predictions.presence.tolist(), predictions.location.tolist(), strict=True
-        )
-    ]
-
-
 def _keys(slab: Sequence[tuple[SliceResult, float]]) -> tuple[tuple[int, int], ...]:
     """As in its result: none for a slice that is seen alone."""
     return tuple(key_of(each) for each, _ in slab) if len(slab) > 1 else ()
-
-
-def _sorted(parts: frozenset[int] | None) -> tuple[int, ...] | None:
-    return None if parts is None else tuple(sorted(parts))
 
 
 def _left_out(instance: Instance, one: LeftOut) -> SliceResult:

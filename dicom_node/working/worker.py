@@ -26,8 +26,9 @@ from dicom_node.store.spool import Spool
 from dicom_node.working.classifying import Classifying
 from dicom_node.working.concluding import Concluding
 from dicom_node.working.extras import Extras
+from dicom_node.working.judging import Classifier
 from dicom_node.working.signs import signs_of_life
-from dicom_node.working.slices import Classifier, SliceReader
+from dicom_node.working.slices import SliceReader
 from dtvit.reading.headervalues import UnreadableSlice
 
 log = logging.getLogger("dicom_node.worker")
