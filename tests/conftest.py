@@ -6,6 +6,7 @@ Training is tested where no DICOM library is installed: what needs one is import
 from __future__ import annotations
 
 import os
+import socketserver
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # another process of tests wants the other core
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+socketserver.BaseServer.serve_forever.__defaults__ = (0.02,)  # else hundreds of peers take half a second each to end
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 LONGEST = ("test_crashes.py", "test_serve.py", "test_train.py", "test_worker.py", "test_loop.py", "test_demo.py")
