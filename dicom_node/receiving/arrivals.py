@@ -17,7 +17,7 @@ from dicom_node.errors import InvalidObject, NodeError, StoreFull, StoreUnavaila
 from dicom_node.headers import eligibility, header
 from dicom_node.logs import fields, trace
 from dicom_node.received import Received, data_set_in
-from dicom_node.receiving import completion
+from dicom_node.receiving import choosing, completion
 from dicom_node.status import StoreStatus
 from dicom_node.store import choices, jobs, results, series, whereabouts
 from dicom_node.store.database import Connection, Database
@@ -220,45 +220,22 @@ class Arrivals:
         now: float,
     ) -> Callable[[], None]:
         """One result per scan: make the job, or leave it to another series; returns a function that logs the choice."""
-        holders = [] if one.forced else self._holders(connection, one, members)
-        if holders and one.id not in holders:
-            return self._pass_over(connection, one, holders[0], now)
-        if not holders and not one.forced and not self._is_best(connection, one, members, now):
-            return lambda: None
+        if not one.forced:
+            holders = choosing.holders(connection, one, members)
+            if holders and one.id not in holders:
+                return choosing.pass_over(connection, one, holders[0], now=now)
+            rules, silence_s = self._rules, self._waits.silence_s
+            if not holders and not choosing.is_best(connection, one, members, rules, silence_s=silence_s, now=now):
+                return lambda: None
         return self._complete(connection, one, members, decision, now)
 
-    def _pass_over(
-        self, connection: Connection, one: Series, chosen: int, now: float, besides: str = ""
-    ) -> Callable[[], None]:
-        choices.not_chosen(connection, one.id, chosen, now=now, besides=besides)
-        return lambda: log.info("not_chosen %s", fields(series=one.id, chosen=chosen))
-
     def _choose_anew(self, series_id: int, now: float) -> None:
-        """The series that was chosen in place of this one gives the scan's result no longer, or gives it again."""
         with self._database.write() as connection:
             one = series.get(connection, series_id, lock=True)
             if one is None or series_id not in choices.judged_too_soon(connection):
                 return
-            tell = self._leave_or_judge(connection, one, now)
+            tell = choosing.choose_anew(connection, one, now=now)
         tell()
-
-    def _leave_or_judge(self, connection: Connection, one: Series, now: float) -> Callable[[], None]:
-        was_tried = choices.was_left_to_another(connection, one.id)
-        members = series.instances_of(connection, one.id)
-        if holders := self._holders(connection, one, members, or_nothing=was_tried):
-            return self._pass_over(connection, one, holders[0], now, choices.NOTHING_EVALUATED if was_tried else "")
-        chosen = series.of_job(connection, one.passed_over_for)
-        if chosen is not None and (chosen.id == one.id or choices.is_still_in(connection, chosen, one.study_uid)):
-            chosen = None  # no correction took it away
-        of_study = series.of_study(connection, one.study_uid)
-        if (chosen or was_tried) and any(each.state is SeriesState.RECEIVING for each in of_study):
-            return lambda: None  # that may be the one that gives it
-        if chosen is not None:
-            choices.leave_without_result(connection, one, chosen, now=now)
-            return lambda: log.error("failed %s", fields(series=one.id, reason="the chosen series was corrected away"))
-        why = "the series chosen in its place gives its scan's result no longer"
-        series.receive_again(connection, one.id, now=now, why=why)
-        return lambda: log.info("chosen_anew %s", fields(series=one.id))
 
     def _complete(
         self,
@@ -274,34 +251,6 @@ class Arrivals:
         return lambda: log.info(
             "complete %s", fields(series=one.id, job=job_id, instances=len(members), rule=decision.rule)
         )
-
-    def _holders(
-        self, connection: Connection, one: Series, members: Sequence[series.Instance], *, or_nothing: bool = False
-    ) -> list[int]:
-        """Ids of the series that give the result for this one's scan."""
-        return [
-            holder
-            for holder in choices.of_study_with_result(connection, one.study_uid, or_nothing=or_nothing)
-            if not eligibility.is_another_scan(series.instances_of(connection, holder), members)
-        ]
-
-    def _is_best(self, connection: Connection, one: Series, members: Sequence[series.Instance], now: float) -> bool:
-        """Whether no other series of the scan that is still arriving would be the better choice.
-
-        A rival that is not complete yet is waited for only while it may still become eligible; silence ends the wait.
-        """
-        candidates = [eligibility.candidate(one.id, members)]
-        for rival in series.of_study(connection, one.study_uid):
-            if rival.id == one.id or rival.state is not SeriesState.RECEIVING:
-                continue
-            theirs = series.instances_of(connection, rival.id)
-            if eligibility.is_another_scan(theirs, members):
-                continue
-            may_grow = now - rival.last_at < self._waits.silence_s
-            may_be_eligible = any(m.ruled_out is None for m in theirs)
-            if may_be_eligible and (may_grow or eligibility.judge(theirs, self._rules) is None):
-                candidates.append(eligibility.candidate(rival.id, theirs))
-        return eligibility.choose(candidates, self._rules).series_id == one.id
 
     def _changed_meanwhile(self, connection: Connection, one: Series, members: Sequence[series.Instance]) -> bool:
         """Whether something arrived between reading and deciding; then the next tick looks again."""
