@@ -20,8 +20,9 @@ from dicom_node.received import Received, data_set_in
 from dicom_node.receiving import choosing, completion
 from dicom_node.status import StoreStatus
 from dicom_node.store import choices, jobs, results, series, whereabouts
+from dicom_node.store.comparing import Arrival, Filed
 from dicom_node.store.database import Connection, Database
-from dicom_node.store.filing import Arrival, Filed, Filing
+from dicom_node.store.filing import Filing
 from dicom_node.store.series import Series
 from dicom_node.store.spool import Spool
 from dicom_node.store.tables import SeriesState

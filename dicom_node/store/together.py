@@ -23,9 +23,10 @@ from dicom_node.headers.facts import Facts
 from dicom_node.headers.header import pixel_digest, read_facts
 from dicom_node.received import data_set_in, is_acknowledged
 from dicom_node.store import filing
+from dicom_node.store.comparing import Arrival
 from dicom_node.store.database import Database
 from dicom_node.store.faults import Deadlocked
-from dicom_node.store.filing import Arrival, Filing
+from dicom_node.store.filing import Filing
 from dicom_node.store.spool import Spool
 
 TRIES = 5  # of a transaction that PostgreSQL ends, as where corrections move images between series crosswise

@@ -18,6 +18,7 @@ from dicom_node.headers.header import pixel_digest
 from dicom_node.received import Received
 from dicom_node.status import StoreStatus
 from dicom_node.store import filing, together
+from dicom_node.store.comparing import Arrival
 from dicom_node.store.faults import Deadlocked
 from dicom_node.store.tables import instances
 
@@ -177,7 +178,7 @@ def test_one_that_cannot_be_filed_spoils_it_for_no_other(node: Made, monkeypatch
     broken = str(ct(3).SOPInstanceUID)
     file = filing.file
 
-    def files(connection: Connection, arrival: filing.Arrival, **given: Any) -> filing.Filing:
+    def files(connection: Connection, arrival: Arrival, **given: Any) -> filing.Filing:
         if arrival.header.sop_instance_uid != broken:
             return file(connection, arrival, **given)
         if how == "a fault of this program":
@@ -222,7 +223,7 @@ def test_a_database_that_cannot_be_used_is_told_to_all_that_wait_and_tried_once(
 ) -> None:
     filed: list[str] = []
 
-    def files(connection: Connection, arrival: filing.Arrival, **given: Any) -> filing.Filing:
+    def files(connection: Connection, arrival: Arrival, **given: Any) -> filing.Filing:
         filed.append(arrival.file)
         if arrival.header.sop_instance_uid == str(ct(1).SOPInstanceUID):
             return filing_file(connection, arrival, **given)
