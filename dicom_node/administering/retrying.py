@@ -5,7 +5,7 @@ from __future__ import annotations
 from dicom_node.config import Eligibility
 from dicom_node.errors import NotPossible
 from dicom_node.receiving.arrivals import judge_again
-from dicom_node.store import jobs, outbox, series, whereabouts
+from dicom_node.store import cancelling, jobs, outbox, series, whereabouts
 from dicom_node.store.database import Connection
 from dicom_node.store.series import Series
 from dicom_node.store.tables import JobState, SeriesState
@@ -32,7 +32,7 @@ def retry(connection: Connection, one: Series, rules: Eligibility, *, again: boo
             )
         lost = series.decide_for(connection, one.id, keep)
         for loser in lost:  # what was made of an image that is set aside is no longer sent: it may be another patient's
-            outbox.keep_back(connection, loser, now=now)
+            cancelling.keep_back(connection, loser, now=now)
         others = [_judge_without(connection, other, one.id, now) for other in lost if other != one.id]
     if one.state is SeriesState.RECEIVING:
         raise NotPossible("it is still being received")

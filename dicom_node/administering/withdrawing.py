@@ -17,7 +17,7 @@ from dicom_node.config import Config, Peer
 from dicom_node.delivering import reporting, spooled
 from dicom_node.errors import NotPossible
 from dicom_node.report import wording
-from dicom_node.store import jobs, outbox, series, whereabouts
+from dicom_node.store import cancelling, jobs, outbox, series, whereabouts
 from dicom_node.store.database import Connection, Database
 from dicom_node.store.jobs import Record, Result
 from dicom_node.store.outbox import MadeObject
@@ -86,7 +86,7 @@ def withdraw(
                 raise _Changed
             for told, _ in standing.told:
                 jobs.withdraw(connection, told.id, reason=why, now=now)
-            cancelled = sum(outbox.cancel(connection, told.id, now=now) for told, _ in standing.told)
+            cancelled = sum(cancelling.cancel(connection, told.id, now=now) for told, _ in standing.told)
             for name, items in built.items():
                 outbox.put(connection, newest.id, [reporting.stored(each, spool) for each in items], [name], now=now)
             said = [f"{cancelled} deliveries cancelled"] if cancelled else []

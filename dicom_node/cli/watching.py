@@ -122,7 +122,7 @@ def retry(series: str | None, refused: bool, again: bool, keep: str | None, conf
 @CONFIG
 def cancel(peer: str, yes: bool, config_path: Path) -> None:
     """Cancel all that is owed to PEER, a destination that is gone for good and no longer in the configuration."""
-    from dicom_node.store import outbox, whereabouts
+    from dicom_node.store import cancelling, whereabouts
 
     with opened(config_path, with_files=False) as (config, database, _):
         if peer in {one.name for one in config.destinations}:
@@ -134,7 +134,7 @@ def cancel(peer: str, yes: bool, config_path: Path) -> None:
         if not yes:
             click.confirm(f"Never send {peer} the {owed} objects still owed to it?", abort=True)
         with database.write() as connection:
-            cancelled = outbox.cancel_for(connection, peer, now=time.time())
+            cancelled = cancelling.cancel_for(connection, peer, now=time.time())
     click.echo(f"{cancelled} deliveries to {peer} cancelled")
 
 

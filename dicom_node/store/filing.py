@@ -13,7 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from dicom_node.store import further, outbox
+from dicom_node.store import cancelling, further
 from dicom_node.store.comparing import Arrival, Filed, Files, compared, equal_pixels, same_bytes
 from dicom_node.store.database import insert_for, note, one_at_a_time
 from dicom_node.store.jobs import is_about
@@ -175,7 +175,7 @@ def _change_place(
             continue
         taken_back = withdrawn is not None and state == SeriesState.COMPLETE
         matters = (one in others_patient and not taken_back) or stands(connection, one)
-        outbox.keep_back(connection, one, now=arrival.at)
+        cancelling.keep_back(connection, one, now=arrival.at)
         if one == series_id or state == SeriesState.FAILED or not matters:
             continue
         held.append(one)

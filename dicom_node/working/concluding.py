@@ -21,7 +21,7 @@ from dicom_node.errors import LeaseLost, StoreFull, StoreUnavailable
 from dicom_node.headers import eligibility
 from dicom_node.logs import fields, trace
 from dicom_node.report.carried import InconsistentSeries
-from dicom_node.store import choices, jobs, outbox, series, whereabouts
+from dicom_node.store import cancelling, choices, jobs, outbox, series, whereabouts
 from dicom_node.store.database import Database
 from dicom_node.store.jobs import Job
 from dicom_node.store.results import SliceResult
@@ -180,7 +180,7 @@ class Concluding:
                 series.note_left_behind(connection, job.series_id, job.id, told, now=now)
             to = owed_to(ObjectKind.REPORT)
             to += [name for name in whereabouts.waiting_for_reports(connection, job.series_id) if name not in to]
-            outbox.supersede(connection, job.series_id, job.run, now=now)
+            cancelling.supersede(connection, job.series_id, job.run, now=now)
             outbox.put(connection, job.id, [reporting.stored(built, self._spool)], to, now=now)
             jobs.settle_delivered(connection, job.id, now=now)
         if left:

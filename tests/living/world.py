@@ -35,7 +35,7 @@ from dicom_node.receiving.arrivals import Arrivals
 from dicom_node.report import sr
 from dicom_node.serving import housekeeping
 from dicom_node.status import StoreStatus, is_stored
-from dicom_node.store import jobs, outbox, series, tables
+from dicom_node.store import cancelling, jobs, series, tables
 from dicom_node.store.database import Connection, Database
 from dicom_node.store.results import Version
 from dicom_node.store.spool import Spool
@@ -510,7 +510,7 @@ class World:
         for name in gone:
             if cancels:
                 with self.database.write() as connection:
-                    outbox.cancel_for(connection, name, now=self.clock())
+                    cancelling.cancel_for(connection, name, now=self.clock())
 
     # --- backups
 

@@ -11,7 +11,7 @@ import pytest
 from made import NOW, SERIES, STUDY, Made, changed, ct, made_node
 from sqlalchemy import Connection, select
 
-from dicom_node.store import choices, commitment, forget, jobs, outbox, purge, results, series, whereabouts
+from dicom_node.store import cancelling, choices, commitment, forget, jobs, outbox, purge, results, series, whereabouts
 from dicom_node.store.jobs import Job
 from dicom_node.store.tables import commitments, deliveries, events, instances, objects, slice_results
 from dicom_node.store.tables import jobs as jobs_table
@@ -157,11 +157,11 @@ ACTIONS: dict[str, Callable[[Connection, Its], object]] = {
     "delivered": lambda c, its: outbox.delivered(c, its.waiting, 0, now=NOW, commitment=True),
     "postpone": lambda c, its: outbox.postpone(c, its.waiting, until=NOW, status=None, error="why"),
     "give_up": lambda c, its: outbox.give_up(c, its.waiting, now=NOW, status=1, error="why"),
-    "supersede": lambda c, its: outbox.supersede(c, ITS, 5, now=NOW),
-    "cancel": lambda c, its: outbox.cancel(c, its.jobs[0], now=NOW),
+    "supersede": lambda c, its: cancelling.supersede(c, ITS, 5, now=NOW),
+    "cancel": lambda c, its: cancelling.cancel(c, its.jobs[0], now=NOW),
     "try_again": lambda c, its: outbox.try_again(c, ITS, now=NOW + 1),
-    "keep_back": lambda c, its: outbox.keep_back(c, ITS, now=NOW),
-    "outdate": lambda c, its: outbox.outdate(c, ITS, its.report, "PACS1", now=NOW),
+    "keep_back": lambda c, its: cancelling.keep_back(c, ITS, now=NOW),
+    "outdate": lambda c, its: cancelling.outdate(c, ITS, its.report, "PACS1", now=NOW),
     "ask postponed": lambda c, its: commitment.postpone(c, f"2.25.{ITS}", until=NOW, error="why"),
     "committed": lambda c, its: commitment.settle(c, f"2.25.{ITS}", _every(c), {}, now=NOW, wait_s=float),
     "lost": lambda c, its: commitment.settle(c, f"2.25.{ITS}", (), dict.fromkeys(_every(c), 1), now=NOW, wait_s=float),

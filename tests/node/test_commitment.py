@@ -35,7 +35,7 @@ from dicom_node.network.syntaxes import VERIFICATION
 from dicom_node.serving import service
 from dicom_node.serving.housekeeping import tidy
 from dicom_node.status import CommitmentStatus
-from dicom_node.store import commitment, outbox, purge
+from dicom_node.store import cancelling, commitment, outbox, purge
 from dicom_node.store.database import Connection
 from dicom_node.store.results import Version
 from dicom_node.store.tables import commitments, deliveries, instances, jobs, objects, series
@@ -210,7 +210,7 @@ def test_what_is_kept_back_just_before_the_question_is_not_asked_for(
     """What the destination then said to have lost would be sent again, to a patient who is no longer its own."""
     node, there = node_with(tmp_path), other()
     stored(node)
-    just_before_asking(monkeypatch, lambda connection: outbox.keep_back(connection, 1, now=NOW), node)
+    just_before_asking(monkeypatch, lambda connection: cancelling.keep_back(connection, 1, now=NOW), node)
     assert asker(node, peer(there.port)).tick() == 0
     assert there.asked == []
     assert [row.commitment for row in node.rows(deliveries)] == [None]

@@ -10,7 +10,7 @@ from lifecycle import WHOLE, Life, live, patched
 from living.checks import settle
 from living.world import World
 
-from dicom_node.store import choices, outbox, tables, whereabouts
+from dicom_node.store import cancelling, choices, tables, whereabouts
 from dicom_node.working.extras import Extras
 
 
@@ -61,8 +61,15 @@ def test_the_specification_sees_what_is_wrong(life: Life, spoil: Callable[[World
 
 BROKEN: dict[str, tuple[Any, str, object, str, dict[str, object], str]] = {
     "a report names no earlier one": (whereabouts, "predecessors", [], "up", {"later": True}, "an earlier run stands"),
-    "an earlier selection is still sent": (outbox, "supersede", None, "down", {"later": True}, "an earlier run stands"),
-    "nothing is kept back": (outbox, "keep_back", None, "down", {"patient": "P2"}, "is sent P1's object"),
+    "an earlier selection is still sent": (
+        cancelling,
+        "supersede",
+        None,
+        "down",
+        {"later": True},
+        "an earlier run stands",
+    ),
+    "nothing is kept back": (cancelling, "keep_back", None, "down", {"patient": "P2"}, "is sent P1's object"),
     "nothing is taken back": (Extras, "_withdrawals", [], "up", {"study": "1.2.2"}, "an earlier run stands"),
 }
 """What of the node does nothing, how the PACS is meanwhile, what a correction says, and what is seen."""

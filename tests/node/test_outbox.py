@@ -20,7 +20,7 @@ from dicom_node.delivering import reporting
 from dicom_node.delivering.sender import Sender
 from dicom_node.network.stand_in import StandInPacs
 from dicom_node.report import provenance, sr
-from dicom_node.store import destinations, outbox, purge, series, whereabouts
+from dicom_node.store import cancelling, destinations, outbox, purge, series, whereabouts
 from dicom_node.store.database import Connection
 from dicom_node.store.outbox import Delivery, MadeObject
 from dicom_node.store.tables import deliveries, jobs, objects
@@ -40,7 +40,7 @@ def run(node: Made, number: int, *kinds: str, to: str = "PACS1", also: Sequence[
     job = {"series_id": of_series, "run": number, "state": "reported", "priority": 0, "not_before": NOW, "tries": 1}
     with node.database.write() as connection:
         job_id = connection.execute(jobs.insert().values(job | {"created_at": NOW}).returning(jobs.c.id)).scalar_one()
-        outbox.supersede(connection, of_series, number, now=NOW)
+        cancelling.supersede(connection, of_series, number, now=NOW)
         for kind in kinds:
             content = f"{kind} of run {number}".encode()
             file, sha256 = node.spool.keep(content), hashlib.sha256(content).hexdigest()
@@ -189,7 +189,7 @@ def test_a_destination_that_is_gone_is_owed_nothing_and_the_others_are(node: Mad
     act(node, outbox.give_up, due(node, "GONE")[0], now=NOW, status=0x0124, error="not authorized")
     with node.database.write() as connection:
         assert whereabouts.owed(connection) == {"GONE": 1, "PACS1": 1}
-        assert outbox.cancel_for(connection, "GONE", now=NOW) == 1
+        assert cancelling.cancel_for(connection, "GONE", now=NOW) == 1
         assert whereabouts.owed(connection) == {"PACS1": 1}
     assert node.rows(jobs)[0].state == "delivered"
     assert len(due(node)) == 1
@@ -203,7 +203,7 @@ def test_a_destination_that_is_gone_is_not_waited_for_to_confirm_what_it_has(nod
     with node.database.write() as connection:
         assert purge.deletable(connection, quiet_since=later) == []
         assert whereabouts.owed(connection) == {"GONE": 1}
-        assert outbox.cancel_for(connection, "GONE", now=NOW) == 1
+        assert cancelling.cancel_for(connection, "GONE", now=NOW) == 1
         assert whereabouts.owed(connection) == {}
         assert len(purge.deletable(connection, quiet_since=later)) == 1
 
@@ -215,7 +215,7 @@ def test_what_is_not_owed_any_more_is_neither_begun_nor_replaced(node: Made) -> 
     run(node, 1, "report")
     (delivery,) = due(node)
     with node.database.write() as connection:
-        assert outbox.cancel(connection, 1, now=NOW) == 1
+        assert cancelling.cancel(connection, 1, now=NOW) == 1
     assert node.rows(jobs)[0].state == "delivered"  # it owes nothing more
     assert not act(node, outbox.begin, delivery, now=NOW)
     assert not act(node, outbox.replace, delivery, "2.25.77", store, now=NOW)
@@ -407,5 +407,5 @@ def test_a_run_of_which_only_a_withdrawal_is_sent_is_no_predecessor(node: Made) 
     act(node, outbox.delivered, due(node)[0], 0, now=NOW)
     run(node, 2, "report", "withdrawal")
     with node.database.write() as connection:
-        outbox.keep_back(connection, 1, now=NOW)
+        cancelling.keep_back(connection, 1, now=NOW)
         assert named(connection, 3) == ["2.25.12"]
