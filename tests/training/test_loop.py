@@ -68,7 +68,7 @@ def same_weights(first, second):
             "learning_rate": 0.01,
             "sampling": "plain",
             "steps": 0,
-            "epochs": 0.7,
+            "epochs": 0.4,
             "augmentation": "paper",
             "drop_path": 0.2,
             "precision": "fp16",
