@@ -298,6 +298,23 @@ def test_noise_is_that_of_means_over_two_millimetres_and_edges_are_none() -> Non
     assert measured(oval(scale=0.1) + noise).noise_hu == 0.0, "too little of it to tell"
 
 
+@pytest.mark.parametrize(
+    ("wrong", "said"), [((0.5, 0.0), "17.4"), ((1.0, -24.0), "10.8"), ((2.0, 0.0), "69.6"), ((1, 24), "58.8")]
+)
+def test_values_by_which_a_bleed_would_pass_for_brain_are_doubted(wrong: tuple[float, float], said: str) -> None:
+    """A slope that is twice or half the right one; -1024 for an intercept of -1000."""
+    slope, intercept = wrong
+    contents = [replace(one, brain_hu=34.8 * slope + intercept) for one in WHOLE]
+    (doubt,) = doubts(contents, assign_regions(contents))
+    assert doubt == f"brain measures {said} HU, not 18 to 50: the values may be wrong throughout"
+
+
+def test_a_slice_of_unusual_values_is_not_doubted_for_them() -> None:
+    """A swollen slice, one full of blood."""
+    contents = [*WHOLE[:3], replace(WHOLE[3], brain_hu=12.0), replace(WHOLE[4], brain_hu=66.0), *WHOLE[5:]]
+    assert doubts(contents, assign_regions(contents)) == ()
+
+
 def test_noise_in_which_a_bleed_is_not_seen_is_doubted() -> None:
     """Too little light between the petrous bones, or the streaks of metal; of no matter in the neck."""
     noisy = replace(WHOLE[2], noise_hu=NOISY_HU + 1)

@@ -244,6 +244,13 @@ def test_shifted_values_are_refused_with_the_cause(node: Made, intercept: int, s
     assert said in job.reason
 
 
+@pytest.mark.parametrize("wrong", [{"RescaleSlope": "0.5"}, {"RescaleSlope": "2"}, {"RescaleIntercept": "-24"}])
+def test_slightly_wrong_values_are_not_absent(node: Made, wrong: dict[str, str]) -> None:
+    outcome, reasons = concluded(node, head_series(**wrong))
+    assert outcome == "undetermined"
+    assert "the values may be wrong throughout" in reasons
+
+
 @pytest.mark.parametrize("frozen", [range(9, 12), (10, 14)])
 def test_one_picture_at_two_places_is_not_absent(node: Made, frozen: Sequence[int]) -> None:
     """As where a program filled the places of images that it lacked, or wrote one over and over."""
