@@ -23,6 +23,7 @@ from pydicom import uid
 
 from dtvit.reading import headervalues as values
 from dtvit.reading.codestream import codestream
+from dtvit.reading.encapsulation import frames_of
 from dtvit.reading.headervalues import UnreadableSlice
 from dtvit.reading.parsing import BROKEN, OVERLAYS, SINGLE_FRAME, is_plain, parse
 from dtvit.reading.rle import unpack
@@ -35,6 +36,7 @@ MULTI_FRAME = frozenset({uid.EnhancedCTImageStorage, uid.LegacyConvertedEnhanced
 MAX_SIDE = 2048  # the largest matrix any CT scanner reconstructs; 4 mebipixels bound what one slice may cost
 MAX_FRAMES = 2048  # a head at 0.1 mm; beyond that the number is false, or this is not a head
 MAX_READ_PIXELS = 512 * 1024 * 1024  # `read` returns all frames at once: 2 GiB as float32
+GREY = ("MONOCHROME1", "MONOCHROME2")  # a palette's numbers of colours are no Hounsfield units
 MAX_TILES = 1024  # a JPEG 2000 decoder allocates for each tile before it sees data
 # Said of a frame whose pixels are not a slice of what was scanned, by Frame Type (C.8.16.1) or by how it was made
 # (C.8.16.2). An axial reformat is a slice (MPR, RESAMPLED), and so is a mean.
@@ -147,14 +149,19 @@ class CTObject:
                 raise UnreadableSlice(f"{name} is {value}, but a CT slice has 16 to {limit}")
         if not 1 <= self.frames <= MAX_FRAMES or (self.frames > 1 and not self._multi):
             raise UnreadableSlice(f"Number of Frames is {self.frames}, which this kind of object cannot have")
-        if values.integer(ds, "SamplesPerPixel", 1) != 1:
-            raise UnreadableSlice("the pixels are in colour, but CT has one sample per pixel")
+        shown_as = str(ds.get("PhotometricInterpretation") or GREY[1]).strip().upper()
+        if values.integer(ds, "SamplesPerPixel", 1) != 1 or shown_as not in GREY:
+            raise UnreadableSlice("the pixels are in colour, but those of CT are grey")
+        if ds.get("PhotometricInterpretation") != shown_as:
+            ds.PhotometricInterpretation = shown_as  # no decoder works without, and it changes no value
         allocated, stored = values.integer(ds, "BitsAllocated"), values.integer(ds, "BitsStored")
         if allocated not in (8, 16, 32) or not 1 <= stored <= allocated:
             raise UnreadableSlice(f"{stored} bits stored in {allocated} allocated is not a CT encoding")
         if "PixelData" not in ds:
             raise UnreadableSlice("the object holds no pixels")
-        if not self._syntax.is_compressed:
+        if self._syntax.is_compressed:
+            self._encoded = frames_of(ds.PixelData, self.frames)  # all at once: each would take going through them all
+        else:
             needed, there = self.frames * self.rows * self.columns * (allocated // 8), len(ds.PixelData)
             if there < needed:
                 raise UnreadableSlice(f"pixels are cut short: {needed} bytes announced, {there} present")
@@ -235,16 +242,22 @@ class CTObject:
 
     def _decoded(self, index: int) -> npt.NDArray[Any]:
         """The frame as its decoder gives it: the quickest of those that know the syntax, and if that fails, any."""
-        from pydicom.encaps import get_frame
+        from pydicom.encaps import encapsulate
         from pydicom.pixels import get_decoder
 
-        ds, decoder = self._dataset, get_decoder(self._syntax)
         if self._syntax == uid.RLELossless and is_plain(self._dataset):
-            unpacked = unpack(get_frame(ds.PixelData, index, number_of_frames=self.frames), self.rows, self.columns)
+            unpacked = unpack(self._encoded[index], self.rows, self.columns)
             if unpacked is not None:
-                return unpacked.view(f"<{'ui'[ds.PixelRepresentation]}2")
+                return unpacked.view(f"<{'ui'[self._dataset.PixelRepresentation]}2")
+        ds = self._dataset
+        if self._syntax.is_compressed:  # as if there were no other frame: what is decoded is what was checked
+            ds = ds.group_dataset(0x0028)
+            ds.NumberOfFrames, ds.PixelData = 1, encapsulate([self._encoded[index]], has_bot=False)
+            index = 0
         # pydicom cuts to Bits Stored without asking (correct_unused_bits); `interpret` asks
-        as_array = functools.partial(decoder.as_array, ds, index=index, raw=True, correct_unused_bits=False)
+        as_array = functools.partial(
+            get_decoder(self._syntax).as_array, ds, index=index, raw=True, correct_unused_bits=False
+        )
         if self._syntax in _QUICKEST:
             with contextlib.suppress(RuntimeError):
                 return np.asarray(as_array(decoding_plugin=_QUICKEST[self._syntax])[0])
@@ -262,10 +275,7 @@ class CTObject:
 
     def _check_codestream(self, index: int) -> None:
         """Refuse a frame whose own header asks the decoder for more than the data set announces."""
-        from pydicom.encaps import get_frame
-
-        data = get_frame(self._dataset.PixelData, index, number_of_frames=self.frames)
-        found = codestream(data)
+        found = codestream(self._encoded[index])
         if found is None:
             if self._syntax == uid.RLELossless:
                 return  # no header of its own; grows 64-fold at most

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from pydicom import uid
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.encaps import encapsulate
+from pydicom.encaps import encapsulate, encapsulate_extended, get_frame
 from pydicom.sequence import Sequence
 
 from dtvit.ct import CTObject, CTSlice, UnreadableSlice, order, read
@@ -289,7 +289,8 @@ def test_sizes_that_cannot_be_are_refused_before_anything_is_allocated() -> None
     assert "Frames" in refused(made(NumberOfFrames=2_000_000_000))
     assert "bits" in refused(made(BitsStored=40))
     assert "bits" in refused(made(BitsAllocated=12, BitsStored=12))
-    assert "in colour" in refused(made(SamplesPerPixel=3))
+    for coloured in ({"SamplesPerPixel": 3}, {"PhotometricInterpretation": "PALETTE COLOR"}):
+        assert "in colour" in refused(made(**coloured))
 
 
 def jpeg_2000_of(rows: int, columns: int, tile: int) -> bytes:
@@ -352,6 +353,28 @@ def test_a_frame_in_a_jp2_wrapping_is_read() -> None:
     ds.PixelData = encapsulate([plain.getvalue()])
     ds["PixelData"].is_undefined_length = True
     assert CTObject(written(ds)).slice(0).hu.shape == (64, 96)
+
+
+@pytest.mark.parametrize("said", [None, ""])
+def test_what_need_not_be_known_costs_no_slice(said: str | None) -> None:
+    assert (one(made(PhotometricInterpretation=said)).hu == 40.0).all()
+
+
+@pytest.mark.parametrize("syntax", [uid.RLELossless, uid.JPEGLSLossless, uid.JPEG2000Lossless])
+def test_a_wrong_offset_table_costs_no_frame_and_exchanges_none(syntax: str) -> None:
+    stored = np.random.default_rng(0).integers(-900, 2000, (3, 64, 96), dtype=np.int16)
+    streams = []
+    for frame in stored:
+        ds = made(frame)
+        ds.compress(syntax, generate_instance_uid=False)
+        streams.append(get_frame(ds.PixelData, 0, number_of_frames=1))
+    ds = enhanced()
+    ds.file_meta.TransferSyntaxUID = syntax
+    ds.PixelData, offsets, lengths = encapsulate_extended(streams)
+    ds["PixelData"].VR, ds["PixelData"].is_undefined_length = "OB", True
+    ds.ExtendedOffsetTable, ds.ExtendedOffsetTableLengths = offsets[8:] + offsets[:8], lengths
+    for frame, found in zip(stored, read(written(ds)), strict=True):
+        assert (found.hu == np.maximum(frame - 1024.0, -1024)).all()
 
 
 def test_a_deflated_bomb_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
