@@ -74,6 +74,8 @@ class CTSlice:
     """Direction cosines of a row and of a column (C.7.6.2.1.1); None if they are missing or not unit vectors."""
     tilt_deg: float | None
     """Gantry/Detector Tilt, or the angle between slice and axial plane; for people: nothing is computed from it."""
+    corner_mm: tuple[float, float, float] | None = None
+    """Image Position (Patient): where the first pixel lies."""
 
     @property
     def normal(self) -> tuple[float, float, float] | None:
@@ -186,7 +188,7 @@ class CTObject:
         if self._multi:
             _check_kind(groups)
         orientation = values.orientation(groups.get("PlaneOrientationSequence", "ImageOrientationPatient"))
-        position = values.numbers(groups.get("PlanePositionSequence", "ImagePositionPatient"), 3)
+        corner = values.position(groups.get("PlanePositionSequence", "ImagePositionPatient"))
         thickness = values.number(groups.get("PixelMeasuresSequence", "SliceThickness"))
         return CTSlice(
             sop_class_uid=self._sop_class,
@@ -197,10 +199,11 @@ class CTObject:
             pixel_mm=values.pixel_mm(groups.get("PixelMeasuresSequence", "PixelSpacing"), self.rows, self.columns),
             thickness_mm=thickness if thickness is not None and 0 < thickness <= 100 else None,
             position_mm=None
-            if orientation is None or position is None
-            else float(np.dot(values.headward(orientation), position)),
+            if orientation is None or corner is None
+            else float(np.dot(values.headward(orientation), corner)),
             orientation=orientation,
             tilt_deg=values.tilt(groups.get("CTAcquisitionDetailsSequence", "GantryDetectorTilt"), orientation),
+            corner_mm=corner,
         )
 
     def _hounsfield(self, groups: _Groups, index: int) -> npt.NDArray[np.float32]:

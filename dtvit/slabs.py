@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 SLAB_MM = 5.0  # as thick as most slices of the papers' data
 THIN_MM = 4.0  # from this thickness on, slices are seen as they are
+ALIGNED_MM = 3.0  # a gantry that leans by 30 degrees moves the pixels of a slice 4.5 mm away by 2.6
+PARALLEL = 0.02  # between direction cosines: one degree, as in `dicom_node.anatomy`
 
 
 def weights(positions_mm: Sequence[float], thicknesses_mm: Sequence[float | None]) -> list[dict[int, float]]:
@@ -84,4 +86,17 @@ def slab(one: CTSlice, members: Sequence[tuple[CTSlice, float]]) -> Slab:
 
 
 def _is_alike(one: CTSlice, other: CTSlice) -> bool:
-    return one.hu.shape == other.hu.shape and one.pixel_mm == other.pixel_mm
+    return one.hu.shape == other.hu.shape and one.pixel_mm == other.pixel_mm and _lies_over(one, other)
+
+
+def _lies_over(one: CTSlice, other: CTSlice) -> bool:
+    """Whether the same pixel is the same place beside the slice: two scans in one series are often centred otherwise,
+    and one image may be turned or mirrored against the next."""
+    if one.orientation is None or other.orientation is None or one.normal is None:
+        return one.orientation == other.orientation
+    if max(abs(a - b) for a, b in zip(one.orientation, other.orientation, strict=True)) > PARALLEL:
+        return False
+    if one.corner_mm is None or other.corner_mm is None:
+        return True
+    apart = np.subtract(other.corner_mm, one.corner_mm)
+    return bool(np.linalg.norm(apart - np.dot(apart, one.normal) * np.array(one.normal)) < ALIGNED_MM)

@@ -68,6 +68,11 @@ def pixel_mm(value: Any, rows: int, columns: int) -> tuple[float, float]:
     return spacing[0], spacing[1]
 
 
+def position(value: Any) -> tuple[float, float, float] | None:
+    found = numbers(value, 3)
+    return None if found is None else (found[0], found[1], found[2])
+
+
 def orientation(value: Any) -> tuple[float, float, float, float, float, float] | None:
     cosines = numbers(value, 6)
     if cosines is None:

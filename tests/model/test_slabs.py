@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -76,6 +77,26 @@ def test_only_pixels_in_the_same_places_are_averaged() -> None:
     assert (one.hu == 30.0).all()
     alone = slab(one, [(one, 1.0)])
     assert (alone.averaged, alone.hu is one.hu) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("changed", "averaged"),
+    [
+        ({"corner_mm": (-100.0, -80.0, 1.0)}, 2),
+        ({"corner_mm": (-100.2, -80.0, 1.0)}, 2),  # rounded, or computed anew from slice to slice
+        ({"corner_mm": (-100.0, -82.6, 4.5)}, 2),  # a gantry that leans
+        ({"corner_mm": (-80.0, -80.0, 1.0)}, 1),  # another scan, centred otherwise
+        ({"corner_mm": (-100.0, -90.0, 1.0)}, 1),
+        ({"orientation": (-1.0, 0.0, 0.0, 0.0, 1.0, 0.0), "corner_mm": (100.0, -80.0, 1.0)}, 1),
+        ({"orientation": (1.0, 0.0, 0.0, 0.0, -1.0, 0.0), "corner_mm": (-100.0, 80.0, 1.0)}, 1),
+        ({"orientation": (1.0, 0.0, 0.0, 0.0, 0.9999, -0.0141), "corner_mm": (-100.0, -80.0, 1.0)}, 2),
+        ({"orientation": None}, 1),
+    ],
+)
+def test_a_slice_that_lies_otherwise_is_not_averaged(changed: dict[str, Any], averaged: int) -> None:
+    one = replace(a_slice(30.0), corner_mm=(-100.0, -80.0, 0.0))
+    other = replace(a_slice(90.0), **changed)
+    assert slab(one, [(one, 0.5), (other, 0.5)]).averaged == averaged
 
 
 def test_the_model_sees_the_slab_within_the_head_of_the_slice() -> None:

@@ -94,6 +94,17 @@ def test_the_report_goes_by_the_mean_of_neighbours(node: Made) -> None:
     assert f"{len(brain)} of {len(found)} images {WHY}" in told.limits
 
 
+def test_two_scans_that_are_centred_otherwise_are_not_averaged_into_one_another(node: Made) -> None:
+    datasets = thin_series()
+    for ds in datasets[12:]:
+        x, *rest = ds.ImagePositionPatient
+        ds.ImagePositionPatient = [float(x) + 20.0, *rest]
+    node.accept(*datasets)
+    node.tick_after(31)
+    node.work(node.worker(Seeing()))
+    assert [r.averaged for r in ordered(node)[10:14]] == [3, 2, 2, 3]
+
+
 def test_thick_slices_are_judged_as_they_are(node: Made) -> None:
     node.accept(*head_series())
     node.tick_after(31)
