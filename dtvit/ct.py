@@ -145,7 +145,7 @@ class CTObject:
         self._multi = self._sop_class in MULTI_FRAME
         self._syntax = ds.file_meta.TransferSyntaxUID
         self.rows, self.columns = values.integer(ds, "Rows"), values.integer(ds, "Columns")
-        self.frames = values.integer(ds, "NumberOfFrames", 1)
+        self.frames = max(values.integer(ds, "NumberOfFrames", 1), self._described())
         for name, value, limit in (("Rows", self.rows, MAX_SIDE), ("Columns", self.columns, MAX_SIDE)):
             if not 16 <= value <= limit:
                 raise UnreadableSlice(f"{name} is {value}, but a CT slice has 16 to {limit}")
@@ -164,9 +164,21 @@ class CTObject:
         if self._syntax.is_compressed:
             self._encoded = frames_of(ds.PixelData, self.frames)  # all at once: each would take going through them all
         else:
-            needed, there = self.frames * self.rows * self.columns * (allocated // 8), len(ds.PixelData)
-            if there < needed:
-                raise UnreadableSlice(f"pixels are cut short: {needed} bytes announced, {there} present")
+            self._check_length(0)
+
+    def _described(self) -> int:
+        """How many frames of an Enhanced CT have functional groups: none of them is passed over for a false number."""
+        groups = self._dataset.get("PerFrameFunctionalGroupsSequence") if self._multi else None
+        return len(groups) if isinstance(groups, pydicom.Sequence) else 0
+
+    def _check_length(self, index: int) -> None:
+        """Of uncompressed pixels; those of the frames behind this one may be missing."""
+        needed, there = (index + 1) * self._frame_bytes(), len(self._dataset.PixelData)
+        if there < needed:
+            raise UnreadableSlice(f"pixels are cut short: {needed} bytes announced, {there} present")
+
+    def _frame_bytes(self) -> int:
+        return self.rows * self.columns * (values.integer(self._dataset, "BitsAllocated") // 8)
 
     def slice(self, index: int) -> CTSlice:
         """Decode the frame with this 0-based index; raises UnreadableSlice for this frame alone."""
@@ -233,9 +245,12 @@ class CTObject:
             if not get_decoder(self._syntax).is_available:
                 raise UnreadableSlice(f"{self._syntax.name} pixels cannot be decoded: no decoder for them is installed")
             self._check_codestream(index)
-        elif is_plain(self._dataset):
-            kind, count = f"<{'ui'[ds.PixelRepresentation]}2", self.rows * self.columns
-            return self._interpreted(np.frombuffer(ds.PixelData, kind, count, index * count * 2).reshape(self.rows, -1))
+        else:
+            self._check_length(index)
+            if is_plain(ds):
+                kind, count = f"<{'ui'[ds.PixelRepresentation]}2", self.rows * self.columns
+                pixels = np.frombuffer(ds.PixelData, kind, count, index * count * 2)
+                return self._interpreted(pixels.reshape(self.rows, -1))
         array = self._decoded(index)
         if array.shape != (self.rows, self.columns) or array.dtype.kind not in "iu":
             raise UnreadableSlice("the decoded pixels do not have the announced size")
@@ -245,26 +260,36 @@ class CTObject:
 
     def _decoded(self, index: int) -> npt.NDArray[Any]:
         """The frame as its decoder gives it: the quickest of those that know the syntax, and if that fails, any."""
-        from pydicom.encaps import encapsulate
         from pydicom.pixels import get_decoder
 
         if self._syntax == uid.RLELossless and is_plain(self._dataset):
             unpacked = unpack(self._encoded[index], self.rows, self.columns)
             if unpacked is not None:
                 return unpacked.view(f"<{'ui'[self._dataset.PixelRepresentation]}2")
-        ds = self._dataset
-        if self._syntax.is_compressed:  # as if there were no other frame: what is decoded is what was checked
-            ds = ds.group_dataset(0x0028)
-            ds.NumberOfFrames, ds.PixelData = 1, encapsulate([self._encoded[index]], has_bot=False)
-            index = 0
         # pydicom cuts to Bits Stored without asking (correct_unused_bits); `interpret` asks
         as_array = functools.partial(
-            get_decoder(self._syntax).as_array, ds, index=index, raw=True, correct_unused_bits=False
+            get_decoder(self._syntax).as_array, self._alone(index), index=0, raw=True, correct_unused_bits=False
         )
         if self._syntax in _QUICKEST:
             with contextlib.suppress(RuntimeError):
                 return np.asarray(as_array(decoding_plugin=_QUICKEST[self._syntax])[0])
         return np.asarray(as_array()[0])
+
+    def _alone(self, index: int) -> pydicom.Dataset:
+        """A frame as if there were no other: what is decoded is what was checked, and what others lack costs it
+        nothing."""
+        from pydicom.encaps import encapsulate
+
+        pixels = self._dataset["PixelData"]
+        alone = self._dataset.group_dataset(0x0028)
+        alone.NumberOfFrames = 1
+        if self._syntax.is_compressed:
+            content = encapsulate([self._encoded[index]], has_bot=False)
+        else:
+            size = self._frame_bytes()
+            content = pixels.value[index * size : (index + 1) * size]
+        alone.add_new(pixels.tag, pixels.VR, content + b"\0" * (len(content) % 2))
+        return alone
 
     def _interpreted(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
         ds = self._dataset

@@ -170,7 +170,7 @@ def read(of: Elements) -> Facts:
         orientation=orientation,  # type: ignore[arg-type]
         instance_number=of.integer("InstanceNumber"),
         series_number=of.integer("SeriesNumber"),
-        frames=max(1, of.integer("NumberOfFrames") or 1),
+        frames=max(1, of.integer("NumberOfFrames") or 1, frames.described),
         rows=of.integer("Rows"),
         columns=of.integer("Columns"),
         acquired=None if acquired is None else acquired.isoformat(),
@@ -220,6 +220,11 @@ class _Frames:
     def __init__(self, of: Elements) -> None:
         self._shared = of.items(_SHARED, most=1)
         self._each = of.items(_EACH, most=_MOST_FRAMES)
+
+    @property
+    def described(self) -> int:
+        """How many have functional groups of their own, whatever Number of Frames says."""
+        return len(self._each)
 
     def text(self, *path: str) -> str | None:
         """As `most`; the path as for `within`."""

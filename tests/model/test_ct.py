@@ -493,6 +493,32 @@ def test_a_broken_frame_costs_itself_and_is_named() -> None:
     assert caught.value.frame == 2
 
 
+def encoded_as(syntax: str, ds: Dataset) -> Dataset:
+    """A data set of `made` in another uncompressed syntax."""
+    ds.PixelData = ds.pixel_array.astype(">i2" if syntax == uid.ExplicitVRBigEndian else "<i2").tobytes()
+    ds.file_meta.TransferSyntaxUID = syntax
+    return ds
+
+
+@pytest.mark.parametrize("said", [1, 2, None])
+@pytest.mark.parametrize("syntax", [uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian])
+def test_no_frame_is_passed_over_for_a_false_number(said: int | None, syntax: str) -> None:
+    ds = encoded_as(syntax, enhanced())
+    ds.NumberOfFrames = said
+    assert [float(s.hu[0, 0]) for s in read(written(ds))] == [1.0, 2.0, 3.0]
+
+
+@pytest.mark.parametrize("syntax", [uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian])
+def test_frames_whose_pixels_did_not_come_cost_no_others(syntax: str) -> None:
+    ds = encoded_as(syntax, enhanced())
+    ds.PixelData = ds.PixelData[:-2]
+    image = CTObject(written(ds))
+    assert [float(image.slice(i).hu[0, 0]) for i in (0, 1)] == [1.0, 2.0]
+    with pytest.raises(UnreadableSlice, match="cut short") as caught:
+        image.slice(2)
+    assert caught.value.frame == 3
+
+
 def test_slices_are_ordered_by_position_and_none_is_dropped() -> None:
     slices = [one(made(ImagePositionPatient=[0, 0, z], InstanceNumber=n)) for z, n in ((10, 1), (0, 2), (5, 4), (5, 3))]
     placeless = one(made(ImagePositionPatient=None, InstanceNumber=9))

@@ -139,6 +139,21 @@ def test_a_multi_frame_head_is_judged_like_any_other(node: Made) -> None:
     assert concluded(node, [enhanced(head_series())]) == ("absent", "")
 
 
+@pytest.mark.parametrize("said", [None, 10])
+def test_a_false_number_of_frames_costs_none(node: Made, said: int | None) -> None:
+    assert concluded(node, [changed(enhanced(head_series()), NumberOfFrames=said)]) == ("absent", "")
+
+
+def test_frames_that_did_not_come_are_left_out_by_name(node: Made) -> None:
+    whole = enhanced(head_series())
+    outcome, reasons = concluded(node, [changed(whole, PixelData=whole.PixelData[: -9 * 128 * 128 * 2])])
+    assert outcome == "undetermined"
+    assert "9 slices of unknown content" in reasons
+    left_out = {s["frame"]: s["left_out"] for s in node.rows(jobs)[-1].findings["slices"] if s["region"] == "unknown"}
+    assert list(left_out) == list(range(14, 23))
+    assert all("cut short" in why for why in left_out.values())
+
+
 def test_frames_that_parts_of_a_concatenation_number_alike_are_told_by_their_position(node: Made) -> None:
     datasets = head_series()
     second = changed(enhanced(datasets[10:]), InstanceNumber=datasets[0].InstanceNumber)
