@@ -11,7 +11,7 @@ import pytest
 from dtvit import preprocess, turning
 from dtvit.brain.selection import classify_content
 from dtvit.ct import CTSlice
-from dtvit.slabs import slab, weights
+from dtvit.slabs import MOST_BESIDE, slab, weights
 
 
 def a_slice(value: float, *, side: int = 8, pixel_mm: float = 0.5) -> CTSlice:
@@ -65,6 +65,15 @@ def test_two_images_of_one_place_do_not_stand_for_each_other() -> None:
     assert [list(each) for each in found] == [[0, 2], [1, 2], [0, 1, 2]]
     assert weights([0.0, 0.0], [None, None]) == [{0: 1.0}, {1: 1.0}]
     assert weights([], []) == []
+
+
+def test_of_thousands_of_slices_in_one_place_a_few_are_averaged() -> None:
+    found = weights([0.0011 * i for i in range(4000)], [1.0] * 4000)
+    assert max(len(each) for each in found) == 2 * MOST_BESIDE + 1
+    assert sum(found[2000].values()) == pytest.approx(1.0)
+    assert list(found[2000])[MOST_BESIDE - 1 : MOST_BESIDE + 2] == [1954, 2000, 2046], (
+        "the nearest, and none at its place"
+    )
 
 
 def test_only_pixels_in_the_same_places_are_averaged() -> None:
