@@ -595,6 +595,17 @@ def test_a_time_limit_used_up_by_the_first_lessons_is_reported(tmp_path, data):
         fit(recipe(first_lessons=10), settings(tmp_path, max_time=1e-6), data, SOURCE, quiet)
 
 
+def test_first_lessons_are_not_given_again_when_a_run_that_ended_after_them_goes_on(tmp_path, data):
+    with pytest.raises(UnusableRun, match=r"no step .*--max-time"):
+        fit(recipe(first_lessons=10), settings(tmp_path, max_time=1e-6), data, SOURCE, quiet)
+    said = []
+    fit(recipe(first_lessons=10), settings(tmp_path), data, SOURCE, said.append)
+    assert "continuing from step 0" in said
+    assert not [each for each in said if each.startswith("first lessons")]
+    fit(recipe(first_lessons=10), settings(tmp_path / "at once"), data, SOURCE, quiet)
+    assert same_weights(tmp_path / "drawn.safetensors", tmp_path / "at once" / "drawn.safetensors")
+
+
 def test_a_look_sees_whole_patients_of_both_classes_even_if_the_list_is_sorted(data):
     by_label = data.take(np.argsort(data.presence, kind="stable"))
     chosen = looking.some(by_label, recipe(validation_slices=12))

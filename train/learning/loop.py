@@ -152,6 +152,7 @@ class Run:
         self.elapsed_s = time.monotonic() - started
         if cost:
             self.say(f"first lessons: loss {cost:.3f} after {self.elapsed_s:.0f} s")
+            self.save()  # minutes, which a run that ends before its first save would take again
 
     def _together(self) -> torch.nn.Module | Graphed:
         """What training calls: the learner; with several ranks, all begin as the first and average their gradients."""
