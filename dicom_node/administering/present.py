@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from dicom_node.offline import Classified
 
 OUTCOME_STYLE = {"present": "bold red", "absent": "green", "undetermined": "yellow", "not evaluated": "yellow"}
+CHECKPOINT_FIGURES = ("training", "metrics", "statistics")
 
 
 def age(seconds: float | None) -> str:
@@ -154,15 +155,24 @@ def when(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
-def mapping(console: Console, known: Mapping[str, Any]) -> None:
+def checkpoint(console: Console, known: Mapping[str, Any]) -> None:
+    """What a checkpoint says of itself, less the hundreds of figures of its training."""
     table = Table(show_header=False)
+    table.add_column()
+    table.add_column(overflow="fold")  # a digest is compared as a whole
     for key, value in known.items():
+        if key in CHECKPOINT_FIGURES:
+            continue
         if isinstance(value, Mapping):
             value = "\n".join(f"{k}: {v}" for k, v in value.items())
         elif isinstance(value, list | tuple):
-            value = ", ".join(map(str, value))
+            value = ("\n" if key == "limits" else ", ").join(map(str, value))
         table.add_row(key.replace("_", " "), escape(str(value)))
     console.print(table)
+    console.print(
+        f"not shown: {', '.join(CHECKPOINT_FIGURES)}; see --json, or the card that dicom-node export writes",
+        soft_wrap=True,
+    )
 
 
 def classified(console: Console, results: Sequence[Classified]) -> None:

@@ -41,7 +41,7 @@ def model_info(checkpoint: Path | None, config_path: Path, as_json: bool) -> Non
     if as_json:
         click.echo(json.dumps(known, indent=2))
     else:
-        present.mapping(Console(), known)
+        present.checkpoint(Console(), known)
 
 
 @click.command()

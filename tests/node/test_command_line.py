@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -347,4 +348,17 @@ def test_model_info_reads_the_configured_checkpoint(folder: Path):
     code, said = run(folder, "model", "info", "--json")
     assert code == 0
     assert json.loads(said)["name"] == "untrained"
-    assert "NOT FOR CLINICAL USE" in run(folder, "model", "info")[1]
+    shown = run(folder, "model", "info")[1]
+    assert "NOT FOR CLINICAL USE" in shown
+
+
+def test_model_info_fits_a_screen_and_says_where_the_rest_is(tmp_path: Path):
+    """Of the shipped checkpoint: its metrics alone are a thousand numbers."""
+    code, shown = run(tmp_path, "model", "info")
+    assert code == 0
+    assert len(shown.splitlines()) < 70
+    assert "present_at: 0.7" in shown
+    assert "not shown: training, metrics, statistics" in shown
+    known = json.loads(run(tmp_path, "model", "info", "--json")[1])
+    assert {"training", "metrics", "statistics"} <= known.keys()
+    assert known["sha256"] in re.sub(r"\W", "", shown)
