@@ -254,6 +254,21 @@ def test_a_subset_keeps_whole_kinds_and_few_slices(data, tmp_path):
     assert {(row.path, row.ich, row.location) for row in small.rows} == {(r.path, r.ich, r.location) for r in data.rows}
 
 
+def test_a_subset_takes_a_patient_for_what_their_slices_show_whichever_comes_first(tmp_path):
+    """Where slices are labelled one by one, most patients who bled begin with a slice without blood."""
+    lines = ["path,patient_id,ich,location"]
+    for number, place in enumerate([""] * 20 + ["deep"] * 12 + ["lobar"] * 8):
+        for name, label in (("a", ",0,"), ("b", f",1,{place}" if place else ",0,")):
+            Image.fromarray(np.full((32, 32), 1 + number, np.uint8)).save(tmp_path / f"{number}{name}.png")
+            lines.append(f"{number}{name}.png,patient {number}{label}")
+    (tmp_path / "manifest.csv").write_text("\n".join(lines) + "\n")
+    (tmp_path / "subset.csv").write_bytes(subset.as_csv(manifest.read(tmp_path / "manifest.csv")))
+    small = manifest.read(tmp_path / "subset.csv").rows
+    assert len({row.patient_id for row in small}) == 14 + 10 + 6
+    assert sum(row.location == "deep" for row in small) == 10
+    assert sum(row.location == "lobar" for row in small) == 6
+
+
 def test_the_command_reports_bad_data_and_makes_nothing(tmp_path, capsys):
     (tmp_path / "manifest.csv").write_text("path,patient_id,ich\na.png,a,1\n")
     assert main(["--data", str(tmp_path / "manifest.csv"), "--output", str(tmp_path / "out")], "reproduce") == 1

@@ -20,7 +20,7 @@ def as_csv(found: Manifest) -> bytes:
         of_patient.setdefault(row.patient_id, []).append(row)
     of_kind: dict[str, list[str]] = {name: [] for name in PATIENTS}
     for patient in sorted(of_patient):
-        of_kind.setdefault(kind(of_patient[patient][0]), []).append(patient)
+        of_kind.setdefault(kind(_telling(of_patient[patient])), []).append(patient)
     chosen = sorted(
         patient
         for name, patients in of_kind.items()
@@ -33,3 +33,8 @@ def as_csv(found: Manifest) -> bytes:
         places = np.unique(np.linspace(0, len(rows) - 1, min(SLICES, len(rows))).round().astype(int)).tolist()
         lines += [[getattr(rows[place], name) for name in columns] for place in places]
     return csvfile.encoded(lines)
+
+
+def _telling(rows: list[Row]) -> Row:
+    """The first that bleeds; of a patient without, the first with a label."""
+    return max(rows, key=lambda row: -1 if row.ich is None else row.ich)
