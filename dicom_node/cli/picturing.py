@@ -31,7 +31,7 @@ def brace(folder: Path, out: Path, mode: str) -> None:
 @click.option(
     "--labels",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="CSV with ich, location, and SOPInstanceUID, SeriesInstanceUID, StudyInstanceUID or PatientID.",
+    help="CSV with ich, location, and path, SOPInstanceUID, SeriesInstanceUID, StudyInstanceUID or PatientID.",
 )
 @click.option(
     "--key",
