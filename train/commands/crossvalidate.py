@@ -49,7 +49,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
     add("--recipe", default="robust", help="a shipped recipe, or a TOML file of your own [robust]")
     add("--data", type=Path, required=True, metavar="MANIFEST", help="CSV that lists the pictures (docs/data.md)")
     add("--output", type=Path, required=True, metavar="DIR", help="folder for trainings, tables and the checkpoint")
-    add("--folds", type=between(3, 99), default=5, metavar="N", help="how many folds [5]")
+    add("--folds", type=between(3, 99), default=5, metavar="N", help="how many folds, three at least [5]")
     add("--repeats", type=between(1, 99), default=1, metavar="N", help="how many rounds of folds, each dealt anew [1]")
     add("--final", action="store_true", help="also train on all patients, with the folds' thresholds and figures")
     add("--finish", metavar="RECIPE", help="with --final: a second course for that model, such as robust-finish")
