@@ -7,8 +7,6 @@ before anything is allocated, and a compressed frame's own size is read before a
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import math
 import warnings
 from collections.abc import Iterator, Sequence
@@ -22,12 +20,10 @@ import pydicom
 from pydicom import uid
 
 from dtvit.reading import headervalues as values
-from dtvit.reading.codestream import codestream
-from dtvit.reading.encapsulation import frames_of
 from dtvit.reading.headervalues import UnreadableSlice
-from dtvit.reading.parsing import BROKEN, OVERLAYS, SINGLE_FRAME, is_plain, parse
-from dtvit.reading.rle import unpack
-from dtvit.reading.storedvalues import as_stored, interpret
+from dtvit.reading.parsing import BROKEN, SINGLE_FRAME, parse
+from dtvit.reading.pixels import Pixels
+from dtvit.reading.storedvalues import as_stored
 
 __all__ = ["CTObject", "CTSlice", "UnreadableSlice", "order", "read"]
 
@@ -36,22 +32,11 @@ MULTI_FRAME = frozenset({uid.EnhancedCTImageStorage, uid.LegacyConvertedEnhanced
 MAX_SIDE = 2048  # the largest matrix any CT scanner reconstructs; 4 mebipixels bound what one slice may cost
 MAX_FRAMES = 2048  # a head at 0.1 mm; beyond that the number is false, or this is not a head
 MAX_READ_PIXELS = 512 * 1024 * 1024  # `read` returns all frames at once: 2 GiB as float32
-GREY = ("MONOCHROME1", "MONOCHROME2")  # a palette's numbers of colours are no Hounsfield units
-MAX_TILES = 1024  # a JPEG 2000 decoder allocates for each tile before it sees data
 # Said of a frame whose pixels are not a slice of what was scanned, by Frame Type (C.8.16.1) or by how it was made
 # (C.8.16.2). An axial reformat is a slice (MPR, RESAMPLED), and so is a mean.
 NO_SLICE = frozenset({"LOCALIZER", "MIP", "MINIP", "MAX_IP", "MIN_IP", "MAXIMUM", "MINIMUM", "SAMPLED", "DISTORTED"})
 AIR_HU = -1024.0
 HIGHEST_PADDING_HU = -300.0  # a padding value above this would blank tissue: the header is wrong, the pixels are kept
-
-# By default pydicom takes GDCM: 5.4 instead of 3.2 ms for 512 x 512 pixels, and 13.8, most of it in threads of its own,
-# instead of 10.8.
-_QUICKEST = {
-    uid.JPEGLSLossless: "pyjpegls",
-    uid.JPEGLSNearLossless: "pyjpegls",
-    uid.JPEG2000Lossless: "pylibjpeg",
-    uid.JPEG2000: "pylibjpeg",
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,34 +136,12 @@ class CTObject:
                 raise UnreadableSlice(f"{name} is {value}, but a CT slice has 16 to {limit}")
         if not 1 <= self.frames <= MAX_FRAMES or (self.frames > 1 and not self._multi):
             raise UnreadableSlice(f"Number of Frames is {self.frames}, which this kind of object cannot have")
-        shown_as = str(ds.get("PhotometricInterpretation") or GREY[1]).strip().upper()
-        if values.integer(ds, "SamplesPerPixel", 1) != 1 or shown_as not in GREY:
-            raise UnreadableSlice("the pixels are in colour, but those of CT are grey")
-        if ds.get("PhotometricInterpretation") != shown_as:
-            ds.PhotometricInterpretation = shown_as  # no decoder works without, and it changes no value
-        allocated, stored = values.integer(ds, "BitsAllocated"), values.integer(ds, "BitsStored")
-        if allocated not in (8, 16, 32) or not 1 <= stored <= allocated:
-            raise UnreadableSlice(f"{stored} bits stored in {allocated} allocated is not a CT encoding")
-        if "PixelData" not in ds:
-            raise UnreadableSlice("the object holds no pixels")
-        if self._syntax.is_compressed:
-            self._encoded = frames_of(ds.PixelData, self.frames)  # all at once: each would take going through them all
-        else:
-            self._check_length(0)
+        self._pixels = Pixels(ds, rows=self.rows, columns=self.columns, frames=self.frames)
 
     def _described(self) -> int:
         """How many frames of an Enhanced CT have functional groups: none of them is passed over for a false number."""
         groups = self._dataset.get("PerFrameFunctionalGroupsSequence") if self._multi else None
         return len(groups) if isinstance(groups, pydicom.Sequence) else 0
-
-    def _check_length(self, index: int) -> None:
-        """Of uncompressed pixels; those of the frames behind this one may be missing."""
-        needed, there = (index + 1) * self._frame_bytes(), len(self._dataset.PixelData)
-        if there < needed:
-            raise UnreadableSlice(f"pixels are cut short: {needed} bytes announced, {there} present")
-
-    def _frame_bytes(self) -> int:
-        return self.rows * self.columns * (values.integer(self._dataset, "BitsAllocated") // 8)
 
     def slice(self, index: int) -> CTSlice:
         """Decode the frame with this 0-based index; raises UnreadableSlice for this frame alone."""
@@ -226,7 +189,7 @@ class CTObject:
             raise UnreadableSlice("Rescale Slope and Intercept are missing or unusable: no Hounsfield units")
         if kind not in values.HU_TYPES:
             raise UnreadableSlice("Rescale Type says that the values are not Hounsfield units")
-        stored = self._stored(index)
+        stored = self._pixels.stored(index)
         hu: npt.NDArray[np.float32] = np.multiply(stored, np.float32(slope), dtype=np.float32, casting="unsafe")
         hu += np.float32(intercept)
         padded = self._padded(stored, slope, intercept)
@@ -235,89 +198,6 @@ class CTObject:
         if not np.isfinite(hu).all():
             raise UnreadableSlice("the rescaled values are not finite numbers")
         return np.clip(hu, np.float32(AIR_HU), np.float32(np.inf), out=hu)  # a quarter of np.maximum's time
-
-    def _stored(self, index: int) -> npt.NDArray[Any]:
-        """Stored values (row, column) of one frame, signed as they are meant."""
-        from pydicom.pixels import get_decoder
-
-        ds = self._dataset
-        if self._syntax.is_compressed:
-            if not get_decoder(self._syntax).is_available:
-                raise UnreadableSlice(f"{self._syntax.name} pixels cannot be decoded: no decoder for them is installed")
-            self._check_codestream(index)
-        else:
-            self._check_length(index)
-            if is_plain(ds):
-                kind, count = f"<{'ui'[ds.PixelRepresentation]}2", self.rows * self.columns
-                pixels = np.frombuffer(ds.PixelData, kind, count, index * count * 2)
-                return self._interpreted(pixels.reshape(self.rows, -1))
-        array = self._decoded(index)
-        if array.shape != (self.rows, self.columns) or array.dtype.kind not in "iu":
-            raise UnreadableSlice("the decoded pixels do not have the announced size")
-        if self._syntax.is_compressed and self._syntax != uid.RLELossless:
-            return np.asarray(array)  # a decoder gives values, and pydicom has corrected their sign
-        return self._interpreted(array)
-
-    def _decoded(self, index: int) -> npt.NDArray[Any]:
-        """The frame as its decoder gives it: the quickest of those that know the syntax, and if that fails, any."""
-        from pydicom.pixels import get_decoder
-
-        if self._syntax == uid.RLELossless and is_plain(self._dataset):
-            unpacked = unpack(self._encoded[index], self.rows, self.columns)
-            if unpacked is not None:
-                return unpacked.view(f"<{'ui'[self._dataset.PixelRepresentation]}2")
-        # pydicom cuts to Bits Stored without asking (correct_unused_bits); `interpret` asks
-        as_array = functools.partial(
-            get_decoder(self._syntax).as_array, self._alone(index), index=0, raw=True, correct_unused_bits=False
-        )
-        if self._syntax in _QUICKEST:
-            with contextlib.suppress(RuntimeError):
-                return np.asarray(as_array(decoding_plugin=_QUICKEST[self._syntax])[0])
-        return np.asarray(as_array()[0])
-
-    def _alone(self, index: int) -> pydicom.Dataset:
-        """A frame as if there were no other: what is decoded is what was checked, and what others lack costs it
-        nothing."""
-        from pydicom.encaps import encapsulate
-
-        pixels = self._dataset["PixelData"]
-        alone = self._dataset.group_dataset(0x0028)
-        alone.NumberOfFrames = 1
-        if self._syntax.is_compressed:
-            content = encapsulate([self._encoded[index]], has_bot=False)
-        else:
-            size = self._frame_bytes()
-            content = pixels.value[index * size : (index + 1) * size]
-        alone.add_new(pixels.tag, pixels.VR, content + b"\0" * (len(content) % 2))
-        return alone
-
-    def _interpreted(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        ds = self._dataset
-        return interpret(
-            array,
-            bits_stored=values.integer(ds, "BitsStored"),
-            high_bit=values.integer(ds, "HighBit", values.integer(ds, "BitsStored") - 1),
-            signed=values.integer(ds, "PixelRepresentation", 0) == 1,
-            shared_bits=any((group, 0x0102) in ds and ds[group, 0x0102].value for group in OVERLAYS),
-        )
-
-    def _check_codestream(self, index: int) -> None:
-        """Refuse a frame whose own header asks the decoder for more than the data set announces."""
-        found = codestream(self._encoded[index])
-        if found is None:
-            if self._syntax == uid.RLELossless:
-                return  # no header of its own; grows 64-fold at most
-            raise UnreadableSlice(f"the pixels hold no {self._syntax.name} stream")
-        if (found.rows, found.columns) != (self.rows, self.columns):
-            raise UnreadableSlice(
-                f"the compressed pixels are {found.rows} x {found.columns}, not {self.rows} x {self.columns} as stated"
-            )
-        if found.components != 1 or found.bits > 16 or found.tiles > MAX_TILES:
-            raise UnreadableSlice("the compressed pixels are not a single grey image of at most 16 bits")
-        if self._syntax == uid.JPEGExtended12Bit and found.bits > 8:  # the only available decoder is under the GPL
-            raise UnreadableSlice(
-                f"{self._syntax.name} pixels of {found.bits} bits cannot be decoded: there is no decoder"
-            )
 
     def _padded(self, stored: npt.NDArray[Any], slope: float, intercept: float) -> npt.NDArray[np.bool_] | None:
         """Where the stored values are padding; a padding value that would blank tissue is not believed."""

@@ -86,15 +86,15 @@ pickle.dumps = lambda it, protocol: dumps(("another", it[1]) if isinstance(it, t
 """
 POISON = """
 import ctypes, signal, threading
-from dtvit.ct import CTObject
+from dtvit.reading.pixels import Pixels
 malloc = ctypes.CDLL(None).malloc
 malloc.restype, malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
-stored = CTObject._stored
+stored = Pixels.stored
 def decoded(self, index):
     if self._dataset.SOPInstanceUID == {uid!r}:
         {does}
     return stored(self, index)
-CTObject._stored = decoded
+Pixels.stored = decoded
 """
 
 
