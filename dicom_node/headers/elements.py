@@ -112,13 +112,8 @@ class Elements:
         if raw is not None:
             begins = not raw.value or raw.value.startswith(_ITEM)  # under another VR it is something else
             return bool(raw.VR in _SEQUENCES and begins and raw.length > 16)  # start and end of an empty item
-        try:
-            if self._read is not None and _is_long(self._read, keyword, self._longest):
-                return True
-            items = None if self._read is None else self._read.get(keyword)
-            return isinstance(items, Sequence) and any(len(item) for item in items)
-        except Exception:  # noqa: BLE001 - as in `_value`
-            return False
+        read = self._read
+        return read is not None and bool(_by_pydicom(lambda: _has_items(read, keyword, self._longest)))
 
     def within(self, *keywords: str) -> Elements | None:
         """The first item of this sequence, in it the first item of the next, and so on; None if any of them is
@@ -136,10 +131,7 @@ class Elements:
             with suppress(Unusual, struct.error):
                 items = list(islice(stepping.items(raw.value or b"", implicit), most))
                 return [self._within(item, implicit, self._longest // len(items)) for item in items]
-        try:
-            read = _items(self._dataset, keyword, self._longest) or ()
-        except Exception:  # noqa: BLE001 - as in `_value`
-            return []
+        read = _by_pydicom(lambda: _items(self._dataset, keyword, self._longest)) or ()
         return [Elements({}, implicit=self._implicit, wanted=self._wanted, read=one) for one in read[:most]]
 
     def _within(self, item: bytes, implicit: bool, longest: int) -> Elements:
@@ -175,10 +167,9 @@ class Elements:
         """The element's value; None where it is absent or undecodable."""
         if self._read is None and _tag(keyword)[0] not in self._raw:
             return None
-        try:
-            return None if _is_long(self._dataset, keyword, self._longest) else self._dataset.get(keyword)
-        except Exception:  # noqa: BLE001 - pydicom lets any exception of any VR's decoder through; the value is optional
-            return None
+        return _by_pydicom(
+            lambda: None if _is_long(self._dataset, keyword, self._longest) else self._dataset.get(keyword)
+        )
 
     def _plain_value(self, keyword: str) -> Any:
         """The element's value; None where it is empty, too, or neither text nor number."""
@@ -195,6 +186,21 @@ class Elements:
             return None if value is None else convert(value)
         except (TypeError, ValueError, OverflowError):
             return None
+
+
+def _by_pydicom(look: Callable[[], Any]) -> Any:
+    """What it finds; None where the bytes are broken, as each value is optional."""
+    try:
+        return look()
+    except Exception:  # noqa: BLE001 - pydicom lets any exception of any VR's decoder through
+        return None
+
+
+def _has_items(ds: Dataset, keyword: str, longest: int) -> bool:
+    if _is_long(ds, keyword, longest):
+        return True
+    items = ds.get(keyword)
+    return isinstance(items, Sequence) and any(len(item) for item in items)
 
 
 def _items(ds: Dataset, keyword: str, longest: int) -> Sequence | None:
