@@ -23,7 +23,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # another process of tests wants the ot
 socketserver.BaseServer.serve_forever.__defaults__ = (0.02,)  # else hundreds of peers take half a second each to end
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-LONGEST = ("test_crashes.py", "test_serve.py", "test_train.py", "test_worker.py", "test_loop.py", "test_demo.py")
+LONGEST = ("test_crashes.py", "test_serve.py", "test_train.py", "test_worker_faults.py", "test_loop.py", "test_demo.py")
 """Files that take more than half a minute; first, so that of two processes none is left with one of them at the end."""
 
 
