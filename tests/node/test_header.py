@@ -397,11 +397,10 @@ def test_a_character_set_in_a_sequence_counts_by_its_bytes(monkeypatch: pytest.M
         read(ct(), syntax=IMPLICIT, data_set=whole[:behind] + sequence + whole[behind:])
 
 
+@pytest.mark.timeout(60)
 def test_what_is_said_of_a_contrast_agent_at_length_is_read_in_no_time() -> None:
-    """Whether it says "none" took four seconds for these, and for the longest that fit as many minutes."""
-    begun = time.process_time()
-    assert read(ct(ContrastBolusAgent="no" + "-" * 8000 + "!")).facts.contrast
-    assert time.process_time() - begun < 1.0
+    """Whether it says "none" took as many minutes for the longest that fit as seconds for an eighth of that: four."""
+    assert read(ct(ContrastBolusAgent="no" + "-" * 64_000 + "!")).facts.contrast
 
 
 def test_large_headers_are_parsed_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
