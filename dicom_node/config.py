@@ -27,17 +27,31 @@ from pydantic import (
 
 from dicom_node.errors import ConfigError
 
+ANYBODY = "*"
+
 
 def _ae_title(value: str) -> str:
     """PS3.5 6.2, VR AE: 1..16 characters of the default repertoire, no backslash; outer spaces do not count."""
     title = value.strip(" ")
     if not 1 <= len(title) <= 16 or not re.fullmatch(r"[ -\[\]-~]+", title):
         raise ValueError("an AE title has 1 to 16 printable ASCII characters and no backslash")
+    if title == ANYBODY:  # a peer is also allowed to send: this one would let everybody in
+        raise ValueError(f"{ANYBODY} stands for anybody, and is no AE title")
     return title
 
 
 def _sender(value: str) -> str:
-    return value if value == "*" else _ae_title(value)
+    return ANYBODY if value.strip(" ") == ANYBODY else _ae_title(value)
+
+
+def _path(value: Path) -> Path:
+    if "\0" in str(value):
+        raise ValueError("a path has no NUL in it")
+    try:
+        value.expanduser()
+    except RuntimeError as exc:
+        raise ValueError("there is no such user here, or none with a home folder") from exc
+    return value
 
 
 def _pattern(value: str) -> str:
@@ -57,15 +71,29 @@ def _network(value: str) -> str:
 
 
 def _host(value: str) -> str:
-    """A name or an address alone; anything else would fail in the resolver on every attempt."""
+    """A name or an address alone; anything else would fail in the resolver on every attempt.
+
+    No name ends in a number (RFC 1123 2.1). The resolver would read one as an address all the same: 192.168.010.020 as
+    192.168.8.16, and 192.168.1 as 192.168.0.1.
+    """
     labels = value.removesuffix(".").split(".")
     is_name = all(re.fullmatch(r"[\w-]{1,63}", label) for label in labels) and len(value) <= 253
-    if not is_name:
+    if not is_name or re.fullmatch(r"\d+|0[xX][0-9a-fA-F]*", labels[-1]) or not _resolvable(value):
         try:
             ipaddress.ip_address(value.partition("%")[0])
         except ValueError as exc:
             raise ValueError("must be a name or an address alone, such as pacs.example.org or 192.0.2.10") from exc
     return value
+
+
+def _resolvable(name: str) -> bool:
+    """Whether the resolver takes it: of a label with other letters than ASCII it looks for another spelling, which may
+    be too long (RFC 3490)."""
+    try:
+        name.encode("idna")
+    except UnicodeError:
+        return False
+    return True
 
 
 def _place(host: str) -> str:
@@ -85,8 +113,13 @@ def _readers(value: object) -> object:
     return value
 
 
+def _bind(value: str) -> str:
+    return value and _host(value)
+
+
 AETitle = Annotated[str, AfterValidator(_ae_title)]
 Sender = Annotated[str, AfterValidator(_sender)]
+File = Annotated[Path, AfterValidator(_path)]
 NetworkText = Annotated[str, AfterValidator(_network)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Pattern = Annotated[str, AfterValidator(_pattern)]
@@ -102,10 +135,10 @@ TLS_FILES = ("tls_ca", "tls_certificate", "tls_key")
 
 class NodeSection(Section):
     ae_title: AETitle = "DICOM_NODE"
-    bind: str = "0.0.0.0"
+    bind: Annotated[str, AfterValidator(_bind)] = "0.0.0.0"
     port: Annotated[int, Field(ge=0, le=65535)] = 11112
     allowed_senders: tuple[Sender, ...] = ()
-    data_folder: Path = Path("data")
+    data_folder: File = Path("data")
     database_url: str = ""
     min_free_mib: NonNegativeInt = 1024
     max_associations: PositiveInt = 64
@@ -116,9 +149,9 @@ class NodeSection(Section):
     echo_from: Literal["allowed", "anyone"] = "allowed"
     receive_loop: Literal["own", "pynetdicom"] = "own"
     tls: bool = False
-    tls_certificate: Path | None = None
-    tls_key: Path | None = None
-    tls_ca: Path | None = None
+    tls_certificate: File | None = None
+    tls_key: File | None = None
+    tls_ca: File | None = None
     tls_clients: Literal["required", "optional", "none"] = "required"
 
     @model_validator(mode="after")
@@ -149,9 +182,9 @@ class Peer(Section):
     withdraw_by: Literal["nothing", "quality", "patient-safety"] = "nothing"
     timeout_s: PositiveFloat = 30.0
     tls: bool = False
-    tls_ca: Path | None = None
-    tls_certificate: Path | None = None
-    tls_key: Path | None = None
+    tls_ca: File | None = None
+    tls_certificate: File | None = None
+    tls_key: File | None = None
 
     @model_validator(mode="after")
     def _check_tls(self) -> Peer:
@@ -224,7 +257,7 @@ class Eligibility(Section):
 
 
 class Model(Section):
-    checkpoint: Path | None = None
+    checkpoint: File | None = None
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     batch: Annotated[int, Field(ge=1, le=1024)] = 16
     threads: NonNegativeInt = 0
@@ -309,6 +342,11 @@ class Config(Section):
         return tuple(peer for peer in self.peers if peer.results)
 
     @property
+    def senders(self) -> frozenset[str]:
+        """Calling AE titles that may store here, or `ANYBODY` among them."""
+        return frozenset({self.node.ae_title, *self.node.allowed_senders, *(peer.ae_title for peer in self.peers)})
+
+    @property
     def database_url(self) -> str:
         return self.node.database_url or f"sqlite:///{self.node.data_folder / 'node.sqlite'}"
 
@@ -336,7 +374,19 @@ class Config(Section):
         said += [sentence for pair in combinations(self.peers, 2) for sentence in self._confused(*pair)]
         if not self.node.allowed_senders and not self.peers:
             said.append("node.allowed_senders is empty and there are no peers: every sender is rejected")
-        return said
+        said += [
+            f"{title} in node.allowed_senders is a title like any other: only {ANYBODY} alone stands for anybody"
+            for title in self.node.allowed_senders
+            if ANYBODY in title and title != ANYBODY
+        ]
+        return [*said, *self._never_sent()]
+
+    def _never_sent(self) -> Iterator[str]:
+        """Titles that were perhaps spelled otherwise elsewhere: case matters."""
+        for key, titles in (("senders", self.backlog.senders), ("live_senders", self.backlog.live_senders)):
+            for title in titles:
+                if not {title, ANYBODY} & self.senders:
+                    yield f"backlog.{key} names {title}, which may not send: is it spelled so in node.allowed_senders?"
 
     def _is_this_node(self, peer: Peer) -> bool:
         """Whether it certainly is: by what is written here, as names may be resolved otherwise tomorrow."""

@@ -31,7 +31,7 @@ def load(path: Path) -> Config:
         ) from exc
     except UnicodeDecodeError as exc:
         raise ConfigError(f"{path}: is not UTF-8 (byte {exc.start}); save it in that encoding") from exc
-    except tomllib.TOMLDecodeError as exc:
+    except (ValueError, RecursionError) as exc:  # one of 5,000 digits, or lists in lists without end
         raise ConfigError(f"{path}: is not valid TOML: {exc}") from exc
     try:  # by way of JSON, where strict mode takes lists for tuples; TOML itself tells text from numbers
         config = Config.model_validate_json(json.dumps(raw, default=str), strict=True)

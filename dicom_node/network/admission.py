@@ -14,11 +14,11 @@ import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from dicom_node.config import ANYBODY
 from dicom_node.network import syntaxes
 from dicom_node.network.request import Request
 from dicom_node.network.tls import TlsFiles
 
-ANYONE = "*"
 MAX_WAITING = 256  # a thread each
 MAX_WAITING_PER_ADDRESS = 64
 MAX_STRANGERS = 8  # associations of those who may only echo; counted apart from the senders', so they take none away
@@ -49,7 +49,7 @@ class Rules:
         return not self.addresses or any(address in network for network in self.addresses)
 
     def knows(self, calling: str) -> bool:
-        return (ANYONE in self.senders and calling.isprintable()) or calling in self.senders
+        return (ANYBODY in self.senders and calling.isprintable()) or calling in self.senders
 
 
 @dataclass(frozen=True)

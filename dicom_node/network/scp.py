@@ -50,7 +50,7 @@ def rules_of(config: Config, has_room: Callable[[], bool] = lambda: True) -> Rul
         tls = TlsFiles(node.tls_certificate, node.tls_key, node.tls_ca, node.tls_clients)
     return Rules(
         ae_title=node.ae_title,
-        senders=frozenset({node.ae_title, *node.allowed_senders, *(peer.ae_title for peer in config.peers)}),
+        senders=config.senders,
         addresses=admission.networks(node.allowed_addresses),
         echo_from_anyone=node.echo_from == "anyone",
         max_associations=node.max_associations,

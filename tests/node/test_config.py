@@ -16,6 +16,7 @@ from dicom_node.configfile import from_line, load, to_line
 from dicom_node.errors import ConfigError
 
 SHIPPED = Path(__file__).parents[2] / "config.toml"
+LONG_LABEL = 63 * "\N{LATIN SMALL LETTER U WITH DIAERESIS}"  # more than 63 once in ASCII (RFC 3490)
 PEER = '[[peers]]\nname = "{}"\nhost = "h"\nport = 104\nae_title = "A"\n'
 
 
@@ -90,6 +91,35 @@ def test_a_value_of_the_wrong_kind_is_told_by_its_key_alone(tmp_path: Path, text
 @pytest.mark.parametrize("host", ["10.0.0.7", "2001:db8::7", "fe80::1%eth0", "pacs", "pacs_1.example.org."])
 def test_names_and_addresses_are_hosts(tmp_path: Path, host: str) -> None:
     assert loaded(tmp_path, PEER.format("A").replace('"h"', f'"{host}"')).peers[0].host == host
+
+
+@pytest.mark.parametrize("host", ["192.168.010.020", "192.168.1", "192.0.2.300", "10", "0x7f000001", "0300.0250.0.1"])
+def test_what_looks_like_an_address_and_is_none_is_refused(tmp_path: Path, host: str) -> None:
+    """The resolver reads 192.168.010.020 as 192.168.8.16: results would go to another machine."""
+    assert f"peers[1].host = '{host}': must be a name" in error(tmp_path, PEER.format("A").replace('"h"', f'"{host}"'))
+    assert f"node.bind = '{host}': must be a name" in error(tmp_path, f'[node]\nbind = "{host}"\n')
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[node]\nbind = "a..b"', "node.bind = 'a..b': must be a name or an address alone"),
+        (PEER.format("A").replace('"h"', f'"{LONG_LABEL}"'), "peers[1].host"),
+        ('[node]\ndata_folder = "~no-such-user/data"', "'~no-such-user/data': there is no such user here"),
+        ('[model]\ncheckpoint = "~no-such-user/c"', "model.checkpoint = '~no-such-user/c': there is no such user here"),
+        ('[node]\ndata_folder = "a\\u0000b"', "node.data_folder = 'a\\x00b': a path has no NUL in it"),
+        (f"[node]\nport = {5000 * '9'}", "is not valid TOML"),
+        (f"a = {5000 * '['}", "is not valid TOML"),
+        ('[node]\nae_title = "*"', "node.ae_title = '*': * stands for anybody, and is no AE title"),
+    ],
+)
+def test_what_would_end_serve_later_is_told_by_its_key(tmp_path: Path, text: str, said: str) -> None:
+    assert said in error(tmp_path, text + "\n")
+
+
+def test_a_peer_called_anybody_lets_nobody_in(tmp_path: Path) -> None:
+    said = error(tmp_path, PEER.format("P").replace('ae_title = "A"', 'ae_title = "*"'))
+    assert "peers[1].ae_title = '*': * stands for anybody" in said
 
 
 def test_a_file_from_another_editor_is_read_or_said_to_be_no_utf_8(tmp_path: Path) -> None:
@@ -290,3 +320,22 @@ def test_where_commitment_is_given_two_peers_of_one_title_are_told(tmp_path: Pat
     two = peers(f'{AT_104}ae_title = "A"', f'{ELSEWHERE}ae_title = "A"\nresults = false')
     (told,) = loaded(tmp_path, f"{two}[commitment]\naccept = true\n").gaps()
     assert told == "P1 and P2 have one AE title, A: P1 gets the answer to each request for commitment"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[node]\nallowed_senders = ["CT*"]', "CT* in node.allowed_senders is a title like any other: only * alone"),
+        ('[node]\nallowed_senders = ["CT1"]\n[backlog]\nlive_senders = ["ct1"]', "backlog.live_senders names ct1,"),
+        ('[node]\nallowed_senders = ["CT1"]\n[backlog]\nsenders = ["MIGRATION"]', "backlog.senders names MIGRATION,"),
+    ],
+)
+def test_a_title_that_cannot_have_been_meant_is_told(tmp_path: Path, text: str, said: str) -> None:
+    (told,) = loaded(tmp_path, text + "\n" + peers(f'{AT_104}ae_title = "A"')).gaps()
+    assert told.startswith(said)
+
+
+@pytest.mark.parametrize(("allowed", "waits"), [("CT1", "CT1"), ("*", "B"), ("CT1", "A"), ("CT1", "DICOM_NODE")])
+def test_titles_that_may_send_are_not_told(tmp_path: Path, allowed: str, waits: str) -> None:
+    text = f'[node]\nallowed_senders = ["{allowed}"]\n[backlog]\nsenders = ["{waits}"]\n'
+    assert loaded(tmp_path, text + peers(f'{AT_104}ae_title = "A"')).gaps() == []
