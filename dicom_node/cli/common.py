@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,12 +53,37 @@ class Commands(click.Group):
         except NodeError as exc:
             click.echo(f"dicom-node: {exc}", err=True)
             ctx.exit(1)
+        except BrokenPipeError:  # who reads has seen enough; click knows
+            raise
+        except (
+            OSError
+        ) as exc:  # a folder that cannot be made, a full disk: whatever no command has words of its own for
+            from dicom_node.logs import trace
+
+            told = ": ".join(str(one) for one in (exc.filename, exc.strerror) if one)
+            click.echo(f"dicom-node: {told} ({trace(exc)})", err=True)
+            ctx.exit(1)
 
 
 def dicom_files(paths: tuple[Path, ...] | list[Path]) -> list[Path]:
-    """All files under `paths` that have the DICOM prefix (PS3.10 7.1), in order."""
-    files = [file for path in paths for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
-    return [file for file in files if file.is_file() and _has_prefix(file)]
+    """All files under `paths` that have the DICOM prefix (PS3.10 7.1), in order.
+
+    Raises NotFound where a file or folder cannot be read: who sends a folder on may delete it afterwards.
+    """
+    try:
+        files = [file for path in paths for file in (_below(path) if path.is_dir() else [path])]
+        return [file for file in files if file.is_file() and _has_prefix(file)]
+    except OSError as exc:
+        raise NotFound(f"{exc.filename or 'a file'} cannot be read: {exc.strerror}") from exc
+
+
+def _below(folder: Path) -> list[Path]:
+    """`Path.rglob` would pass over a folder that it cannot read."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    return sorted(Path(parent, name) for parent, _, names in os.walk(folder, onerror=refuse) for name in names)
 
 
 def _has_prefix(path: Path) -> bool:

@@ -84,7 +84,8 @@ def _check_address(config: Config) -> None:
     """Raises ConfigError where `serve` could not listen on the configured address."""
     bind = config.node.bind
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(bind, 0, type=socket.SOCK_STREAM)[0]
+        found = socket.getaddrinfo(bind or None, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = found[0]
         with socket.socket(family, kind, protocol) as probe:
             probe.bind(address)
     except OSError as exc:

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from dicom_node.cli.common import CONFIG, JSON, dying_certificates, find_series, opened
-from dicom_node.errors import NotFound, NotPossible, StoreUnavailable
+from dicom_node.errors import NodeError, NotFound, NotPossible
 
 
 @click.command()
@@ -22,15 +22,15 @@ def status(config_path: Path, as_json: bool, check: bool) -> None:
 
     With --check these are alarms: no `serve` shows signs of life; a positive result has been undelivered for ten
     minutes; a live series has no result ten minutes after its last image, or after it was to be judged again; the disk
-    is missing or too full to receive; the database cannot be read. These are warnings: a delivery was refused for good;
-    a result has waited for a destination for an hour; a series failed within the last day; something is owed to a peer
-    that is no longer a destination; a correction within the last day left a result under another patient or study; a
-    TLS certificate of this node expires within two weeks; or, if monitoring.silent_h is set, no new image has arrived
-    for so long.
+    is missing or too full to receive; the database or the configuration cannot be read. These are warnings: a delivery
+    was refused for good; a result has waited for a destination for an hour; a series failed within the last day;
+    something is owed to a peer that is no longer a destination; a correction within the last day left a result under
+    another patient or study; a TLS certificate of this node expires within two weeks; or, if monitoring.silent_h is
+    set, no new image has arrived for so long.
     """
     try:
         level = _status(config_path, as_json)
-    except (StoreUnavailable, NotFound) as exc:
+    except NodeError as exc:
         if not check:
             raise
         click.echo(f"dicom-node: {exc}", err=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +55,12 @@ def find(folder: Path, rules: Eligibility, without: Path) -> tuple[list[Series],
     """The series below `folder`, but not below `without`; and for each file that belongs to none, why."""
     members: dict[str, list[Instance]] = {}
     unreadable: dict[Path, str] = {}
-    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name.upper() != "DICOMDIR"):
+
+    def note(error: OSError) -> None:
+        unreadable[Path(error.filename)] = _reason(error)
+
+    files = (Path(parent, name) for parent, _, names in os.walk(folder, onerror=note) for name in names)
+    for path in sorted(p for p in files if p.is_file() and p.name.upper() != "DICOMDIR"):
         if path.absolute().is_relative_to(without.absolute()):
             continue
         try:

@@ -49,6 +49,7 @@ class Database:
             if made.get_backend_name() != "sqlite":
                 Database(url).look()
                 return
+            made.get_dialect()().create_connect_args(made)  # sqlite://folder/file, with a slash too few
         if made.database in (None, "", ":memory:"):
             raise StoreUnavailable(IN_MEMORY)
         path = Path(str(made.database))
@@ -205,9 +206,13 @@ class Database:
         if self.url.database in (None, "", ":memory:"):
             raise StoreUnavailable(IN_MEMORY)
         path = Path(str(self.url.database))
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        filesystems.check(path.parent)
-        path.touch(mode=0o600)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            filesystems.check(path.parent)
+            path.touch(mode=0o600)
+        except OSError as exc:
+            hint = "; run this as its owner" if isinstance(exc, PermissionError) else ""
+            raise StoreUnavailable(f"the database {path} cannot be used: {exc.strerror}{hint}") from exc
         engine = sa.create_engine(
             self.url,
             pool_size=10,

@@ -20,7 +20,7 @@ def explained() -> Iterator[None]:
     """Says how a URL that names no database is put right; it is not quoted, as it may hold a password."""
     try:
         yield
-    except (sa.exc.ArgumentError, ModuleNotFoundError) as exc:
+    except (sa.exc.ArgumentError, ModuleNotFoundError, ValueError) as exc:  # the last for a port that is no number
         raise ConfigError(
             "node.database_url names no usable database; leave it empty for SQLite in the data folder, "
             'or give one such as "postgresql+psycopg://user@host/dicom_node" (with psycopg installed)'

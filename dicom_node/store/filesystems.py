@@ -28,7 +28,7 @@ def check(folder: Path) -> None:
 def kind_of(folder: Path) -> str | None:
     """Type of the file system that holds `folder`, if the kernel says (Linux); otherwise None."""
     try:
-        mounts = Path("/proc/mounts").read_text(encoding="utf-8").splitlines()
+        mounts = Path("/proc/mounts").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError:
         return None
     target = os.path.realpath(folder)

@@ -68,7 +68,8 @@ def open_existing(config: Config, *, with_files: bool = True) -> tuple[Database,
 def check(config: Config) -> None:
     """Raises NodeError if `open_store` would fail, as far as can be told without leaving anything behind."""
     folder = config.node.data_folder
-    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    with _usable(folder):
+        there = next(parent for parent in (folder, *folder.parents) if parent.exists())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         raise StoreUnavailable(f"node.data_folder = {folder} cannot be used: {there} cannot be written to")
     Database.check(config.database_url)

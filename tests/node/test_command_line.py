@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -77,7 +80,11 @@ def test_every_command_explains_itself(command: str):
 
 
 def run(folder: Path, *arguments: str) -> tuple[int, str]:
-    result = CliRunner().invoke(main, [*arguments, "--config", str(folder / "config.toml")])
+    return invoked(*arguments, "--config", str(folder / "config.toml"))
+
+
+def invoked(*arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(main, arguments)
     return result.exit_code, result.output
 
 
@@ -123,6 +130,9 @@ def test_a_wrong_key_is_named_with_the_nearest_known_one(folder: Path):
         ('database_url = "nonsense"', "node.database_url names no usable database"),
         ('database_url = "postgresql+psycopg://nobody@127.0.0.1:1/none"', "the database cannot be used"),
         ('data_folder = "config.toml/data"', "node.data_folder"),
+        (f'data_folder = "{300 * "d"}"', "File name too long"),
+        ('database_url = "sqlite://data/node.sqlite"', "node.database_url names no usable database"),  # it takes three
+        ('database_url = "postgresql://n:SECRET@h:x/d"', "node.database_url names no usable database"),
     ],
 )
 def test_what_serve_would_refuse_check_config_refuses(folder: Path, line: str, said_so: str):
@@ -130,7 +140,15 @@ def test_what_serve_would_refuse_check_config_refuses(folder: Path, line: str, s
     code, said = run(folder, "check-config")
     assert code == 1
     assert said_so in said
+    assert "SECRET" not in said
     assert not (folder / "data").exists()
+
+
+def test_what_serve_takes_check_config_takes(folder: Path):
+    """Nothing to bind to means all addresses."""
+    with (folder / "config.toml").open("a") as config:
+        config.write('bind = ""\n')
+    assert run(folder, "check-config")[0] == 0
 
 
 def test_a_checkpoint_that_is_none_is_refused_before_anything_starts(folder: Path):
@@ -228,6 +246,23 @@ def test_status_of_an_empty_node(folder: Path):
     assert run(folder, "status")[0] == 0
 
 
+@pytest.mark.parametrize("broken", ["configuration", "database"])
+def test_what_keeps_status_from_looking_is_an_alarm(folder: Path, monkeypatch: pytest.MonkeyPatch, broken: str):
+    begun(folder)
+    if broken == "configuration":
+        (folder / "config.toml").write_text("[node]\nprot = 104\n")
+    else:
+
+        def touch(path: Path, **_: object) -> None:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+        monkeypatch.setattr(Path, "touch", touch)  # whoever runs the tests may be allowed everything
+    code, said = run(folder, "status", "--check")
+    assert code == 2
+    assert "did you mean 'port'" in said or "node.sqlite cannot be used: Permission denied" in said
+    assert run(folder, "status")[0] == 1
+
+
 @pytest.mark.parametrize("command", ["show", "retry"])
 @pytest.mark.parametrize("named", ["17", "1.2.3.4", "23555284310027559950393334993887522322"])
 def test_a_series_that_is_not_there_is_said_so(folder: Path, command: str, named: str):
@@ -278,6 +313,43 @@ def test_what_a_peer_refuses_is_not_counted_as_stored(folder: Path):
         code, said = run(folder, "send", str(folder / "1.dcm"), "--to", "PACS")
         assert (code, "1 of 1 stored" in said) == (0, True)
         assert run(folder, "echo", "PACS")[0] == 0
+
+
+@pytest.mark.parametrize("command", ["send", "classify"])
+@pytest.mark.parametrize("locked", ["one.dcm", "locked"])
+def test_a_file_or_folder_that_cannot_be_read_is_not_left_out_silently(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, command: str, locked: str
+):
+    """Who sends a folder on may delete it afterwards."""
+    images = folder / "images"
+    (images / "locked").mkdir(parents=True)
+    for name in ("one.dcm", "locked/two.dcm"):
+        (images / name).write_bytes(part10(ct(1)))
+    for where, name in ((os, "scandir"), (Path, "open")):
+        monkeypatch.setattr(where, name, locked_at(images / locked, getattr(where, name)))
+    code, said = run(folder, command, str(images)) if command == "send" else invoked(command, str(images))
+    assert code == 1
+    assert f"{images / locked} cannot be read: Permission denied" in said
+
+
+def locked_at(locked: Path, otherwise: Callable[..., Any]) -> Callable[..., Any]:
+    """Whoever runs the tests may be allowed everything."""
+
+    def opened(path: Any, *how: Any, **more: Any) -> Any:
+        if Path(path) == locked:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return otherwise(path, *how, **more)
+
+    return opened
+
+
+@pytest.mark.parametrize("command", [["brace", "--out"], ["demo", "--output"]])
+def test_a_folder_that_cannot_be_made_is_told_without_a_traceback(folder: Path, command: list[str]):
+    (folder / "one.dcm").write_bytes(part10(ct(1)))
+    target = folder / "config.toml" / "out"
+    named = [str(folder)] if command[0] == "brace" else []
+    code, said = invoked(command[0], *named, command[1], str(target))
+    assert (code, ": Not a directory" in said) == (1, True)
 
 
 def test_what_a_peer_stored_with_a_warning_is_named(folder: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
+import os
 import re
 import subprocess
 import sys
@@ -348,6 +350,21 @@ def test_what_cannot_be_used_is_named_and_costs_itself_alone(tmp_path: Path) -> 
     assert done.made == 1  # nothing was made of what was looked at and left out
     assert "not a head by content" in done.refused["grey/1.2.7-000.dcm"]
     assert "only 3 slices" in done.refused["few/1.2.8-000.dcm"]
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = filed(tmp_path / "in", patient(1))
+    (folder / "locked").mkdir()
+    listed = os.scandir
+
+    def scandir(path: str) -> object:
+        if Path(path) == folder / "locked":  # whoever runs the tests may be allowed everything
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    done = prepare(folder, tmp_path / "out")
+    assert (done.series, done.unreadable) == (1, {"locked": "cannot be read (Permission denied)"})
 
 
 def test_a_slice_whose_pixels_cannot_be_decoded_is_named_also_by_a_second_call(tmp_path: Path) -> None:
