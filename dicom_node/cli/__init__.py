@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import warnings
 
 import click
@@ -18,6 +19,8 @@ def main() -> None:
 
     NOT FOR CLINICAL USE.
     """
+    # A core dump would hold images and names, in a folder where no `forget` finds them. Child processes inherit this.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     # pydicom's warnings quote what breaks the standard's rules, perhaps a name, into a terminal or a cron job's mail.
     warnings.filterwarnings("ignore", module=r"pydicom\.")
 

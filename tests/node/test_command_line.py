@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -350,6 +351,17 @@ def test_a_folder_that_cannot_be_made_is_told_without_a_traceback(folder: Path, 
     named = [str(folder)] if command[0] == "brace" else []
     code, said = invoked(command[0], *named, command[1], str(target))
     assert (code, ": Not a directory" in said) == (1, True)
+
+
+def test_a_crash_leaves_no_core_with_what_was_in_memory(folder: Path):
+    """Images and names would lie in the system's folder for core dumps, where no `forget` finds them."""
+    before = resource.getrlimit(resource.RLIMIT_CORE)
+    try:
+        resource.setrlimit(resource.RLIMIT_CORE, (before[1], before[1]))
+        run(folder, "check-config")
+        assert resource.getrlimit(resource.RLIMIT_CORE) == (0, before[1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_CORE, before)
 
 
 def test_what_a_peer_stored_with_a_warning_is_named(folder: Path) -> None:
