@@ -60,14 +60,14 @@ def ruled_out(sop_class_uid: str, facts: Facts, rules: Eligibility) -> str | Non
     if sop_class_uid not in CT_IMAGE_STORAGE:
         return "not a CT image (by its SOP class)"
     if facts.modality is not None and facts.modality.upper() != "CT":
-        return f"modality is {facts.modality}, not CT"
+        return f"modality is {_term(facts.modality)}, not CT"
     for where, said in (("Image Type", facts.image_type), ("Series Description", facts.described)):
         if refused := _words(rules.refused_image_types).search("\\".join(said)):
             return f"{where} says {refused.group()}"
     if facts.coloured:
         return "the pixels are coloured"
     if facts.unit is not None and facts.unit.upper() not in HU_TYPES:
-        return f"Rescale Type says {facts.unit}: not Hounsfield units"
+        return f"Rescale Type says {_term(facts.unit)}: not Hounsfield units"
     tilt = facts.tilt_deg
     if tilt is not None and tilt > rules.max_tilt_deg:
         return f"not axial: {tilt:.0f} degrees from the axial plane"
@@ -80,6 +80,11 @@ def ruled_out(sop_class_uid: str, facts: Facts, rules: Eligibility) -> str | Non
     if facts.body_part and _matches(facts.body_part, rules.refused_body_parts):
         return f"body part is {facts.body_part}"
     return None
+
+
+def _term(told: str) -> str:
+    """Reasons are logged, and what is too long for a term, or has the ^ of a name (PS3.5 6.2), may be a name."""
+    return told if len(told) <= 16 and "^" not in told else "?"
 
 
 def judge(members: Sequence[Member], rules: Eligibility) -> str | None:

@@ -118,6 +118,8 @@ def test_a_soft_tissue_axial_head_is_looked_at(changed: dict[str, Any]) -> None:
     ("changed", "said"),
     [
         ({"Modality": "PT"}, "modality is PT, not CT"),
+        ({"Modality": "DOE^JANE"}, "modality is ?, not CT"),  # the reason is logged
+        ({"RescaleType": "JANE DOE, BORN 19500101"}, "Rescale Type says ?: not Hounsfield units"),
         ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "LOCALIZER"),
         ({"ImageType": ["DERIVED", "SECONDARY", "MIP"]}, "MIP"),
         ({"ImageType": ["DERIVED", "SECONDARY", "AXIAL", "CT_SOM5 MIP"]}, "says MIP"),
