@@ -121,6 +121,8 @@ AETitle = Annotated[str, AfterValidator(_ae_title)]
 Sender = Annotated[str, AfterValidator(_sender)]
 File = Annotated[Path, AfterValidator(_path)]
 NetworkText = Annotated[str, AfterValidator(_network)]
+Wait = Annotated[float, Field(gt=0, le=3600)]
+"""Seconds; an hour is too long for anybody to wait here, and catches what was meant in milliseconds."""
 Port = Annotated[int, Field(ge=1, le=65535)]
 Pattern = Annotated[str, AfterValidator(_pattern)]
 PeerName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
@@ -144,7 +146,7 @@ class NodeSection(Section):
     max_associations: PositiveInt = 64
     max_associations_per_address: PositiveInt = 32
     max_object_mib: PositiveInt = 1024
-    request_timeout_s: PositiveFloat = 10.0
+    request_timeout_s: Wait = 10.0
     allowed_addresses: tuple[NetworkText, ...] = ()
     echo_from: Literal["allowed", "anyone"] = "allowed"
     receive_loop: Literal["own", "pynetdicom"] = "own"
@@ -180,7 +182,7 @@ class Peer(Section):
     only_positive: bool = False
     commitment: bool = False
     withdraw_by: Literal["nothing", "quality", "patient-safety"] = "nothing"
-    timeout_s: PositiveFloat = 30.0
+    timeout_s: Wait = 30.0
     tls: bool = False
     tls_ca: File | None = None
     tls_certificate: File | None = None
@@ -221,10 +223,10 @@ class Backlog(Section):
 
 
 class Completion(Section):
-    settle_s: PositiveFloat = 2.0
-    silence_s: PositiveFloat = 30.0
+    settle_s: Wait = 2.0
+    silence_s: Wait = 30.0
     min_cover_mm: PositiveFloat = 100.0
-    reopen_wait_s: NonNegativeFloat = 60.0
+    reopen_wait_s: Annotated[float, Field(ge=0, le=3600)] = 60.0
     count_from: str = ""
 
 
@@ -269,11 +271,11 @@ class Model(Section):
 class Results(Section):
     title: Literal["viewer", "imaging-measurement-report"] = "viewer"
     series_number: Annotated[int, Field(ge=1, le=99990)] = 9001  # after every series of a scanner
-    retry_first_s: PositiveFloat = 10.0
+    retry_first_s: Wait = 10.0
     retry_longest_s: PositiveFloat = 3600.0
     commitment_wait_s: PositiveFloat = 3600.0
     tries: Annotated[int, Field(ge=1, le=10)] = 3
-    lease_s: PositiveFloat = 60.0
+    lease_s: Wait = 60.0
 
     def wait_s(self, tries: int, chance: float) -> float:
         """The wait after `tries` earlier tries: twice as long each time, up to the longest.

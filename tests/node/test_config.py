@@ -117,6 +117,25 @@ def test_what_would_end_serve_later_is_told_by_its_key(tmp_path: Path, text: str
     assert said in error(tmp_path, text + "\n")
 
 
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("node.request_timeout_s", "completion.settle_s", "completion.silence_s", "completion.reopen_wait_s"),
+        *("results.retry_first_s", "results.lease_s"),
+    ],
+)
+def test_a_wait_in_milliseconds_is_told(tmp_path: Path, key: str) -> None:
+    """Nobody would see a result that waits for 30,000 seconds of silence."""
+    section, _, name = key.partition(".")
+    assert f"{key} = 30000: input should be less than or equal to 3600" in error(
+        tmp_path, f"[{section}]\n{name} = 30000"
+    )
+
+
+def test_a_peer_is_not_waited_for_all_day(tmp_path: Path) -> None:
+    assert "peers[1].timeout_s = 30000" in error(tmp_path, PEER.format("A") + "timeout_s = 30000")
+
+
 def test_a_peer_called_anybody_lets_nobody_in(tmp_path: Path) -> None:
     said = error(tmp_path, PEER.format("P").replace('ae_title = "A"', 'ae_title = "*"'))
     assert "peers[1].ae_title = '*': * stands for anybody" in said
