@@ -55,9 +55,7 @@ class Commands(click.Group):
             ctx.exit(1)
         except BrokenPipeError:  # who reads has seen enough; click knows
             raise
-        except (
-            OSError
-        ) as exc:  # a folder that cannot be made, a full disk: whatever no command has words of its own for
+        except OSError as exc:  # a full disk, a folder that cannot be made: what no command has words of its own for
             from dicom_node.logs import trace
 
             told = ": ".join(str(one) for one in (exc.filename, exc.strerror) if one)
