@@ -111,9 +111,8 @@ def patient_and_study(source: Dataset) -> Dataset:
         if text or keyword in TYPE_2:
             put(header, keyword, text or "")
     for keyword in ("IssuerOfAccessionNumberSequence", "IssuerOfPatientIDQualifiersSequence"):
-        issuers = [item for item in map(_issuer, items(source, keyword)) if item is not None]
-        if issuers:
-            setattr(header, keyword, issuers[:1])
+        if found := issuers(source, keyword):
+            setattr(header, keyword, found)
     offset = read_text(source, "TimezoneOffsetFromUTC")
     if offset and zone(offset) is not None:
         header.TimezoneOffsetFromUTC = offset  # without it the copied times would mean something else
@@ -214,6 +213,11 @@ def items(source: Dataset, keyword: str) -> list[Dataset]:
     except UNREADABLE:
         logger.warning("source attribute %s cannot be read and is left out of the report", keyword)
         return []
+
+
+def issuers(source: Dataset, keyword: str) -> list[Dataset]:
+    """The first item of this sequence that says who gave out a number; none if there is none."""
+    return [item for item in map(_issuer, items(source, keyword)) if item is not None][:1]
 
 
 def _issuer(item: Dataset) -> Dataset | None:

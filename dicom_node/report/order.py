@@ -1,4 +1,4 @@
-"""The imaging order behind the images, as far as they name it, in the two forms that objects use.
+"""The imaging orders behind the images, as far as they name them, in the two forms that objects use.
 
 SR documents and key objects have a Referenced Request Sequence (PS3.3 table C.17-2), images and encapsulated documents
 a Request Attributes Sequence (table 10-9). Both are returned as a dataset with that one attribute, empty where there is
@@ -6,6 +6,8 @@ nothing to say.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from pydicom.dataset import Dataset
 
@@ -30,46 +32,70 @@ _OF_IMAGES = (
 def of_document(source: Dataset, filed: Dataset) -> Dataset:
     """`source`: header of an image; `filed`: what `carried.patient_and_study` made from it."""
     found = Dataset()
-    request = _request(source, filed)
-    if request is not None:
-        found.ReferencedRequestSequence = [request]
+    requests = _requests(source, filed)
+    if requests:
+        found.ReferencedRequestSequence = requests
     return found
 
 
 def of_image(source: Dataset, filed: Dataset) -> Dataset:
-    """The same for a picture or PDF; empty without a procedure ID, as the item would then say less than the study."""
+    """The same for a picture or PDF, without what has no procedure ID: it would say less than the study."""
     found = Dataset()
-    request = _request(source, filed)
-    if request is not None and request.RequestedProcedureID:
-        item = Dataset()
-        for keyword in _OF_IMAGES:
-            if request.get(keyword):
-                item.add(request[keyword])
-        found.RequestAttributesSequence = [item]
+    requests = [request for request in _requests(source, filed) if request.RequestedProcedureID]
+    if requests:
+        found.RequestAttributesSequence = [_as_of_image(request) for request in requests]
     return found
 
 
-def _request(source: Dataset, filed: Dataset) -> Dataset | None:
-    order: Dataset = next(iter(carried.items(source, "RequestAttributesSequence")), Dataset())
-    texts = {}
-    for keyword in _TEXTS:
-        said = (read_text(place, keyword) for place in (order, source))
-        texts[keyword] = next((t for t in said if t and carried.is_carriable(keyword, t)), "")
-    accession = filed.get("AccessionNumber")
+def _as_of_image(request: Dataset) -> Dataset:
+    item = Dataset()
+    for keyword in _OF_IMAGES:
+        if request.get(keyword):
+            item.add(request[keyword])
+    return item
+
+
+def _requests(source: Dataset, filed: Dataset) -> list[Dataset]:
+    """One for each procedure that was asked for: head and neck may be scanned at once, each under an order of its own.
+    Steps of one procedure make one."""
+    orders = carried.items(source, "RequestAttributesSequence")
+    beside = (source,) if len(orders) < 2 else ()  # of several orders, it is not known which the image itself speaks of
+    made = [_request((order, *beside), filed) for order in orders or [Dataset()]]
+    found: list[Dataset] = []
+    for request in made:
+        if request is not None and request not in found:
+            found.append(request)
+    return found
+
+
+def _request(places: Sequence[Dataset], filed: Dataset) -> Dataset | None:
+    """`places`: where it is told, the order itself first."""
+    texts = {keyword: _text(keyword, *places) for keyword in _TEXTS}
+    own = _text("AccessionNumber", places[0])
+    accession = own or str(filed.get("AccessionNumber") or "")
     if not accession and not any(texts.values()):
         return None
     request = Dataset()
     request.StudyInstanceUID = filed.StudyInstanceUID
-    request.ReferencedStudySequence = _studies(order) or _studies(source)
-    asked = "RequestedProcedureCodeSequence"
-    triples = carried.procedure_codes(order, asked) or carried.procedure_codes(source, asked)
+    request.ReferencedStudySequence = next(filter(None, map(_studies, places)), [])
+    asked = (carried.procedure_codes(place, "RequestedProcedureCodeSequence") for place in places)
+    triples = next(filter(None, asked), [])
     request.RequestedProcedureCodeSequence = [code_item(Concept(*triple, source="the images")) for triple in triples]
-    carried.put(request, "AccessionNumber", str(accession or ""))
+    carried.put(request, "AccessionNumber", accession)
     for keyword, text in texts.items():
         carried.put(request, keyword, text)
-    if "IssuerOfAccessionNumberSequence" in filed:
-        request.IssuerOfAccessionNumberSequence = filed.IssuerOfAccessionNumberSequence
+    issuers = carried.issuers(places[0], "IssuerOfAccessionNumberSequence") if own else []
+    if not issuers and accession == filed.get("AccessionNumber"):
+        issuers = filed.get("IssuerOfAccessionNumberSequence") or []
+    if issuers:
+        request.IssuerOfAccessionNumberSequence = issuers
     return request
+
+
+def _text(keyword: str, *places: Dataset) -> str:
+    """What the first of them says that can be carried."""
+    said = (read_text(place, keyword) for place in places)
+    return next((text for text in said if text and carried.is_carriable(keyword, text)), "")
 
 
 def _studies(source: Dataset) -> list[Dataset]:

@@ -262,6 +262,51 @@ def test_order_issuer_and_procedure_are_taken_over(tmp_path: Path) -> None:
     assert errors_of(ds, tmp_path) == []
 
 
+def asked_for(procedure_id: str, **more: Any) -> Dataset:
+    """An item of Request Attributes Sequence."""
+    order = Dataset()
+    for keyword, value in {"RequestedProcedureID": procedure_id, **more}.items():
+        setattr(order, keyword, value)
+    return order
+
+
+@dciodvfy.needed
+def test_of_head_and_neck_scanned_at_once_every_order_is_named_with_its_own_number(tmp_path: Path) -> None:
+    issuer = Dataset()
+    issuer.LocalNamespaceEntityID = "RIS"
+    head = asked_for("RP1", AccessionNumber="HEAD", IssuerOfAccessionNumberSequence=[issuer])
+    again = asked_for("RP1", AccessionNumber="HEAD", IssuerOfAccessionNumberSequence=[issuer])
+    head.ScheduledProcedureStepID, again.ScheduledProcedureStepID = "SPS1", "SPS2"  # two steps of one procedure
+    neck = asked_for("RP2", AccessionNumber="NECK")
+    source = headers(
+        AccessionNumber="", RequestAttributesSequence=[head, again, neck], PlacerOrderNumberImagingServiceRequest="PL1"
+    )
+    ds = sr.build(source, findings("deep"), context())
+    told = [(one.RequestedProcedureID, one.AccessionNumber) for one in ds.ReferencedRequestSequence]
+    assert told == [("RP1", "HEAD"), ("RP2", "NECK")]
+    first, second = ds.ReferencedRequestSequence
+    assert first.IssuerOfAccessionNumberSequence[0].LocalNamespaceEntityID == "RIS"
+    assert "IssuerOfAccessionNumberSequence" not in second
+    assert {one.PlacerOrderNumberImagingServiceRequest for one in (first, second)} == {""}  # of which of the two?
+    assert ds.AccessionNumber == ""  # as that of the images, beside which a PACS files it
+    assert errors_of(ds, tmp_path) == []
+    page = capture.build(Image.new("RGB", (4, 4)), [], source, findings("deep"), context())
+    assert [(one.RequestedProcedureID, one.AccessionNumber) for one in page.RequestAttributesSequence] == told
+
+
+def test_an_order_without_a_number_of_its_own_has_that_of_the_study() -> None:
+    issuer = Dataset()
+    issuer.LocalNamespaceEntityID = "RIS"
+    source = headers(
+        RequestAttributesSequence=[asked_for("RP1"), asked_for("RP2", AccessionNumber="OTHER")],
+        IssuerOfAccessionNumberSequence=[issuer],
+    )
+    first, second = sr.build(source, FOUND, context()).ReferencedRequestSequence
+    assert (first.AccessionNumber, second.AccessionNumber) == ("ACC1", "OTHER")
+    assert first.IssuerOfAccessionNumberSequence[0].LocalNamespaceEntityID == "RIS"
+    assert "IssuerOfAccessionNumberSequence" not in second  # it may be another's
+
+
 @pytest.mark.parametrize(
     "keyword",
     [
