@@ -20,6 +20,8 @@ from dicom_node.report.wording import COLOURS
 from dtvit.findings import Outcome, SeriesFindings, Thresholds
 
 COLUMNS = 3  # slices shown
+GAP = 12  # pixels between them
+SIDE = (WIDTH - 2 * MARGIN - (COLUMNS - 1) * GAP) // COLUMNS
 WINDOW_HU = (0.0, 80.0)
 
 WARNING = COLOURS[Outcome.UNDETERMINED]
@@ -118,15 +120,15 @@ def _slices(page: Page, findings: SeriesFindings, pictures: Mapping[int, Shown])
     chosen = to_show(findings)
     if not chosen:
         return
-    side = (WIDTH - 2 * MARGIN - (COLUMNS - 1) * 12) // COLUMNS
+    side = SIDE
     rows = 2 if any(one.relevance is not None for one in pictures.values()) else 1
     whole = {i: Image.fromarray(_brain_window(pictures[i].hu)) for i in chosen if i in pictures}
     cut = _cut([np.asarray(one) for one in whole.values()])
     for column, i in enumerate(chosen):
-        x = MARGIN + column * (side + 12)
+        x = MARGIN + column * (side + GAP)
         s = findings.slices[i]
         caption = f"image {wording.label(s)}: {wording.percent(s.presence or 0.0)}, {s.outcome.value}"
-        page.draw.text((x, page.y), caption, font=font(21), fill=INK)
+        page.draw.text((x, page.y), caption, font=_fitting(caption, 21, side), fill=INK)
         page.draw.rectangle((x, page.y + 30, x + side, page.y + 35), fill=COLOURS[s.outcome])
         corner = (x, page.y + 36)
         if i not in pictures:
@@ -144,6 +146,13 @@ def _slices(page: Page, findings: SeriesFindings, pictures: Mapping[int, Shown])
             17,
             DIM,
         )
+
+
+def _fitting(text: str, size: int, width: int) -> Any:
+    """The font, smaller than `size` where the text would be wider: a position is longer than a number."""
+    while font(size).getlength(text) > width:
+        size -= 1
+    return font(size)
 
 
 def _leave_open(page: Page, corner: tuple[int, int], side: int) -> None:

@@ -82,6 +82,20 @@ def test_a_later_version_says_so_on_top() -> None:
     assert len(second) > len(first), "a line says that it replaces the earlier result"
 
 
+@pytest.mark.parametrize("named", [{"instance_number": None}, {"instance_number": 2147483647, "frame": 1025}])
+@pytest.mark.parametrize("kind", ["deep", "undetermined"])
+def test_what_is_said_of_one_slice_never_runs_into_the_next(kind: str, named: dict[str, int | None]) -> None:
+    found = findings(kind)
+    slices = tuple(replace(s, position_mm=-200.5, **named) for s in found.slices)  # type: ignore[arg-type]
+    page = np.asarray(draw(replace(found, slices=slices)))
+    is_bar = (page[:, MARGIN] == COLOURS[found.outcome]).all(axis=-1) & (page[:, 0] == GROUND).all(axis=-1)
+    caption = page[is_bar.argmax() - 30 : is_bar.argmax()]
+    assert (caption[:, MARGIN : MARGIN + picture.SIDE] != GROUND).any()
+    for column in range(picture.COLUMNS):
+        end = MARGIN + column * (picture.SIDE + picture.GAP) + picture.SIDE
+        assert (caption[:, end + 2 : end + picture.GAP] == GROUND).all()
+
+
 def test_a_missing_picture_leaves_a_place() -> None:
     assert share_of(draw(findings("deep"), pictures={}), PANEL) > 0.2
 
