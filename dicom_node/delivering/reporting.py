@@ -104,6 +104,8 @@ class Run:
     at: float
     """When it is reported: run numbers repeat if a series was purged and comes back, or an older database was restored,
     and what is reported then differs from what a PACS has under the earlier UIDs."""
+    replaces: bool = False
+    """Whether an earlier result of the series was sent somewhere; asked for pictures alone, as a report names them."""
 
 
 @dataclass(frozen=True)
@@ -176,6 +178,7 @@ def _page(
         notice=maker.metadata.notice,
         thresholds=maker.metadata.slice_thresholds,
         run=run.number,
+        replaces=run.replaces,
         series_number=series_number(headers[0]),
     )
 

@@ -65,12 +65,14 @@ def compose(
     notice: str | None,
     thresholds: Thresholds | None = None,
     run: int = 1,
+    replaces: bool = False,
     series_number: str | None = None,
 ) -> Image.Image:
     """The page as RGB.
 
     `pictures`: index in `findings.slices`, one of `to_show` -> that slice. `series_number`: of the images.
-    `thresholds`: those for slices, drawn as lines. `run`: from the second on, the version is on top.
+    `thresholds`: those for slices, drawn as lines. `run`: from the second on, the version is on top. `replaces`: an
+    earlier result was sent somewhere.
     Raises `UnusableFindings` as `sr.build` does.
     """
     check_findings(findings)
@@ -78,7 +80,7 @@ def compose(
     page = Page(image, ImageDraw.Draw(image))
     _banner(page, findings, run)
     if run > 1:
-        page.text(f"Version {run}: replaces the earlier result of this series.", 21)
+        page.text(f"Version {run}{': replaces the earlier result of this series' if replaces else ''}.", 21)
     for line in wording.conclusion(findings, series_number=series_number)[1:]:
         page.text(line, 21)
     page.text(wording.NOT_ASSESSED, 19, DIM)

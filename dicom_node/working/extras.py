@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 
 from pydicom.dataset import Dataset
@@ -101,7 +102,7 @@ class Extras:
             elif job.result.version.model_digest != self._maker.version.model_digest:
                 log.warning("no_extras %s", fields(job=job.id, error="the model has changed since the report"))
             else:
-                built += self._shown(one, run, headers, found, instances, told)
+                built += self._shown(one, replace(run, replaces=bool(told)), headers, found, instances, told)
         except (StoreFull, StoreUnavailable):
             raise
         except Exception as exc:  # noqa: BLE001 - outermost line of the extras: the report matters most, and is out

@@ -118,6 +118,7 @@ def write(kind: str, places: tuple[str, ...], dicom: Path | None) -> None:
         notice=NOTICE,
         thresholds=THRESHOLDS,
         run=run,
+        replaces=run > 1,
         series_number=str(series[0].SeriesNumber),
     )
     with io.BytesIO() as buffer:

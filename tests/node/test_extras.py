@@ -13,6 +13,7 @@ import pydicom
 import pytest
 from click.testing import CliRunner
 from made import FakeClassifier, Made, Predictions, changed, head_series, made_node, peer
+from PIL import ImageDraw
 from test_anatomy import enhanced
 
 from dicom_node.administering.health import health
@@ -22,6 +23,7 @@ from dicom_node.cli import main
 from dicom_node.cli.results import newest_report
 from dicom_node.delivering import reporting, spooled
 from dicom_node.errors import NotPossible, StoreFull, StoreUnavailable
+from dicom_node.report import readback
 from dicom_node.report.picture import Shown
 from dicom_node.store import commitment, jobs, outbox, overview, series
 from dicom_node.store.spool import Spool
@@ -767,6 +769,30 @@ def test_who_was_told_of_hemorrhage_is_told_that_it_is_not_there_after_all(tmp_p
     finish(node, ABSENT)
     assert [job.outcome for job in node.rows(jobs_table)] == ["present", "absent"]
     assert owed(node) == {("PACS1", "report")}
+
+
+@pytest.mark.parametrize("only_positive", [True, False])
+def test_a_picture_says_as_the_report_does_whether_an_earlier_result_went_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, only_positive: bool
+) -> None:
+    drawn: list[str] = []
+    node = made_node(tmp_path, peers=[peer(104, objects=("report", "picture"), only_positive=only_positive)])
+    slices = head_series()
+    node.accept(*slices[:-1])
+    node.tick_after(31)
+    finish(node, ABSENT)
+    deliver(node, "PACS1")
+    with node.database.write() as connection:  # as after a change of the model, which says otherwise
+        connection.execute(slice_results.delete())
+    node.accept(slices[-1])
+    node.tick_after(100)
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", lambda _, xy, text, **__: drawn.append(text))
+    finish(node, PRESENT)
+    (newest,) = (o for o in node.rows(objects) if o.kind == "report" and o.job_id == 2)
+    said = readback.parse(node.spool.read(newest.file)).conclusion[1]
+    assert said.startswith("Version 2")
+    assert ("replaces" in said) is not only_positive
+    assert [("replaces" in line) for line in drawn if line.startswith("Version 2")] == [not only_positive]
 
 
 @pytest.mark.parametrize(
