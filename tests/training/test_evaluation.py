@@ -282,6 +282,26 @@ def test_a_mean_over_locations_that_no_resample_varies_is_not_certainty():
     assert found["balanced_accuracy_ci"] == pytest.approx([low / 3, (1 + 2 * high) / 3])
 
 
+def test_resamples_without_a_location_say_nothing_of_its_precision_and_f1():
+    """Both subtentorial patients are found, and so is a lobar one: a resample without them has only the false one."""
+    place = np.r_[[0] * 4, [1] * 4, [2] * 2]
+    said = np.r_[[0] * 4, [1] * 3, [2] * 3]
+    labels = truth([1] * 10, place, series=range(10))
+    logits = Logits(np.zeros((10, 2)), 9.0 * np.eye(3)[said])
+
+    found = measure(logits, labels, EVEN)["location"]["slice"]
+
+    draws = draw(np.arange(10)).counts.astype(int)
+    drawn = [(place.repeat(each), said.repeat(each)) for each in draws]
+    complete = [each for each in drawn if len(set(each[0])) == 3]
+    whole = [metrics.precision_recall_fscore_support(*each, zero_division=np.nan)[:3] for each in complete]
+    with_it = [metrics.precision_score(*each, labels=[2], average=None) for each in drawn if 2 in each[0]]
+    assert len(whole) < len(with_it) < 1000
+    assert found["by_class"]["subtentorial"]["precision_ci"] == pytest.approx(interval(np.concatenate(with_it)))
+    for row, name in enumerate(("precision", "recall", "f1")):
+        assert found[f"{name}_ci"] == pytest.approx(interval(np.array([each[row].mean() for each in whole])))
+
+
 def test_few_patients_with_many_series_count_as_few():
     """Four series each of ten patients who bleed, and one each of forty who do not."""
     patients = np.r_[np.arange(40) // 4, np.arange(10, 50)].astype(np.int32)

@@ -89,6 +89,15 @@ def rates(matrix: Floats) -> dict[str, Floats]:
     }
 
 
+def drawn_rates(drawn: Floats, matrix: Floats) -> dict[str, Floats]:
+    """`rates` of resamples (resamples, C, C). One without a class that the data (C, C) have tells nothing of it: its
+    precision and F1 there are NaN, as its recall and its AUC are, not 0 for what is called so by mistake."""
+    found, lacking = rates(drawn), (drawn.sum(-1) == 0) & (matrix.sum(-1) > 0)
+    for name in ("precision", "f1"):
+        found[name] = np.where(lacking, np.nan, found[name])
+    return found
+
+
 def calibration(confidence: Floats, right: NDArray[np.bool_], draws: Draws, *, why: str) -> Figures:
     """Expected calibration error: the mean gap between confidence and share of right answers, over BINS bins.
 

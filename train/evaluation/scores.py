@@ -18,6 +18,7 @@ from train.evaluation.figures import (
     areas,
     calibration,
     confusion,
+    drawn_rates,
     entry,
     lacking,
     mean,
@@ -54,7 +55,7 @@ def presence(units: Units, draws: Draws, *, cut: float, prevalence: float, proba
     found["cut"] = cut
     called = units.score >= cut
     matrix, drawn_matrix = confusion(truth, called, 2, draws)
-    point, drawn = rates(matrix), rates(drawn_matrix)
+    point, drawn = rates(matrix), drawn_rates(drawn_matrix, matrix)
     found |= entry("accuracy", point["accuracy"], drawn["accuracy"], draws.patients, why=EMPTY)
     for name, rows, why in _resting_on(truth, called, of="hemorrhage"):
         found |= entry(name, point[name][1], drawn[name][:, 1], draws.count(rows), why=why)
@@ -77,7 +78,7 @@ def location(units: Units, draws: Draws) -> Figures:
     truth, guess = units.location.astype(int), units.places.argmax(1)
     found: Figures = {"positives": len(truth), "patients": draws.patients}
     matrix, drawn_matrix = confusion(truth, guess, len(LOCATIONS), draws)
-    point, drawn = rates(matrix), rates(drawn_matrix)
+    point, drawn = rates(matrix), drawn_rates(drawn_matrix, matrix)
     missing = [f"no {name} hemorrhage" for number, name in enumerate(LOCATIONS) if not (truth == number).any()]
     why = " and ".join(missing) if len(truth) else NO_PLACE
     found |= entry("accuracy", point["accuracy"], drawn["accuracy"], draws.patients, why=NO_PLACE)
