@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -51,7 +52,7 @@ class Labels:
 
     def _ways(self, image: Instance) -> Iterator[tuple[str, str]]:
         """All keys by which a row may name an image, the most specific first; the first two name it alone."""
-        file = PurePosixPath(image.path.relative_to(self.folder))
+        file = PurePosixPath(_plain(FILE, str(image.path.relative_to(self.folder))))
         yield FILE, str(file)
         yield "sopinstanceuid", image.header.sop_instance_uid
         yield "seriesinstanceuid", image.header.series_uid
@@ -103,5 +104,5 @@ def read(path: Path) -> Labels:
 
 
 def _plain(key: str, cell: str) -> str:
-    """A path as `Path` writes it, whatever system and program wrote the table."""
-    return str(PurePosixPath(cell.replace("\\", "/"))) if key == FILE else cell
+    """A path as `Path` writes it, an accent as part of its letter, whatever system and program wrote the table."""
+    return unicodedata.normalize("NFC", str(PurePosixPath(cell.replace("\\", "/")))) if key == FILE else cell

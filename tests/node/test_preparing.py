@@ -11,7 +11,8 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+from unicodedata import normalize
 
 import numpy as np
 import pytest
@@ -243,6 +244,15 @@ def test_a_table_may_name_files_and_folders(tmp_path: Path) -> None:
     assert set(second) == {("1", "")}
     assert done.unused_rows == (4,)  # that patient's folder is named, which says more
     assert done.bleeding_by_series == len(second)
+
+
+@pytest.mark.parametrize(("listed_as", "filed_as"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_an_accent_may_be_written_otherwise_in_the_table_than_in_the_name_of_the_folder(
+    tmp_path: Path, listed_as: Literal["NFC", "NFD"], filed_as: Literal["NFC", "NFD"]
+) -> None:
+    folder = filed(tmp_path / "in" / normalize(filed_as, "Schädel"), patient(1)).parent
+    table = labels(tmp_path / "labels.csv", f"path,ich\n{normalize(listed_as, 'Schädel')},0\n")
+    assert prepare(folder, tmp_path / "out", labels=table).unused_rows == ()
 
 
 def test_labelled_images_that_get_no_picture_are_counted(tmp_path: Path) -> None:

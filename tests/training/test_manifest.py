@@ -3,6 +3,7 @@
 import pickle
 import sys
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 import pytest
@@ -182,6 +183,20 @@ def test_patients_who_differ_in_more_are_two(tmp_path):
     ids = ["7", "70", "700", "0", "1-1", "11", "P1", "P10", "P100", "1 23", "12 3", "ID_a01b1", "ID_a1b01"]
     found = manifest.read(table(tmp_path, entries([(each, "deep" if n % 2 else "") for n, each in enumerate(ids)])))
     assert len(found.rows) == 3 * len(ids)
+
+
+@pytest.mark.parametrize(("listed_as", "filed_as"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_an_accent_may_be_written_otherwise_in_the_table_than_in_the_name_of_the_file(tmp_path, listed_as, filed_as):
+    """As macOS, and archives made there, write names."""
+    rows = entries(TWO, slices=1)
+    path = table(tmp_path, rows)
+    (tmp_path / normalize(filed_as, "Köpfe")).mkdir()
+    name = normalize(filed_as, "Köpfe/é.png")
+    (tmp_path / "a-0.png").rename(tmp_path / name)
+    path.write_text(path.read_text().replace("a-0.png", normalize(listed_as, "Köpfe/é.png")))
+    assert manifest.read(path).rows[0].path == tmp_path / name
+    path.write_text(path.read_text() + normalize(filed_as, path.read_text().splitlines()[1]) + "\n")
+    assert "the same picture as in row 2" in refused(path)
 
 
 def test_a_path_with_backslashes_gets_a_hint(tmp_path):

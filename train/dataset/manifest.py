@@ -184,7 +184,7 @@ def _row(
         wrong.append(Problem(number, "split", told))
     row = Row(
         line=number,
-        path=folder / cells["path"],
+        path=filed_as(folder, cells["path"]),
         patient_id=cells["patient_id"],
         ich=ich,
         location=location,
@@ -197,6 +197,16 @@ def _row(
         brace_removal=cells.get("brace_removal", ""),
     )
     return row, wrong
+
+
+def filed_as(folder: Path, named: str) -> Path:
+    """The file of a cell. A letter with an accent is one character or two: macOS, and archives made there, name files
+    by the one where the table has the other."""
+    path = folder / named
+    if named.isascii() or path.exists():
+        return path
+    others = (folder / unicodedata.normalize(form, named) for form in ("NFC", "NFD"))
+    return next((other for other in others if other.exists()), path)
 
 
 def labels(number: int, cells: Mapping[str, str], needed: bool) -> tuple[int | None, str | None, list[Problem]]:

@@ -168,7 +168,7 @@ def _masks(found: Manifest, rows: tuple[Row, ...], masks: str) -> dict[int, Path
         looked_for = f"such as {first}, or the same with {', '.join(MASK_SUFFIXES)}"
     else:
         column = _column(found, masks)
-        named = {line: home / column[line] for line in bleeding if column.get(line)}
+        named = {line: manifest.filed_as(home, column[line]) for line in bleeding if column.get(line)}
         looked_for = f"its cell is empty in all {len(bleeding)} rows"
     if not named:
         raise UnusableData(
@@ -197,4 +197,5 @@ def _column(found: Manifest, name: str) -> dict[int, str]:
 def _beside(row: Row, home: Path, folder: Path) -> list[Path]:
     """What the mask of a picture may be called: the same relative path in `folder`, whatever its suffix."""
     relative = row.path.relative_to(home) if row.path.is_relative_to(home) else Path(row.path.name)
-    return [folder / relative, *((folder / relative).with_suffix(suffix) for suffix in MASK_SUFFIXES)]
+    names = [relative, *(relative.with_suffix(suffix) for suffix in MASK_SUFFIXES)]
+    return [manifest.filed_as(folder, str(name)) for name in names]
