@@ -4,6 +4,7 @@ import dataclasses
 import io
 import itertools
 import math
+import re
 import resource
 import sys
 import time
@@ -35,7 +36,7 @@ from dtvit.checkpoint import describe
 from dtvit.model import DTViT
 from train.dataset.splits import LEAKY
 from train.errors import UnusableData
-from train.learning import computing, looking, result, state
+from train.learning import computing, lessons, looking, result, state
 from train.learning.gathering import gather
 from train.learning.learner import Learner
 from train.learning.loop import Run, fit, seed_of
@@ -595,15 +596,36 @@ def test_a_time_limit_used_up_by_the_first_lessons_is_reported(tmp_path, data):
         fit(recipe(first_lessons=10), settings(tmp_path, max_time=1e-6), data, SOURCE, quiet)
 
 
-def test_first_lessons_are_not_given_again_when_a_run_that_ended_after_them_goes_on(tmp_path, data):
-    with pytest.raises(UnusableRun, match=r"no step .*--max-time"):
-        fit(recipe(first_lessons=10), settings(tmp_path, max_time=1e-6), data, SOURCE, quiet)
+def test_first_lessons_are_not_given_again_when_a_run_that_ended_after_them_goes_on(tmp_path, data, monkeypatch):
+    def stopped(*_args):
+        raise Stopped
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Run, "take_step", stopped)
+        with pytest.raises(Stopped):
+            fit(recipe(first_lessons=10), settings(tmp_path), data, SOURCE, quiet)
     said = []
     fit(recipe(first_lessons=10), settings(tmp_path), data, SOURCE, said.append)
     assert "continuing from step 0" in said
     assert not [each for each in said if each.startswith("first lessons")]
     fit(recipe(first_lessons=10), settings(tmp_path / "at once"), data, SOURCE, quiet)
     assert same_weights(tmp_path / "drawn.safetensors", tmp_path / "at once" / "drawn.safetensors")
+
+
+def test_first_lessons_leave_most_of_a_time_limit_to_the_training(tmp_path, data):
+    started = time.monotonic()
+    fit(recipe(first_lessons=10**6, steps=10**6), settings(tmp_path, max_time=0.1), data, SOURCE, quiet)
+    assert time.monotonic() - started < 100
+    assert describe(tmp_path / "drawn.safetensors").metadata.training["steps_done"] >= 1
+
+
+def test_first_lessons_say_how_far_they_are(tmp_path, data, monkeypatch):
+    monkeypatch.setattr(lessons, "SAY_EVERY_S", 0.0)
+    said = []
+    fit(recipe(first_lessons=10, steps=1), settings(tmp_path), data, SOURCE, said.append)
+    told = [each for each in said if each.startswith("first lessons: step")]
+    assert len(told) == 9
+    assert re.fullmatch(r"first lessons: step 9 of 10, loss 0\.\d{3}, about 0 min left", told[-1])
 
 
 def test_a_look_sees_whole_patients_of_both_classes_even_if_the_list_is_sorted(data):

@@ -9,6 +9,10 @@ ImageNet's or a checkpoint's, would lose that; they get no lessons (`train.learn
 
 from __future__ import annotations
 
+import math
+import time
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's own name for it
 from timm.models import VisionTransformer
@@ -16,6 +20,7 @@ from timm.models import VisionTransformer
 from train.learning.learner import FULL_AT, Learner, patch_means
 from train.learning.optimiser import FUSED
 from train.making.augment import HU
+from train.progress import SAY_EVERY_S
 from train.sending import sent
 
 DEPTH = 6  # layers whose MLPs take part; the others start as the identity
@@ -24,10 +29,20 @@ RATE = 1e-3
 
 
 def first_lessons(
-    learner: Learner, pictures: torch.Tensor, blood: torch.Tensor, steps: int, autocast: torch.autocast
+    learner: Learner,
+    pictures: torch.Tensor,
+    blood: torch.Tensor,
+    steps: int,
+    autocast: torch.autocast,
+    *,
+    limit_s: float = math.inf,
+    tell: Callable[[float, str], None] = lambda done, text: None,
 ) -> float:
     """Teach patches for `steps` steps; `pictures` (N, 224, 224) and `blood` (N, 56, 56), uint8, of slices whose
     blood is traced. Returns the last mean loss. Draws from torch's global generators of host and device.
+
+    `limit_s`: time within which the steps, with their schedule, have to fit; fewer are made if it is short. `tell` is
+    called now and then with the share that is done, and what to say of it.
 
     Does nothing, and returns 0, for an encoder without patches and for pictures that show no blood.
     """
@@ -49,9 +64,11 @@ def first_lessons(
     fused = pictures.device.type in FUSED
     optimiser = torch.optim.AdamW(parameters, lr=RATE, weight_decay=0.01, betas=(0.9, 0.98), fused=fused)
     losses: list[torch.Tensor] = []  # on the device, for which nothing waits before the end
-    for step in range(steps):
+    started = said_at = time.monotonic()
+    step, done = 0, 0.0
+    while done < 1:
         for group in optimiser.param_groups:
-            group["lr"] = RATE * min(1.0, (step + 1) / 20, 2 * (1 - step / steps))
+            group["lr"] = RATE * min(1.0, (step + 1) / 20, 2 * (1 - done))
         drawn = torch.randint(len(shown), (POSITIVES,)), len(shown) + torch.randint(len(bare), (NEGATIVES,))
         (chosen,) = sent([torch.cat(drawn)], places.device)
         slices, rows, columns = places[chosen].T
@@ -64,6 +81,16 @@ def first_lessons(
         cost.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         losses = [*losses[-19:], cost.detach()]
+        step += 1
+        now = time.monotonic()
+        done = max(step / steps, (now - started) / limit_s)
+        if now - said_at > SAY_EVERY_S and done < 1:
+            said_at = now
+            tell(done, f"first lessons: step {step} of {steps}, loss {_mean(losses):.3f}")
+    return _mean(losses)
+
+
+def _mean(losses: list[torch.Tensor]) -> float:
     return float(torch.stack(losses).mean())
 
 

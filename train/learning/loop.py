@@ -40,6 +40,7 @@ from train.recipe import Recipe, defaults
 
 ALL_PATCHES_FROM = 0.88  # of the schedule: from here on the model sees what it will see in use
 ALL_PATCHES_SHARE = 0.1  # of the steps before that, so that background is not new by then
+LESSONS_SHARE = 0.25  # of --max-time, at most, goes into the first lessons
 DIVERGED = "the training has diverged: begin again in another folder with a lower learning_rate, with clip, or in fp32"
 
 
@@ -144,15 +145,34 @@ class Run:
         if self.recipe.first_lessons and not self.recipe.from_scratch:
             self.say(f"no first lessons: {self.start.told}, and they are for random weights")
         elif self.recipe.first_lessons and self.ranks.first:
-            pictures, blood = self.batches.traced_middles()
-            # their gradients are not scaled, which fp16 would need
-            cast = computing.autocast("fp32", self.device) if self.precision == "fp16" else self.autocast
-            cost = first_lessons(self.learner, pictures, blood, self.recipe.first_lessons, cast)
+            cost = self._first_lessons()
         self.average.start()
         self.elapsed_s = time.monotonic() - started
         if cost:
             self.say(f"first lessons: loss {cost:.3f} after {self.elapsed_s:.0f} s")
             self.save()  # minutes, which a run that ends before its first save would take again
+
+    def _first_lessons(self) -> float:
+        """Their last loss; 0 if the encoder, or the data, are not made for them."""
+        pictures, blood = self.batches.traced_middles()
+        # their gradients are not scaled, which fp16 would need
+        cast = computing.autocast("fp32", self.device) if self.precision == "fp16" else self.autocast
+        limit = self.settings.max_time
+        limit_s = limit * 60 * LESSONS_SHARE if limit else math.inf
+        started = time.monotonic()
+        with contextlib.closing(Bar(self.ranks.first)) as bar:
+
+            def tell(done: float, text: str) -> None:
+                self._tell(bar, done, text, time.monotonic() - started)
+
+            return first_lessons(
+                self.learner, pictures, blood, self.recipe.first_lessons, cast, limit_s=limit_s, tell=tell
+            )
+
+    def _tell(self, bar: Bar, done: float, text: str, took_s: float) -> None:
+        bar.show(done, text)
+        if not bar.shown:
+            self.say(f"{text}, about {took_s * (1 - done) / max(done, 1e-6) / 60:.0f} min left")
 
     def _together(self) -> torch.nn.Module | Graphed:
         """What training calls: the learner; with several ranks, all begin as the first and average their gradients."""
@@ -233,9 +253,7 @@ class Run:
                 rate = (self.step - first) * self.recipe.batch / max(now - started, 1e-6)
                 loss_of_all = self.ranks.count * _mean(self.recent[-50:])
                 text = f"step {self.step} of {self.steps}, loss {loss_of_all:.3f}, {rate:.0f} slices/s"
-                bar.show(done, text)
-                if not bar.shown:
-                    self.say(f"{text}, about {self.elapsed_s * (1 - done) / max(done, 1e-6) / 60:.0f} min left")
+                self._tell(bar, done, text, self.elapsed_s)
             if looking or now - said_at > SAY_EVERY_S:
                 said_at = now
             if looking or now - saved_at > self.settings.save_every_s:
