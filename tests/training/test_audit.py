@@ -62,7 +62,10 @@ def test_a_model_that_sees_blood_passes(blood):
         assert turned[kind][name]["flipped_slices"] >= 12, way
     assert all(turned["healed"][name]["vs_normal_auc"] < 0.6 for name in ("membrane", "patchwork"))
     assert all(goal["met"] for goal in said["goals"])
-    assert said["verdict"] == "It looks at blood: every goal of the audit is met."
+    doubtful = sum(not goal["beyond_doubt"] for goal in said["goals"])
+    assert doubtful > 0  # of a dozen patients
+    assert said["verdict"] == f"It looks at blood: every goal of the audit is met, {doubtful} of them not beyond doubt."
+    assert said["words"][-1] == "All of this rests on 12 patients, so read the intervals before the sentences."
 
 
 def test_a_model_that_sees_the_silhouette_is_found_out(data, tmp_path):

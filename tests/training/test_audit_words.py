@@ -74,6 +74,19 @@ def test_a_goal_that_could_not_be_measured_is_not_counted_as_met():
     assert told == "It looks at blood: every goal that could be measured is met; 1 could not."
 
 
+def test_a_goal_whose_interval_does_not_meet_it_is_told_with_the_verdict():
+    row = Row("auc_over_5_ml", "", Figure(0.99, 0.9, 1.0, 9, 9), phantoms.GOAL)
+    wide = Section("phantoms", "", "", (row,))
+    assert verdict([*worded([0.8] * 4 + STILL), wide]) == f"{ALL_MET[:-1]}, 1 of them not beyond doubt."
+
+
+@pytest.mark.parametrize(("patients", "told"), [(59, True), (60, False)])
+def test_few_patients_are_told_in_the_end(patients, told):
+    row = Row("untouched.patient_auc", "", Figure(0.9, 0.8, 1.0, 4 * patients, patients))
+    last = paragraph([Section("probes", "", "", (row,))])[-1]
+    assert (last == f"All of this rests on {patients} patients, so read the intervals before the sentences.") is told
+
+
 def sentences(part, **figures):
     return " ".join(paragraph([Section(part, "", "", tuple(said(key, value) for key, value in figures.items()))])[1:])
 

@@ -50,6 +50,10 @@ class Goal:
     def holds(self, value: float) -> bool:
         return value <= self.bound if self.at_most else value >= self.bound
 
+    def sure(self, figure: Figure) -> bool:
+        """Whether its interval, too, is within the bound."""
+        return self.holds(figure.high if self.at_most else figure.low)
+
     def __str__(self) -> str:
         return f"{'at most' if self.at_most else 'at least'} {self.bound:g}"
 
@@ -110,6 +114,7 @@ def goals_of(sections: Sequence[Section]) -> list[dict[str, Any]]:
             "ci": [_plain(row.figure.low), _plain(row.figure.high)],
             "goal": str(row.goal),
             "met": row.goal.met(row.figure),
+            "beyond_doubt": row.goal.sure(row.figure),
         }
         for section in sections
         for row in section.rows

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 
 from train.audit.figures import Figure, Goal, Row, Section
 from train.digits import shown
@@ -58,8 +57,7 @@ def _met(goal: Goal, figure: Figure) -> Text:
         return Text("not measured", "words")
     if not met:
         return Text("not met", "bad")
-    sure = goal.met(replace(figure, value=figure.high if goal.at_most else figure.low))
-    return Text("met" if sure else "met, not beyond doubt", "good")
+    return Text("met" if goal.sure(figure) else "met, not beyond doubt", "good")
 
 
 def _number(figure: Figure, goal: Goal | None) -> Cell:

@@ -22,6 +22,7 @@ HALF = 0.5  # of the calls follow the blood
 SENSITIVE = 0.1  # of the calls flipped at the middle strength
 ALARM = 0.1  # more false alarms with a look-alike than without it
 POINTS = 2.0  # times as often as chance
+FEW = 60  # patients of both kinds; with fewer, intervals reach so far that a sentence alone would mislead
 FLIPS, SHAM_FLIPS = counterfactuals.FLIPS.bound, counterfactuals.SHAM_FLIPS.bound
 
 Figures = Mapping[str, Figure]
@@ -37,12 +38,15 @@ def verdict(sections: Sequence[Section]) -> str:
         return "Parts of the audit were not run or could not be measured, so there is no verdict on the whole."
     flips = [figure.value for figure in follows if figure is not None]
     shortcut = any(_uses(figures, name) for name in probes.PROBES)
-    goals = [goal["met"] for goal in goals_of(sections)]
-    missed, unknown = goals.count(False), goals.count(None)
+    goals = goals_of(sections)
+    met = [goal["met"] for goal in goals]
+    missed, unknown = met.count(False), met.count(None)
+    doubtful = sum(goal["met"] is True and not goal["beyond_doubt"] for goal in goals)
+    doubt = f", {doubtful} of them not beyond doubt" if doubtful else ""
     if not missed and not unknown:
-        return "It looks at blood: every goal of the audit is met."
+        return f"It looks at blood: every goal of the audit is met{doubt}."
     if not missed:
-        return f"It looks at blood: every goal that could be measured is met; {unknown} could not."
+        return f"It looks at blood: every goal that could be measured is met{doubt}; {unknown} could not."
     steady = min(flips) >= FLIPS and shams.value <= SHAM_FLIPS
     if steady and not shortcut:
         return f"It looks at blood, but {missed} of the audit's goals {'is' if missed == 1 else 'are'} missed."
@@ -71,6 +75,9 @@ def paragraph(sections: Sequence[Section]) -> list[str]:
     said = [verdict(sections)]
     for part in (_probes, _healed, _transplanted, _phantoms, _implants, _stability, _pointing):
         said += part(figures)
+    known = _known(figures, "probes.untouched.patient_auc")
+    if known is not None and known.patients < FEW:
+        said.append(f"All of this rests on {known.patients} patients, so read the intervals before the sentences.")
     return said
 
 
