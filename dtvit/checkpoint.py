@@ -153,7 +153,7 @@ def load(path: Path, *, preprocessing: Collection[str] | None = None) -> tuple[D
             f"and this program offers {', '.join(preprocessing)}",
             "use a checkpoint of this program's version, or retrain with dicom-node train",
         )
-    model = _empty_model(checkpoint)
+    model = _model(checkpoint, "meta")
     wanted = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     if wanted != dict(checkpoint.shapes):
         raise UnusableCheckpoint(
@@ -161,6 +161,8 @@ def load(path: Path, *, preprocessing: Collection[str] | None = None) -> tuple[D
             f"its weights are not those of {checkpoint.metadata.encoder} ({_difference(wanted, checkpoint.shapes)})",
             "the metadata names another encoder than the weights come from, or timm has changed it: export it again",
         )
+    if _not_stored(model):
+        model = _model(checkpoint, "cpu")
     stored = load_file(checkpoint.path)
     state = {key: value.float() if value.is_floating_point() else value for key, value in stored.items()}
     model.load_state_dict(state, assign=True)
@@ -225,15 +227,21 @@ def _printable(value: Any) -> Any:
     return value
 
 
-def _empty_model(checkpoint: Checkpoint) -> DTViT:
-    """The model without memory for its weights, so that none are drawn at random only to be replaced."""
+def _not_stored(model: DTViT) -> list[torch.Tensor]:
+    """What an encoder works out when it is made, and no checkpoint holds: Swin's table of positions."""
+    stored = model.state_dict().keys()
+    return [each for name, each in model.named_buffers() if name not in stored]
+
+
+def _model(checkpoint: Checkpoint, device: str) -> DTViT:
+    """With weights that are to be replaced; on "meta" none are drawn at random for that, and they need no memory."""
     import torch
 
     from dtvit.model import DTViT, UnknownEncoder
 
     metadata = checkpoint.metadata
     try:
-        with torch.device("meta"):
+        with torch.device(device):
             return DTViT(metadata.encoder, len(metadata.location_classes), metadata.head)
     except UnknownEncoder as exc:
         raise UnusableCheckpoint(checkpoint.path, str(exc), "install the timm version it was made with") from exc

@@ -61,6 +61,19 @@ def test_weights_survive_within_half_precision(tmp_path, classes):
     assert found.parameters == sum(p.numel() for p in model.parameters())
 
 
+def test_an_encoder_with_tables_that_no_checkpoint_holds_is_loaded(tmp_path):
+    """As Swin, DINOv3 and others have: which patch is where."""
+    torch.manual_seed(3)
+    model = DTViT("eva02_tiny_patch14_224").eval()
+    save(tmp_path / "a.safetensors", model.state_dict(), metadata(encoder="eva02_tiny_patch14_224"))
+
+    loaded, _ = load(tmp_path / "a.safetensors")
+
+    images = torch.rand(2, 3, 224, 224)
+    for mine, its in zip(model(images), loaded(images), strict=True):
+        assert torch.allclose(mine, its, atol=2e-2)
+
+
 def test_equal_weights_and_metadata_have_one_digest(tmp_path):
     first, second = (untrained_checkpoint(tmp_path / name, seed=5) for name in ("a.safetensors", "b.safetensors"))
     other = untrained_checkpoint(tmp_path / "c.safetensors", seed=6)
