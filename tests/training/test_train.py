@@ -293,11 +293,14 @@ def test_first_lessons_tell_blood_in_a_patch_and_leave_the_whole_vit_with_what_t
     assert found[shown > 200].min() > found[shown == 0].max()
 
 
-def test_first_lessons_pass_over_an_encoder_without_patches():
-    learner = Learner(DTViT("resnet18"))
+@pytest.mark.parametrize("encoder", ["resnet18", "vit_tiny_r_s16_p8_224"])
+def test_first_lessons_pass_over_an_encoder_whose_tokens_are_not_patches(encoder):
+    learner = Learner(DTViT(encoder))
     before = {key: value.clone() for key, value in learner.state_dict().items()}
+    blood = torch.zeros(2, 56, 56, dtype=torch.uint8)
+    blood[:, :14, :14] = 255
 
-    first_lessons(learner, torch.zeros(2, 224, 224, dtype=torch.uint8), torch.zeros(2, 56, 56), 5, NO_AUTOCAST)
+    first_lessons(learner, torch.full((2, 224, 224), 99, dtype=torch.uint8), blood, 5, NO_AUTOCAST)
 
     assert all(torch.equal(value, before[key]) for key, value in learner.state_dict().items())
 

@@ -15,7 +15,10 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's own name for it
+from timm.layers import PatchEmbed
 from timm.models import VisionTransformer
+from timm.models.vision_transformer import Block
+from torch import nn
 
 from train.learning.learner import FULL_AT, Learner, patch_means
 from train.learning.optimiser import FUSED
@@ -44,11 +47,13 @@ def first_lessons(
     `limit_s`: time within which the steps, with their schedule, have to fit; fewer are made if it is short. `tell` is
     called now and then with the share that is done, and what to say of it.
 
-    Does nothing, and returns 0, for an encoder without patches and for pictures that show no blood.
+    Does nothing, and returns 0, for an encoder that is not made as the papers' ViTs are and for pictures that show no
+    blood.
     """
     encoder = learner.model.encoder
-    if not isinstance(encoder, VisionTransformer) or learner.blood is None or steps < 1 or not len(pictures):
+    if learner.blood is None or steps < 1 or not len(pictures) or not _can_be_taught(encoder):
         return 0.0
+    assert isinstance(encoder, VisionTransformer)
     share = _means(blood, learner.grid()) / 255
     shown, bare = (share > 0.1).nonzero(), ((share == 0) & (_means(pictures, learner.grid()) > 5)).nonzero()
     if not len(shown) or not len(bare):
@@ -94,6 +99,14 @@ def _mean(losses: list[torch.Tensor]) -> float:
     return float(torch.stack(losses).mean())
 
 
+def _can_be_taught(encoder: nn.Module) -> bool:
+    """Whether one convolution makes a token of a patch, and each layer is attention and then an MLP; timm's ViTs are
+    others, too: with a small ResNet before the first layer, or with attention and MLP side by side."""
+    if not isinstance(encoder, VisionTransformer) or type(encoder.patch_embed) is not PatchEmbed:
+        return False
+    return all(type(block) is Block for block in encoder.blocks)
+
+
 @torch.no_grad()
 def _quiet(encoder: VisionTransformer) -> None:
     """Silence attention in every layer, and the later layers altogether; their gradients are not zero."""
@@ -114,7 +127,7 @@ def _alone(
         height, width = learner.grid()
         tokens = tokens + encoder.pos_embed[0, -height * width :][rows * width + columns].detach()
     for block in encoder.blocks[:DEPTH]:
-        tokens = tokens + block.mlp(block.norm2(tokens))  # type: ignore[operator]
+        tokens = tokens + block.ls2(block.mlp(block.norm2(tokens)))  # type: ignore[operator]
     found: torch.Tensor = learner.blood(encoder.norm(tokens))[:, 0]
     return found
 
