@@ -207,6 +207,18 @@ def test_tables_put_the_papers_the_mixed_and_the_honest_number_side_by_side():
     assert columns["recall by v1's formula"][1] == f"{55 / 85:.3f}"
 
 
+def test_no_mean_is_over_rows_that_started_differently():
+    """As where the hub of the weights could not be reached for one seed."""
+    line = ("v2", "vit_large_patch16_224", True)
+    made = [made_by_hand(0.6), made_by_hand(0.8) | {"scratch": False, "start": "ImageNet"}, made_by_hand(0.7)]
+    pairs = [(Row(*line, "apart", seed), each) for seed, each in enumerate(made)]
+    found = tables.models("x", "x", [line], pairs, papers.read(), "vit_large_patch16_224")
+    columns = dict(zip(found.header, zip(*found.lines, strict=True), strict=True))
+    assert columns["split"] == ("the paper", "slices mixed", "patients apart", "patients apart")
+    assert columns["started"][2:] == ("ImageNet", "from scratch")
+    assert columns["accuracy"][2:] == ("0.800", "0.650 ± 0.071 (2)")
+
+
 def test_a_figure_of_one_of_two_seeds_is_not_a_mean_of_two():
     line = ("v2", "vit_large_patch16_224", True)
     pairs = [(Row(*line, "apart", seed), made_by_hand(0.7)) for seed in (0, 1)]

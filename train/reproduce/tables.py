@@ -116,7 +116,9 @@ def models(
         for mixed in (True, False):
             some = [made for row, made in of_line if (row.split != "apart") == mixed]
             label = SHORT_LEAKY if mixed else APART
-            body.append(("", label, *(_cell(figure.of, some) for figure in MODELS), _start(some)))
+            for start in sorted({_start(made) for made in some}) or [""]:  # a mean over unlike starts says nothing
+                alike = [made for made in some if _start(made) == start]
+                body.append(("", label, *(_cell(figure.of, alike) for figure in MODELS), start))
     header = ("", "split", *(figure.title for figure in MODELS), "started")
     return Table(title, header, body, f"{LEAKY.capitalize()}. {TOLD_NOT_AT_HAND}", name)
 
@@ -159,9 +161,8 @@ def _cell(of: Of, made: Sequence[Made]) -> str:
     return f"{values.mean():.3f} ± {values.std(ddof=1):.3f} ({len(values)})"
 
 
-def _start(made: Sequence[Made]) -> str:
-    starts = {"from scratch" if each["scratch"] else str(each["start"]) for each in made}
-    return ", ".join(sorted(starts))
+def _start(made: Made) -> str:
+    return "from scratch" if made["scratch"] else str(made["start"])
 
 
 def _number(value: Any) -> float:
