@@ -170,11 +170,21 @@ def test_what_spreadsheets_leave_behind_is_forgiven(tmp_path):
     assert [(row.line, row.ich, row.slice) for row in manifest.read(path).rows] == [(3, 1, 0), (6, 0, 0)]
 
 
-@pytest.mark.parametrize(("one", "other"), [("P07", "p07"), ("00123", "123"), ("A 7", "A07"), ("Mü", "Mu\u0308")])
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("P07", "p07"),
+        ("00123", "123"),
+        ("A 7", "A07"),
+        ("Mü", "Mu\u0308"),
+        ("ID-7", "ID\u20137"),
+        ("ID 8", "ID 8\u200b"),
+    ],
+)
 def test_a_patient_spelt_in_two_ways_is_not_taken_for_two(tmp_path, one, other):
     rows = [row | {"patient_id": spelt} for row, spelt in zip(entries(TWO, slices=1), (one, other), strict=True)]
     text = refused(table(tmp_path, rows))
-    assert "row 3, patient_id: as in row 2 except for case, spaces or leading zeros" in text
+    assert "row 3, patient_id: as in row 2 except for case, spaces, dashes or leading zeros" in text
     assert one not in text
     assert other not in text
 

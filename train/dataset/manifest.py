@@ -265,15 +265,20 @@ def _doubles(rows: Iterable[Row]) -> list[Problem]:
         # Lost zeros shorten an id: among ids of one length, such as hexadecimal ones, a01b1 and a1b01 are two.
         before = next((line for text, line in others if text == plain or len(text) != len(plain)), None)
         if before is not None:
-            text = f"as in row {before} except for case, spaces or leading zeros; spell one patient one way, "
+            text = f"as in row {before} except for case, spaces, dashes or leading zeros; spell one patient one way, "
             problems.append(Problem(row.line, "patient_id", text + "and let the ids of two differ in more"))
         others.append((plain, row.line))
     return problems
 
 
 def _plain(patient_id: str) -> str:
-    """Without case and spaces, except one space between two digits: 1 23 and 12 3 are two patients of two sites."""
-    letters = unicodedata.normalize("NFKC", patient_id).casefold()
+    """Without case and spaces, except one space between two digits: 1 23 and 12 3 are two patients of two sites. What
+    cannot be seen (a zero-width space out of a web page) does not count, and every dash is one."""
+    letters = "".join(
+        "-" if kind == "Pd" else letter
+        for letter in unicodedata.normalize("NFKC", patient_id).casefold()
+        if (kind := unicodedata.category(letter)) != "Cf"
+    )
     return re.sub(r"\s+", " ", re.sub(r"(?<!\d)\s+|\s+(?!\d)", "", letters))
 
 
