@@ -19,7 +19,11 @@ from dicom_node.errors import PeerRefused, PeerUnreachable
 from dicom_node.network import calling, tls
 from dicom_node.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
-_HINTS = {(1, 3): "; allow {calling_aet} there", (1, 7): "; see peers.ae_title"}  # by source and reason, PS3.8 9.3.4
+_HINTS = {  # by source and reason, PS3.8 9.3.4
+    (1, 3): "; allow {calling_aet} there",
+    (1, 7): "; see peers.ae_title",
+    (3, 2): "; too many associations there, or a full disk: its own log or status says which",
+}
 _config.LOG_HANDLER_LEVEL = "none"  # the library's own logging quotes data sets
 
 

@@ -81,6 +81,7 @@ LONGEST_PDU = bytes([0x50, 0, 0, 8, 0x51, 0, 0, 4, 0, 0, 0x40, 0])
         ((1, 1, 99), PeerRefused, "source 1, reason 99"),
         ((2, 0, 0), PeerUnreachable, "source 0, reason 0"),
         ((7, 3, 1), PeerUnreachable, "Temporary congestion"),
+        ((2, 3, 2), PeerUnreachable, "Local limit exceeded; too many associations there, or a full disk"),
     ],
 )
 def test_a_rejection_is_told_at_once_whatever_numbers_it_has(
