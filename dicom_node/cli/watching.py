@@ -143,9 +143,9 @@ def cancel(peer: str, yes: bool, config_path: Path) -> None:
 @CONFIG
 def release(series: str, config_path: Path) -> None:
     """Let the images of SERIES be deleted by age although this node has committed to keeping them."""
-    from dicom_node.store import commitment
+    from dicom_node.store import commitment_given
 
     with opened(config_path) as (_, database, _spool), database.write() as connection:
         one = find_series(connection, series)
-        released = commitment.release(connection, one.id, now=time.time())
+        released = commitment_given.release(connection, one.id, now=time.time())
     click.echo(f"series {one.id}: {released} images released")

@@ -16,7 +16,7 @@ from dicom_node.errors import PeerError
 from dicom_node.logs import fields
 from dicom_node.network import commitment as network
 from dicom_node.network.commitment import Report
-from dicom_node.store import commitment
+from dicom_node.store import commitment_asked
 from dicom_node.store.database import Database
 
 log = logging.getLogger("dicom_node.commitment")
@@ -45,7 +45,7 @@ class Reports:
         """Durable when it returns. An answer to a transaction that was asked anew since is ignored."""
         now = self._clock()
         with self._database.write() as connection:
-            settled = commitment.settle(
+            settled = commitment_asked.settle(
                 connection,
                 report.transaction_uid,
                 report.committed,
@@ -92,14 +92,14 @@ class Asker:
         settings = self._config.results
         longest_s = max(settings.retry_longest_s, LONGEST_WAIT * settings.commitment_wait_s)
         with self._database.read() as connection:
-            owed = commitment.due(connection, self._peer.name, now=now, longest_wait_s=longest_s, limit=AT_ONCE)
+            owed = commitment_asked.due(connection, self._peer.name, now=now, longest_wait_s=longest_s, limit=AT_ONCE)
         if not owed:
             return 0
         owed = [one for one in owed if one.tries == owed[0].tries]  # the others at the next tick: their wait differs
         transaction_uid = uids.fresh()
         with self._database.write() as connection:
             again_at = now + _patience_s(owed[0].tries, settings)
-            owed = commitment.ask(connection, owed, transaction_uid, again_at=again_at)
+            owed = commitment_asked.ask(connection, owed, transaction_uid, again_at=again_at)
         if not owed:
             return 0
         try:
@@ -115,7 +115,7 @@ class Asker:
             wait_s = settings.wait_s(self._not_asked, self._jitter())
             self._not_asked += 1
             with self._database.write() as connection:
-                commitment.postpone(connection, transaction_uid, until=self._clock() + wait_s, error=str(exc))
+                commitment_asked.postpone(connection, transaction_uid, until=self._clock() + wait_s, error=str(exc))
             log.warning("not_asked %s", fields(to=self._peer.name, wait_s=wait_s, reason=exc))
         else:
             self._not_asked = 0

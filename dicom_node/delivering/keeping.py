@@ -20,8 +20,8 @@ from dicom_node.network import commitment as network
 from dicom_node.network.commitment import Reference
 from dicom_node.received import is_acknowledged
 from dicom_node.status import CommitmentStatus, FailureReason
-from dicom_node.store import commitment
-from dicom_node.store.commitment import Kept, Request
+from dicom_node.store import commitment_given
+from dicom_node.store.commitment_given import Kept, Request
 from dicom_node.store.database import Database
 from dicom_node.store.spool import Spool
 
@@ -55,7 +55,7 @@ class Judge:
     def _judged(self, asked: Sequence[Reference], asked_at: float) -> list[Answer]:
         now = self._clock()
         with self._database.read() as connection:
-            found = commitment.current(connection, {uid for _, uid in asked})
+            found = commitment_given.current(connection, {uid for _, uid in asked})
         since = max(asked_at, now - READ_ANEW_S)
         promised = {one.id for one in found if one.committed_at is not None and since <= one.committed_at <= now}
         of_uid: dict[str, list[Kept]] = {}
@@ -65,7 +65,7 @@ class Judge:
         good = {pair: of_uid[pair[1]][0].id for pair, reason in reasons.items() if reason is None}
         if new := set(good.values()) - promised:
             with self._database.write() as connection:
-                gone = new - commitment.promise(connection, new, now=self._clock())
+                gone = new - commitment_given.promise(connection, new, now=self._clock())
             reasons |= {pair: FailureReason.NO_SUCH_OBJECT_INSTANCE for pair, its in good.items() if its in gone}
         return [(*pair, reason) for pair, reason in reasons.items()]
 
@@ -113,7 +113,7 @@ class Keeper:
             return CommitmentStatus.NOT_AUTHORIZED
         self._spool.check_room()  # a request may take six megabytes, and their number is not limited
         with self._database.write() as connection:
-            commitment.keep(connection, transaction_uid, calling_aet, references, now=self._clock())
+            commitment_given.keep(connection, transaction_uid, calling_aet, references, now=self._clock())
         return CommitmentStatus.SUCCESS
 
 
@@ -145,7 +145,7 @@ class Answerer:
         """
         longest_s = self._config.results.retry_longest_s
         with self._database.read() as connection:
-            due = commitment.requests(connection, self.peer.ae_title, now=self._clock(), longest_wait_s=longest_s)
+            due = commitment_given.requests(connection, self.peer.ae_title, now=self._clock(), longest_wait_s=longest_s)
         for tried, request in enumerate(due, start=1):
             if not self._answer(request):
                 return tried
@@ -161,11 +161,11 @@ class Answerer:
             give_up = now - request.received_at > self._config.retention.keep_days * DAY_S
             until = None if give_up else now + self._config.results.wait_s(request.tries, self._jitter())
             with self._database.write() as connection:
-                commitment.not_answered(connection, request, until=until, error=str(exc))
+                commitment_given.not_answered(connection, request, until=until, error=str(exc))
             log.warning("not_answered %s", fields(request=request.id, given_up=give_up or None, reason=exc))
             return False
         with self._database.write() as connection:
-            commitment.answered(connection, request.id, now=self._clock())
+            commitment_given.answered(connection, request.id, now=self._clock())
         log.info("answered %s", fields(request=request.id, committed=len(answers) - failed, failed=failed))
         return True
 

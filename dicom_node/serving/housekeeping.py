@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from dicom_node.config import Config
 from dicom_node.logs import fields
-from dicom_node.store import commitment, purge
+from dicom_node.store import commitment_given, purge
 from dicom_node.store.database import Database
 from dicom_node.store.spool import Spool
 
@@ -94,7 +94,7 @@ def _forget_requests(database: Database, config: Config, quiet_since: float) -> 
     """Requests to commit to images: those that are answered, or never will be."""
     answerable = {peer.ae_title for peer in config.peers} if config.commitment.accept else set()
     with database.write() as connection:
-        lost = commitment.forget_requests(connection, answerable=answerable, before=quiet_since)
+        lost = commitment_given.forget_requests(connection, answerable=answerable, before=quiet_since)
     for calling_aet, requests in lost.items():
         reason = "no peer has this AE title any longer" if config.commitment.accept else "commitment.accept is off"
         log.warning("not_answered %s", fields(calling=calling_aet, requests=requests, reason=reason))

@@ -35,7 +35,7 @@ class Step:
 
 _KEEP = "dicom_node.store.spool:Spool.keep"
 _ACCEPT = "dicom_node.receiving.arrivals:Arrivals.accept"
-_COMMITMENT = "dicom_node.store.commitment"
+_ASKED, _GIVEN = "dicom_node.store.commitment_asked", "dicom_node.store.commitment_given"
 STEPS = {
     "request received": Step(RECEIVER, _ACCEPT, "before"),
     "before fsync": Step(RECEIVER, "os:fsync", "before", within=_ACCEPT),
@@ -70,16 +70,16 @@ STEPS = {
     "after delivery": Step(RECEIVER, "dicom_node.delivering.sender:Sender._answered", "before"),
     "before delivery's commit": Step(RECEIVER, "dicom_node.store.outbox:delivered", "after"),
     "after delivery's commit": Step(RECEIVER, "dicom_node.store.outbox:delivered", "committed"),
-    "before question's commit": Step(RECEIVER, f"{_COMMITMENT}:ask", "after"),
-    "after question's commit": Step(RECEIVER, f"{_COMMITMENT}:ask", "committed"),
-    "before settlement's commit": Step(RECEIVER, f"{_COMMITMENT}:settle", "after"),
-    "after settlement's commit": Step(RECEIVER, f"{_COMMITMENT}:settle", "committed"),
-    "before request's commit": Step(RECEIVER, f"{_COMMITMENT}:keep", "after"),
-    "after request's commit": Step(RECEIVER, f"{_COMMITMENT}:keep", "committed"),
-    "before promise's commit": Step(RECEIVER, f"{_COMMITMENT}:promise", "after"),
-    "after promise's commit": Step(RECEIVER, f"{_COMMITMENT}:promise", "committed"),
-    "before answer's commit": Step(RECEIVER, f"{_COMMITMENT}:answered", "after"),
-    "after answer's commit": Step(RECEIVER, f"{_COMMITMENT}:answered", "committed"),
+    "before question's commit": Step(RECEIVER, f"{_ASKED}:ask", "after"),
+    "after question's commit": Step(RECEIVER, f"{_ASKED}:ask", "committed"),
+    "before settlement's commit": Step(RECEIVER, f"{_ASKED}:settle", "after"),
+    "after settlement's commit": Step(RECEIVER, f"{_ASKED}:settle", "committed"),
+    "before request's commit": Step(RECEIVER, f"{_GIVEN}:keep", "after"),
+    "after request's commit": Step(RECEIVER, f"{_GIVEN}:keep", "committed"),
+    "before promise's commit": Step(RECEIVER, f"{_GIVEN}:promise", "after"),
+    "after promise's commit": Step(RECEIVER, f"{_GIVEN}:promise", "committed"),
+    "before answer's commit": Step(RECEIVER, f"{_GIVEN}:answered", "after"),
+    "after answer's commit": Step(RECEIVER, f"{_GIVEN}:answered", "committed"),
 }
 
 

@@ -11,7 +11,19 @@ import pytest
 from made import NOW, SERIES, STUDY, Made, changed, ct, made_node
 from sqlalchemy import Connection, select
 
-from dicom_node.store import cancelling, choices, commitment, forget, jobs, outbox, purge, results, series, whereabouts
+from dicom_node.store import (
+    cancelling,
+    choices,
+    commitment_asked,
+    commitment_given,
+    forget,
+    jobs,
+    outbox,
+    purge,
+    results,
+    series,
+    whereabouts,
+)
 from dicom_node.store.jobs import Job
 from dicom_node.store.tables import commitments, deliveries, events, instances, objects, slice_results
 from dicom_node.store.tables import jobs as jobs_table
@@ -162,11 +174,13 @@ ACTIONS: dict[str, Callable[[Connection, Its], object]] = {
     "try_again": lambda c, its: outbox.try_again(c, ITS, now=NOW + 1),
     "keep_back": lambda c, its: cancelling.keep_back(c, ITS, now=NOW),
     "outdate": lambda c, its: cancelling.outdate(c, ITS, its.report, "PACS1", now=NOW),
-    "ask postponed": lambda c, its: commitment.postpone(c, f"2.25.{ITS}", until=NOW, error="why"),
-    "committed": lambda c, its: commitment.settle(c, f"2.25.{ITS}", _every(c), {}, now=NOW, wait_s=float),
-    "lost": lambda c, its: commitment.settle(c, f"2.25.{ITS}", (), dict.fromkeys(_every(c), 1), now=NOW, wait_s=float),
-    "promise": lambda c, its: commitment.promise(c, {its.images[0].id}, now=NOW + 1),
-    "release": lambda c, its: commitment.release(c, ITS, now=NOW),
+    "ask postponed": lambda c, its: commitment_asked.postpone(c, f"2.25.{ITS}", until=NOW, error="why"),
+    "committed": lambda c, its: commitment_asked.settle(c, f"2.25.{ITS}", _every(c), {}, now=NOW, wait_s=float),
+    "lost": lambda c, its: commitment_asked.settle(
+        c, f"2.25.{ITS}", (), dict.fromkeys(_every(c), 1), now=NOW, wait_s=float
+    ),
+    "promise": lambda c, its: commitment_given.promise(c, {its.images[0].id}, now=NOW + 1),
+    "release": lambda c, its: commitment_given.release(c, ITS, now=NOW),
     "delete": lambda c, its: purge.delete_rows(c, ITS),
     "forget": lambda c, its: forget.erase(
         c,
@@ -194,7 +208,7 @@ QUESTIONS: dict[str, Callable[[Connection, Its], object]] = {
     "standing_in_for": lambda c, its: whereabouts.standing_in_for(c, f"2.25.{ITS}2{len('report')}", "PACS1"),
     "objects_of": lambda c, its: whereabouts.objects_of(c, its.jobs[1]),
     "due": lambda c, its: [one for one in outbox.due(c, "PACS1", now=NOW, longest_wait_s=60.0) if one.series_id == ITS],
-    "current": lambda c, its: commitment.current(c, {its.images[0].sop_instance_uid}),
+    "current": lambda c, its: commitment_given.current(c, {its.images[0].sop_instance_uid}),
     "find": lambda c, its: forget.find(c, patients=[its.patient], study_uid=None),
     "find by study": lambda c, its: forget.find(c, patients=[], study_uid=its.series.study_uid),
 }

@@ -17,7 +17,7 @@ from dicom_node.delivering.committing import Asker, Reports
 from dicom_node.network.commitment import SOP_CLASS, SOP_INSTANCE, Report
 from dicom_node.network.stand_in import free_port
 from dicom_node.serving.housekeeping import tidy
-from dicom_node.store import cancelling, commitment, outbox, purge
+from dicom_node.store import cancelling, commitment_asked, outbox, purge
 from dicom_node.store.database import Connection
 from dicom_node.store.tables import deliveries, jobs, objects
 
@@ -43,8 +43,8 @@ def lose(node: Made, uid: str, *, chance: float = 0.0) -> None:
     """PACS1 is asked about all that it has stored, and has failed to keep this one."""
     transaction = f"2.25.9{node.clock():.0f}"
     with node.database.write() as connection:
-        owed = commitment.due(connection, "PACS1", now=node.clock(), longest_wait_s=3600, limit=10)
-        commitment.ask(connection, owed, transaction, again_at=node.clock() + 3600)
+        owed = commitment_asked.due(connection, "PACS1", now=node.clock(), longest_wait_s=3600, limit=10)
+        commitment_asked.ask(connection, owed, transaction, again_at=node.clock() + 3600)
     reports = Reports(node.database, node.config, clock=node.clock, jitter=lambda: chance)
     reports.take(Report(transaction, frozenset(), {uid: 0x0112}))
 
@@ -163,8 +163,8 @@ def test_the_log_names_the_destination_that_answered_and_no_answer_that_settled_
     first, second = stored(node, 2)
     caplog.set_level("INFO", logger="dicom_node.commitment")
     with node.database.write() as connection:
-        owed = commitment.due(connection, "PACS1", now=node.clock(), longest_wait_s=3600, limit=10)
-        commitment.ask(connection, owed, "2.25.9", again_at=node.clock() + 3600)
+        owed = commitment_asked.due(connection, "PACS1", now=node.clock(), longest_wait_s=3600, limit=10)
+        commitment_asked.ask(connection, owed, "2.25.9", again_at=node.clock() + 3600)
     reports = Reports(node.database, node.config, clock=node.clock)
     for transaction in ("2.25.8", "2.25.9", "2.25.9"):
         reports.take(Report(transaction, frozenset({first}), {second: 0x0112}))

@@ -30,7 +30,7 @@ from dicom_node.network.syntaxes import VERIFICATION
 from dicom_node.serving import service
 from dicom_node.serving.housekeeping import tidy
 from dicom_node.status import CommitmentStatus
-from dicom_node.store import commitment, purge
+from dicom_node.store import commitment_given, purge
 from dicom_node.store.results import Version
 from dicom_node.store.tables import commitments, instances, series
 
@@ -265,7 +265,7 @@ def test_what_happened_to_an_image_since_the_answer_failed_counts(
         if happens == "deleted":
             purge.delete_rows(connection, 1)
         if happens == "released":
-            commitment.release(connection, 1, now=NOW)
+            commitment_given.release(connection, 1, now=NOW)
     node.clock.advance(3600)
     there = committing_peer()
     node.config = node.config.model_copy(update={"peers": (peer(there.port),)})
@@ -435,7 +435,7 @@ def test_what_we_committed_to_outlives_its_retention_until_it_is_released(
     late = lambda: NOW + 900 * 86400.0  # noqa: E731
     assert tidy(node.database, node.spool, node.config, clock=late) == (0, 0)
     with node.database.write() as connection:
-        assert commitment.release(connection, 1, now=NOW) == 1
+        assert commitment_given.release(connection, 1, now=NOW) == 1
     assert tidy(node.database, node.spool, node.config, clock=late)[0] == 1
 
 

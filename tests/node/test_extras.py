@@ -25,7 +25,7 @@ from dicom_node.delivering import reporting, spooled
 from dicom_node.errors import NotPossible, StoreFull, StoreUnavailable
 from dicom_node.report import readback
 from dicom_node.report.picture import Shown
-from dicom_node.store import commitment, jobs, outbox, overview, series
+from dicom_node.store import commitment_asked, jobs, outbox, overview, series
 from dicom_node.store.spool import Spool
 from dicom_node.store.tables import deliveries, instances, objects, slice_results
 from dicom_node.store.tables import jobs as jobs_table
@@ -377,12 +377,12 @@ def test_a_report_that_a_pacs_has_no_more_is_not_sent_again_once_its_images_are_
     node = reported(tmp_path, peer(104, commitment=True))
     deliver(node, "PACS1", commitment=True)
     with node.database.write() as connection:
-        asked = commitment.due(connection, "PACS1", now=node.clock(), longest_wait_s=3600.0, limit=9)
-        commitment.ask(connection, asked, "1.2.3", again_at=node.clock() + 3600.0)
+        asked = commitment_asked.due(connection, "PACS1", now=node.clock(), longest_wait_s=3600.0, limit=9)
+        commitment_asked.ask(connection, asked, "1.2.3", again_at=node.clock() + 3600.0)
     node.accept(*[changed(ds, PatientID="SYN-0002", **elsewhere) for ds in head_series()])
     with node.database.write() as connection:
         lost = {one.sop_instance_uid: 0x0112 for one in asked}
-        commitment.settle(connection, "1.2.3", (), lost, now=node.clock(), wait_s=lambda _: 1.0)
+        commitment_asked.settle(connection, "1.2.3", (), lost, now=node.clock(), wait_s=lambda _: 1.0)
     assert owed(node) == set()
 
 
