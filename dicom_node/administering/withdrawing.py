@@ -15,6 +15,7 @@ from pydicom.dataset import Dataset
 
 from dicom_node.config import Config, Peer
 from dicom_node.delivering import reporting, spooled
+from dicom_node.delivering.built import Built
 from dicom_node.errors import NotPossible
 from dicom_node.report import wording
 from dicom_node.store import cancelling, jobs, outbox, series, whereabouts
@@ -72,7 +73,7 @@ def withdraw(
         at_hand = Version(checkpoint.digest, result.version.preprocessing)
         maker = reporting.Maker(device_uid, config.node.ae_title, checkpoint.metadata, at_hand, config.results)
         about, run = maker.about(result.version), reporting.run_of(one, newest, at=now)
-        built: dict[str, list[reporting.Built]] = {}
+        built: dict[str, list[Built]] = {}
         for peer in _with(standing, config):
             if (title := reporting.REJECTIONS.get(peer.withdraw_by)) is not None:
                 header, found = _a_header(images, spool), SeriesFindings.from_json(result.findings)
@@ -88,7 +89,7 @@ def withdraw(
                 jobs.withdraw(connection, told.id, reason=why, now=now)
             cancelled = sum(cancelling.cancel(connection, told.id, now=now) for told, _ in standing.told)
             for name, items in built.items():
-                outbox.put(connection, newest.id, [reporting.stored(each, spool) for each in items], [name], now=now)
+                outbox.put(connection, newest.id, [each.stored_in(spool) for each in items], [name], now=now)
             said = [f"{cancelled} deliveries cancelled"] if cancelled else []
             return "; ".join(["withdrawn", *said, *(_told_of(peer, built) for peer in _with(standing, config))])
 

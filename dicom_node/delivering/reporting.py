@@ -7,7 +7,6 @@ the objects say is up to `report`.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -18,16 +17,15 @@ from pydicom.uid import EncapsulatedPDFStorage, KeyObjectSelectionDocumentStorag
 
 from dicom_node import __version__, uids
 from dicom_node.config import Peer, Results
-from dicom_node.report import capture, keyobjects, picture, readback, sr, wording
+from dicom_node.delivering.built import Built
+from dicom_node.report import capture, keyobjects, picture, sr, wording
 from dicom_node.report.carried import lossy_ratios, series_number
 from dicom_node.report.context import Algorithm, Reference, ReportContext
 from dicom_node.report.picture import Shown
 from dicom_node.report.provenance import to_bytes
 from dicom_node.store.jobs import Job, Record
-from dicom_node.store.outbox import MadeObject
 from dicom_node.store.results import Version
 from dicom_node.store.series import Series
-from dicom_node.store.spool import Spool
 from dicom_node.store.tables import CompletionRule, ObjectKind
 from dtvit.checkpoint import Metadata
 from dtvit.findings import Outcome, SeriesFindings
@@ -106,17 +104,6 @@ class Run:
     and what is reported then differs from what a PACS has under the earlier UIDs."""
     replaces: bool = False
     """Whether an earlier result of the series was sent somewhere; asked for pictures alone, as a report names them."""
-
-
-@dataclass(frozen=True)
-class Built:
-    """An encoded object, not yet stored."""
-
-    kind: ObjectKind
-    sop_class_uid: str
-    sop_instance_uid: str
-    series_uid: str
-    content: bytes
 
 
 def owed_to(kind: ObjectKind, outcome: Outcome, told: Collection[str], *, destinations: Sequence[Peer]) -> list[str]:
@@ -212,19 +199,6 @@ def withdrawal(
     return _built(ObjectKind.WITHDRAWAL, made, context)
 
 
-def stored(built: Built, spool: Spool) -> MadeObject:
-    """Store the object on disk, durably; returns what the outbox needs to know about it. Raises StoreFull."""
-    return MadeObject(
-        kind=built.kind,
-        sop_class_uid=built.sop_class_uid,
-        sop_instance_uid=built.sop_instance_uid,
-        series_uid=built.series_uid,
-        file=spool.keep(built.content),
-        size=len(built.content),
-        sha256=hashlib.sha256(built.content).hexdigest(),
-    )
-
-
 def run_of(one: Series, job: Job | Record, *, at: float) -> Run:
     return Run(one.study_uid, one.series_uid, job.run, one.rule, one.whole is not False, at)
 
@@ -262,38 +236,6 @@ def _context(
         notice=maker.metadata.notice if maker.made_it else None,
         title=maker.settings.title,
     )
-
-
-def first_built(made: Iterable[MadeObject]) -> MadeObject | None:
-    """Of objects of a run, in the order in which they were made, the report that was built first."""
-    return next((each for each in made if each.kind is ObjectKind.REPORT), None)
-
-
-def in_other_class(original: Dataset, sop_class_uid: str, there: Mapping[str, Sequence[MadeObject]]) -> Built:
-    """The report `original`, as first built, in another SR class, for destinations that take no other.
-
-    `there`: what the destination has in place of each report that `original` replaces, by UID: it may have been given
-    that one in this class, in the first, or not at all. Its UIDs are derived from the original's and from those that it
-    names, so that destinations which have the same get the same.
-    """
-    named = [each for one in readback.predecessors(original) for each in _as_it_is_there(one, there)]
-    names = (str(original.SOPInstanceUID), sop_class_uid, *(each.sop_instance_uid for each in named))
-    instance_uid, series_uid = uids.derived(*names, "instance"), uids.derived(*names, "series")
-    ds = sr.as_sop_class(original, sop_class_uid, instance_uid, series_uid, named)
-    return Built(ObjectKind.REPORT, sop_class_uid, instance_uid, series_uid, to_bytes(ds))
-
-
-def _as_it_is_there(named: Reference, there: Mapping[str, Sequence[MadeObject]]) -> list[Reference]:
-    """Where the destination has none, it is named as other destinations have it."""
-    return [
-        replace(
-            named,
-            series_instance_uid=each.series_uid,
-            sop_class_uid=each.sop_class_uid,
-            sop_instance_uid=each.sop_instance_uid,
-        )
-        for each in there.get(named.sop_instance_uid, ())
-    ] or [named]
 
 
 def _built(kind: ObjectKind, ds: Dataset, context: ReportContext) -> Built:

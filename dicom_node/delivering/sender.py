@@ -16,6 +16,7 @@ from io import BytesIO
 import pydicom
 
 from dicom_node.config import Peer, Results
+from dicom_node.delivering import otherclass
 from dicom_node.errors import PeerError, PeerRefused
 from dicom_node.logs import fields
 from dicom_node.network import scu
@@ -158,10 +159,8 @@ class Sender:
     def _replace(self, delivery: Delivery, sop_class_uid: str) -> None:
         """Build the report in the other class, once: its UIDs are derived from those of the first, and it names the
         reports that it replaces as this destination has them."""
-        from dicom_node.delivering import reporting  # it imports everything that draws, a third of the service's start
-
         with self._database.read() as connection:
-            first = reporting.first_built(whereabouts.objects_of(connection, delivery.job_id))
+            first = otherclass.first_built(whereabouts.objects_of(connection, delivery.job_id))
         content = self._whole(delivery if first is None else first)
         if content is None:
             self._failed(delivery, _not_whole())
@@ -170,13 +169,13 @@ class Sender:
         with self._database.read() as connection:
             replaced = [each.sop_instance_uid for each in readback.predecessors(original)]
             there = {each: whereabouts.standing_in_for(connection, each, self._peer.name) for each in replaced}
-        built = reporting.in_other_class(original, sop_class_uid, there)
+        built = otherclass.in_other_class(original, sop_class_uid, there)
         with self._database.write() as connection:  # the file too: if its patient is forgotten, none remains
             outbox.replace(
                 connection,
                 delivery,
                 built.sop_instance_uid,
-                lambda: reporting.stored(built, self._spool),
+                lambda: built.stored_in(self._spool),
                 now=self._clock(),
             )
 

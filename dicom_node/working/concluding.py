@@ -15,7 +15,7 @@ from functools import partial
 
 from dicom_node import anatomy
 from dicom_node.config import Config
-from dicom_node.delivering import reporting, spooled
+from dicom_node.delivering import otherclass, reporting, spooled
 from dicom_node.delivering.reporting import Maker
 from dicom_node.errors import LeaseLost, StoreFull, StoreUnavailable
 from dicom_node.headers import eligibility
@@ -156,7 +156,7 @@ class Concluding:
         with self._database.read() as connection:
             earlier = whereabouts.predecessors(connection, job.series_id, job.run)
             told = whereabouts.told(connection, job.series_id, before_run=job.run)
-        first = [each for each in map(reporting.first_built, earlier) if each is not None]
+        first = [each for each in map(otherclass.first_built, earlier) if each is not None]
         predecessors = [spooled.reference(one, each, self._spool) for each in first]
         left = bool(first) and spooled.is_elsewhere(first[0], headers[0], self._spool)
         run = reporting.run_of(one, job, at=self._clock())
@@ -181,7 +181,7 @@ class Concluding:
             to = owed_to(ObjectKind.REPORT)
             to += [name for name in whereabouts.waiting_for_reports(connection, job.series_id) if name not in to]
             cancelling.supersede(connection, job.series_id, job.run, now=now)
-            outbox.put(connection, job.id, [reporting.stored(built, self._spool)], to, now=now)
+            outbox.put(connection, job.id, [built.stored_in(self._spool)], to, now=now)
             jobs.settle_delivered(connection, job.id, now=now)
         if left:
             log.error("left_behind %s", fields(series=job.series_id, run=job.run, to=", ".join(sorted(told))))

@@ -18,6 +18,7 @@ from pydicom.dataset import Dataset
 from dicom_node import anatomy
 from dicom_node.config import Config
 from dicom_node.delivering import reporting, spooled
+from dicom_node.delivering.built import Built
 from dicom_node.errors import StoreFull, StoreUnavailable
 from dicom_node.logs import fields, trace
 from dicom_node.report import picture
@@ -89,7 +90,7 @@ class Extras:
 
     def _make(self, one: Series, job: Record, instances: Sequence[Instance], told: Collection[str]) -> None:
         """Make and store them; what cannot be made is not sent. Raises StoreFull, StoreUnavailable."""
-        built: list[tuple[reporting.Built, list[str]]] = []
+        built: list[tuple[Built, list[str]]] = []
         try:
             assert job.result is not None  # otherwise it would owe nothing
             found = SeriesFindings.from_json(job.result.findings)
@@ -111,7 +112,7 @@ class Extras:
             now = self._clock()
             if jobs.extras_made(connection, job.id):  # otherwise another worker was first, or the patient is forgotten
                 for item, to in built:
-                    outbox.put(connection, job.id, [reporting.stored(item, self._spool)], to, now=now)
+                    outbox.put(connection, job.id, [item.stored_in(self._spool)], to, now=now)
                 jobs.settle_delivered(connection, job.id, now=now)
 
     def _shown(
@@ -122,9 +123,9 @@ class Extras:
         found: SeriesFindings,
         instances: Sequence[Instance],
         told: Collection[str],
-    ) -> list[tuple[reporting.Built, list[str]]]:
+    ) -> list[tuple[Built, list[str]]]:
         """Picture, document and key objects of this result, and to whom each goes."""
-        built: list[tuple[reporting.Built, list[str]]] = []
+        built: list[tuple[Built, list[str]]] = []
         pages = {ObjectKind.PICTURE: reporting.summary_picture, ObjectKind.DOCUMENT: reporting.summary_document}
         owed_to = partial(reporting.owed_to, outcome=found.outcome, told=told, destinations=self._config.destinations)
         wanted = {kind: to for kind in pages if (to := owed_to(kind))}
@@ -139,7 +140,7 @@ class Extras:
 
     def _withdrawals(
         self, one: Series, run: reporting.Run, header: Dataset, found: SeriesFindings, version: Version
-    ) -> list[tuple[reporting.Built, list[str]]]:
+    ) -> list[tuple[Built, list[str]]]:
         """Withdraw superseded pictures, documents and key objects where the destination has them and wants to be told.
 
         Those of all earlier runs: the one before may have been superseded before it could withdraw anything. Once the

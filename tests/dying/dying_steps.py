@@ -59,7 +59,7 @@ STEPS = {
     "after report": Step(WORKER, "dicom_node.delivering.reporting:report", "after"),
     "before report's fsync": Step(WORKER, "os:fsync", "before", within=_KEEP),
     "after report's fsync": Step(WORKER, "os:fsync", "after", within=_KEEP),
-    "after report is stored": Step(WORKER, "dicom_node.delivering.reporting:stored", "after"),
+    "after report is stored": Step(WORKER, "dicom_node.delivering.built:Built.stored_in", "after"),
     "before outbox": Step(WORKER, "dicom_node.store.jobs:finish", "after"),
     "before outbox's commit": Step(WORKER, "dicom_node.store.outbox:put", "after"),
     "after outbox's commit": Step(WORKER, "dicom_node.store.outbox:put", "committed"),

@@ -22,6 +22,7 @@ from dicom_node.administering.withdrawing import withdraw
 from dicom_node.cli import main
 from dicom_node.cli.results import newest_report
 from dicom_node.delivering import reporting, spooled
+from dicom_node.delivering.built import Built
 from dicom_node.errors import NotPossible, StoreFull, StoreUnavailable
 from dicom_node.report import readback
 from dicom_node.report.picture import Shown
@@ -144,7 +145,7 @@ def test_the_picture_shows_the_frames_that_the_result_names_and_maps_of_those_wi
     shown: dict[int, Shown] = {}
     draw = reporting.summary_picture
 
-    def drawn(*given: Any) -> reporting.Built:
+    def drawn(*given: Any) -> Built:
         *_, found, pictures = given
         shown.update({found.slices[index].frame: one for index, one in pictures.items()})
         return draw(*given)
@@ -220,7 +221,7 @@ def test_what_is_sent_while_a_withdrawal_is_built_is_named_by_it_too(
         first, second = outbox.due(connection, "PACS1", now=node.clock(), longest_wait_s=3600.0)
     sent = iter([first, second])
 
-    def sends_meanwhile(*given: Any, **more: Any) -> reporting.Built:
+    def sends_meanwhile(*given: Any, **more: Any) -> Built:
         for delivery in sent:
             with node.database.write() as connection:  # nobody holds the lock
                 outbox.delivered(connection, delivery, 0, now=node.clock())
@@ -247,7 +248,7 @@ def test_of_a_result_that_was_withdrawn_no_picture_is_sent(
     node.makes_report(worker)
     draw = reporting.summary_picture
 
-    def drawn(*given: Any) -> reporting.Built:
+    def drawn(*given: Any) -> Built:
         take_back(node)
         return draw(*given)
 
@@ -535,7 +536,7 @@ def taken_back(node: Made) -> bool:
 def test_a_picture_that_cannot_be_made_costs_no_withdrawal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     node, worker = left_behind(tmp_path)
 
-    def fails(*_: object) -> reporting.Built:
+    def fails(*_: object) -> Built:
         raise ValueError("no font")
 
     monkeypatch.setattr(reporting, "summary_picture", fails)
@@ -549,7 +550,7 @@ def test_a_picture_that_ends_the_worker_costs_no_withdrawal(tmp_path: Path, monk
 
     node, worker = left_behind(tmp_path)
 
-    def ends(*_: object) -> reporting.Built:
+    def ends(*_: object) -> Built:
         raise Ended
 
     monkeypatch.setattr(reporting, "summary_picture", ends)
@@ -830,7 +831,7 @@ def test_pictures_that_another_worker_is_at_are_made_once(tmp_path: Path, monkey
     node.makes_report(first)
     draw, idle = reporting.summary_picture, []
 
-    def drawn(*given: Any) -> reporting.Built:
+    def drawn(*given: Any) -> Built:
         idle.extend(not other.step() for other in others)
         return draw(*given)
 

@@ -17,6 +17,7 @@ from dicom_node.administering import forgetting
 from dicom_node.administering.forgetting import Whom
 from dicom_node.cli import main
 from dicom_node.delivering import reporting
+from dicom_node.delivering.built import Built
 from dicom_node.errors import NotFound, StoreUnavailable
 from dicom_node.store import outbox
 from dicom_node.store.tables import (
@@ -166,7 +167,7 @@ def test_a_report_that_is_made_while_its_patient_is_forgotten_is_dropped(
     node.tick_after(31)
     build = reporting.report
 
-    def forgets(*arguments: Any) -> reporting.Built:
+    def forgets(*arguments: Any) -> Built:
         built = build(*arguments)
         erase(node, "SYN-0001")
         return built
@@ -183,7 +184,7 @@ def test_a_picture_that_is_made_while_its_patient_is_forgotten_is_dropped(
     node = made_node(tmp_path, peers=[peer(104, objects=("picture",))])
     node.accept(ct(1))
     monkeypatch.setattr(extras.Extras, "_shown", lambda *_: (erase(node, "P-1"), [(picture, ["PACS1"])])[1])
-    picture = reporting.Built("picture", "1.2.3", "2.25.1", "2.25.2", b"of P-1")
+    picture = Built("picture", "1.2.3", "2.25.1", "2.25.2", b"of P-1")
     worker = node.worker()
     job = {"series_id": 1, "run": 1, "state": "reported", "priority": 0, "not_before": NOW, "tries": 1}
     with node.database.write() as connection:

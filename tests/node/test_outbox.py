@@ -16,7 +16,8 @@ from report_cases import context, findings, headers
 from dicom_node.administering import forgetting
 from dicom_node.administering.forgetting import Whom
 from dicom_node.administering.withdrawing import withdraw
-from dicom_node.delivering import reporting
+from dicom_node.delivering import otherclass
+from dicom_node.delivering.built import Built
 from dicom_node.delivering.sender import Sender
 from dicom_node.network.stand_in import StandInPacs
 from dicom_node.report import provenance, sr
@@ -236,9 +237,9 @@ def two_reported(tmp_path: Path) -> Made:
         run(node, 1, of_series=number)
         uids = {"sop_instance_uid": f"2.25.{number}", "series_instance_uid": f"2.25.{number}1"}
         made = provenance.to_bytes(sr.build(headers(PatientID=patient), findings("deep"), context(**uids)))
-        built = reporting.Built("report", sr.SR_CLASSES[0], *uids.values(), content=made)
+        built = Built("report", sr.SR_CLASSES[0], *uids.values(), content=made)
         with node.database.write() as connection:
-            outbox.put(connection, number, [reporting.stored(built, node.spool)], ["PACS1"], now=NOW)
+            outbox.put(connection, number, [built.stored_in(node.spool)], ["PACS1"], now=NOW)
     said = {"findings": asdict(findings("deep")), "model_digest": "f" * 64, "preprocessing": "untrained-1"}
     with node.database.write() as connection:
         connection.execute(jobs.update().values(said))
@@ -330,14 +331,14 @@ def test_a_report_is_not_built_in_another_class_for_a_patient_forgotten_meanwhil
     two_reported: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     node = two_reported
-    built = reporting.in_other_class
+    built = otherclass.in_other_class
 
-    def forgets(*arguments: Any) -> reporting.Built:
+    def forgets(*arguments: Any) -> Built:
         made = built(*arguments)
         forgetting.erase(node.database, node.spool, Whom("FIRST"), now=node.clock())
         return made
 
-    monkeypatch.setattr(reporting, "in_other_class", forgets)
+    monkeypatch.setattr(otherclass, "in_other_class", forgets)
     with node.database.write() as connection:
         destinations.remember_sr_class(connection, "PACS1", "1.2.840.10008.5.1.4.1.1.88.33", now=node.clock())
         connection.execute(deliveries.delete().where(deliveries.c.object_id == 2))

@@ -13,6 +13,7 @@ from untrained import metadata
 
 from dicom_node.config import Results
 from dicom_node.delivering import reporting, spooled
+from dicom_node.delivering.built import Built
 from dicom_node.delivering.reporting import Maker, Run
 from dicom_node.report.context import Reference
 from dicom_node.report.keyobjects import Rejection
@@ -26,7 +27,7 @@ REPORT = Reference(STUDY, "2.25.3", "1.2.840.10008.5.1.4.1.1.88.34", "2.25.4")
 WITHDRAWN: dict[str, Any] = {"why": "wrong patient", "title": Rejection.QUALITY, "to": "PACS1"}
 
 
-def withdrawal(maker: Maker = MAKER, run: Run = RUN, **changed: Any) -> reporting.Built:
+def withdrawal(maker: Maker = MAKER, run: Run = RUN, **changed: Any) -> Built:
     return reporting.withdrawal(maker, run, headers()[0], findings("deep"), [REPORT], **{**WITHDRAWN, **changed})
 
 

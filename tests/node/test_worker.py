@@ -12,7 +12,7 @@ from working import complete, delivered, no_head, report, work
 
 from dicom_node.administering.retrying import retry
 from dicom_node.config import Model
-from dicom_node.delivering import reporting
+from dicom_node.delivering import otherclass
 from dicom_node.report import readback, sr, text
 from dicom_node.store import jobs, outbox, series
 from dicom_node.store.tables import deliveries, instances, objects, slice_results
@@ -165,7 +165,7 @@ def test_a_report_replaces_the_one_built_first_and_no_copy_of_it_in_another_clas
     complete(node, slices[:-1])
     work(node)
     first = node.rows(objects)[0]
-    copy = reporting.stored(reporting.in_other_class(report(node), sr.SR_CLASSES[2], {}), node.spool)
+    copy = otherclass.in_other_class(report(node), sr.SR_CLASSES[2], {}).stored_in(node.spool)
     with node.database.write() as connection:
         outbox.put(connection, first.job_id, [copy], ["OTHER"], now=node.clock())
     node.accept(slices[-1])
