@@ -14,7 +14,7 @@ from datetime import datetime
 
 from dicom_node import uids
 from dicom_node.errors import InvalidObject
-from dicom_node.headers import elements, facts
+from dicom_node.headers import dataset, facts
 from dicom_node.headers.elements import Elements
 from dicom_node.headers.facts import Facts
 from dicom_node.headers.identity import IDENTITY, identity_digest, patient_of, said
@@ -132,8 +132,8 @@ def _elements(
 ) -> tuple[Elements, memoryview | None]:
     """These elements, and the value of Pixel Data. Raises InvalidObject."""
     try:
-        of, where = elements.read(data_set, transfer_syntax_uid, keywords)
-        return of, None if where is None else elements.pixel_value(data_set, where)
+        of, where = dataset.read(data_set, transfer_syntax_uid, keywords)
+        return of, None if where is None else dataset.pixel_value(data_set, where)
     except InvalidObject:
         raise
     except Exception as exc:  # the library promises no class of exception for what is broken

@@ -19,7 +19,7 @@ from pydicom import uid
 from pydicom.dataset import Dataset
 
 from dicom_node.errors import InvalidObject
-from dicom_node.headers import elements, header
+from dicom_node.headers import dataset, header
 from dicom_node.headers.facts import Facts
 from dicom_node.headers.identity import patient_digest, patient_digests
 from dicom_node.headers.texts import read_text
@@ -318,7 +318,7 @@ def test_an_object_made_of_elements_is_refused_before_they_fill_the_memory(
     layout: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Parsed they take forty times their size: a hundred mebibytes of them would end the receiver."""
-    monkeypatch.setattr(elements, "MOST_READS", 2000)
+    monkeypatch.setattr(dataset, "MOST_READS", 2000)
     monkeypatch.setattr(stepping, "_LARGE", 16_000)
     crowd = many_elements(4000)
     if layout == "unusual":
@@ -387,7 +387,7 @@ def test_what_two_thousand_frames_say_oddly_does_not_fill_the_memory(odd: bytes)
 
 
 def test_a_character_set_in_a_sequence_counts_by_its_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(elements, "MOST_READS", 2000)
+    monkeypatch.setattr(dataset, "MOST_READS", 2000)
     within = struct.pack("<HHI", 8, 5, 4000) + b"X\\" * 2000
     item = b"\xfe\xff\x00\xe0" + struct.pack("<I", len(within)) + within + b"\xfe\xff\xdd\xe0" + b"\0" * 4
     sequence = struct.pack("<HHI", 8, 0x1110, 0xFFFFFFFF) + item
@@ -405,7 +405,7 @@ def test_what_is_said_of_a_contrast_agent_at_length_is_read_in_no_time() -> None
 
 def test_large_headers_are_parsed_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each may take 250 MiB, and 64 associations bring them at once."""
-    parse, within, most = elements._parse, list[int](), list[int]()
+    parse, within, most = dataset._parse, list[int](), list[int]()
 
     def counting(*given: Any) -> Any:
         within.append(1)
@@ -414,7 +414,7 @@ def test_large_headers_are_parsed_one_after_the_other(monkeypatch: pytest.Monkey
         within.pop()
         return parse(*given)
 
-    monkeypatch.setattr(elements, "_parse", counting)
+    monkeypatch.setattr(dataset, "_parse", counting)
     with ThreadPoolExecutor(4) as threads:
         list(threads.map(lambda number: read(ct(number), syntax=BIG), range(1, 9)))
     assert most == [1] * 8
@@ -557,7 +557,7 @@ def test_an_item_with_an_element_that_reaches_beyond_it_is_pydicoms_to_judge(syn
 
 
 def test_a_header_of_many_elements_is_read_without_pydicom(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(elements, "_parse", None)
+    monkeypatch.setattr(dataset, "_parse", None)
     assert read(ct(7)).facts.instance_number == 7
 
 
