@@ -6,102 +6,18 @@ everything again. The manifest lists what is in FOLDER now and is written last, 
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from dicom_node.config import Eligibility
 from dicom_node.errors import NotFound, NotPossible, StoreUnavailable
-from dicom_node.preparing import labelling
+from dicom_node.preparing import labelling, manifest
 from dicom_node.preparing.finding import Instance, Series, find
 from dicom_node.preparing.labelling import Label, Labels
-from dicom_node.preparing.records import FOR_ITS_OWNER, FORMAT, IMAGES, Kept, Record, Records, open_records
-from dtvit.wholefile import write_whole
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-MANIFEST = "manifest.csv"
-COLUMNS = ("path", "patient_id", "ich", "location", "study", "series", "slice", "site", "scanner",
-           "brace_removal")  # fmt: skip
-KEY_COLUMNS = ("path", "patient_id", "study", "series", "PatientID", "StudyInstanceUID", "SeriesInstanceUID",
-               "SOPInstanceUID", "frame")  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """What came out, and what did not."""
-
-    manifest: Path
-    slices: int
-    patients: int
-    series: int
-    made: int
-    """Series whose pictures were made now; the others already existed."""
-    unlabelled: int
-    """Slices that the table of labels does not name; they are left out of the manifest."""
-    unused_rows: tuple[int, ...]
-    """Rows of the table of labels that name nothing in this folder."""
-    lost: int = 0
-    """Images with a row of their own but no picture: they show no brain, or their series is left out."""
-    lost_bleeding: tuple[int, ...] = ()
-    """Rows of those of them that are labelled as bleeding."""
-    bleeding_by_series: int = 0
-    """Slices whose hemorrhage is known from a row for a whole folder, series, study or patient."""
-    refused: Mapping[str, str] = field(default_factory=dict)
-    """One file (relative to the folder) of each series that is not a head CT to look at, and why."""
-    unreadable: Mapping[str, str] = field(default_factory=dict)
-    """File (relative to the folder) and reason."""
-
-    @property
-    def troubles(self) -> list[str]:
-        """What could not be made, for a person to know, line by line."""
-        lines = [f"{name}: {reason}" for name, reason in self.unreadable.items()]
-        lines += [f"the series of {name} is left out: {reason}" for name, reason in self.refused.items()]
-        if self.unlabelled:
-            lines.append(f"{self.unlabelled} slices have no label, and so no line in the manifest")
-        if self.lost:
-            bleeding = f"rows {_first(self.lost_bleeding)}" if self.lost_bleeding else "none of them"
-            lines.append(
-                f"{self.lost} labelled images have no picture (no brain seen in them, or their series left out, or not "
-                f"readable); labelled as bleeding: {bleeding}"
-            )
-        if self.bleeding_by_series:
-            lines.append(
-                f"{self.bleeding_by_series} slices count as bleeding because their whole series, study, patient or "
-                "folder does; what is measured on such slices one by one means little, what is measured on series holds"
-            )
-        if self.unused_rows:
-            lines.append(f"{len(self.unused_rows)} rows of the labels name nothing here: {_first(self.unused_rows)}")
-        return lines
-
-    @property
-    def summary(self) -> str:
-        if not self.slices:
-            return "nothing came out; no manifest was written"
-        return (
-            f"{self.manifest}: {self.slices} slices of {self.patients} patients in {self.series} series, "
-            f"{self.made} of them new"
-        )
-
-
-def _first(rows: Sequence[int]) -> str:
-    return ", ".join(map(str, rows[:20])) + (" ..." if len(rows) > 20 else "")
-
-
-@dataclass(frozen=True)
-class _Slice:
-    """One line of the manifest."""
-
-    kept: Kept
-    number: int
-    instance: Instance
-    label: Label | None
-    alone: bool
-    """Whether the label is for this slice alone."""
+from dicom_node.preparing.manifest import MANIFEST, Slice
+from dicom_node.preparing.prepared import Prepared
+from dicom_node.preparing.records import FORMAT, Kept, Record, Records, open_records
 
 
 @dataclass(frozen=True)
@@ -113,7 +29,7 @@ class _Pictured:
     refused: str | None = None
     unreadable: Mapping[Path, str] = field(default_factory=dict)
     is_new: bool = False
-    slices: tuple[_Slice, ...] = ()
+    slices: tuple[Slice, ...] = ()
     """Slices with a picture, whether the table of labels names them or not; none where the series is refused."""
 
 
@@ -145,11 +61,11 @@ def prepare(
         with open_records(out) as records:
             done = list(_pictured(records, found, known_labels, mode, tell))
             listed = [one for series in done for one in series.slices if one.label is not None or labels is None]
-            lines = [_line(records, one) | {"brace_removal": VERSIONS[mode]} for one in listed]
+            lines = [manifest.line(records, one, VERSIONS[mode]) for one in listed]
             if lines:
-                write_whole(out / MANIFEST, _csv(COLUMNS, lines))
+                manifest.write(out / MANIFEST, lines)
             if key is not None and lines:
-                _write_key(key, records, listed, lines)
+                manifest.write_key(key, listed, lines)
     except OSError as exc:
         raise StoreUnavailable(
             f"{out} cannot be written to ({exc.strerror or exc}); what is there is intact: mend this and run again"
@@ -175,7 +91,7 @@ def prepare(
 
 
 def _without_picture(
-    found: Sequence[Series], listed: Sequence[_Slice], labels: Labels | None
+    found: Sequence[Series], listed: Sequence[Slice], labels: Labels | None
 ) -> tuple[list[Label], tuple[int, ...]]:
     """Labels of images that have a row of their own but no picture; and rows that name none of the images found."""
     if labels is None:
@@ -226,7 +142,7 @@ def _record(records: Records, series: Series, mode: str) -> tuple[Record, bool]:
     from dtvit.preprocess import preprocessing
 
     made_by = f"{preprocessing(mode)} prepare-{FORMAT}"
-    patient, name = _ids(records, series.instances[0])
+    patient, name = manifest.ids(records, series.instances[0])
     known = records.known(patient, name, made_by, series.fingerprint)
     if known is not None and _still_unreadable(records, series, known, mode):
         return known, False
@@ -259,55 +175,9 @@ def _told(records: Records, faults: Sequence[tuple[Instance, str]]) -> tuple[tup
     return tuple((records.opaque("I", each.header.sop_instance_uid), reason) for each, reason in faults)
 
 
-def _ids(records: Records, one: Instance) -> tuple[str, str]:
-    return records.opaque("P", one.person), records.opaque("S", one.header.series_uid)
-
-
-def _slices(record: Record, by_id: Mapping[str, Instance], labels: Labels | None) -> Iterator[_Slice]:
+def _slices(record: Record, by_id: Mapping[str, Instance], labels: Labels | None) -> Iterator[Slice]:
     for number, kept in enumerate(record.slices, start=1):
         one = by_id[kept.instance]
         label = None if labels is None else labels.find(one)
         alone = labels is not None and not kept.frame and labels.of_image(one) is not None
-        yield _Slice(kept, number, one, label, alone)
-
-
-def _line(records: Records, one: _Slice) -> dict[str, str]:
-    patient, series = _ids(records, one.instance)
-    label, instance = one.label, one.instance
-    return {
-        "path": f"{IMAGES}/{patient}/{series}/{one.kept.file}",
-        "patient_id": patient,
-        "ich": "" if label is None else str(label.ich),
-        "location": (label.location or "") if label is not None else "",
-        "study": records.opaque("T", instance.header.study_uid),
-        "series": series,
-        "slice": str(one.number),
-        "site": records.opaque("H", instance.site) if instance.site else "",
-        "scanner": instance.scanner,
-    }
-
-
-def _write_key(path: Path, records: Records, listed: list[_Slice], lines: list[dict[str, str]]) -> None:
-    """Which id belongs to whom: for the one person who must be able to trace it."""
-    known = []
-    for one, line in zip(listed, lines, strict=True):
-        header = one.instance.header
-        known.append(
-            {name: line[name] for name in KEY_COLUMNS[:4]}
-            | {
-                "PatientID": one.instance.patient_id,
-                "StudyInstanceUID": header.study_uid,
-                "SeriesInstanceUID": header.series_uid,
-                "SOPInstanceUID": header.sop_instance_uid,
-                "frame": str(one.kept.frame or ""),
-            }
-        )
-    write_whole(path, _csv(KEY_COLUMNS, known), mode=FOR_ITS_OWNER)
-
-
-def _csv(columns: tuple[str, ...], lines: list[dict[str, str]]) -> bytes:
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    return text.getvalue().encode()
+        yield Slice(kept, number, one, label, alone)
