@@ -32,7 +32,7 @@ from living.images import HOME, PATIENTS, SLICES, STUDIES, Image, first, look_at
 from living.world import DAY_S, KEEP_DAYS, MOODS, VICTIM, WITH_A_FILE, Meanwhile, World
 
 from dicom_node.network import commitment, scu
-from dicom_node.store import names, spool
+from dicom_node.store import names, schema, spool
 from dicom_node.store.database import Database
 from dicom_node.working import reading
 from train.options import positive, seed
@@ -265,7 +265,7 @@ def template() -> Path:
     """An empty database of a node, made once."""
     folder = Path(tempfile.mkdtemp(prefix="life-template-"))
     database = Database(f"sqlite:///{folder / 'node.sqlite'}")
-    database.prepare()
+    schema.upgrade(database)
     database.device_uid()
     database.close()
     return folder / "node.sqlite"

@@ -30,7 +30,7 @@ from dicom_node.config import Config, Eligibility, NodeSection, Peer
 from dicom_node.received import Received
 from dicom_node.receiving.arrivals import Arrivals
 from dicom_node.status import StoreStatus
-from dicom_node.store import tables
+from dicom_node.store import schema, tables
 from dicom_node.store.database import Connection, Database
 from dicom_node.store.results import Version
 from dicom_node.store.spool import Spool
@@ -252,7 +252,7 @@ def made_node(
     if file := Database.missing_file(config.database_url):
         file.write_bytes(_empty_database())
     database = Database(config.database_url)
-    database.prepare()
+    schema.upgrade(database)
     clock = Clock()
     open_now: set[str] = set()
     version = Version(FakeClassifier().checkpoint.digest, preprocess.preprocessing(config.model.brace_removal))
@@ -276,7 +276,7 @@ def _empty_database() -> bytes:
     """With its tables: making them anew for each of a thousand nodes takes a minute."""
     with tempfile.TemporaryDirectory() as folder:
         database = Database(f"sqlite:///{folder}/node.sqlite")
-        database.prepare()
+        schema.upgrade(database)
         database.close()
         return Path(folder, "node.sqlite").read_bytes()
 

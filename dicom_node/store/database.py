@@ -1,4 +1,4 @@
-"""The database: opening it, bringing its schema up to date, and transactions.
+"""The database: opening it, and transactions. Its schema is brought up to date by `schema`.
 
 SQLite by default (WAL, synchronous=FULL: a committed row survives a power cut), PostgreSQL by `database_url`. Writing
 transactions on SQLite take the write lock when they begin (BEGIN IMMEDIATE), so that they wait for each other instead
@@ -7,7 +7,6 @@ of failing half-way.
 
 from __future__ import annotations
 
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -20,13 +19,13 @@ from sqlalchemy import Connection as Connection  # re-exported: the flows above 
 from sqlalchemy import Engine, event
 
 from dicom_node import uids
-from dicom_node.errors import NotFound, StoreUnavailable
+from dicom_node.errors import StoreUnavailable
 from dicom_node.store import filesystems, tables
 from dicom_node.store.faults import explained, translated
 
 BUSY_TIMEOUT_S = 30.0  # far longer than the longest writing transaction
 _BESIDE_OTHERS, _ALONE = (sa.text(f"SELECT pg_advisory_xact_lock{kind}(4712)") for kind in ("_shared", ""))
-_ONE_STARTS = sa.text("SELECT pg_advisory_xact_lock(4711)")
+ONE_STARTS = sa.text("SELECT pg_advisory_xact_lock(4711)")
 _ONE_AT_A_TIME = "SELECT pg_advisory_xact_lock(4713, hashtext(%(what)s))"
 _NOT_FOR_EVER = sa.text(f"SET LOCAL lock_timeout = '{BUSY_TIMEOUT_S:.0f}s'")  # new writers wait behind a `write_alone`
 IN_MEMORY = "node.database_url: the database must be a file; nothing in memory survives a restart"
@@ -40,25 +39,6 @@ class Database:
             self._writing = self.engine.execution_options(writes=True)
         self._idle: deque[Connection] = deque()
         """SQLite connections for writing, between their transactions."""
-
-    @staticmethod
-    def check(url: str) -> None:
-        """Raises NodeError if the database could not be used; does not create a file of SQLite."""
-        with explained():
-            made = sa.make_url(url)
-            if made.get_backend_name() != "sqlite":
-                Database(url).look()
-                return
-            made.get_dialect()().create_connect_args(made)  # sqlite://folder/file, with a slash too few
-        if made.database in (None, "", ":memory:"):
-            raise StoreUnavailable(IN_MEMORY)
-        path = Path(str(made.database))
-        there = next(parent for parent in path.parents if parent.exists())
-        filesystems.check(there)
-        if path.is_dir() or not all(os.access(one, os.W_OK) for one in (there, path) if one.exists()):
-            raise StoreUnavailable(f"the database {path} cannot be used: it must be a writable file")
-        if path.exists():
-            Database(url).look()
 
     @staticmethod
     def file(url: str) -> Path | None:
@@ -123,39 +103,6 @@ class Database:
         """Whether other nodes may use it too; SQLite belongs to one process tree, with one worker."""
         return self.url.get_backend_name() != "sqlite"
 
-    def prepare(self) -> None:
-        """Create or upgrade the schema. Several processes may do this at once."""
-        from alembic import command
-
-        settings, scripts = _migrations()
-        with self.write() as connection:
-            if connection.dialect.name == "postgresql":
-                connection.execute(_ONE_STARTS)
-            if _revision(connection, scripts) != scripts.get_current_head():
-                settings.attributes["connection"] = connection
-                command.upgrade(settings, "head")
-
-    def look(self) -> None:
-        """Raises StoreUnavailable where `prepare` would; closes the database."""
-        try:
-            with self.read() as connection:
-                _revision(connection, _migrations()[1])
-        finally:
-            self.close()
-
-    def expect(self) -> None:
-        """Raise NotFound where `prepare` would create or upgrade something: a command must not do that."""
-        _, scripts = _migrations()
-        with self.read() as connection:
-            current = _revision(connection, scripts)
-        if current is None:
-            raise NotFound("the database is empty: dicom-node serve sets it up at its first start")
-        if current != scripts.get_current_head():
-            raise NotFound(
-                f"the database was made by an older dicom-node (its schema is {current}, this one's "
-                f"{scripts.get_current_head()}); starting this version's serve upgrades it, and there is no way back"
-            )
-
     def device_uid(self) -> str:
         """The UID of this node, made at its first start and kept for ever."""
         find = sa.select(tables.node.c.device_uid)
@@ -177,7 +124,7 @@ class Database:
         self.device_uid()
         with self.write() as connection:
             if connection.dialect.name == "postgresql":
-                connection.execute(_ONE_STARTS)
+                connection.execute(ONE_STARTS)
             if connection.scalar(sa.select(tables.node.c.spool_uid)) is None:
                 connection.execute(tables.node.update().values(spool_uid=mark()))
 
@@ -223,29 +170,6 @@ class Database:
         event.listen(engine, "connect", _set_up_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
-
-
-def _migrations() -> tuple[Any, Any]:
-    """Alembic's settings, and the revisions that this program knows."""
-    from alembic.config import Config
-    from alembic.script import ScriptDirectory
-
-    settings = Config()
-    settings.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
-    return settings, ScriptDirectory.from_config(settings)
-
-
-def _revision(connection: Connection, scripts: Any) -> str | None:
-    """Revision of the existing schema; None if there is none. Raises StoreUnavailable if newer than this program."""
-    from alembic.runtime.migration import MigrationContext
-
-    current = MigrationContext.configure(connection).get_current_revision()
-    if current is not None and current not in {one.revision for one in scripts.walk_revisions()}:
-        raise StoreUnavailable(
-            f"the database was made by a newer dicom-node (its schema is {current}, this one's "
-            f"{scripts.get_current_head()}); install that version, or use another node.data_folder"
-        )
-    return current
 
 
 def insert_for(connection: Connection) -> Any:

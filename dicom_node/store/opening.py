@@ -11,7 +11,9 @@ import sqlalchemy as sa
 
 from dicom_node.config import Config
 from dicom_node.errors import NotFound, StoreUnavailable
-from dicom_node.store.database import Database
+from dicom_node.store import filesystems, schema
+from dicom_node.store.database import IN_MEMORY, Database
+from dicom_node.store.faults import explained
 from dicom_node.store.spool import UID_FILE, Spool
 from dicom_node.store.tables import instances
 
@@ -21,7 +23,7 @@ def open_store(config: Config) -> tuple[Database, Spool]:
     spool = _spool(config)
     with made_folder(config):
         database = Database(config.database_url)
-    database.prepare()
+    schema.upgrade(database)
     with _usable(config.node.data_folder):
         _expect_its_spool(database, spool)
         spool.prepare()
@@ -58,7 +60,7 @@ def open_existing(config: Config, *, with_files: bool = True) -> tuple[Database,
             "if one has run, is its disk mounted, and is this its configuration?"
         )
     database = Database(config.database_url)
-    database.expect()
+    schema.expect(database)
     if with_files:
         with _usable(config.node.data_folder):
             _expect_its_spool(database, spool)
@@ -72,8 +74,27 @@ def check(config: Config) -> None:
         there = next(parent for parent in (folder, *folder.parents) if parent.exists())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         raise StoreUnavailable(f"node.data_folder = {folder} cannot be used: {there} cannot be written to")
-    Database.check(config.database_url)
+    _check_database(config.database_url)
     Spool(there, min_free_mib=config.node.min_free_mib).check_room()
+
+
+def _check_database(url: str) -> None:
+    """Raises NodeError if the database could not be used; does not create a file of SQLite."""
+    with explained():
+        made = sa.make_url(url)
+        if made.get_backend_name() != "sqlite":
+            schema.look(Database(url))
+            return
+        made.get_dialect()().create_connect_args(made)  # sqlite://folder/file, with a slash too few
+    if made.database in (None, "", ":memory:"):
+        raise StoreUnavailable(IN_MEMORY)
+    path = Path(str(made.database))
+    there = next(parent for parent in path.parents if parent.exists())
+    filesystems.check(there)
+    if path.is_dir() or not all(os.access(one, os.W_OK) for one in (there, path) if one.exists()):
+        raise StoreUnavailable(f"the database {path} cannot be used: it must be a writable file")
+    if path.exists():
+        schema.look(Database(url))
 
 
 def _spool(config: Config) -> Spool:

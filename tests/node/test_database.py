@@ -20,14 +20,14 @@ from sqlalchemy.schema import CreateTable
 
 from dicom_node.errors import ConfigError, StoreFull, StoreUnavailable
 from dicom_node.store import database as database_module
-from dicom_node.store import filesystems, tables
+from dicom_node.store import filesystems, schema, tables
 from dicom_node.store.database import Database
 
 
 @pytest.fixture
 def sqlite(tmp_path: Path) -> Iterator[Database]:
     database = Database(f"sqlite:///{tmp_path / 'data' / 'node.sqlite'}")
-    database.prepare()
+    schema.upgrade(database)
     yield database
     database.close()
 
@@ -56,7 +56,7 @@ NUMBERED = ("series", "instances", "jobs", "objects", "deliveries", "commitments
 def numbers_reused(tmp_path: Path) -> Iterator[Database]:
     """A database of schema 0005, in which SQLite gave numbers again; two rows in each table of `NUMBERED`."""
     database = Database(f"sqlite:///{tmp_path / 'node.sqlite'}")
-    settings, _ = database_module._migrations()
+    settings, _ = schema.migrations()
     with database.write() as connection:
         settings.attributes["connection"] = connection
         command.upgrade(settings, "0005")
@@ -104,7 +104,7 @@ def test_numbers_that_may_be_given_again_are_not_from_the_upgrade_on_and_nothing
 ) -> None:
     database = numbers_reused
     before, built = contents(database), structure(database)
-    database.prepare()
+    schema.upgrade(database)
     assert (contents(database), structure(database)) == (before, built)
     assert schema_differences(database) == []
     with database.write() as connection:
@@ -127,16 +127,17 @@ def test_an_upgrade_that_is_killed_half_way_changes_nothing_and_is_done_at_the_n
     database = numbers_reused
     before, built = contents(database), structure(database)
     code = (
-        "import os, signal, sys; from sqlalchemy import event; from dicom_node.store.database import Database\n"
+        "import os, signal, sys; from sqlalchemy import event\n"
+        "from dicom_node.store import schema; from dicom_node.store.database import Database\n"
         "def kill(_, __, statement, *rest):\n"
         "    if statement.strip().startswith(sys.argv[2]): os.kill(os.getpid(), signal.SIGKILL)\n"
-        "d = Database(sys.argv[1]); event.listen(d.engine, 'before_cursor_execute', kill); d.prepare()"
+        "d = Database(sys.argv[1]); event.listen(d.engine, 'before_cursor_execute', kill); schema.upgrade(d)"
     )
     url = database.url.render_as_string()
     assert subprocess.run([sys.executable, "-c", code, url, at], check=False).returncode == -signal.SIGKILL
     assert (contents(database), structure(database)) == (before, built)
     assert not numbered(database) & {"objects", "deliveries", "commitments"}
-    database.prepare()
+    schema.upgrade(database)
     assert (contents(database), structure(database)) == (before, built)
     assert numbered(database) == set(NUMBERED)
 
@@ -153,15 +154,15 @@ def test_a_number_is_never_given_a_second_time(sqlite: Database) -> None:
 
 def test_preparing_again_changes_nothing(sqlite: Database) -> None:
     uid = sqlite.device_uid()
-    sqlite.prepare()
+    schema.upgrade(sqlite)
     assert sqlite.device_uid() == uid
 
 
 def test_several_processes_may_start_at_once(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'node.sqlite'}"
     code = (
-        "import sys; from dicom_node.store.database import Database; sys.stdin.readline();"
-        "d = Database(sys.argv[1]); d.prepare(); print(d.device_uid())"
+        "import sys; from dicom_node.store import schema; from dicom_node.store.database import Database\n"
+        "sys.stdin.readline(); d = Database(sys.argv[1]); schema.upgrade(d); print(d.device_uid())"
     )
     arguments = [sys.executable, "-c", code, url]
     started = [
@@ -271,7 +272,7 @@ def test_a_full_disk_is_told_from_a_broken_database(sqlite: Database) -> None:
     sqlite.close()
     Path(str(sqlite.url.database)).write_bytes(b"no database at all, but long enough to be taken for a page" * 100)
     with pytest.raises(StoreUnavailable, match="damaged"):
-        Database(sqlite.url.render_as_string()).prepare()
+        schema.upgrade(Database(sqlite.url.render_as_string()))
 
 
 def test_a_locked_database_is_an_error_that_passes(
@@ -293,7 +294,7 @@ def test_a_database_of_a_newer_version_is_left_alone(sqlite: Database) -> None:
     with sqlite.write() as connection:
         connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
     with pytest.raises(StoreUnavailable, match="newer dicom-node"):
-        sqlite.prepare()
+        schema.upgrade(sqlite)
 
 
 @pytest.mark.parametrize("url", ["nonsense", "postgres://x/y", "postgresql+nothing://x/y"])
@@ -305,4 +306,4 @@ def test_a_url_that_names_no_database_is_told_by_its_key(url: str) -> None:
 def test_a_damaged_file_is_named_with_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "node.sqlite").write_bytes(b"this was a database once" * 400)
     with pytest.raises(StoreUnavailable, match="damaged; restore it from a backup"):
-        Database(f"sqlite:///{tmp_path / 'node.sqlite'}").prepare()
+        schema.upgrade(Database(f"sqlite:///{tmp_path / 'node.sqlite'}"))

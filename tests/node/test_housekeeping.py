@@ -14,7 +14,7 @@ from sqlalchemy import event
 
 from dicom_node.serving import housekeeping
 from dicom_node.serving.housekeeping import DAY_S
-from dicom_node.store import purge, series
+from dicom_node.store import purge, schema, series
 from dicom_node.store.database import Database
 from dicom_node.store.tables import deliveries, events, instances, jobs, objects, slice_results
 from dicom_node.store.tables import series as series_table
@@ -235,7 +235,7 @@ def test_images_whose_database_was_lost_are_kept_and_told_of(
     for name in node.files():
         set_age(node, name, 7200)
     restored = Database(f"sqlite:///{tmp_path / 'older.sqlite'}")
-    restored.prepare()
+    schema.upgrade(restored)
     found = housekeeping.tidy(restored, node.spool, node.config, clock=node.clock)
     restored.close()
     assert found == (0, 0)

@@ -21,7 +21,7 @@ from dicom_node.errors import NodeError, StoreUnavailable
 from dicom_node.received import data_set_in
 from dicom_node.serving import service
 from dicom_node.serving.service import Service
-from dicom_node.store import opening
+from dicom_node.store import opening, schema
 from dicom_node.store.database import Database
 from dicom_node.store.results import Version
 from dicom_node.store.tables import instances, series
@@ -115,7 +115,7 @@ def test_what_an_older_node_passed_over_is_looked_after_by_a_newer_one(tmp_path:
     before = [row.passed_over_for for row in node.rows(series)]
     assert before == [None, 1]
     older(node, "0003")
-    node.database.prepare()
+    schema.upgrade(node.database)
     assert [row.passed_over_for for row in node.rows(series)] == before
 
 
@@ -124,7 +124,7 @@ def test_what_an_older_node_acknowledged_is_known_to_a_newer_one(tmp_path: Path)
     node = made_node(tmp_path)
     node.accept(ct(1), ct(2), ct(3))
     older(node, "0004")
-    node.database.prepare()
+    schema.upgrade(node.database)
     assert {len(row.digest) for row in node.rows(instances)} == {64}
     lost, damaged, _ = (row.file for row in node.rows(instances))
     node.spool.remove(lost)

@@ -19,7 +19,7 @@ from dicom_node.administering import forgetting
 from dicom_node.administering.forgetting import Whom
 from dicom_node.errors import NotPossible, StoreUnavailable
 from dicom_node.network.stand_in import free_port
-from dicom_node.store import choices, jobs, outbox, series
+from dicom_node.store import choices, jobs, outbox, schema, series
 from dicom_node.store.database import Database
 from dicom_node.store.tables import instances, objects, slice_results
 from dicom_node.store.tables import jobs as jobs_table
@@ -84,7 +84,7 @@ def test_nodes_that_start_at_once_with_one_spool_give_it_one_uid(node: Made) -> 
 def test_a_server_that_is_not_there_is_an_error_that_passes() -> None:
     database = Database(f"postgresql+psycopg://nobody@127.0.0.1:{free_port()}/none?connect_timeout=1")
     with pytest.raises(StoreUnavailable, match="cannot be used"):
-        database.prepare()
+        schema.upgrade(database)
 
 
 def test_an_error_does_not_quote_what_was_to_be_stored(node: Made) -> None:
