@@ -1,21 +1,17 @@
 """What may be set: the sections of config.toml with their defaults and bounds, checked as a whole, and frozen.
 
-The shipped config.toml lists and explains every key; `configfile` reads one.
+The shipped config.toml lists and explains every key; `configfile` reads one. What single values may be: `configvalues`.
 """
 
 from __future__ import annotations
 
-import ipaddress
-import re
 from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     NonNegativeFloat,
@@ -25,107 +21,22 @@ from pydantic import (
     model_validator,
 )
 
+from dicom_node.configvalues import (
+    ANYBODY,
+    AETitle,
+    Bind,
+    File,
+    Host,
+    Network,
+    Pattern,
+    PeerName,
+    Port,
+    Readers,
+    Sender,
+    Wait,
+    place,
+)
 from dicom_node.errors import ConfigError
-
-ANYBODY = "*"
-
-
-def _ae_title(value: str) -> str:
-    """PS3.5 6.2, VR AE: 1..16 characters of the default repertoire, no backslash; outer spaces do not count."""
-    title = value.strip(" ")
-    if not 1 <= len(title) <= 16 or not re.fullmatch(r"[ -\[\]-~]+", title):
-        raise ValueError("an AE title has 1 to 16 printable ASCII characters and no backslash")
-    if title == ANYBODY:  # a peer is also allowed to send: this one would let everybody in
-        raise ValueError(f"{ANYBODY} stands for anybody, and is no AE title")
-    return title
-
-
-def _sender(value: str) -> str:
-    return ANYBODY if value.strip(" ") == ANYBODY else _ae_title(value)
-
-
-def _path(value: Path) -> Path:
-    if "\0" in str(value):
-        raise ValueError("a path has no NUL in it")
-    try:
-        value.expanduser()
-    except RuntimeError as exc:
-        raise ValueError("there is no such user here, or none with a home folder") from exc
-    return value
-
-
-def _pattern(value: str) -> str:
-    try:
-        re.compile(value)
-    except re.error as exc:
-        raise ValueError(f"not a regular expression: {exc}") from exc
-    return value
-
-
-def _network(value: str) -> str:
-    try:
-        ipaddress.ip_network(value.strip())
-    except ValueError as exc:
-        raise ValueError(f"must be an address or network, such as 192.0.2.7 or 192.0.2.0/24: {exc}") from exc
-    return value
-
-
-def _host(value: str) -> str:
-    """A name or an address alone; anything else would fail in the resolver on every attempt.
-
-    No name ends in a number (RFC 1123 2.1). The resolver would read one as an address all the same: 192.168.010.020 as
-    192.168.8.16, and 192.168.1 as 192.168.0.1.
-    """
-    labels = value.removesuffix(".").split(".")
-    is_name = all(re.fullmatch(r"[\w-]{1,63}", label) for label in labels) and len(value) <= 253
-    if not is_name or re.fullmatch(r"\d+|0[xX][0-9a-fA-F]*", labels[-1]) or not _resolvable(value):
-        try:
-            ipaddress.ip_address(value.partition("%")[0])
-        except ValueError as exc:
-            raise ValueError("must be a name or an address alone, such as pacs.example.org or 192.0.2.10") from exc
-    return value
-
-
-def _resolvable(name: str) -> bool:
-    """Whether the resolver takes it: of a label with other letters than ASCII it looks for another spelling, which may
-    be too long (RFC 3490)."""
-    try:
-        name.encode("idna")
-    except UnicodeError:
-        return False
-    return True
-
-
-def _place(host: str) -> str:
-    """The host, such that two ways to write one address or name are the same; what names stand for is not asked."""
-    name = host.removesuffix(".").lower()
-    if name == "localhost":
-        return "127.0.0.1"
-    try:
-        return str(ipaddress.ip_address(name))
-    except ValueError:
-        return name
-
-
-def _readers(value: object) -> object:
-    if value != "auto" and (not isinstance(value, int) or value < 0):
-        raise ValueError('must be a number of processes, 0 or more, or "auto"')
-    return value
-
-
-def _bind(value: str) -> str:
-    return value and _host(value)
-
-
-AETitle = Annotated[str, AfterValidator(_ae_title)]
-Sender = Annotated[str, AfterValidator(_sender)]
-File = Annotated[Path, AfterValidator(_path)]
-NetworkText = Annotated[str, AfterValidator(_network)]
-Wait = Annotated[float, Field(gt=0, le=3600)]
-"""Seconds; an hour is too long for anybody to wait here, and catches what was meant in milliseconds."""
-Port = Annotated[int, Field(ge=1, le=65535)]
-Pattern = Annotated[str, AfterValidator(_pattern)]
-PeerName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 
 
 class Section(BaseModel):
@@ -137,7 +48,7 @@ TLS_FILES = ("tls_ca", "tls_certificate", "tls_key")
 
 class NodeSection(Section):
     ae_title: AETitle = "DICOM_NODE"
-    bind: Annotated[str, AfterValidator(_bind)] = "0.0.0.0"
+    bind: Bind = "0.0.0.0"
     port: Annotated[int, Field(ge=0, le=65535)] = 11112
     allowed_senders: tuple[Sender, ...] = ()
     data_folder: File = Path("data")
@@ -147,7 +58,7 @@ class NodeSection(Section):
     max_associations_per_address: PositiveInt = 32
     max_object_mib: PositiveInt = 1024
     request_timeout_s: Wait = 10.0
-    allowed_addresses: tuple[NetworkText, ...] = ()
+    allowed_addresses: tuple[Network, ...] = ()
     echo_from: Literal["allowed", "anyone"] = "allowed"
     receive_loop: Literal["own", "pynetdicom"] = "own"
     tls: bool = False
@@ -173,7 +84,7 @@ class NodeSection(Section):
 
 class Peer(Section):
     name: PeerName
-    host: Annotated[str, AfterValidator(_host)]
+    host: Host
     port: Port
     ae_title: AETitle
     results: bool = True
@@ -198,7 +109,7 @@ class Peer(Section):
 
     @property
     def address(self) -> tuple[str, int]:
-        return _place(self.host), self.port
+        return place(self.host), self.port
 
     @model_validator(mode="after")
     def _check_objects(self) -> Peer:
@@ -264,7 +175,7 @@ class Model(Section):
     batch: Annotated[int, Field(ge=1, le=1024)] = 16
     threads: NonNegativeInt = 0
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    readers: Annotated[NonNegativeInt | Literal["auto"], BeforeValidator(_readers)] = "auto"
+    readers: Readers = "auto"
     brace_removal: Literal["paper", "robust"] = "robust"
 
 
@@ -392,7 +303,7 @@ class Config(Section):
 
     def _is_this_node(self, peer: Peer) -> bool:
         """Whether it certainly is: by what is written here, as names may be resolved otherwise tomorrow."""
-        bind, (host, port) = _place(self.node.bind), peer.address
+        bind, (host, port) = place(self.node.bind), peer.address
         if bind in ("0.0.0.0", "::", ""):
             return port == self.node.port and (host == "::1" or host.startswith("127."))
         return (host, port) == (bind, self.node.port)

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from dicom_node.config import ANYBODY
+from dicom_node.configvalues import ANYBODY
 from dicom_node.network import syntaxes
 from dicom_node.network.request import Request
 from dicom_node.network.tls import TlsFiles
