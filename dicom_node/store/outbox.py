@@ -5,7 +5,7 @@ waiting, failed -> cancelled    cancelled -> delivered (it was on the wire, and 
 
 What is cancelled is no longer owed: another SR class or a newer result took its place, it was withdrawn, turned out to
 be about another patient, or its destination is gone: `cancelling`. What each destination has: `whereabouts`. What it
-says of keeping it: `commitment`.
+says of keeping it: `commitment_asked`.
 
 `begun_at` is set before an object goes out, and only a refusal undoes that: where it is set, the destination may have
 the object, whatever the state.
