@@ -45,6 +45,7 @@ from untrained import untrained_checkpoint  # noqa: E402
 
 from dicom_node import scanner  # noqa: E402
 from dicom_node.config import Backlog, Config, Model, NodeSection  # noqa: E402
+from dicom_node.receiving.accepting import Acceptor  # noqa: E402
 from dicom_node.receiving.arrivals import Arrivals  # noqa: E402
 from dicom_node.store.opening import open_store  # noqa: E402
 from dicom_node.store.tables import instances, jobs, slice_results  # noqa: E402
@@ -109,11 +110,17 @@ class OurPath:
 
     def _fill(self, config: Config, datasets: Sequence[Dataset], count: int, syntax: uid.UID, series: int) -> list[str]:
         each = -(-count // series) if series else len(datasets)
+        acceptor = Acceptor(
+            *(self.database, self.spool),
+            rules=config.eligibility,
+            backlog=Backlog(older_than_h=1e9),
+            reopen_wait_s=config.completion.reopen_wait_s,
+            clock=self.clock,
+        )
         self.arrivals = Arrivals(
             *(self.database, self.spool),
             waits=config.completion,
             rules=config.eligibility,
-            backlog=Backlog(older_than_h=1e9),
             version=self.worker.version,
             clock=self.clock,
             association_open=lambda _: False,
@@ -126,7 +133,7 @@ class OurPath:
             ds = shown[number % len(shown)]
             ds.SeriesInstanceUID = f"2.25.{number // each + 1}"
             ds.SOPInstanceUID, ds.InstanceNumber = f"{ds.SeriesInstanceUID}.{number}", number % each + 1
-            if self.arrivals.accept(received(ds, syntax=syntax)) != 0:
+            if acceptor.accept(received(ds, syntax=syntax)) != 0:
                 raise SystemExit(f"an image in {syntax.name} was not accepted")
         with self.database.read() as connection:
             return [str(row.file) for row in connection.execute(instances.select())]

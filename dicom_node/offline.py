@@ -19,6 +19,7 @@ from dicom_node import received
 from dicom_node.config import Backlog, Config, Model, NodeSection
 from dicom_node.errors import ModelFailed
 from dicom_node.logs import fields, trace
+from dicom_node.receiving.accepting import Acceptor
 from dicom_node.receiving.arrivals import Arrivals
 from dicom_node.status import StoreStatus
 from dicom_node.store import jobs, overview
@@ -83,18 +84,25 @@ def _take_in_and_work(config: Config, database: Database, spool: Spool, paths: S
 
     node = Node(database.device_uid(), AE_TITLE)
     worker = Worker(database, spool, load_classifier(config), config, node=node, owner="classify", clock=clock)
+    acceptor = Acceptor(
+        database,
+        spool,
+        rules=config.eligibility,
+        backlog=Backlog(older_than_h=1e9),  # a person waits for these, however old they are
+        reopen_wait_s=config.completion.reopen_wait_s,
+        clock=clock,
+    )
     arrivals = Arrivals(
         database,
         spool,
         waits=config.completion,
         rules=config.eligibility,
-        backlog=Backlog(older_than_h=1e9),  # a person waits for these, however old they are
         version=worker.version,
         clock=clock,
         association_open=lambda _: False,
     )
     for path in paths:
-        _accept(arrivals, path)
+        _accept(acceptor, path)
     ahead_s = 2.0 * config.completion.silence_s
     # A series that turns out not to be a head makes those passed over candidates again: repeat until nothing changes.
     for _ in range(1 + len(paths)):
@@ -117,14 +125,14 @@ def _model(checkpoint: Path | None, device: str) -> Model:
     return chosen
 
 
-def _accept(arrivals: Arrivals, path: Path) -> None:
+def _accept(acceptor: Acceptor, path: Path) -> None:
     """A file that is not a whole object is logged by its path, and skipped."""
     try:
         one = received.from_file(path, calling_aet=AE_TITLE)
     except Exception as exc:  # noqa: BLE001 - outermost line of one file; the library promises no class of exception
         log.warning("unreadable %s", fields(file=path, error=trace(exc)))
         return
-    status = arrivals.accept(one)
+    status = acceptor.accept(one)
     if status != StoreStatus.SUCCESS:
         log.warning("unreadable %s", fields(file=path, status=f"{status:04X}"))  # why: in the line before
 

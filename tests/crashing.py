@@ -402,7 +402,7 @@ class Soak:
         if choose.random() < 0.6:
             step = choose.choice(sorted(STEPS, key=lambda name: (self.steps[name], choose.random()))[:10])
             often = STEPS[step].function.startswith(
-                ("dicom_node.receiving.arrivals", "dicom_node.store.filing", "os:", "pathlib:")
+                ("dicom_node.receiving.accepting", "dicom_node.store.filing", "os:", "pathlib:")
             )
             often = often and STEPS[step].process == RECEIVER
             self.kill_at(step, choose.randint(1, 20) if often else 1, timeout_s=12.0 * self.pace)

@@ -50,7 +50,7 @@ class Kept:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def accept(self, got: Received) -> StoreStatus:
-        status = self.node.arrivals.accept(got)
+        status = self.node.acceptor.accept(got)
         if status == StoreStatus.SUCCESS:
             with self.lock:
                 self.promised.setdefault(got.calling_aet, []).append(got.data_set)

@@ -71,7 +71,7 @@ def account(folder: Path, messages: Sequence[Received], *, early: bool = False) 
     try:
         worker = node.worker(Looking())
         for number, message in enumerate(messages):
-            assert node.arrivals.accept(message) == 0
+            assert node.acceptor.accept(message) == 0
             if early and number % 9 == 4:
                 worker.step()
         node.tick_after(31)

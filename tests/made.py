@@ -28,6 +28,7 @@ from untrained import metadata
 from dicom_node import digests
 from dicom_node.config import Config, Eligibility, NodeSection, Peer
 from dicom_node.received import Received
+from dicom_node.receiving.accepting import Acceptor
 from dicom_node.receiving.arrivals import Arrivals
 from dicom_node.status import StoreStatus
 from dicom_node.store import schema, tables
@@ -190,11 +191,12 @@ class Made:
     database: Database
     spool: Spool
     clock: Clock
+    acceptor: Acceptor
     arrivals: Arrivals
     associations_open: set[str] = field(default_factory=set)
 
     def accept(self, *datasets: Dataset, **changed: Any) -> list[StoreStatus]:
-        return [self.arrivals.accept(received(ds, **changed)) for ds in datasets]
+        return [self.acceptor.accept(received(ds, **changed)) for ds in datasets]
 
     def worker(self, classifier: Any = None, *, owner: str = "worker-1", **given: Any) -> Worker:
         return Worker(
@@ -256,17 +258,24 @@ def made_node(
     clock = Clock()
     open_now: set[str] = set()
     version = Version(FakeClassifier().checkpoint.digest, preprocess.preprocessing(config.model.brace_removal))
+    acceptor = Acceptor(
+        database,
+        spool,
+        rules=config.eligibility,
+        backlog=config.backlog,
+        reopen_wait_s=config.completion.reopen_wait_s,
+        clock=clock,
+    )
     arrivals = Arrivals(
         database,
         spool,
         waits=config.completion,
         rules=config.eligibility,
-        backlog=config.backlog,
         version=version,
         clock=clock,
         association_open=open_now.__contains__,
     )
-    made = Made(config, database, spool, clock, arrivals, open_now)
+    made = Made(config, database, spool, clock, acceptor, arrivals, open_now)
     _open.append(made)
     return made
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dicom_node.config import Eligibility
 from dicom_node.errors import NotPossible
-from dicom_node.receiving.arrivals import judge_again
+from dicom_node.headers import eligibility
 from dicom_node.store import cancelling, jobs, outbox, series, whereabouts
 from dicom_node.store.database import Connection
 from dicom_node.store.series import Series
@@ -52,6 +52,14 @@ def retry(connection: Connection, one: Series, rules: Eligibility, *, again: boo
     if newest is not None and newest.state == JobState.WITHDRAWN:
         raise NotPossible("its result was withdrawn; --again makes a new report")
     raise NotPossible("everything is delivered; --again makes a new report that supersedes the last")
+
+
+def judge_again(connection: Connection, series_id: int, rules: Eligibility, *, now: float) -> None:
+    """Judge a series afresh because a person asked for it, under the current rules."""
+    for instance in series.instances_of(connection, series_id):
+        reason = eligibility.ruled_out(instance.sop_class_uid, instance.facts, rules)
+        series.set_ruled_out(connection, instance.id, reason)
+    series.receive_again(connection, series_id, now=now, why="by command", forced=True)
 
 
 def _judge_without(connection: Connection, series_id: int, chosen_id: int, now: float) -> str:

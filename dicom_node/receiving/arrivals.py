@@ -1,7 +1,7 @@
-"""Arrivals: from a received object to a filed instance, and from a quiet series to a job or a refusal.
+"""The series being received: from a quiet one to a job or a refusal. No SQL here, no DIMSE.
 
-`accept` is what the receiver calls for each object; when it returns, the object is durable. `tick` is called several
-times a second; all that it relies on is in the database, so that a restart changes nothing. No SQL here, no DIMSE.
+`tick` is called several times a second; all that it relies on is in the database, so that a restart changes nothing.
+How their images come in: `accepting`.
 """
 
 from __future__ import annotations
@@ -9,29 +9,23 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
 
 from dicom_node import anatomy
-from dicom_node.config import Backlog, Completion, Eligibility
-from dicom_node.errors import InvalidObject, NodeError, StoreFull, StoreUnavailable
+from dicom_node.config import Completion, Eligibility
+from dicom_node.errors import InvalidObject, NodeError, StoreUnavailable
 from dicom_node.headers import eligibility, header
 from dicom_node.logs import fields, trace
-from dicom_node.received import Received, data_set_in
+from dicom_node.received import data_set_in
 from dicom_node.receiving import choosing, completion
-from dicom_node.status import StoreStatus
-from dicom_node.store import choices, jobs, results, series, whereabouts
-from dicom_node.store.comparing import Arrival, Filed
+from dicom_node.store import choices, results, series, whereabouts
 from dicom_node.store.database import Connection, Database
-from dicom_node.store.filing import Filing
 from dicom_node.store.series import Series
 from dicom_node.store.spool import Spool
 from dicom_node.store.tables import SeriesState
-from dicom_node.store.together import Filer
 from dtvit.findings import Coverage
 
 log = logging.getLogger("dicom_node.arrivals")
 
-CLOCKS_WERE_SET = datetime(2001, 1, 1)  # noqa: DTZ001 - one that lost its battery starts in 1970, 1980, 1990 or 2000
 TOLD_APART = 4  # images that are read to say in what they differ
 CHOICES_S = 5.0  # between two looks at what was not chosen: twenty thousand such series take 50 ms
 CLOCK_SLACK_S = 1.0  # filing while `tick` reads, or by a receiver whose clock differs a little, is not a leap
@@ -45,64 +39,20 @@ class Arrivals:
         *,
         waits: Completion,
         rules: Eligibility,
-        backlog: Backlog,
         version: results.Version,
         clock: Callable[[], float],
         association_open: Callable[[str], bool],
     ) -> None:
         self._database = database
         self._spool = spool
-        self._filer = Filer(database, spool, reopen_wait_s=waits.reopen_wait_s)
         self._waits = waits
         self._rules = rules
-        self._backlog = backlog
         self._version = version
         self._clock = clock
         self._association_open = association_open
         self._choices_seen_at = -CHOICES_S
         self._undecided: dict[int, tuple[object, ...]] = {}
         """Series -> what was seen of it when nothing could be decided yet."""
-
-    def accept(self, received: Received) -> StoreStatus:
-        """Keep one object. Success is returned only when file and row are on disk (promise 1)."""
-        try:
-            kept = self._keep(received)
-        except InvalidObject as exc:
-            log.warning("rejected %s", fields(association=received.association, status=f"{exc.status:04X}", reason=exc))
-            return exc.status
-        except (StoreFull, StoreUnavailable) as exc:
-            log.error("refused %s", fields(association=received.association, status="A700", reason=exc))
-            return StoreStatus.OUT_OF_RESOURCES
-        if log.isEnabledFor(logging.DEBUG):
-            log.debug("kept %s", fields(association=received.association, was=kept.filed))
-        if kept.filed is Filed.CONTRADICTED:
-            reason = "other pixels under the same SOP Instance UID"
-            log.error("contradiction %s", fields(series=kept.series_id, reason=reason))
-        for left in kept.held:
-            log.error("failed %s", fields(series=left, reason="an image arrived again under another patient or study"))
-        return StoreStatus.SUCCESS
-
-    def _keep(self, received: Received) -> Filing:
-        head = header.read(
-            received.data_set,
-            transfer_syntax_uid=received.transfer_syntax_uid,
-            sop_class_uid=received.sop_class_uid,
-            sop_instance_uid=received.sop_instance_uid,
-        )
-        name = self._spool.keep(received.meta, received.data_set)
-        now = self._clock()
-        arrival = Arrival(
-            header=head,
-            transfer_syntax_uid=received.transfer_syntax_uid,
-            file=name,
-            size=len(received.meta) + len(received.data_set),
-            digest=received.digest,
-            ruled_out=eligibility.ruled_out(head.sop_class_uid, head.facts, self._rules),
-            calling_aet=received.calling_aet,
-            at=now,
-            priority=priority(head.taken_at, received.calling_aet, self._backlog, now=now),
-        )
-        return self._filer.file(arrival)
 
     def tick(self) -> None:
         """Find the series that are complete; judge them; make jobs."""
@@ -264,27 +214,6 @@ class Arrivals:
         with self._database.write() as connection:
             series.restart_wait(connection, one.id, now=now, reopen_wait_s=self._waits.reopen_wait_s)
         log.warning("clock_put_back %s", fields(series=one.id, by_s=one.last_at - now))
-
-
-def priority(taken_at: datetime | None, calling_aet: str, backlog: Backlog, *, now: float) -> int:
-    """Live or backlog; in doubt live: an old comparison read too early costs nothing, a stroke read late does."""
-    if calling_aet in backlog.senders:
-        return jobs.BACKLOG
-    if calling_aet in backlog.live_senders or taken_at is None or taken_at < CLOCKS_WERE_SET:
-        return jobs.LIVE
-    try:
-        age_s = now - taken_at.timestamp()  # in the zone of this machine; the limit is wide enough for another
-    except (OverflowError, OSError, ValueError):
-        return jobs.LIVE
-    return jobs.BACKLOG if age_s > backlog.older_than_h * 3600.0 else jobs.LIVE
-
-
-def judge_again(connection: Connection, series_id: int, rules: Eligibility, *, now: float) -> None:
-    """Judge a series afresh because a person asked for it, under the current rules."""
-    for instance in series.instances_of(connection, series_id):
-        reason = eligibility.ruled_out(instance.sop_class_uid, instance.facts, rules)
-        series.set_ruled_out(connection, instance.id, reason)
-    series.receive_again(connection, series_id, now=now, why="by command", forced=True)
 
 
 def _coverage(members: Sequence[series.Instance], found: Sequence[results.SliceResult]) -> Coverage | None:

@@ -25,6 +25,7 @@ from dicom_node.errors import NodeError, StoreFull, StoreUnavailable
 from dicom_node.logs import fields
 from dicom_node.network import commitment, scp, scu
 from dicom_node.network.scp import Receiver
+from dicom_node.receiving.accepting import Acceptor
 from dicom_node.receiving.arrivals import Arrivals
 from dicom_node.receiving.counts import Counts
 from dicom_node.serving import housekeeping
@@ -82,7 +83,7 @@ class Service:
             self._forget_earlier_life(database)
         reports = committing.Reports(database, self._config)
         keeper = keeping.Keeper(database, spool, self._config) if self._config.commitment.accept else None
-        arrivals, receiver = self._receiving(database, spool, reports, keeper)
+        receiver, arrivals = self._receiving(database, spool, reports, keeper)
         port = receiver.start()
         gc.freeze()  # what was imported stays: scanning it takes 0.1 s, in which nothing is received
         self._warn_of_gaps(database)
@@ -103,26 +104,33 @@ class Service:
 
     def _receiving(
         self, database: Database, spool: Spool, reports: committing.Reports, keeper: keeping.Keeper | None
-    ) -> tuple[Arrivals, Receiver]:
-        """Each asks the other: the receiver what becomes of an object, arrivals who may still be sending."""
-        arrivals = Arrivals(
+    ) -> tuple[Receiver, Arrivals]:
+        """The receiver, which has each object accepted, and arrivals, which ask it who may still be sending."""
+        acceptor = Acceptor(
             database,
             spool,
-            waits=self._config.completion,
             rules=self._config.eligibility,
             backlog=self._config.backlog,
-            version=self._version,
+            reopen_wait_s=self._config.completion.reopen_wait_s,
             clock=time.time,
-            association_open=lambda calling_aet: receiver.has_open_association(calling_aet),
         )
         receiver = Receiver(
-            arrivals.accept,
+            acceptor.accept,
             scp.rules_of(self._config, spool.has_room),
             bind=self._config.node.bind,
             port=self._config.node.port,
             services=[commitment.service(reports.take, keeper.asked if keeper else None)],
         )
-        return arrivals, receiver
+        arrivals = Arrivals(
+            database,
+            spool,
+            waits=self._config.completion,
+            rules=self._config.eligibility,
+            version=self._version,
+            clock=time.time,
+            association_open=receiver.has_open_association,
+        )
+        return receiver, arrivals
 
     def _supervisor(self, database: Database) -> Supervisor:
         return Supervisor(

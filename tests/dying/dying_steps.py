@@ -34,7 +34,7 @@ class Step:
 
 
 _KEEP = "dicom_node.store.spool:Spool.keep"
-_ACCEPT = "dicom_node.receiving.arrivals:Arrivals.accept"
+_ACCEPT = "dicom_node.receiving.accepting:Acceptor.accept"
 _ASKED, _GIVEN = "dicom_node.store.commitment_asked", "dicom_node.store.commitment_given"
 STEPS = {
     "request received": Step(RECEIVER, _ACCEPT, "before"),

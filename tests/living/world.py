@@ -31,6 +31,7 @@ from dicom_node.delivering import committing, keeping, sender
 from dicom_node.errors import NotFound, NotPossible, PeerRefused, PeerUnreachable
 from dicom_node.network import scu
 from dicom_node.network.commitment import Report
+from dicom_node.receiving.accepting import Acceptor
 from dicom_node.receiving.arrivals import Arrivals
 from dicom_node.report import sr
 from dicom_node.serving import housekeeping
@@ -180,12 +181,19 @@ class World:
             jobs.free(connection, now=self.clock())
         classifier = StandIn(self.model)
         self.version = Version(classifier.checkpoint.digest, preprocess.preprocessing("paper"))
+        self.acceptor = Acceptor(
+            self.database,
+            self.spool,
+            rules=self.config.eligibility,
+            backlog=self.config.backlog,
+            reopen_wait_s=self.config.completion.reopen_wait_s,
+            clock=self.clock,
+        )
         self.arrivals = Arrivals(
             self.database,
             self.spool,
             waits=self.config.completion,
             rules=self.config.eligibility,
-            backlog=self.config.backlog,
             version=self.version,
             clock=self.clock,
             association_open=lambda _: False,
@@ -310,7 +318,7 @@ class World:
         status, before = None, len(self.erased)
         while status != StoreStatus.SUCCESS:
             try:
-                status = self.arrivals.accept(sent(image))
+                status = self.acceptor.accept(sent(image))
             except Died:
                 self.restart()
             # A700: erased in this very moment, as its patient was forgotten

@@ -29,9 +29,9 @@ from pydicom.dataset import Dataset
 
 from dicom_node.administering import forgetting
 from dicom_node.administering.forgetting import Whom
+from dicom_node.administering.retrying import judge_again
 from dicom_node.config import Completion
 from dicom_node.errors import StoreFull, StoreUnavailable
-from dicom_node.receiving.arrivals import judge_again
 from dicom_node.status import StoreStatus
 from dicom_node.store import database as database_module
 from dicom_node.store import jobs, purge, series
@@ -56,7 +56,7 @@ def classify(node: Made, presence: float = 0.9) -> None:
 
 def test_success_means_that_file_and_row_are_there_and_the_bytes_are_those_received(node: Made) -> None:
     got = received(ct(1))
-    assert node.arrivals.accept(got) == StoreStatus.SUCCESS
+    assert node.acceptor.accept(got) == StoreStatus.SUCCESS
     row = node.rows(instances)[0]
     assert node.spool.read(row.file) == got.meta + got.data_set
     assert row.size == len(got.meta) + len(got.data_set)
@@ -77,7 +77,7 @@ def test_success_means_that_file_and_row_are_there_and_the_bytes_are_those_recei
 def test_what_cannot_be_parsed_or_contradicts_itself_is_refused_and_leaves_no_trace(
     node: Made, damage: dict[str, Any], status: StoreStatus
 ) -> None:
-    assert node.arrivals.accept(received(ct(1), **damage)) == status
+    assert node.acceptor.accept(received(ct(1), **damage)) == status
     assert node.files() == set()
     assert node.rows(series_table) == []
     assert node.accept(ct(1)) == [0]
@@ -87,7 +87,7 @@ def test_hostile_uids_inside_an_object_name_no_file(node: Made) -> None:
     for hostile in ("../../../../tmp/x", "/etc/passwd", "1.2/../../3", "1." + "2" * 70):
         ds = ct(1)
         ds["SOPInstanceUID"].value = hostile
-        assert node.arrivals.accept(received(ds, sop_instance_uid=hostile, meta=b"")) == StoreStatus.CANNOT_UNDERSTAND
+        assert node.acceptor.accept(received(ds, sop_instance_uid=hostile, meta=b"")) == StoreStatus.CANNOT_UNDERSTAND
     assert node.files() == set()
 
 

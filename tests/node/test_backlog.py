@@ -11,8 +11,9 @@ from made import CT, NOW, FakeClassifier, Made, ct, grey_series, head_series, ma
 from pydicom import uid
 from pydicom.dataset import Dataset
 
+from dicom_node.administering.retrying import judge_again
 from dicom_node.config import Backlog, Eligibility
-from dicom_node.receiving.arrivals import judge_again, priority
+from dicom_node.receiving.accepting import priority
 from dicom_node.store import jobs, outbox, results
 from dicom_node.store.tables import instances, slice_results
 from dicom_node.store.tables import jobs as jobs_table

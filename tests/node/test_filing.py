@@ -163,7 +163,7 @@ def compressed(node: Made) -> int:
     """The status for the image of `ct(1)` as a PACS stores it."""
     ds = changed(ct(1), PixelData=b"\xfe\xff\x00\xe0\0\0\0\0\xfe\xff\x00\xe0\4\0\0\0\1\2\3\4")
     data_set = encoded(ds).replace(b"OW\0\0\x14\0\0\0", b"OB\0\0\xff\xff\xff\xff") + b"\xfe\xff\xdd\xe0\0\0\0\0"
-    return node.arrivals.accept(received(ct(1), syntax=JPEG_LS, data_set=data_set))
+    return node.acceptor.accept(received(ct(1), syntax=JPEG_LS, data_set=data_set))
 
 
 def test_the_same_image_in_another_transfer_syntax_is_no_contradiction_and_no_news(node: Made) -> None:

@@ -337,6 +337,6 @@ def test_an_image_that_is_being_stored_while_its_patient_is_forgotten_is_not_ack
         return name
 
     monkeypatch.setattr(node.spool, "keep", keep_and_forget)
-    status = node.arrivals.accept(received(ct(77, PatientID="SYN-0001")))
+    status = node.acceptor.accept(received(ct(77, PatientID="SYN-0001")))
     assert status == 0xA700
     assert all(node.spool.holds(row.file, row.size) for row in node.rows(instances))

@@ -86,8 +86,8 @@ def test_no_identity_is_logged_when_an_object_is_refused(node: Made, lines: io.S
         b"\xff" * 80 + whole,
         whole.replace(b"\x20\x00\x0d\x00", b"\x20\x00\x0d\xff"),
     ):
-        assert node.arrivals.accept(received(slices[0], data_set=broken)) != 0
-    assert node.arrivals.accept(received(changed(slices[1], StudyInstanceUID="1.2.3/Zwetschgenbaum"))) != 0
+        assert node.acceptor.accept(received(slices[0], data_set=broken)) != 0
+    assert node.acceptor.accept(received(changed(slices[1], StudyInstanceUID="1.2.3/Zwetschgenbaum"))) != 0
     check(lines, "rejected ")
 
 

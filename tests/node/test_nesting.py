@@ -53,7 +53,7 @@ def test_a_depth_that_lengths_hide_from_the_receiver_costs_no_report(node: Made,
     """Every slice carries one of 5,000: nobody between receiver and report may walk down."""
     for ds in head_series():
         data_set = with_nested(ds, PLACES[place], 5000, delimited=False)
-        assert node.arrivals.accept(received(ds, data_set=data_set)) == StoreStatus.SUCCESS
+        assert node.acceptor.accept(received(ds, data_set=data_set)) == StoreStatus.SUCCESS
     worker = node.worker()
     for _ in range(40):
         if not worker.step():

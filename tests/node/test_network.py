@@ -34,7 +34,7 @@ def receive(node: Made) -> Iterator[Callable[..., int]]:
     """Starts a receiver; returns its port."""
     started: list[Receiver] = []
 
-    def start(accept: Callable[[Received], StoreStatus] = node.arrivals.accept, **changed: object) -> int:
+    def start(accept: Callable[[Received], StoreStatus] = node.acceptor.accept, **changed: object) -> int:
         started.append(receiver(accept, **changed))
         return started[-1].start()
 
@@ -241,7 +241,7 @@ def test_a_sender_that_aborts_in_the_middle_has_what_was_acknowledged_kept(
 
 @pytest.mark.usefixtures("either_loop")
 def test_whether_a_sender_is_still_connected_is_known(node: Made, receive: Callable[..., int]) -> None:
-    listening = receiver(node.arrivals.accept, max_associations=2)
+    listening = receiver(node.acceptor.accept, max_associations=2)
     assert not listening.has_open_association("CT1")
     association = associate(listening.start())
     association.send_c_echo()
@@ -333,7 +333,7 @@ def test_more_kinds_of_object_than_one_association_can_name_are_sent_over_severa
 @pytest.mark.usefixtures("either_loop")
 def test_peers_that_stall_do_not_hold_up_the_end(node: Made) -> None:
     """One says nothing, one begins an A-ASSOCIATE-RQ, one stops within a P-DATA: all keep their connection open."""
-    listening = receiver(node.arrivals.accept, max_associations=8)
+    listening = receiver(node.acceptor.accept, max_associations=8)
     port = listening.start()
     begins = {"nothing": b"", "half a PDU": b"\x01\x00\xff\xff\xff\xff" + b"a" * 100}
     connections = [socket.create_connection(("127.0.0.1", port)) for _ in begins]

@@ -623,7 +623,7 @@ def test_what_a_pacs_routes_back_of_our_own_making_is_acknowledged_and_left_alon
     back = received(
         pydicom.dcmread(node.spool.path(node.rows(objects)[0].file)), data_set=content[meta_ends:], calling="PACS1"
     )
-    assert node.arrivals.accept(back) == StoreStatus.SUCCESS
+    assert node.acceptor.accept(back) == StoreStatus.SUCCESS
     assert node.files() == before
     with node.database.read() as connection:
         assert len(series.receiving(connection)) == 0

@@ -13,10 +13,10 @@ from test_readers import in_processes
 from test_refining import Seeing, brightness
 
 from dicom_node import anatomy
+from dicom_node.administering.retrying import judge_again
 from dicom_node.config import Backlog, Eligibility, Model
 from dicom_node.preparing.drawing import draw
 from dicom_node.preparing.finding import find
-from dicom_node.receiving.arrivals import judge_again
 from dicom_node.store import results, series
 from dicom_node.store.tables import instances as instances_table
 from dicom_node.store.tables import jobs as jobs_table

@@ -31,7 +31,7 @@ class Turns:
         self.open = threading.Event()
         self._node, self._others = node, others
         self._write = node.database.write
-        self._filer = node.arrivals._filer
+        self._filer = node.acceptor._filer
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
@@ -53,7 +53,7 @@ def accepted_at_once(
     answers: dict[int, StoreStatus] = {}
 
     def send(number: int, one: Received) -> None:
-        answers[number] = node.arrivals.accept(one)
+        answers[number] = node.acceptor.accept(one)
 
     leader = threading.Thread(target=send, args=(0, received(first)))
     leader.start()
@@ -143,7 +143,7 @@ def test_nothing_waits_for_the_file_of_what_comes_again_to_be_read(
     read, read_in_a_transaction = node.spool.read, []
 
     def reads(name: str) -> bytes:
-        read_in_a_transaction.append(node.arrivals._filer._turn.locked())
+        read_in_a_transaction.append(node.acceptor._filer._turn.locked())
         return read(name)
 
     monkeypatch.setattr(node.spool, "read", reads)
