@@ -26,7 +26,7 @@ from threading import Lock
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
 
-from benchmarks.inference import PREPROCESSING, OurPath, slices  # isort: skip  # noqa: E402 - sets what torch reads
+from benchmarks.our_path import PREPROCESSING, OurPath, slices  # isort: skip  # noqa: E402 - sets what torch reads
 
 import numpy as np  # noqa: E402
 import numpy.typing as npt  # noqa: E402
