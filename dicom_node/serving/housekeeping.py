@@ -1,8 +1,8 @@
 """Housekeeping: deletes what is past its retention and owed to nobody, files of that age that no row names, requests to
 commit that are settled, and names for future files that a killed process left unused.
 
-Nothing still in progress or undelivered is deleted, however old (promise 6). A file without a row is what a crash
-leaves, or an acknowledged image whose row went with the database: a lost file, an older backup, another URL.
+Nothing still in progress or undelivered is deleted, however old. A file without a row is what a crash leaves, or an
+acknowledged image whose row went with the database: a lost file, an older backup, another URL.
 """
 
 from __future__ import annotations
