@@ -12,6 +12,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's own name for it
@@ -54,33 +56,20 @@ def first_lessons(
     if learner.blood is None or steps < 1 or not len(pictures) or not _can_be_taught(encoder):
         return 0.0
     assert isinstance(encoder, VisionTransformer)
-    share = _means(blood, learner.grid()) / 255
-    shown, bare = (share > 0.1).nonzero(), ((share == 0) & (_means(pictures, learner.grid()) > 5)).nonzero()
-    if not len(shown) or not len(bare):
+    lessons = _Lessons.of(pictures, blood, learner.grid())
+    if not len(lessons.shown) or not len(lessons.bare):
         return 0.0
-    places = torch.cat((shown, bare))  # (M, 3) slice, row and column
     _quiet(encoder)
-    parameters = [
-        *encoder.patch_embed.parameters(),
-        *(p for block in encoder.blocks[:DEPTH] for part in (block.norm2, block.mlp) for p in part.parameters()),
-        *encoder.norm.parameters(),
-        *learner.blood.parameters(),
-    ]
-    fused = pictures.device.type in FUSED
-    optimiser = torch.optim.AdamW(parameters, lr=RATE, weight_decay=0.01, betas=(0.9, 0.98), fused=fused)
+    optimiser = _optimiser(learner, encoder, fused=pictures.device.type in FUSED)
     losses: list[torch.Tensor] = []  # on the device, for which nothing waits before the end
     started = said_at = time.monotonic()
     step, done = 0, 0.0
     while done < 1:
         for group in optimiser.param_groups:
             group["lr"] = RATE * min(1.0, (step + 1) / 20, 2 * (1 - done))
-        drawn = torch.randint(len(shown), (POSITIVES,)), len(shown) + torch.randint(len(bare), (NEGATIVES,))
-        (chosen,) = sent([torch.cat(drawn)], places.device)
-        slices, rows, columns = places[chosen].T
-        patches = _varied(_cut(pictures, slices, rows, columns, learner.grid()))
+        patches, rows, columns, wanted = lessons.drawn()
         with autocast:
             logits = _alone(learner, encoder, patches, rows, columns)
-        wanted = (share[slices, rows, columns] / FULL_AT).clamp(max=1)
         cost = F.binary_cross_entropy_with_logits(logits.float(), wanted)
         optimiser.zero_grad(set_to_none=True)
         cost.backward()  # type: ignore[no-untyped-call]
@@ -93,6 +82,55 @@ def first_lessons(
             said_at = now
             tell(done, f"first lessons: step {step} of {steps}, loss {_mean(losses):.3f}")
     return _mean(losses)
+
+
+@dataclass(frozen=True, eq=False)
+class _Lessons:
+    """Patches to learn from."""
+
+    pictures: torch.Tensor
+    """(N, 224, 224) uint8."""
+    share: torch.Tensor
+    """(N, rows, columns): of each patch that shows blood."""
+    shown: torch.Tensor
+    """(P, 3): slice, row and column of patches that show blood."""
+    bare: torch.Tensor
+    """(Q, 3): of those that show none, but more than the background."""
+
+    @classmethod
+    def of(cls, pictures: torch.Tensor, blood: torch.Tensor, grid: tuple[int, int]) -> _Lessons:
+        share = _means(blood, grid) / 255
+        bare = (share == 0) & (_means(pictures, grid) > 5)
+        return cls(pictures, share, (share > 0.1).nonzero(), bare.nonzero())
+
+    def drawn(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Patches (B, 1, p, p), their rows and columns (B,), and what is to be said of them (B,), 0..1."""
+        of_shown, of_bare = torch.randint(len(self.shown), (POSITIVES,)), torch.randint(len(self.bare), (NEGATIVES,))
+        (chosen,) = sent([torch.cat((of_shown, len(self.shown) + of_bare))], self.shown.device)
+        slices, rows, columns = self.places[chosen].T
+        patches = _varied(_cut(self.pictures, slices, rows, columns, self.grid))
+        return patches, rows, columns, (self.share[slices, rows, columns] / FULL_AT).clamp(max=1)
+
+    @cached_property
+    def places(self) -> torch.Tensor:
+        return torch.cat((self.shown, self.bare))
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        _, rows, columns = self.share.shape
+        return rows, columns
+
+
+def _optimiser(learner: Learner, encoder: VisionTransformer, *, fused: bool) -> torch.optim.AdamW:
+    """Of all that a single patch goes through."""
+    assert learner.blood is not None
+    parameters = [
+        *encoder.patch_embed.parameters(),
+        *(p for block in encoder.blocks[:DEPTH] for part in (block.norm2, block.mlp) for p in part.parameters()),
+        *encoder.norm.parameters(),
+        *learner.blood.parameters(),
+    ]
+    return torch.optim.AdamW(parameters, lr=RATE, weight_decay=0.01, betas=(0.9, 0.98), fused=fused)
 
 
 def _mean(losses: list[torch.Tensor]) -> float:
