@@ -120,25 +120,32 @@ class Run:
     def begin(self) -> None:
         """Continue from the saved state, or start: from scratch with the first lessons."""
         saved = state.read(self.settings.output / STATE, self.device)
-        if saved is not None:
-            state.same_run(self.settings.output, self._identity(), {**defaults(), **saved["run"]})
-            if saved.get("shown", self.source.shown) != self.source.shown:  # older versions saved none
-                raise UnusableRun(
-                    f"{self.settings.output} holds a run with the same manifest and other pictures: they have changed "
-                    "since, or were read by other versions of Pillow or OpenCV; restore them, or choose another "
-                    "output folder"
-                )
-            try:
-                self._restore(saved)
-            except (KeyError, RuntimeError, TypeError, ValueError) as exc:
-                if state.lacks_memory(exc):
-                    raise
-                raise UnusableRun(
-                    f"{self.settings.output / STATE} was saved by another version of this program, of torch or of timm "
-                    f"({' '.join(str(exc).split())[:200]}); continue with that one, or remove the file to begin again"
-                ) from exc
+        if saved is None:
+            self._start_anew()
+        else:
+            self._continue(saved)
             self.say(f"continuing from step {self.step}")
-            return
+
+    def _continue(self, saved: Mapping[str, Any]) -> None:
+        """Raises UnusableRun where the state is another run's, or another version's."""
+        state.same_run(self.settings.output, self._identity(), {**defaults(), **saved["run"]})
+        if saved.get("shown", self.source.shown) != self.source.shown:  # older versions saved none
+            raise UnusableRun(
+                f"{self.settings.output} holds a run with the same manifest and other pictures: they have changed "
+                "since, or were read by other versions of Pillow or OpenCV; restore them, or choose another "
+                "output folder"
+            )
+        try:
+            self._restore(saved)
+        except (KeyError, RuntimeError, TypeError, ValueError) as exc:
+            if state.lacks_memory(exc):
+                raise
+            raise UnusableRun(
+                f"{self.settings.output / STATE} was saved by another version of this program, of torch or of timm "
+                f"({' '.join(str(exc).split())[:200]}); continue with that one, or remove the file to begin again"
+            ) from exc
+
+    def _start_anew(self) -> None:
         started = time.monotonic()
         torch.manual_seed(self.recipe.seed)
         cost = 0.0
