@@ -69,7 +69,7 @@ def classify(paths: Sequence[Path], *, checkpoint: Path | None = None, device: s
         try:
             _take_in_and_work(config, database, spool, paths)
             with database.read() as connection:
-                lines = sorted(overview.lines(connection, limit=100_000), key=lambda line: line.id)
+                lines = sorted(overview.lines(connection, now=time.time(), limit=100_000), key=lambda line: line.id)
                 return [_result(overview.history(connection, line.id), line, spool) for line in lines]
         finally:
             database.close()

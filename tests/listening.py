@@ -105,7 +105,7 @@ def _account(node: Made) -> Account:
     with node.database.read() as connection:
         (line,) = (
             one
-            for one in overview.lines(connection, limit=100)
+            for one in overview.lines(connection, now=node.clock(), limit=100)
             if overview.history(connection, one.id)["series"]["series_uid"] == SERIES
         )
         version = results.Version("f" * 64, preprocess.preprocessing("robust"))

@@ -31,12 +31,17 @@ def age(seconds: float | None) -> str:
     return f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"
 
 
+def _ago(seconds: float) -> str:
+    """A second or two ahead are two machines' clocks."""
+    return "before the clock was set back" if seconds < -60 else f"{age(max(seconds, 0.0))} ago"
+
+
 def overview(console: Console, found: Overview, *, free_mib: int | None, now: float, wrong: Sequence[str]) -> None:
     """`wrong`: what a person should look at."""
     for sentence in wrong:
         console.print(f"[bold red]{escape(sentence)}[/]", soft_wrap=True)  # for monitoring: one line each
     if found.serving_since is not None:
-        console.print(f"serving for {age(now - found.serving_since)}")
+        console.print(f"serving since {_ago(now - found.serving_since)}")
     states = Table("state", "series", title="Series by state", title_justify="left")
     for name, count in sorted(found.by_state.items()):
         states.add_row(name, str(count))
@@ -58,7 +63,7 @@ def overview(console: Console, found: Overview, *, free_mib: int | None, now: fl
         newest = Table("id", "state", "images", "run", "outcome", "last change", "reason", title="Newest series")
         newest.title_justify = "left"
         for line in found.newest:
-            last = f"{age(now - line.last_at)} ago"
+            last = _ago(now - line.last_at)
             outcome = line.outcome or ""
             newest.add_row(
                 str(line.id),

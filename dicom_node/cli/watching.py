@@ -53,7 +53,7 @@ def _status(config_path: Path, as_json: bool) -> int:
         now = time.time()
         with database.read() as connection:
             found = overview(connection, now=now)
-            senders = last_series_from(connection) if as_json else {}
+            senders = last_series_from(connection, now=now) if as_json else {}
         free_mib = spool.free_mib()
         level, wrong = health(
             found,

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from dicom_node.store import heartbeats, whereabouts
+from dicom_node.store.deadlines import SLACK_S
 from dicom_node.store.jobs import BACKLOG
 from dicom_node.store.series import ASKED_AGAIN, LEFT_BEHIND
 from dicom_node.store.tables import (
@@ -98,50 +99,64 @@ def _with_newest_job() -> sa.Join:
 
 def overview(connection: Connection, *, now: float) -> Overview:
     """Finds what is open by index, and counts the rest from indices alone: it is asked often, and all series stay."""
-    owed = _of_deliveries(sa.func.count(), sa.func.min(objects.c.created_at))
-    undelivered, oldest = connection.execute(owed.where(OPEN)).one()
+    longest = sa.func.max(_away(objects.c.created_at, now))
+    owed = _of_deliveries(sa.func.count(), longest)
+    undelivered, oldest_s = connection.execute(owed.where(OPEN)).one()
     positive = connection.execute(
-        _of_deliveries(jobs.c.series_id, objects.c.created_at)
+        _of_deliveries(jobs.c.series_id, _away(objects.c.created_at, now).label("waited_s"))
         .where(OPEN, jobs.c.outcome == Outcome.PRESENT)
-        .order_by(objects.c.created_at)
+        .order_by(_away(objects.c.created_at, now).desc())
         .limit(1)
     ).first()
     failed = connection.execute(owed.where(deliveries.c.state == DeliveryState.FAILED)).one()[0]
-    oldest_of = _of_deliveries(deliveries.c.destination, sa.func.min(objects.c.created_at))
-    waits = oldest_of.where(deliveries.c.state == DeliveryState.WAITING).group_by(deliveries.c.destination)
+    longest_of = _of_deliveries(deliveries.c.destination, longest)
+    waits = longest_of.where(deliveries.c.state == DeliveryState.WAITING).group_by(deliveries.c.destination)
     uncommitted = sa.select(sa.func.count()).where(UNCONFIRMED)
-    waiting = _waiting(connection)
-    live = min((one for one in waiting if one.priority < BACKLOG), key=lambda one: one.since, default=None)
+    waiting = _waiting(connection, now)
+    live = max((one for one in waiting if one.priority < BACKLOG), key=lambda one: one.waited_s, default=None)
     serving = heartbeats.alive(connection, now=now)
     last_image_at = connection.scalar(sa.select(instances.c.received_at).order_by(instances.c.id.desc()).limit(1))
     return Overview(
         by_state=_by_state(connection),
-        last_image_s=None if last_image_at is None else now - last_image_at,
-        oldest_waiting_s=max((now - one.first_at for one in waiting), default=None),
+        last_image_s=None if last_image_at is None else abs(now - last_image_at),
+        oldest_waiting_s=max((one.age_s for one in waiting), default=None),
         undelivered=int(undelivered),
-        oldest_undelivered_s=None if oldest is None else now - oldest,
-        oldest_undelivered_positive_s=None if positive is None else now - positive.created_at,
+        oldest_undelivered_s=oldest_s,
+        oldest_undelivered_positive_s=None if positive is None else positive.waited_s,
         oldest_undelivered_positive=None if positive is None else positive.series_id,
-        waiting_for_s={name: now - created_at for name, created_at in connection.execute(waits)},
+        waiting_for_s={str(name): float(waited_s) for name, waited_s in connection.execute(waits)},
         failed_deliveries=int(failed),
         refused_series=tuple(whereabouts.refused(connection)),
         owed=whereabouts.owed(connection),
         uncommitted=int(connection.scalar(uncommitted) or 0),
-        oldest_live_s=None if live is None else now - live.since,
+        oldest_live_s=None if live is None else live.waited_s,
         longest_waiting_live=None if live is None else live.id,
         failed_lately=_failed_lately(connection, now),
         left_behind=_left_behind(connection, now),
         waiting_live=sum(one.priority < BACKLOG for one in waiting),
         waiting_backlog=sum(one.priority >= BACKLOG for one in waiting),
         serving_since=serving[0].started_at if serving else None,
-        newest=tuple(lines(connection, limit=NEWEST)),
+        newest=tuple(lines(connection, now=now, limit=NEWEST)),
     )
 
 
-def last_series_from(connection: Connection) -> dict[str, float]:
-    """When each sender, by its calling AE title, last began a series. Reads all series."""
-    begun = sa.select(series.c.calling_aet, sa.func.max(series.c.first_at)).group_by(series.c.calling_aet)
+def last_series_from(connection: Connection, *, now: float) -> dict[str, float]:
+    """When each sender, by its calling AE title, last began a series. Reads all series.
+
+    A time to come, from before the clock was set back, is told only of a sender that has begun none since.
+    """
+    last = sa.func.max(sa.case((series.c.first_at <= now + SLACK_S, series.c.first_at)))
+    at = sa.func.coalesce(last, sa.func.max(series.c.first_at))
+    begun = sa.select(series.c.calling_aet, at).group_by(series.c.calling_aet)
     return {str(sender): float(at) for sender, at in connection.execute(begun.order_by(series.c.calling_aet))}
+
+
+def _away(at: sa.Column[float], now: float) -> sa.ColumnElement[float]:
+    """How long ago; of what is from before the clock was set back, how long its time is still to come.
+
+    Otherwise what a clock had dated years ahead would not be late for years.
+    """
+    return sa.func.abs(now - at)
 
 
 def _of_deliveries(*columns: Any) -> sa.Select[Any]:
@@ -175,12 +190,12 @@ class _Waiting:
 
     id: int
     priority: int
-    first_at: float
-    since: float
-    """When its last image came or, if later, when it was to be judged again, of images that may be old."""
+    age_s: float
+    waited_s: float
+    """Since its last image came or, if later, since it was to be judged again, of images that may be old."""
 
 
-def _waiting(connection: Connection) -> list[_Waiting]:
+def _waiting(connection: Connection, now: float) -> list[_Waiting]:
     of_series = events.c.series_id == series.c.id, events.c.kind == ASKED_AGAIN
     asked_at = sa.select(sa.func.max(events.c.at)).where(*of_series).scalar_subquery().label("asked_at")
     known = series.c.id, series.c.priority, series.c.first_at, series.c.last_at, series.c.state
@@ -190,7 +205,10 @@ def _waiting(connection: Connection) -> list[_Waiting]:
     received = connection.execute(shown.where(series.c.state == SeriesState.RECEIVING)).all()
     # If the state were part of the SQL, SQLite would read all complete series first.
     rows = [*received, *(row for row in in_work if row.state == SeriesState.COMPLETE)]
-    return [_Waiting(row.id, row.priority, row.first_at, max(row.last_at, row.asked_at or 0.0)) for row in rows]
+    return [
+        _Waiting(row.id, row.priority, abs(now - row.first_at), abs(now - max(row.last_at, row.asked_at or 0.0)))
+        for row in rows
+    ]
 
 
 def _by_state(connection: Connection) -> dict[str, int]:
@@ -213,8 +231,8 @@ def _by_state(connection: Connection) -> dict[str, int]:
     return {state: count for state, count in sorted(counts.items()) if count}
 
 
-def lines(connection: Connection, *, limit: int) -> list[Line]:
-    """The series that changed last."""
+def lines(connection: Connection, *, now: float, limit: int) -> list[Line]:
+    """The series that changed last; after them those that are dated ahead, from before the clock was set back."""
     count = (
         sa.select(sa.func.count())
         .where(instances.c.series_id == series.c.id, instances.c.current.is_(True))
@@ -233,9 +251,12 @@ def lines(connection: Connection, *, limit: int) -> list[Line]:
         )
         .select_from(_with_newest_job())
         .order_by(series.c.last_at.desc(), series.c.id.desc())
-        .limit(limit)
     )
-    return [Line(**row._asdict()) for row in connection.execute(query)]
+    found: list[Line] = []
+    for these in (series.c.last_at <= now + SLACK_S, series.c.last_at > now + SLACK_S):  # each in the order of an index
+        rows = connection.execute(query.where(these).limit(limit - len(found)))
+        found += [Line(**row._asdict()) for row in rows]
+    return found
 
 
 def history(connection: Connection, series_id: int) -> dict[str, Any]:

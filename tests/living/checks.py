@@ -206,7 +206,7 @@ def check_counts(world: World) -> None:
     """`status` says what the tables say."""
     with Database.read(world.database) as connection:
         found = overview.overview(connection, now=world.clock())
-        listed = overview.lines(connection, limit=100)
+        listed = overview.lines(connection, now=world.clock(), limit=100)
     assert found.by_state == dict(sorted(Counter(line.state for line in listed).items()))
     assert (found.undelivered, found.failed_deliveries, found.uncommitted, found.owed) == (0, 0, 0, {})
 

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import json
 import time
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 from made import NOW, Made, ct, grey_series, made_node
+from rich.console import Console
 
+from dicom_node.administering import present
 from dicom_node.administering.health import Health, health
 from dicom_node.administering.retrying import retry, retry_refused
 from dicom_node.cli import main
 from dicom_node.store import heartbeats, outbox
 from dicom_node.store import jobs as jq
 from dicom_node.store import series as series_of_node
-from dicom_node.store.overview import Overview, overview
+from dicom_node.store.overview import NEWEST, Overview, last_series_from, overview
 from dicom_node.store.tables import JobState, deliveries, jobs, series
 
 
@@ -109,6 +112,45 @@ def test_a_live_series_that_waits_for_its_result_is_an_alarm(
     node.clock.advance(later_s)
     beat(node, at=node.clock())
     assert health(seen(node), no_room=None, destinations=["PACS1"])[0] is expected
+
+
+def test_what_waits_since_before_the_clock_was_set_back_is_an_alarm_and_does_not_hide(node: Made) -> None:
+    """With a clock that was years ahead, it would not be late for years."""
+    owe(node, "present", "waiting")
+    node.accept(ct(1, series="1.2.2", study="1.3", StudyDate=""))
+    node.clock.advance(-3 * 365 * 86400)
+    beat(node, at=node.clock())
+    level, wrong = health(seen(node), no_room=None, destinations=["PACS1"])
+    assert level is Health.CRITICAL
+    assert any("a positive result has been undelivered" in sentence for sentence in wrong)
+    assert any("results have waited for PACS1" in sentence for sentence in wrong)
+    assert any("live series 2 has waited" in sentence for sentence in wrong)
+
+
+def test_silence_since_before_the_clock_was_set_back_is_silence(node: Made) -> None:
+    node.accept(ct(1))
+    node.clock.advance(-86400)
+    _, wrong = health(seen(node), no_room=None, destinations=[], silent_s=3600.0)
+    assert any("no new image has come for 24.0 h" in sentence for sentence in wrong)
+
+
+def test_what_came_before_the_clock_was_set_back_does_not_hide_what_is_new(node: Made) -> None:
+    """Nor does `last_series_from` say for years that a sender sends which does not."""
+    for number in range(1, 13):
+        node.accept(ct(1, series=f"1.2.{number}"))
+    node.clock.advance(-3 * 365 * 86400)
+    beat(node, at=node.clock())
+    node.accept(ct(1, series="1.3"), calling_aet="CT1")
+    node.accept(ct(1, series="1.4"), calling_aet="CT2")
+    found = seen(node)
+    assert [line.id for line in found.newest[:2]] == [14, 13]
+    assert len(found.newest) == NEWEST
+    with node.database.read() as connection:
+        assert last_series_from(connection, now=node.clock()) == {"CT1": node.clock(), "CT2": node.clock()}
+    said = StringIO()
+    present.overview(Console(file=said, width=200), found, free_mib=1, now=node.clock(), wrong=[])
+    assert "before the clock was set back" in said.getvalue()
+    assert "-9" not in said.getvalue()
 
 
 @pytest.mark.parametrize("judged", [False, True])
