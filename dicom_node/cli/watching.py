@@ -21,12 +21,12 @@ def status(config_path: Path, as_json: bool, check: bool) -> None:
     """Show whether the node is running, how many series are in each state, how long they wait, and what is undelivered.
 
     With --check these are alarms: no `serve` shows signs of life; a positive result has been undelivered for ten
-    minutes; a live series has no result ten minutes after its last image, or after it was to be judged again; the disk
-    is missing or too full to receive; the database or the configuration cannot be read. These are warnings: a delivery
-    was refused for good; a result has waited for a destination for an hour; a series failed within the last day;
-    something is owed to a peer that is no longer a destination; a correction within the last day left a result under
-    another patient or study; a TLS certificate of this node expires within two weeks; or, if monitoring.silent_h is
-    set, no new image has arrived for so long.
+    minutes; a live series has no result ten minutes after its last image, or after it was to be judged again; the
+    disk is missing, read-only or too full to receive; the database or the configuration cannot be read. These are
+    warnings: a delivery was refused for good; a result has waited for a destination for an hour; a series failed
+    within the last day; something is owed to a peer that is no longer a destination; a correction within the last
+    day left a result under another patient or study; a TLS certificate of this node expires within two weeks; or,
+    if monitoring.silent_h is set, no new image has arrived for so long.
     """
     try:
         level = _status(config_path, as_json)

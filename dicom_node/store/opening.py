@@ -76,6 +76,7 @@ def check(config: Config) -> None:
         raise StoreUnavailable(f"node.data_folder = {folder} cannot be used: {there} cannot be written to")
     _check_database(config.database_url)
     Spool(there, min_free_mib=config.node.min_free_mib).check_room()
+    _spool(config).check_writable()
 
 
 def _check_database(url: str) -> None:

@@ -32,12 +32,15 @@ class Spool:
 
     def is_there(self) -> bool:
         """Whether it has been made; not so where its disk is not mounted."""
-        return any((self.folder / f"{shard:02x}").is_dir() for shard in range(SHARDS))
+        return any(one.is_dir() for one in self._shards())
+
+    def _shards(self) -> Iterator[Path]:
+        return (self.folder / f"{shard:02x}" for shard in range(SHARDS))
 
     def prepare(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for shard in range(SHARDS):
-            (self.folder / f"{shard:02x}").mkdir(exist_ok=True, mode=0o700)
+        for shard in self._shards():
+            shard.mkdir(exist_ok=True, mode=0o700)
         sync_folder(str(self.folder))
 
     def uid(self) -> str | None:
@@ -98,6 +101,17 @@ class Spool:
         if free - size < self.min_free_mib * 2**20:
             raise StoreFull(f"only {free >> 20} MiB are free; node.min_free_mib reserves {self.min_free_mib}")
 
+    def check_writable(self) -> None:
+        """Raise StoreUnavailable where nothing could be written: the kernel made the disk read-only, or root has put
+        the folder back and kept it. One folder stands for all, as each association asks.
+        """
+        try:
+            shard = next((one for one in self._shards() if one.is_dir()), None)
+        except OSError as exc:
+            raise StoreUnavailable(f"the spool cannot be read: {exc.strerror}") from exc
+        if shard is not None and not os.access(shard, os.W_OK | os.X_OK):
+            raise StoreUnavailable(f"{shard} cannot be written to: is its disk read-only, or is it another user's?")
+
     def has_room(self) -> bool:
         """Whether an association may be accepted at all; False below the watermark, until there is room again."""
         return self.why_no_room() is None
@@ -106,6 +120,7 @@ class Spool:
         """The reason in words; None if there is room. An empty folder, where a disk was mounted, has none."""
         try:
             self.check_room()
+            self.check_writable()
         except (StoreFull, StoreUnavailable) as exc:
             return str(exc)
         return None if self.is_there() else f"{self.folder} holds no spool: is its disk mounted?"

@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 from made import NOW, Made, ct, grey_series, made_node
 from rich.console import Console
+from untrained import untrained_checkpoint
 
 from dicom_node.administering import present
 from dicom_node.administering.health import Health, health
@@ -22,6 +23,7 @@ from dicom_node.store import jobs as jq
 from dicom_node.store import series as series_of_node
 from dicom_node.store.overview import NEWEST, Overview, last_series_from, overview
 from dicom_node.store.tables import JobState, deliveries, jobs, series
+from dtvit.preprocess import preprocessing
 
 
 def beat(node: Made, *, at: float, owner: str = "1-1") -> None:
@@ -40,6 +42,23 @@ def seen(node: Made) -> Overview:
 def test_a_service_is_alive_while_it_gives_signs_whatever_its_clock(node: Made, age_s: float, alive: bool) -> None:
     beat(node, at=NOW - age_s)
     assert seen(node).serving_since == (NOW - 100 if alive else None)
+
+
+def test_a_service_on_a_full_disk_is_not_called_dead(node: Made) -> None:
+    """It cannot write its signs of life, and need not be restarted."""
+    _, wrong = health(seen(node), no_room="only 0 MiB are free", destinations=[])
+    assert wrong == [
+        "no dicom-node serve shows a sign of life, which it cannot while the disk is full or gone",
+        "nothing can be received: only 0 MiB are free",
+    ]
+
+
+def test_a_positive_that_waits_says_how_it_is_sent_at_once(node: Made) -> None:
+    """Once the PACS is back, its next try may be an hour away."""
+    owe(node, "present", "waiting")
+    node.clock.advance(700)
+    _, wrong = health(seen(node), no_room=None, destinations=["PACS1"])
+    assert any("dicom-node retry 1 tries at once" in sentence for sentence in wrong)
 
 
 def test_a_service_that_ends_in_order_is_gone_at_once(node: Made) -> None:
@@ -353,6 +372,46 @@ def test_an_empty_folder_in_the_place_of_the_spool_is_an_alarm(tmp_path: Path) -
     told = CliRunner().invoke(main, arguments)
     assert told.exit_code == 2
     assert "is its disk mounted?" in json.loads(told.stdout)["wrong"][0]
+    assert not node.spool.has_room()
+
+
+@pytest.mark.parametrize("command", [["status", "--check"], ["check-config"]])
+def test_a_spool_that_cannot_be_written_is_an_alarm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    """Root put it back, or the kernel made its disk read-only: every image is answered A700."""
+    node = made_node(tmp_path)
+    checkpoint = untrained_checkpoint(tmp_path / "model.safetensors", preprocessing=(preprocessing("robust"),))
+    (tmp_path / "config.toml").write_text(f"[node]\nmin_free_mib = 0\n[model]\ncheckpoint = '{checkpoint}'\n")
+    beat(node, at=time.time())
+    arguments = [*command, "--config", str(tmp_path / "config.toml")]
+    assert CliRunner().invoke(main, arguments).exit_code == 0
+    shard = str(node.spool.folder / "00")
+    monkeypatch.setattr("os.access", lambda path, _: not str(path).startswith(shard))
+    told = CliRunner().invoke(main, arguments)
+    assert told.exit_code == (2 if "--check" in command else 1)
+    assert f"{shard} cannot be written to" in told.output
+    assert not node.spool.has_room()
+
+
+def test_a_spool_that_may_not_be_looked_into_is_an_alarm_and_not_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = made_node(tmp_path)
+    (tmp_path / "config.toml").write_text("[node]\nmin_free_mib = 0\n")
+    beat(node, at=time.time())
+
+    is_dir = Path.is_dir
+
+    def closed(path: Path) -> bool:
+        if path.parent == node.spool.folder:
+            raise PermissionError(13, "Permission denied")
+        return is_dir(path)
+
+    monkeypatch.setattr(Path, "is_dir", closed)
+    told = CliRunner().invoke(main, ["status", "--check", "--config", str(tmp_path / "config.toml")])
+    assert told.exit_code == 2
+    assert "nothing can be received: the spool cannot be read: Permission denied" in told.output
     assert not node.spool.has_room()
 
 
