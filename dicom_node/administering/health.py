@@ -38,11 +38,13 @@ def health(
 
 def _critical(found: Overview, no_room: str | None) -> Iterator[str]:
     if found.serving_since is None:
-        yield "no dicom-node serve shows a sign of life"
+        unable = ", which it cannot while the disk is full or gone" if no_room is not None else ""
+        yield f"no dicom-node serve shows a sign of life{unable}"
     if (found.oldest_undelivered_positive_s or 0.0) > LATE_S:
         yield (
             f"a positive result has been undelivered for {found.oldest_undelivered_positive_s:.0f} s; "
-            f"see dicom-node show {found.oldest_undelivered_positive}"
+            f"see dicom-node show {found.oldest_undelivered_positive}; "
+            f"dicom-node retry {found.oldest_undelivered_positive} tries at once"
         )
     if (found.oldest_live_s or 0.0) > LATE_S:
         yield (

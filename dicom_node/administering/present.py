@@ -31,9 +31,13 @@ def age(seconds: float | None) -> str:
     return f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"
 
 
+def _ahead(seconds: float) -> bool:
+    """Whether this age is of another time; a second or two ahead are two machines' clocks."""
+    return seconds < -60
+
+
 def _ago(seconds: float) -> str:
-    """A second or two ahead are two machines' clocks."""
-    return "before the clock was set back" if seconds < -60 else f"{age(max(seconds, 0.0))} ago"
+    return "before the clock was set back" if _ahead(seconds) else f"{age(max(seconds, 0.0))} ago"
 
 
 def overview(console: Console, found: Overview, *, free_mib: int | None, now: float, wrong: Sequence[str]) -> None:
@@ -41,7 +45,8 @@ def overview(console: Console, found: Overview, *, free_mib: int | None, now: fl
     for sentence in wrong:
         console.print(f"[bold red]{escape(sentence)}[/]", soft_wrap=True)  # for monitoring: one line each
     if found.serving_since is not None:
-        console.print(f"serving since {_ago(now - found.serving_since)}")
+        for_s = now - found.serving_since
+        console.print(f"serving since {_ago(for_s)}" if _ahead(for_s) else f"serving for {age(max(for_s, 0.0))}")
     states = Table("state", "series", title="Series by state", title_justify="left")
     for name, count in sorted(found.by_state.items()):
         states.add_row(name, str(count))
