@@ -27,7 +27,14 @@ def test_equal_steps_have_no_hole() -> None:
 def test_a_missing_slice_is_a_hole_wherever_it_is_missing() -> None:
     for missing in range(1, 19):
         positions = [5.0 * i for i in range(20) if i != missing]
-        assert holes(positions, [5.0] * 19) == ((5.0 * (missing - 1), 5.0 * (missing + 1)),)
+        for thicknesses in ([5.0] * 19, [None] * 19):
+            assert holes(positions, thicknesses) == ((5.0 * (missing - 1), 5.0 * (missing + 1)),)
+
+
+def test_a_step_of_half_as_much_again_is_the_most_that_is_no_hole() -> None:
+    for thicknesses in ([5.0] * 6, [None] * 6):
+        assert holes([0.0, 5.0, 10.0, 17.54, 22.5, 27.5], thicknesses) == (), "rounded, too"
+        assert holes([0.0, 5.0, 10.0, 17.6, 22.6, 27.6], thicknesses) == ((10.0, 17.6),)
 
 
 def test_a_missing_slice_is_found_without_thickness() -> None:
@@ -51,6 +58,9 @@ def test_a_change_of_spacing_is_none_whichever_side_is_the_wider() -> None:
         positions = [narrow * i for i in range(14)] + [13 * narrow + wide * i for i in range(1, 15)]
         assert holes(positions, [narrow] * 14 + [wide] * 14) == ()
         assert holes(positions, [None] * 28) == ()
+    assert holes([0.0, 7.0, 14.0, 21.0, 25.0, 29.0], [7.0] * 3 + [4.0] * 3) == (), (
+        "the last wide step ends at a thin one"
+    )
 
 
 def test_of_two_slices_the_thickness_alone_tells_whether_one_is_missing() -> None:
@@ -70,6 +80,44 @@ def test_a_dozen_holes_are_told_in_one_sentence() -> None:
     assert told == (
         "slices are missing in 13 places, the lowest between 0.0 and 10.0 mm, the highest between 120.0 and 130.0 mm",
     )
+
+
+def test_three_holes_are_told_one_by_one() -> None:
+    positions, thicknesses, regions = series()
+    keep = [i for i in range(28) if i not in (5, 10, 15)]
+    named = [str(i + 1) for i in keep]
+    told = assess(
+        [positions[i] for i in keep],
+        [thicknesses[i] for i in keep],
+        [regions[i] for i in keep],
+        [regions[i] is BRAIN for i in keep],
+        named=named,
+    ).gaps
+    assert told == tuple(
+        f"slices are missing between images {a} and {a + 2}, at {5.0 * a - 5:.1f} and {5.0 * a + 5:.1f} mm"
+        for a in (5, 10, 15)
+    )
+
+
+def test_beside_an_image_without_a_number_a_hole_is_told_by_its_place_alone() -> None:
+    positions, thicknesses, regions = series()
+    keep = [i for i in range(28) if i != 10]
+    for nameless in (9, 11):
+        told = assess(
+            [positions[i] for i in keep],
+            [thicknesses[i] for i in keep],
+            [regions[i] for i in keep],
+            [regions[i] is BRAIN for i in keep],
+            named=[None if i == nameless else str(i) for i in keep],
+        ).gaps
+        assert told == ("slices are missing between 45.0 and 55.0 mm",)
+
+
+def test_where_no_image_of_the_brain_was_evaluated_nothing_is_covered() -> None:
+    positions, thicknesses, regions = series()
+    coverage = assess(positions, thicknesses, regions, [False] * 28)
+    assert (coverage.complete, coverage.extent_mm) == (False, 0.0)
+    assert coverage.gaps[0] == "24 slices inside the brain left out"
 
 
 def test_slices_without_positions_are_no_reason_to_say_that_none_shows_brain() -> None:
@@ -175,7 +223,7 @@ def test_a_hole_between_the_brain_and_the_slice_beyond_it_counts() -> None:
 def test_a_hole_in_the_neck_or_over_the_vertex_is_none_of_the_brain() -> None:
     positions, thicknesses, regions = series()
     positions, thicknesses, regions = [-40.0, *positions], [5.0, *thicknesses], [BELOW, *regions]
-    positions[-1] = 200.0
+    positions[1], positions[-1] = -20.0, 200.0
     assert assess(positions, thicknesses, regions, [r is BRAIN for r in regions]).complete
 
 
@@ -189,6 +237,9 @@ def test_no_brain_is_no_coverage() -> None:
 def test_a_few_centimetres_are_no_whole_brain() -> None:
     positions, thicknesses, regions = series(count=12)
     assert not assess(positions, thicknesses, regions, [r is BRAIN for r in regions]).complete
+    positions, thicknesses, regions = series(count=21)
+    assert assess(positions, thicknesses, regions, [r is BRAIN for r in regions]).extent_mm == 80.0
+    assert assess(positions, thicknesses, regions, [r is BRAIN for r in regions]).complete, "an infant's"
 
 
 def test_a_blank_slice_below_the_brain_is_not_its_lower_end() -> None:
@@ -225,4 +276,8 @@ def test_slices_without_a_thickness_must_lie_close_to_one_another() -> None:
     unstated = assess(positions, [None] * 20, regions, evaluated)
     assert unstated.gaps == ("the slice thickness is not stated, and slices lie up to 6.0 mm apart",)
     positions, _, regions = series(step=5.0)
-    assert assess(positions, [None] * 28, regions, [r is BRAIN for r in regions]).complete
+    evaluated = [r is BRAIN for r in regions]
+    assert assess(positions, [None] * 28, regions, evaluated).complete
+    wider = [mm + (2.0 if i > 12 else 0.0) for i, mm in enumerate(positions) if mm is not None]
+    once = assess(wider, [None] * 28, regions, evaluated)
+    assert once.gaps == ("the slice thickness is not stated, and slices lie up to 7.0 mm apart",)

@@ -56,7 +56,8 @@ def test_of_many_reasons_the_first_are_told():
         *(f"{n} bytes are missing" for n in range(3)),
         "37 further reasons, given with each image",
     )
-    assert len(conclude([left_out(f"reason {n}") for n in range(4)], WHOLE, CUTS).reasons) == 4
+    few = tuple(f"reason {n}" for n in range(4))
+    assert conclude([left_out(each) for each in few], WHOLE, CUTS).reasons == few
 
 
 def test_nothing_evaluated_is_never_absent():
@@ -64,7 +65,8 @@ def test_nothing_evaluated_is_never_absent():
     assert findings.outcome is Outcome.NOT_EVALUATED
     assert findings.presence is None
     assert findings.reasons == ("cannot be decoded",)
-    assert conclude([], WHOLE, CUTS).outcome is Outcome.NOT_EVALUATED
+    nothing = conclude([], WHOLE, CUTS)
+    assert (nothing.outcome, nothing.reasons) == (Outcome.NOT_EVALUATED, ("no slice was received",))
 
 
 def test_one_bright_slice_is_undetermined_and_two_neighbours_are_present():
@@ -112,6 +114,10 @@ def test_images_of_one_place_are_no_neighbours_of_each_other():
     twice = at((0.0, 0.1), (5.0, 0.95), (5.0, 0.95), (10.0, 0.02), (15.0, 0.1))
     assert series_output(twice) == pytest.approx((0.1 + 0.95) / 2)
     assert series_output(at((5.0, 0.9), (5.0, 0.7))) == pytest.approx(0.8)
+
+
+def test_a_bright_slice_without_a_position_counts_beside_those_that_have_one():
+    assert series_output([*at((0.0, 0.1), (5.0, 0.7)), evaluated(0.9)]) == pytest.approx(0.8)
 
 
 def test_a_slice_that_was_left_out_does_not_part_its_neighbours():
@@ -170,15 +176,23 @@ def test_an_output_that_is_no_number_is_refused(bad):
         CUTS.judge(bad)
 
 
-def test_thresholds_out_of_order_are_refused():
+@pytest.mark.parametrize("bad", [(0.8, 0.2), (-0.1, 0.5), (0.3, 1.1)])
+def test_thresholds_by_which_one_answer_would_never_be_given_are_refused(bad):
     with pytest.raises(ValueError, match="absent_below <= present_at"):
-        Thresholds(0.8, 0.2)
+        Thresholds(*bad)
+
+
+def test_thresholds_may_leave_nothing_undetermined_or_all():
+    assert [Thresholds(0.5, 0.5).judge(p) for p in (0.49, 0.5)] == [Outcome.ABSENT, Outcome.PRESENT]
+    assert Thresholds(0.0, 1.0).judge(0.0) is Thresholds(0.0, 1.0).judge(0.99) is Outcome.UNDETERMINED
 
 
 @pytest.mark.parametrize("slices", [[evaluated(0.9)] * 3, [left_out("cannot be decoded")] * 2, [evaluated(0.05)] * 4])
 def test_findings_come_back_from_json_as_they_were(slices):
     findings = conclude(slices, WHOLE, CUTS)
-    assert SeriesFindings.from_json(json.loads(json.dumps(asdict(findings)))) == findings
+    again = SeriesFindings.from_json(json.loads(json.dumps(asdict(findings))))
+    assert (again, repr(again)) == (findings, repr(findings)), "a word alone is equal to an outcome, but is none"
+    assert again.positive == findings.positive
 
 
 def test_one_positive_image_amid_negative_ones_is_never_absent():
