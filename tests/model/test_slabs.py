@@ -26,6 +26,7 @@ def a_slice(value: float, *, side: int = 8, pixel_mm: float = 0.5) -> CTSlice:
         (5.0, 5.0, []),
         (5.0, 1.0, []),  # overlapping reconstructions of what is thick
         (4.0, 4.0, []),
+        (3.5, 3.5, [0.75 / 5]),
         (3.0, 3.0, [1 / 5]),
         (2.5, 2.5, [1 / 4]),
         (2.0, 2.0, [1.5 / 5]),
@@ -33,6 +34,7 @@ def a_slice(value: float, *, side: int = 8, pixel_mm: float = 0.5) -> CTSlice:
         (1.0, 1.0, [1 / 5, 1 / 5]),
         (0.5, 0.5, [1 / 10, 1 / 10, 1 / 10, 1 / 10, 1 / 20]),
         (1.25, 0.625, [1 / 8, 1 / 8, 1 / 8, 1 / 16]),
+        (0.8, 0.4, [0.08, 0.08, 0.08, 0.08, 0.08, 0.05, 0.01]),
         (1.0, 5.0, []),  # what lies between them was not scanned
     ],
 )
@@ -52,7 +54,9 @@ def test_where_no_thickness_is_stated_slices_are_taken_to_touch() -> None:
     for spacing_mm in (0.5, 1.0, 2.0, 5.0):
         positions = [i * spacing_mm for i in range(41)]
         touching = weights(positions, [spacing_mm] * 41)
-        assert weights(positions, [None] * 41) == weights(positions, [0.0] * 41) == touching
+        for unstated in (None, 0.0, -1.0):
+            assert weights(positions, [unstated] * 41) == touching
+        assert weights([mm - 0.5 * positions[-1] for mm in positions], [None] * 41) == touching, "wherever zero lies"
 
 
 def test_a_gap_ends_a_slab() -> None:
@@ -96,9 +100,14 @@ def test_only_pixels_in_the_same_places_are_averaged() -> None:
         ({"corner_mm": (-100.0, -82.6, 4.5)}, 2),  # a gantry that leans
         ({"corner_mm": (-80.0, -80.0, 1.0)}, 1),  # another scan, centred otherwise
         ({"corner_mm": (-100.0, -90.0, 1.0)}, 1),
+        ({"corner_mm": (-100.0, -83.3, 1.0)}, 1),
+        ({"corner_mm": None}, 2),
         ({"orientation": (-1.0, 0.0, 0.0, 0.0, 1.0, 0.0), "corner_mm": (100.0, -80.0, 1.0)}, 1),
         ({"orientation": (1.0, 0.0, 0.0, 0.0, -1.0, 0.0), "corner_mm": (-100.0, 80.0, 1.0)}, 1),
         ({"orientation": (1.0, 0.0, 0.0, 0.0, 0.9999, -0.0141), "corner_mm": (-100.0, -80.0, 1.0)}, 2),
+        ({"orientation": (1.0, 0.0, 0.0, 0.0, 0.99985, -0.0175), "corner_mm": (-100.0, -80.0, 1.0)}, 2),  # one degree
+        ({"orientation": (1.0, 0.0, 0.0, 0.0, 0.99975, -0.0225), "corner_mm": (-100.0, -80.0, 1.0)}, 1),
+        ({"orientation": (-1.0, 0.0, 0.0, 0.0, 1.0, 0.0), "corner_mm": None}, 1),  # mirrored, wherever it lies
         ({"orientation": None}, 1),
     ],
 )
@@ -106,6 +115,7 @@ def test_a_slice_that_lies_otherwise_is_not_averaged(changed: dict[str, Any], av
     one = replace(a_slice(30.0), corner_mm=(-100.0, -80.0, 0.0))
     other = replace(a_slice(90.0), **changed)
     assert slab(one, [(one, 0.5), (other, 0.5)]).averaged == averaged
+    assert slab(other, [(one, 0.5), (other, 0.5)]).averaged == averaged
 
 
 def test_the_model_sees_the_slab_within_the_head_of_the_slice() -> None:

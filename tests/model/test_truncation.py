@@ -46,6 +46,24 @@ def test_a_head_that_lost_rows_or_columns_is_cut(degrees: float, fill: float) ->
     assert cut(np.where(beyond(hu, degrees, 0.12), np.float32(fill), hu), mm) >= CUT_MM
 
 
+@pytest.mark.parametrize("degrees", [0.0, 90.0, 180.0, 270.0])
+@pytest.mark.parametrize("aside", [((120, 0), (0, 0)), ((0, 120), (0, 0)), ((0, 0), (120, 0)), ((0, 0), (0, 120))])
+def test_a_head_beside_the_middle_of_the_picture_is_cut_on_whichever_side(
+    degrees: float, aside: tuple[tuple[int, int], tuple[int, int]]
+) -> None:
+    hu, mm = head(1)
+    torn = np.where(beyond(hu, degrees, 0.12), np.float32(-1024.0), hu)
+    assert cut(np.pad(torn, aside, constant_values=-1024.0), mm) >= CUT_MM
+
+
+def test_soft_tissue_without_bone_beside_it_is_cut_without_loss_of_brain() -> None:
+    """A neck that is wider than the picture."""
+    y, x = np.mgrid[:256, :256] - 128.0
+    neck = np.where(np.hypot(x, y) < 90.0, 40.0, -1000.0) + np.random.default_rng(1).normal(0.0, 4.0, x.shape)
+    torn = np.where(x > 60.0, -1024.0, neck).astype(np.float32)
+    assert cut_mm(torn, np.hypot(x, y) < 90.0, (1.0, 1.0)) == 0.0
+
+
 @pytest.mark.parametrize("degrees", [20.0, 45.0, 110.0, 200.0, 300.0])
 @pytest.mark.parametrize("radius_mm", [None, 125.0])
 def test_a_head_that_the_field_of_view_cuts_is_cut_whatever_the_edge(degrees: float, radius_mm: float | None) -> None:
