@@ -199,6 +199,21 @@ def test_a_brain_that_ends_at_its_full_width_is_doubted() -> None:
     assert doubts_of([lost, *WHOLE[4:]]) == ("the brain does not taper off towards its lower end",)
 
 
+def test_a_brain_may_end_at_half_its_width() -> None:
+    for area, said in ((94.0, ("the brain does not taper off towards its upper end",)), (76.0, ())):
+        ends = [*WHOLE[:6], content(area, 150), content(0, 110)]
+        assert doubts_of(ends) == said
+
+
+def test_what_shows_no_brain_and_a_single_image_of_it_are_judged_without_fail() -> None:
+    assert doubts([content(0)] * 3, [NONE] * 3) == ()
+    assert doubts([content(170)], [BRAIN]) == doubts([content(170)], [BRAIN], positions_mm=[0.0])
+    assert doubts([content(170)], [BRAIN]) == (
+        "the brain does not taper off towards its lower end",
+        "the brain does not taper off towards its upper end",
+    )
+
+
 def test_a_brain_that_ends_wider_than_one_may_in_a_step_is_doubted() -> None:
     """Beyond, brain may not have been known as such: in streaks of metal, or where too little light came through."""
     lower, upper = (
@@ -215,9 +230,26 @@ def test_a_brain_that_ends_wider_than_one_may_in_a_step_is_doubted() -> None:
     assert at(5.0, wide_base) == at(1.0, wide_base) == (lower,)
     assert at(5.0, WHOLE[2:7]) == (), "with nothing beyond, none can be too wide for the step to it"
     assert at(9.0, wide_base) == doubts_of(wide_base) == (), "so steep may it be in such steps"
+    assert at(5.0, wide_base[1:]) == (lower,), "with one slice below it, too"
+    for nameless in (1, 2):
+        positions_mm = [None if i == nameless else 5.0 * i for i in range(len(wide_base))]
+        assert doubts(wide_base, assign_regions(wide_base), positions_mm=positions_mm) == (), "of an unknown step"
     wide_top = [*WHOLE[:6], content(60, 120), content(0, 110)]
     assert at(5.0, wide_top) == (upper,)
     assert at(10.0, wide_top) == ()
+    beyond_mm = [5.0 * i for i in range(len(wide_top) - 1)]
+    for step_mm, said in ((5.0, (upper,)), (10.0, ())):
+        uneven = [*beyond_mm, beyond_mm[-1] + step_mm]
+        assert doubts(wide_top, assign_regions(wide_top), positions_mm=uneven) == said, "the step beyond it counts"
+
+
+@pytest.mark.parametrize(("step_mm", "lowest", "highest"), [(5.0, 38.0, 48.0), (4.0, 32.0, 39.0), (2.0, 32.0, 39.0)])
+def test_how_wide_a_brain_may_end_grows_with_the_step(step_mm: float, lowest: float, highest: float) -> None:
+    """6 cm2 a millimetre at the base and 9 at the vertex, and what 4 mm allow in smaller steps."""
+    for more in (-1.0, 1.0):
+        contents = [content(0, 200), content(lowest + more), *WHOLE[3:6], content(highest + more, 120), content(0, 110)]
+        told = doubts(contents, assign_regions(contents), positions_mm=[step_mm * i for i in range(len(contents))])
+        assert len(told) == (2 if more > 0 else 0)
 
 
 def test_muscles_below_the_skull_that_pass_for_brain_are_no_brain_that_ends_wide() -> None:
@@ -246,6 +278,27 @@ def test_a_slice_with_half_a_head_is_doubted() -> None:
     assert doubts_of(two) == ("2 slices show much less head or brain than those on both sides",)
     many = [*WHOLE[:5], *[half] * 8, *WHOLE[4:]]
     assert doubts_of(many) == ("8 slices show much less head or brain than those on both sides",)
+    five = [*WHOLE[:5], *[half] * 5, *WHOLE[4:]]
+    assert doubts(five, assign_regions(five), named=named)[0].endswith(" (images 6, 7, 8, 9, 10)")
+    assert doubts([*five[:5], half, *five[5:]], assign_regions([*five[:5], half, *five[5:]]), named=named) == (
+        "6 slices show much less head or brain than those on both sides",
+    ), "no reader goes through more"
+
+
+@pytest.mark.parametrize(
+    ("one", "is_doubted"),
+    [
+        (content(120, 230 * 0.7), True),
+        (content(120, 230 * 0.8), False),
+        (content(170 * 0.45, 230), True),
+        (content(170 * 0.55, 230), False),
+    ],
+)
+def test_a_slice_with_three_quarters_of_the_head_or_half_of_the_brain_beside_it_is_not_doubted(
+    one: SliceContent, is_doubted: bool
+) -> None:
+    """Whole ones keep nine tenths and more of the head, and three quarters of the brain."""
+    assert doubts_of([*WHOLE[:5], one, *WHOLE[4:]]) == ((SPOILT,) if is_doubted else ())
 
 
 def test_the_outermost_slices_of_brain_are_held_against_what_lies_beyond_them() -> None:
@@ -276,8 +329,10 @@ def test_a_craniectomy_over_several_slices_is_not_doubted() -> None:
 
 
 def test_brain_that_the_model_is_not_shown_is_doubted() -> None:
-    cut = replace(WHOLE[4], unseen_cm2=3.0)
-    assert doubts_of([*WHOLE[:4], cut, *WHOLE[5:]]) == ("1 slice has brain outside the area shown to the network",)
+    for unseen_cm2, is_doubted in ((3.0, True), (1.1, True), (0.9, False)):  # a bleed of a centimetre
+        cut = replace(WHOLE[4], unseen_cm2=unseen_cm2)
+        told = ("1 slice has brain outside the area shown to the network",) if is_doubted else ()
+        assert doubts_of([*WHOLE[:4], cut, *WHOLE[5:]]) == told
 
 
 def test_brain_outside_what_is_shown_is_measured() -> None:
@@ -313,6 +368,11 @@ def test_a_slice_of_unusual_values_is_not_doubted_for_them() -> None:
     """A swollen slice, one full of blood."""
     contents = [*WHOLE[:3], replace(WHOLE[3], brain_hu=12.0), replace(WHOLE[4], brain_hu=66.0), *WHOLE[5:]]
     assert doubts(contents, assign_regions(contents)) == ()
+    few, enough = (
+        [content(30, brain_hu=60.0), *[content(120, brain_hu=60.0)] * count, content(30, brain_hu=60.0)]
+        for count in (2, 3)
+    )
+    assert [any("brain measures" in said for said in doubts_of(each)) for each in (few, enough)] == [False, True]
 
 
 def test_noise_in_which_a_bleed_is_not_seen_is_doubted() -> None:
@@ -412,6 +472,8 @@ def test_slices_that_end_within_the_head_are_doubted_and_named() -> None:
     said = "2 slices end inside the head, as if part of it were cut off"
     assert doubts_of(two) == (said,)
     assert doubts(two, assign_regions(two), named=named) == (f"{said} (images 5, 6)",)
+    lowest = [*WHOLE[:2], replace(WHOLE[2], cut_mm=60.0), *WHOLE[3:]]
+    assert doubts_of(lowest) == ("1 slice ends inside the head, as if part of it were cut off",)
     below = replace(WHOLE[0], cut_mm=60.0)
     assert doubts_of([below, *WHOLE[1:]]) == (), "of a neck and a face more may be missing than brain"
 
