@@ -56,12 +56,34 @@ def test_a_head_beside_the_middle_of_the_picture_is_cut_on_whichever_side(
     assert cut(np.pad(torn, aside, constant_values=-1024.0), mm) >= CUT_MM
 
 
-def test_soft_tissue_without_bone_beside_it_is_cut_without_loss_of_brain() -> None:
-    """A neck that is wider than the picture."""
+@pytest.mark.parametrize("bone_from_mm", [None, 70.0, -80.0])
+def test_soft_tissue_that_is_not_between_bone_is_no_brain_that_is_cut(bone_from_mm: float | None) -> None:
+    """A neck that is wider than the picture; a cheek beside a jaw."""
     y, x = np.mgrid[:256, :256] - 128.0
     neck = np.where(np.hypot(x, y) < 90.0, 40.0, -1000.0) + np.random.default_rng(1).normal(0.0, 4.0, x.shape)
-    torn = np.where(x > 60.0, -1024.0, neck).astype(np.float32)
+    if bone_from_mm is not None:
+        neck[(y >= bone_from_mm) & (y < bone_from_mm + 10.0) & (np.hypot(x, y) < 90.0)] = 900.0
+    torn = np.where(x > 20.0, -1024.0, neck).astype(np.float32)
     assert cut_mm(torn, np.hypot(x, y) < 90.0, (1.0, 1.0)) == 0.0
+
+
+@pytest.mark.parametrize("open_mm", [0.0, 15.0, 45.0])
+def test_scalp_in_a_dip_of_the_skull_is_no_brain_that_is_cut(open_mm: float) -> None:
+    """Bone to its sides, but bone below it, too: all that may be brain is what has none there."""
+    y, x = np.mgrid[:200, :200] / 2.0  # mm
+    hu = np.where(y >= 20.0, 40.0, -1024.0) + np.where(y >= 20.0, np.random.default_rng(1).normal(0.0, 4.0, x.shape), 0)
+    hu[(y >= 20.0) & (y < 30.0) & (np.abs(x - 50.0) > 30.0)] = 900.0
+    hu[(y >= 28.0) & (y < 34.0) & (np.abs(x - 50.0) > open_mm / 2)] = 900.0
+    found = cut_mm(hu.astype(np.float32), y >= 20.0, (0.5, 0.5))
+    assert found == (0.0 if open_mm < CUT_MM else pytest.approx(open_mm, abs=3.0))
+
+
+def test_a_head_that_ends_at_the_border_of_the_picture_is_not_told_here() -> None:
+    """The model is shown no more of it: `unseen_cm2` tells."""
+    hu, mm = head(1)
+    even = np.where(hu < -850.0, np.float32(-1024.0), hu)
+    lost = beyond(hu, 0.0, 0.12).any(0).argmax()
+    assert cut(even[:, :lost], mm) == 0.0
 
 
 @pytest.mark.parametrize("degrees", [20.0, 45.0, 110.0, 200.0, 300.0])
