@@ -360,6 +360,29 @@ def test_a_better_series_that_never_becomes_eligible_is_not_waited_for_longer_th
     assert states(node) == ["complete", "refused"]
 
 
+@pytest.mark.parametrize(
+    ("values", "of_all", "waits"),
+    [
+        ({}, True, True),
+        ({"AcquisitionTime": "113000"}, True, False),
+        ({"ContrastBolusAgent": "OMNIPAQUE"}, True, False),
+        ({"ImageType": "DERIVED\\SECONDARY\\MPR\\MIP"}, False, True),
+    ],
+    ids=["better", "of a scan three hours later", "with contrast", "with one projection among its images"],
+)
+def test_only_a_series_that_may_give_the_result_of_the_same_scan_is_waited_for(
+    node: Made, values: dict[str, str], of_all: bool, waits: bool
+) -> None:
+    """Else a scan after an operation, or a contrast series, would hold up the answer about the first one."""
+    taken = {"AcquisitionDate": "20260301", "AcquisitionTime": "083000"}
+    node.accept(*grey_series(30, series="1.2.3.1", SliceThickness="1", **taken))
+    node.clock.advance(20)
+    first, *rest = grey_series(4, series="1.2.3.2", **taken)
+    node.accept(changed(first, **values), *(changed(ds, **values) if of_all else ds for ds in rest))
+    node.tick_after(15)
+    assert states(node)[0] == ("receiving" if waits else "complete")
+
+
 def test_one_that_comes_after_the_choice_is_not_chosen_unless_a_person_wants_it(node: Made) -> None:
     node.accept(*grey_series(10, series="1.2.3.1", SliceThickness="1"))
     node.tick_after(31)
