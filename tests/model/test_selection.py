@@ -315,6 +315,11 @@ def test_a_head_that_is_half_from_one_slice_to_the_end_is_doubted() -> None:
     for spoilt, where in (([*WHOLE[:5], *half[5:]], "5 and 6"), ([*half[:4], *WHOLE[4:]], "4 and 5")):
         assert doubts_of(spoilt) == (gone,)
         assert doubts(spoilt, assign_regions(spoilt), named=named) == (f"{gone} (between images {where})",)
+    for share, is_doubted in ((0.6, True), (0.7, False)):  # whole heads keep 0.72
+        narrower = [replace(one, head_cm2=share * one.head_cm2) for one in WHOLE]
+        assert doubts_of([*WHOLE[:5], replace(WHOLE[4], head_cm2=share * 230), *narrower[5:]]) == (
+            (gone,) if is_doubted else ()
+        )
 
 
 def test_a_slice_whose_brain_stands_open_and_its_neighbours_not_is_doubted() -> None:
@@ -377,8 +382,8 @@ def test_a_slice_of_unusual_values_is_not_doubted_for_them() -> None:
 
 def test_noise_in_which_a_bleed_is_not_seen_is_doubted() -> None:
     """Too little light between the petrous bones, or the streaks of metal; of no matter in the neck."""
-    noisy = replace(WHOLE[2], noise_hu=NOISY_HU + 1)
-    bearable = replace(WHOLE[3], noise_hu=NOISY_HU - 1)
+    noisy = replace(WHOLE[2], noise_hu=13.5)
+    bearable = replace(WHOLE[3], noise_hu=12.8)  # of streaks that hid nothing
     contents = [*WHOLE[:2], noisy, bearable, *WHOLE[4:]]
     told = doubts(contents, assign_regions(contents), named=[str(n) for n in range(1, 20)])
     assert told == ("noise or streaks in 1 slice may hide a bleed (image 3)",)
@@ -472,6 +477,9 @@ def test_slices_that_end_within_the_head_are_doubted_and_named() -> None:
     said = "2 slices end inside the head, as if part of it were cut off"
     assert doubts_of(two) == (said,)
     assert doubts(two, assign_regions(two), named=named) == (f"{said} (images 5, 6)",)
+    for removed_cm2, is_doubted in ((3.5, True), (2.9, False)):  # muscle between a ring and the spine
+        told = doubts_of([*WHOLE[:4], replace(WHOLE[4], removed_cm2=removed_cm2), *WHOLE[5:]])
+        assert told == (("in 1 slice tissue that may be brain was removed with the head holder",) if is_doubted else ())
     lowest = [*WHOLE[:2], replace(WHOLE[2], cut_mm=60.0), *WHOLE[3:]]
     assert doubts_of(lowest) == ("1 slice ends inside the head, as if part of it were cut off",)
     below = replace(WHOLE[0], cut_mm=60.0)
