@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset
 
 from dicom_node.config import Eligibility
 from dicom_node.headers import header
-from dicom_node.headers.eligibility import ByHeader, Candidate, candidate, choose, judge, ruled_out
+from dicom_node.headers.eligibility import ByHeader, Candidate, candidate, choose, is_another_scan, judge, ruled_out
 from dicom_node.headers.facts import Facts
 
 RULES = Eligibility()
@@ -354,6 +354,29 @@ def test_thickness_is_judged_by_what_most_slices_have(thickness: str, refused: b
     mixed = [*members(9, SliceThickness=thickness), *members(4, SliceThickness="5")]
     assert (judge(mixed, RULES) is not None) == refused
     assert judge(members(9, SliceThickness=None), RULES) is None
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "another"),
+    [
+        ("083000", "090000", False),
+        ("083000", "090001", True),
+        ("090001", "083000", True),
+        ("083000", None, False),
+        (None, "083000", False),
+        (None, None, False),
+    ],
+)
+def test_series_half_an_hour_apart_are_of_one_scan_and_those_further_apart_are_not(
+    first: str | None, second: str | None, another: bool
+) -> None:
+    """By when each began: a reconstruction must not have a second result, nor a scan after an operation none."""
+
+    def taken(at: str | None) -> list[ByHeader]:
+        untold, last = members(1), members(1, AcquisitionDate="20260301", AcquisitionTime="235900")
+        return untold if at is None else untold + last + members(2, AcquisitionDate="20260301", AcquisitionTime=at)
+
+    assert is_another_scan(taken(first), taken(second)) == another
 
 
 def test_the_series_that_gives_the_result_is_chosen_by_the_stated_order() -> None:

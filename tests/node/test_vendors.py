@@ -242,6 +242,8 @@ def at(*places: float, times: int = 1, **values: Any) -> list[ByHeader]:
         (at(*range(0, 40, 5), times=20), "20 images at each of 8 positions: perfusion, not a volume"),
         (at(*range(0, 160, 5), times=19), "19 images at each of 32 positions: perfusion, not a volume"),
         (at(-40, times=14), "all 14 images are at one position: bolus tracking, or their positions are wrong"),
+        (at(*range(0, 150, 5), times=5), "5 images at each of 30 positions: perfusion, not a volume"),
+        (at(*range(0, 150, 5), times=4), None),  # reconstructions
         (at(*range(0, 150, 5), times=2), None),  # soft and thin in one series, or a repeat for movement
         ([*at(*range(0, 150, 5)), *at(40, times=12)], None),  # and a few images more of one place
         (at(*range(0, 150, 5), times=6, ImageOrientationPatient=None), None),  # where they lie is not known
