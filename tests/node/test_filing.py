@@ -159,9 +159,9 @@ def test_pixels_are_compared_by_what_is_noted_of_them_even_where_the_file_was_lo
     assert series_row(node).state == "failed"
 
 
-def compressed(node: Made) -> int:
+def compressed(node: Made, **values: Any) -> int:
     """The status for the image of `ct(1)` as a PACS stores it."""
-    ds = changed(ct(1), PixelData=b"\xfe\xff\x00\xe0\0\0\0\0\xfe\xff\x00\xe0\4\0\0\0\1\2\3\4")
+    ds = changed(ct(1), **values, PixelData=b"\xfe\xff\x00\xe0\0\0\0\0\xfe\xff\x00\xe0\4\0\0\0\1\2\3\4")
     data_set = encoded(ds).replace(b"OW\0\0\x14\0\0\0", b"OB\0\0\xff\xff\xff\xff") + b"\xfe\xff\xdd\xe0\0\0\0\0"
     return node.acceptor.accept(received(ct(1), syntax=JPEG_LS, data_set=data_set))
 
@@ -187,6 +187,25 @@ def test_a_compressed_copy_of_an_image_that_an_earlier_version_filed_is_no_contr
     assert compressed(node) == 0
     assert current(node) == [True, False]
     assert series_row(node).state == "complete"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"Rows": 8},
+        {"Columns": 8},
+        {"NumberOfFrames": 2},
+        {"ImagePositionPatient": [-40, -40, 60]},
+        {"ImageOrientationPatient": [-1, 0, 0, 0, 1, 0]},
+    ],
+    ids=lambda other: next(iter(other)),
+)
+def test_a_compressed_image_of_another_size_or_place_is_no_copy(node: Made, other: dict[str, Any]) -> None:
+    """Bytes in two encodings cannot be compared; size and place tell that one is not the other."""
+    node.accept(ct(1))
+    reported(node)
+    assert compressed(node, **other) == 0
+    assert (series_row(node).state, current(node)) == ("failed", [True, True])
 
 
 FRAMES = Dataset()
