@@ -100,6 +100,16 @@ def test_a_whole_head_without_blood_is_absent_and_with_a_hole_undetermined(tmp_p
         assert node.rows(jobs_table)[0].outcome == outcome
 
 
+def test_a_quiet_head_of_which_fewer_images_came_than_a_pacs_announced_is_not_called_absent(node: Made) -> None:
+    complete(node)
+    with node.database.write() as connection:
+        connection.execute(series_table.update().values(whole=False))  # as where the announced count was not reached
+    work(node, FakeClassifier(0.02))
+    (job,) = node.rows(jobs_table)
+    assert (job.outcome, job.reason) == ("undetermined", "the series is not known to be complete")
+    assert "Reason: the series is not known to be complete" in " ".join(text.render(report(node)).split())
+
+
 def test_a_reader_is_told_that_the_images_were_lossy_and_absent_stays_absent(node: Made) -> None:
     told = {"LossyImageCompression": "01", "LossyImageCompressionRatio": "10"}
     complete(node, head_series(**told))
