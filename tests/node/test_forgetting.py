@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import shutil
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from dicom_node.cli import main
 from dicom_node.delivering import reporting
 from dicom_node.delivering.built import Built
 from dicom_node.errors import NotFound, StoreUnavailable
-from dicom_node.store import outbox
+from dicom_node.store import outbox, purge
 from dicom_node.store.tables import (
     commitments,
     deliveries,
@@ -291,6 +292,23 @@ def test_what_comes_in_meanwhile_is_new_and_told(node: Made, monkeypatch: pytest
 
     monkeypatch.setattr(node.spool, "remove", removes)
     assert erase(node, "SYN-0001").came == 1
+    assert all(node.spool.holds(row.file, row.size) for row in node.rows(instances))
+
+
+def test_an_image_whose_row_is_written_after_files_without_one_were_listed_is_kept(
+    node: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is acknowledged by then."""
+    without_rows = purge.without_rows
+
+    def meanwhile(*given: Any) -> Iterator[str]:
+        listed = list(without_rows(*given))
+        node.accept(head_series()[0])
+        yield from [*listed, node.rows(instances)[-1].file]
+
+    monkeypatch.setattr(purge, "without_rows", meanwhile)
+    forgotten = erase(node, "SYN-0001")
+    assert (forgotten.came, forgotten.orphans) == (1, 0)
     assert all(node.spool.holds(row.file, row.size) for row in node.rows(instances))
 
 

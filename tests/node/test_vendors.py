@@ -158,7 +158,7 @@ def test_no_other_description_costs_a_series_its_result(description: str) -> Non
     assert why(SeriesDescription=description) is None
 
 
-@pytest.mark.parametrize("unit", ["HU", "US", "", None])
+@pytest.mark.parametrize("unit", ["HU", "hu", "US", "", None])
 def test_values_in_hounsfield_units_are_looked_at(unit: str | None) -> None:
     """And those whose unit nobody names: PS3.3 C.11.1.1.2."""
     assert why(RescaleType=unit) is None
