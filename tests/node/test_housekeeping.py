@@ -144,6 +144,17 @@ def test_a_series_to_which_something_comes_while_it_is_about_to_go_stays(node: M
     assert len(node.rows(instances)) == len(head_series()) + 1
 
 
+def test_that_one_series_may_go_says_nothing_of_another(node: Made) -> None:
+    delivered(node)
+    node.clock.advance(KEEP_S + 1)
+    node.accept(ct(1, series="1.2.9.1", study="1.2.9"))
+    quiet_since = node.clock() - KEEP_S
+    with node.database.write() as connection:
+        assert purge.deletable(connection, quiet_since=quiet_since) == [1]
+        assert purge.delete(connection, 2, quiet_since=quiet_since) is None
+    assert len(node.rows(series_table)) == 2
+
+
 def test_what_comes_or_goes_while_it_is_tidied_ends_nothing(node: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     node.accept(*grey_series(3))
     node.tick_after(31)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,13 +21,42 @@ from pynetdicom.dimse_primitives import C_STORE
 from receiving import EXPLICIT, GRACE_S, associate, receiver, rejection
 
 from dicom_node.errors import NodeError, PeerRefused, PeerUnreachable
-from dicom_node.network import scu, syntaxes
+from dicom_node.network import command, scu, syntaxes
 from dicom_node.network.scp import Receiver
 from dicom_node.network.stand_in import StandInPacs, free_port
+from dicom_node.network.upperlayer import BadPdu
 from dicom_node.received import Received
 from dicom_node.status import StoreStatus
 from dicom_node.store.tables import instances
 from dicom_node.store.tables import series as series_table
+
+
+def element(number: int, value: bytes, *, group: int = 0, length: int | None = None) -> bytes:
+    """Of a command set (PS3.7 6.3.1)."""
+    return struct.pack("<HHI", group, number, len(value) if length is None else length) + value
+
+
+ECHO = element(0x0100, b"\x30\0") + element(0x0110, b"\7\0") + element(0x0800, b"\1\1")
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        ECHO[:-2],
+        ECHO + ECHO[:7],
+        ECHO + element(0x0002, b"1.2", length=4),
+        ECHO + element(0x0010, b"Doe ", group=0x0010),
+        ECHO[10:],
+        ECHO + element(0x1000, b"1." + b"2" * 63),
+    ],
+    ids=["a short value", "a short element", "a length beyond the end", "another group", "no field", "no UID"],
+)
+def test_a_command_that_is_broken_ends_its_association_with_a_reason(broken: bytes) -> None:
+    """Not with a fault of the receiver: the sender is told by an A-ABORT."""
+    assert command.parse(ECHO) == command.Command(0x30, 7, has_data_set=False, sop_class=b"", sop_instance=b"")
+    assert command.parse(ECHO + element(0x1000, b"1." + b"2" * 62)).sop_instance == b"1." + b"2" * 62
+    with pytest.raises(BadPdu):
+        command.parse(broken)
 
 
 @pytest.fixture
