@@ -183,7 +183,7 @@ class Results(Section):
     title: Literal["viewer", "imaging-measurement-report"] = "viewer"
     series_number: Annotated[int, Field(ge=1, le=99990)] = 9001  # after every series of a scanner
     retry_first_s: Wait = 10.0
-    retry_longest_s: PositiveFloat = 3600.0
+    retry_longest_s: PositiveFloat = 600.0
     commitment_wait_s: PositiveFloat = 3600.0
     tries: Annotated[int, Field(ge=1, le=10)] = 3
     lease_s: Wait = 60.0

@@ -565,7 +565,7 @@ def test_what_was_on_the_wire_when_a_pacs_went_down_goes_at_once_when_it_is_back
         to.tick()
         node.clock.advance(node.rows(deliveries)[1].next_at - node.clock())
     to.tick()
-    assert node.rows(deliveries)[1].next_at > node.clock() + 600
+    assert node.rows(deliveries)[1].next_at > node.clock() + 300
     down[0] = False
     owe(node, 3)
     while to.tick():
