@@ -254,8 +254,9 @@ def lines(connection: Connection, *, now: float, limit: int) -> list[Line]:
     )
     found: list[Line] = []
     for these in (series.c.last_at <= now + SLACK_S, series.c.last_at > now + SLACK_S):  # each in the order of an index
-        rows = connection.execute(query.where(these).limit(limit - len(found)))
-        found += [Line(**row._asdict()) for row in rows]
+        if len(found) < limit:
+            rows = connection.execute(query.where(these).limit(limit - len(found)))
+            found += [Line(**row._asdict()) for row in rows]
     return found
 
 
