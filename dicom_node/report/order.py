@@ -17,6 +17,7 @@ from dicom_node.report import carried
 from dicom_node.report.codes import Concept
 from dicom_node.report.provenance import code_item
 
+MOST_ITEMS = 64  # of the sequence: thousands, which an object may have, would hold up the worker
 _TEXTS = (
     "PlacerOrderNumberImagingServiceRequest",
     "FillerOrderNumberImagingServiceRequest",
@@ -56,20 +57,28 @@ def _as_of_image(request: Dataset) -> Dataset:
 
 
 def _requests(source: Dataset, filed: Dataset) -> list[Dataset]:
-    """One for each procedure that was asked for: head and neck may be scanned at once, each under an order of its own.
-    Steps of one procedure make one."""
-    orders = carried.items(source, "RequestAttributesSequence")
+    """One for each procedure that was asked for: head and neck may be scanned at once, each under its own order."""
+    orders = _orders(source)
     beside = (source,) if len(orders) < 2 else ()  # of several orders, it is not known which the image itself speaks of
-    made = [_request((order, *beside), filed) for order in orders or [Dataset()]]
+    studies = _studies(source)
     found: list[Dataset] = []
-    for request in made:
+    for order in orders or [Dataset()]:
+        request = _request((order, *beside), studies, filed)
         if request is not None and request not in found:
             found.append(request)
     return found
 
 
-def _request(places: Sequence[Dataset], filed: Dataset) -> Dataset | None:
-    """`places`: where it is told, the order itself first."""
+def _orders(source: Dataset) -> list[Dataset]:
+    """Items that say the same, steps of one procedure, are one order."""
+    found: dict[tuple[str | None, ...], Dataset] = {}
+    for item in carried.items(source, "RequestAttributesSequence")[:MOST_ITEMS]:
+        found.setdefault(tuple(read_text(item, keyword) for keyword in ("AccessionNumber", *_TEXTS)), item)
+    return list(found.values())
+
+
+def _request(places: Sequence[Dataset], studies: list[Dataset], filed: Dataset) -> Dataset | None:
+    """`places`: where it is told, the order itself first. `studies`: which the image says that it belongs to."""
     texts = {keyword: _text(keyword, *places) for keyword in _TEXTS}
     own = _text("AccessionNumber", places[0])
     accession = own or str(filed.get("AccessionNumber") or "")
@@ -77,7 +86,7 @@ def _request(places: Sequence[Dataset], filed: Dataset) -> Dataset | None:
         return None
     request = Dataset()
     request.StudyInstanceUID = filed.StudyInstanceUID
-    request.ReferencedStudySequence = next(filter(None, map(_studies, places)), [])
+    request.ReferencedStudySequence = _studies(places[0]) or studies
     asked = (carried.procedure_codes(place, "RequestedProcedureCodeSequence") for place in places)
     triples = next(filter(None, asked), [])
     request.RequestedProcedureCodeSequence = [code_item(Concept(*triple, source="the images")) for triple in triples]

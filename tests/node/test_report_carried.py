@@ -31,7 +31,7 @@ from pydicom.uid import (
 from report_cases import CT, SERIES, STUDY, context, findings, headers
 
 from dicom_node.headers.texts import read_text
-from dicom_node.report import capture, carried, keyobjects, provenance, readback, sr
+from dicom_node.report import capture, carried, keyobjects, order, provenance, readback, sr
 from dicom_node.report.carried import InconsistentSeries
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # pydicom says what is wrong with the source
@@ -292,6 +292,27 @@ def test_of_head_and_neck_scanned_at_once_every_order_is_named_with_its_own_numb
     assert errors_of(ds, tmp_path) == []
     page = capture.build(Image.new("RGB", (4, 4)), [], source, findings("deep"), context())
     assert [(one.RequestedProcedureID, one.AccessionNumber) for one in page.RequestAttributesSequence] == told
+
+
+def test_steps_of_one_procedure_keep_what_the_image_says_of_their_order() -> None:
+    head, again = asked_for("RP1", ScheduledProcedureStepID="SPS1"), asked_for("RP1", ScheduledProcedureStepID="SPS2")
+    study = Dataset()
+    study.ReferencedSOPClassUID, study.ReferencedSOPInstanceUID = "1.2.840.10008.3.1.2.3.1", "1.2.3.4.5"
+    source = headers(
+        RequestAttributesSequence=[head, again],
+        PlacerOrderNumberImagingServiceRequest="PL1",
+        ReferencedStudySequence=[study],
+    )
+    (request,) = sr.build(source, FOUND, context()).ReferencedRequestSequence
+    assert request.PlacerOrderNumberImagingServiceRequest == "PL1"
+    assert [one.ReferencedSOPInstanceUID for one in request.ReferencedStudySequence] == ["1.2.3.4.5"]
+
+
+@pytest.mark.timeout(60)
+def test_an_image_that_names_thousands_of_orders_holds_up_no_report() -> None:
+    """Comparing each with each took minutes, by which the worker was taken for dead."""
+    source = headers(RequestAttributesSequence=[asked_for(f"RP{number}") for number in range(6000)])
+    assert len(sr.build(source, FOUND, context()).ReferencedRequestSequence) == order.MOST_ITEMS
 
 
 def test_an_order_without_a_number_of_its_own_has_that_of_the_study() -> None:

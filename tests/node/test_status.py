@@ -54,7 +54,7 @@ def test_a_service_on_a_full_disk_is_not_called_dead(node: Made) -> None:
 
 
 def test_a_positive_that_waits_says_how_it_is_sent_at_once(node: Made) -> None:
-    """Once the PACS is back, its next try may be an hour away."""
+    """Once the PACS is back, its next try may be ten minutes away."""
     owe(node, "present", "waiting")
     node.clock.advance(700)
     _, wrong = health(seen(node), no_room=None, destinations=["PACS1"])
