@@ -209,6 +209,12 @@ def test_an_accent_may_be_written_otherwise_in_the_table_than_in_the_name_of_the
     assert "the same picture as in row 2" in refused(path)
 
 
+def test_a_path_that_is_too_long_for_a_file_is_told_by_its_row(tmp_path):
+    path = table(tmp_path, entries(TWO, slices=1))
+    path.write_text(path.read_text().replace("a-0.png", "ü" * 300))
+    assert "row 2, path: " in refused(path)
+
+
 def test_a_path_with_backslashes_gets_a_hint(tmp_path):
     rows = entries(TWO, slices=1)
     path = table(tmp_path, rows)

@@ -203,10 +203,10 @@ def filed_as(folder: Path, named: str) -> Path:
     """The file of a cell. A letter with an accent is one character or two: macOS, and archives made there, name files
     by the one where the table has the other."""
     path = folder / named
-    if named.isascii() or path.exists():
+    if named.isascii() or os.path.exists(path):  # unlike `Path.exists`, no error where the name is too long for a file
         return path
     others = (folder / unicodedata.normalize(form, named) for form in ("NFC", "NFD"))
-    return next((other for other in others if other.exists()), path)
+    return next((other for other in others if os.path.exists(other)), path)
 
 
 def labels(number: int, cells: Mapping[str, str], needed: bool) -> tuple[int | None, str | None, list[Problem]]:
